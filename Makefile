@@ -1,0 +1,100 @@
+# Every target makes the environment (.venv) if it is missing, and again when pyproject.toml changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python that will do; TensorFlow has no build for a newer one than 3.13.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+DEMO := data/demo
+CORPUS ?= $(DEMO)
+SHARDS ?= data/shards
+FIT ?=
+SOURCES := shardtrain tests tools
+
+.PHONY: help install shards fit inspect fmt lint type test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.development ## make the environment with everything for development
+
+shards: .venv/.installed $(if $(filter $(DEMO),$(CORPUS)),$(DEMO)/train.csv) ## build shards of CORPUS=folder (the demo corpus) into SHARDS=data/shards
+	$(BIN)/python -m shardtrain build $(CORPUS) --out $(SHARDS) --overwrite
+
+fit: $(SHARDS)/manifest.json ## train on SHARDS, building the demo's if there are none; FIT="--epochs 5" adds options
+	$(BIN)/python -m shardtrain fit $(SHARDS) $(FIT)
+
+inspect: $(SHARDS)/manifest.json ## show what is in SHARDS
+	$(BIN)/python tools/inspect_shards.py $(SHARDS)
+
+fmt: .venv/.development ## format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+lint: .venv/.development ## check style
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+type: .venv/.development ## check types
+	$(BIN)/mypy
+
+test: .venv/.development ## run the tests
+	@tools/install_chromium.sh
+	$(BIN)/python -m pytest -m "not slow"
+
+soak: .venv/.development ## run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: lint type test ## everything that has to be green
+
+bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end ## run all benchmarks
+
+bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--demo-bytes 1GB" for more
+	$(BIN)/python tools/bench/features.py $(BENCH)
+
+bench-reading: .venv-bench/.installed ## reading against other loaders; BENCH="--rows 1000000 --cold" for more
+	$(BIN)/python tools/bench/reading.py --environments .venv-bench $(BENCH)
+
+bench-mixing: .venv/.development ## the default shuffle against permutations; BENCH="--corpus data/dbpedia" for more
+	$(BIN)/python tools/bench/mixing.py $(BENCH)
+
+bench-training: .venv/.development ## training against Keras and scikit-learn; BENCH="--documents 100000" for more
+	$(BIN)/python tools/bench/training.py $(BENCH)
+
+bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText; BENCH="--demo-bytes 600MB" for more
+	$(BIN)/python -m pip install -qq --group bench-end-to-end
+	$(BIN)/python tools/bench/end_to_end.py $(BENCH)
+
+clean: ## remove the environment, caches and the demo corpus (never shards or runs)
+	rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
+
+$(DEMO)/train.csv: | .venv/.installed
+	$(BIN)/python -m shardtrain demo --out $(DEMO)
+
+$(SHARDS)/manifest.json: | .venv/.installed
+	@$(MAKE) --no-print-directory shards
+
+.venv/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install -qq --editable .
+	@touch $@
+
+.venv/.development: .venv/.installed
+	$(BIN)/python -m pip install -qq --editable ".[compress,parquet,tensorboard,tune]" --group dev
+	@touch $@
+
+# uv, because these packages ask for old versions of each other's requirements and pip takes long to find out.
+.venv-bench/.installed: pyproject.toml | .venv/.development
+	$(PYTHON) -m venv .venv-bench/uv
+	.venv-bench/uv/bin/python -m pip install -qq "uv>=0.5"
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"], sep="\n")' | \
+	while read -r peer; do \
+		.venv-bench/uv/bin/uv venv -q --clear --python $(BIN)/python ".venv-bench/$${peer%%[>=]*}" && \
+		.venv-bench/uv/bin/uv pip install -q --python ".venv-bench/$${peer%%[>=]*}" numpy anndata "$$peer" || \
+		echo "not installed: $$peer" >&2; done
+	@touch $@
