@@ -1,0 +1,8 @@
+"""`python -m shardtrain`, the same as the command `shardtrain`."""
+
+import sys
+
+from shardtrain.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""How shards and runs show themselves in a notebook: a small table of HTML, every value escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+MAX_NAMES = 8
+
+
+def table(title: str, rows: Mapping[str, object]) -> str:
+    """A table with a caption and a row for each name and value; it takes the notebook's own colours."""
+    lines = "".join(
+        f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
+        f'<td style="text-align:left">{escape(str(value))}</td></tr>'
+        for name, value in rows.items()
+    )
+    return f'<table><caption style="text-align:left">{escape(title)}</caption><tbody>{lines}</tbody></table>'
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """The number of names and the first of them."""
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"{len(names):,}: {', '.join(names[:MAX_NAMES])}{more}"
