@@ -1,0 +1,218 @@
+"""Where records begin and end in the bytes of a file, found by one compiled automaton.
+
+The grammar is RFC 4180 as Python's `csv` reads it strictly: a quote opens only at the start of a field, a doubled
+quote stays inside, newlines inside quotes belong to the record, lines end with LF or CR LF. A record that breaks it,
+is never closed, or is longer than `MAX_RECORD` bytes is bad as the single line it begins on, and reading goes on
+with the next line, so that one stray quote does not swallow the rest of a file. Whether a record is good depends on
+the bytes behind it alone, never on where reading began: that is what lets units be cut anywhere between records.
+
+It costs looking ahead from a line that leaves a quote open. What was learned on the way is kept (`DECIDED` and
+`FRONTIER`), so every byte is walked at most twice, however many lines are bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.kernels import kernel
+
+MAX_RECORD = 64 << 20  # bytes; a longer one is rather a quote that was never closed, and would not fit the memory
+GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG = range(5)  # what became of a record: the last column of `found`
+
+_FIRST_CHUNK = 64 << 10  # bytes read after a jump; doubled while reading on, so that many jumps stay cheap
+_CAPACITY = 1 << 15  # records reported at a time
+
+# States of the automaton; the two bad ones last, in the order of their codes.
+_START, _PADDING, _FIELD, _OPEN, _QUOTED, _CLOSING, _RETURN, _BLANK_RETURN, _TEXT, _CR = range(10)
+_NEWLINE = 255  # in place of a following state: the line ends here
+_PENDING, _BLANK = -1, -2  # verdicts that are no codes
+
+# Fields of the cursor, all that is carried from one piece of the file to the next.
+(
+    _POSITION,  # where to read on
+    _STATE,
+    _LINE,  # number of the line at the position, from 1
+    _LINE_START,  # where that line begins
+    _RECORD,  # where the record begins
+    _RECORD_LINE,
+    _FIRST_STOP,  # end of the record's first line, or 0 while still on it
+    _DECIDED,  # of the lines that begin before it, those that leave a quote open are bad
+    _FRONTIER,  # up to it no quote left open by an earlier line is closed; the next three say how it looks there
+    _FRONTIER_STATE,
+    _FRONTIER_LINE,
+    _FRONTIER_LINE_START,
+    _DONE,
+    _NUM_FIELDS,
+) = range(14)
+
+
+def _table(rows: dict[int, tuple[int, dict[str, int]]]) -> npt.NDArray[np.uint8]:
+    """Spell out state -> (usual following state, exceptions by character) as one row of 256 states for each state."""
+    table = np.zeros((10, 256), np.uint8)
+    for state, (usual, exceptions) in rows.items():
+        table[state] = usual
+        for character, following in exceptions.items():
+            table[state, ord(character)] = following
+    table[:, ord("\n")] = _NEWLINE
+    return table
+
+
+_CSV = _table(
+    {
+        _START: (_FIELD, {'"': _QUOTED, ",": _OPEN, " ": _PADDING, "\r": _BLANK_RETURN}),
+        _PADDING: (_FIELD, {",": _OPEN, " ": _PADDING, "\r": _BLANK_RETURN}),
+        _FIELD: (_FIELD, {",": _OPEN, "\r": _RETURN}),
+        _OPEN: (_FIELD, {'"': _QUOTED, ",": _OPEN, "\r": _RETURN}),
+        _QUOTED: (_QUOTED, {'"': _CLOSING}),
+        _CLOSING: (_TEXT, {'"': _QUOTED, ",": _OPEN, "\r": _RETURN}),
+        _RETURN: (_CR, {"\r": _RETURN}),
+        _BLANK_RETURN: (_CR, {"\r": _BLANK_RETURN}),
+        _TEXT: (_TEXT, {}),
+        _CR: (_CR, {}),
+    }
+)
+_LINES = _table(
+    {
+        _START: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
+        _PADDING: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
+        _FIELD: (_FIELD, {}),
+    }
+)
+
+
+@kernel
+def _verdict(state: int, on_first_line: bool, too_long: bool, decided: bool, at_end: bool) -> int:
+    """What a line's end means for the record under way: a code, `_BLANK`, or `_PENDING` while a quote is open."""
+    if on_first_line:
+        if state in (_START, _PADDING, _BLANK_RETURN):
+            return _BLANK
+        if too_long:
+            return TOO_LONG
+        if state >= _TEXT:
+            return state - _TEXT + STRAY_TEXT
+    elif too_long:
+        return UNCLOSED
+    if state != _QUOTED:
+        return GOOD
+    return UNCLOSED if at_end or decided else _PENDING
+
+
+@kernel
+def _walk(
+    buffer: npt.NDArray[np.uint8],
+    base: int,
+    last: bool,
+    table: npt.NDArray[np.uint8],
+    max_record: int,
+    blanks: bool,
+    cursor: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Walk the bytes from the cursor on, write (start, stop, line, code) of each record; give their number.
+
+    `base` is the position of `buffer` in the file. Stops at the buffer's end, when `found` is full, and when the
+    cursor leaves the buffer. With `last` the buffer ends where the file does, which ends a line as a newline would.
+    """
+    i, size, count = cursor[_POSITION] - base, buffer.shape[0], 0
+    state, line, line_start = cursor[_STATE], cursor[_LINE], cursor[_LINE_START]
+    record, record_line, first_stop = cursor[_RECORD], cursor[_RECORD_LINE], cursor[_FIRST_STOP]
+    while 0 <= i <= size and count < found.shape[0]:
+        transitions = table[state]
+        while i < size and transitions[buffer[i]] == state:
+            i += 1
+        at_end = i == size
+        if at_end and not last:
+            break
+        if not at_end:
+            following = np.int64(transitions[buffer[i]])
+            i += 1
+            if following != _NEWLINE:
+                state = following
+                if state < _TEXT or first_stop == 0:
+                    continue
+        here = base + i
+        on_first_line = first_stop == 0
+        if at_end or following == _NEWLINE:
+            too_long = here - record > max_record
+            code = _verdict(state, on_first_line, too_long, record < cursor[_DECIDED], at_end)
+            if code == _BLANK and at_end and (here == record or not blanks):
+                cursor[_DONE] = 1
+                break
+            if code == _BLANK and blanks:
+                code = GOOD
+            if on_first_line:
+                first_stop = here
+            elif code == UNCLOSED and too_long:  # before the newline: for a later record it may be near enough
+                cursor[_FRONTIER], cursor[_FRONTIER_STATE] = (here if at_end else here - 1), state
+                cursor[_FRONTIER_LINE], cursor[_FRONTIER_LINE_START] = line, line_start
+            elif code == UNCLOSED:
+                cursor[_DECIDED] = here + 1
+            if code == _PENDING:
+                if on_first_line and cursor[_FRONTIER] > here:
+                    i, state = cursor[_FRONTIER] - base, cursor[_FRONTIER_STATE]
+                    line, line_start = cursor[_FRONTIER_LINE], cursor[_FRONTIER_LINE_START]
+                else:
+                    line, line_start = line + 1, here
+                continue
+        else:  # text behind a closing quote, on a later line of the record
+            code = UNCLOSED
+            cursor[_DECIDED] = line_start
+        stop = here if code == GOOD else first_stop
+        if code != _BLANK:
+            found[count, 0], found[count, 1], found[count, 2], found[count, 3] = record, stop, record_line, code
+            count += 1
+        line = line + 1 if code == GOOD else record_line + 1
+        i, state, first_stop = stop - base, _START, 0
+        record = line_start = stop
+        record_line = line
+    cursor[_POSITION], cursor[_STATE], cursor[_LINE], cursor[_LINE_START] = base + i, state, line, line_start
+    cursor[_RECORD], cursor[_RECORD_LINE], cursor[_FIRST_STOP] = record, record_line, first_stop
+    return count
+
+
+def find_records(
+    read: Callable[[int, int], bytes],
+    start: int,
+    stop: int,
+    *,
+    first_line: int,
+    quoting: bool,
+    blanks: bool = False,
+    max_record: int = MAX_RECORD,
+    chunk_bytes: int = 4 << 20,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Find the records in the bytes [start, stop) of a file.
+
+    Args:
+        read: gives `size` bytes from a position on; called with growing sizes, mostly but not always forwards.
+        start: where a record or a blank line begins.
+        stop: where the file ends, or a record begins.
+        first_line: number of the line at `start`.
+        quoting: whether quotes hold newlines together (CSV); otherwise every line is a record.
+        blanks: whether blank lines are records as well.
+        max_record: bytes of the longest good record.
+        chunk_bytes: bytes read at most at a time.
+
+    Yields:
+        Arrays (num_records, 4) of start, stop (with the newline), line and code of records, in the file's order.
+    """
+    table = _CSV if quoting else _LINES
+    cursor = np.zeros(_NUM_FIELDS, np.int64)
+    cursor[[_POSITION, _LINE_START, _RECORD]] = start
+    cursor[[_LINE, _RECORD_LINE]] = first_line
+    found = np.empty((_CAPACITY, 4), np.int64)
+    base, chunk, size = start, np.frombuffer(b"", np.uint8), _FIRST_CHUNK // 2
+    while not cursor[_DONE]:
+        position = int(cursor[_POSITION])
+        end = base + len(chunk)
+        if not base <= position < end and position < stop:
+            size = min(2 * size if position == end else _FIRST_CHUNK, chunk_bytes)
+            base, chunk = position, np.frombuffer(read(position, min(size, stop - position)), np.uint8)
+        elif position == stop and end != stop:
+            base, chunk = stop, chunk[:0]
+        count = _walk(chunk, base, base + len(chunk) == stop, table, max_record, blanks, cursor, found)
+        if count:
+            yield found[:count].copy()

@@ -1,0 +1,205 @@
+"""The values of this room: how to read, what is read, how it is cut into units, and what comes out.
+
+All are frozen and picklable, since units are read in spawned processes: a `Source` says everything that `read_unit`
+has to know, so nothing is guessed twice and every process reads the same. A folder-per-class source keeps the
+number of files of a class, not their names; its units list the folders they need again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import UsageError
+from shardtrain.texts import Texts
+
+FORMATS = ("auto", "csv", "tsv", "jsonl", "folder", "lines")
+LABELS = ("auto", "integers", "names")
+ON_BAD_ROW = ("fail", "skip")
+
+Column = int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How to read a corpus; the defaults take what the files themselves say.
+
+    Attributes:
+        format: one of `FORMATS`; auto goes by the extension, else by a look at the first lines. Lines are texts without
+            labels, one each: nothing can be trained on them.
+        label_column: index from 0, header name or JSON key; None takes the first column or a usual name.
+        text_columns: as the label's; several are joined with a comma and a space. None takes all other columns, or
+            those with usual names.
+        header: whether the first record names the columns; None detects it.
+        unescape: turn backslash-n and backslash-quote into newline and quote; None does so for the published sets
+            whose text is written like that.
+        labels: integers (0 or 1 to n), names, or auto: integers where all labels are.
+        on_bad_row: fail at the first row that cannot be used, or skip and list such rows.
+    """
+
+    format: str = "auto"
+    label_column: Column | None = None
+    text_columns: tuple[Column, ...] | None = None
+    header: bool | None = None
+    unescape: bool | None = None
+    labels: str = "auto"
+    on_bad_row: str = "fail"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("format", FORMATS), ("labels", LABELS), ("on_bad_row", ON_BAD_ROW)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+        columns = () if self.text_columns is None else self.text_columns
+        if self.text_columns is not None and not columns:
+            raise UsageError("text_columns names no column; leave it out or name at least one")
+        for column in (self.label_column, *columns):
+            if isinstance(column, int) and column < 0:
+                raise UsageError(f"column {column} does not exist; columns are counted from 0")
+        if self.label_column is not None and self.label_column in columns:
+            raise UsageError(f"column {self.label_column!r} is named as label and as text; a label is no text")
+        if self.format in ("jsonl", "folder", "lines") and self.header is not None:
+            raise UsageError(f"a header exists in CSV and TSV only, not in format {self.format}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFolder:
+    """A folder whose text files are the documents of one class, `num_files` when the corpus was opened."""
+
+    name: str
+    path: str
+    num_files: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One split's input, resolved: nothing about reading it is left to guess.
+
+    Attributes:
+        path: the file that is read (of a .gz its unpacked copy), or the folder of the class folders.
+        origin: what the user has: messages and the manifest name this.
+        format: csv, tsv, jsonl, lines or folder.
+        num_bytes: of what is read.
+        origin_bytes: of `origin`; differs from `num_bytes` where that is packed.
+        label_column: index (csv, tsv) or key (jsonl); "" for folders; None where labels are not read.
+        text_columns: likewise; empty for folders.
+        num_columns: of every record; 0 where records have none (jsonl, folder).
+        header: the column names of the first record, or None.
+        data_start: position of the first byte behind a byte order mark and the header.
+        data_line: number of the line at `data_start`, from 1.
+        folders: the classes of a folder source, sorted by name.
+        unescape: see `ReadOptions`.
+        on_bad_row: see `ReadOptions`.
+    """
+
+    path: str
+    origin: str
+    format: str
+    num_bytes: int
+    origin_bytes: int
+    label_column: Column | None
+    text_columns: tuple[Column, ...]
+    num_columns: int
+    header: tuple[str, ...] | None
+    data_start: int
+    data_line: int
+    folders: tuple[ClassFolder, ...]
+    unescape: bool
+    on_bad_row: str
+
+    def describe(self) -> dict[str, Any]:
+        """Give what a manifest records: no folder of this machine, columns by name where they have one."""
+        described: dict[str, Any] = {
+            "name": Path(self.origin).name,
+            "bytes": self.origin_bytes,
+            "format": self.format,
+            "unescape": self.unescape,
+        }
+        if self.format == "folder":
+            described["files"] = {folder.name: folder.num_files for folder in self.folders}
+            return described
+        described["header"] = self.header is not None
+        described["label_column"] = self.column_name(self.label_column)
+        described["text_columns"] = [self.column_name(column) for column in self.text_columns]
+        return described
+
+    @property
+    def records(self) -> dict[str, bool]:
+        """How the file falls into records, as keywords of `records.find_records`."""
+        return {"quoting": self.format == "csv", "blanks": self.format == "lines"}
+
+    def column_name(self, column: Column | None) -> Column | None:
+        """Give the header's name of a column, where there is one."""
+        return self.header[column] if self.header is not None and isinstance(column, int) else column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What `open_corpus` found.
+
+    Attributes:
+        train: the training split, or the whole corpus where no validation split was found.
+        validation: the validation split, or None.
+        class_names: the lines of classes.txt, or None.
+        notes: one-line facts to tell the user.
+    """
+
+    train: Source
+    validation: Source | None
+    class_names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A piece of a source that is read on its own.
+
+    Attributes:
+        index: place among the source's units, from 0.
+        path: the file, or the folder of the class folders.
+        start: first byte, where a record begins; for a folder source the first file's place among all sorted files.
+        stop: behind the last byte or file.
+        first_line: number of the line at `start`, from 1; 1 for a folder source.
+        first_document: ordinal of its first record.
+        num_documents: records in it, good or bad.
+    """
+
+    index: int
+    path: str
+    start: int
+    stop: int
+    first_line: int
+    first_document: int
+    num_documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A record that cannot be used: the file, the line it begins on (from 1) and why."""
+
+    path: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """The documents of a unit, in the order of the source.
+
+    Attributes:
+        texts: one a document.
+        labels: as written in the source, stripped; empty strings where labels are not read.
+        ordinals: (num_documents,) place of each document among the source's records, from 0, header not counted.
+        bad_rows: records left out; always empty where `on_bad_row` is fail.
+        num_replaced: undecodable bytes that were replaced by U+FFFD.
+    """
+
+    texts: Texts
+    labels: list[str]
+    ordinals: npt.NDArray[np.int64]
+    bad_rows: tuple[BadRow, ...]
+    num_replaced: int
