@@ -1,0 +1,57 @@
+"""How a text falls into terms, by name: n-grams of words, of characters, or of characters within words.
+
+An analyzer prepares texts and says what the tokenizer's kernels take for a part of an n-gram. Everything after that,
+hashes and checks included, is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shardtrain.texts import Bytes
+from shardtrain.vectorize import text
+from shardtrain.vectorize.text import TextBlock
+from shardtrain.vectorize.tokens import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyzer:
+    """What one of scikit-learn's analyzers does.
+
+    Attributes:
+        prepare: makes texts what the tokenizer walks over.
+        characters, min_chars, separator, short_whole: of the tokenizer.
+        terms_per_byte: about how many n-grams of one length begin in a byte of text, for planning memory.
+    """
+
+    prepare: Callable[[Sequence[str]], TextBlock]
+    characters: Callable[[], Bytes]
+    min_chars: int
+    separator: bytes
+    short_whole: bool = False
+    terms_per_byte: float
+
+    def tokenizer(self, ngram_range: tuple[int, int], stop_words: tuple[str, ...]) -> Tokenizer:
+        """The tokenizer that goes with prepared texts."""
+        return Tokenizer(
+            characters=self.characters(), min_chars=self.min_chars, ngram_range=ngram_range, stop_words=stop_words,
+            separator=self.separator, short_whole=self.short_whole,
+        )  # fmt: skip
+
+
+ANALYZERS = {
+    # words of two or more characters, scikit-learn's (?u)\b\w\w+\b
+    "word": Analyzer(
+        prepare=text.lowered_and_stripped, characters=text.word_characters, min_chars=2, separator=b" ",
+        terms_per_byte=0.2,
+    ),
+    "char": Analyzer(
+        prepare=text.with_single_spaces, characters=text.single_characters, min_chars=0, separator=b"",
+        terms_per_byte=1.0,
+    ),
+    "char_wb": Analyzer(
+        prepare=text.in_padded_words, characters=text.single_characters, min_chars=0, separator=b"",
+        short_whole=True, terms_per_byte=1.0,
+    ),
+}  # fmt: skip

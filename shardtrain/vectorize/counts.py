@@ -1,0 +1,231 @@
+"""Counting terms of a whole corpus in bounded memory: sorted runs on disk, one a unit, merged bucket by bucket.
+
+A run lists the distinct terms of a unit in order of their hash. A bucket is a range of hashes; since hashes are
+uniform, the same range of every run fits into memory together, and buckets are independent of each other. How many
+buckets there are decides memory, never the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import HashCollisionError
+from shardtrain.kernels import kernel
+from shardtrain.vectorize.inverted import Inverted, ordered
+from shardtrain.vectorize.spill import Spilled, narrow, spill, spilled
+from shardtrain.vectorize.tokens import BlockTerms
+
+MERGE_BYTES = 48  # memory of a term while a bucket is merged: its columns, its place and at most one candidate
+_MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.uint32, "first": np.uint32}
+_CACHED_TERMS = 1 << 14  # merged at a time, so that their table stays in the processor's cache
+_UNIT_BITS = np.uint64(32)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Hashes whose top `bits` bits are `number`."""
+
+    number: int
+    bits: int
+
+    def range(self, hashes: npt.NDArray[np.uint64]) -> slice:
+        """Where this bucket's hashes lie in an ascending array."""
+        if self.bits == 0:
+            return slice(0, len(hashes))
+        shift = 64 - self.bits
+        start = int(np.searchsorted(hashes, np.uint64(self.number << shift)))
+        if self.number + 1 == 1 << self.bits:
+            return slice(start, len(hashes))
+        return slice(start, int(np.searchsorted(hashes, np.uint64((self.number + 1) << shift))))
+
+
+def plan_buckets(num_terms: int, budget: int) -> list[Bucket]:
+    """Enough buckets that merging one of them stays within `budget` bytes."""
+    bits = 0
+    while (num_terms * MERGE_BYTES >> bits) > budget and bits < 16:
+        bits += 1
+    return [Bucket(number, bits) for number in range(1 << bits)]
+
+
+def spill_run(
+    path: Path, terms: Inverted | BlockTerms, per_document: dict[str, npt.NDArray[Any]], facts: dict[str, Any]
+) -> None:
+    """Write a unit's run: its terms by ascending hash, where they occur, and the arrays `per_document`.
+
+    Inverted terms have `documents` and `times`: those of term t are the entries [indptr[t], indptr[t + 1]), in
+    document order, and the fact `most_times` is the largest of `times`. Otherwise `tokens` holds the documents' terms
+    in order, and `indptr` says where documents begin. `first` increases with a term's first appearance in the unit.
+
+    Raises:
+        HashCollisionError: two terms of the unit have one hash.
+    """
+    if terms.collided:
+        raise HashCollisionError("two terms of one unit have the same hash")
+    arrays: dict[str, npt.NDArray[Any]]
+    if isinstance(terms, Inverted):
+        facts = {**facts, "most_times": int(terms.times.max(initial=0))}
+        arrays = {
+            "hashes": terms.hashes,
+            "checks": terms.checks,
+            "counts": narrow(np.diff(terms.indptr)),
+            "first": terms.first,
+            "indptr": narrow(terms.indptr),
+            "documents": narrow(terms.documents),
+            "times": narrow(terms.times),
+        }
+    else:
+        order = np.argsort(terms.hashes)
+        position = np.empty(len(order), np.uint32)
+        position[order] = np.arange(len(order), dtype=np.uint32)
+        arrays = {
+            "hashes": terms.hashes[order],
+            "checks": terms.checks[order],
+            "counts": narrow(terms.counts[order]),
+            "first": order.astype(np.uint32),
+            "indptr": terms.indptr,
+            "tokens": position[terms.occurrences],
+        }
+    spill(path, {**arrays, **per_document}, facts)
+
+
+def merge_bucket(
+    runs: Sequence[Path], bucket: Bucket, out: Path, *, min_count: int, max_count: int | None = None
+) -> tuple[int, int]:
+    """Merge one bucket of all runs; write the candidates, terms whose count is in [min_count, max_count].
+
+    The file has `hashes` ascending, `counts` and `first` (unit << 32 | rank in the unit: the order of first
+    appearance in the corpus) of the candidates, and `places`: of every run's terms in this bucket, run after run, the
+    candidate or -1; run r has the places [starts[r], starts[r + 1]). Returns how many terms are distinct and how many
+    were written.
+
+    Raises:
+        HashCollisionError: two terms have the same hash but different checks.
+    """
+    parts = [bucket.range(spilled(path)["hashes"]) for path in runs]
+    starts = np.cumsum([0, *(part.stop - part.start for part in parts)])
+    columns = {name: np.empty(starts[-1], dtype) for name, dtype in _MERGED.items()}
+    for path, part, start in zip(runs, parts, starts.tolist(), strict=False):
+        run = spilled(path)
+        for name, column in columns.items():  # copied, as a view would keep the file open, and there are many
+            column[start : start + part.stop - part.start] = run[name][part]
+    bits = bucket.bits
+    while int(starts[-1]) >> (bits - bucket.bits) > _CACHED_TERMS and bits < 48:
+        bits += 1
+    most = max_count if max_count is not None else np.iinfo(np.int64).max
+    distinct, hashes, counts, first, places, collided = _merge(
+        *columns.values(), starts, np.uint64(bucket.number), np.uint64(bucket.bits), np.uint64(bits), min_count, most
+    )
+    if collided:
+        raise HashCollisionError("two terms of the corpus have the same hash")
+    spill(out, {"hashes": hashes, "counts": counts, "first": first, "places": places, "starts": starts})
+    return int(distinct), len(hashes)
+
+
+@kernel
+def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, least, most):  # type: ignore[no-untyped-def]
+    """Merge ascending runs, a small range of hashes after the other, so that its table stays in the cache."""
+    cut = starts[:-1].copy()  # up to where each run is merged
+    out_hashes = np.empty(len(hashes), np.uint64)
+    out_counts = np.empty(len(hashes), np.int64)
+    out_first = np.empty(len(hashes), np.uint64)
+    places = np.empty(len(hashes), np.int32)
+    kept = 0
+    distinct = 0
+    collided = False
+    ends = cut.copy()
+    shift = np.uint64(64) - bits
+    for part in range(1 << (bits - bucket_bits)):
+        wanted = (number << (bits - bucket_bits)) + np.uint64(part)
+        size = 0
+        for r in range(len(cut)):
+            end = cut[r]
+            while end < starts[r + 1] and (bits == 0 or hashes[end] >> shift == wanted):
+                end += 1
+            ends[r] = end
+            size += end - cut[r]
+        room = 16
+        while room < 2 * size:
+            room *= 2
+        slots = np.zeros(room, np.uint32)  # open addressing: term + 1, or 0
+        wrap = np.uint64(room - 1)
+        found = np.empty(size, np.int64)  # where each distinct term stands first
+        totals = np.empty(size, np.int64)
+        firsts = np.empty(size, np.uint64)
+        terms = 0
+        for r in range(len(cut)):
+            for i in range(cut[r], ends[r]):
+                h = hashes[i]
+                slot = h & wrap
+                while slots[slot] and hashes[found[slots[slot] - 1]] != h:
+                    slot = (slot + np.uint64(1)) & wrap
+                if slots[slot] == 0:
+                    found[terms] = i
+                    totals[terms] = 0
+                    firsts[terms] = (np.uint64(r) << _UNIT_BITS) | np.uint64(first[i])
+                    terms += 1
+                    slots[slot] = terms
+                this = np.int64(slots[slot]) - 1
+                collided |= checks[found[this]] != checks[i]
+                totals[this] += counts[i]
+                places[i] = this
+        rank = np.full(terms, -1, np.int32)
+        candidates = np.empty(terms, np.int64)
+        chosen = 0
+        for term in range(terms):
+            if least <= totals[term] <= most:
+                candidates[chosen] = term
+                chosen += 1
+        order = ordered(hashes, found[candidates[:chosen]], bits)
+        for i in range(chosen):
+            term = candidates[order[i]]
+            out_hashes[kept] = hashes[found[term]]
+            out_counts[kept] = totals[term]
+            out_first[kept] = firsts[term]
+            rank[term] = kept
+            kept += 1
+        distinct += terms
+        for r in range(len(cut)):
+            for i in range(cut[r], ends[r]):
+                places[i] = rank[places[i]]
+            cut[r] = ends[r]
+    return distinct, out_hashes[:kept], out_counts[:kept], out_first[:kept], places, collided
+
+
+def places_in(merged: Spilled, run: int) -> npt.NDArray[np.int32]:
+    """Of each of a run's terms in a merged bucket the candidate that it is, or -1."""
+    return merged["places"][merged["starts"][run] : merged["starts"][run + 1]]
+
+
+def lookup(run: Spilled, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """For each term of a part of a run its place in `merged` (ascending), or -1."""
+    places: npt.NDArray[np.int64] = _join(run["hashes"][part], merged)
+    return places
+
+
+def first_documents(run: Spilled, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The documents of a run, ascending, in which its terms with the hashes `wanted` (ascending) appear first."""
+    terms = np.flatnonzero(lookup(run, slice(0, len(run["hashes"])), wanted) >= 0)
+    if "documents" in run:
+        return np.unique(run["documents"][run["indptr"][terms]].astype(np.int64))
+    tokens = run["tokens"]
+    places = np.zeros(len(run["hashes"]), np.int64)
+    places[tokens[::-1]] = np.arange(len(tokens) - 1, -1, -1)  # of equal indices the last assignment stays
+    return np.unique(np.searchsorted(run["indptr"], places[terms], side="right") - 1)
+
+
+@kernel
+def _join(hashes, merged):  # type: ignore[no-untyped-def]
+    places = np.full(len(hashes), -1, np.int64)
+    place = 0
+    for i in range(len(hashes)):
+        while place < len(merged) and merged[place] < hashes[i]:
+            place += 1
+        if place < len(merged) and merged[place] == hashes[i]:
+            places[i] = place
+    return places

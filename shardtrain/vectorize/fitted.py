@@ -1,0 +1,317 @@
+"""A fitted vectorizer: saved as arrays and JSON (never pickle), loaded, and used on new text.
+
+It finds and weighs terms with the functions that made the shards, so a text gets the values it would have as a row.
+The n-gram vectorizer keeps every candidate's hash and document frequency, not only the chosen columns, because a
+document's norm runs over all of them; these arrays are mapped from disk, 16 bytes a candidate.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from shardtrain.csr import Csr, concatenate
+from shardtrain.durable import commit_json, committed
+from shardtrain.errors import VectorizerError
+from shardtrain.vectorize.hashed import HashedSettings
+from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.sequences import SequenceSettings, ids_of, pad
+from shardtrain.vectorize.tokens import Hashing
+
+DESCRIPTION = "vectorizer.json"  # written last
+TERMS = "terms.json"
+VERSION = 1
+BLOCK_TEXTS = 8192  # texts transformed at a time: bounds memory, long enough for the kernels
+
+Array = npt.NDArray[Any]
+Rows = Csr | Array
+
+
+Settings = NgramSettings | SequenceSettings | HashedSettings
+
+
+class Vectorizer(Protocol):
+    """What every kind of fitted vectorizer can do."""
+
+    kind: str
+    num_features: int
+    vocabulary_size: int
+    terms: list[str]
+
+    @property
+    def settings(self) -> Settings:
+        """How terms are found and were chosen."""
+        ...
+
+    def transform(self, texts: Sequence[str]) -> Rows:
+        """Feature rows of new texts, as they would be in the shards."""
+        ...
+
+    def decode(self, row: Rows) -> list[str]:
+        """The terms behind one row of features (n-grams by falling weight, words in order)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, sizes and fingerprint, as JSON values."""
+        ...
+
+
+class NgramVectorizer:
+    """Weighted n-grams over the chosen columns.
+
+    `arrays` has of every candidate that has a part in a document's norm, by ascending hash, its `hashes`, its
+    document frequency `counts` and its `columns` (-1: not chosen), and of every column its `scores`.
+    """
+
+    kind = "ngram"
+
+    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
+        self._description = description
+        settings = description["settings"]
+        self.settings = NgramSettings(**{**settings, **_typed(settings)})
+        self.num_documents = int(description["num_documents"])
+        self.terms = terms
+        self.arrays = arrays
+        self.num_features = self.vocabulary_size = len(terms)
+
+    def transform(self, texts: Sequence[str]) -> Csr:
+        """Weighted rows, (texts, num_features)."""
+        step = max(1, BLOCK_TEXTS // self.settings.density)
+        starts = range(0, max(len(texts), 1), step)
+        return concatenate([self._transform_block(texts[start : start + step]) for start in starts])
+
+    def _transform_block(self, texts: Sequence[str]) -> Csr:
+        found = self.settings.index(texts)
+        hashes = self.arrays["hashes"]
+        places = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)  # both ascend: it stays in cache
+        known = hashes[places] == found.hashes
+        of_terms = self.settings.weights.of_terms(self.arrays["counts"][places], self.num_documents)
+        entries = np.diff(found.indptr)
+        weights = np.repeat(np.where(known, of_terms, 0.0), entries)
+        columns = np.repeat(np.where(known, self.arrays["columns"][places], -1), entries)
+
+        of_times = self.settings.weights.of_times(int(found.times.max(initial=0)))
+        values = of_times[found.times] * weights
+        norms = np.ones(len(texts))
+        if self.settings.weights.norm:
+            norms = np.sqrt(np.bincount(found.documents, values * values, len(texts)))
+        kept = np.flatnonzero(columns >= 0)
+        rows, row_columns = found.documents[kept], columns[kept].astype(np.int32)
+        data = (values[kept] / norms[rows]).astype(np.float32)
+        inside = np.lexsort((row_columns, rows))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(texts)))])
+        return Csr(data[inside], row_columns[inside], indptr, (len(texts), self.num_features))
+
+    def decode(self, row: Rows) -> list[str]:
+        """The n-grams of one row, by falling weight."""
+        if not isinstance(row, Csr):
+            raise TypeError(f"an n-gram row is a Csr, not {type(row).__name__}")
+        return [self.terms[row.indices[i]] for i in np.argsort(-row.data, kind="stable")]
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, sizes and fingerprint, as JSON values."""
+        return {**self._description, "num_features": self.num_features, "num_candidates": len(self.arrays["hashes"])}
+
+
+class SequenceVectorizer:
+    """Padded token ids; `terms` and the array `hashes` have the words that have ids, the word of id 1 first."""
+
+    kind = "sequence"
+
+    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
+        self._description = description
+        settings = description["settings"]
+        self.settings = SequenceSettings(**{**settings, **_typed(settings)})
+        self.num_features = int(description["length"])
+        self.terms = terms
+        self.arrays = arrays
+        self.vocabulary_size = min(int(description["num_words"]) + 1, self.settings.max_features)
+
+    def transform(self, texts: Sequence[str]) -> Array:
+        """Rows of token ids, (texts, num_features)."""
+        found = self.settings.index(texts)
+        ids = ids_of(found.hashes, self.arrays["hashes"])
+        return pad(found.occurrences, found.indptr, ids, self.num_features, self.vocabulary_size)
+
+    def decode(self, row: Rows) -> list[str]:
+        """The words of one row, (num_features,), in order."""
+        if isinstance(row, Csr):
+            raise TypeError("a row of token ids is an array, not a Csr")
+        return [self.terms[int(token) - 1] for token in np.ravel(row) if token]
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, sizes and fingerprint, as JSON values."""
+        return {**self._description, "num_features": self.num_features, "vocabulary_size": self.vocabulary_size}
+
+
+class HashingVectorizer:
+    """Hashed n-grams: nothing but the settings, and no terms; its rows are n-gram rows as any others."""
+
+    kind = "ngram"
+
+    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
+        self._description = description
+        settings = description["settings"]
+        self.settings = HashedSettings(**{**settings, **_typed(settings)})
+        self.terms = terms
+        self.num_features = self.vocabulary_size = self.settings.max_features
+
+    def transform(self, texts: Sequence[str]) -> Csr:
+        """Rows of hashed n-grams, (texts, num_features)."""
+        step = max(1, BLOCK_TEXTS // self.settings.ngrams.density)
+        starts = range(0, max(len(texts), 1), step)
+        return concatenate([self.settings.transform(texts[start : start + step]) for start in starts])
+
+    def decode(self, row: Rows) -> list[str]:
+        """Nothing can be decoded.
+
+        Raises:
+            VectorizerError: always.
+        """
+        raise VectorizerError(
+            "hashed features have no terms: a column is a hash that many n-grams share; build with --vectorizer ngram "
+            "to see the words behind a row"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Settings, sizes and fingerprint, as JSON values."""
+        return {**self._description, "num_features": self.num_features}
+
+
+KINDS: dict[str, type[NgramVectorizer] | type[SequenceVectorizer] | type[HashingVectorizer]] = {
+    "ngram": NgramVectorizer,
+    "sequence": SequenceVectorizer,
+    "hashing": HashingVectorizer,
+}
+ARRAYS: dict[str, tuple[str, ...]] = {
+    "ngram": ("hashes", "counts", "columns", "scores"),
+    "sequence": ("hashes",),
+    "hashing": (),
+}
+_KIND_OF: dict[type, str] = {NgramSettings: "ngram", SequenceSettings: "sequence", HashedSettings: "hashing"}
+
+
+def _typed(settings: dict[str, Any]) -> dict[str, Any]:
+    """What JSON cannot tell apart: lists are tuples, the hashing is a dataclass."""
+    typed: dict[str, Any] = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
+    return {**typed, "hashing": Hashing(**settings["hashing"])}
+
+
+def save_vectorizer(
+    folder: Path,
+    settings: Settings,
+    facts: dict[str, int],
+    terms: list[str],
+    arrays: Mapping[str, Iterable[Array]],
+) -> Vectorizer:
+    """Write a vectorizer into `folder` (made if missing) and return it as loaded from there.
+
+    Args:
+        folder: gets one .npy file an array, terms.json and, last, vectorizer.json.
+        settings: how terms were found and chosen.
+        facts: `num_documents`, or `num_words` and `length`, or nothing for hashed n-grams.
+        terms: as the vectorizer's class says.
+        arrays: of the class, each in pieces that are written one after the other.
+    """
+    kind = _KIND_OF[type(settings)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ARRAYS[kind]:
+        _write_npy(folder / f"{name}.npy", arrays[name])
+    commit_json(folder / TERMS, terms)
+    description: dict[str, Any] = {"version": VERSION, "kind": kind, "settings": asdict(settings), **facts, "files": {}}
+    for name in (*(f"{name}.npy" for name in ARRAYS[kind]), TERMS):
+        description["files"][name] = file_checksum(folder / name)
+    description["fingerprint"] = _fingerprint(description)
+    commit_json(folder / DESCRIPTION, description)
+    return load_vectorizer(folder)
+
+
+def load_vectorizer(folder: Path | str) -> Vectorizer:
+    """Load a fitted vectorizer; its arrays stay on disk, mapped.
+
+    Raises:
+        VectorizerError: there is none, it is of another version, or one of its files is damaged.
+    """
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise VectorizerError(f"'{folder}' has no readable vectorizer: {error}") from error
+    if not isinstance(description, dict) or description.get("version") != VERSION:
+        raise VectorizerError(f"'{folder}' has a vectorizer that this version of shardtrain does not read")
+    fingerprint = description.pop("fingerprint", None)
+    if fingerprint != _fingerprint(description):
+        raise VectorizerError(f"'{folder / DESCRIPTION}' was changed or damaged after it was written")
+    for name, expected in description["files"].items():
+        found = file_checksum(folder / name)
+        if found != expected:
+            raise VectorizerError(
+                f"'{folder / name}' is damaged: its checksum is {found}, expected {expected}; "
+                "copy the folder again or rebuild the shards"
+            )
+    kind = description["kind"]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS[kind]}
+    terms = json.loads((folder / TERMS).read_bytes())
+    return KINDS[kind]({**description, "fingerprint": fingerprint}, terms, arrays)
+
+
+def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
+    """Copy the vectorizer saved in `source` into `folder` (made if missing) and load the copy.
+
+    Raises:
+        VectorizerError: as `load_vectorizer`.
+    """
+    files = load_vectorizer(source).describe()["files"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*files, DESCRIPTION):
+        with open(source / name, "rb") as original, committed(folder / name) as copy:
+            shutil.copyfileobj(original, copy)
+    return load_vectorizer(folder)
+
+
+def file_checksum(path: Path) -> str:
+    """XXH3 (64 bits, hex) of a file's bytes, read in pieces.
+
+    Raises:
+        VectorizerError: the file cannot be read.
+    """
+    state = xxhash.xxh3_64()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                state.update(piece)
+    except OSError as error:
+        raise VectorizerError(f"'{path}' cannot be read: {error}") from error
+    return state.hexdigest()
+
+
+def _fingerprint(description: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(description, sort_keys=True).encode())
+
+
+def _write_npy(path: Path, pieces: Iterable[Array]) -> None:
+    """Write pieces of a 1-D array as one .npy file; the length is filled in at the end."""
+    with committed(path) as file:
+        length, dtype, begun = 0, np.dtype(np.int8), False
+        for piece in pieces:
+            if not begun:
+                dtype, begun = piece.dtype, True
+                _npy_header(file, dtype, 0)
+            file.write(np.ascontiguousarray(piece).tobytes())
+            length += len(piece)
+        file.seek(0)
+        _npy_header(file, dtype, length)
+
+
+def _npy_header(file: Any, dtype: np.dtype[Any], length: int) -> None:
+    # numpy pads the header with room for 21 digits of length, so it can be written again in place
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,148 @@
+"""Hashed n-grams as scikit-learn's HashingVectorizer makes them: stateless, so nothing is fitted.
+
+The column of an n-gram is its MurmurHash3 (32 bits, seed 0, of its UTF-8 bytes) modulo the number of columns, and its
+sign is the hash's. What falls together is added up; rows are divided by their l2 norm. Values are small integers
+before that, so no order of adding matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shardtrain.csr import Csr
+from shardtrain.errors import UsageError
+from shardtrain.kernels import inlined_kernel, kernel
+from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.tokens import Hashing, hashed_words, split_words, word_buffers
+
+_M = np.uint64(0xFFFFFFFF)
+_C1 = np.uint64(0xCC9E2D51)
+_C2 = np.uint64(0x1B873593)
+_MOST_COLUMNS = (1 << 31) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashedSettings:
+    """What the features are; all but `max_features`, the number of columns, means what it does for n-grams.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    analyzer: str = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    stop_words: tuple[str, ...] = ()
+    binary: bool = False
+    max_features: int = 1 << 20
+    hashing: Hashing = Hashing()  # of stop words only
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_features <= _MOST_COLUMNS:
+            raise UsageError(f"--max-features {self.max_features} must be at least 1 and below 2**31")
+        _ = self.ngrams
+
+    @property
+    def density(self) -> int:
+        """How many times as many n-grams as usual a text has."""
+        return self.ngrams.density
+
+    @property
+    def ngrams(self) -> NgramSettings:
+        """How texts fall into n-grams."""
+        return NgramSettings(analyzer=self.analyzer, ngram_range=self.ngram_range, stop_words=self.stop_words)
+
+    def transform(self, texts: Sequence[str]) -> Csr:
+        """Rows of the texts, (texts, max_features); zeros that opposite signs left are stored, as scikit-learn does."""
+        from scipy.sparse import csr_matrix
+
+        tokenizer, block = self.ngrams.tokenizer(), self.ngrams.prepare(texts)
+        columns, signs, indptr = _hash_block(
+            block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
+            hashed_words(tokenizer.stop_words, 0), *self.ngram_range, tokenizer.short_whole,
+            np.frombuffer(tokenizer.separator, np.uint8), self.max_features,
+        )  # fmt: skip
+        x = csr_matrix((signs, columns, indptr), shape=(len(texts), self.max_features))
+        x.sum_duplicates()
+        values = np.ones(len(x.data)) if self.binary else x.data
+        row_of_entry = np.repeat(np.arange(len(texts)), np.diff(x.indptr))
+        norms = np.sqrt(np.bincount(row_of_entry, values * values, len(texts)))
+        norms[norms == 0] = 1.0
+        data = (values / norms[row_of_entry]).astype(np.float32)
+        return Csr(data, x.indices.astype(np.int32, copy=False), x.indptr.astype(np.int64), x.shape)
+
+
+@kernel
+def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, separator, num_columns):  # type: ignore[no-untyped-def]
+    """The column and the sign of every n-gram, document after document, and where documents begin among them."""
+    hashes, checks, starts, ends = word_buffers(bounds, min_chars)
+    room = len(data) // (min_chars + 1) + len(bounds)
+    columns = np.empty(room * (high - low + 1), np.int32)  # pages that are never touched take no memory
+    signs = np.empty(room * (high - low + 1), np.float64)
+    indptr = np.zeros(len(offsets), np.int64)
+    term = np.empty(len(data) + (high + 1) * len(separator), np.uint8)
+    entries = 0
+    for d in range(len(offsets) - 1):
+        for s in range(offsets[d], offsets[d + 1]):
+            words = split_words(
+                data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, np.uint64(0),
+                hashes, checks, starts, ends,
+            )  # fmt: skip
+            least = min(low, max(words, 1)) if short else low
+            for i in range(words):
+                size = 0
+                for n in range(1, min(high, words - i) + 1):
+                    if n > 1:
+                        for byte in separator:
+                            term[size] = byte
+                            size += 1
+                    for j in range(starts[i + n - 1], ends[i + n - 1]):
+                        term[size] = data[j]
+                        size += 1
+                    if n >= least:
+                        h = np.int64(_murmur(term, size))
+                        positive = h < 0x80000000
+                        magnitude = h if positive else 0x100000000 - h
+                        if magnitude == 0x80000000:  # scikit-learn's rule where -h is no int32
+                            magnitude = np.int64(0x7FFFFFFF) - (num_columns - 1)
+                        columns[entries] = magnitude % num_columns
+                        signs[entries] = 1.0 if positive else -1.0
+                        entries += 1
+        indptr[d + 1] = entries
+    return columns[:entries].copy(), signs[:entries].copy(), indptr
+
+
+@kernel
+def _murmur(term, size):  # type: ignore[no-untyped-def]
+    """MurmurHash3_x86_32 of the first `size` bytes with seed 0."""
+    h = np.uint64(0)
+    whole = size - size % 4
+    for i in range(0, whole, 4):
+        k = np.uint64(0)
+        for j in range(4):
+            k |= np.uint64(term[i + j]) << np.uint64(8 * j)
+        h ^= _scrambled(k)
+        h = ((h << np.uint64(13)) | (h >> np.uint64(19))) & _M
+        h = (h * np.uint64(5) + np.uint64(0xE6546B64)) & _M
+    if whole < size:
+        k = np.uint64(0)
+        for j in range(size - whole):
+            k |= np.uint64(term[whole + j]) << np.uint64(8 * j)
+        h ^= _scrambled(k)
+    h ^= np.uint64(size)
+    h ^= h >> np.uint64(16)
+    h = (h * np.uint64(0x85EBCA6B)) & _M
+    h ^= h >> np.uint64(13)
+    h = (h * np.uint64(0xC2B2AE35)) & _M
+    h ^= h >> np.uint64(16)
+    return h
+
+
+@inlined_kernel
+def _scrambled(k: Any) -> Any:
+    k = (k * _C1) & _M
+    k = ((k << np.uint64(15)) | (k >> np.uint64(17))) & _M
+    return (k * _C2) & _M

@@ -1,0 +1,343 @@
+"""N-grams as scikit-learn's TfidfVectorizer (or CountVectorizer) and SelectKBest make them, in passes over runs.
+
+1. count (`counts`): a run a unit; runs merged into the candidates, the terms with min_df documents or more.
+2. weigh: the l2 norm of every document over all its candidates.
+3. score: per candidate the class sums of its values, and from them its score; a shortlist a bucket.
+4. choose: the best of the shortlists; only they get their strings back.
+5. rows: the chosen columns of every document.
+
+A choice by frequency comes before the weights, as TfidfVectorizer(max_features=...) makes it: 1, 3, 4, 2, 5.
+
+Values are computed in float64 with scikit-learn's operations in scikit-learn's order (a document's norm adds up its
+terms by first appearance in the corpus, a class sum adds up documents in order), so features and ties agree
+exactly. Keeping that order is why runs remember first appearances; it costs a sort of each unit's terms.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.csr import Csr
+from shardtrain.errors import UsageError
+from shardtrain.kernels import kernel
+from shardtrain.vectorize import selection
+from shardtrain.vectorize.analyzers import ANALYZERS
+from shardtrain.vectorize.counts import Bucket, lookup, places_in
+from shardtrain.vectorize.inverted import Inverted, invert_block
+from shardtrain.vectorize.selection import SELECTORS, Moments
+from shardtrain.vectorize.spill import kept_open, spill, spilled
+from shardtrain.vectorize.text import TextBlock
+from shardtrain.vectorize.tokens import Hashing, Tokenizer
+from shardtrain.vectorize.weights import Float, Weights
+
+Limit = int | float  # a number of documents, or a proportion of them
+
+USUAL_PER_BYTE = 0.4  # n-grams that begin in a byte of text: words and pairs of words
+SCORE_BYTES = 16  # of a candidate and class: its sum and its sum of squares
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgramSettings:
+    """What the features are; the defaults are the guide's.
+
+    Attributes:
+        analyzer: "word", "char" or "char_wb" (characters within words, with a space at both ends).
+        ngram_range: fewest and most words or characters of an n-gram.
+        stop_words: left out before n-grams are made; compared with words in lower case, without accents.
+        min_df: fewest documents an n-gram must occur in; a float is a proportion of the training documents.
+        max_df: most documents it may occur in, likewise.
+        weighting: "tfidf" or "count".
+        binary: an n-gram occurs in a document or not; how often has no weight.
+        sublinear_tf: 1 + ln(times) in place of times.
+        select: "f_classif", "chi2" or "none" (the most frequent n-grams).
+        max_features: n-grams kept.
+        hashing: how terms are told apart.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    analyzer: str = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    stop_words: tuple[str, ...] = ()
+    min_df: Limit = 2
+    max_df: Limit = 1.0
+    weighting: str = "tfidf"
+    binary: bool = False
+    sublinear_tf: bool = False
+    select: str = "f_classif"
+    max_features: int = 20_000
+    hashing: Hashing = Hashing()
+
+    def __post_init__(self) -> None:
+        if self.analyzer not in ANALYZERS:
+            raise UsageError(f"--analyzer {self.analyzer}: choose one of {', '.join(ANALYZERS)}")
+        if self.stop_words and self.analyzer != "word":
+            raise UsageError(f"--stop-words are words, but --analyzer {self.analyzer} makes n-grams of characters")
+        low, high = self.ngram_range
+        if not 1 <= low <= high:
+            raise UsageError(f"--ngram-range {low} {high}: the first must be at least 1 and not above the second")
+        for option, limit in (("--min-df", self.min_df), ("--max-df", self.max_df)):
+            if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
+                raise UsageError(f"{option} {limit}: a number of documents from 1, or a proportion above 0.0 up to 1.0")
+        if isinstance(self.min_df, int) is isinstance(self.max_df, int):
+            self.document_range(1)  # comparable whatever the corpus: said before any work
+        if self.max_features < 1:
+            raise UsageError(f"--max-features {self.max_features} must be at least 1")
+        if self.select not in SELECTORS:
+            raise UsageError(f"--select {self.select}: choose one of {', '.join(SELECTORS)}")
+        if self.weighting not in ("tfidf", "count"):
+            raise UsageError(f"weighting {self.weighting!r}: choose tfidf or count")
+        if self.weighting == "count" and self.sublinear_tf:
+            raise UsageError("--sublinear-tf weighs counts, which --vectorizer count leaves as they are")
+
+    def document_range(self, num_documents: int) -> tuple[int, int]:
+        """Fewest and most documents, both inclusive, that a candidate occurs in.
+
+        Raises:
+            UsageError: the most are fewer than the fewest.
+        """
+        low = self.min_df if isinstance(self.min_df, int) else self.min_df * num_documents
+        high = self.max_df if isinstance(self.max_df, int) else self.max_df * num_documents
+        if high < low:
+            raise UsageError(
+                f"--max-df {self.max_df} corresponds to fewer documents than --min-df {self.min_df}; raise the first "
+                "or lower the second"
+            )
+        return math.ceil(low), math.floor(high)
+
+    @property
+    def per_byte(self) -> float:
+        """About how many n-grams begin in a byte of text, for planning memory and disk."""
+        low, high = self.ngram_range
+        return ANALYZERS[self.analyzer].terms_per_byte * (high - low + 1)
+
+    @property
+    def density(self) -> int:
+        """How many times as many n-grams as usual a text has; so much smaller are the pieces that are held at once."""
+        return max(1, math.ceil(self.per_byte / USUAL_PER_BYTE))
+
+    def idle_stop_words(self) -> list[str]:
+        """Stop words that can match nothing, as they are no words in lower case without accents."""
+        block = self.prepare(self.stop_words)
+        content, ends = block.data.tobytes(), block.bounds.tolist()
+        prepared = [content[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(ends)]
+        pairs = zip(self.stop_words, prepared, strict=True)
+        return [word for word, becomes in pairs if word != becomes or not re.fullmatch(r"\w\w+", word)]
+
+    @property
+    def weights(self) -> Weights:
+        """How the times an n-gram occurs become values."""
+        tfidf = self.weighting == "tfidf"
+        return Weights(binary=self.binary, sublinear=self.sublinear_tf, idf=tfidf, norm=tfidf)
+
+    def tokenizer(self) -> Tokenizer:
+        """How prepared texts fall into terms."""
+        return ANALYZERS[self.analyzer].tokenizer(self.ngram_range, self.stop_words)
+
+    def prepare(self, texts: Sequence[str]) -> TextBlock:
+        """Texts as the tokenizer wants them."""
+        return ANALYZERS[self.analyzer].prepare(texts)
+
+    def index(self, texts: Sequence[str]) -> Inverted:
+        """The terms of some documents, each once a document."""
+        return invert_block(self.prepare(texts), self.tokenizer(), self.hashing)
+
+
+def weigh_unit(
+    run_path: Path, number: int, candidates: Sequence[tuple[Bucket, Path]], weights: Weights, num_documents: int,
+    out: Path,
+) -> None:  # fmt: skip
+    """Write `norms`, what each document of a unit, whose run is the `number`th, is divided by, (documents,) float64.
+
+    It is the l2 norm over all the document's candidates, or 1.
+    """
+    run = spilled(run_path)
+    if not weights.norm:
+        spill(out, {"norms": np.ones(len(run["labels"]))})
+        return
+    size = 0
+    terms, counts = (np.empty(len(run["hashes"]), np.uint32) for _ in range(2))
+    firsts = np.empty(len(terms), np.uint64)
+    for bucket, path in candidates:
+        merged = kept_open(path)
+        start = bucket.range(run["hashes"]).start
+        size = _collect(
+            places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
+        )
+    order = _ascending(firsts[:size])  # by first appearance: the order in which scikit-learn adds
+    norms = _norms(
+        terms[order], weights.of_terms(counts[order], num_documents), weights.of_times(run.facts["most_times"]),
+        run["indptr"], run["documents"], run["times"], len(run["labels"]),
+    )  # fmt: skip
+    spill(out, {"norms": norms})
+
+
+@kernel
+def _collect(places, start, of_counts, of_firsts, terms, counts, firsts, size):  # type: ignore[no-untyped-def]
+    """Append the candidates among a run's terms, those from `start` on, with count and first appearance."""
+    for i in range(len(places)):
+        if places[i] >= 0:
+            terms[size] = start + i
+            counts[size] = of_counts[places[i]]
+            firsts[size] = of_firsts[places[i]]
+            size += 1
+    return size
+
+
+_DIGIT_BITS = np.uint64(11)
+_DIGITS = 1 << 11
+_32 = np.uint64(32)
+
+
+@kernel
+def _ascending(firsts):  # type: ignore[no-untyped-def]
+    """The order of first appearances (unit << 32 | rank in the unit) by value: a radix sort, low digits first."""
+    ranks = np.uint64(0)
+    largest = np.uint64(0)
+    for first in firsts:
+        ranks |= first & np.uint64(0xFFFFFFFF)
+        largest = max(largest, first)
+    bits = np.uint64(0)
+    while ranks >> bits:
+        bits += np.uint64(1)
+    keys = np.empty(len(firsts), np.uint64)  # without the gap between ranks and units: fewer digits
+    for i in range(len(firsts)):
+        keys[i] = firsts[i] >> _32 << bits | firsts[i] & np.uint64(0xFFFFFFFF)
+    order = np.arange(len(firsts)).astype(np.uint32)
+    other_keys = np.empty_like(keys)
+    other_order = np.empty_like(order)
+    shift = np.uint64(0)
+    while (largest >> _32 << bits | ranks) >> shift:
+        starts = np.zeros(_DIGITS + 1, np.int64)
+        for key in keys:
+            starts[np.int64(key >> shift & np.uint64(_DIGITS - 1)) + 1] += 1
+        starts = np.cumsum(starts)
+        for i in range(len(keys)):
+            digit = np.int64(keys[i] >> shift & np.uint64(_DIGITS - 1))
+            other_keys[starts[digit]] = keys[i]
+            other_order[starts[digit]] = order[i]
+            starts[digit] += 1
+        keys, other_keys = other_keys, keys
+        order, other_order = other_order, order
+        shift += _DIGIT_BITS
+    return order
+
+
+@kernel
+def _norms(terms, idf, tf, indptr, documents, times, num_documents):  # type: ignore[no-untyped-def]
+    squares = np.zeros(num_documents)
+    for i in range(len(terms)):
+        for entry in range(indptr[terms[i]], indptr[terms[i] + 1]):
+            value = tf[times[entry]] * idf[i]
+            squares[documents[entry]] += value * value
+    return np.sqrt(squares)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreTask:
+    """One bucket to score: the runs and, for each run, the class of each of its label codes.
+
+    With `norms`, of each run, scores are of weighted values; without, of counts.
+    """
+
+    runs: tuple[Path, ...]
+    norms: tuple[Path, ...] | None
+    weights: Weights
+    select: str
+    classes: tuple[npt.NDArray[np.int64], ...]
+    class_counts: npt.NDArray[np.int64]
+    bucket: Bucket
+    candidates: Path
+    keep: int
+    budget: int
+    out: Path
+
+
+def score_bucket(task: ScoreTask) -> int:
+    """Score the candidates of a bucket and write those that may be kept; returns how many.
+
+    The file has `hashes` ascending, `counts`, `first` and `scores`. Candidates are taken in pieces whose sums fit
+    into `budget` bytes; every piece reads the bucket's part of all runs.
+    """
+    merged = spilled(task.candidates)
+    num_documents = int(task.class_counts.sum())
+    idf = task.weights.of_terms(merged["counts"], num_documents)
+    scores = np.zeros(len(idf))
+    num_classes = len(task.class_counts)
+    step = max(1024, task.budget // (SCORE_BYTES * num_classes))
+    for start in range(0, len(idf), step):
+        stop = min(start + step, len(idf))
+        moments = Moments.zeros(stop - start, num_classes)
+        for number, (run_path, classes) in enumerate(zip(task.runs, task.classes, strict=True)):
+            run = spilled(run_path)
+            norms = spilled(task.norms[number])["norms"] if task.norms else np.ones(len(run["labels"]))
+            indptr = run["indptr"][task.bucket.range(run["hashes"]).start :]
+            _accumulate(
+                places_in(merged, number), start, stop, indptr, run["documents"], run["times"], idf,
+                task.weights.of_times(run.facts["most_times"]), norms, classes[run["labels"]],
+                moments.pairs, moments.totals,
+            )  # fmt: skip
+        scores[start:stop] = SELECTORS[task.select].score(moments, task.class_counts)
+    kept = selection.shortlist(scores, task.keep)
+    arrays = {name: merged[name][kept] for name in ("hashes", "counts", "first")}
+    spill(task.out, {**arrays, "scores": scores[kept]})
+    return len(kept)
+
+
+@kernel
+def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, classes, pairs, totals):  # type: ignore[no-untyped-def]
+    """Add up the values of candidates [start, stop); `places` are the terms' candidates, `indptr` their entries."""
+    for i in range(len(places)):
+        place = places[i]
+        if not start <= place < stop:
+            continue
+        for entry in range(indptr[i], indptr[i + 1]):
+            document = documents[entry]
+            value = tf[times[entry]] * idf[place] / norms[document]
+            totals[place - start] += value
+            pairs[place - start, classes[document], 0] += value
+            pairs[place - start, classes[document], 1] += value * value
+
+
+def unit_rows(run_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights) -> Csr:
+    """The chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
+    run = spilled(run_path)
+    by_hash = np.argsort(hashes)
+    places = lookup(run, slice(0, len(run["hashes"])), hashes[by_hash])
+    terms = np.flatnonzero(places >= 0)
+    columns = by_hash[places[terms]]
+    order = np.argsort(columns)
+    data, indices, indptr = _rows(
+        terms[order], columns[order], idf, weights.of_times(run.facts["most_times"]), run["indptr"],
+        run["documents"], run["times"], spilled(norm_path)["norms"],
+    )  # fmt: skip
+    return Csr(data, indices, indptr, (len(run["labels"]), len(hashes)))
+
+
+@kernel
+def _rows(terms, columns, idf, tf, indptr, documents, times, norms):  # type: ignore[no-untyped-def]
+    row_ptr = np.zeros(len(norms) + 1, np.int64)
+    for term in terms:
+        for entry in range(indptr[term], indptr[term + 1]):
+            row_ptr[np.int64(documents[entry]) + 1] += 1
+    row_ptr = np.cumsum(row_ptr)
+    data = np.empty(row_ptr[-1], np.float32)
+    indices = np.empty(row_ptr[-1], np.int32)
+    place = row_ptr[:-1].copy()
+    for i in range(len(terms)):
+        column = columns[i]
+        for entry in range(indptr[terms[i]], indptr[terms[i] + 1]):
+            document = documents[entry]
+            data[place[document]] = tf[times[entry]] * idf[column] / norms[document]
+            indices[place[document]] = column
+            place[document] += 1
+    return data, indices, row_ptr

@@ -1,0 +1,159 @@
+"""Scores features by sums over their values and chooses the best, with scikit-learn's arithmetic and its ties.
+
+A selector needs of each feature only sums per class, which stream. The operations and their order are those of
+scikit-learn (`f_oneway`, `chi2`, `_limit_features`), so that scores are equal in every bit and ties are ties in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.kernels import kernel
+
+Float = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over the documents in corpus order.
+
+    Attributes:
+        pairs: of a feature's values per class the sum and the sum of squares, side by side, since they are added up
+            together; (features, classes, 2).
+        totals: of its values, added up document by document and not class by class, (features,).
+    """
+
+    pairs: Float
+    totals: Float
+
+    @classmethod
+    def zeros(cls, num_features: int, num_classes: int) -> Moments:
+        """Before the first document."""
+        return cls(np.zeros((num_features, num_classes, 2)), np.zeros(num_features))
+
+    @property
+    def sums(self) -> Float:
+        """Of a feature's values per class, (features, classes)."""
+        return self.pairs[:, :, 0]
+
+    @property
+    def squares(self) -> Float:
+        """Sums of their squares, (features, classes)."""
+        return self.pairs[:, :, 1]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A way to choose features.
+
+    Attributes:
+        score: from moments and documents per class, (classes,), the score of each feature; NaN is worst.
+        later_wins: which of equal scores is better, that of the term later or earlier in the order of strings.
+        by_counts: scores are of counts, and what is not chosen has no part in the weights of documents.
+    """
+
+    score: Callable[[Moments, Counts], Float]
+    later_wins: bool = True
+    by_counts: bool = False
+
+
+def f_classif(moments: Moments, class_counts: Counts) -> Float:
+    """One-way ANOVA F of each feature against the classes (Lomax 2007, as scikit-learn's `f_oneway` computes it).
+
+    Returns:
+        (features,); NaN where a feature does not vary at all.
+    """
+    sums, squares = moments.sums, moments.squares
+    num_samples = int(class_counts.sum())
+    total_squares = np.zeros(len(sums))
+    total = np.zeros(len(sums))
+    for k in range(len(class_counts)):
+        total_squares += squares[:, k]
+        total += sums[:, k]
+    square_of_total = total**2
+    between = np.zeros(len(sums))
+    for k, count in enumerate(class_counts):
+        between += sums[:, k] ** 2 / int(count)
+    within_all = total_squares - square_of_total / float(num_samples)
+    between -= square_of_total / float(num_samples)
+    within = within_all - between
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores: Float = (between / float(len(class_counts) - 1)) / (within / float(num_samples - len(class_counts)))
+    return scores
+
+
+def chi2(moments: Moments, class_counts: Counts) -> Float:
+    """Chi-squared of each feature's sums per class against what the sizes of the classes let expect.
+
+    Returns:
+        (features,); NaN where a feature sums up to 0.
+    """
+    expected = np.outer(_class_shares(class_counts), moments.totals)
+    squared = moments.sums.T.copy(order="F")  # scikit-learn's layout: numpy adds in another order in another one
+    squared -= expected
+    squared **= 2
+    with np.errstate(invalid="ignore"):
+        squared /= expected
+    scores: Float = squared.sum(axis=0)
+    return scores
+
+
+def _class_shares(class_counts: Counts) -> Float:
+    """Documents of each class by all documents; of more than two classes scikit-learn adds up 1 / n count times."""
+    num_samples = int(class_counts.sum())
+    if len(class_counts) == 2:
+        shares: Float = class_counts / num_samples
+        return shares
+    return np.array([_added(1.0 / num_samples, int(count)) for count in class_counts])
+
+
+@kernel
+def _added(value, times):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for _ in range(times):
+        total += value
+    return total
+
+
+def _frequency(moments: Moments, class_counts: Counts) -> Float:
+    return moments.totals
+
+
+SELECTORS = {
+    "f_classif": Selector(f_classif),
+    "chi2": Selector(chi2),
+    "none": Selector(_frequency, later_wins=False, by_counts=True),
+}
+
+
+def ranked(scores: Float) -> Float:
+    """Scores as SelectKBest compares them: NaN is below every number."""
+    return np.where(np.isnan(scores), np.finfo(np.float64).min, scores)
+
+
+def shortlist(scores: Float, keep: int) -> npt.NDArray[np.int64]:
+    """Indices, ascending, of every feature that may be among the `keep` best: the k best and all their ties."""
+    if keep >= len(scores):
+        return np.arange(len(scores))
+    values = ranked(scores)
+    worst = np.partition(values, len(values) - keep)[len(values) - keep]
+    return np.flatnonzero(values >= worst)
+
+
+def choose(scores: Float, terms: list[str], keep: int, *, later_wins: bool = True) -> npt.NDArray[np.int64]:
+    """Indices of the `keep` best features in order of their terms.
+
+    SelectKBest sorts stably by score and takes the last k of the columns, which are in order of the terms: among
+    equal scores the later term wins. Without `later_wins` the earlier one does, as in a stable sort by falling score.
+    """
+    columns = np.array(sorted(range(len(terms)), key=terms.__getitem__), np.int64)
+    values = ranked(scores)[columns]
+    best = np.argsort(values, kind="stable")[max(0, len(columns) - keep) :]
+    if not later_wins:
+        best = np.argsort(-values, kind="stable")[:keep]
+    return columns[np.sort(best)]

@@ -1,0 +1,134 @@
+"""Sequences of token ids as Keras' Tokenizer and pad_sequences make them, in passes over spilled runs.
+
+Words are ranked by how often they occur, ties by first appearance in the corpus; ids begin at 1, and the
+`max_features - 1` most frequent words keep theirs. Documents lose their other words, are cut to their last `length`
+ids and padded with 0 at the front, where `length` is the longest training document's, at most `max_length`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import UsageError
+from shardtrain.kernels import kernel
+from shardtrain.vectorize import text
+from shardtrain.vectorize.spill import spill, spilled
+from shardtrain.vectorize.tokens import BlockTerms, Hashing, Tokenizer, index_block
+
+Ids = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """What the sequences are; the defaults are the guide's.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    max_features: int = 20_000
+    max_length: int = 500
+    hashing: Hashing = Hashing()
+
+    def __post_init__(self) -> None:
+        if self.max_features < 2 or self.max_length < 1:
+            raise UsageError(
+                f"--max-features {self.max_features} must be at least 2 and --max-length {self.max_length} at least 1"
+            )
+
+    def document_range(self, num_documents: int) -> tuple[int, int | None]:
+        """Fewest and most times a word must occur to be a candidate."""
+        return 1, None
+
+    @property
+    def density(self) -> int:
+        """As for n-grams: words are as many as usual."""
+        return 1
+
+    def tokenizer(self) -> Tokenizer:
+        """Everything between Keras' filters and spaces is a word, of any length."""
+        return Tokenizer(characters=text.keras_characters(), min_chars=1, ngram_range=(1, 1))
+
+    def prepare(self, texts: Sequence[str]) -> text.TextBlock:
+        """Texts as the tokenizer wants them."""
+        return text.lowered(texts)
+
+    def index(self, texts: Sequence[str]) -> BlockTerms:
+        """The words of some documents, every occurrence in order."""
+        return index_block(self.prepare(texts), self.tokenizer(), self.hashing)
+
+
+def shortlist_words(candidates: Path, keep: int, out: Path) -> None:
+    """Write the `keep` most frequent words of a bucket (`hashes`, `counts`, `first`), best first."""
+    merged = spilled(candidates)
+    best = most_frequent(merged["counts"], merged["first"])[:keep]
+    spill(out, {name: merged[name][best] for name in ("hashes", "counts", "first")})
+
+
+def most_frequent(counts: npt.NDArray[np.int64], first: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The order of words by falling count, ties by first appearance."""
+    return np.lexsort((first, -counts))
+
+
+def ids_of(hashes: npt.NDArray[np.uint64], vocabulary: npt.NDArray[np.uint64]) -> Ids:
+    """The id of each hash: 1 + its place in `vocabulary` (best word first), 0 where it is not there."""
+    by_hash = np.argsort(vocabulary)
+    ordered = vocabulary[by_hash]
+    places = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+    return np.where(ordered[places] == hashes, by_hash[places] + 1, 0).astype(np.uint32)
+
+
+def longest(run_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
+    """Ids in the longest document of a unit, words outside the vocabulary not counted."""
+    run = spilled(run_path)
+    lengths: npt.NDArray[np.int64] = _lengths(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary))
+    return int(lengths.max(initial=0))
+
+
+def unit_rows(
+    run_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
+) -> npt.NDArray[Any]:
+    """The padded ids of a unit's documents, (documents, length)."""
+    run = spilled(run_path)
+    return pad(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary), length, vocabulary_size)
+
+
+def pad(
+    tokens: npt.NDArray[np.uint32], indptr: npt.NDArray[np.int64], ids: Ids, length: int, vocabulary_size: int
+) -> npt.NDArray[Any]:
+    """Documents of terms (CSR-like `tokens` and `indptr`) as padded rows of `ids[term]`, terms of id 0 left out.
+
+    Returns:
+        (documents, length) of the smallest unsigned type that holds ids below `vocabulary_size`.
+    """
+    rows = np.zeros((len(indptr) - 1, length), np.min_scalar_type(vocabulary_size - 1))
+    _pad(tokens, indptr, ids, rows)
+    return rows
+
+
+@kernel
+def _lengths(tokens, indptr, ids):  # type: ignore[no-untyped-def]
+    lengths = np.zeros(len(indptr) - 1, np.int64)
+    for d in range(len(indptr) - 1):
+        for entry in range(indptr[d], indptr[d + 1]):
+            lengths[d] += ids[tokens[entry]] != 0
+    return lengths
+
+
+@kernel
+def _pad(tokens, indptr, ids, rows):  # type: ignore[no-untyped-def]
+    for d in range(len(indptr) - 1):
+        place = rows.shape[1]
+        entry = indptr[d + 1]
+        while entry > indptr[d] and place > 0:
+            entry -= 1
+            value = ids[tokens[entry]]
+            if value:
+                place -= 1
+                rows[d, place] = value

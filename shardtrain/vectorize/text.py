@@ -1,0 +1,319 @@
+"""Texts -> one array of UTF-8 bytes with document offsets, lower-cased and stripped as the oracle does it.
+
+Python's own `str.lower`, `unicodedata` and `re` say what Unicode means, so it is exact by definition: documents are
+rewritten a character at a time by a kernel with tables made from those modules. The tables cost a few tenths of a
+second when the first text that is not ASCII comes along.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.kernels import inlined_kernel, kernel
+from shardtrain.texts import Bytes, Texts
+
+KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # keras.preprocessing.text.Tokenizer's default
+
+
+@dataclass(frozen=True, eq=False)
+class TextBlock:
+    """Prepared documents; no n-gram reaches beyond its segment, which is a document or a part of one.
+
+    Attributes:
+        data: UTF-8 bytes of all documents, (bytes,) uint8.
+        bounds: segment s is bytes [bounds[s], bounds[s + 1]), (segments + 1,) int64.
+        offsets: document d is segments [offsets[d], offsets[d + 1]), (documents + 1,) int64.
+    """
+
+    data: Bytes
+    bounds: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def lowered(texts: Sequence[str]) -> TextBlock:
+    """Lower-cased documents, as Keras' Tokenizer sees them."""
+    return _prepared(texts, strip=False)
+
+
+def lowered_and_stripped(texts: Sequence[str]) -> TextBlock:
+    """Lower-cased documents without accents, as TfidfVectorizer(strip_accents='unicode') sees them."""
+    return _prepared(texts, strip=True)
+
+
+def with_single_spaces(texts: Sequence[str]) -> TextBlock:
+    """The same, and each run of two or more white-space characters is one space, as n-grams of characters want it."""
+    block = lowered_and_stripped(texts)
+    return _whole(*_join_white_space(block.data, block.bounds, white_space()))
+
+
+def in_padded_words(texts: Sequence[str]) -> TextBlock:
+    """Lower-cased documents without accents, a segment for each word: the word between two spaces."""
+    block = lowered_and_stripped(texts)
+    return TextBlock(*_pad_words(block.data, block.bounds, white_space()))
+
+
+def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
+    """A block in which documents are segments."""
+    return TextBlock(data, bounds, np.arange(len(bounds)))
+
+
+def _prepared(texts: Sequence[str], *, strip: bool) -> TextBlock:
+    documents = Texts.of(texts)
+    content = documents.data.tobytes()
+    if content.isascii():
+        return _whole(np.frombuffer(content.lower(), np.uint8), documents.offsets)
+    around = around_sigma() if chr(_SIGMA).encode() in content else np.zeros(0, np.uint8)
+    return _whole(*_replace(documents.data, documents.offsets, *replacements(strip=strip), around))
+
+
+_SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
+_CASED, _IGNORABLE = 1, 2
+_IGNORABLE_PLANE = range(0xE0000, 0xE1000)  # tags and variation selectors: they change nothing but are ignorable
+_UNCHANGED = 0xFF
+_LAST_CHANGED = 0x2FFFF  # no code point above it has a lower case, decomposes or combines; a test looks at all of them
+
+
+@functools.cache
+def replacements(*, strip: bool) -> tuple[npt.NDArray[np.int64], Bytes, Bytes]:
+    """What each character becomes: lower case, then with `strip` NFKD without combining characters.
+
+    Decomposition treats every character alone; the reordering that follows it moves combining characters only, and
+    scikit-learn's `strip_accents_unicode` drops those, so characters can be replaced one by one.
+
+    Returns:
+        For each code point where its replacement begins among the replacements' bytes, how many bytes it has
+        (`_UNCHANGED`: it stays), and those bytes.
+    """
+    characters = list(_characters(_LAST_CHANGED + 1))
+    become = _one_by_one(str.lower, characters)
+    if strip:
+        become = _one_by_one(functools.partial(unicodedata.normalize, "NFKD"), become)
+        dropped = frozenset(filter(unicodedata.combining, characters))
+        become = [text if dropped.isdisjoint(text) else "".join(c for c in text if c not in dropped) for text in become]
+    starts = np.zeros(sys.maxunicode + 1, np.int64)
+    lengths = np.full(sys.maxunicode + 1, _UNCHANGED, np.uint8)
+    pool = bytearray()
+    for code, (character, text) in enumerate(zip(characters, become, strict=True)):
+        if text != character:
+            content = text.encode("utf-8", "surrogatepass")
+            starts[code], lengths[code] = len(pool), len(content)
+            pool += content
+    return starts, lengths, np.frombuffer(bytes(pool), np.uint8)
+
+
+@functools.cache
+def around_sigma() -> Bytes:
+    """For each code point what it says about a capital sigma near it: `_CASED`, `_IGNORABLE` or 0.
+
+    A sigma is final if the nearest character before it that is not ignorable is cased and the nearest after it is not
+    (Unicode, Final_Sigma). Python does not tell these properties, but `str.lower` acts on them.
+    """
+    codes = np.array([*range(1, _LAST_CHANGED + 1), *_IGNORABLE_PLANE])
+    characters = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    table = np.zeros(sys.maxunicode + 1, np.uint8)
+    for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # what makes a sigma final alone is cased
+        lowered_pairs = "\0".join(f"{before}{character}{chr(_SIGMA)}" for character in characters).lower().split("\0")
+        final = np.array([pair.endswith(chr(_FINAL_SIGMA)) for pair in lowered_pairs])
+        table[codes[final]] = meaning
+    return table
+
+
+def _characters(count: int) -> str:
+    """The first `count` code points, halves of surrogate pairs included."""
+    return np.arange(count, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def _one_by_one(function: Callable[[str], str], texts: list[str]) -> list[str]:
+    """What a function makes of each text, called once for all; the first is NUL, which parts the others and stays."""
+    return [texts[0], *function("\0".join(texts[1:])).split("\0")]
+
+
+@kernel
+def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-untyped-def]
+    """The same documents in lower case, every character of more than one byte looked up and replaced.
+
+    `around` is that of `around_sigma`, or empty if no document has a sigma.
+    """
+    out = np.empty(_replaced_size(data, lengths), np.uint8)
+    places = np.zeros(len(offsets), np.int64)
+    size = 0
+    for d in range(len(offsets) - 1):
+        i = offsets[d]
+        end = offsets[d + 1]
+        while i < end:
+            byte = data[i]
+            if byte < 0x80:
+                out[size] = byte | 0x20 if 0x41 <= byte <= 0x5A else byte
+                size += 1
+                i += 1
+                continue
+            code, width = decode(data, i)
+            length = int(lengths[code])
+            if length == _UNCHANGED:
+                for j in range(width):
+                    out[size + j] = data[i + j]
+                size += width
+            else:
+                for j in range(length):
+                    out[size + j] = pool[starts[code] + j]
+                if code == _SIGMA and _is_final(data, offsets[d], i, end, around):
+                    out[size + 1] = _FINAL_SIGMA & 0x3F | 0x80
+                size += length
+            i += width
+        places[d + 1] = size
+    return out, places
+
+
+@kernel
+def _replaced_size(data, lengths):  # type: ignore[no-untyped-def]
+    size = len(data)
+    for i in range(len(data)):
+        if data[i] >= 0xC0:  # a character of more than one byte begins
+            code, width = decode(data, i)
+            if lengths[code] != _UNCHANGED:
+                size += np.int64(lengths[code]) - width
+    return size
+
+
+@kernel
+def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
+    """Whether the capital sigma at byte `place` of the document [begin, end) becomes a final one."""
+    before = 0
+    i = place
+    while i > begin:
+        i -= 1
+        while i > begin and data[i] & 0xC0 == 0x80:
+            i -= 1
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = decode(data, i)
+        before = around[code]
+        if before != _IGNORABLE:
+            break
+    if before != _CASED:
+        return False
+    i = place + 2
+    while i < end:
+        code, width = np.int64(data[i]), 1
+        if code >= 0x80:
+            code, width = decode(data, i)
+        if around[code] != _IGNORABLE:
+            return around[code] != _CASED
+        i += width
+    return True
+
+
+@inlined_kernel
+def decode(data: Any, i: Any) -> Any:
+    """The code point that begins at byte i, which is not ASCII, and its width in bytes."""
+    b = data[i]
+    if b >= 0xF0:
+        code = ((b & 0x07) << 18) | ((data[i + 1] & 0x3F) << 12) | ((data[i + 2] & 0x3F) << 6) | (data[i + 3] & 0x3F)
+        return code, 4
+    if b >= 0xE0:
+        return ((b & 0x0F) << 12) | ((data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F), 3
+    return ((b & 0x1F) << 6) | (data[i + 1] & 0x3F), 2
+
+
+@kernel
+def _join_white_space(data, offsets, white):  # type: ignore[no-untyped-def]
+    """The same documents with one space for each run of two or more white-space characters."""
+    out = np.empty(len(data), np.uint8)
+    places = np.zeros(len(offsets), np.int64)
+    size = 0
+    for d in range(len(offsets) - 1):
+        run = 0  # white-space characters just seen
+        run_place = 0  # where the first of them was written
+        i = offsets[d]
+        while i < offsets[d + 1]:
+            code, width = np.int64(data[i]), 1
+            if code >= 0x80:
+                code, width = decode(data, i)
+            run = run + 1 if white[code] else 0
+            if run < 2:
+                run_place = size
+                for j in range(i, i + width):
+                    out[size] = data[j]
+                    size += 1
+            else:
+                out[run_place] = 0x20
+                size = run_place + 1
+            i += width
+        places[d + 1] = size
+    return out[:size], places
+
+
+@kernel
+def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
+    """Words between spaces, the bounds of these segments, and the segments at which documents begin."""
+    documents = len(offsets) - 1
+    most = (len(data) + documents) // 2  # words, at least a byte each and a byte apart
+    out = np.empty(len(data) + most + 2 * documents, np.uint8)
+    bounds = np.zeros(most + 1, np.int64)
+    firsts = np.zeros(len(offsets), np.int64)
+    size = 0
+    words = 0
+    for d in range(documents):
+        inside = False
+        i = offsets[d]
+        while i <= offsets[d + 1]:
+            code, width = np.int64(0x20), 1  # what ends the last word
+            if i < offsets[d + 1]:
+                code = np.int64(data[i])
+                if code >= 0x80:
+                    code, width = decode(data, i)
+            if inside == white[code]:  # a word begins or ends: a space either way
+                out[size] = 0x20
+                size += 1
+                inside = not inside
+                if not inside:
+                    words += 1
+                    bounds[words] = size
+            if inside:
+                for j in range(i, i + width):
+                    out[size] = data[j]
+                    size += 1
+            i += width
+        firsts[d + 1] = words
+    return out[:size], bounds[: words + 1], firsts
+
+
+@functools.cache
+def white_space() -> npt.NDArray[np.bool_]:
+    r"""For each code point whether Python's `re` has it in `\s`, (1114112,)."""
+    return np.array([c.isspace() for c in _characters(sys.maxunicode + 1)])
+
+
+@functools.cache
+def single_characters() -> Bytes:
+    """2 for each code point: every character stands alone, (1114112,) uint8."""
+    return np.full(sys.maxunicode + 1, 2, np.uint8)
+
+
+@functools.cache
+def word_characters() -> Bytes:
+    r"""For each code point 1 where Python's `re` has it in `\w`, else 0, (1114112,) uint8."""
+    table = np.zeros(sys.maxunicode + 1, np.uint8)
+    for match in re.finditer(r"\w+", _characters(sys.maxunicode + 1)):
+        table[match.start() : match.end()] = 1
+    return table
+
+
+@functools.cache
+def keras_characters() -> Bytes:
+    """For each code point 0 where Keras' Tokenizer splits, else 1, (1114112,) uint8."""
+    table = np.ones(sys.maxunicode + 1, np.uint8)
+    table[[ord(character) for character in KERAS_FILTERS + " "]] = 0
+    return table

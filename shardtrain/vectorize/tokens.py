@@ -1,0 +1,287 @@
+"""Kernels that walk the bytes of a block once: words, their hashes, and an index of the block's terms.
+
+A term (word or n-gram) is known by a 64-bit hash; a second, independent 32-bit hash, the check, travels with it,
+so that two terms with one hash are noticed wherever they meet. Strings appear again only for the few terms that
+are kept. Compiled by numba (docs/design.md has the comparison with numpy); the compiled code is cached on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.kernels import inlined_kernel, kernel
+from shardtrain.texts import Bytes
+from shardtrain.vectorize.text import TextBlock, decode
+
+FULL_HASH = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+_K1 = np.uint64(0x9E3779B97F4A7C15)
+_K2 = np.uint64(0xD6E8FEB86659FD93)
+_K3 = np.uint64(0x100000001B3)
+_K4 = np.uint64(0xC2B2AE3D27D4EB4F)
+_32 = np.uint64(32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hashing:
+    """How terms are hashed: another seed gives unrelated hashes; `mask` shortens them (in tests)."""
+
+    seed: int = 0
+    mask: int = int(FULL_HASH)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokenizer:
+    """What a term is.
+
+    Attributes:
+        characters: for each code point 1 where it is part of a word, 2 where it is a word by itself, or 0.
+        min_chars: words of fewer characters are passed over; 0 where all characters are words by themselves.
+        ngram_range: fewest and most words of a term.
+        stop_words: words that are passed over, as if they were not there.
+        separator: stands between the words of a term.
+        short_whole: a segment of fewer words than a term must have is a term as it is.
+    """
+
+    characters: Bytes
+    min_chars: int
+    ngram_range: tuple[int, int]
+    stop_words: tuple[str, ...] = ()
+    separator: bytes = b" "
+    short_whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTerms:
+    """The terms of a block, in order of first appearance, and its documents as sequences of them.
+
+    Attributes:
+        hashes, checks: (terms,) uint64 and uint32.
+        counts: occurrences of each term, (terms,) uint32.
+        occurrences: the term at each place, (occurrences,) uint32.
+        indptr: document d has the occurrences [indptr[d], indptr[d + 1]), (documents + 1,) int64.
+        collided: two terms of the block have one hash.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    checks: npt.NDArray[np.uint32]
+    counts: npt.NDArray[np.uint32]
+    occurrences: npt.NDArray[np.uint32]
+    indptr: npt.NDArray[np.int64]
+    collided: bool
+
+
+def index_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> BlockTerms:
+    """Find the words of a block; `tokenizer` must be one of single words."""
+    words = int(len(block.data) // (tokenizer.min_chars + 1) + len(block) + 1)  # at most so many
+    hashes, checks, counts, occurrences, indptr, collided = _index(
+        block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, hashing.seed), np.uint64(hashing.seed), np.uint64(hashing.mask), words,
+    )  # fmt: skip
+    return BlockTerms(hashes, checks, counts, occurrences, indptr, bool(collided))
+
+
+def find_terms(
+    block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: npt.NDArray[np.uint64]
+) -> list[bytes | None]:
+    """The bytes of the first term in the block with each wanted hash (ascending); None where there is none."""
+    low, high = tokenizer.ngram_range
+    starts, ends, pieces = _find(
+        block.data, block.bounds, tokenizer.characters, tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, hashing.seed), low, high, tokenizer.short_whole,
+        np.uint64(hashing.seed), np.uint64(hashing.mask), wanted,
+    )  # fmt: skip
+    content = block.data.tobytes()
+    return [
+        tokenizer.separator.join(content[starts[i, j] : ends[i, j]] for j in range(pieces[i])) if pieces[i] else None
+        for i in range(len(wanted))
+    ]
+
+
+@inlined_kernel
+def mix(h: Any, w: Any) -> Any:
+    """Combine a state with the next word; multiply-xorshift rounds as in common 64-bit finalizers."""
+    x = h * _K1 + w
+    x ^= x >> _32
+    x *= _K2
+    x ^= x >> _32
+    return x
+
+
+@functools.lru_cache(maxsize=4)
+def hashed_words(words: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """Hash and check of words in a table with open addressing, (slots, 2), at most a quarter full; 0 is empty."""
+    table = np.zeros((1 << (4 * len(words)).bit_length() if words else 0, 2), np.uint64)
+    every = np.ones(sys.maxunicode + 1, np.uint8)
+    nothing = np.zeros((0, 2), np.uint64)
+    for word in words:
+        data = np.frombuffer(word.encode("utf-8", "surrogatepass"), np.uint8)
+        buffers = word_buffers(np.array([0, len(data)]), 1)
+        split_words(data, 0, len(data), every, 1, nothing, np.uint64(seed), *buffers)
+        slot = int(buffers[0][0]) % len(table)
+        while table[slot, 0]:
+            slot = (slot + 1) % len(table)
+        table[slot] = buffers[0][0], buffers[1][0]
+    return table
+
+
+@inlined_kernel
+def _is_in(h: Any, c: Any, table: Any) -> Any:
+    """Whether a word with hash h and check c is in a table of `hashed_words`."""
+    found = False
+    if len(table):
+        wrap = np.uint64(len(table) - 1)
+        slot = h & wrap
+        while table[slot, 0] and not found:
+            found = table[slot, 0] == h and table[slot, 1] == c
+            slot = (slot + np.uint64(1)) & wrap
+    return found
+
+
+@kernel
+def split_words(data, start, stop, characters, min_chars, stop_words, seed, hashes, checks, starts, ends):  # type: ignore[no-untyped-def]
+    """Words of bytes [start, stop): hashes, checks and byte ranges into the buffers; returns how many."""
+    count = 0
+    chars = 0
+    first = start
+    h = seed
+    c = ~seed
+    i = start
+    while i <= stop:
+        kind = np.uint8(0)
+        width = 1
+        if i < stop:
+            b = data[i]
+            if b < 0x80:
+                kind = characters[b]
+            else:
+                code, width = decode(data, i)
+                kind = characters[code]
+        if kind:
+            if chars == 0:
+                first = i
+                h = seed
+                c = ~seed
+            chars += 1
+            for j in range(i, i + width):
+                h = (h ^ np.uint64(data[j])) * _K3
+                c = (c + np.uint64(data[j])) * _K4
+        if chars and kind != 1:  # a word ends before this character, or with it
+            if chars >= min_chars:
+                hashes[count] = mix(h, _K4)
+                checks[count] = mix(c, _K3)
+                starts[count] = first
+                ends[count] = i + width if kind else i
+                if not _is_in(hashes[count], checks[count], stop_words):
+                    count += 1
+            chars = 0
+        i += width
+    return count
+
+
+@kernel
+def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask, bound):  # type: ignore[no-untyped-def]
+    word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
+    # upper bounds: pages that are never touched take no memory
+    hashes = np.empty(bound, np.uint64)
+    checks = np.empty(bound, np.uint32)
+    counts = np.zeros(bound, np.uint32)
+    occurrences = np.empty(bound, np.uint32)
+    indptr = np.zeros(len(offsets), np.int64)
+    slots = np.zeros(1 << 16, np.uint32)  # open addressing: term + 1, or 0
+    terms = 0
+    entries = 0
+    collided = False
+    for d in range(len(offsets) - 1):
+        for s in range(offsets[d], offsets[d + 1]):
+            words = split_words(
+                data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, seed,
+                word_hash, word_check, word_start, word_end,
+            )  # fmt: skip
+            for i in range(words):
+                h = word_hash[i] & mask
+                check = np.uint32(word_check[i] >> _32)
+                slot = _slot_of(h, slots, hashes)
+                if slots[slot] == 0:
+                    hashes[terms] = h
+                    checks[terms] = check
+                    terms += 1
+                    slots[slot] = np.uint32(terms)
+                term = slots[slot] - 1
+                collided |= checks[term] != check
+                counts[term] += np.uint32(1)
+                occurrences[entries] = np.uint32(term)
+                entries += 1
+                if terms * 2 > len(slots):
+                    slots = _grown(slots, hashes, terms)
+        indptr[d + 1] = entries
+    return (
+        hashes[:terms].copy(), checks[:terms].copy(), counts[:terms].copy(), occurrences[:entries].copy(), indptr,
+        collided,
+    )  # fmt: skip
+
+
+@inlined_kernel
+def _slot_of(h: Any, slots: Any, hashes: Any) -> Any:
+    """The slot that holds the term with hash h, or the empty one where it belongs; probing is linear."""
+    wrap = np.uint64(len(slots) - 1)
+    slot = h & wrap
+    while slots[slot] and hashes[slots[slot] - 1] != h:
+        slot = (slot + np.uint64(1)) & wrap
+    return slot
+
+
+@kernel
+def _grown(slots, hashes, terms):  # type: ignore[no-untyped-def]
+    """The same table with four times the slots."""
+    larger = np.zeros(len(slots) * 4, np.uint32)
+    for term in range(terms):
+        larger[_slot_of(hashes[term], larger, hashes)] = np.uint32(term + 1)
+    return larger
+
+
+@kernel
+def word_buffers(bounds, min_chars):  # type: ignore[no-untyped-def]
+    """Room for the words of the longest segment: hashes, checks, starts and ends."""
+    longest = 0
+    for s in range(len(bounds) - 1):
+        longest = max(longest, bounds[s + 1] - bounds[s])
+    room = longest // (min_chars + 1) + 2
+    return np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
+
+
+@kernel
+def _find(data, bounds, characters, min_chars, stop_words, low, high, short, seed, mask, wanted):  # type: ignore[no-untyped-def]
+    word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
+    starts = np.zeros((len(wanted), high), np.int64)
+    ends = np.zeros((len(wanted), high), np.int64)
+    pieces = np.zeros(len(wanted), np.int64)
+    missing = len(wanted)
+    for s in range(len(bounds) - 1):
+        words = split_words(
+            data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, seed,
+            word_hash, word_check, word_start, word_end,
+        )  # fmt: skip
+        least = min(low, max(words, 1)) if short else low
+        for n in range(least, high + 1):
+            for i in range(words - n + 1):
+                h = word_hash[i]
+                for j in range(i + 1, i + n):
+                    h = mix(h, word_hash[j])
+                place = np.searchsorted(wanted, h & mask)
+                if place < len(wanted) and wanted[place] == h & mask and pieces[place] == 0:
+                    pieces[place] = n
+                    for j in range(n):
+                        starts[place, j] = word_start[i + j]
+                        ends[place, j] = word_end[i + j]
+                    missing -= 1
+        if missing == 0:
+            break
+    return starts, ends, pieces
