@@ -1,0 +1,1 @@
+"""Shards on disk: their format, writing them, reading them."""

@@ -1,0 +1,290 @@
+"""The bytes of one shard, verified when they are first touched: mapped, or read at their position.
+
+A mapping hands out the page cache's own pages and costs no copy; positioned reads are for file systems where a mapping
+is slow or can kill the process (network, FUSE) and copy each byte once. Each checksum block is compared once in a
+process. Where the data is larger than memory, the pages behind the reader are given back, so that the page cache holds
+what comes next instead of what is done.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+import weakref
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
+from shardtrain.shards import format as layout
+from shardtrain.shards.buserror import watch
+from shardtrain.shards.format import ShardEntry
+
+Bytes = npt.NDArray[np.uint8]
+
+IO = ("auto", "map", "read")
+_REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
+_SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # not fuseblk: a local disk
+
+
+class ShardFile:
+    """One open file.
+
+    Attributes:
+        path: where it was opened.
+        entry: what the manifest says of it.
+        mapped: whether bytes are views of a mapping instead of copies.
+    """
+
+    def __init__(self, path: Path, entry: ShardEntry, *, verify: bool, io: str) -> None:
+        if io not in IO:
+            raise UsageError(f"io is {io!r}; choose one of {', '.join(IO)}")
+        self.path = path
+        self.entry = entry
+        self._verify = verify
+        self._untouched: npt.NDArray[np.bool_] | None = np.ones(-(-entry.bytes // entry.block_bytes), np.bool_)
+        self._damaged: dict[int, str] = {}  # what is wrong, by number of the block
+        self._told: set[int] = set()
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd)
+            found = os.fstat(self._fd)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(21, "Is a directory")
+            if found.st_size != entry.bytes:
+                raise CorruptShardError(_wrong_size(path, entry.bytes, found.st_size))
+        except FileNotFoundError as error:
+            raise ShardsNotFoundError(
+                f"shard '{path}' is missing, but the manifest names it; restore the file or rebuild the shards "
+                "with `python -m shardtrain build CORPUS --overwrite`"
+            ) from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        self._identity = _identity(found)
+        self._map = self._try_map(io)
+        self.mapped = self._map is not None
+        self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
+
+    def _try_map(self, io: str) -> mmap.mmap | None:
+        if io == "read" or (io == "auto" and on_shared_storage(self.path)):
+            return None
+        try:
+            mapped = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            if io == "auto":
+                return None
+            raise ShardsError(
+                f"shard '{self.path}' cannot be mapped: {error.strerror}; use --io read (in Python io='read')"
+            ) from error
+        watch(mapped, self.path)
+        return mapped
+
+    def bytes(self, start: int, stop: int) -> Bytes:
+        """Bytes [start, stop) of the file, verified; a view of the mapping, or a copy.
+
+        Raises:
+            CorruptShardError: naming the first block that differs and what lies in it.
+        """
+        if stop <= start:
+            return self._whole[:0]
+        if self.mapped:
+            self.touch(start, stop)
+            return self._whole[start:stop]
+        size = self.entry.block_bytes
+        first, last = start // size, -(-stop // size)
+        if not self._is_new(first, last):
+            self._raise_damage(first, last)
+            return self._read(start, stop)
+        content = self._read(first * size, min(last * size, self.entry.bytes))  # what is compared is what is used
+        self._compare(first, last, content, first * size)
+        self._raise_damage(first, last)
+        return content[start - first * size : stop - first * size]
+
+    def touch(self, start: int, stop: int) -> None:
+        """Compare the blocks that hold bytes [start, stop), each once in the life of this object.
+
+        Raises:
+            CorruptShardError: naming the first block that differs and what lies in it.
+        """
+        if self._untouched is None and not self._damaged:
+            return
+        first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
+        self._look(first, last)
+        self._raise_damage(first, last)
+
+    def damaged(self, start: int, stop: int) -> list[int]:
+        """The numbers of those blocks of bytes [start, stop) that differ from what was written."""
+        first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
+        self._look(first, last)
+        return sorted(block for block in self._damaged if first <= block < last)
+
+    def untold_damage(self) -> list[str]:
+        """What is wrong with each damaged block found since the last call."""
+        new = sorted(set(self._damaged) - self._told)
+        self._told.update(new)
+        return [self._damaged[block] for block in new]
+
+    def touched(self, start: int, stop: int) -> bool:
+        """Whether all blocks that hold bytes [start, stop) were read, and compared if that is wanted, before."""
+        return not self._is_new(start // self.entry.block_bytes, -(-stop // self.entry.block_bytes))
+
+    def _is_new(self, first: int, last: int) -> bool:
+        return self._untouched is not None and bool(self._untouched[first:last].any())
+
+    def _look(self, first: int, last: int) -> None:
+        """Compare the blocks [first, last) that were not compared before."""
+        if self._untouched is None:
+            return
+        size = self.entry.block_bytes
+        for block in (np.flatnonzero(self._untouched[first:last]) + first).tolist():
+            content = (
+                self._whole if self.mapped else self._read(block * size, min(block * size + size, self.entry.bytes))
+            )
+            self._compare(block, block + 1, content, 0 if self.mapped else block * size)
+
+    def _compare(self, first: int, last: int, content: Bytes, origin: int) -> None:
+        """Compare the new ones among blocks [first, last); `content` is the file from byte `origin` on."""
+        untouched = self._untouched
+        if untouched is None:
+            return
+        size = self.entry.block_bytes
+        for block in (np.flatnonzero(untouched[first:last]) + first).tolist():
+            if self._verify:
+                found = layout.checksum(content[block * size - origin : (block + 1) * size - origin].data)
+                expected = self.entry.checksums[16 * block : 16 * block + 16]
+                if found != expected:
+                    self._damaged[block] = self._describe(block, found, expected)
+            untouched[block] = False
+        if not untouched.any():
+            self._untouched = None
+
+    def _raise_damage(self, first: int, last: int) -> None:
+        for block in sorted(self._damaged) if self._damaged else ():
+            if first <= block < last:
+                raise CorruptShardError(f"{self._damaged[block]}. R{_REPAIR[1:]}")
+
+    def _describe(self, block: int, found: str, expected: str) -> str:
+        start, stop = self.block_range(block)
+        return (
+            f"shard '{self.path}' is damaged: bytes [{start:,}, {stop:,}) have the checksum {found}, the manifest "
+            f"says {expected}; {self.holds(start, stop)}"
+        )
+
+    def block_range(self, block: int) -> tuple[int, int]:
+        """The half-open byte range of checksum block number `block`."""
+        size = self.entry.block_bytes
+        return block * size, min((block + 1) * size, self.entry.bytes)
+
+    def holds(self, start: int, stop: int) -> str:
+        """Say which elements of which arrays lie in bytes [start, stop)."""
+        if not self.entry.datasets:
+            return "features of several shards may lie there"
+        found = []
+        for name, where in self.entry.datasets.items():
+            begin, end = (0, 0) if where.source else layout.rows_in(where, start, stop)
+            if begin < end:
+                if name not in (layout.DATA, layout.INDICES):
+                    found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
+                elif self.entry.datasets[layout.INDPTR].chunks is not None:  # they would have to be decoded to tell
+                    found.append(f"entries [{begin:,}, {end:,}) of '{name}'")
+                else:
+                    begin, end = self._rows_of_entries(begin, end)
+                    found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
+        return "they hold " + ", ".join(found) if found else "they hold only HDF5's own structures"
+
+    def _rows_of_entries(self, begin: int, end: int) -> tuple[int, int]:
+        """Rows that have the entries [begin, end), as far as the row pointers, which may be damaged too, tell."""
+        where = self.entry.datasets[layout.INDPTR]
+        raw = self._whole[where.offset : where.offset + where.bytes] if self.mapped else self._read(
+            where.offset, where.offset + where.bytes)  # fmt: skip
+        rows = np.searchsorted(raw.view(where.dtype), [begin, end - 1], side="right") - 1
+        return max(int(rows[0]), 0), int(rows[1]) + 1
+
+    def _read(self, start: int, stop: int) -> Bytes:
+        out = np.empty(max(stop - start, 0), np.uint8)
+        view, position = out.data, start
+        while view:
+            try:
+                count = os.preadv(self._fd, [view], position)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+            if not count:
+                raise CorruptShardError(_wrong_size(self.path, self.entry.bytes, os.fstat(self._fd).st_size))
+            view, position = view[count:], position + count
+        return out
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what was opened.
+
+        Raises:
+            CorruptShardError: it was cut short, written to, or another file lies in its place.
+        """
+        try:
+            ours, there = _identity(os.fstat(self._fd)), _identity(os.stat(self.path))
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if ours[2] != self.entry.bytes:
+            raise CorruptShardError(_wrong_size(self.path, self.entry.bytes, ours[2]))
+        if ours != self._identity:
+            raise CorruptShardError(
+                f"shard '{self.path}' was written to while it was open (its modification time changed); shards are "
+                f"write-once: check it with `python -m shardtrain verify {self.path.parent}` and start again"
+            )
+        if there != ours:
+            raise CorruptShardError(
+                f"shard '{self.path}' was replaced by another file while it was open; start again to use the new one"
+            )
+
+    def advise(self, *, random: bool) -> None:
+        """Tell the kernel how the file will be read: here and there, or from front to back (with long read-ahead)."""
+        if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
+            # never MADV_SEQUENTIAL: its pages are evicted first, even before a window that was read is gathered
+            self._map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM if random else os.POSIX_FADV_SEQUENTIAL)
+
+    def need(self, start: int, stop: int) -> None:
+        """Have the kernel begin to read bytes [start, stop); does not wait."""
+        if stop > start and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_WILLNEED)
+
+    def release(self, start: int, stop: int) -> None:
+        """Give back the pages of bytes [start, stop), which are not needed again soon; views of them stay valid."""
+        start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if stop <= start:
+            return
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: Path, error: OSError) -> ShardsError:
+    return ShardsError(f"shard '{path}' cannot be read: {error.strerror}; check the disk and the permissions")
+
+
+def _wrong_size(path: Path, expected: int, found: int) -> str:
+    state = "truncated" if found < expected else "not the file that was written"
+    return f"shard '{path}' is {state}: the manifest says {expected:,} bytes, the file has {found:,}; {_REPAIR}"
+
+
+def on_shared_storage(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
+    """Whether a file lies on a network or FUSE file system, as far as the kernel tells."""
+    try:
+        lines = Path(mounts).read_text().splitlines()
+    except OSError:
+        return False
+    where, best, kind = path.resolve(), -1, ""
+    for line in lines:
+        fields = line.split(" - ")
+        mount = Path(fields[0].split()[4].encode().decode("unicode_escape"))
+        if where.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), fields[1].split()[0]
+    return _SHARED.fullmatch(kind) is not None

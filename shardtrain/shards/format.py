@@ -1,0 +1,309 @@
+"""The on-disk contract, and the only place that spells an HDF5 path or a manifest key.
+
+A folder of shards is a set of ordinary HDF5 files and `manifest.json`, written last, which says where in each file
+every array lies. Reading needs the manifest alone: libhdf5 never parses a file on the read path. The price is
+that shards are write-once. docs/format.md specifies all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from shardtrain.durable import commit_bytes
+from shardtrain.errors import ManifestError, ShardsNotFoundError
+
+FORMAT = "shardtrain"
+VERSION = 2  # the latest; a manifest is written in the oldest that can say what it says
+MANIFEST = "manifest.json"
+VECTORIZER = "vectorizer"  # folder of the fitted vectorizer, beside the shards
+KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense")}  # by version
+SPLITS = ("train", "validation")
+
+X = "x"  # (rows, num_features) token ids or dense features; n-grams: the group of the three arrays below
+DATA, INDICES, INDPTR = "x/data", "x/indices", "x/indptr"
+Y = "y"
+DOCUMENT = "document"
+CSR_ATTRIBUTES = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}  # as AnnData reads them
+
+ALIGNMENT = 4096  # bytes; every chunk begins on a page
+CHUNK_BYTES = 1 << 20  # about this many bytes a chunk
+PACKED_CHUNK_BYTES = 1 << 18  # of values in a compressed chunk: a block of rows then needs few bytes besides its own
+MAX_BYTES = (1 << 63) - 1  # what a file offset can be
+MAX_FEATURES = (1 << 31) - 1  # column indices are int32
+MAX_VOCABULARY = 1 << 32  # token ids are 32 bits at most
+MAX_CLASSES = 1 << 16  # labels are 16 bits at most
+BLOCK_BYTES = 1 << 20  # a checksum for each block of so many bytes of the file
+DATASETS = {"ngram": {DATA, INDICES, INDPTR, Y, DOCUMENT}, "sequence": {X, Y, DOCUMENT}, "dense": {X, Y, DOCUMENT}}
+DTYPES = {
+    DATA: {"<f4"},
+    INDICES: {"<i4"},
+    INDPTR: {"<i4"},
+    X: {"|u1", "<u2", "<u4"},
+    Y: {"|u1", "<u2"},
+    DOCUMENT: {"<i8"},
+}
+FEATURE_DTYPES = {"dense": {"<f4"}}  # of `x` where it is not token ids
+FILTERS = ("deflate", "shuffle", "fletcher32", "lzf", "lz4", "zstd", "blosc2")  # those of HDF5 that are decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """An array in pieces that are decoded or lie apart.
+
+    Attributes:
+        shape: of every chunk, in elements; the last ones of an axis are padded.
+        filters: names in `FILTERS`, in the order in which a writer applies them.
+        offsets: where each chunk begins in the file, in bytes, in row-major order of the chunks.
+        sizes: how many bytes each takes there.
+        masks: of each chunk, bit i: filter i was left out; empty where none ever was.
+        start: rows of the first chunk that come before the array's first.
+    """
+
+    shape: tuple[int, ...]
+    filters: tuple[str, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    masks: tuple[int, ...] = ()
+    start: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """Where one array lies in its file.
+
+    Attributes:
+        dtype: of the values in the file.
+        shape: of the array.
+        offset: of the values, in bytes, where they lie in one piece; else 0.
+        bytes: of the values, decoded.
+        chunks: where the pieces lie, if it is not one.
+        source: path of the file, one of the manifest's `sources`; None: the shard itself.
+        converted: type that a reader gives the values of a source; None: `dtype`.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+    chunks: Chunks | None = None
+    source: str | None = None
+    converted: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One HDF5 file; `checksums` holds 16 hex digits (XXH3, 64 bits) for each block of `block_bytes` of the file."""
+
+    file: str
+    rows: int
+    bytes: int
+    datasets: dict[str, DatasetEntry]
+    block_bytes: int
+    checksums: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEntry:
+    """The shards of one split, in row order, and what they hold together."""
+
+    examples: int
+    nonzeros: int
+    class_counts: tuple[int, ...]
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """A file beside the shards and the XXH3 checksum (64 bits, hex) of its bytes."""
+
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """A file of somebody else's whose arrays are used where they are: what it was like when it was indexed."""
+
+    bytes: int
+    mtime_ns: int
+    inode: int
+    block_bytes: int
+    checksums: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about a folder of shards that is not in the arrays.
+
+    `vectorizer` describes the settings of the fitted vectorizer in `files`; `fingerprint` is its identity; `build`
+    records how the shards were made and is informative only. `sources` has, by absolute path, the files outside the
+    folder that arrays lie in.
+    """
+
+    kind: str
+    num_features: int
+    vocabulary_size: int
+    class_names: tuple[str, ...]
+    seed: int
+    fingerprint: str
+    splits: dict[str, SplitEntry]
+    files: dict[str, FileEntry]
+    vectorizer: dict[str, Any]
+    build: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, SourceEntry] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The oldest version of the format that can say this."""
+        entries = (e for split in self.splits.values() for shard in split.shards for e in shard.datasets.values())
+        plain = self.kind in KINDS[1] and not self.sources
+        return 1 if plain and all(entry.chunks is None for entry in entries) else 2
+
+
+def rows_in(entry: DatasetEntry, start: int, stop: int) -> tuple[int, int]:
+    """The elements [first, last) along an array's first axis that bytes [start, stop) of its file hold parts of."""
+    if entry.chunks is None:
+        begin, end = max(start, entry.offset), min(stop, entry.offset + entry.bytes)
+        stride = entry.bytes // entry.shape[0] if entry.bytes else 1
+        return ((begin - entry.offset) // stride, -(-(end - entry.offset) // stride)) if begin < end else (0, 0)
+    chunks = entry.chunks
+    places = zip(chunks.offsets, chunks.sizes, strict=True)
+    hit = [number for number, (offset, size) in enumerate(places) if offset < stop and offset + size > start]
+    if not hit:
+        return 0, 0
+    columns = math.prod(-(-n // m) for n, m in zip(entry.shape[1:], chunks.shape[1:], strict=True))
+    first, last = hit[0] // columns * chunks.shape[0], (hit[-1] // columns + 1) * chunks.shape[0]
+    return max(first - chunks.start, 0), min(last - chunks.start, entry.shape[0])
+
+
+def checksum(content: Any) -> str:
+    """XXH3 (64 bits) of a bytes-like object as 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(content)
+
+
+def block_checksums(content: Any, block_bytes: int = BLOCK_BYTES) -> str:
+    """The checksums of all blocks of a bytes-like object, joined."""
+    view = memoryview(content)
+    return "".join(checksum(view[start : start + block_bytes]) for start in range(0, len(view), block_bytes))
+
+
+def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
+    """Identity of shards: of all their checksums."""
+    parts = [shard.checksums for split in splits.values() for shard in split.shards]
+    return checksum("".join(parts + [source.checksums for source in sources.values()]).encode())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Commit the manifest; from then on the folder is complete."""
+    body = {"format": FORMAT, "format_version": manifest.version, **asdict(manifest)}
+    if manifest.version == 1:
+        del body["sources"]
+    for split, entry in manifest.splits.items():
+        body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
+    body["checksum"] = _seal(body)
+    commit_bytes(folder / MANIFEST, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of `folder`.
+
+    Raises:
+        ShardsNotFoundError: there is no such folder or no manifest in it.
+        ManifestError: it is damaged, of another version, or says something impossible.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        state = "has no manifest.json, so its build did not finish" if folder.is_dir() else "does not exist"
+        raise ShardsNotFoundError(
+            f"'{folder}' {state}; make shards with `make shards` or `python -m shardtrain build CORPUS --out {folder}`"
+        )
+    from shardtrain.shards.checks import check_manifest
+
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(f"'{path}' cannot be read: {error.strerror}; check the disk and the permissions") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of endless digits
+        raise ManifestError(f"'{path}' is not valid JSON ({error}); rebuild the shards") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ManifestError(f"'{path}' is not a shardtrain manifest")
+    version = body.get("format_version")
+    if type(version) is not int or version not in KINDS:
+        raise ManifestError(
+            f"'{path}' has format version {version!r:.60}, this shardtrain reads the versions 1 to {VERSION}; "
+            "rebuild the shards or install the version that wrote them"
+        )
+    if body.pop("checksum", None) != _seal(body):
+        raise ManifestError(f"'{path}' was changed or damaged after it was written: its checksum differs; rebuild")
+    try:
+        manifest = _parse(body, version)
+        check_manifest(manifest, version)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        raise ManifestError(f"'{path}' says something impossible: {reason}; rebuild the shards") from error
+    return manifest
+
+
+def _seal(body: dict[str, Any]) -> str:
+    return checksum(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
+
+def shard_record(shard: ShardEntry) -> dict[str, Any]:
+    """A shard's entry as JSON values; what an array does not have is left out."""
+    record = asdict(shard)
+    for dataset in record["datasets"].values():
+        for key in ("chunks", "source", "converted"):
+            if dataset[key] is None:
+                del dataset[key]
+    return record
+
+
+def parse_shard(entry: dict[str, Any]) -> ShardEntry:
+    """A shard's entry from its JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
+    return ShardEntry(
+        **{**entry, "datasets": {name: _parse_dataset(value) for name, value in entry["datasets"].items()}}
+    )
+
+
+def _parse_dataset(value: dict[str, Any]) -> DatasetEntry:
+    fields = {**value, "shape": _items(value["shape"])}
+    if fields.get("chunks") is not None:
+        lists = ("shape", "filters", "offsets", "sizes", "masks")
+        fields["chunks"] = Chunks(**{**value["chunks"], **{key: _items(value["chunks"][key]) for key in lists}})
+    if any(value[key] is None for key in ("chunks", "source", "converted") if key in value):
+        raise TypeError("null stands where a value belongs")
+    return DatasetEntry(**fields)
+
+
+def _parse(body: dict[str, Any], version: int) -> Manifest:
+    def split(entry: dict[str, Any]) -> SplitEntry:
+        shards = tuple(parse_shard(value) for value in _items(entry["shards"]))
+        return SplitEntry(**{**entry, "class_counts": _items(entry["class_counts"]), "shards": shards})
+
+    fields = {key: value for key, value in body.items() if key not in ("format", "format_version")}
+    if ("sources" in fields) != (version > 1):
+        raise ValueError(f"version {version} {'has no' if version == 1 else 'needs the'} key 'sources'")
+    sources = {path: SourceEntry(**value) for path, value in fields.get("sources", {}).items()}
+    return Manifest(
+        **{
+            **fields,
+            "sources": sources,
+            "class_names": _items(body["class_names"]),
+            "build": body["build"],
+            "splits": {name: split(value) for name, value in body["splits"].items()},
+            "files": {name: FileEntry(**value) for name, value in body["files"].items()},
+        }
+    )
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} stands where a list belongs")
+    return tuple(value)

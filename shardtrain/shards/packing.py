@@ -1,0 +1,173 @@
+"""Writes a shard again with another compression: the same values in chunks that go through HDF5's own filters.
+
+Chunks are encoded here, in threads, and handed to libhdf5 as they are, array after array, so the file is a function of
+the values and the codec. Room for each chunk is reserved before libhdf5 writes it: a full disk is an ordinary error
+then, not a crash. The cost is that a shard has to exist plainly first; a build keeps it in scratch.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.durable import committed
+from shardtrain.errors import MissingExtraError
+from shardtrain.shards import format as layout
+from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
+from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry
+from shardtrain.shards.hdf5 import load_h5py, locate
+from shardtrain.shards.plain import Source
+from shardtrain.shards.shard import Shard
+from shardtrain.shards.write import ShardShape, create_file, new_shard
+
+_SLACK = 1 << 20  # bytes reserved beyond the chunks: libhdf5's own structures, and what closing the file writes
+_COPY_BYTES = 16 << 20  # of features moved at a time where a shard becomes plain again
+
+
+def check_codec(codec: str) -> None:
+    """Find out before any work whether shards can be written with `codec`.
+
+    Raises:
+        MissingExtraError: its binding or hdf5plugin is not installed.
+    """
+    codec_module(codec)
+    if not load_plugins():
+        raise MissingExtraError(
+            "compressed shards are written with the package 'hdf5plugin'; install it with "
+            "`pip install 'shardtrain[compress]'`"
+        )
+
+
+def codec_of(shard: ShardEntry) -> str | None:
+    """The codec that a shard of ours was written with; None: plain."""
+    filters = {entry.chunks.filters for entry in shard.datasets.values() if entry.chunks and entry.source is None}
+    return next((codec for codec, pipeline in PIPELINES.items() if pipeline in filters), None)
+
+
+def shape_of(shard: ShardEntry, manifest: Manifest) -> ShardShape:
+    """What the writer has to know of a shard of `manifest` to write it again."""
+    return ShardShape(
+        kind=manifest.kind,
+        rows=shard.rows,
+        num_features=manifest.num_features,
+        nonzeros=shard.datasets[layout.DATA].shape[0] if manifest.kind == "ngram" else 0,
+        num_classes=len(manifest.class_names),
+        vocabulary_size=manifest.vocabulary_size,
+    )
+
+
+def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path, *, threads: int = 1) -> ShardEntry:
+    """Write the values of an open shard to `path`, with a codec or plainly; the file appears when it is whole.
+
+    Raises:
+        CorruptShardError: the shard is damaged.
+        MissingExtraError: a codec is not installed.
+        DiskFullError: the disk has no room.
+    """
+    if codec is None:
+        return _write_plain(shard, shape, path)
+    check_codec(codec)
+    with committed(path) as file:
+        places = _write_packed(file.fileno(), Path(file.name), shard, shape, codec, threads)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return ShardEntry(
+                file=path.name,
+                rows=shape.rows,
+                bytes=len(content),
+                datasets=places,
+                block_bytes=layout.BLOCK_BYTES,
+                checksums=layout.block_checksums(content),
+            )
+
+
+def _write_plain(shard: Shard, shape: ShardShape, path: Path) -> ShardEntry:
+    values = sum(entry.bytes for entry in shard.entry.datasets.values())
+    step = max(1, _COPY_BYTES * shape.rows // max(values, 1))
+    with new_shard(path, shape) as writer:
+        for start in range(0, shape.rows, step):
+            stop = min(start + step, shape.rows)
+            writer.append(shard.x(start, stop), shard.y(start, stop), shard.documents(start, stop))
+    return writer.entry
+
+
+def _write_packed(
+    descriptor: int, path: Path, shard: Shard, shape: ShardShape, codec: str, threads: int
+) -> dict[str, DatasetEntry]:
+    h5py = load_h5py()
+
+    reserved = 0
+
+    def reserve(size: int) -> None:
+        nonlocal reserved
+        reserved += size
+        os.posix_fallocate(descriptor, 0, reserved + _SLACK)
+
+    reserve(0)
+    with create_file(path, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
+        for name, (dtype, dims) in shape.datasets().items():
+            dataset = _create_dataset(file, name, dims, np.dtype(dtype), codec)
+            if math.prod(dims):
+                chunk = packed_shape(dims, np.dtype(dtype).itemsize)
+                source = shard.sources[name]
+                for row, content in _encoded(pool, threads, source, dims[0], chunk, codec):
+                    reserve(len(content))
+                    dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
+    with h5py.File(path, "r") as file:
+        entries = {name: locate(file[name]) for name in shape.datasets()}
+    os.ftruncate(descriptor, _end_of(descriptor))  # what was reserved and not used
+    return entries
+
+
+def packed_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """A chunk of whole rows of about PACKED_CHUNK_BYTES."""
+    row_bytes = itemsize * math.prod(dims[1:])
+    return (min(max(1, layout.PACKED_CHUNK_BYTES // row_bytes), dims[0]), *dims[1:])
+
+
+def _encoded(
+    pool: ThreadPoolExecutor, threads: int, source: Source, rows: int, chunk: tuple[int, ...], codec: str
+) -> Iterator[tuple[int, bytes]]:
+    """The first row and the bytes of every chunk, in order; a few are encoded at once."""
+    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    encode: Callable[[str, npt.NDArray[Any]], bytes] = encode_chunk
+    for row in range(0, rows, chunk[0]):
+        values = source.read(row, min(row + chunk[0], rows))
+        if len(values) < chunk[0]:
+            values = np.concatenate([values, np.zeros((chunk[0] - len(values), *chunk[1:]), values.dtype)])
+        waiting.append((row, pool.submit(encode, codec, np.ascontiguousarray(values))))
+        if len(waiting) > 2 * threads:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype[Any], codec: str) -> Any:
+    """A chunked dataset with the codec's filters; one without values is contiguous, as HDF5 demands."""
+    h5py = load_h5py()
+
+    create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    create.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    create.set_obj_track_times(False)
+    if math.prod(dims):
+        create.set_chunk(packed_shape(dims, dtype.itemsize))
+        for code, options in filter_options(codec, dtype.itemsize):
+            if code == 2:
+                create.set_shuffle()
+            else:
+                create.set_filter(code, h5py.h5z.FLAG_MANDATORY, options)
+    return h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), h5py.h5s.create_simple(dims), dcpl=create)
+
+
+def _end_of(descriptor: int) -> int:
+    """Where an HDF5 file with superblock version 3 ends, as it says itself (base, extension, end of file: 8 bytes)."""
+    return int.from_bytes(os.pread(descriptor, 8, 28), "little")

@@ -1,0 +1,288 @@
+"""Checks everything that can be checked of finished shards: each byte, each value, and that the files are honest HDF5.
+
+Reading checks only what it touches; this is for a copy, a backup, a doubtful disk, or shards from somebody else. First
+all checksums are compared, in several threads; then, of files whose bytes are as written, whether HDF5 sees the same
+arrays in the same places with the same values, and whether the values can be true. It goes on after a fault, so that
+one run names everything that has to be restored. Values are read twice, by plain reads and by libhdf5.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from shardtrain.errors import CorruptShardError, ShardsError
+from shardtrain.shards import format as layout
+from shardtrain.shards.codecs import load_plugins
+from shardtrain.shards.files import ShardFile
+from shardtrain.shards.format import (
+    DatasetEntry,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    SourceEntry,
+    SplitEntry,
+    read_manifest,
+)
+from shardtrain.shards.hdf5 import locate, open_hdf5, shard_dataset
+from shardtrain.shards.shard import Shard
+from shardtrain.shards.stored import open_source
+
+_PIECE_BYTES = 1 << 20
+_TASK_BYTES = 1 << 26  # that one thread checks at a time
+_COMPARED_BYTES = 1 << 23  # that are compared with HDF5's at a time
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was checked: files, bytes and checksums; `faults` has a message for each thing that is wrong."""
+
+    files: int
+    bytes: int
+    checksums: int
+    faults: tuple[str, ...]
+
+
+def num_checked_bytes(manifest: Manifest) -> int:
+    """Bytes that `verify_shards` will report as done: those of all files, and those of all values once more."""
+    return sum(entry.bytes for entry in _entries(manifest)) + sum(map(_value_bytes, _shards(manifest)))
+
+
+def verify_shards(folder: Path, *, advance: Advance, workers: int | None = None) -> Verification:
+    """Check the folder of shards `folder`.
+
+    Args:
+        folder: with a manifest; the manifest's own seal is checked as always.
+        advance: called in this thread with the number of bytes done since the last call.
+        workers: threads that compare checksums; None: one a core.
+
+    Raises:
+        ShardsNotFoundError: no such folder, or no manifest in it.
+        ManifestError: the manifest is damaged.
+    """
+    manifest = read_manifest(folder)
+    faults: list[str] = []
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        pending = [(shard, *_begin(pool, folder, shard)) for shard in _shards(manifest)]
+        foreign = [(path, entry, *_begin_source(pool, path, entry)) for path, entry in manifest.sources.items()]
+        damaged = {shard.file for shard, file, tasks in pending if _finish(file, tasks, shard, faults, advance)}
+        spoiled = {path for path, entry, file, tasks in foreign if _finish(file, tasks, entry, faults, advance)}
+    for split in manifest.splits.values():
+        counts = np.zeros(len(manifest.class_names), np.int64)
+        before = len(faults)
+        for shard in split.shards:
+            if shard.file in damaged or spoiled & {where.source for where in shard.datasets.values()}:
+                damaged.add(shard.file)
+                advance(_value_bytes(shard))
+            else:
+                faults += _content_faults(folder, shard, manifest, counts, advance)
+        if len(faults) == before and not damaged.intersection(shard.file for shard in split.shards):
+            faults += _count_faults(folder, split, counts)
+    for name, entry in manifest.files.items():
+        faults += _file_faults(folder / name, entry, advance)
+    return Verification(
+        files=sum(1 for _ in _entries(manifest)),
+        bytes=sum(entry.bytes for entry in _entries(manifest)),
+        checksums=sum(
+            1 if isinstance(entry, FileEntry) else len(entry.checksums) // 16 for entry in _entries(manifest)
+        ),
+        faults=tuple(faults),
+    )
+
+
+def _shards(manifest: Manifest) -> Iterator[ShardEntry]:
+    for split in manifest.splits.values():
+        yield from split.shards
+
+
+def _entries(manifest: Manifest) -> Iterator[ShardEntry | SourceEntry | FileEntry]:
+    yield from _shards(manifest)
+    yield from manifest.sources.values()
+    yield from manifest.files.values()
+
+
+def _value_bytes(shard: ShardEntry) -> int:
+    return sum(where.bytes for where in shard.datasets.values())
+
+
+Tasks = list[tuple[int, "Future[list[int]]"]]  # bytes, and the numbers of damaged blocks among them
+
+
+def _begin(pool: ThreadPoolExecutor, folder: Path, entry: ShardEntry) -> tuple[ShardFile | str, Tasks]:
+    """Have the blocks of a shard compared; where it cannot be opened the message why."""
+    try:
+        file = ShardFile(folder / entry.file, entry, verify=True, io="read")
+    except ShardsError as error:  # missing, or of another size
+        return str(error), []
+    return file, _tasks(pool, file)
+
+
+def _begin_source(pool: ThreadPoolExecutor, path: str, entry: SourceEntry) -> tuple[ShardFile | str, Tasks]:
+    """The same for somebody else's file."""
+    try:
+        file = open_source(path, entry, verify=True, io="read")
+    except ShardsError as error:
+        return str(error), []
+    return file, _tasks(pool, file)
+
+
+def _tasks(pool: ThreadPoolExecutor, file: ShardFile) -> Tasks:
+    size = file.entry.bytes
+    step = max(1, _TASK_BYTES // file.entry.block_bytes) * file.entry.block_bytes
+    ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
+    return [(stop - start, pool.submit(file.damaged, start, stop)) for start, stop in ranges]
+
+
+def _finish(
+    file: ShardFile | str, tasks: Tasks, entry: ShardEntry | SourceEntry, faults: list[str], advance: Advance
+) -> bool:
+    """Wait for the blocks of a shard, collect what is wrong with them, and say whether anything is."""
+    if isinstance(file, str):
+        faults.append(file)
+        advance(entry.bytes)
+        return True
+    before = len(faults)
+    for size, task in tasks:
+        try:
+            task.result()
+        except ShardsError as error:  # it cannot be read, or was cut short meanwhile
+            faults.append(str(error))
+        advance(size)
+    faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.untold_damage()]
+    return len(faults) > before
+
+
+def _content_faults(
+    folder: Path, entry: ShardEntry, manifest: Manifest, counts: npt.NDArray[np.int64], advance: Advance
+) -> Iterator[str]:
+    """What HDF5 sees in a shard against what a mapping sees, and values that cannot be; `counts` gets its classes."""
+    left = _value_bytes(entry)
+    try:
+        sources = {path: open_source(path, source, verify=False) for path, source in manifest.sources.items()}
+        shard = Shard(folder, entry, manifest.num_features, verify=False, io="read", sources=sources)
+        plain = shard.file
+        load_plugins()
+        with open_hdf5(plain.path) as file:
+            own = {name: where for name, where in entry.datasets.items() if where.source is None}
+            found = {name: shard_dataset(file, name, where) for name, where in own.items()}
+            _check_names(file, set(own))
+            for name, dataset in found.items():
+                _check_place(dataset, name, entry, plain.path)
+            for name, where in entry.datasets.items():
+                for values in _compared(found.get(name), name, where, shard):
+                    _check_values(values, name, manifest, plain.path)
+                    if name == layout.Y:
+                        counts += np.bincount(values, minlength=len(counts))
+                    size = len(values) * (where.bytes // where.shape[0])
+                    left -= size
+                    advance(size)
+            if layout.INDICES in found:
+                _check_pointers(found[layout.INDPTR][...], found[layout.INDICES], plain.path)
+    except ShardsError as error:
+        yield str(error)
+    advance(left)
+
+
+def _check_names(file: Any, names: set[str]) -> None:
+    """That a file, whose arrays were found, has nothing else."""
+    extra = set(file.keys()) - {name.split("/")[0] for name in names}
+    if layout.INDPTR in names:
+        extra |= {f"{layout.X}/{name}" for name in file[layout.X]} - names
+    if extra:
+        raise CorruptShardError(
+            f"shard '{file.filename}' holds {sorted(extra)}, which no shard has; rebuild the shards"
+        )
+
+
+def _check_place(dataset: Any, name: str, entry: ShardEntry, path: Path) -> None:
+    expected = entry.datasets[name]
+    found = locate(dataset)
+    if found != expected:
+        raise CorruptShardError(
+            f"'{name}' in '{path}' is, as HDF5 has it, {found.dtype} {found.shape} at byte {found.offset:,}; the "
+            f"manifest says {expected.dtype} {expected.shape} at byte {expected.offset:,}; rebuild the shards"
+        )
+
+
+def _compared(dataset: Any, name: str, where: DatasetEntry, shard: Shard) -> Iterator[npt.NDArray[Any]]:
+    """The values of an array, some at a time, as readers get them; those of the shard's own file are HDF5's as well."""
+    stride = where.bytes // where.shape[0] if where.shape[0] else 1
+    step = max(1, _COMPARED_BYTES // stride)
+    for start in range(0, where.shape[0], step):
+        stop = min(start + step, where.shape[0])
+        ours = shard.sources[name].read(start, stop)
+        if dataset is not None and dataset[start:stop].tobytes() != ours.tobytes():
+            raise CorruptShardError(
+                f"'{name}' in '{shard.path}' has other values in rows [{start:,}, {stop:,}) for HDF5 than at the "
+                "manifest's offset; rebuild the shards"
+            )
+        yield ours
+
+
+def _check_values(values: npt.NDArray[Any], name: str, manifest: Manifest, path: Path) -> None:
+    """That values lie in their range."""
+    limits = {layout.Y: len(manifest.class_names), layout.X: manifest.vocabulary_size,
+              layout.INDICES: manifest.num_features, layout.DOCUMENT: layout.MAX_BYTES}  # fmt: skip
+    if name == layout.X and manifest.kind == "dense":
+        return
+    if name in limits and (int(values.max()) >= limits[name] or int(values.min()) < 0):
+        raise CorruptShardError(
+            f"'{name}' in '{path}' holds values from {int(values.min()):,} to {int(values.max()):,}; they must be at "
+            f"least 0 and below {limits[name]:,}; rebuild the shards"
+        )
+
+
+def _check_pointers(indptr: npt.NDArray[Any], indices: Any, path: Path) -> None:
+    """That row pointers begin at 0, never fall and end with the entries, and columns ascend within a row."""
+    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+        raise CorruptShardError(
+            f"the row pointers of '{path}' are impossible: they go from {int(indptr[0]):,} to {int(indptr[-1]):,} for "
+            f"{len(indices):,} entries, and must never fall; rebuild the shards"
+        )
+    borders = np.zeros(len(indices) + 1, np.bool_)
+    borders[indptr] = True
+    step = _COMPARED_BYTES // 4
+    for start in range(0, len(indices) - 1, step):
+        stop = min(start + step + 1, len(indices))
+        columns = indices[start:stop]
+        falls = np.flatnonzero((columns[1:] <= columns[:-1]) & ~borders[start + 1 : stop])
+        if len(falls):
+            row = int(np.searchsorted(indptr, start + int(falls[0]), side="right")) - 1
+            raise CorruptShardError(f"the columns of row {row:,} of '{path}' do not ascend; rebuild the shards")
+
+
+def _count_faults(folder: Path, split: SplitEntry, counts: npt.NDArray[np.int64]) -> Iterator[str]:
+    if tuple(counts.tolist()) != split.class_counts:
+        wrong = int(np.flatnonzero(counts != np.array(split.class_counts))[0])
+        yield (
+            f"'{folder / layout.MANIFEST}' says {split.class_counts[wrong]:,} examples of class {wrong}, the shards "
+            f"have {int(counts[wrong]):,}; rebuild the shards"
+        )
+
+
+def _file_faults(path: Path, entry: FileEntry, advance: Advance) -> Iterator[str]:
+    state, size = xxhash.xxh3_64(), 0
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                state.update(piece)
+                size += len(piece)
+                advance(len(piece))
+    except OSError as error:
+        yield f"'{path}' cannot be read ({error.strerror}), but the manifest names it; restore it or rebuild the shards"
+        return
+    if (size, state.hexdigest()) != (entry.bytes, entry.checksum):
+        yield (
+            f"'{path}' is damaged: the manifest says {entry.bytes:,} bytes with the checksum {entry.checksum}, the "
+            f"file has {size:,} with {state.hexdigest()}; restore it from a copy or rebuild the shards"
+        )

@@ -1,0 +1,223 @@
+"""Writes one shard: a skeleton made by h5py, then the arrays as plain writes at their final offsets.
+
+libhdf5 lays the file out (early allocation, no fill, page alignment), is closed, and never sees the data: a full
+disk then is an ordinary error of `pwrite` instead of a crash inside libhdf5, and rows can be written in any order.
+That every array lies in one piece is checked in the file that was made, not assumed. The cost is that the number
+of rows and non-zeros must be known beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.csr import Csr
+from shardtrain.durable import committed
+from shardtrain.errors import ShardsError
+from shardtrain.shards import format as layout
+from shardtrain.shards.format import DatasetEntry, ShardEntry
+from shardtrain.shards.hdf5 import load_h5py, locate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardShape:
+    """What has to be known of a shard before its file is made.
+
+    `nonzeros` is 0 but for n-grams. The arrays `elsewhere` lie in another file, so they are not in this one.
+    """
+
+    kind: str
+    rows: int
+    num_features: int
+    nonzeros: int
+    num_classes: int
+    vocabulary_size: int
+    elsewhere: tuple[str, ...] = ()
+
+    def datasets(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of every array of the file, in file order."""
+        return {name: value for name, value in self._all_datasets().items() if name not in self.elsewhere}
+
+    def full_dtypes(self) -> dict[str, str]:
+        """Types of all arrays, also of those that are elsewhere."""
+        return {name: dtype for name, (dtype, _) in self._all_datasets().items()}
+
+    def _all_datasets(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        label = "|u1" if self.num_classes <= 1 << 8 else "<u2"
+        shared: dict[str, tuple[str, tuple[int, ...]]] = {
+            layout.Y: (label, (self.rows,)),
+            layout.DOCUMENT: ("<i8", (self.rows,)),
+        }
+        if self.kind != "ngram":
+            value = "<f4" if self.kind == "dense" else np.min_scalar_type(self.vocabulary_size - 1).str
+            return {layout.X: (value, (self.rows, self.num_features)), **shared}
+        return {
+            layout.DATA: ("<f4", (self.nonzeros,)),
+            layout.INDICES: ("<i4", (self.nonzeros,)),
+            layout.INDPTR: ("<i4", (self.rows + 1,)),
+            **shared,
+        }
+
+
+class ShardWriter:
+    """Fills the arrays of one shard, rows in order; made by `new_shard`, after whose block `entry` describes it."""
+
+    entry: ShardEntry
+
+    def __init__(self, file: IO[bytes], shape: ShardShape, datasets: dict[str, DatasetEntry]) -> None:
+        self._file = file
+        self._shape = shape
+        self._datasets = datasets
+        self._rows = 0
+        self._nonzeros = 0
+
+    def append(self, x: Csr | npt.NDArray[Any], y: npt.NDArray[Any], document: npt.NDArray[np.int64]) -> None:
+        """Write the next rows: features, class indices (rows,) and ordinals of their documents (rows,).
+
+        Of features that are elsewhere only the number of rows, and of sparse ones `indptr`, are looked at.
+
+        Raises:
+            ShardsError: more rows or non-zeros than the shard was made for, or class indices outside its range.
+        """
+        stop = self._rows + len(y)
+        if stop > self._shape.rows or len(x) != len(y) or len(document) != len(y):
+            raise ShardsError(f"{stop:,} rows for a shard of {self._shape.rows:,} rows")
+        if len(y) and int(y.max()) >= self._shape.num_classes:
+            raise ShardsError(f"class index {int(y.max())} in a shard of {self._shape.num_classes} classes")
+        if isinstance(x, Csr):
+            nonzeros = self._nonzeros + int(x.indptr[-1])
+            if nonzeros > self._shape.nonzeros:
+                raise ShardsError(f"{nonzeros:,} non-zeros for a shard of {self._shape.nonzeros:,}")
+            self._write(layout.DATA, self._nonzeros, x.data)
+            self._write(layout.INDICES, self._nonzeros, x.indices)
+            self._write(layout.INDPTR, self._rows + 1, x.indptr[1:].astype(np.int64) + self._nonzeros)
+            self._nonzeros = nonzeros
+        else:
+            self._write(layout.X, self._rows * self._shape.num_features, x)
+        self._write(layout.Y, self._rows, y)
+        self._write(layout.DOCUMENT, self._rows, document)
+        self._rows = stop
+
+    def _write(self, name: str, position: int, values: npt.NDArray[Any]) -> None:
+        """Write `values` as elements [position, position + size) of the flat array `name`."""
+        if name in self._shape.elsewhere:
+            return
+        entry = self._datasets[name]
+        content = np.ascontiguousarray(values, np.dtype(entry.dtype))
+        offset = entry.offset + position * content.itemsize
+        view = content.data.cast("B") if content.size else memoryview(b"")
+        while view:
+            written = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[written:], offset + written
+
+    def finish(self, name: str) -> ShardEntry:
+        """Check that the shard is full and describe it, checksums included."""
+        if self._rows != self._shape.rows or self._nonzeros != self._shape.nonzeros:
+            raise ShardsError(
+                f"'{name}' was made for {self._shape.rows:,} rows and {self._shape.nonzeros:,} non-zeros and got "
+                f"{self._rows:,} and {self._nonzeros:,}"
+            )
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            checksums = layout.block_checksums(content)
+            return ShardEntry(
+                file=name,
+                rows=self._rows,
+                bytes=len(content),
+                datasets=self._datasets,
+                block_bytes=layout.BLOCK_BYTES,
+                checksums=checksums,
+            )
+
+
+@contextmanager
+def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator[ShardWriter]:
+    """Make the shard `path`; the file appears, whole, and synced if it has to survive, when the block ends well.
+
+    Raises:
+        ShardsError: too many non-zeros for one shard, or the block did not fill it.
+        DiskFullError: the disk has no room.
+    """
+    if shape.nonzeros > np.iinfo(np.int32).max:
+        raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; at most 2,147,483,647 fit a shard")
+    with committed(path, synced=synced) as file:
+        os.posix_fallocate(file.fileno(), 0, _enough_bytes(shape))  # a full disk is met here, not inside libhdf5
+        os.ftruncate(file.fileno(), 0)
+        datasets = _make_skeleton(Path(file.name), shape)
+        os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, 1))
+        writer = ShardWriter(file, shape, datasets)
+        yield writer
+        writer.entry = writer.finish(path.name)
+
+
+def _enough_bytes(shape: ShardShape) -> int:
+    """At least what the file will take: its arrays in whole chunks, and libhdf5's own structures."""
+    size = layout.CHUNK_BYTES // 8
+    for dtype, dims in shape.datasets().values():
+        if math.prod(dims):
+            chunk = chunk_shape(dims, np.dtype(dtype).itemsize)
+            row_bytes = np.dtype(dtype).itemsize * math.prod(dims[1:])
+            size += -(-dims[0] // chunk[0]) * chunk[0] * row_bytes + layout.ALIGNMENT
+    return size
+
+
+def _make_skeleton(path: Path, shape: ShardShape) -> dict[str, DatasetEntry]:
+    """Create the HDF5 file without its values and find out where they belong."""
+    h5py = load_h5py()
+
+    version = 1 if shape.kind in layout.KINDS[1] else layout.VERSION
+    with create_file(path, shape, version=version, alignment=layout.ALIGNMENT) as file:
+        for name, (dtype, dims) in shape.datasets().items():
+            _create_dataset(file, name, dims, np.dtype(dtype))
+    with h5py.File(path, "r") as file:
+        return {name: locate(file[name]) for name in shape.datasets()}
+
+
+def create_file(path: Path, shape: ShardShape, *, version: int, alignment: int = 1) -> Any:
+    """An open h5py.File for a shard, with its attributes and group and no datasets; equal calls give equal bytes."""
+    h5py = load_h5py()
+    properties = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_alignment(1, alignment)
+    properties.set_obj_track_times(False)  # equal content gives equal bytes
+    file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, properties, access))
+    file.attrs["format"] = layout.FORMAT
+    file.attrs["format_version"] = version
+    if shape.kind == "ngram":
+        untimed = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+        untimed.set_obj_track_times(False)
+        group = h5py.Group(h5py.h5g.create(file.id, layout.X.encode(), gcpl=untimed))
+        for key, value in layout.CSR_ATTRIBUTES.items():
+            group.attrs[key] = value
+        group.attrs["shape"] = np.array([shape.rows, shape.num_features], np.int64)
+    return file
+
+
+def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """A chunked dataset with every chunk allocated; one without values is contiguous, as HDF5 demands."""
+    h5py = load_h5py()
+
+    create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    create.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    create.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    create.set_obj_track_times(False)
+    if math.prod(dims):
+        create.set_chunk(chunk_shape(dims, dtype.itemsize))
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), h5py.h5s.create_simple(dims), dcpl=create)
+
+
+def chunk_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Whole rows of about CHUNK_BYTES; full chunks are a multiple of the alignment, so that they can touch."""
+    row_bytes = itemsize * math.prod(dims[1:])
+    step = layout.ALIGNMENT // math.gcd(layout.ALIGNMENT, row_bytes)  # fewest rows that end on a page
+    rows = max(step, layout.CHUNK_BYTES // row_bytes // step * step)
+    return (min(rows, dims[0]), *dims[1:])
