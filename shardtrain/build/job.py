@@ -1,0 +1,249 @@
+"""One build from start to end: read the corpus, fit or reuse a vectorizer, write rows, place them, publish.
+
+Passes record what they finish in the working folder (`workspace`), so the same command goes on where a killed one
+stopped, and its result is the same in every byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shardtrain.build.fitting import count
+from shardtrain.build.options import BuildOptions
+from shardtrain.build.origin import origin_of
+from shardtrain.build.parts import classes_of, first_manifest, longer_manifest, next_number, provenance
+from shardtrain.build.passes import UNIT_BYTES, Passes, affordable_workers, task_budget
+from shardtrain.build.placing import place_split
+from shardtrain.build.rows import fit_rows, transform_rows
+from shardtrain.build.running import run_job
+from shardtrain.build.units import UnitFacts, UnitTask, survey, warm_up
+from shardtrain.build.workspace import Workspace, identify, require_room
+from shardtrain.corpus import Corpus, Source, open_corpus, plan_units
+from shardtrain.errors import ShardsExistError, VectorizerError
+from shardtrain.executors import Executor, Processes, Serial
+from shardtrain.progress import progress, say
+from shardtrain.shards import format as layout
+from shardtrain.shards.format import Manifest
+from shardtrain.shards.packing import check_codec, codec_of
+from shardtrain.vectorize.fitted import Settings, copy_vectorizer, load_vectorizer, save_vectorizer
+from shardtrain.vectorize.hashed import HashedSettings
+from shardtrain.vectorize.sequences import SequenceSettings
+
+PARALLEL_BYTES = 32 << 20  # smaller corpora are done before a second process has started
+NGRAM_DISK_BYTES = 15  # of an n-gram in a text, in all files of a build together
+RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
+
+
+def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = None) -> Manifest:
+    """Make shards in the folder `out` from a corpus (a file or a folder), or add to those; returns the manifest.
+
+    Raises:
+        ShardsNotFoundError: there are no shards to add to.
+        ShardsExistError: `out` holds something that must not be replaced.
+        CorpusError: the corpus cannot be read or no classifier can be trained on it.
+        VectorizerError: a vectorizer that is to be reused is missing or damaged.
+        DiskFullError: the disk has no room.
+    """
+    options = options or BuildOptions()
+    corpus, out = Path(corpus), Path(out)
+    job = job_for(corpus, out, options)
+    how = {"overwrite": options.overwrite, "resume": options.resume, "append": options.append}
+    origin = origin_of(corpus, options, job["corpus"])
+
+    def make(space: Workspace) -> tuple[Manifest, Passes]:
+        return _make(corpus, space, out, options, _before(out, job) if options.append else None)
+
+    earlier = out if options.append else None
+    return run_job(out, job, make, memory_limit=options.memory_limit, **how, origin=origin, earlier=earlier)
+
+
+def job_for(corpus: Path, out: Path, options: BuildOptions) -> dict[str, Any]:
+    """What decides the result of a build; see `identify`.
+
+    Raises:
+        ShardsNotFoundError: there are no shards to add to.
+        VectorizerError: there is no vectorizer to use.
+    """
+    return identify(corpus, options, unit_bytes=UNIT_BYTES, reused=_reused(out, options))
+
+
+def _reused(out: Path, options: BuildOptions) -> dict[str, str]:
+    """Identities of what is reused, as `identify` takes them.
+
+    Raises:
+        ShardsNotFoundError: there are no shards to add to.
+        VectorizerError: there is no vectorizer to use.
+    """
+    if options.append:
+        return {"append": f"to shards {layout.read_manifest(out).fingerprint}"}
+    if options.vectorizer_from:
+        return {
+            "vectorizer-from": load_vectorizer(options.vectorizer_from / layout.VECTORIZER).describe()["fingerprint"]
+        }
+    return {}
+
+
+def _before(out: Path, job: dict[str, Any]) -> Manifest:
+    """The manifest of the shards that are added to, while the output folder is this process's alone."""
+    before = layout.read_manifest(out)
+    if job["options"]["append"] != f"to shards {before.fingerprint}":
+        raise ShardsExistError(f"the shards in '{out}' were changed by another build just now; run the command again")
+    found = load_vectorizer(out / layout.VECTORIZER).describe()["fingerprint"]
+    expected = before.vectorizer.get("fingerprint")
+    if found != expected:
+        raise VectorizerError(
+            f"'{out / layout.VECTORIZER}' holds the vectorizer {found}, the shards were made with {expected}; restore "
+            "the folder that belongs to them or rebuild the shards"
+        )
+    return before
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The units of a source and, for progress bars, the bytes of each."""
+
+    tasks: list[UnitTask]
+    sizes: list[int]
+
+
+def _make(
+    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None
+) -> tuple[Manifest, Passes]:
+    """Make everything that is to be published; `before` is the manifest of the shards that it is added to."""
+    corpus = open_corpus(path, options.read, validation=options.validation, scratch=space.scratch)
+    for note in corpus.notes:
+        say(note)
+    folder = (out if before else space.ready) / layout.VECTORIZER
+    reused = load_vectorizer(folder) if before else None
+    if options.vectorizer_from:
+        reused = copy_vectorizer(options.vectorizer_from / layout.VECTORIZER, folder)
+    density = reused.settings.density if reused else options.density
+    seed = before.seed if before else options.seed
+    codec = options.compress or (codec_of(before.splits["train"].shards[-1]) if before else None)
+    if codec:
+        check_codec(codec)
+    with _executor(options, corpus.train.num_bytes) as executor:
+        passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
+        threshold = 0 if corpus.validation else options.threshold
+        held_out = units = plan_source(passes, corpus.train, seed, threshold, density, "scanning")
+        if corpus.validation:
+            held_out = plan_source(passes, corpus.validation, seed, 1 << 64, density, "scanning validation")
+        surveyed: list[UnitFacts] = []
+        if corpus.validation:  # its labels are checked before any work is spent
+            surveyed = survey(passes, held_out.tasks, held_out.sizes, "surveying validation")
+        settings = reused.settings if reused else _settings(passes, units, options)
+        require_room(space, disk_bytes(settings, corpus))
+        if reused or isinstance(settings, HashedSettings):  # nothing to count and to fit
+            vectorizer = reused or save_vectorizer(folder, settings, {}, [], {})
+            facts = survey(passes, units.tasks, units.sizes, "surveying")
+            classes = classes_of(facts, surveyed or facts, corpus, options, before)
+            rows = transform_rows(passes, units.tasks, units.sizes, folder, classes.codes, held_out=False)
+        else:
+            counted = count(passes, units.tasks, units.sizes, settings)
+            facts = list(counted.facts)
+            classes = classes_of(facts, surveyed or facts, corpus, options, before)
+            vectorizer, rows = fit_rows(passes, counted, classes.codes, folder)
+        files = {"train": rows}
+        if held_out.tasks and held_out.tasks[0].threshold:
+            files["validation"] = transform_rows(
+                passes, held_out.tasks, held_out.sizes, folder, classes.codes, held_out=True
+            )
+        splits = {
+            name: place_split(
+                passes, name, rows, vectorizer, len(classes.names), space.ready,
+                first_number=next_number(before, name), rows_per_shard=options.rows_per_shard, codec=codec,
+            )
+            for name, rows in files.items()
+        }  # fmt: skip
+    if "validation" in splits and not splits["validation"].examples:
+        say("no document fell into the validation fraction")
+    splits = {name: split for name, split in splits.items() if split.examples}
+    part = provenance(corpus, [*facts, *surveyed], options)
+    if before:
+        return longer_manifest(before, splits, part), passes
+    return first_manifest(splits, classes, seed, vectorizer, space.ready, part), passes
+
+
+def disk_bytes(settings: Settings, corpus: Corpus) -> int:
+    """Bytes of scratch files and shards at the most."""
+    held_out = corpus.validation.num_bytes if corpus.validation else 0
+    return disk_ratio(settings) * (corpus.train.num_bytes + held_out)
+
+
+def disk_ratio(settings: Settings) -> int:
+    """Bytes of scratch files and shards at the most, for each byte of text; measured on several corpora."""
+    if isinstance(settings, SequenceSettings):
+        return 3
+    ngrams = settings.ngrams if isinstance(settings, HashedSettings) else settings
+    return math.ceil(NGRAM_DISK_BYTES * ngrams.per_byte)
+
+
+def plan_source(passes: Passes, source: Source, seed: int, threshold: int, density: int, title: str) -> _Units:
+    """Cut a source into units, which reads all of it and writes nothing."""
+    with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
+        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
+    tasks = [UnitTask(source=source, unit=unit, seed=seed, threshold=threshold) for unit in units]
+    if source.folders:
+        documents = max(1, sum(unit.num_documents for unit in units))
+        return _Units(tasks, [source.num_bytes * unit.num_documents // documents for unit in units])
+    return _Units(tasks, [unit.stop - unit.start for unit in units])
+
+
+def _executor(options: BuildOptions, num_bytes: int) -> Executor:
+    allowed = affordable_workers(options.cores, options.memory_limit)
+    if allowed < (options.workers or 1):
+        say(f"--memory-limit allows {allowed} of the {options.workers} workers asked for")
+    workers = workers_for(options, num_bytes)
+    return Serial() if workers == 1 else Processes(workers, prepare=warm_up)
+
+
+def workers_for(options: BuildOptions, num_bytes: int) -> int:
+    """Workers for a training split of so many bytes; one means the build's own process."""
+    return 1 if num_bytes < PARALLEL_BYTES else affordable_workers(options.cores, options.memory_limit)
+
+
+def _settings(passes: Passes, units: _Units, options: BuildOptions) -> Settings:
+    """The vectorizer's settings; `auto` goes by the guide's ratio of samples to median words per sample."""
+    kind = options.vectorizer
+    if kind == "auto":
+        facts = survey(passes, units.tasks, units.sizes, "surveying", words=True)
+        lengths: Counter[int] = Counter()
+        for unit in facts:
+            lengths.update(unit.words)
+        samples, middle = lengths.total(), _median(lengths)
+        ratio = samples / max(middle, 1.0)
+        kind = "ngram" if ratio < RULE_RATIO else "sequence"
+        say(
+            f"{samples:,} documents of {middle:g} words (median): ratio {ratio:,.0f}, "
+            f"{'below' if kind == 'ngram' else 'not below'} {RULE_RATIO:,}, so --vectorizer {kind}"
+        )
+    settings = settings_of(kind, options)
+    if isinstance(settings, SequenceSettings):
+        return settings
+    if idle := (settings.ngrams if isinstance(settings, HashedSettings) else settings).idle_stop_words():
+        say(f"{len(idle):,} stop words are no words in lower case without accents: {', '.join(idle[:5])}")
+    return settings
+
+
+def settings_of(kind: str, options: BuildOptions) -> Settings:
+    """The settings of a vectorizer that is to be fitted; its kind is not "auto"."""
+    if kind == "sequence":
+        return SequenceSettings(max_features=options.num_features, max_length=options.max_length)
+    return options.hashed_settings() if kind == "hashing" else options.ngram_settings(kind)
+
+
+def _median(lengths: Counter[int]) -> float:
+    """The median of a histogram; of an even number, the mean of the two in the middle."""
+    values = np.array(sorted(lengths))
+    ends = np.cumsum([lengths[value] for value in values]) if len(values) else np.zeros(1)
+    total = int(ends[-1])
+    if not total:
+        return 0.0
+    low, high = (values[np.searchsorted(ends, position, side="right")] for position in ((total - 1) // 2, total // 2))
+    return float(low + high) / 2

@@ -1,0 +1,229 @@
+"""Finds features and labels in other people's HDF5 files: dense arrays, and sparse groups as AnnData and 10x keep them.
+
+Only hard links are followed, and every dataset has to be honest (see `shards.honest`). A sparse group is CSR if its
+pointers count rows; a 10x file calls the same thing CSC of the transposed matrix. libhdf5 is used here, to look, to
+read labels and to convert; never to read features in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import CorpusFormatError, LabelError, ShardsError
+from shardtrain.shards.codecs import load_plugins
+from shardtrain.shards.honest import check_contents, check_storage, open_hdf5, open_object
+from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
+from shardtrain.tables.labels import RawLabels, raw_labels
+
+LABELS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Where features lie in a file: `x` is a dataset, or else the group of the datasets `data`, `indices`, `indptr`."""
+
+    x: str
+    sparse: bool
+    rows: int
+    num_features: int
+    dtype: np.dtype[Any]
+
+
+def find_matrix(file: Any, name: str) -> Matrix:
+    """The features `name` of an open file.
+
+    Raises:
+        ShardsError: there are no such features, or what is there cannot be used.
+    """
+    import h5py
+
+    found = open_object(file, name)
+    where = f"'{name}' in '{file.filename}'"
+    if isinstance(found, h5py.Dataset):
+        check_contents(found)
+        if found.ndim != 2 or not found.size:
+            raise ShardsError(
+                f"{where} has the shape {found.shape}; features have rows and columns, at least one of each"
+            )
+        return Matrix(x=name, sparse=False, rows=found.shape[0], num_features=found.shape[1], dtype=found.dtype)
+    parts = {part: open_object(file, f"{name}/{part}") for part in ("data", "indices", "indptr")}
+    for part in parts.values():
+        check_contents(part)
+        if part.ndim != 1:
+            raise ShardsError(f"'{part.name}' in '{file.filename}' has the shape {part.shape}; it has to be a list")
+    if _text(found.attrs.get("encoding-type", "csr_matrix")) not in ("csr_matrix", "csr"):
+        raise ShardsError(
+            f"{where} is a {_text(found.attrs['encoding-type'])}, whose values lie column by column; rows cannot be "
+            "read from it: store it as CSR (in anndata: adata.X = adata.X.tocsr())"
+        )
+    rows = parts["indptr"].shape[0] - 1
+    if rows < 1 or parts["data"].shape != parts["indices"].shape:
+        raise ShardsError(
+            f"{where} has {parts['indptr'].shape[0]:,} pointers, {parts['indices'].shape[0]:,} indices and "
+            f"{parts['data'].shape[0]:,} values, which is no CSR matrix"
+        )
+    return Matrix(
+        x=name, sparse=True, rows=rows, num_features=_num_features(found, rows, where), dtype=parts["data"].dtype
+    )
+
+
+def _num_features(group: Any, rows: int, where: str) -> int:
+    """From the attribute `shape` (rows, columns) of AnnData, or the dataset `shape` (columns, rows) of 10x."""
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    if shape is None and "shape" in group:
+        dataset = open_object(group.file, f"{group.name}/shape")
+        check_contents(dataset)
+        shape = dataset[...][::-1]
+    sizes = [int(size) for size in np.asarray(shape).ravel()] if shape is not None else []
+    if len(sizes) != 2 or sizes[0] != rows or not 0 < sizes[1] < 1 << 31:
+        raise ShardsError(f"{where} has {rows:,} rows by its pointers, and says that its shape is {sizes}")
+    return sizes[1]
+
+
+def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | None = None) -> Iterator[RawLabels]:
+    """Labels of rows [start, stop) of an open file, some at a time: integers or text, or AnnData's categories.
+
+    Raises:
+        ShardsError: there are no such labels, or as many as rows.
+        LabelError: they cannot be labels.
+    """
+    import h5py
+
+    stop = rows if stop is None else stop
+    found = open_object(file, name)
+    where = f"'{name}' in '{file.filename}'"
+    names: list[str] | None = None
+    if isinstance(found, h5py.Group):
+        if not {"codes", "categories"} <= set(found):
+            raise ShardsError(f"{where} is a group without 'codes' and 'categories'; name a dataset of labels")
+        names = [str(value) for value in _text_array(open_object(file, f"{name}/categories"))]
+        found = open_object(file, f"{name}/codes")
+    check_storage(found)
+    if found.shape != (rows,):
+        raise ShardsError(
+            f"{where} has the shape {found.shape}, the features have {rows:,} rows; one label a row is needed"
+        )
+    for begin in range(start, stop, LABELS_AT_ONCE):
+        values = found[begin : min(begin + LABELS_AT_ONCE, stop)]
+        if names is None:
+            yield raw_labels(values, where)
+        elif len(values) and (values.min() < 0 or values.max() >= len(names)):
+            raise LabelError(f"{where} has rows without a label (code {values.min()}); every row needs one")
+        else:
+            yield RawLabels(names, values.astype(np.int64))
+
+
+def _text_array(dataset: Any) -> npt.NDArray[Any]:
+    check_storage(dataset)
+    values: npt.NDArray[Any] = dataset.asstr()[...] if dataset.dtype.kind in "OS" else dataset[...]
+    return values
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hdf5Table:
+    """Features and labels of one HDF5 file, to be converted; read by libhdf5, with every filter it has."""
+
+    path: Path
+    x: str
+    y: str
+    kind: str
+    rows: int
+    num_features: int
+
+    @property
+    def scanned(self) -> bool:
+        """Token ids have to be read to know how many there are."""
+        return self.kind == "sequence"
+
+    @property
+    def units(self) -> str:
+        """Of the pieces."""
+        return "rows"
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Row ranges of about a block each."""
+        with open_hdf5(self.path) as file:
+            if self.kind == "ngram":
+                row_bytes = 8 * file[self.x]["data"].shape[0] // self.rows
+            else:
+                row_bytes = file[self.x].dtype.itemsize * self.num_features
+        step = min(max(1, BLOCK_BYTES // max(row_bytes, 1)), LABELS_AT_ONCE)
+        return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+
+    def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
+        """Labels of rows [start, stop)."""
+        with open_hdf5(self.path) as file:
+            yield from label_blocks(file, self.y, self.rows, start, stop)
+
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """Features and labels of rows [start, stop)."""
+        load_plugins()
+        with open_hdf5(self.path) as file:
+            (labels,) = label_blocks(file, self.y, self.rows, start, stop)
+            if self.kind != "ngram":
+                yield Block(features_kind(file[self.x][start:stop], self.kind, str(self.path)), labels)
+                return
+            group = file[self.x]
+            pointers = group["indptr"][start : stop + 1].astype(np.int64)
+            first, last = int(pointers[0]), int(pointers[-1])
+            x = tidy(
+                group["data"][first:last],
+                group["indices"][first:last],
+                pointers - first,
+                self.num_features,
+                str(self.path),
+            )
+            yield Block(x, labels)
+
+
+def open_table(path: Path, x: str, y: str, kind: str) -> Hdf5Table:
+    """The table in an HDF5 file; `kind` decides whether whole numbers are "dense" features or token ids.
+
+    Raises:
+        ShardsError: it cannot be used, or needs a filter that is not installed.
+    """
+    import h5py
+
+    load_plugins()
+    with open_hdf5(path) as file:
+        matrix = find_matrix(file, x)
+        for name in (f"{x}/data", f"{x}/indices", f"{x}/indptr") if matrix.sparse else (x,):
+            properties = file[name].id.get_create_plist()
+            for number in range(properties.get_nfilters()):
+                code, _, _, title = properties.get_filter(number)
+                if not h5py.h5z.filter_avail(code):
+                    raise ShardsError(
+                        f"'{name}' in '{path}' needs the HDF5 filter {code} ({title.decode(errors='replace')[:40]!r}); "
+                        "install hdf5plugin, or rewrite the file without it (h5repack -f NONE)"
+                    )
+        return Hdf5Table(
+            path=path,
+            x=x,
+            y=y,
+            kind=matrix_kind(matrix, kind, path),
+            rows=matrix.rows,
+            num_features=matrix.num_features,
+        )
+
+
+def matrix_kind(matrix: Matrix, kind: str, path: Path) -> str:
+    """What features are: as they are where that is plain, else as `kind` says.
+
+    Raises:
+        CorpusFormatError: whole numbers, which may be either, or a kind that they cannot be.
+    """
+    if matrix.sparse:
+        if kind not in ("auto", "sparse"):
+            raise CorpusFormatError(f"'{matrix.x}' in '{path}' is sparse, so it cannot be --kind {kind}")
+        return "ngram"
+    return kind_of(matrix.dtype, kind, f"{path}:{matrix.x}")

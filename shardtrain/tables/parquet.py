@@ -1,0 +1,164 @@
+"""Parquet files as tables: columns of numbers, or one column of lists of equal length, and a column of labels.
+
+A piece is a row group, read batch by batch. pyarrow is an extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
+from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind
+from shardtrain.tables.labels import RawLabels, raw_labels
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+def import_pyarrow(done: str) -> ModuleType:
+    """The package that reads and writes Parquet; `done` says in a message which of both is wanted.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Parquet files are {done} with the package 'pyarrow'; install it with `pip install 'shardtrain[parquet]'`"
+        ) from error
+    return pyarrow  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetTable:
+    """One Parquet file: the columns `x` side by side, or the lists of one, and the labels `y`."""
+
+    path: Path
+    x: tuple[str, ...]
+    y: str
+    kind: str
+    num_features: int
+
+    @property
+    def scanned(self) -> bool:
+        """Token ids have to be read to know how many there are."""
+        return self.kind == "sequence"
+
+    @property
+    def units(self) -> str:
+        """Of the pieces."""
+        return "row groups"
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """The row groups, one by one."""
+        with _open(self.path) as file:
+            return [(number, number + 1) for number in range(file.num_row_groups)]
+
+    def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
+        """Labels of row groups [start, stop)."""
+        with _open(self.path) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=range(start, stop), columns=[self.y]):
+                yield self._labels(batch)
+
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """Features and labels of row groups [start, stop)."""
+        rows = min(max(1, BLOCK_BYTES // (4 * self.num_features)), _ROWS_AT_ONCE)
+        with _open(self.path) as file:
+            for batch in file.iter_batches(rows, row_groups=range(start, stop), columns=[*self.x, self.y]):
+                columns = [_numbers(batch.column(name), name, self.path) for name in self.x]
+                x = columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1)
+                if x.shape[1] != self.num_features:
+                    raise CorpusFormatError(
+                        f"'{self.x[0]}' in '{self.path}' has lists of {x.shape[1]:,} and {self.num_features:,} numbers"
+                    )
+                yield Block(features_kind(x, self.kind, str(self.path)), self._labels(batch))
+
+    def _labels(self, batch: Any) -> RawLabels:
+        pyarrow = import_pyarrow("read")
+        column = batch.column(self.y)
+        where = f"'{self.y}' in '{self.path}'"
+        if column.null_count:
+            raise CorpusFormatError(
+                f"{where} has {column.null_count:,} missing labels in one batch; every row needs one"
+            )
+        if pyarrow.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return raw_labels(column.to_numpy(zero_copy_only=False), where)
+
+
+def _numbers(column: Any, name: str, path: Path) -> npt.NDArray[Any]:
+    """A column as (rows,), or lists of equal length as (rows, numbers)."""
+    types = import_pyarrow("read").types
+    lists = types.is_fixed_size_list(column.type) or types.is_list(column.type) or types.is_large_list(column.type)
+    values = column.flatten() if lists else column
+    missing = column.null_count + (values.null_count if lists else 0)
+    if missing:
+        raise CorpusFormatError(f"'{name}' in '{path}' has {missing:,} missing values in one batch; fill them in first")
+    numbers: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    if not lists:
+        return numbers
+    if not len(column) or len(numbers) % len(column) or _unequal(column):
+        raise CorpusFormatError(f"'{name}' in '{path}' has lists of different lengths; features are of one length")
+    return numbers.reshape(len(column), -1)
+
+
+def _unequal(column: Any) -> bool:
+    if import_pyarrow("read").types.is_fixed_size_list(column.type):
+        return False
+    return len(set(np.diff(column.offsets.to_numpy()).tolist())) > 1
+
+
+def _open(path: Path) -> Any:
+    pyarrow = import_pyarrow("read")
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise CorpusNotFoundError(f"there is no file '{path}'") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise CorpusFormatError(f"'{path}' cannot be read as Parquet: {error}") from error
+
+
+def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTable:
+    """The table in a Parquet file; without `x`, its features are all columns of numbers but the labels.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        CorpusFormatError: it cannot be read, or has no such columns.
+    """
+    pyarrow = import_pyarrow("read")
+    with _open(path) as file:
+        schema = file.schema_arrow
+        if missing := [name for name in [*x, y] if name not in schema.names]:
+            raise CorpusFormatError(
+                f"'{path}' has no column '{missing[0]}'; it has {', '.join(map(repr, schema.names[:20]))}"
+            )
+        plain = [
+            field.name for field in schema
+            if field.name != y and (pyarrow.types.is_integer(field.type) or pyarrow.types.is_floating(field.type))
+        ]  # fmt: skip
+        chosen = tuple(x) or tuple(plain)
+        if not chosen or not file.metadata.num_rows:
+            raise CorpusFormatError(f"'{path}' has no row, or no column of numbers; name columns with --x")
+        first = next(file.iter_batches(1, columns=list(chosen)))
+    columns = [_numbers(first.column(name), name, path) for name in chosen]
+    wide = columns[0].ndim == 2
+    if any(column.dtype.kind not in "iuf" for column in columns) or (
+        len(columns) > 1 and any(c.ndim == 2 for c in columns)
+    ):
+        raise CorpusFormatError(
+            f"'{path}': features are columns of numbers, or one column of lists; name others with --x"
+        )
+    if kind == "sparse" or (kind == "tokens" and any(column.dtype.kind == "f" for column in columns)):
+        raise CorpusFormatError(f"the features in '{path}' cannot be --kind {kind}")
+    return ParquetTable(
+        path=path, x=chosen, y=y, kind="sequence" if kind == "tokens" else "dense",
+        num_features=columns[0].shape[1] if wide else len(columns),
+    )  # fmt: skip
