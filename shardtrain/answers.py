@@ -1,0 +1,154 @@
+"""Predictions as files: CSV, JSON Lines or Parquet, made in parts that are joined in order.
+
+A row is the number of the record in the input, from 0, so that rows which were left out can be told; then the class,
+its probability, and with `proba` the probability of every class. Text has six decimals of a probability, Parquet the
+float32. A part is a pure function of its predictions and joining one of the parts, so the file's bytes do not depend
+on how often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import UsageError
+from shardtrain.tables.parquet import import_pyarrow
+
+_PIECE = 1 << 20  # bytes copied at a time
+_GROUP_ROWS = 1 << 18  # of a Parquet row group, at least, where there are more
+
+
+class Answers(Protocol):
+    """One of the formats; `part` gives the bytes of a part, and `join` writes the whole file from parts in order.
+
+    Attributes:
+        kind: its name.
+    """
+
+    kind: str
+
+    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
+        """The bytes of the predictions of some rows, (rows,) and (rows, num_classes)."""
+        ...
+
+    def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
+        """Write the file that the parts make."""
+        ...
+
+
+class Lines:
+    """A header and a line for each prediction, made with one of Python's formats from row, name and probabilities."""
+
+    def __init__(self, kind: str, header: str, line: str, names: Sequence[str], *, proba: bool) -> None:
+        self.kind = kind
+        self.header = header.encode()
+        self._line = line
+        self._names = names
+        self._proba = proba
+
+    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
+        """The lines of some rows."""
+        best = probabilities.argmax(axis=1)
+        columns: list[list[Any]] = [
+            rows.tolist(),
+            [self._names[place] for place in best],
+            probabilities[np.arange(len(best)), best].tolist(),
+        ]
+        if self._proba:
+            columns += probabilities.T.tolist()
+        return "".join([self._line % values for values in zip(*columns, strict=True)]).encode()
+
+    def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
+        """Write the header and all lines."""
+        file.write(self.header)
+        for path in parts:
+            with open(path, "rb") as part:
+                shutil.copyfileobj(part, file, _PIECE)
+
+
+def csv_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
+    """A header, then a line for each prediction; names are quoted as Python's csv module does where that is needed."""
+    header = ",".join(map(_quoted, _columns(class_names, proba))) + "\n"
+    line = "%d,%s,%.6f" + ",%.6f" * (len(class_names) if proba else 0) + "\n"
+    return Lines("CSV", header, line, [_quoted(name) for name in class_names], proba=proba)
+
+
+def json_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
+    """An object a line; with `proba` its key `probabilities` has an object of them by class."""
+    names = [json.dumps(name, ensure_ascii=False) for name in class_names]
+    every = ", ".join(name.replace("%", "%%") + ": %.6f" for name in names)
+    tail = f', "probabilities": {{{every}}}' if proba else ""
+    return Lines("JSON Lines", "", f'{{"row": %d, "label": %s, "probability": %.6f{tail}}}\n', names, proba=proba)
+
+
+class Parquet:
+    """Columns of int64, string and float32; parts are Parquet files of their own.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+
+    kind = "Parquet"
+
+    def __init__(self, class_names: Sequence[str], *, proba: bool) -> None:
+        pa = self._arrow = import_pyarrow("written")
+        self._class_names = pa.array(class_names, pa.string())
+        self._proba = proba
+        types = [pa.int64(), pa.string(), *[pa.float32()] * (1 + len(class_names) * proba)]
+        self._schema = pa.schema(list(zip(_columns(class_names, proba), types, strict=True)))
+
+    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
+        """The Parquet file of some rows."""
+        best = probabilities.argmax(axis=1)
+        columns = [rows, self._class_names.take(self._arrow.array(best)), probabilities.max(axis=1)]
+        if self._proba:
+            columns += [np.ascontiguousarray(column) for column in probabilities.T]
+        content = io.BytesIO()
+        self._arrow.parquet.write_table(self._arrow.table(columns, schema=self._schema), content)
+        return content.getvalue()
+
+    def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
+        """Write the rows of all parts in groups of at least `_GROUP_ROWS`."""
+        pa = self._arrow
+        held: list[Any] = []
+        with pa.parquet.ParquetWriter(file, self._schema) as writer:
+            for path in parts:
+                held.append(pa.parquet.ParquetFile(path).read())
+                if sum(len(table) for table in held) >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(held), row_group_size=2 * _GROUP_ROWS)
+                    held = []
+            if held:
+                writer.write_table(pa.concat_tables(held), row_group_size=2 * _GROUP_ROWS)
+
+
+FORMATS: dict[str, Callable[..., Answers]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}
+
+
+def answers_for(path: Path, class_names: Sequence[str], *, proba: bool) -> Answers:
+    """The format that the name of a file says.
+
+    Raises:
+        UsageError: it says none of them.
+        MissingExtraError: the package for it is not installed.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"--output '{path}': the name has to end in {', '.join(FORMATS)}, which decides the format")
+    return FORMATS[path.suffix.lower()](class_names, proba=proba)
+
+
+def _columns(class_names: Sequence[str], proba: bool) -> list[str]:
+    return ["row", "label", "probability", *([f"p({name})" for name in class_names] if proba else [])]
+
+
+def _quoted(text: str) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow([text])
+    return out.getvalue().removesuffix("\r\n")

@@ -1,0 +1,87 @@
+"""`doctor`: what this installation and machine have, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardtrain.cli.results import show
+
+if TYPE_CHECKING:
+    from shardtrain.doctor import Examination, Extra
+
+EXAMPLE = "examples:\n  python -m shardtrain doctor\n  python -m shardtrain doctor /big/disk --json"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="show versions, machine, disk speed and what is missing",
+        description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. It exits "
+        "with 1 if something is missing without which shardtrain does not work.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="measure the disk of this folder, with at most 256 MiB that leave no trace (default: the current folder)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine, and print what was found."""
+    from dataclasses import asdict
+
+    from shardtrain.doctor import examine
+
+    found = examine(args.folder)
+    show(args.json, {**asdict(found), "problems": found.problems}, *_lines(found))
+    return 1 if found.problems else 0
+
+
+def _lines(found: Examination) -> Iterator[str]:
+    works, disk, gib = found.tensorflow, found.disk, 1 << 30
+    yield f"shardtrain   {found.shardtrain}"
+    yield f"python       {found.python}"
+    yield f"packages     {_versions(found.packages)}"
+    if works.problem is None:
+        yield f"training     works: TensorFlow {works.tensorflow}, Keras {works.keras}"
+        yield f"GPU          {', '.join(works.gpus) or 'none found; the processor trains'}"
+    yield f"cores        {found.cores}{_of(found.cores, found.machine_cores, '{:d}')}"
+    memory = found.memory_bytes / gib, found.machine_memory_bytes / gib
+    yield f"memory       {memory[0]:.1f} GiB{_of(*memory, '{:.1f} GiB')}"
+    speeds = ""
+    if disk.write is not None and disk.read is not None:
+        speeds = (
+            f"; writes {disk.write / 1e6:,.0f} MB/s, reads {disk.read / 1e6:,.0f} MB/s "
+            f"({disk.measured_bytes / 1e6:,.0f} MB)"
+        )
+    yield f"disk         '{disk.folder}': {disk.free_bytes / 1e9:,.1f} GB free{speeds}"
+    yield "extras"
+    for name, extra in found.extras.items():
+        yield _extra(name, extra)
+    for problem in found.problems:
+        yield f"problem      {problem}"
+    if not found.problems:
+        yield "all that is needed is there"
+
+
+def _versions(packages: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{name} {version or 'MISSING'}" for name, version in packages.items())
+
+
+def _of(ours: float, all_of_it: float, form: str) -> str:
+    return f" of the machine's {form.format(all_of_it)}" if ours < all_of_it else ""
+
+
+def _extra(name: str, extra: Extra) -> str:
+    how = "installed" if extra.install is None else f"not installed: {extra.install}"
+    return f"  {name:<12} {extra.purpose}; {how}"

@@ -1,0 +1,113 @@
+"""The command line: collects the commands, turns foreseen failures into one clear line and an exit code.
+
+Exit codes: 0; 1 a foreseen failure (one line; `--debug` shows the traceback); 2 usage; 130 after Ctrl-C or SIGTERM. A
+command's module is imported to list its options, and imports what it runs only when it runs, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+
+from shardtrain import __version__
+from shardtrain.cli import (
+    build,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    fetch,
+    fit,
+    index,
+    predict,
+    recompress,
+    report,
+    tune,
+    verify,
+)
+from shardtrain.cli.results import add_json
+from shardtrain.errors import ShardtrainError, UsageError
+from shardtrain.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
+
+COMMANDS = (demo, fetch, build, convert, index, recompress, fit, tune, evaluate, predict, report, verify, doctor)
+EPILOG = """\
+example:
+  python -m shardtrain demo --out data/demo
+  python -m shardtrain build data/demo --out data/shards
+  python -m shardtrain fit data/shards
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="shardtrain",
+        description="Train a Keras text model on a corpus larger than memory, from memory-mapped HDF5 shards.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"shardtrain {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    for sub in commands.choices.values():
+        add_json(sub)
+        told = sub.add_argument_group("what is told, on standard error")
+        level = told.add_mutually_exclusive_group()
+        level.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
+        level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, also short ones")
+        told.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    return top
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Take a polite kill (SIGTERM) for Ctrl-C, so that work is kept in both cases."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = parser().parse_args(arguments)
+    try:
+        with _terminable(), verbosity(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
+            return int(args.run(args))
+    except ShardtrainError as error:
+        if args.debug:
+            traceback.print_exc()
+        _fail(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 1
+    except OSError as error:  # a file that vanished, a folder that may not be written
+        if args.debug:
+            traceback.print_exc()
+        where = f" '{error.filename}'" if error.filename else ""
+        _fail(f"error: {error.strerror or error}{where}")
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        kind = type(error).__name__
+        _fail(f"error: unforeseen {kind}: {error}; run it again with --debug and report what it shows")
+        return 1
+
+
+def _fail(line: str) -> None:
+    print(painted(line, RED, sys.stderr), file=sys.stderr)

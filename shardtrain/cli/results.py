@@ -1,0 +1,67 @@
+"""The one place where commands print results: lines for people, or one JSON object with `--json`. Always on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shardtrain.shards.format import Manifest, SplitEntry
+
+MAX_SHOWN = 10  # rejected rows
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON (default: as text)")
+
+
+def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
+    """Print a result: the facts as one line of JSON, or the lines.
+
+    What JSON has no word for, such as a path, is written as a string; NaN and infinities become null.
+    """
+    if as_json:
+        print(json.dumps(_finite(facts), ensure_ascii=False, default=str, allow_nan=False))
+        return
+    for line in lines:
+        print(line)
+
+
+def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str = "") -> Iterator[str]:
+    """Lines that tell of rows that were left out, `number` in all, of which `rows` are the first; `where` has more."""
+    for row in rows[:MAX_SHOWN]:
+        yield f"skipped {row['path']}, line {row['line']}: {row['reason']}"
+    if number > MAX_SHOWN:
+        yield f"skipped {number - MAX_SHOWN:,} further rows{where}"
+
+
+def split_facts(manifest: Manifest, path: Path) -> dict[str, Any]:
+    """What shards hold, as the JSON results of the commands that make them have it."""
+    return {
+        "shards": path,
+        "kind": manifest.kind,
+        "num_features": manifest.num_features,
+        "class_names": manifest.class_names,
+        "fingerprint": manifest.fingerprint,
+        **{
+            name: {"examples": split.examples, "class_counts": split.class_counts, "bytes": _bytes(split)}
+            for name, split in manifest.splits.items()
+        },
+    }
+
+
+def _bytes(split: SplitEntry) -> int:
+    return sum(shard.bytes for shard in split.shards)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,50 @@
+"""`verify`: check every byte and every value of finished shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from shardtrain.cli.results import show
+
+MAX_FAULTS = 20  # that are shown; all are counted
+EXAMPLE = "example:\n  python -m shardtrain verify data/shards"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `verify`."""
+    parser = commands.add_parser(
+        "verify",
+        help="check every byte and value of shards",
+        description="Compare all checksums, and then what HDF5 reads with what is mapped. Exit code 1 on any fault.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shards", type=Path, metavar="DIR", help="folder of finished shards")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that compare checksums (default: one a core)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, and print what was checked or every fault."""
+    from shardtrain.errors import UsageError
+    from shardtrain.progress import progress
+    from shardtrain.shards.format import read_manifest
+    from shardtrain.shards.verify import num_checked_bytes, verify_shards
+
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"--workers is {args.workers}; it must be at least 1")
+    with progress("verifying", total=num_checked_bytes(read_manifest(args.shards))) as shown:
+        done = verify_shards(args.shards, advance=shown.add, workers=args.workers)
+    for fault in done.faults[:MAX_FAULTS]:
+        print(f"error: {fault}", file=sys.stderr)
+    if done.faults:
+        print(f"error: {len(done.faults):,} faults in '{args.shards}'", file=sys.stderr)
+    whole = (
+        f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
+        f"{args.shards}"
+    )
+    show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (whole,)))
+    return 1 if done.faults else 0

@@ -1,0 +1,214 @@
+"""What a folder of shards holds, as a value: sizes, classes, the vectorizer, some rows in words.
+
+Counts come from the manifest, non-zeros and rows from the mapped arrays, chunk sizes from the HDF5 files themselves.
+All of a sequence split is read once, to tell padding from words; of n-grams only the row pointers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.errors import VectorizerError
+from shardtrain.shards.hdf5 import open_hdf5, shard_dataset
+from shardtrain.shards.packing import codec_of
+from shardtrain.shards.read import Shard, Shards, Split, open_shards
+from shardtrain.shards.verify import Verification
+
+if TYPE_CHECKING:
+    from shardtrain.vectorize import Vectorizer
+
+_ROWS_AT_ONCE = 1 << 14
+
+Chunk = tuple[int, ...] | None  # None: an array without values is not chunked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Of the non-zeros a row: n-grams, or words that have an id."""
+
+    min: int
+    median: float
+    mean: float
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """One file; `chunks` has the chunk shape of each of its arrays.
+
+    `compression` is the codec it is written with, or None; `sources` are the files outside the folder that its
+    features lie in.
+    """
+
+    file: str
+    examples: int
+    nonzeros: Spread
+    bytes: int
+    chunks: dict[str, Chunk]
+    compression: str | None
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassReport:
+    """How many examples of a split are of one class."""
+
+    name: str
+    examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReport:
+    """One row in words, n-grams by falling weight; `document` is the ordinal in the file it came from, from 0.
+
+    `terms` is None where the shards have no vectorizer to tell, or one that hashes.
+    """
+
+    row: int
+    document: int
+    label: str
+    terms: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """One split: its shards in row order, its classes, and its first rows (which lie in shuffled order)."""
+
+    name: str
+    examples: int
+    bytes: int
+    shards: tuple[ShardReport, ...]
+    classes: tuple[ClassReport, ...]
+    rows: tuple[RowReport, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A folder of shards; `verified` is None where checksums were not compared."""
+
+    path: str
+    format_version: int
+    kind: str
+    features: int
+    vocabulary_size: int
+    seed: int
+    fingerprint: str
+    bytes: int
+    vectorizer: dict[str, Any]
+    splits: tuple[SplitReport, ...]
+    verified: Verification | None
+
+
+def report_on(folder: Path, *, num_rows: int, verified: Verification | None = None) -> Report:
+    """Look through the shards in `folder`; the first `num_rows` rows of each split are turned back to words.
+
+    Raises:
+        ShardsError: there are none, or they are damaged.
+        VectorizerError: the vectorizer is missing, damaged or another one than the shards were made with.
+    """
+    with open_shards(folder) as shards:
+        manifest = shards.manifest
+        vectorizer = vectorizer_of(shards) if num_rows and manifest.files else None
+        splits = tuple(
+            _split_report(split, manifest.class_names, vectorizer, num_rows) for split in shards.splits.values()
+        )
+    return Report(
+        path=str(folder),
+        format_version=manifest.version,
+        kind=manifest.kind,
+        features=manifest.num_features,
+        vocabulary_size=manifest.vocabulary_size,
+        seed=manifest.seed,
+        fingerprint=manifest.fingerprint,
+        bytes=sum(split.bytes for split in splits),
+        vectorizer=manifest.vectorizer,
+        splits=splits,
+        verified=verified,
+    )
+
+
+def vectorizer_of(shards: Shards) -> Vectorizer:
+    """The vectorizer beside the shards.
+
+    Raises:
+        VectorizerError: it is missing, damaged or another one than the shards were made with.
+    """
+    from shardtrain.vectorize import load_vectorizer
+
+    vectorizer = load_vectorizer(shards.vectorizer_path)
+    found, expected = vectorizer.describe().get("fingerprint"), shards.description.vectorizer
+    if found != expected:
+        raise VectorizerError(
+            f"'{shards.vectorizer_path}' holds the vectorizer {found}, the shards were made with {expected}; "
+            "restore the folder that belongs to them or rebuild the shards"
+        )
+    return vectorizer
+
+
+def _split_report(
+    split: Split, class_names: Sequence[str], vectorizer: Vectorizer | None, num_rows: int
+) -> SplitReport:
+    counts = split.entry.class_counts
+    return SplitReport(
+        name=split.name,
+        examples=split.num_examples,
+        bytes=sum(shard.entry.bytes for shard in split.shards),
+        shards=tuple(_shard_report(shard) for shard in split.shards),
+        classes=tuple(ClassReport(name=name, examples=count) for name, count in zip(class_names, counts, strict=True)),
+        rows=tuple(
+            _row_report(split, row, class_names, vectorizer) for row in range(min(num_rows, split.num_examples))
+        ),
+    )
+
+
+def _row_report(split: Split, row: int, class_names: Sequence[str], vectorizer: Vectorizer | None) -> RowReport:
+    x, y = split.rows(row, row + 1)
+    return RowReport(
+        row=row,
+        document=int(split.documents(row, row + 1)[0]),
+        label=class_names[int(y[0])],
+        terms=tuple(vectorizer.decode(x)) if vectorizer and vectorizer.terms else None,
+    )
+
+
+def _shard_report(shard: Shard) -> ShardReport:
+    entry = shard.entry
+    histogram = np.zeros(1, np.int64)
+    for start in range(0, entry.rows, _ROWS_AT_ONCE):
+        counts = np.bincount(shard.nonzeros(start, min(start + _ROWS_AT_ONCE, entry.rows)), minlength=len(histogram))
+        counts[: len(histogram)] += histogram
+        histogram = counts
+    return ShardReport(
+        file=entry.file,
+        examples=entry.rows,
+        nonzeros=_spread(histogram),
+        bytes=entry.bytes,
+        chunks=_chunks(shard),
+        compression=codec_of(entry),
+        sources=tuple(sorted({where.source for where in entry.datasets.values() if where.source is not None})),
+    )
+
+
+def _spread(histogram: npt.NDArray[np.int64]) -> Spread:
+    """Of values counted in a histogram: entry v is how many rows have the value v."""
+    values, ends = np.flatnonzero(histogram), np.cumsum(histogram)
+    total = int(ends[-1])
+    middle = [int(np.searchsorted(ends, position, side="right")) for position in ((total - 1) // 2, total // 2)]
+    return Spread(
+        min=int(values[0]),
+        median=sum(middle) / 2,
+        mean=float(histogram @ np.arange(len(histogram))) / total,
+        max=int(values[-1]),
+    )
+
+
+def _chunks(shard: Shard) -> dict[str, Chunk]:
+    with open_hdf5(shard.path) as file:
+        own = {name: where for name, where in shard.entry.datasets.items() if where.source is None}
+        return {name: shard_dataset(file, name, where).chunks for name, where in own.items()}

@@ -1,0 +1,132 @@
+"""What a report of shards tells, as a value: everything is found here, and only worded on the page.
+
+Each split is read once for counts and hashes, and the training split once more for what tells classes apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardtrain.progress import progress
+from shardtrain.report.contents import vectorizer_of
+from shardtrain.report.making import Making, read_making
+from shardtrain.report.overlap import Overlap, RowHashes
+from shardtrain.report.survey import Entries, SplitSurvey, survey_split
+from shardtrain.report.telling import Telling, telling_features
+from shardtrain.shards.format import Manifest
+from shardtrain.shards.read import Shards, Split, open_shards
+from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
+
+MAX_CLASSES = 16  # whose telling features are looked for: the most frequent ones
+TELLING = 8  # features of a class
+NAMES = {"train": "training", "validation": "validation"}
+FEATURE = {"ngram": "n-gram", "sequence": "word", "dense": "feature"}
+_STEP = 1 << 20  # candidates counted at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """How much of what documents hold has a column.
+
+    Attributes:
+        candidates: n-grams that were often enough to be chosen, or distinct words of the training documents.
+        chosen: of them.
+        covered: the share of all (document, candidate) pairs whose candidate was chosen; None where it is not known.
+    """
+
+    candidates: int
+    chosen: int
+    covered: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsFindings:
+    """What was found in shards.
+
+    Attributes:
+        path: of their folder.
+        manifest: of the shards.
+        surveys: what the rows of each split hold, by name.
+        overlap: equal rows within and between splits.
+        terms: the term of each column, or of each id from 1; empty where columns have none.
+        telling: by class index, the features that tell it best; None where columns cannot be named or are too many.
+        vocabulary: what was chosen from; None where nothing was.
+        making: how they were built, if that is known.
+    """
+
+    path: Path
+    manifest: Manifest
+    surveys: dict[str, SplitSurvey]
+    overlap: Overlap
+    terms: list[str]
+    telling: dict[int, tuple[Telling, ...]] | None
+    vocabulary: Vocabulary | None
+    making: Making | None
+
+    def name_of(self, column: int) -> str:
+        """What a column, or a token id, is called."""
+        if not self.terms:
+            return f"column {column:,}"
+        return self.terms[column - 1 if self.manifest.kind == "sequence" else column]
+
+
+def look_at_shards(folder: Path, *, scratch: Path) -> ShardsFindings:
+    """Look through the shards in `folder`, in bounded memory.
+
+    Args:
+        folder: of the shards.
+        scratch: a folder of a disk, for files that are gone afterwards.
+
+    Raises:
+        ShardsError: there are none, or they are damaged.
+        VectorizerError: the vectorizer is missing, damaged or another one than the shards were made with.
+    """
+    with open_shards(folder) as shards:
+        manifest = shards.manifest
+        vectorizer = vectorizer_of(shards) if manifest.files else None
+        terms = vectorizer.terms if vectorizer else []
+        surveys, overlap = _survey(shards, scratch)
+        occurrences = surveys["train"].occurrences
+        telling = None
+        if occurrences is not None and (terms or manifest.vectorizer.get("kind") != "hashing"):
+            counts = manifest.splits["train"].class_counts
+            classes = sorted(sorted(range(len(counts)), key=lambda index: -counts[index])[:MAX_CLASSES])
+            telling = telling_features(shards.train, occurrences, classes, most=TELLING)
+    return ShardsFindings(
+        path=folder, manifest=manifest, surveys=surveys, overlap=overlap, terms=terms, telling=telling,
+        vocabulary=_vocabulary(manifest, vectorizer), making=read_making(folder),
+    )  # fmt: skip
+
+
+def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitSurvey], Overlap]:
+    splits = shards.splits.values()
+    total = sum(split.num_examples for split in splits)
+    with RowHashes(total, scratch) as hashes, progress("looking at rows", total=total, unit="rows") as done:
+
+        def look_at(split: Split) -> SplitSurvey:
+            def see(entries: Entries) -> None:
+                hashes.add(entries, validation=split.name == "validation")
+                done.add(len(entries.y))
+
+            return survey_split(split, shards.manifest.vocabulary_size, see)
+
+        surveys = {split.name: look_at(split) for split in splits}
+        return surveys, hashes.count()
+
+
+def _vocabulary(manifest: Manifest, vectorizer: Vectorizer | None) -> Vocabulary | None:
+    if isinstance(vectorizer, NgramVectorizer):
+        counts, columns = vectorizer.arrays["counts"], vectorizer.arrays["columns"]
+        chosen = everything = 0
+        for start in range(0, len(counts), _STEP):
+            piece = counts[start : start + _STEP]
+            everything += int(piece.sum())
+            chosen += int(piece[columns[start : start + _STEP] >= 0].sum())
+        return Vocabulary(
+            candidates=len(counts), chosen=manifest.num_features, covered=chosen / everything if everything else None
+        )
+    if manifest.kind == "sequence" and "num_words" in manifest.vectorizer:
+        words = int(manifest.vectorizer["num_words"])
+        return Vocabulary(candidates=words, chosen=manifest.vocabulary_size - 1, covered=None)
+    return None

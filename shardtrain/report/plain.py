@@ -1,0 +1,102 @@
+"""The contents of shards as lines of text for a terminal, which nothing in the corpus can drive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from shardtrain.report.contents import Report, SplitReport
+from shardtrain.report.wording import cut, in_words, printable, size
+
+_BAR = 40  # characters of the longest bar
+_LINE = 110  # characters of a row's words that are shown
+_MAX_CLASSES = 50  # bars that are drawn
+
+
+def render(report: Report) -> str:
+    """The report as lines of text, without the last line's end."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield (
+        f"{printable(report.path)}: {report.kind} shards, {report.features:,} features, {size(report.bytes)}, "
+        f"seed {report.seed}, format version {report.format_version}, fingerprint {printable(report.fingerprint)}"
+    )
+    if report.verified:
+        done = report.verified
+        yield f"verified: {done.checksums:,} checksums in {done.files:,} files, {size(done.bytes)}: all as written"
+    yield ""
+    yield from _table(report)
+    yield ""
+    yield from _chunk_lines(report)
+    for split in report.splits:
+        yield ""
+        yield from _bars(split)
+    yield ""
+    yield from _vectorizer_lines(report)
+    hashed = report.vectorizer.get("kind") == "hashing"
+    nothing = "(hashed features have no terms)" if hashed else "(no vectorizer to decode with)"
+    for split in report.splits:
+        if split.rows:
+            yield ""
+            yield f"rows of {split.name}"
+        for row in split.rows:
+            words = nothing if row.terms is None else ", ".join(row.terms)
+            where = f"row {row.row}, document {row.document}, label {printable(row.label)}"
+            yield f"  {where}: {cut(printable(words), _LINE)}"
+
+
+def _table(report: Report) -> Iterator[str]:
+    separator = "  "
+    header = ["split", "shard", "examples", "non-zeros a row: min", "median", "mean", "max", "bytes"]
+    table = [header]
+    for split in report.splits:
+        for shard in split.shards:
+            spread = shard.nonzeros
+            table.append([
+                split.name, printable(shard.file), f"{shard.examples:,}", f"{spread.min:,}", f"{spread.median:,g}",
+                f"{spread.mean:,.1f}", f"{spread.max:,}", f"{shard.bytes:,}",
+            ])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = [text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True)]
+        cells += [text.rjust(width) for text, width in zip(line[2:], widths[2:], strict=True)]
+        yield separator.join(cells)
+
+
+def _chunk_lines(report: Report) -> Iterator[str]:
+    """Chunk shapes; shards that follow each other with the same ones share a line."""
+    yield "chunk sizes, in elements"
+    shards = [shard for split in report.splits for shard in split.shards]
+    for (chunks, codec, sources), group in groupby(
+        shards, key=lambda shard: (shard.chunks, shard.compression, shard.sources)
+    ):
+        files = [printable(shard.file) for shard in group]
+        named = (files[0] if len(files) == 1 else f"{files[0]} to {files[-1]}") + (f", {codec}" if codec else "")
+        sizes = (f"{name} {' x '.join(f'{n:,}' for n in chunk) if chunk else 'none'}" for name, chunk in chunks.items())
+        yield f"  {named}: {', '.join(sizes)}"
+        for source in sources:
+            yield f"    features in {printable(source)}"
+
+
+def _bars(split: SplitReport) -> Iterator[str]:
+    yield f"classes of {split.name}, {split.examples:,} examples"
+    drawn = split.classes[:_MAX_CLASSES]
+    width = max(len(printable(each.name)) for each in drawn)
+    digits = max(len(f"{each.examples:,}") for each in drawn)
+    most = max(each.examples for each in split.classes)
+    for each in drawn:
+        bar = "#" * round(_BAR * each.examples / most) or "." * (each.examples > 0)
+        share = 100 * each.examples / split.examples
+        yield f"  {printable(each.name):<{width}}  {each.examples:>{digits},}  {share:5.1f} %  {bar}".rstrip()
+    if len(split.classes) > len(drawn):
+        yield f"  and {len(split.classes) - len(drawn):,} classes more"
+
+
+def _vectorizer_lines(report: Report) -> Iterator[str]:
+    """Settings and sizes; the checksums of its files are left out."""
+    facts = {key: value for key, value in report.vectorizer.items() if key not in ("settings", "files")}
+    yield "vectorizer"
+    for key, value in {**report.vectorizer.get("settings", {}), **facts}.items():
+        yield f"  {printable(key)}: {cut(printable(in_words(value)), _LINE)}"

@@ -1,0 +1,245 @@
+"""Charts as plain inline SVG, each 360 units wide: at the width of a phone a unit is a pixel, so text stays readable.
+
+Every mark tells its values when it is pointed at (`<title>`). Colours are classes of the page's style, so that one
+chart serves light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fitted, label, text_width
+from shardtrain.report.markup import Markup, element, joined
+from shardtrain.report.wording import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A labelled quantity of each series; `shown` words each value, `hint` is told when the bar is pointed at."""
+
+    label: str
+    values: tuple[float, ...]
+    shown: tuple[str, ...]
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """A half-open range of a histogram and the height of each series in it."""
+
+    start: float
+    stop: float
+    heights: tuple[float, ...]
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A named curve; `hints` has a text for each point, or nothing for curves of many points."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of the x axis that is shaded and told about when it is pointed at."""
+
+    start: float
+    stop: float
+    label: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A place of a heat map: how strong it is (0 to 1), what stands in it and what is told of it."""
+
+    strength: float
+    shown: str
+    hint: str
+
+
+def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
+    """Horizontal bars, all series of a row below each other; lengths are shares of the largest value."""
+    longest = max((value for row in rows for value in row.values), default=0) or 1
+    labels = min(165.0, max((text_width(printable(row.label)) for row in rows), default=0.0) + 8)
+    figures = max((text_width(text) for row in rows for text in row.shown), default=0.0) + 6
+    room = WIDTH - labels - figures
+    series = max((len(row.values) for row in rows), default=1)
+    thick, height = (14, 21) if series == 1 else (15, 15 * series + 9)
+    parts = []
+    for number, row in enumerate(rows):
+        top = number * height
+        drawn: list[Markup] = [element("title", row.hint or f"{row.label}: {', '.join(row.shown)}")]
+        drawn.append(label(fitted(row.label, labels - 7), 0, top + height / 2 + 4))
+        for place, (value, shown) in enumerate(zip(row.values, row.shown, strict=True)):
+            y = top + (height - thick * series) / 2 + place * thick
+            length = max(room * value / longest, 1.0 if value else 0.0)
+            drawn.append(element("rect", x=labels, y=y + 1, width=length, height=thick - 2, class_=f"s{place}"))
+            drawn.append(label(shown, labels + length + 5, y + thick / 2 + 4, "soft"))
+        parts.append(element("g", *drawn))
+    return _svg(len(rows) * height, alt, *parts)
+
+
+def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shares: bool = False) -> Markup:
+    """Columns over ranges of x; of two series the second is an outline before the first.
+
+    Heights are shares; with `shares` x is one, too.
+    """
+    top = max((height for each in bins for height in each.heights), default=0) or 1
+    frame = Frame(bins[0].start, bins[-1].stop, 0, top, x_share=shares, y_share=True)
+    marks = []
+    for each in bins:
+        x, stop = frame.x(each.start), frame.x(each.stop)
+        width = max(stop - x - (1 if stop - x > 3 else 0), 0.6)
+        drawn = [element("title", each.hint)]
+        for place, height in enumerate(each.heights):
+            y = frame.y(height)
+            look = "s0" if place == 0 else "outline"
+            drawn.append(element("rect", x=x, y=y, width=width, height=frame.y(0) - y, class_=look))
+        drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
+        marks.append(element("g", *drawn))
+    return _svg(frame.height, alt, frame.axes(x_label, y_label), *marks)
+
+
+def lines(
+    curves: Sequence[Line], *, alt: str, x_label: str, y_label: str, y_range: tuple[float, float],
+    spans: Sequence[Span] = (), level: tuple[float, str] | None = None, marked: tuple[float, str] | None = None,
+    log_x: bool = False, area: bool = False, y_share: bool = False,
+) -> Markup:  # fmt: skip
+    """Curves over x.
+
+    Args:
+        curves: at least one, with at least one point.
+        alt: what the chart shows, for who cannot see it.
+        x_label: below the x axis.
+        y_label: above the y axis.
+        y_range: lowest and highest y.
+        spans: shaded stretches of x.
+        level: a horizontal line and what it is called.
+        marked: a vertical line and what it is called.
+        log_x: whether x is on a logarithmic scale; it must be positive then.
+        area: whether the first curve is filled down to the x axis.
+        y_share: whether y is a share, worded in per cent.
+    """
+    xs = [x for curve in curves for x, _ in curve.points] + [edge for span in spans for edge in (span.start, span.stop)]
+    frame = Frame(min(xs), max(xs), *y_range, log_x=log_x, y_share=y_share, integers=not spans)
+    drawn = [_shaded(frame, spans), frame.axes(x_label, y_label)]
+    if level is not None:
+        y = frame.y(level[0])
+        drawn.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="level"))
+        drawn.append(label(level[1], WIDTH - RIGHT, y - 6, anchor="end"))
+    if marked is not None:
+        x = frame.x(marked[0])
+        drawn.append(
+            element(
+                "g", element("title", marked[1]),
+                element("line", x1=x, x2=x, y1=TOP, y2=TOP + PLOT, class_="marked"),
+            )
+        )  # fmt: skip
+    for place, curve in enumerate(curves):
+        points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        if area and place == 0:
+            drawn.append(element("path", d=f"{path}V{frame.y(y_range[0]):.1f}H{points[0][0]:.1f}Z", class_="area"))
+        drawn.append(element("path", d=path, class_=f"curve c{place}"))
+        for (x, y), hint in zip(points, curve.hints, strict=False):
+            dot = element("circle", cx=x, cy=y, r=2.5 if len(points) > 1 else 4, class_=f"s{place}")
+            hit = element("circle", cx=x, cy=y, r=7, class_="hit")
+            drawn.append(element("g", element("title", hint), dot, hit))
+    return _svg(frame.height, alt, *drawn)
+
+
+def heat_map(names: Sequence[str], cells: Sequence[Sequence[Cell]], *, alt: str, across: str) -> Markup:
+    """A square of cells: a row for each name, columns by the numbers of the rows; those on the diagonal in blue."""
+    count = len(names)
+    numbers = [f"{number} {name}" for number, name in enumerate(names, start=1)]
+    labels = min(120.0, max(text_width(printable(each)) for each in numbers) + 8)
+    side = min((WIDTH - labels) / count, 56)
+    top = 36.0
+    step = math.ceil((text_width(str(count)) + 2) / side)
+    parts = [label(across, labels, TEXT)]
+    for number in range(count):
+        if number % step == 0:
+            parts.append(label(str(number + 1), labels + (number + 0.5) * side, top - 6, "soft", "middle"))
+    for row, (name, along) in enumerate(zip(numbers, cells, strict=True)):
+        y = top + row * side
+        if side >= 14 or row % math.ceil(14 / side) == 0:
+            parts.append(element("g", element("title", name), label(fitted(name, labels - 7), 0, y + side / 2 + 4)))
+        for column, cell in enumerate(along):
+            parts.append(_cell(cell, labels + column * side, y, side, own=row == column))
+    return _svg(top + count * side + 1, alt, *parts)
+
+
+def _cell(cell: Cell, x: float, y: float, side: float, *, own: bool) -> Markup:
+    """A cell: tinted up to a strength of a half, above it in full colour, so that its text can be read on either."""
+    size = {"x": x, "y": y, "width": side - 1, "height": side - 1}
+    drawn = [element("title", cell.hint), element("rect", class_="blank", **size)]
+    strong = cell.strength > 0.5
+    if cell.strength > 0:
+        look = ("s0" if own else "s1") + (" strong" if strong else "")
+        drawn.append(element("rect", class_=look, fill_opacity=1 if strong else 0.1 + 0.6 * cell.strength, **size))
+    if cell.shown and text_width(cell.shown) <= side - 2:
+        drawn.append(label(cell.shown, x + (side - 1) / 2, y + side / 2 + 4, "inverse" if strong else "", "middle"))
+    return element("g", *drawn)
+
+
+def reliability(bins: Sequence[Bin], *, alt: str) -> Markup:
+    """Accuracy over confidence: a column for each range, and the line on which both are equal."""
+    frame = Frame(0, 1, 0, 1, x_share=True, y_share=True)
+    marks = []
+    for each in bins:
+        x, width = frame.x(each.start), frame.x(each.stop) - frame.x(each.start) - 1
+        drawn = [element("title", each.hint)]
+        if each.heights:
+            y = frame.y(each.heights[0])
+            drawn.append(element("rect", x=x, y=y, width=width, height=frame.y(0) - y, class_="s0"))
+        drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
+        marks.append(element("g", *drawn))
+    ideal = element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="level")
+    return _svg(frame.height, alt, frame.axes("confidence", "right"), *marks, ideal)
+
+
+def _shaded(frame: Frame, spans: Sequence[Span]) -> Markup:
+    """Stretches of x, every other one darker, with their labels where there is room."""
+    drawn = []
+    for number, span in enumerate(spans):
+        start, stop = frame.x(span.start), frame.x(span.stop)
+        look = "span dark" if number % 2 else "span"
+        inner = [element("title", span.hint)]
+        inner.append(element("rect", x=start, y=TOP, width=max(stop - start, 0.5), height=PLOT, class_=look))
+        if stop - start >= text_width(span.label) + 2:
+            inner.append(label(span.label, (start + stop) / 2, TOP + PLOT - 6, "soft", "middle"))
+        drawn.append(element("g", *inner))
+    return joined(*drawn)
+
+
+def _svg(height: float, alt: str, *parts: Markup) -> Markup:
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=alt)
+
+
+def bins_of(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *, most: int = 40) -> list[Bin]:
+    """Histograms by value from 0, one a series, as at most `most` bins of equal, whole width; heights are shares."""
+    stop = max(map(len, counts))
+    width = max(1, math.ceil(stop / most))
+    cuts = range(0, stop + width, width)
+    totals = [sum(each) or 1 for each in counts]
+    found = []
+    for start, stop in pairwise(cuts):
+        sums = [sum(each[start:stop]) for each in counts]
+        span = f"{start:,}" if stop - start == 1 else f"{start:,} to {stop - 1:,}"
+        told = ", ".join(
+            f"{name} {value:,} ({value / total:.1%})" for name, value, total in zip(names, sums, totals, strict=True)
+        )
+        found.append(
+            Bin(
+                start=start, stop=stop, heights=tuple(a / b for a, b in zip(sums, totals, strict=True)),
+                hint=f"{span} {unit}: {told}",
+            )
+        )  # fmt: skip
+    return found
