@@ -1,0 +1,280 @@
+"""Training: `fit` against other ways to train the same model on the same shards, same machine, one run.
+
+The mlp over n-grams is trained in the way of Google's guide (a generator of dense slices through Keras' `fit`), as a
+Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over HashingVectorizer, from
+raw text) and by shardtrain; the sepcnn over sequences by Keras' `fit` on arrays in memory and by shardtrain. Everyone
+sees as many epochs; the fastest epoch counts, and printed are examples a second and the accuracy after the last.
+Afterwards answers are compared: losses step by step against dense training from the same weights without dropout, and
+accuracies. A fast wrong result fails.
+
+The mlp's documents are four of the demo's joined, of about 60 non-zeros a row; sequences are single ones.
+
+    python tools/bench/training.py                   # 60,000 documents for the mlp, 10,000 for the sepcnn
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from shardtrain.fit import fit
+from shardtrain.fit_options import FitOptions
+from shardtrain.keras_data import to_tf_dataset
+from shardtrain.models import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
+from shardtrain.shards.read import Shards, open_shards
+from shardtrain.steps import Steps
+
+TOLERANCE = 1e-4  # of a loss, relative
+HALF_A_POINT = 0.005  # of accuracy
+LEARNING_RATE = 1e-3
+SEED = 1
+JOINED = 4
+
+
+class Timing(keras.callbacks.Callback):
+    """Seconds of the training part of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start the clock."""
+        self._began, self._ended = time.perf_counter(), 0.0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Stop it before validation, where there is one."""
+        self._ended = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Stop it."""
+        self.seconds.append((self._ended or time.perf_counter()) - self._began)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a way to train reached: examples a second in its fastest epoch, validation accuracy, and more to tell."""
+
+    rate: float
+    accuracy: float
+    more: str = ""
+
+
+def main() -> int:
+    """Run the comparison and print it; exit code 1 if answers differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--documents", type=int, default=60_000, metavar="N", help="that the mlp is trained on (60,000)"
+    )
+    parser.add_argument("--sequences", type=int, default=10_000, metavar="N", help="that the sepcnn is given (10,000)")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of each way to train (3)")
+    parser.add_argument("--batch-size", type=int, action="append", metavar="N", help="of the mlp (128 and 512)")
+    parser.add_argument("--loss-steps", type=int, default=200, metavar="N", help="compared with dense training (200)")
+    args = parser.parse_args()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "scikit-learn", "numpy"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        corpus, short = Path(scratch, "joined"), Path(scratch, "short")
+        make_joined(corpus, args.documents, Path(scratch, "demo"))
+        command("demo", "--out", short, "--documents", args.sequences)
+        command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram")
+        command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence")
+        with open_shards(Path(scratch, "ngram")) as ngrams, open_shards(Path(scratch, "sequence")) as sequences:
+            same = compare_losses(ngrams, args.loss_steps)
+            for size in args.batch_size or (128, 512):
+                same &= compare_mlps(ngrams, corpus, Path(scratch, f"mlp-{size}"), size, args.epochs)
+            same &= compare_sepcnns(sequences, Path(scratch, "sepcnn"), args.epochs)
+    return 0 if same else 1
+
+
+def command(*arguments: object) -> None:
+    """Run a command of shardtrain."""
+    subprocess.run([sys.executable, "-m", "shardtrain", *map(str, arguments)], check=True, capture_output=True)
+
+
+def make_joined(out: Path, documents: int, demo: Path) -> None:
+    """Write a corpus whose documents are `JOINED` of the demo's, of one class, which lie together there."""
+    command("demo", "--out", demo, "--documents", JOINED * documents)
+    out.mkdir()
+    for name in ("train.csv", "test.csv"):
+        with open(demo / name, newline="", encoding="utf-8") as file, open(out / name, "w", newline="") as joined:
+            for label, rows in groupby(csv.reader(file), key=lambda row: row[0]):
+                while several := [" ".join(row[1:]) for row in islice(rows, JOINED)]:
+                    csv.writer(joined).writerow([label, " ".join(several)])
+    (out / "classes.txt").write_bytes((demo / "classes.txt").read_bytes())
+
+
+def dense_mlp(shards: Shards, *, dropout: float, sparse: bool) -> keras.Model:
+    """The guide's mlp in Keras' own layers, compiled with Keras' Adam."""
+    classes = shards.description.num_classes
+    inputs = x = keras.Input((shards.description.num_features,), sparse=sparse)
+    if not sparse:  # Keras' Dropout does not take sparse tensors
+        x = keras.layers.Dropout(dropout, seed=SEED)(x)
+    x = keras.layers.Dropout(dropout, seed=SEED)(keras.layers.Dense(64, activation="relu")(x))
+    model = keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def compare_losses(shards: Shards, count: int) -> bool:
+    """Whether the losses of so many steps without dropout are those of dense training from the same weights."""
+    model = mlp(shards.description, MlpOptions(dropout=0.0), seed=SEED)
+    steps = Steps(model, prepare(model, shards.description, learning_rate=LEARNING_RATE))
+    dense = dense_mlp(shards, dropout=0.0, sparse=False)
+    dense.set_weights(model.get_weights())
+    worst = 0.0
+    batches = (batch for epoch in range(count) for batch in shards.train.batches(128, seed=SEED, epoch=epoch))
+    for x, y in islice(batches, count):
+        (loss,), _ = steps.advance([(x, y)])
+        dense.reset_metrics()
+        expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
+        worst = max(worst, abs(loss - expected) / expected)
+    print(f"\nlosses of {count} steps without dropout: within {worst:.1e} of dense training (at most {TOLERANCE:.0e})")
+    return worst <= TOLERANCE
+
+
+def ours(shards: Shards, out: Path, options: FitOptions) -> Result:
+    """`fit`."""
+    timing = Timing()
+    done = fit(shards, options, out=out, callbacks=[timing])
+    with open(done.path / "history.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    wait = f"input wait {done.metrics['input_wait_fraction']:.2%}"
+    return Result(shards.train.num_examples / min(timing.seconds), float(last["val_accuracy"]), wait)
+
+
+def keras_fit(shards: Shards, model: keras.Model, epochs: int, **data: Any) -> Result:
+    """Keras' own `fit`, and its accuracy on the validation split."""
+    timing = Timing()
+    model.fit(epochs=epochs, verbose=0, callbacks=[timing], **data)
+    accuracies, rows = [], []
+    for x, y in shards.validation.batches(512):
+        dense = x if isinstance(x, np.ndarray) else x.toarray()
+        given = to_sparse(x) if getattr(model.inputs[0], "sparse", False) else dense
+        accuracies.append((np.asarray(model(given)).argmax(axis=1) == y).mean())
+        rows.append(len(y))
+    return Result(shards.train.num_examples / min(timing.seconds), float(np.average(accuracies, weights=rows)))
+
+
+def to_sparse(x: Any) -> Any:
+    """CSR rows as Keras takes them."""
+    from shardtrain.layers import sparse_rows
+
+    return sparse_rows(x.data, x.indices, x.indptr.astype(np.int64), x.shape[1])
+
+
+def dense_slices(shards: Shards, size: int) -> Iterator[tuple[Any, Any]]:
+    """The guide's generator: contiguous slices, dense."""
+    while True:
+        for x, y in shards.train.batches(size):
+            yield x.toarray(), y  # type: ignore[union-attr]
+
+
+def scikit_learn(corpus: Path, size: int, epochs: int) -> Result:
+    """SGDClassifier.partial_fit over HashingVectorizer, from texts in memory, shuffled before."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.linear_model import SGDClassifier
+
+    texts: dict[str, list[tuple[str, str]]] = {}
+    for name in ("train", "test"):
+        with open(corpus / f"{name}.csv", newline="", encoding="utf-8") as file:
+            texts[name] = [(row[0], " ".join(row[1:])) for row in csv.reader(file)]
+    np.random.default_rng(SEED).shuffle(texts["train"])
+    vectorizer = HashingVectorizer(n_features=1 << 18, ngram_range=(1, 2))
+    model = SGDClassifier(loss="log_loss", random_state=SEED)
+    classes = sorted({label for label, _ in texts["train"]})
+    seconds = []
+    for _ in range(epochs):
+        began = time.perf_counter()
+        for start in range(0, len(texts["train"]), size):
+            labels, batch = zip(*texts["train"][start : start + size], strict=True)
+            model.partial_fit(vectorizer.transform(batch), labels, classes)
+        seconds.append(time.perf_counter() - began)
+    labels, batch = zip(*texts["test"], strict=True)
+    return Result(len(texts["train"]) / min(seconds), float(model.score(vectorizer.transform(batch), labels)))
+
+
+def compare_mlps(shards: Shards, corpus: Path, out: Path, size: int, epochs: int) -> bool:
+    """The table of the mlp at one batch size; whether the accuracies agree."""
+    entry = shards.train.entry
+    steps = shards.train.steps_per_epoch(size)
+    ways: dict[str, Callable[[], Result]] = {
+        "dense generator, Keras fit": lambda: keras_fit(
+            shards,
+            dense_mlp(shards, dropout=0.2, sparse=False),
+            epochs,
+            x=dense_slices(shards, size),
+            steps_per_epoch=steps,
+            shuffle=False,
+        ),
+        "Keras Dense on sparse tensors": lambda: keras_fit(
+            shards,
+            dense_mlp(shards, dropout=0.2, sparse=True),
+            epochs,
+            x=to_tf_dataset(shards.train, size, seed=SEED, shuffle="window"),
+            shuffle=False,
+        ),
+        "scikit-learn SGD, from text": lambda: scikit_learn(corpus, size, epochs),
+        "shardtrain": lambda: ours(
+            shards, out, FitOptions(model="mlp", batch_size=size, epochs=epochs, patience=epochs, seed=SEED)
+        ),
+    }
+    print(
+        f"\nmlp, batch {size}, {entry.examples:,} examples, {shards.description.num_features:,} features, "
+        f"{entry.nonzeros / entry.examples:.0f} non-zeros a row"
+    )
+    return report(ways, reference="dense generator, Keras fit")
+
+
+def compare_sepcnns(shards: Shards, out: Path, epochs: int) -> bool:
+    """The table of the sepcnn; whether the accuracies agree."""
+
+    def in_memory() -> Result:
+        model = sepcnn(shards.description, SepcnnOptions(), seed=SEED)
+        model.compile(keras.optimizers.Adam(LEARNING_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        x, y = shards.train.rows(0, shards.train.num_examples)
+        return keras_fit(shards, model, epochs, x=np.asarray(x, np.int32), y=np.asarray(y, np.int32), batch_size=128)
+
+    ways: dict[str, Callable[[], Result]] = {
+        "Keras fit, arrays in memory": in_memory,
+        "shardtrain": lambda: ours(
+            shards, out, FitOptions(model="sepcnn", epochs=epochs, patience=epochs, seed=SEED, memory_limit=1 << 32)
+        ),
+    }
+    print(f"\nsepcnn, batch 128, {shards.train.num_examples:,} sequences of {shards.description.num_features} tokens")
+    return report(ways, reference="Keras fit, arrays in memory")
+
+
+def report(ways: dict[str, Callable[[], Result]], *, reference: str) -> bool:
+    """Run all ways and print them; whether our accuracy is not half a point below that of the reference."""
+    results = {name: way() for name, way in ways.items()}
+    mine = results["shardtrain"]
+    print(f"  {'':<32}{'examples/s':>12}{'ours is':>10}{'accuracy':>10}")
+    for name, result in results.items():
+        print(
+            f"  {name:<32}{result.rate:>12,.0f}{mine.rate / result.rate:>9.2f}x{result.accuracy:>10.4f}  {result.more}"
+        )
+    good = mine.accuracy >= results[reference].accuracy - HALF_A_POINT
+    print(f"  accuracy: {'within half a point of' if good else 'MORE THAN HALF A POINT BELOW'} that of {reference}")
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())
