@@ -1,0 +1,49 @@
+"""Fixtures shared by the tests: real corpora where they are there, and small corpora written on the spot."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; processes that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    if not DATA.is_dir():
+        pytest.skip(f"the real corpora are not at {DATA}")
+    return DATA
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[[str, Iterable[Iterable[str]]], Path]:
+    """Write rows as a quoted CSV file without header, the way the published sets are."""
+
+    def write(name: str, rows: Iterable[Iterable[str]]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def read_csv() -> Callable[[Path], tuple[list[str], list[str]]]:
+    """Labels and texts of a published set, read with Python's csv module alone."""
+
+    def read(path: Path) -> tuple[list[str], list[str]]:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        return [row[0] for row in rows], [", ".join(row[1:]) for row in rows]
+
+    return read

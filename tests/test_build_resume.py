@@ -1,0 +1,269 @@
+"""A build that is killed goes on where it stopped, and its result is the same in every byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comparing import assert_same_folder
+
+from shardtrain.build import BuildOptions, build, job, workspace
+from shardtrain.cli.main import main
+from shardtrain.corpus import write_demo
+from shardtrain.errors import ShardsExistError, ShardsNotFoundError
+from shardtrain.shards import format as layout
+
+# Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from shardtrain.build import BuildOptions, build, job
+
+if __name__ == "__main__":
+    corpus, out, kind, workers, how, at = sys.argv[1:]
+    job.UNIT_BYTES = 1 << 16
+    job.PARALLEL_BYTES = 0
+    renames, real, at = 0, os.replace, int(at)
+
+    def replace(source, target):
+        global renames
+        if out not in str(target):  # caches of compiled kernels
+            return real(source, target)
+        renames += 1
+        if renames == -at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+        if renames == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+    build(corpus, out, BuildOptions(vectorizer=kind, workers=int(workers), overwrite=how == "overwrite",
+                                    resume=how == "resume", rows_per_shard=300, max_features=500))
+    print("renames", renames)
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("driver") / "driver.py"
+    path.write_text(DRIVER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, documents=700, classes=3, seed=3)
+    return folder
+
+
+def start(driver, demo, out, kind="ngram", *, workers=1, how="", at=0) -> subprocess.Popen:
+    command = [sys.executable, driver, demo, out, kind, str(workers), how, str(at)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(driver, demo, tmp_path_factory) -> dict[str, tuple[Path, int]]:
+    """Uninterrupted builds of both kinds, and how many renames each makes."""
+    built = {}
+    for kind in ("ngram", "sequence"):
+        out = tmp_path_factory.mktemp("whole") / kind
+        built[kind] = (out, int(finish(start(driver, demo, out, kind)).split()[-1]))
+    return built
+
+
+def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
+    out = tmp_path / f"{kind}{at}"
+    killed = start(driver, demo, out, kind, at=at)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / layout.MANIFEST).exists() or abs(at) == whole[kind][1]
+    resumed = finish(start(driver, demo, out, kind))
+    assert "renames" in resumed
+    assert_same_folder(out, whole[kind][0])
+
+
+@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_a_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind, part):
+    renames = whole[kind][1]
+    at = 1 + round((renames - 1) * part / 5)
+    check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if part % 2 else -at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_every_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind):
+    for at in range(1, whole[kind][1] + 1):
+        check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if at % 2 else -at)
+
+
+def kill_until_done(driver, demo, out, kind, seed, longest) -> int:
+    """Kill at random moments, growing longer so that it ends; how often it was killed."""
+    rng = random.Random(seed)
+    kills = 0
+    while True:
+        process = start(driver, demo, out, kind, workers=2, how="resume" if (out / layout.MANIFEST).exists() else "")
+        try:
+            process.wait(rng.uniform(0, longest) + 0.15 * kills)
+            finish(process)
+            return kills
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+
+
+def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
+    kills = kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, longest=2.0)
+    assert kills >= 3
+    assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_many_random_moments_equals_uninterrupted(driver, demo, whole, tmp_path, kind, seed):
+    assert kill_until_done(driver, demo, tmp_path / "out", kind, seed, longest=3.0) >= 3
+    assert_same_folder(tmp_path / "out", whole[kind][0])
+
+
+def test_workers_end_when_their_parent_is_killed(driver, demo, tmp_path):
+    process = start(driver, demo, tmp_path / "out", workers=2)
+    children: list[str] = []
+    while len(children) < 3 and process.poll() is None:  # two workers and the resource tracker
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    waited = time.monotonic()
+    while any(alive(child) for child in children) and time.monotonic() - waited < 60:
+        time.sleep(0.05)
+    assert children
+    assert not any(alive(child) for child in children)
+
+
+def alive(process: str) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def interrupted(driver, demo, tmp_path) -> Path:
+    """An output folder whose build was killed in the middle."""
+    process = start(driver, demo, tmp_path / "out", at=12)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return tmp_path / "out"
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    """Units as the driver has them."""
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 16)
+
+
+def options(**changed) -> BuildOptions:
+    return BuildOptions(**{"rows_per_shard": 300, "max_features": 500, **changed})
+
+
+def test_other_options_are_refused_by_name_and_nothing_is_lost(demo, interrupted):
+    before = sorted(path.name for path in interrupted.rglob("*"))
+    with pytest.raises(ShardsExistError, match="--max-features was 500, it is 400 now"):
+        build(demo, interrupted, options(max_features=400))
+    assert sorted(path.name for path in interrupted.rglob("*")) == before
+
+
+def test_a_changed_corpus_is_refused_by_name(demo, interrupted, tmp_path):
+    path = demo / "train.csv"
+    content, stat = path.read_bytes(), path.stat()
+    try:
+        path.write_bytes(content + b'"1","one","more"\n')
+        with pytest.raises(ShardsExistError, match=r"train\.csv' had [\d,]+ bytes, it has [\d,]+ now"):
+            build(demo, interrupted, options())
+        path.write_bytes(content[:-3] + b'x"\n')
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # only its bytes tell
+        with pytest.raises(ShardsExistError, match=r"train\.csv' was changed meanwhile"):
+            build(demo, interrupted, options())
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    build(demo, interrupted, options())
+
+
+def test_overwrite_starts_another_build_from_the_beginning(demo, interrupted):
+    assert build(demo, interrupted, options(max_features=400, overwrite=True)).num_features == 400
+
+
+def test_resume_without_an_interrupted_build_is_an_error(demo, tmp_path):
+    with pytest.raises(ShardsNotFoundError, match="no interrupted build"):
+        build(demo, tmp_path / "out", options(resume=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_resuming_a_complete_build_says_so_and_changes_nothing(demo, tmp_path, capsys):
+    build(demo, tmp_path / "out", options())
+    before = (tmp_path / "out" / workspace.MEASURED).read_bytes()
+    build(demo, tmp_path / "out", options(resume=True))
+    assert "is complete" in capsys.readouterr().err
+    assert (tmp_path / "out" / workspace.MEASURED).read_bytes() == before
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(demo, tmp_path / "out", options())
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(demo, tmp_path / "out", options(resume=True, max_features=400))
+
+
+def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
+    owner = interrupted / workspace.WORKING / workspace.JOB
+    owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
+    build(demo, interrupted, options(resume=False))
+    assert "restarted" in capsys.readouterr().err
+
+
+def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo, tmp_path):
+    with (
+        workspace.workspace(
+            tmp_path / "out", workspace.identify(demo, options(), unit_bytes=1), overwrite=False, resume=False
+        ),
+        pytest.raises(ShardsExistError, match="another build is running"),
+    ):
+        build(demo, tmp_path / "out", options())
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tmp_path, capsys):
+    process = start(driver, demo, tmp_path / "out", workers=2)
+    while not list((tmp_path / "out").rglob("run-0-*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert "the same command goes on" in err
+    finish(start(driver, demo, tmp_path / "out", workers=2))
+    assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+def test_units_of_another_size_are_another_build(demo, interrupted, monkeypatch):
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 17)
+    with pytest.raises(ShardsExistError, match="units of 65536 bytes"):
+        build(demo, interrupted, options())
+
+
+def test_the_command_line_resumes_too(demo, interrupted, capsys):
+    arguments = ["build", str(demo), "--out", str(interrupted), "--rows-per-shard", "300", "--max-features", "500"]
+    assert main([*arguments, "--resume"]) == 0
+    assert "going on with the interrupted build" in capsys.readouterr().err

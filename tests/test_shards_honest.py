@@ -1,0 +1,169 @@
+"""Each way in which an HDF5 dataset can be other than plain numbers in its own file is refused with its own message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from shardtrain.errors import CorruptShardError, ShardsError
+from shardtrain.shards.honest import chunk_places, filter_names, open_dataset
+
+VALUES = np.arange(4000, dtype=np.float32).reshape(100, 40)
+
+
+def soft_link(file, folder):
+    file["real"] = VALUES
+    file["x"] = h5py.SoftLink("/real")
+
+
+def soft_link_to_a_group(file, folder):
+    file["real/x"] = VALUES
+    file["g"] = h5py.SoftLink("/real")
+
+
+def external_link(file, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["x"] = VALUES
+    file["x"] = h5py.ExternalLink("other.h5", "x")
+
+
+def external_storage(file, folder):
+    (folder / "other.raw").write_bytes(VALUES.tobytes())
+    file.create_dataset("x", VALUES.shape, "f4", external=[(str(folder / "other.raw"), 0, VALUES.nbytes)])
+
+
+def virtual(file, folder):
+    layout = h5py.VirtualLayout(VALUES.shape, "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", VALUES.shape)
+    file.create_virtual_dataset("x", layout)
+
+
+def compact(file, folder):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple((4, 1))
+    h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_FLOAT, space, properties)
+
+
+def unknown_filter(file, folder):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((10, 40))
+    properties.set_filter(65_000, h5py.h5z.FLAG_OPTIONAL, ())
+    h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple(VALUES.shape), properties)
+
+
+def never_written(file, folder):
+    """128 GiB in a few KB."""
+    file.create_dataset("x", (1 << 25, 1024), "f4", chunks=(1024, 1024))
+
+
+def partly_written(file, folder):
+    file.create_dataset("x", (100, 40), "f4", chunks=(10, 40))[:50] = VALUES[:50]
+
+
+def contiguous_never_written(file, folder):
+    file.create_dataset("x", (1 << 25, 1024), "f4")
+
+
+def user_block(file, folder):
+    file.close()
+    with h5py.File(folder / "a.h5", "w", userblock_size=512) as again:
+        again["x"] = VALUES
+
+
+HOSTILE = {
+    "a soft link": (soft_link, "is a soft link to '/real'"),
+    "a soft link on the way": (soft_link_to_a_group, "'/g' in .* is a soft link to '/real'"),
+    "an external link": (external_link, r"is an external link to 'x' in the file 'other\.h5'"),
+    "external storage": (external_storage, r"keeps its values in the external file .*other\.raw"),
+    "a virtual dataset": (virtual, "is a virtual dataset"),
+    "compact storage": (compact, "is a compact dataset"),
+    "an unknown filter": (unknown_filter, "passes through the filter 65000"),
+    "values never written": (never_written, "in 32,768 pieces, 0 of which are in the file"),
+    "values partly written": (partly_written, "in 10 pieces, 5 of which are in the file"),
+    "contiguous values never written": (contiguous_never_written, "in 1 pieces, 0 of which are in the file"),
+    "a user block": (user_block, "begins with a user block of 512 bytes"),
+    "strings of variable length": (lambda file, _: file.create_dataset("x", data=["a", "bb"]), "of variable length"),
+    "sequences of variable length": (
+        lambda file, _: file.create_dataset("x", (3,), h5py.vlen_dtype(np.int32)), "of variable length",
+    ),
+    "references": (lambda file, _: file.create_dataset("x", (3,), h5py.ref_dtype), "holds references to objects"),
+    "strings of fixed length": (lambda file, _: file.create_dataset("x", data=np.array([b"a"])), "has the type"),
+    "truth values": (lambda file, _: file.create_dataset("x", data=np.array([True])), "has the type bool"),
+    "records": (lambda file, _: file.create_dataset("x", (3,), [("a", "f4"), ("b", "i4")]), "has the type"),
+    "complex numbers": (lambda file, _: file.create_dataset("x", (3,), "c8"), "has the type complex64"),
+    "a number alone": (lambda file, _: file.create_dataset("x", data=3.5), r"has the shape \(\)"),
+    "no shape": (lambda file, _: file.create_dataset("x", data=h5py.Empty("f4")), "has the shape None"),
+    "three dimensions": (lambda file, _: file.create_dataset("x", data=np.zeros((2, 2, 2))), "has the shape"),
+    "a group": (lambda file, _: file.create_group("x"), "is no dataset"),
+    "no such name": (lambda file, _: file.create_group("other"), "has no '/x'; it has 'other'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_not_plain_numbers_in_the_file_is_refused_with_its_own_message(case, tmp_path):
+    make, reason = HOSTILE[case]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        make(file, tmp_path)
+    with h5py.File(tmp_path / "a.h5") as file, pytest.raises(ShardsError, match=reason) as failure:
+        open_dataset(file, "g/x" if "on the way" in case else "x")
+    assert str(tmp_path / "a.h5") in str(failure.value)
+
+
+def patch(path: Path, old: int, new: int, behind: bytes) -> None:
+    """Change an address, known by what stands behind it, in the file's own structures."""
+    content, sought = path.read_bytes(), old.to_bytes(8, "little") + behind
+    assert content.count(sought) == 1
+    path.write_bytes(content.replace(sought, new.to_bytes(8, "little") + behind))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "move", "reason"),
+    [
+        (None, lambda offsets, end: end - 100, "is damaged at '/x'"),  # libhdf5 notices this one itself
+        ((10, 40), lambda offsets, end: end - 100, "lies outside the file"),
+        ((10, 40), lambda offsets, end: offsets[1] + 8, "lie over each other"),
+    ],
+    ids=["contiguous, behind the end", "a chunk behind the end", "a chunk over another"],
+)
+def test_values_that_are_not_where_the_file_says_are_refused(chunks, move, reason, tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        offsets = [place.offset for place in chunk_places(file.create_dataset("x", data=VALUES, chunks=chunks))]
+    behind = VALUES.nbytes.to_bytes(8, "little") if chunks is None else b""
+    patch(path, offsets[0], move(offsets, path.stat().st_size), behind)
+    with h5py.File(path) as file, pytest.raises(CorruptShardError, match=reason):
+        open_dataset(file, "x")
+
+
+HONEST: dict[str, dict[str, object]] = {
+    "contiguous": {},
+    "chunked": {"chunks": (7, 11)},
+    "gzip and shuffle": {"chunks": (7, 11), "compression": "gzip", "shuffle": True},
+    "lzf and a checksum": {"chunks": (7, 11), "compression": "lzf", "fletcher32": True},
+    "growing": {"chunks": (7, 40), "maxshape": (None, 40)},
+}
+
+
+@pytest.mark.parametrize("case", HONEST)
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "|u1", "<i8", "<f2"])
+def test_plain_numbers_are_accepted_and_their_places_are_in_row_major_order(case, dtype, tmp_path):
+    path: Path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("g/x", data=VALUES.astype(dtype), **HONEST[case])
+        file["g/empty"] = np.zeros((0, 4))
+    with h5py.File(path) as file:
+        dataset = open_dataset(file, "/g/x/")
+        places = chunk_places(dataset)
+        if dataset.chunks is not None:
+            rows, columns = dataset.chunks
+            starts = [(row, column) for row in range(0, 100, rows) for column in range(0, 40, columns)]
+            infos = [dataset.id.get_chunk_info_by_coord(start) for start in starts]
+            assert [(place.offset, place.size) for place in places] == [(info.byte_offset, info.size) for info in infos]
+        assert filter_names(dataset) == {
+            "gzip and shuffle": ("shuffle", "deflate"), "lzf and a checksum": ("lzf", "fletcher32"),
+        }.get(case, ())  # fmt: skip
+        open_dataset(file, "g/empty")
