@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from comparing import assert_same_folder
 
 from shardtrain.build import BuildOptions, build, job, workspace
+from shardtrain.build.origin import open_again, recorded_origins
 from shardtrain.cli.main import main
 from shardtrain.corpus import write_demo
 from shardtrain.errors import ShardsExistError, ShardsNotFoundError
@@ -255,6 +257,44 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tm
     assert "the same command goes on" in err
     finish(start(driver, demo, tmp_path / "out", workers=2))
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+def test_a_build_into_a_folder_of_its_corpus_goes_on_and_finds_its_documents_again(demo, tmp_path, monkeypatch, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo, corpus)
+    write_texts_of_classes(corpus / "held", ("pos", "neg"))
+    out = corpus / "shards" / "first"
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(job, "place_split", interrupt)
+        build(corpus, out, options())
+    build(corpus, out, options())
+    assert "going on with the interrupted build" in capsys.readouterr().err
+    (origin,) = recorded_origins(out)
+    assert open_again(origin, scratch=tmp_path).train.num_bytes == (corpus / "train.csv").stat().st_size
+
+
+def write_texts_of_classes(folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.txt").write_text("a text")
+
+
+@pytest.mark.parametrize("changed", ["train.csv", "test.csv", "classes.txt", "held/pos/1.txt"])
+def test_what_a_corpus_folder_is_known_by_is_all_that_can_be_read_of_it(demo, tmp_path, changed):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo, corpus)
+    write_texts_of_classes(corpus / "held", ("pos", "neg"))
+    before = workspace.files_of(corpus)
+    for other in ("README.md", "shards/manifest.json", ".git/config.txt"):
+        (corpus / other).parent.mkdir(exist_ok=True)
+        (corpus / other).write_text("none of it")
+    assert workspace.files_of(corpus) == before
+    (corpus / changed).write_text("changed")
+    assert workspace.files_of(corpus) != before
 
 
 def test_units_of_another_size_are_another_build(demo, interrupted, monkeypatch):

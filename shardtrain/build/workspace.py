@@ -20,6 +20,7 @@ import xxhash
 
 from shardtrain import __version__
 from shardtrain.build.options import BuildOptions
+from shardtrain.corpus import corpus_files
 from shardtrain.durable import commit_file, commit_json, locked_folder, sync_folder
 from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
 from shardtrain.progress import say
@@ -258,7 +259,7 @@ def files_of(path: Path) -> dict[str, list[Any]]:
     path = path.resolve()
     if not path.is_dir():
         return {str(path): _identity(path)} if path.exists() else {}
-    names = sorted(file for file in path.rglob("*") if file.is_file())
+    names = corpus_files(path)
     if len(names) <= _MANY_FILES:
         return {str(file): _identity(file) for file in names}
     stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in names]

@@ -6,6 +6,7 @@ And where a corpus comes from, if you have none: the published sets, and the gen
 from shardtrain.corpus.datasets import DATASETS, Archive, Dataset, recognise
 from shardtrain.corpus.demo import Demo, write_demo
 from shardtrain.corpus.fetch import Fetched, fetch, find_dataset
+from shardtrain.corpus.folders import corpus_files
 from shardtrain.corpus.labels import (
     Classes,
     check_added_labels,
@@ -33,6 +34,7 @@ __all__ = [
     "check_added_labels",
     "check_known_labels",
     "check_validation_labels",
+    "corpus_files",
     "fetch",
     "find_dataset",
     "open_corpus",

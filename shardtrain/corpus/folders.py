@@ -67,6 +67,17 @@ def find_layout(path: Path, *, per_class: bool) -> Layout:
     raise CorpusNotFoundError(f"no corpus in the folder '{path}': {found}; expected {LAYOUTS}")
 
 
+def corpus_files(path: Path) -> list[Path]:
+    """Every file of a folder that reading it as a corpus can look at, sorted; shards that are made inside it are none.
+
+    It is each file at its top that may be a split or says the classes, and the texts of folders per class.
+    """
+    top = (file for file in path.iterdir() if file.name == CLASSES or _may_be_split(file))
+    texts = (file for pattern in ("*/*.txt", "*/*/*.txt") for file in path.glob(pattern))
+    seen = (file for file in texts if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    return sorted(file for file in (*top, *seen) if file.is_file())
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read classes.txt: one name a line, in the order of the classes; blank lines don't count.
 
