@@ -85,7 +85,7 @@ $(SHARDS)/manifest.json: | .venv/.installed
 	@touch $@
 
 .venv/.development: .venv/.installed
-	$(BIN)/python -m pip install -qq --editable ".[compress,parquet,tensorboard,tune]" --group dev
+	$(BIN)/python -m pip install -qq --editable ".[completion,compress,parquet,tensorboard,tune]" --group dev
 	@touch $@
 
 # uv, because these packages ask for old versions of each other's requirements and pip takes long to find out.

@@ -24,6 +24,7 @@ from shardtrain.machine import cores, machine_memory_bytes, memory_bytes
 
 NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
 EXTRAS = {  # extra: what it is for, and its packages; a test compares both lists with pyproject.toml
+    "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
     "parquet": ("Parquet files in convert and predict", ("pyarrow",)),
     "sklearn": ("ShardClassifier, the scikit-learn estimator", ("scikit-learn",)),

@@ -63,6 +63,8 @@ def test_every_command_tells_its_result_as_json(tmp_path: Path, capsys: pytest.C
     assert done["index"]["train"]["class_counts"] == [18, 18]
     done["doctor"] = told(capsys, "doctor", tmp_path)
     assert done["doctor"]["problems"] == []
+    done["completion"] = told(capsys, "completion", "bash")
+    assert "shardtrain" in done["completion"]["script"]
     tried = ("--units", 4, "--epochs", 1, "--out", tmp_path / "study")
     done["tune"] = told(capsys, "tune", shards, *tried)
     assert done["tune"]["trials"] == [done["tune"]["best"]]

@@ -18,11 +18,15 @@ def add_corpus(group: argparse._ArgumentGroup, formats: tuple[str, ...], *, labe
         help="of the files (default: by extension)",
     )
     group.add_argument(
-        "--label-column", metavar="COLUMN", help="index from 0, or header name (default: the first, or a usual name)"
+        "--label-column",
+        type=_column,
+        metavar="COLUMN",
+        help="index from 0, or header name (default: the first, or a usual name)",
     )
     group.add_argument(
         "--text-columns",
         nargs="+",
+        type=_column,
         metavar="COLUMN",
         help="indexes or names, joined with ', ' (default: all others)",
     )
@@ -53,8 +57,8 @@ def corpus_options(args: argparse.Namespace) -> ReadOptions:
 
     return ReadOptions(
         format=args.format,
-        label_column=None if args.label_column is None else _column(args.label_column),
-        text_columns=tuple(_column(name) for name in args.text_columns) if args.text_columns else None,
+        label_column=args.label_column,
+        text_columns=tuple(args.text_columns) if args.text_columns else None,
         header=args.header,
         unescape=args.unescape,
         labels=getattr(args, "labels", "auto"),

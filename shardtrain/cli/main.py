@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from shardtrain import __version__
 from shardtrain.cli import (
     build,
+    completion,
     convert,
     demo,
     doctor,
@@ -30,11 +31,15 @@ from shardtrain.cli import (
     tune,
     verify,
 )
+from shardtrain.cli.parsing import Parser
 from shardtrain.cli.results import add_json
 from shardtrain.errors import ShardtrainError, UsageError
 from shardtrain.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
 
-COMMANDS = (demo, fetch, build, convert, index, recompress, fit, tune, evaluate, predict, report, verify, doctor)
+COMMANDS = (
+    *(demo, fetch, build, convert, index, recompress),
+    *(fit, tune, evaluate, predict, report, verify, doctor, completion),
+)
 EPILOG = """\
 example:
   python -m shardtrain demo --out data/demo
@@ -43,9 +48,9 @@ example:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="shardtrain",
         description="Train a Keras text model on a corpus larger than memory, from memory-mapped HDF5 shards.",
         epilog=EPILOG,
@@ -56,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(commands)
     for sub in commands.choices.values():
+        sub.commands = commands.choices
+        sub.add_settings()
         add_json(sub)
         told = sub.add_argument_group("what is told, on standard error")
         level = told.add_mutually_exclusive_group()
@@ -80,15 +87,20 @@ def _terminable() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    args = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        parser().print_help(sys.stderr)
+        return 2
+    args = parser().parse_args(words)
     try:
         with _terminable(), verbosity(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
             return int(args.run(args))
     except ShardtrainError as error:
         if args.debug:
             traceback.print_exc()
-        _fail(f"error: {error}")
-        return 2 if isinstance(error, UsageError) else 1
+        usage = isinstance(error, UsageError)
+        _fail(f"error: {error}{_of_file(args) if usage else ''}")
+        return 2 if usage else 1
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         return 1
@@ -107,6 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = type(error).__name__
         _fail(f"error: unforeseen {kind}: {error}; run it again with --debug and report what it shows")
         return 1
+
+
+def _of_file(args: argparse.Namespace) -> str:
+    """Which options did not come from the command line, as the end of a message about options."""
+    return f"; from '{args.config}' are {', '.join(args.of_file)}" if args.of_file else ""
 
 
 def _fail(line: str) -> None:

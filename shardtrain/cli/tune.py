@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-def _values_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+@dataclass(frozen=True)
+class Between:
+    """The ends of a range of numbers, written LOW:HIGH."""
+
+    low: Any
+    high: Any
+
+    def __str__(self) -> str:
+        return f"{self.low}:{self.high}"
+
+
+def _values_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """A function that reads a number of a kind, or two with a colon between them."""
 
-    def read(text: str) -> tuple[Any, ...]:
+    def read(text: str) -> Any:
         low, colon, high = text.partition(":")
-        return (kind(low), kind(high)) if colon else (kind(low),)
+        return Between(kind(low), kind(high)) if colon else kind(low)
 
     read.__name__ = "number or LOW:HIGH"  # what argparse calls a value that is none
     return read
@@ -131,15 +143,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _among(name: str, given: Sequence[tuple[Any, ...]]) -> Any:
+def _among(name: str, given: Sequence[Any]) -> Any:
     """The values of an option, or its range."""
     from shardtrain.tune_options import Range
 
-    if len(given) == 1 and len(given[0]) == 2:
-        return Range(*given[0])
-    if any(len(each) == 2 for each in given):
+    if len(given) == 1 and isinstance(given[0], Between):
+        return Range(given[0].low, given[0].high)
+    if any(isinstance(each, Between) for each in given):
         raise UsageError(f"--{name.replace('_', '-')} mixes values and a range; give values, or one LOW:HIGH")
-    return tuple(value for (value,) in given)
+    return tuple(given)
 
 
 def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterator[str]:

@@ -1,0 +1,160 @@
+"""The parser that all commands share: argparse's, with mistakes told in one line that names what was probably meant.
+
+Options are never abbreviated: a command line that works today must not become ambiguous when an option is added. What
+the command line leaves open is taken from a file of options (settings.py), and else is the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shardtrain.cli.settings import as_toml, nearest, options, read_settings
+from shardtrain.errors import UsageError
+from shardtrain.progress import RED, painted
+
+_OPEN = object()  # the value of an option that the command line says nothing about
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command, or, with commands below it, of all.
+
+    Attributes:
+        commands: of a command, it and its siblings by name: the tables that a file of options may have.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.commands: Mapping[str, argparse.ArgumentParser] = {}
+
+    @property
+    def command(self) -> str:
+        """The command's name."""
+        return self.prog.split()[-1]
+
+    def add_settings(self) -> None:
+        """Add the options that are about all other options."""
+        group = self.add_argument_group("options from a file")
+        group.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help=f"a TOML file; its table [{self.command}] has options, over which the command line's win",
+        )
+        group.add_argument(
+            "--print-config", action="store_true", help="print the options as such a file, with all there are, and end"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong with the command line in one line, and end with exit code 2."""
+        text = f"error: {message}; see `python -m {self.prog} --help`"
+        print(painted(text, RED, sys.stderr), file=sys.stderr)
+        sys.exit(2)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, as argparse does; of a command every word has to be understood."""
+        words = sys.argv[1:] if args is None else list(args)
+        if not self.commands:
+            self._refuse_unknown_command(words)
+            return super().parse_known_args(words, namespace)
+        self._refuse_unknown_options(words)
+        file, only_print = _named_file(words), "--print-config" in words
+        try:
+            of_file = read_settings(file, self.commands)[self.command] if file is not None else {}
+        except UsageError as error:
+            self.error(str(error))
+        self._need_less(of_file, only_print=only_print)
+        known = options(self).values()
+        found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _OPEN for each in known}))
+        if left := self._taken_last(found, left):
+            self.error(f"{self.command} does not take {left[0]!r} here")
+        found.of_file = _fill(found, self, of_file)
+        if only_print:
+            found.run = partial(print_settings, parser=self)
+        return found, []
+
+    def _refuse_unknown_command(self, words: Sequence[str]) -> None:
+        for action in self._actions:
+            if not isinstance(action, argparse._SubParsersAction):
+                continue
+            word = next((word for word in words if not word.startswith("-")), None)
+            if word is not None and word not in action.choices:
+                self.error(f"there is no command {word!r}{nearest(word, action.choices)}")
+            early = words[: words.index(word)] if word is not None else words
+            for each in early:
+                if each not in self._option_string_actions:
+                    self.error(f"{each!r} is no option of all commands; options come after the command")
+
+    def _refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """As argparse would, but before it misses something else."""
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            if name.startswith("--") and " " not in name and name not in self._option_string_actions:
+                self.error(
+                    f"{self.command} has no option {name!r}{nearest(name, self._option_string_actions, cutoff=0.5)}"
+                )
+
+    def _need_less(self, of_file: Mapping[str, Any], *, only_print: bool) -> None:
+        """Require no option that the file has, and, to print options, neither any other nor what they are for."""
+        for action in self._actions:
+            if action.option_strings:
+                action.required = action.required and action.dest not in of_file and not only_print
+            elif only_print:
+                action.required = False
+                action.nargs = "*" if action.nargs in ("+", "*") else "?"
+
+    def _taken_last(self, found: argparse.Namespace, left: list[str]) -> list[str]:
+        """Words that nothing takes; what stands after options belongs to the last argument if that takes several."""
+        *_, last = [None, *(action for action in self._actions if not action.option_strings)]
+        if last is None or last.nargs not in ("*", "+"):
+            return left
+        words = left[1:] if left[:1] == ["--"] else left
+        if words is left and any(word.startswith("-") for word in words):
+            return left
+        read = last.type if callable(last.type) else str
+        setattr(found, last.dest, [*getattr(found, last.dest), *map(read, words)])
+        return []
+
+
+def _named_file(words: Sequence[str]) -> Path | None:
+    """What `--config` names, which has to be known before anything is parsed."""
+    named = None
+    before = words[: words.index("--")] if "--" in words else words
+    for number, word in enumerate(before, 1):
+        if word.startswith("--config="):
+            named = word.partition("=")[2]
+        elif word == "--config" and number < len(before):
+            named = before[number]
+    return None if named is None else Path(named)
+
+
+def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any]) -> list[str]:
+    """Give every option its value: the command line's, the file's, or the default; the keys of those from the file."""
+    given = {name for name, value in vars(found).items() if value is not _OPEN}
+    excluded: set[str] = set()
+    for group in parser._mutually_exclusive_groups:
+        names = {action.dest for action in group._group_actions}
+        excluded |= names if names & given else set()
+    taken = []
+    for key, action in options(parser).items():
+        if action.dest in given:
+            continue
+        from_file = action.dest in of_file and action.dest not in excluded
+        setattr(found, action.dest, of_file[action.dest] if from_file else action.default)
+        taken += [key] if from_file else []
+    return taken
+
+
+def print_settings(args: argparse.Namespace, *, parser: Parser) -> int:
+    """Print the options of a command as a file that `--config` takes."""
+    for line in as_toml(parser.command, parser, args):
+        print(line)
+    return 0

@@ -1,0 +1,161 @@
+"""Options in a TOML file: a table for each command, a key for each long option, with underscores for its dashes.
+
+A key is whatever option argparse knows and its value is what the option's words would become, so a new option needs
+nothing here. It asks one thing of an option's `type`: that it makes numbers or texts, or values whose str() it takes.
+Switches are true or false, options of several words are lists. A whole file is checked, not the command's table alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from shardtrain.errors import UsageError
+
+ABOUT_ALL = ("help", "config", "print_config")  # options that no file has
+TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # what TOML calls them and we, by an option's type
+    None: ((str,), "a text"),
+    Path: ((str,), "a text"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """The options of a command by their keys, in the order of its help."""
+    found = {}
+    for action in parser._actions:
+        long = next((name for name in action.option_strings if name.startswith("--")), "")
+        if long and (key := long[2:].replace("-", "_")) not in ABOUT_ALL:
+            found[key] = action
+    return found
+
+
+def nearest(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The end of a sentence about an unknown word: the name that was probably meant, or nothing."""
+    found = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def read_settings(path: Path, parsers: Mapping[str, argparse.ArgumentParser]) -> dict[str, dict[str, Any]]:
+    """Values of each command's options, by the names that the parsed arguments have.
+
+    Raises:
+        UsageError: the file is no TOML, or names what is not there or cannot be; it says which key, and what can be.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config '{path}' cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also of the encoding
+        raise UsageError(f"--config '{path}' is no TOML: {error}") from None
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"'{path}': '{name}' stands in no table; put it under the command's, such as [fit]")
+        if name not in parsers:
+            raise UsageError(f"'{path}': there is no command for the table [{name}]{nearest(name, parsers)}")
+    try:
+        return {name: _read_table(tables.get(name, {}), name, parser) for name, parser in parsers.items()}
+    except UsageError as error:
+        raise UsageError(f"'{path}': {error}") from None
+
+
+def _read_table(table: Mapping[str, Any], command: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    known, found = options(parser), {}
+    for written, value in table.items():
+        key = written.replace("-", "_")
+        if key not in known:
+            raise UsageError(f"[{command}] has no option '{written}'{nearest(key, known)}")
+        if known[key].dest in found:
+            raise UsageError(f"[{command}] has '{key}' twice")
+        try:
+            found[known[key].dest] = _read(known[key], value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise UsageError(f"'{written}' of [{command}] is {_told(value)}; {error}") from None
+    for group in parser._mutually_exclusive_groups:
+        given = [key for key, action in known.items() if action in group._group_actions and action.dest in found]
+        both = [key for key in given if found[known[key].dest] is not False]
+        if len(both) > 1:
+            raise UsageError(f"[{command}] has '{both[0]}' and '{both[1]}', which exclude each other; leave one away")
+    return found
+
+
+def _read(action: argparse.Action, value: Any) -> Any:
+    """What an option's words would have become; a ValueError says what the value must be."""
+    if action.nargs == 0 or (action.nargs == "?" and isinstance(value, bool)):
+        if not isinstance(value, bool):
+            raise ValueError("it must be true or false")
+        return value if action.nargs == 0 else action.const if value else action.default
+    if action.nargs in (None, "?"):
+        return _read_word(action, value)
+    number = action.nargs if isinstance(action.nargs, int) else None
+    if not isinstance(value, list) or not value or number not in (None, len(value)):
+        raise ValueError(f"it must be a list of {number or 'one or more'} values, each {_expected(action)}")
+    return [_read_word(action, each) for each in value]
+
+
+def _read_word(action: argparse.Action, value: Any) -> Any:
+    kind = action.type
+    fitting, _ = TYPES.get(kind, ((int, float, str), ""))
+    if isinstance(value, bool) or not isinstance(value, fitting):
+        raise ValueError(f"it must be {_expected(action)}")
+    if action.choices is not None and value not in action.choices:
+        raise ValueError(f"it must be {_expected(action)}{nearest(str(value), action.choices)}")
+    if not callable(kind):
+        return value
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise ValueError(f"it must be {_expected(action)}") from None
+
+
+def _expected(action: argparse.Action) -> str:
+    if action.choices is not None:
+        return "one of " + ", ".join(map(str, action.choices))
+    return TYPES[action.type][1] if action.type in TYPES else f"a {getattr(action.type, '__name__', 'value')}"
+
+
+def as_toml(command: str, parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
+    """Lines of a file that gives a command these options; such as have no value stand in comments, with their help."""
+    yield f"[{command}]"
+    excluded = set(_excluded(parser, values))
+    for key, action in options(parser).items():
+        value = getattr(values, action.dest)
+        if value is None or value == [] or action.dest in excluded:
+            among = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
+            text = " ".join((action.help or "").split()).replace("%%", "%")
+            yield f"# {key}{among}: {text}"
+        else:
+            yield f"{key} = {_toml(value)}"
+
+
+def _excluded(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
+    """Options left at their defaults beside one that excludes them."""
+    for group in parser._mutually_exclusive_groups:
+        chosen = [each.dest for each in group._group_actions if getattr(values, each.dest) != each.default]
+        yield from (each.dest for each in group._group_actions if chosen and each.dest not in chosen)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    text = json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # else its strings are TOML's
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{str(value)!r} is no Unicode, so it cannot stand in a file of options") from None
+    return text
+
+
+def _told(value: Any) -> str:
+    """A value as the file has it, so far as it can be an option's."""
+    return _toml(value) if isinstance(value, bool | int | float | str | list) else str(value)
