@@ -268,9 +268,10 @@ def test_a_build_into_a_folder_of_its_corpus_goes_on_and_finds_its_documents_aga
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(job, "place_split", interrupt)
-        build(corpus, out, options())
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, out, options())
     build(corpus, out, options())
     assert "going on with the interrupted build" in capsys.readouterr().err
     (origin,) = recorded_origins(out)

@@ -306,6 +306,7 @@ def test_other_kinds_of_files_are_refused_by_what_they_are(tmp_path: Path) -> No
         archive.writestr("train.csv", ZHANG)
     written(tmp_path / "packed.csv", gzip.compress(ZHANG.encode()))
     written(tmp_path / "wide.csv", ZHANG.encode("utf-16"))
+    written(tmp_path / "wider.csv", ZHANG.encode("utf-32"))
     written(tmp_path / "numbers.csv", bytes(range(256)) * 100)
     written(tmp_path / "set.tgz", b"")
     os.mkfifo(tmp_path / "pipe.csv")
@@ -314,6 +315,7 @@ def test_other_kinds_of_files_are_refused_by_what_they_are(tmp_path: Path) -> No
         "zipped.csv": "is a zip archive, not text; unpack it first",
         "packed.csv": "is gzip data, not text; give it a name that ends in .gz",
         "wide.csv": "is UTF-16 text, not text; convert it with `iconv",
+        "wider.csv": "is UTF-32 text, not text; convert it with `iconv",
         "numbers.csv": "looks binary",
         "set.tgz": "is an archive; unpack it",
         "pipe.csv": "is no regular file",

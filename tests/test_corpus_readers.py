@@ -253,6 +253,7 @@ def test_a_row_that_cannot_be_used_is_named_with_file_line_and_reason(
         ('{"label": " ", "text": "b"}', "the label 'label' is empty"),
         ('{"label": NaN, "text": "b"}', "NaN is no JSON number"),
         ("[" * 100_000, "nested too deeply|not JSON"),
+        ('{"label": ' + "9" * 5000 + ', "text": "b"}', "a number of 5,000 digits"),
     ],
 )
 def test_a_line_of_json_that_cannot_be_used_is_named_with_file_line_and_reason(

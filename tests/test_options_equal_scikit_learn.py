@@ -97,6 +97,12 @@ def test_all_options_together_on_any_text(texts, seed, drawn):
         ({"vectorizer": "hashing", "select": "chi2"}, "--select needs a vocabulary"),
         ({"vectorizer": "hashing", "max_features": 1 << 31}, "--max-features"),
         ({"vectorizer": "sequence", "stop_words": ("a",)}, "--stop-words is for n-grams"),
+        ({"vectorizer": "sequence", "min_df": 3}, "--min-df is for n-grams, not for --vectorizer sequence"),
+        ({"vectorizer": "sequence", "ngram_range": (1, 3)}, "--ngram-range is for n-grams"),
+        ({"vectorizer": "sequence", "max_features": 1}, "--max-features 1 must be at least 2"),
+        ({"vectorizer": "auto", "max_length": 0}, "--max-length 0 at least 1"),
+        ({"max_length": 60}, "--max-length is for sequences, not for --vectorizer ngram"),
+        ({"vectorizer": "hashing", "max_length": 60}, "--max-length is for sequences"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(options, words):

@@ -79,10 +79,10 @@ def make(name: str, root: Path, reports: dict[str, Path], data: Path | None) -> 
         subset(data / name, corpus, REAL[name])
     else:
         write_demo(corpus, documents=1500, classes=5, seed=3)
-    vectorizer = "sequence" if name == "sequences" else "ngram"
-    build(corpus, root / f"{name}-shards", BuildOptions(vectorizer=vectorizer, workers=1, max_length=60))
+    sequences = BuildOptions(vectorizer="sequence", workers=1, max_length=60)
+    build(corpus, root / f"{name}-shards", sequences if name == "sequences" else BuildOptions(workers=1))
     kinds = ["shards"]
-    if vectorizer == "ngram":
+    if name != "sequences":
         kinds.append("run")
         assert main(["fit", f"{root}/{name}-shards", "--out", f"{root}/{name}-run", "--epochs", "3"]) == 0
     for kind in kinds:

@@ -234,7 +234,7 @@ def _settings(passes: Passes, units: _Units, options: BuildOptions) -> Settings:
 def settings_of(kind: str, options: BuildOptions) -> Settings:
     """The settings of a vectorizer that is to be fitted; its kind is not "auto"."""
     if kind == "sequence":
-        return SequenceSettings(max_features=options.num_features, max_length=options.max_length)
+        return options.sequence_settings()
     return options.hashed_settings() if kind == "hashing" else options.ngram_settings(kind)
 
 

@@ -13,6 +13,7 @@ from shardtrain.machine import cores
 from shardtrain.shards.codecs import CODECS
 from shardtrain.vectorize.hashed import HashedSettings
 from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.sequences import SequenceSettings
 
 VECTORIZERS = ("ngram", "count", "hashing", "sequence", "auto")
 FITTING = (
@@ -102,13 +103,27 @@ class BuildOptions:
         if self.append and self.vectorizer_from:
             raise UsageError("--append uses the vectorizer of the shards it adds to; leave --vectorizer-from away")
         self.refuse_unused([each.name for each in fields(self) if getattr(self, each.name) != each.default])
+        if self.vectorizer not in ("sequence", "auto"):
+            self._refuse(("max_length",), "is for sequences")
         if self.vectorizer == "sequence":
-            self._refuse(("analyzer", "max_df", "stop_words", "binary", "sublinear_tf", "select"), "is for n-grams")
+            of_ngrams = (
+                "analyzer",
+                "ngram_range",
+                "min_df",
+                "max_df",
+                "stop_words",
+                "binary",
+                "sublinear_tf",
+                "select",
+            )
+            self._refuse(of_ngrams, "is for n-grams")
         elif self.vectorizer == "hashing":
             self._refuse(("min_df", "max_df", "sublinear_tf", "select"), "needs a vocabulary")
             self.hashed_settings()
         else:
             self.ngram_settings(self.vectorizer)  # refuses what is out of range before any work
+        if self.vectorizer in ("sequence", "auto"):
+            self.sequence_settings()
 
     def refuse_unused(self, given: Collection[str]) -> None:
         """Refuse options that decide nothing because something older has decided it.
@@ -158,6 +173,10 @@ class BuildOptions:
             max_features=self.num_features,
         )
 
+    def sequence_settings(self) -> SequenceSettings:
+        """Settings of token ids."""
+        return SequenceSettings(max_features=self.num_features, max_length=self.max_length)
+
     def hashed_settings(self) -> HashedSettings:
         """Settings of hashed n-grams."""
         return HashedSettings(
@@ -197,7 +216,7 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: not a size.
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in _UNITS:
         raise UsageError(f"{text!r} is not a size; write it like 512MiB or 2GiB")
     return int(float(match[1]) * (1 << _UNITS[match[2].upper()]))

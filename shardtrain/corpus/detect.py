@@ -36,6 +36,7 @@ _MAGIC = (  # first bytes, what it is, what to do
     (b"\x28\xb5\x2f\xfd", "Zstandard data", "unpack it first"),
     (b"PAR1", "a Parquet file", "export it as CSV or JSON Lines"),
     (b"%PDF-", "a PDF file", "export its text as CSV or JSON Lines"),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", "convert it with `iconv -f UTF-32 -t UTF-8`"),
     (b"\xff\xfe", "UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"),
     (b"\xfe\xff", "UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"),
 )

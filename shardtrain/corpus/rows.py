@@ -172,11 +172,18 @@ def parse_json(line: str) -> Any:
         ValueError: it is no JSON; the message is fit for a user.
     """
     try:
-        return json.loads(line, parse_constant=_refuse_constant)
+        return json.loads(line, parse_constant=_refuse_constant, parse_int=_parse_integer)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deeply") from error
+
+
+def _parse_integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError as error:  # Python's limit of what it converts
+        raise ValueError(f"not JSON that can be read: a number of {len(digits):,} digits") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
