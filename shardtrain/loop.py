@@ -28,7 +28,7 @@ from shardtrain.shards.read import Examples, Split
 from shardtrain.steps import EVALUATION_ROWS, STEPS_A_CALL, Logs, Steps, numbers
 
 SHOW_SECONDS = 0.2  # how often loss and accuracy beside the bar are read from the model
-SEVERAL_FROM = 500  # steps an epoch: from here on, tracing several a call pays within two epochs
+SEVERAL_FROM = 100  # steps an epoch: from here on, tracing several a call pays within a few epochs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,12 @@
 """Measures a build's anonymous memory: its own and its workers', sampled from the kernel.
 
 Anonymous memory is what a process took for itself; pages of mapped files belong to the page cache and can be dropped
-at any time. Linux tells it in /proc; elsewhere the peak stays 0 and is recorded as unknown. A build may be called from a
-process that holds much already, a notebook with a model in it for one: that is the caller's, and not counted.
+at any time. Linux tells it in /proc; elsewhere the peak stays 0 and is recorded as unknown. A build may be called from
+a process that holds much already, a notebook with a model in it for one: that is the caller's, and not counted.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import threading
 import time
@@ -17,25 +15,6 @@ from pathlib import Path
 PROGRAM_BYTES = 160 << 20  # more than a process takes that has imported all that a build needs, and nothing else
 _INTERVAL_SECONDS = 0.05
 MAX_POINTS = 200  # of a curve: a chart shows no more, and build.json stays small
-_KEPT_BYTES = 192 << 20  # more than a task takes for its arrays
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep the memory of one task for the next, where its C library is glibc.
-
-    Otherwise every large array is new memory, which the kernel clears page by page: a quarter of the time of counting.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES // 4)
-
-
-def give_back_freed_memory() -> None:
-    """Give what this process has freed back to the system, where its C library is glibc."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Curve:

@@ -11,9 +11,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shardtrain.build.memory import give_back_freed_memory
 from shardtrain.durable import committed
 from shardtrain.executors import Executor
+from shardtrain.machine import give_back_freed_memory
 from shardtrain.progress import progress
 
 Task = TypeVar("Task")

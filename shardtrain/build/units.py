@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.build.memory import keep_freed_memory
 from shardtrain.build.passes import Passes
 from shardtrain.corpus import BadRow, Documents, Source, Unit, read_unit
 from shardtrain.csr import Csr
+from shardtrain.machine import keep_freed_memory
 from shardtrain.shuffle import document_keys
 from shardtrain.texts import Texts
 from shardtrain.vectorize.counts import first_documents, spill_run

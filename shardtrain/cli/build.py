@@ -146,8 +146,8 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build and say what was made."""
     from shardtrain.build import BuildOptions, build
-    from shardtrain.build.memory import keep_freed_memory
     from shardtrain.build.options import parse_size, read_stop_words
+    from shardtrain.machine import keep_freed_memory
 
     chosen = {
         "vectorizer": args.vectorizer,

@@ -74,7 +74,7 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     if reading(args) != {"verify": True, "io": "auto", "on_corrupt": "fail"}:
         raise UsageError(f"'{args.data}' is no folder of shards, so the options of reading them would change nothing")
-    from shardtrain.build.memory import keep_freed_memory
+    from shardtrain.machine import keep_freed_memory
 
     load_tensorflow(args.module)
     from shardtrain.measuring import evaluate_corpus

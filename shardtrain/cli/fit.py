@@ -161,9 +161,11 @@ def run(args: argparse.Namespace) -> int:
             f"there are no shards in '{path}'; make them with `make shards` or "
             f"`python -m shardtrain build CORPUS --out {path}`, or name a folder of shards"
         )
+    from shardtrain.machine import keep_freed_memory
     from shardtrain.run import check_free
     from shardtrain.shards.read import open_shards
 
+    keep_freed_memory()
     if args.out is not None:
         check_free(args.out, overwrite=args.overwrite or args.resume)  # as `fit` does, but before seconds of importing
     with open_shards(path, **reading(args)) as shards:

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--output is for the texts of --input FILE; texts of the command line are printed")
     if args.proba and args.output is None and not args.json:
         raise UsageError("--proba is for files and JSON; give --output FILE, --output - or --json")
-    from shardtrain.build.memory import keep_freed_memory
+    from shardtrain.machine import keep_freed_memory
     from shardtrain.run import load_run
 
     folder = load_run(args.run_folder)

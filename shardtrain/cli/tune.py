@@ -106,8 +106,10 @@ def run(args: argparse.Namespace) -> int:
     """Tune, and print what came of it."""
     from dataclasses import asdict
 
+    from shardtrain.machine import keep_freed_memory
     from shardtrain.shards.read import open_shards
 
+    keep_freed_memory()
     with open_shards(args.shards, **reading(args)) as shards:
         with quiet_tensorflow():
             from shardtrain.tune_options import TuneOptions, told

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.build.memory import keep_freed_memory
 from shardtrain.build.options import LEAST_MEMORY
 from shardtrain.build.passes import Passes, affordable_workers, task_budget
 from shardtrain.build.placing import place_split
@@ -29,6 +28,7 @@ from shardtrain.corpus import Classes, check_validation_labels
 from shardtrain.csr import Csr
 from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.executors import Processes, Serial
+from shardtrain.machine import keep_freed_memory
 from shardtrain.progress import say
 from shardtrain.shards import format as layout
 from shardtrain.shards.codecs import CODECS
