@@ -155,6 +155,25 @@ def test_a_validation_label_never_seen_in_training_is_refused_by_name(write_csv,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("rows", [[("1", "aa bb")], [("1", "aa bb")] * 5], ids=["one document", "one class"])
+@pytest.mark.parametrize("vectorizer", ["ngram", "sequence", "hashing"])
+def test_labels_are_refused_before_anything_is_made_of_the_counts(vectorizer, rows, write_csv, tmp_path, capsys):
+    path = write_csv("one.csv", rows)
+    with pytest.raises(LabelError, match="only '1' was found"):
+        build(path, tmp_path / "out", BuildOptions(vectorizer=vectorizer, validation_fraction=0.0))
+    assert "merging" not in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("vectorizer", ["ngram", "hashing"])
+def test_bytes_that_are_not_utf_8_are_counted_and_told_in_every_split(vectorizer, tmp_path, capsys):
+    for name, word in (("train.csv", "caf\xe9"), ("test.csv", "th\xe9")):
+        (tmp_path / name).write_bytes(f"1,{word}\n2,tea\n1,{word}\n2,tea\n".encode("latin-1"))
+    manifest = build(tmp_path, tmp_path / "out", BuildOptions(vectorizer=vectorizer))
+    assert manifest.build["parts"][0]["replaced_bytes"] == 4
+    assert "warning: 4 bytes are not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("documents", "words", "kind"), [(40, 60, "ngram"), (1600, 1, "sequence")])
 def test_auto_chooses_by_the_guides_ratio(documents, words, kind, write_csv, tmp_path, capsys):
     path = write_csv("a.csv", [(str(1 + i % 2), "word other " * (words // 2) or "word") for i in range(documents)])

@@ -49,8 +49,20 @@ class Counted:
     num_candidates: int
 
 
-def count(passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings) -> Counted:
+Check = Callable[[Sequence[UnitFacts]], object]
+
+
+def count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
+) -> Counted:
     """Count the terms of the units' training documents; starts again with another hash seed after a collision.
+
+    Args:
+        passes: runs them.
+        units: of the corpus.
+        sizes: of the units, for the progress bar.
+        settings: what is counted.
+        check: told what the units hold as soon as that is known, to refuse it before more work is spent.
 
     Raises:
         HashCollisionError: every seed met a collision, which only a shortened hash can do.
@@ -59,14 +71,16 @@ def count(passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], setti
     for seed in range(HASH_SEEDS):
         hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
         try:
-            return _count(passes, units, sizes, replace(settings, hashing=hashing))
+            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
         except HashCollisionError:
             if seed == HASH_SEEDS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _count(passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings) -> Counted:
+def _count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
+) -> Counted:
     seed = settings.hashing.seed
     runs = tuple(passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units)
     tasks = [
@@ -77,6 +91,7 @@ def _count(passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], sett
     ]
     names = [run.name for run in runs]
     facts = passes.run("counting", count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    check(facts)
     least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
     num_terms = sum(unit.num_terms for unit in facts)
     planned = plan_buckets(num_terms, passes.budget)

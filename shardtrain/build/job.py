@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from shardtrain.build.rows import fit_rows, transform_rows
 from shardtrain.build.running import run_job
 from shardtrain.build.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.build.workspace import Workspace, identify, require_room
-from shardtrain.corpus import Corpus, Source, open_corpus, plan_units
+from shardtrain.corpus import Classes, Corpus, Source, open_corpus, plan_units
 from shardtrain.errors import ShardsExistError, VectorizerError
 from shardtrain.executors import Executor, Processes, Serial
-from shardtrain.progress import progress, say
+from shardtrain.progress import progress, say, warn
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import Manifest
 from shardtrain.shards.packing import check_codec, codec_of
@@ -137,18 +138,27 @@ def _make(
         surveyed: list[UnitFacts] = []
         if corpus.validation:  # its labels are checked before any work is spent
             surveyed = survey(passes, held_out.tasks, held_out.sizes, "surveying validation")
+
+        def classes_in(facts: Sequence[UnitFacts]) -> Classes:
+            return classes_of(facts, surveyed or facts, corpus, options, before)
+
         settings = reused.settings if reused else _settings(passes, units, options)
         require_room(space, disk_bytes(settings, corpus))
         if reused or isinstance(settings, HashedSettings):  # nothing to count and to fit
             vectorizer = reused or save_vectorizer(folder, settings, {}, [], {})
             facts = survey(passes, units.tasks, units.sizes, "surveying")
-            classes = classes_of(facts, surveyed or facts, corpus, options, before)
+            classes = classes_in(facts)
             rows = transform_rows(passes, units.tasks, units.sizes, folder, classes.codes, held_out=False)
         else:
-            counted = count(passes, units.tasks, units.sizes, settings)
+            counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
             facts = list(counted.facts)
-            classes = classes_of(facts, surveyed or facts, corpus, options, before)
+            classes = classes_in(facts)
             vectorizer, rows = fit_rows(passes, counted, classes.codes, folder)
+        if num_replaced := sum(unit.num_replaced for unit in (*facts, *surveyed)):
+            warn(
+                f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
+                "convert it with `iconv -f ENCODING -t UTF-8` and build again"
+            )
         files = {"train": rows}
         if held_out.tasks and held_out.tasks[0].threshold:
             files["validation"] = transform_rows(
