@@ -120,15 +120,29 @@ def test_words_are_all_different() -> None:
         assert len(words[0]) < len(words[-1])
 
 
-def test_a_corpus_that_is_there_is_not_written_over(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("mine")
-    with pytest.raises(CorpusError, match=r"train.csv' exists already; .* --overwrite"):
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])
+def test_a_corpus_that_is_there_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* --overwrite"):
         write_demo(tmp_path, documents=10)
-    assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
-    assert (tmp_path / "train.csv").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
     write_demo(tmp_path, documents=10, overwrite=True)
     assert len(rows_of(tmp_path / "train.csv")) == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.txt", "test.csv", "train.csv"]
+
+
+@pytest.mark.parametrize("before", [{}, {"train.csv": "mine", "test.csv": "mine", "classes.txt": "mine"}])
+def test_a_demo_that_fails_leaves_the_folder_as_it_was(tmp_path: Path, before: dict[str, str]) -> None:
+    for name, content in before.items():
+        (tmp_path / name).write_text(content)
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_demo(tmp_path, documents=10, overwrite=True, advance=interrupt)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
