@@ -282,18 +282,18 @@ def test_a_disk_that_is_too_small_is_said_before_work_starts(kind, corpus, tmp_p
     assert "counting" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
-def test_a_build_takes_no_more_disk_than_was_estimated(kind, tmp_path):
+@pytest.mark.parametrize("name", ["ag_news", "dbpedia"])
+@pytest.mark.parametrize(
+    "options", [{}, {"min_df": 1}, {"vectorizer": "sequence"}], ids=["n-grams", "rare n-grams", "sequences"]
+)
+def test_a_build_takes_no_more_disk_than_was_estimated(name, options, data, tmp_path):
     from shardtrain.build import BuildOptions, build, job
-    from shardtrain.corpus import write_demo
-    from shardtrain.vectorize.ngrams import NgramSettings
-    from shardtrain.vectorize.sequences import SequenceSettings
 
-    write_demo(tmp_path / "demo", documents=20_000, classes=3, seed=1)
-    num_bytes = sum((tmp_path / "demo" / name).stat().st_size for name in ("train.csv", "test.csv"))
-    ratio = job.disk_ratio(NgramSettings() if kind == "ngram" else SequenceSettings())
+    chosen = BuildOptions(workers=1, **options)
+    num_bytes = sum((data / name / split).stat().st_size for split in ("train.csv", "test.csv"))
+    ratio = job.disk_ratio(job.settings_of(chosen.vectorizer, chosen))
     with small_disk(tmp_path / "disk", ratio * num_bytes + (1 << 20)) as disk:
-        build(tmp_path / "demo", disk / "out", BuildOptions(vectorizer=kind, workers=1))
+        build(data / name, disk / "out", chosen)
         assert "manifest.json" in names(disk / "out")
 
 

@@ -62,7 +62,7 @@ class BuildPlan:
         process_bytes: that a process takes before any work.
         unit_bytes: that a worker takes while it indexes a unit.
         task_bytes: that a worker may hold for the data of one task besides.
-        disk_bytes: that scratch files and shards take at the most.
+        disk_bytes: that scratch files and shards take, about.
         disk_room: bytes on the disk of `out` for that.
     """
 
@@ -103,7 +103,7 @@ class BuildPlan:
             f"workers: {self.workers if self.workers > 1 else 'none, the process itself does the work'}",
             f"memory: {self.memory_limit // mib:,} MiB at the most; {self.process_bytes // mib} MiB a process, and a "
             f"worker {self.unit_bytes // mib} MiB to index a unit and {self.task_bytes // mib} MiB for a task's data",
-            f"disk: at the most {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, there are "
+            f"disk: about {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, there are "
             f"{self.disk_room / 1e9:,.2f} GB: {verdict}",
             f"{'would go on with the interrupted build in' if self.resumes else 'would write'} {self.out}; "
             "nothing was written",
