@@ -178,9 +178,9 @@ def load_run(path: Path | str) -> Run:
     """
     folder = Path(path)
     if not (folder / METRICS).is_file():
-        state = "does not exist"
-        if folder.is_dir():
-            state = f"holds an unfinished run (no {METRICS})" if _is_run(folder) else "is not a run folder"
+        if folder.exists() and not (folder.is_dir() and _is_run(folder)):
+            raise RunNotFoundError(f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote")
+        state = f"holds an unfinished run (no {METRICS})" if folder.exists() else "does not exist"
         raise RunNotFoundError(f"'{folder}' {state}; train with `python -m shardtrain fit SHARDS --out {folder}`")
     config, metrics = _read_json(folder / CONFIG), _read_json(folder / METRICS)
     try:

@@ -56,19 +56,26 @@ def has_header(rows: Sequence[Sequence[str]], options: ReadOptions, *, labelled:
     )
 
 
+def _parted(record: str) -> str:
+    """What to do about columns that are parted by something else than they should be."""
+    for mark, name in ((";", "semicolons"), ("|", "bars")):
+        if mark in record:
+            turn = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{mark}'))"
+            return f'it has {name} where CSV has commas; python -c "{turn}" < OLD > NEW writes it with commas'
+    return "columns are parted by commas in CSV and by tabs in TSV: --format says which it is"
+
+
 def choose_columns(
-    names: Sequence[str] | None, num_columns: int, options: ReadOptions, origin: str
+    names: Sequence[str] | None, first: Sequence[str], options: ReadOptions, origin: str
 ) -> tuple[int, tuple[int, ...]]:
-    """Choose the label's column and the text's columns of a CSV or TSV file, as indices.
+    """Choose the label's column and the text's columns of a CSV or TSV file with that first record, as indices.
 
     Raises:
         CorpusFormatError: a column does not exist, is not recognised, or cannot be told from another.
     """
+    num_columns = len(first)
     if num_columns < 2:
-        raise CorpusFormatError(
-            f"'{origin}' has one column; a label and a text are needed (columns are parted by commas in CSV and by "
-            "tabs in TSV: --format says which it is)"
-        )
+        raise CorpusFormatError(f"'{origin}' has one column; a label and a text are needed ({_parted(first[0])})")
     label = None if options.label_column is None else _find(options.label_column, names, num_columns, origin)
     texts = None
     if options.text_columns is not None:

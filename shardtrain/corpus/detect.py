@@ -29,7 +29,8 @@ ARCHIVES = (".tar", ".tgz", ".zip", ".7z", ".rar")
 _HEAD_BYTES = 64 << 10
 _MAGIC = (  # first bytes, what it is, what to do
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "a corpus is text: give the file the shards or features were made from"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first"),
+    (b"PK\x03\x04", "a zip archive", "unpack it first; a workbook or document that is one: save it as CSV in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an old workbook or document", "save it as CSV in UTF-8"),
     (b"\x1f\x8b", "gzip data", "give it a name that ends in .gz, such as train.csv.gz"),
     (b"BZh", "bzip2 data", "unpack it first"),
     (b"\xfd7zXZ\x00", "xz data", "unpack it first"),

@@ -229,7 +229,7 @@ class _Opening:
         elif self.labels is not None:
             label, texts = None, columns.choose_texts(names, rows, options, source.origin, self.labels)
         else:
-            label, texts = columns.choose_columns(names, num_columns, options, source.origin)
+            label, texts = columns.choose_columns(names, rows[0], options, source.origin)
         return replace(
             source,
             label_column=label,

@@ -211,6 +211,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     commit_bytes(folder / MANIFEST, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def _no_shards(folder: Path) -> str:
+    """What is there in place of finished shards, and the next step."""
+    build = "python -m shardtrain build"
+    if folder.is_dir():
+        state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
+        return f"'{folder}' {state}; `{build} CORPUS --out DIR` makes shards, and goes on where it was interrupted"
+    if folder.exists():
+        return f"'{folder}' is no folder of shards; if it is a corpus, `{build} {folder} --out DIR` makes shards of it"
+    return f"'{folder}' does not exist; make shards with `make shards` or `{build} CORPUS --out {folder}`"
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of `folder`.
 
@@ -220,10 +231,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        state = "has no manifest.json, so its build did not finish" if folder.is_dir() else "does not exist"
-        raise ShardsNotFoundError(
-            f"'{folder}' {state}; make shards with `make shards` or `python -m shardtrain build CORPUS --out {folder}`"
-        )
+        raise ShardsNotFoundError(_no_shards(folder))
     from shardtrain.shards.checks import check_manifest
 
     try:
