@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from shardtrain.build import BuildOptions, build, job, passes, workspace
 from shardtrain.build.memory import anonymous_bytes
 from shardtrain.build.options import parse_size
 from shardtrain.build.placing import plan_shards
+from shardtrain.build.planning import plan_build
 from shardtrain.build.units import spill_rows
 from shardtrain.corpus import write_demo
 from shardtrain.csr import Csr
@@ -107,6 +109,36 @@ def test_all_processes_together_stay_below_the_memory_limit(tmp_path, limit, opt
     subprocess.run([sys.executable, "-m", "shardtrain", *command, *options], check=True, capture_output=True)
     measured = json.loads((tmp_path / "out" / workspace.MEASURED).read_text())
     assert 60 << 20 < measured["peak_memory_bytes"] <= parse_size(limit)
+
+
+@pytest.mark.parametrize("limit", ["256MiB", "512MiB"])
+@pytest.mark.parametrize("kind", ["csv", "folder"])
+def test_a_document_too_long_for_the_memory_is_refused_with_the_memory_it_takes(kind, limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
+    long = "some words of a long book " * 500_000
+    if kind == "csv":
+        path = tmp_path / "books.csv"
+        path.write_text(f"1,short\n1,short\n2,{long}\n")
+    else:
+        path = tmp_path / "books"
+        for name, text in (("a", "short"), ("b", long)):
+            (path / name).mkdir(parents=True)
+            (path / name / "1.txt").write_text(text)
+    options = BuildOptions(memory_limit=parse_size(limit), workers=2, validation_fraction=0.0, min_df=1)
+    for attempt in (plan_build, build):
+        with pytest.raises(UsageError, match=r"document of about 13\.0 MB is too long to be indexed") as caught:
+            attempt(path, tmp_path / "out", options)
+        assert ("line 1 or behind it" in str(caught.value)) is (kind == "csv")
+    assert not (tmp_path / "out").exists()
+    advice = re.search(r"build with --workers 1(?: --memory-limit (\d+MiB))?, or", str(caught.value))
+    enough = parse_size(advice[1] or limit)
+    assert (enough > options.memory_limit) is (limit == "256MiB")
+    assert plan_build(path, tmp_path / "out", replace(options, memory_limit=enough, workers=1)).train.documents > 1
+    if kind == "csv" and advice[1]:
+        command = ["build", path, "--out", tmp_path / "out", "--memory-limit", advice[1], "--workers", "1"]
+        subprocess.run([sys.executable, "-m", "shardtrain", *command, "--min-df", "1"], check=True, capture_output=True)
+        measured = json.loads((tmp_path / "out" / workspace.MEASURED).read_text())
+        assert measured["peak_memory_bytes"] <= enough
 
 
 def test_an_existing_folder_is_refused_unless_it_is_ours(demo, tmp_path):

@@ -32,6 +32,7 @@ def planned(source: Source, unit_bytes: int = HUGE) -> list[Unit]:
     told: list[int] = []
     units = plan_units(source, unit_bytes=unit_bytes, advance=told.append)
     assert sum(told) == source.num_bytes
+    assert sum(unit.num_bytes for unit in units) == source.num_bytes - source.data_start
     return units
 
 

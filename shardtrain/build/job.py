@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,22 @@ from shardtrain.build.fitting import count
 from shardtrain.build.options import BuildOptions
 from shardtrain.build.origin import origin_of
 from shardtrain.build.parts import classes_of, first_manifest, longer_manifest, next_number, provenance
-from shardtrain.build.passes import UNIT_BYTES, Passes, affordable_workers, task_budget
+from shardtrain.build.passes import (
+    LONG_MEMORY,
+    PROCESS_BYTES,
+    UNIT_BYTES,
+    Passes,
+    affordable_workers,
+    longest_unit,
+    task_budget,
+)
 from shardtrain.build.placing import place_split
 from shardtrain.build.rows import fit_rows, transform_rows
 from shardtrain.build.running import run_job
 from shardtrain.build.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.build.workspace import Workspace, identify, require_room
-from shardtrain.corpus import Classes, Corpus, Source, open_corpus, plan_units
-from shardtrain.errors import ShardsExistError, VectorizerError
+from shardtrain.corpus import Classes, Corpus, Source, Unit, open_corpus, plan_units
+from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
 from shardtrain.executors import Executor, Processes, Serial
 from shardtrain.progress import progress, say, warn
 from shardtrain.shards import format as layout
@@ -108,7 +117,7 @@ def _before(out: Path, job: dict[str, Any]) -> Manifest:
 
 
 @dataclass(frozen=True)
-class _Units:
+class Units:
     """The units of a source and, for progress bars, the bytes of each."""
 
     tasks: list[UnitTask]
@@ -134,9 +143,12 @@ def _make(
     with _executor(options, corpus.train.num_bytes) as executor:
         passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
         threshold = 0 if corpus.validation else options.threshold
-        held_out = units = plan_source(passes, corpus.train, seed, threshold, density, "scanning")
+        plan = partial(
+            plan_source, passes, seed=seed, density=density, workers=executor.workers, memory_limit=options.memory_limit
+        )
+        held_out = units = plan(corpus.train, threshold=threshold, title="scanning")
         if corpus.validation:
-            held_out = plan_source(passes, corpus.validation, seed, 1 << 64, density, "scanning validation")
+            held_out = plan(corpus.validation, threshold=1 << 64, title="scanning validation")
         surveyed: list[UnitFacts] = []
         if corpus.validation:  # its labels are checked before any work is spent
             surveyed = survey(passes, held_out.tasks, held_out.sizes, "surveying validation")
@@ -198,15 +210,33 @@ def disk_ratio(settings: Settings) -> int:
     return math.ceil(of_ngram * ngrams.per_byte)
 
 
-def plan_source(passes: Passes, source: Source, seed: int, threshold: int, density: int, title: str) -> _Units:
-    """Cut a source into units, which reads all of it and writes nothing."""
+def plan_source(
+    passes: Passes, source: Source, *, seed: int, threshold: int, density: int, workers: int, memory_limit: int,
+    title: str,
+) -> Units:  # fmt: skip
+    """Cut a source into units, which reads all of it and writes nothing.
+
+    Raises:
+        UsageError: a document is so long that the memory does not allow to index it.
+    """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
         units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
+    for unit in units:
+        if unit.num_texts_bytes > longest_unit(workers, memory_limit, density):
+            raise UsageError(_too_long(source, unit, memory_limit, density))
     tasks = [UnitTask(source=source, unit=unit, seed=seed, threshold=threshold) for unit in units]
-    if source.folders:
-        documents = max(1, sum(unit.num_documents for unit in units))
-        return _Units(tasks, [source.num_bytes * unit.num_documents // documents for unit in units])
-    return _Units(tasks, [unit.stop - unit.start for unit in units])
+    return Units(tasks, [unit.num_bytes for unit in units])
+
+
+def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:
+    """What to do about a unit that one document makes too long: one process has the most memory for it."""
+    needed = PROCESS_BYTES + unit.num_texts_bytes * LONG_MEMORY * density
+    more = f" --memory-limit {-(-needed >> 20)}MiB" if needed > memory_limit else ""
+    where = "" if source.folders else f", line {unit.first_line} or behind it"
+    return (
+        f"{source.origin}{where}: a document of about {unit.num_texts_bytes / 1e6:,.1f} MB is too long to be indexed "
+        f"within {memory_limit >> 20} MiB; build with --workers 1{more}, or make several documents of it"
+    )
 
 
 def _executor(options: BuildOptions, num_bytes: int) -> Executor:
@@ -222,7 +252,7 @@ def workers_for(options: BuildOptions, num_bytes: int) -> int:
     return 1 if num_bytes < PARALLEL_BYTES else affordable_workers(options.cores, options.memory_limit)
 
 
-def _settings(passes: Passes, units: _Units, options: BuildOptions) -> Settings:
+def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     """The vectorizer's settings; `auto` goes by the guide's ratio of samples to median words per sample."""
     kind = options.vectorizer
     if kind == "auto":

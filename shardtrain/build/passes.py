@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 PROCESS_BYTES = 110 << 20  # what numpy, scipy and numba take in a process before any work
 UNIT_BYTES = 4 << 20  # of a corpus file in one unit; fixed, so that results cannot depend on memory or workers
 UNIT_MEMORY = 22 * UNIT_BYTES  # while a unit is indexed: its documents, their terms and the tables
+LONG_MEMORY = 18  # of a byte of text in a unit that one document makes long; 11 to 17 were measured
 
 
 @dataclass
@@ -114,6 +115,13 @@ def affordable_workers(cores: int, memory_limit: int) -> int:
         if PROCESS_BYTES + workers * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
             return workers
     return 1
+
+
+def longest_unit(workers: int, memory_limit: int, density: int) -> int:
+    """Bytes of text of the longest unit that one of `workers` can index while the others index usual ones."""
+    processes = workers + 1 if workers > 1 else 1
+    free = memory_limit - processes * PROCESS_BYTES - (workers - 1) * UNIT_MEMORY
+    return free // (LONG_MEMORY * density)
 
 
 def task_budget(workers: int, memory_limit: int) -> int:

@@ -8,11 +8,13 @@ the size is measured, and the first two MiB are unpacked in the system's folder 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardtrain.build.job import RULE_RATIO, disk_bytes, job_for, plan_source, settings_of, workers_for
+from shardtrain.build.job import RULE_RATIO, Units, disk_bytes, job_for, plan_source, settings_of, workers_for
 from shardtrain.build.options import BuildOptions
 from shardtrain.build.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
 from shardtrain.build.workspace import WORKING, check_free, interrupted, room_of
@@ -136,8 +138,12 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
-        train = _split(passes, found.train, seed, density, "scanning")
-        held_out = _split(passes, found.validation, seed, density, "scanning validation") if found.validation else None
+        scan = partial(
+            plan_source, passes, seed=seed, threshold=0, density=density, workers=workers,
+            memory_limit=options.memory_limit,
+        )  # fmt: skip
+        train = _split(found.train, partial(scan, title="scanning"))
+        held_out = _split(found.validation, partial(scan, title="scanning validation")) if found.validation else None
     return BuildPlan(
         out=str(out),
         notes=found.notes,
@@ -162,10 +168,10 @@ def _kinds(options: BuildOptions) -> tuple[str, ...]:
     return ("ngram", "sequence") if options.vectorizer == "auto" else (options.vectorizer,)
 
 
-def _split(passes: Passes, source: Source, seed: int, density: int, title: str) -> SplitPlan:
+def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:
     documents = units = None
     if source.format == "folder" or source.path == source.origin:  # not a .gz
-        tasks = plan_source(passes, source, seed, 0, density, title).tasks
+        tasks = scan(source).tasks
         documents, units = sum(task.unit.num_documents for task in tasks), len(tasks)
     return SplitPlan(source=source.describe(), num_bytes=source.num_bytes, documents=documents, units=units)
 

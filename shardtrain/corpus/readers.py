@@ -51,8 +51,11 @@ def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None
             first_line=line,
             first_document=document,
             num_documents=next_document - document,
+            num_bytes=next_byte - byte,
         )
-        for index, ((start, line, document), (stop, _, next_document)) in enumerate(zip(starts, cuts[1:], strict=True))
+        for index, ((start, line, document, byte), (stop, _, next_document, next_byte)) in enumerate(
+            zip(starts, cuts[1:], strict=True)
+        )
     ]
 
 
@@ -110,7 +113,7 @@ def _records_of(source: Source, unit: Unit, data: bytes) -> npt.NDArray[np.int64
     return np.concatenate([np.empty((0, 4), np.int64), *found])
 
 
-_Cut = tuple[int, int, int]  # where a unit begins: position, line, ordinal; the last one is the source's end
+_Cut = tuple[int, int, int, int]  # where a unit begins: position, line, ordinal, byte; the last is the source's end
 
 
 def _cut_file(source: Source, unit_bytes: int, advance: Callable[[int], None]) -> Iterator[_Cut]:
@@ -128,24 +131,24 @@ def _cut_file(source: Source, unit_bytes: int, advance: Callable[[int], None]) -
                 if place == len(found):
                     break
                 start, stop, line, code = found[place].tolist()
-                yield start, line, num_documents + place
+                yield start, line, num_documents + place, start
                 next_cut = stop if code == TOO_LONG else start + unit_bytes
                 place += 1
             num_documents += len(found)
-    yield size, 0, num_documents
+    yield size, 0, num_documents, size
 
 
 def _cut_folders(source: Source, unit_bytes: int, advance: Callable[[int], None]) -> Iterator[_Cut]:
-    place, taken = 0, unit_bytes
+    place, byte, next_cut = 0, 0, 0
     for folder in source.folders:
         for name in _files_of(folder):
-            if taken >= unit_bytes:
-                yield place, 1, place
-                taken = 0
+            if byte >= next_cut:
+                yield place, 1, place, byte
+                next_cut = byte + unit_bytes
             size = os.path.getsize(os.path.join(folder.path, name))
             advance(size)
-            place, taken = place + 1, taken + size
-    yield place, 1, place
+            place, byte = place + 1, byte + size
+    yield place, 1, place, byte
 
 
 def _files_of(folder: ClassFolder) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.corpus.records import MAX_RECORD
 from shardtrain.errors import UsageError
 from shardtrain.texts import Texts
 
@@ -166,6 +167,7 @@ class Unit:
         first_line: number of the line at `start`, from 1; 1 for a folder source.
         first_document: ordinal of its first record.
         num_documents: records in it, good or bad.
+        num_bytes: of its records or files.
     """
 
     index: int
@@ -175,6 +177,12 @@ class Unit:
     first_line: int
     first_document: int
     num_documents: int
+    num_bytes: int
+
+    @property
+    def num_texts_bytes(self) -> int:
+        """Bytes that can become texts: none where the only record is too long to be one."""
+        return 0 if self.num_documents == 1 and self.num_bytes > MAX_RECORD else self.num_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
