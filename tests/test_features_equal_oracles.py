@@ -22,6 +22,7 @@ from shardtrain.shards.read import open_shards
 from shardtrain.vectorize import load_vectorizer
 from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_run
 from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.sequences import SequenceSettings
 from shardtrain.vectorize.tokens import Hashing
 
 CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.csv"), "mr": ("all.csv", None)}
@@ -100,6 +101,20 @@ def test_sequences_of_any_text_equal_keras(texts, max_features, max_length):
         with open_shards(Path(name, "shards")) as shards:
             np.testing.assert_array_equal(rows_by_document(shards.train)[0], expected)
             np.testing.assert_array_equal(load_vectorizer(shards.vectorizer_path).transform(read), expected)
+
+
+def test_control_characters_at_the_start_of_a_word_make_another_word():
+    words = ["word", *(chr(code) * times + "word" for code in range(9) for times in (1, 2))]
+    found = SequenceSettings().index(words)
+    assert len(found.hashes) == len(words)
+    assert not found.collided
+
+
+def test_a_new_word_that_differs_by_a_nul_from_one_of_the_vocabulary_has_no_id(write_csv, tmp_path):
+    path = write_csv("a.csv", [("1", "word other"), ("2", "other word")])
+    build(path, tmp_path / "out", BuildOptions(vectorizer="sequence", validation_fraction=0.0))
+    vectorizer = load_vectorizer(tmp_path / "out" / "vectorizer")
+    assert vectorizer.transform(["\0word", "word", "word\0"]).tolist() == [[0, 0], [0, 1], [0, 0]]
 
 
 @pytest.mark.parametrize("analyzer", ["word", "char", "char_wb"])

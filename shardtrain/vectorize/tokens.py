@@ -33,7 +33,7 @@ _32 = np.uint64(32)
 class Hashing:
     """How terms are hashed: another seed gives unrelated hashes; `mask` shortens them (in tests)."""
 
-    seed: int = 0
+    seed: int = 0x9E3779B9  # any number above a byte: from 0, NUL at a word's start would leave no trace in its hash
     mask: int = int(FULL_HASH)
 
 
