@@ -281,6 +281,23 @@ def write_bytes(name: str, content: bytes, **how):
     return write
 
 
+def write_npz(**changed):
+    """A CSR matrix as scipy saves it, with labels, and something about it changed."""
+
+    def write(folder: Path):
+        parts = {"data": SPARSE.data, "indices": SPARSE.indices, "indptr": SPARSE.indptr, "shape": SPARSE.shape}
+        np.savez(folder / "a.npz", **{**parts, "format": np.array(b"csr"), "y": Y, **changed})
+        return [folder / "a.npz"], {"y": ("y",)}
+
+    return write
+
+
+def two_columns_of_a_name(folder: Path):
+    columns = [pa.array([1.0, 2.0]), pa.array([1.0, 2.0]), pa.array([0, 1])]
+    pq.write_table(pa.table(columns, names=["a", "a", "y"]), folder / "a.parquet")
+    return [folder / "a.parquet"], {"y": ("y",)}
+
+
 LIST = [[1.0, 2.0], [3.0]]
 BAD = {
     "no such file": (lambda folder: ([folder / "x.npy"], {"y": ("y.npy",)}), CorpusError, "there is no file"),
@@ -288,6 +305,13 @@ BAD = {
     "svm: an empty file": (write_svm(""), CorpusError, "is empty"),
     "svm: compressed": (write_bytes("a.svm", b"\x1f\x8b\x08\x00"), CorpusError, "unpack it first"),
     "svm: a column without value": (write_svm("1 1:2\n0 3 4:5\n"), CorpusError, "column:value pairs: '0 3 4:5'"),
+    "svm: colons that only add up": (write_svm("1 1:2:3\n0 3\n"), CorpusError, "column:value pairs: '1 1:2:3'"),
+    "svm: two columns for one value": (write_svm("1 1:2\n0 3 4:5:6\n"), CorpusError, "value pairs: '0 3 4:5:6'"),
+    "svm: a value that is missing": (write_svm("1 1:2\n0 3 4:5 6:\n"), CorpusError, "value pairs: '0 3 4:5 6:'"),
+    "svm: a column too large": (write_svm(f"1 1:2\n0 {10**30}:1\n"), CorpusError, "value pairs: '0 1000"),
+    "svm: a word without end": (write_svm("1 1:2\n" + "x" * 5000 + " 1:2\n"), CorpusError, "5,000 characters"),
+    "svm: labels not UTF-8": (write_bytes("a.svm", b"\xe9 1:2\n\xe8 1:2\n"), LabelError, "not UTF-8"),
+    "svm: beyond 32 bits": (write_svm("1 1:1e39\n0 3:1\n"), CorpusError, "no finite"),
     "svm: text for a value": (write_svm("1 1:2\n0 3:x\n"), CorpusError, "no label and column:value"),
     "svm: no label": (write_svm("1:2 2:3\n0 1:2\n"), CorpusError, "no label and column:value pairs: '1:2 2:3'"),
     "svm: a negative column": (write_svm("1 -1:2\n0 3:1\n"), CorpusError, "no label and column|has the column"),
@@ -303,8 +327,16 @@ BAD = {
     "npy: not finite": (write_npy(np.where(X > 3, np.nan, X)), CorpusError, "no finite"),
     "npy: fewer labels": (write_npy(X, Y[1:]), CorpusError, r"have the shape \(1199,\)"),
     "npy: fractions for labels": (write_npy(X, Y / 2), LabelError, "fractions"),
+    "npy: labels too large": (write_npy(X, Y * 1e30), LabelError, "too large"),
+    "npy: with a name": (lambda folder: (npy(folder)[0], {**npy(folder)[1], "x": ("x",)}), UsageError, "leave --x"),
     "npy: without labels": (lambda folder: (npy(folder)[0], {}), UsageError, "--y FILE.npy"),
     "npz: no archive": (write_bytes("a.npz", b"PK nothing", y=("y",)), CorpusError, "as an .npz archive"),
+    "npz: fractions for columns": (write_npz(indices=SPARSE.indices + 0.5), CorpusError, "as 'indices', which is no"),
+    "npz: complex values": (write_npz(data=SPARSE.data * 1j), CorpusError, "holds complex64 .* as 'data'"),
+    "npz: values in a table": (write_npz(data=SPARSE.data[:, None]), CorpusError, "as 'data', which is no CSR"),
+    "npz: pointers that begin later": (write_npz(indptr=SPARSE.indptr + 1), CorpusError, "row pointers from 1 to"),
+    "npz: another form": (write_npz(format=np.array(b"csc")), CorpusError, "of another form"),
+    "npz: a shape that cannot be": (write_npz(shape=np.array([np.nan, 3])), CorpusError, r"has the shape \[nan, 3"),
     "npz: no such array": (lambda folder: (npz(folder)[0], {"y": ("nope",)}), CorpusError, "has no array 'nope'"),
     "parquet: no parquet": (write_bytes("a.parquet", b"PAR1", y=("y",)), CorpusError, "as Parquet"),
     "parquet: no such column": (write_parquet(a=[1.0]), CorpusError, "has no column 'y'; it has 'a'"),
@@ -312,6 +344,10 @@ BAD = {
     "parquet: missing labels": (write_parquet(a=[1.0, 2.0], y=[0, None]), CorpusError, "missing labels"),
     "parquet: lists of many lengths": (write_parquet(("a",), a=LIST, y=[0, 1]), CorpusError, "different lengths|and 2"),
     "parquet: text for features": (write_parquet(("a",), a=["x", "z"], y=[0, 1]), CorpusError, "columns of numbers"),
+    "parquet: whole numbers": (write_parquet(a=[1, 2], y=[0, 1]), CorpusError, "--kind tokens"),
+    "parquet: lists of whole numbers": (write_parquet(("a",), a=[[1], [2]], y=[0, 1]), CorpusError, "--kind tokens"),
+    "parquet: a name twice": (write_parquet(("a", "a"), a=[1.0, 2.0], y=[0, 1]), CorpusError, "'a' .* named, twice"),
+    "parquet: two columns of a name": (two_columns_of_a_name, CorpusError, "'a' .* twice"),
     "parquet: no numbers": (write_parquet(a=["x", "z"], y=[0, 1]), CorpusError, "no column of numbers"),
     "hdf5: no such dataset": (
         lambda folder: (hdf5_file(folder)[0], {"x": ("nope",), "y": ("y",)}), ShardsError, "has no '/nope'",
@@ -327,6 +363,28 @@ def test_a_table_that_cannot_be_used_is_named_and_nothing_is_left(case, tmp_path
     with pytest.raises(error, match=reason):
         convert(files, tmp_path / "out", options(**how))
     assert not (tmp_path / "out").exists()
+
+
+def test_no_row_left_to_train_on_is_an_error_and_nothing_is_left(tmp_path):
+    files, _ = write_svm("1 1:2\n0 2:2\n")(tmp_path)
+    with pytest.raises(LabelError, match="no row is left to train on"):
+        convert(files, tmp_path / "out", options(validation_fraction=0.99999))
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_integers_stay_labels_of_their_own(tmp_path):
+    files, _ = write_svm("9007199254740992 1:2\n9007199254740993 2:2\n")(tmp_path)
+    manifest = convert(files, tmp_path / "out", options(labels="names", validation_fraction=0))
+    assert manifest.class_names == ("9007199254740992", "9007199254740993")
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    files, how, _ = parquet(tmp_path)
+    content = bytearray(files[0].read_bytes())
+    content[200:20_000:7] = bytes(len(content[200:20_000:7]))
+    files[0].write_bytes(content)
+    with pytest.raises(CorpusError, match=r"'.*a\.parquet' cannot be read as Parquet"):
+        convert(files, tmp_path / "out", options(**how))
 
 
 def test_files_of_different_features_are_refused(tmp_path):

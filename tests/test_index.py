@@ -228,9 +228,12 @@ BAD_SPARSE = {
     ),
     "pointers that fall": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 9, 0)}, "row pointers that fall"),
     "pointers beyond the values": (
-        lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 1 << 30)}, "row pointers that fall or lead outside",
+        lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 1 << 30)}, "row pointers from 0 to 1,073,741,824",
     ),
     "fewer values than pointers say": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 99)}, "row pointers"),
+    "pointers that begin later": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 0, 1)}, "row pointers from 1 to"),
+    "fractions for columns": (lambda: SPARSE, {"indices": SPARSE.indices + 0.5}, "it has to be integers"),
+    "fractions for pointers": (lambda: SPARSE, {"indptr": SPARSE.indptr + 0.5}, "it has to be integers"),
     "a value that is not finite": (lambda: SPARSE, {"data": changed(SPARSE.data, 3, np.nan)}, "no finite"),
     "fewer indices than values": (lambda: SPARSE, {"indices": SPARSE.indices[:-1]}, "is no CSR matrix"),
 }  # fmt: skip
@@ -255,8 +258,9 @@ def test_features_that_are_not_honest_are_refused(case, tmp_path):
     wanted = {"no such name": "has no '/x'", "a group": "has no '/x/data'", "three dimensions": "shape"}.get(
         case, reason
     )
+    kind = "dense" if case == "integers of 12 bits" else "auto"
     with pytest.raises((ShardsError, CorpusFormatError), match=wanted):
-        index([tmp_path / "a.h5"], tmp_path / "out", options())
+        index([tmp_path / "a.h5"], tmp_path / "out", options(kind=kind))
     assert not (tmp_path / "out").exists()
 
 
@@ -276,6 +280,90 @@ def test_labels_that_no_classifier_can_be_trained_on_are_refused(case, tmp_path)
     labels, error, reason = BAD_LABELS[case]
     with pytest.raises(error, match=reason):
         index([make(tmp_path / "a.h5", y=labels)], tmp_path / "out", options())
+
+
+@pytest.mark.parametrize("shape", [(ROWS, -40), (ROWS, np.nan), "40", h5py.Empty("f4"), (ROWS,)], ids=str)
+def test_a_shape_that_cannot_be_is_refused(shape, tmp_path):
+    path = csr_file(tmp_path / "a.h5", SPARSE)
+    with h5py.File(path, "r+") as file:
+        file["x"].attrs["shape"] = shape
+    with pytest.raises(ShardsError, match="says that its shape is"):
+        index([path], tmp_path / "out", options())
+
+
+CATEGORIES = {
+    "some that no row has": (Y, ["a", "b", "c", "d", ""], ("a", "b", "c")),
+    "integers": (Y, [2, 0, 1], ("0", "1", "2")),
+    "the same twice": (Y, ["a", "b", "a"], ("a", "b")),
+    "fractions": (Y, [0.5, 1, 2], "fractions"),
+    "not UTF-8": (Y, [b"\xff", b"b", b"c"], "not UTF-8"),
+    "empty text": (Y, ["a", "", "c"], "is empty"),
+    "one alone, not in a list": (Y, "a", "categories of the shape"),
+    "codes that are text": (Y.astype("S1"), ["a", "b", "c"], "codes of the type"),
+    "a code outside": (Y, ["a", "b"], r"without a label \(code 2\)"),
+}
+
+
+@pytest.mark.parametrize("case", CATEGORIES)
+def test_categories_are_the_labels_of_the_rows_that_have_them(case, tmp_path):
+    codes, categories, expected = CATEGORIES[case]
+    path = make(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        group = file.create_group("kind")
+        group["codes"], group["categories"] = codes, categories
+    if isinstance(expected, str):
+        with pytest.raises(LabelError, match=expected):
+            index([path], tmp_path / "out", options(y="kind"))
+        return
+    assert index([path], tmp_path / "out", options(y="kind")).class_names == expected
+    names = [value if isinstance(value, str) else str(value) for value in categories]
+    np.testing.assert_array_equal(np.array(expected)[rows_of(tmp_path / "out")[1]], np.array(names)[Y])
+
+
+@pytest.mark.parametrize("command", ["index", "convert"])
+def test_labels_and_pointers_may_be_compressed_as_features_are(command, tmp_path):
+    """In a process of its own, where nothing has loaded the filters before."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("data", "indices", "indptr"):
+            file.create_dataset(f"x/{name}", data=getattr(SPARSE, name), **hdf5plugin.Zstd())
+        file["x"].attrs["shape"] = SPARSE.shape
+        file.create_dataset("y", data=Y, **hdf5plugin.Zstd())
+    code = (
+        "import os, sys; from shardtrain.cli.main import main\n"
+        "main(sys.argv[1:]); print(os.environ['HDF5_PLUGIN_PRELOAD'])"
+    )
+    arguments = [command, tmp_path / "a.h5", "--x", "x", "--y", "y", "--out", tmp_path / "out"]
+    environment = {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PRELOAD"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.endswith("::\n"), done.stderr  # no library is looked for on the disk
+    np.testing.assert_array_equal(rows_of(tmp_path / "out")[1], Y)
+
+
+def test_labels_behind_an_unknown_filter_are_refused(tmp_path):
+    path = make(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((100,))
+        properties.set_filter(65_000, h5py.h5z.FLAG_OPTIONAL, ())
+        h5py.h5d.create(file.id, b"z", h5py.h5t.STD_U8LE, h5py.h5s.create_simple((ROWS,)), properties)
+    with pytest.raises(ShardsError, match=r"'/z' in .* needs the HDF5 filter 65000"):
+        index([path], tmp_path / "out", options(y="z"))
+
+
+def test_classes_without_rows_to_train_on_are_told_and_no_row_at_all_is_an_error(tmp_path, capsys):
+    rare = changed(np.zeros(ROWS, int), slice(1, None, 2), 1)
+    rare[-1] = 2
+    index([make(tmp_path / "a.h5", y=rare)], tmp_path / "out", options())
+    assert (
+        "all rows of 1 classes fell into the validation fraction, so none is trained on: '2'" in capsys.readouterr().err
+    )
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"], file["y"] = X[:2], [0, 1]
+    with pytest.raises(LabelError, match="no row is left to train on"):
+        index([tmp_path / "b.h5"], tmp_path / "o", options(validation_fraction=0.99))
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_row_without_a_category_is_refused(tmp_path):

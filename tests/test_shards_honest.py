@@ -55,6 +55,32 @@ def unknown_filter(file, folder):
     h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple(VALUES.shape), properties)
 
 
+def numbers_of(kind):
+    """Numbers of a form that NumPy has not, which libhdf5 converts and whose bytes are other numbers."""
+
+    def create(file, folder):
+        space = h5py.h5s.create_simple(VALUES.shape)
+        h5py.Dataset(h5py.h5d.create(file.id, b"x", kind, space))[...] = VALUES % 2000
+
+    return create
+
+
+def twelve_bits():
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    kind.set_offset(4)
+    return kind
+
+
+def brain_float():
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_precision(16)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
 def never_written(file, folder):
     """128 GiB in a few KB."""
     file.create_dataset("x", (1 << 25, 1024), "f4", chunks=(1024, 1024))
@@ -95,6 +121,8 @@ HOSTILE = {
     "truth values": (lambda file, _: file.create_dataset("x", data=np.array([True])), "has the type bool"),
     "records": (lambda file, _: file.create_dataset("x", (3,), [("a", "f4"), ("b", "i4")]), "has the type"),
     "complex numbers": (lambda file, _: file.create_dataset("x", (3,), "c8"), "has the type complex64"),
+    "integers of 12 bits": (numbers_of(twelve_bits()), "in a form of its own"),
+    "floats of 16 bits with 8 in the exponent": (numbers_of(brain_float()), "in a form of its own"),
     "a number alone": (lambda file, _: file.create_dataset("x", data=3.5), r"has the shape \(\)"),
     "no shape": (lambda file, _: file.create_dataset("x", data=h5py.Empty("f4")), "has the shape None"),
     "three dimensions": (lambda file, _: file.create_dataset("x", data=np.zeros((2, 2, 2))), "has the shape"),

@@ -19,6 +19,7 @@ from shardtrain.build.workspace import MEASURED, Workspace, digest, is_complete,
 from shardtrain.durable import commit_json
 from shardtrain.progress import say
 from shardtrain.shards import format as layout
+from shardtrain.shards.checks import check_manifest
 from shardtrain.shards.format import Manifest
 
 
@@ -69,6 +70,7 @@ def run_job(
                 "origins": origins_with(earlier, manifest, origin),
             }
             commit_json(space.ready / MEASURED, measured)
+            check_manifest(manifest, manifest.version)  # what no reader takes is never published
             layout.write_manifest(space.path, manifest)
         publish(space, out, manifest, append=append)
     return manifest

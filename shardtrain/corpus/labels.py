@@ -34,7 +34,11 @@ class Classes:
 
 
 def resolve_classes(
-    train_counts: Mapping[str, int], *, class_names: Sequence[str] | None, labels: str = "auto"
+    train_counts: Mapping[str, int],
+    *,
+    class_names: Sequence[str] | None,
+    labels: str = "auto",
+    option: str = "--label-column",
 ) -> Classes:
     """Number the classes of the training split.
 
@@ -42,6 +46,7 @@ def resolve_classes(
         train_counts: examples of each raw label.
         class_names: lines of classes.txt, or None.
         labels: "integers", "names", or "auto" for integers where all labels are.
+        option: of the command line that says where the labels are, for messages.
 
     Raises:
         LabelError: fewer than two classes, more than `MAX_CLASSES`, a class without examples, a label that
@@ -51,11 +56,11 @@ def resolve_classes(
     if len(found) > MAX_CLASSES:
         raise LabelError(
             f"{len(found):,} different labels, at most {MAX_CLASSES:,} are possible; this is probably not the label's "
-            f"column (it holds {_listed(found)}): name it with --label-column"
+            f"column (it holds {_listed(found)}): name it with {option}"
         )
     if len(found) < 2:
         only = f"only '{found[0]}' was found" if found else "none was found"
-        raise LabelError(f"at least two classes are needed to train a classifier, {only}; see --label-column")
+        raise LabelError(f"at least two classes are needed to train a classifier, {only}; see {option}")
     strangers = [label for label in found if not _INTEGER.fullmatch(label)]
     if labels == "integers" and strangers:
         raise LabelError(f"--labels integers, but these labels are none: {_listed(strangers)}; try --labels names")

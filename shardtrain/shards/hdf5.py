@@ -7,7 +7,6 @@ use libhdf5 at all; whatever does use it, `verify`, the report and the writer's 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +15,7 @@ from typing import Any
 from shardtrain.errors import CorruptShardError, ShardsError
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import Chunks, DatasetEntry
-from shardtrain.shards.honest import chunk_places, filter_names, open_dataset
-
-
-def load_h5py() -> Any:
-    """The module h5py, with the search for filter plugins switched off unless the user has set it up."""
-    os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read by libhdf5 when it starts; "::" loads none
-    import h5py
-
-    return h5py
+from shardtrain.shards.honest import chunk_places, filter_names, load_h5py, open_dataset
 
 
 @contextmanager

@@ -28,6 +28,14 @@ FILTERS = {
 MAX_CHUNKS = 1 << 22  # of one dataset; a list of more is not worth having
 
 
+def load_h5py() -> Any:
+    """The module h5py, with the search for filter plugins switched off unless the user has set it up."""
+    os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read by libhdf5 when it starts; "::" loads none
+    import h5py
+
+    return h5py
+
+
 @dataclass(frozen=True)
 class ChunkPlace:
     """Where one chunk lies: `offset` and `size` in bytes of the file; bit i of `mask`: filter i was left out."""
@@ -57,7 +65,7 @@ def open_object(file: Any, name: str) -> Any:
     import h5py
 
     where, place = file, ""
-    for part in (part for part in name.split("/") if part):
+    for part in (part for part in name.split("/") if part not in ("", ".")):  # as libhdf5 reads a path
         place += "/" + part
         try:
             link = where.get(part, getlink=True) if isinstance(where, h5py.Group) else None
@@ -98,6 +106,7 @@ def check_dataset(dataset: Any) -> None:
         CorruptShardError: its bytes are not all there, lie outside the file or over each other.
     """
     check_contents(dataset)
+    _check_bits(dataset, _where(dataset))
     _check_layout(dataset)
     _check_filters(dataset, _where(dataset))
     _check_places(dataset, _where(dataset))
@@ -165,6 +174,21 @@ def _check_type(dataset: Any, where: str) -> None:
         raise ShardsError(f"{where} has the type {dataset.dtype}; only plain numbers of at most 8 bytes can be read")
     if dataset.shape is None or len(dataset.shape) not in (1, 2):
         raise ShardsError(f"{where} has the shape {dataset.shape}; one or two dimensions can be read")
+
+
+def _check_bits(dataset: Any, where: str) -> None:
+    """Numbers whose bits in the file are those of the NumPy type that h5py gives them.
+
+    HDF5 also has integers of 12 bits that begin at the fourth, and floats with an exponent of any width; libhdf5
+    converts them, but their bytes taken as they lie would be other numbers.
+    """
+    import h5py
+
+    if dataset.id.get_type() != h5py.h5t.py_create(dataset.dtype):
+        raise ShardsError(
+            f"{where} has numbers in a form of its own (of {dataset.id.get_type().get_precision()} bits), other than "
+            f"{dataset.dtype} in the same bytes; only plain numbers can be read"
+        )
 
 
 def _check_filters(dataset: Any, where: str) -> None:
@@ -246,8 +270,7 @@ def open_hdf5(path: Path) -> Any:
         ShardsError: it is missing or cannot be read.
         CorruptShardError: it is no HDF5 file.
     """
-    import h5py
-
+    h5py = load_h5py()
     try:
         with open(path, "rb"):
             pass

@@ -24,7 +24,8 @@ from shardtrain.errors import MissingExtraError
 from shardtrain.shards import format as layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
 from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry
-from shardtrain.shards.hdf5 import load_h5py, locate
+from shardtrain.shards.hdf5 import locate
+from shardtrain.shards.honest import load_h5py
 from shardtrain.shards.plain import Source
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, create_file, new_shard

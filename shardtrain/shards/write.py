@@ -25,7 +25,8 @@ from shardtrain.durable import committed
 from shardtrain.errors import ShardsError
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import DatasetEntry, ShardEntry
-from shardtrain.shards.hdf5 import load_h5py, locate
+from shardtrain.shards.hdf5 import locate
+from shardtrain.shards.honest import load_h5py
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.durable import committed
-from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ShardtrainError, UsageError
 from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels
 
@@ -119,7 +120,7 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             wanted = _SPARSE[:4] if set(_SPARSE) <= set(names) else (x or "x",)
             members = [*wanted, *([] if y.endswith(".npy") else [y])]
             if missing := [name for name in members if name not in names]:
@@ -133,21 +134,38 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
                     shutil.copyfileobj(member, out, 1 << 20)
             sparse = set(_SPARSE) <= set(names)
             form = archive.read("format.npy") if sparse else b""
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except ShardtrainError:  # the disk is full
+        raise
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise CorpusFormatError(f"'{path}' cannot be read as an .npz archive: {error}") from error
     labels = Path(y) if y.endswith(".npy") else files[y]
     if not sparse:
         return _dense(path, files[wanted[0]], labels, kind)
-    if b"csr" not in form[-16:]:
+    if b"csr" not in form[-16:].replace(b"\0", b""):  # bytes, or text of four bytes a letter
         raise CorpusFormatError(f"'{path}' is a sparse matrix of another form than CSR; save it with .tocsr()")
     if kind not in ("auto", "sparse"):
         raise CorpusFormatError(f"'{path}' is a sparse matrix, so it cannot be --kind {kind}")
-    sizes = open_array(files["shape"])
-    if sizes.shape != (2,) or open_array(files["indptr"]).shape != (int(sizes[0]) + 1,):
-        raise CorpusFormatError(f"'{path}' has the shape {sizes.tolist()} and other row pointers")
     arrays = tuple(files[name] for name in _SPARSE[:3])
-    table = ArrayTable(path=path, files=arrays, y=labels, kind="ngram", rows=int(sizes[0]), num_features=int(sizes[1]))
+    sizes = _check_csr(open_array(files["shape"]), [open_array(array) for array in arrays], path)
+    table = ArrayTable(path=path, files=arrays, y=labels, kind="ngram", rows=sizes[0], num_features=sizes[1])
     return _checked(table)
+
+
+def _check_csr(shape: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], path: Path) -> tuple[int, int]:
+    """Rows and columns of a CSR matrix, after a look at what its arrays are; values are looked at as they are read."""
+    for name, array, numbers in zip(_SPARSE[:3], arrays, ("iufb", "iu", "iu"), strict=True):
+        if array.ndim != 1 or array.dtype.kind not in numbers:
+            raise CorpusFormatError(
+                f"'{path}' holds {array.dtype} of the shape {array.shape} as '{name}', which is no CSR matrix"
+            )
+    indptr, values = arrays[2], len(arrays[0])
+    if shape.shape != (2,) or shape.dtype.kind not in "iu" or indptr.shape != (int(shape[0]) + 1,):
+        raise CorpusFormatError(f"'{path}' has the shape {shape.tolist()!r:.60} and other row pointers")
+    if int(indptr[0]) != 0 or int(indptr[-1]) != values:
+        raise CorpusFormatError(
+            f"'{path}' has row pointers from {int(indptr[0]):,} to {int(indptr[-1]):,} for {values:,} values"
+        )
+    return int(shape[0]), int(shape[1])
 
 
 def _dense(path: Path, features: Path, labels: Path, kind: str) -> ArrayTable:

@@ -139,7 +139,8 @@ def tidy(data: Array, indices: Array, indptr: Array, num_features: int, where: s
     if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= num_features):
         wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
         raise CorpusFormatError(f"'{where}' has the column {wrong:,}; it has columns [0, {num_features:,})")
-    values = np.asarray(data, np.float32)
+    with np.errstate(over="ignore"):
+        values = np.asarray(data, np.float32)
     check_finite(values, where)
     columns = np.asarray(indices, np.int32)
     if not ascending(columns, np.asarray(indptr)):

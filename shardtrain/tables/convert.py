@@ -36,7 +36,7 @@ from shardtrain.shards.format import Manifest
 from shardtrain.shards.packing import check_codec
 from shardtrain.shuffle import document_keys
 from shardtrain.tables.blocks import BLOCK_BYTES, Table
-from shardtrain.tables.labels import table_classes
+from shardtrain.tables.labels import check_trained, table_classes
 from shardtrain.tables.libsvm import LibsvmTable, column_range
 from shardtrain.tables.opening import open_tables
 
@@ -198,6 +198,8 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             )
             for split in layout.SPLITS
         }  # fmt: skip
+    if note := check_trained(splits["train"].class_counts, classes.names):
+        say(note)
     if not splits["validation"].examples and options.validation_fraction:
         say("no row fell into the validation fraction")
     splits = {name: split for name, split in splits.items() if split.examples}

@@ -22,6 +22,7 @@ from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of,
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 LABELS_AT_ONCE = 1 << 20
+MAX_CATEGORIES = 1 << 20  # far more than classes can be, and still no burden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,36 @@ class Matrix:
     rows: int
     num_features: int
     dtype: np.dtype[Any]
+
+
+def open_file(path: Path) -> Any:
+    """Open an HDF5 file for reading, with the filters of hdf5plugin where that is installed, and no others.
+
+    Raises:
+        ShardsError: it is missing or cannot be read.
+        CorruptShardError: it is no HDF5 file.
+    """
+    load_plugins()
+    return open_hdf5(path)
+
+
+def check_readable(dataset: Any) -> None:
+    """Refuse a dataset that libhdf5 cannot decode.
+
+    Raises:
+        ShardsError: it needs a filter that is not installed.
+    """
+    import h5py
+
+    properties = dataset.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code, _, _, title = properties.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            raise ShardsError(
+                f"'{dataset.name}' in '{dataset.file.filename}' needs the HDF5 filter {code} "
+                f"({title.decode(errors='replace')[:40]!r}); install hdf5plugin, or rewrite the file without it "
+                "(h5repack -f NONE)"
+            )
 
 
 def find_matrix(file: Any, name: str) -> Matrix:
@@ -57,10 +88,14 @@ def find_matrix(file: Any, name: str) -> Matrix:
         check_contents(part)
         if part.ndim != 1:
             raise ShardsError(f"'{part.name}' in '{file.filename}' has the shape {part.shape}; it has to be a list")
-    if _text(found.attrs.get("encoding-type", "csr_matrix")) not in ("csr_matrix", "csr"):
+    for part in (parts["indices"], parts["indptr"]):
+        if part.dtype.kind not in "iu":
+            raise ShardsError(f"'{part.name}' in '{file.filename}' has the type {part.dtype}; it has to be integers")
+    encoding = _text(found.attrs.get("encoding-type", "csr_matrix"))
+    if encoding not in ("csr_matrix", "csr"):
         raise ShardsError(
-            f"{where} is a {_text(found.attrs['encoding-type'])}, whose values lie column by column; rows cannot be "
-            "read from it: store it as CSR (in anndata: adata.X = adata.X.tocsr())"
+            f"{where} is a {encoding}, and rows can be read from a csr_matrix alone: store it as CSR (in anndata: "
+            "adata.X = adata.X.tocsr())"
         )
     rows = parts["indptr"].shape[0] - 1
     if rows < 1 or parts["data"].shape != parts["indices"].shape:
@@ -68,6 +103,10 @@ def find_matrix(file: Any, name: str) -> Matrix:
             f"{where} has {parts['indptr'].shape[0]:,} pointers, {parts['indices'].shape[0]:,} indices and "
             f"{parts['data'].shape[0]:,} values, which is no CSR matrix"
         )
+    check_readable(parts["indptr"])
+    first, last = int(parts["indptr"][0]), int(parts["indptr"][-1])
+    if first != 0 or last != parts["data"].shape[0]:
+        raise ShardsError(f"{where} has row pointers from {first:,} to {last:,} for {parts['data'].shape[0]:,} values")
     return Matrix(
         x=name, sparse=True, rows=rows, num_features=_num_features(found, rows, where), dtype=parts["data"].dtype
     )
@@ -79,11 +118,14 @@ def _num_features(group: Any, rows: int, where: str) -> int:
     if shape is None and "shape" in group:
         dataset = open_object(group.file, f"{group.name}/shape")
         check_contents(dataset)
-        shape = dataset[...][::-1]
-    sizes = [int(size) for size in np.asarray(shape).ravel()] if shape is not None else []
-    if len(sizes) != 2 or sizes[0] != rows or not 0 < sizes[1] < 1 << 31:
-        raise ShardsError(f"{where} has {rows:,} rows by its pointers, and says that its shape is {sizes}")
-    return sizes[1]
+        check_readable(dataset)
+        shape = dataset[...][::-1] if dataset.shape == (2,) else None
+    sizes = np.asarray(() if shape is None else shape).ravel()
+    if len(sizes) != 2 or sizes.dtype.kind not in "iuf" or sizes[0] != rows or not 0 < sizes[1] < 1 << 31:
+        raise ShardsError(
+            f"{where} has {rows:,} rows by its pointers, and says that its shape is {sizes.tolist()!r:.60}"
+        )
+    return int(sizes[1])
 
 
 def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | None = None) -> Iterator[RawLabels]:
@@ -98,35 +140,48 @@ def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | No
     stop = rows if stop is None else stop
     found = open_object(file, name)
     where = f"'{name}' in '{file.filename}'"
-    names: list[str] | None = None
+    categories: npt.NDArray[Any] | None = None
     if isinstance(found, h5py.Group):
         if not {"codes", "categories"} <= set(found):
             raise ShardsError(f"{where} is a group without 'codes' and 'categories'; name a dataset of labels")
-        names = [str(value) for value in _text_array(open_object(file, f"{name}/categories"))]
+        categories = _categories(open_object(file, f"{name}/categories"), where)
         found = open_object(file, f"{name}/codes")
     check_storage(found)
+    check_readable(found)
+    if categories is not None and found.dtype.kind not in "iu":
+        raise LabelError(f"{where} has codes of the type {found.dtype}; codes are the numbers of categories")
     if found.shape != (rows,):
         raise ShardsError(
             f"{where} has the shape {found.shape}, the features have {rows:,} rows; one label a row is needed"
         )
     for begin in range(start, stop, LABELS_AT_ONCE):
         values = found[begin : min(begin + LABELS_AT_ONCE, stop)]
-        if names is None:
-            yield raw_labels(values, where)
-        elif len(values) and (values.min() < 0 or values.max() >= len(names)):
-            raise LabelError(f"{where} has rows without a label (code {values.min()}); every row needs one")
-        else:
-            yield RawLabels(names, values.astype(np.int64))
+        yield raw_labels(values, where) if categories is None else _of_categories(values, categories, where)
 
 
-def _text_array(dataset: Any) -> npt.NDArray[Any]:
+def _categories(dataset: Any, where: str) -> npt.NDArray[Any]:
     check_storage(dataset)
-    values: npt.NDArray[Any] = dataset.asstr()[...] if dataset.dtype.kind in "OS" else dataset[...]
+    check_readable(dataset)
+    if dataset.ndim != 1 or dataset.size > MAX_CATEGORIES:
+        raise LabelError(
+            f"{where} has categories of the shape {dataset.shape}; it has to be a list of at most {MAX_CATEGORIES:,}"
+        )
+    values: npt.NDArray[Any] = dataset[...]
     return values
 
 
+def _of_categories(codes: npt.NDArray[Any], categories: npt.NDArray[Any], where: str) -> RawLabels:
+    """Labels that are numbers of categories; those that no row has are left out, as a subset of a table keeps them."""
+    used, place = np.unique(codes, return_inverse=True)
+    if len(used) and (used[0] < 0 or used[-1] >= len(categories)):
+        wrong = used[0] if used[0] < 0 else used[-1]
+        raise LabelError(f"{where} has rows without a label (code {wrong}); every row needs one")
+    names = raw_labels(categories[used], where)
+    return RawLabels(names.names, names.codes[place])
+
+
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +207,7 @@ class Hdf5Table:
 
     def pieces(self) -> list[tuple[int, int]]:
         """Row ranges of about a block each."""
-        with open_hdf5(self.path) as file:
+        with open_file(self.path) as file:
             if self.kind == "ngram":
                 row_bytes = 8 * file[self.x]["data"].shape[0] // self.rows
             else:
@@ -162,13 +217,12 @@ class Hdf5Table:
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
         """Labels of rows [start, stop)."""
-        with open_hdf5(self.path) as file:
+        with open_file(self.path) as file:
             yield from label_blocks(file, self.y, self.rows, start, stop)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Features and labels of rows [start, stop)."""
-        load_plugins()
-        with open_hdf5(self.path) as file:
+        with open_file(self.path) as file:
             (labels,) = label_blocks(file, self.y, self.rows, start, stop)
             if self.kind != "ngram":
                 yield Block(features_kind(file[self.x][start:stop], self.kind, str(self.path)), labels)
@@ -192,20 +246,10 @@ def open_table(path: Path, x: str, y: str, kind: str) -> Hdf5Table:
     Raises:
         ShardsError: it cannot be used, or needs a filter that is not installed.
     """
-    import h5py
-
-    load_plugins()
-    with open_hdf5(path) as file:
+    with open_file(path) as file:
         matrix = find_matrix(file, x)
-        for name in (f"{x}/data", f"{x}/indices", f"{x}/indptr") if matrix.sparse else (x,):
-            properties = file[name].id.get_create_plist()
-            for number in range(properties.get_nfilters()):
-                code, _, _, title = properties.get_filter(number)
-                if not h5py.h5z.filter_avail(code):
-                    raise ShardsError(
-                        f"'{name}' in '{path}' needs the HDF5 filter {code} ({title.decode(errors='replace')[:40]!r}); "
-                        "install hdf5plugin, or rewrite the file without it (h5repack -f NONE)"
-                    )
+        for name in (f"{x}/data", f"{x}/indices") if matrix.sparse else (x,):
+            check_readable(file[name])
         return Hdf5Table(
             path=path,
             x=x,

@@ -30,12 +30,12 @@ from shardtrain.executors import Serial
 from shardtrain.progress import Pass, progress, say
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
-from shardtrain.shards.honest import open_hdf5, open_object
+from shardtrain.shards.honest import open_object
 from shardtrain.shards.stored import StoredArray, open_source
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.tables.foreign import check_rows, check_sparse, locate, sliced
-from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind
-from shardtrain.tables.labels import Order, table_classes
+from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind, open_file
+from shardtrain.tables.labels import Order, check_trained, table_classes
 
 STRETCHES = 8  # of a file, each with its own held-out rows at its end
 _LEAST_STRETCH = 64  # rows
@@ -116,7 +116,7 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
     _check_alike(sources)
     order = Order()
     for source in train:
-        with open_hdf5(source.path) as file:
+        with open_file(source.path) as file:
             order.add(label_blocks(file, options.y, source.matrix.rows))
     classes = table_classes(order.counts, options.labels)
     for source in held_out:
@@ -134,6 +134,9 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
         for name, ranges in places.items()
         if ranges
     }
+    counts = splits["train"].class_counts if "train" in splits else (0,) * len(classes.names)
+    if note := check_trained(counts, classes.names):
+        say(note)
     entries = {str(source.path): source.entry for source in sources}
     part = {"tables": [str(path) for path in files], "validation": [str(path) for path in options.validation],
             "x": options.x, "y": options.y}  # fmt: skip
@@ -147,7 +150,7 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
 
 def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _Source:
     """Find the features of a file, read all of it once, and refuse what cannot be used."""
-    with open_hdf5(path) as file:
+    with open_file(path) as file:
         before = os.stat(path)
         matrix = find_matrix(file, options.x)
         kind = matrix_kind(matrix, options.kind, path)
@@ -237,7 +240,7 @@ def _write_split(
     shards = []
     for number, place in enumerate(places):
         path = ready / f"{name}-{number:05}.h5"
-        with open_hdf5(place.source.path) as file:
+        with open_file(place.source.path) as file:
             shards.append(_write_shard(path, file, place, shape, classes, options, counts))
     return SplitEntry(
         examples=sum(shard.rows for shard in shards),

@@ -7,7 +7,7 @@ as the table is ever made.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from shardtrain.errors import LabelError
 
 Array = npt.NDArray[Any]
 _SORTED = 0.1  # of the changes of class that rows in random order have; below it a table counts as sorted
+_EXACT = 1 << 53  # up to here every whole number is a float of its own
 _FEW_ROWS = 1000  # that say nothing about an order
 
 
@@ -51,6 +52,11 @@ def raw_labels(values: Array, where: str) -> RawLabels:
     elif values.dtype.kind == "f":
         if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
             raise LabelError(f"labels in {where} are fractions or missing; class labels are integers or text")
+        if len(values) and float(np.abs(values).max()) > _EXACT:
+            raise LabelError(
+                f"a label in {where} is {np.abs(values).max():g}, too large to be told from the next whole number "
+                "in this type; class labels are integers or text"
+            )
         values = values.astype(np.int64)
     elif values.dtype.kind not in "iubSU":
         raise LabelError(f"the labels in {where} have the type {values.dtype}; labels are integers or text")
@@ -75,7 +81,22 @@ def table_classes(counts: Mapping[str, int], labels: str) -> Classes:
         LabelError: labels that no classifier can be trained on.
     """
     two = labels == "auto" and {label for label, count in counts.items() if count} == {"-1", "1"}
-    return resolve_classes(counts, class_names=None, labels="names" if two else labels)
+    return resolve_classes(counts, class_names=None, labels="names" if two else labels, option="--y")
+
+
+def check_trained(counts: Sequence[int], names: Sequence[str]) -> str:
+    """What to tell of classes of which no row is left to train on, by the counts of the training split; mostly nothing.
+
+    Raises:
+        LabelError: no row at all is left.
+    """
+    if not any(counts):
+        raise LabelError("no row is left to train on, all fell into the validation fraction; choose a smaller one")
+    missing = [name for name, count in zip(names, counts, strict=True) if not count]
+    if not missing:
+        return ""
+    shown = ", ".join(f"'{name}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return f"all rows of {len(missing):,} classes fell into the validation fraction, so none is trained on: {shown}"
 
 
 @dataclass

@@ -23,7 +23,10 @@ from shardtrain.tables.labels import RawLabels, raw_labels
 
 PIECE_BYTES = 4 << 20
 _LONGEST_LINE = 64 << 20
-_INTEGRAL = re.compile(rb"[+-]?[0-9]+(\.0*)?")
+_LONGEST_WORD = 1000  # of a label or number; all words of a piece are parsed in the width of its longest
+_INTEGRAL = re.compile(rb"([+-]?[0-9]{1,18})(\.0*)?")
+_NO_PAIR = re.compile(rb":(?:[^\s:]*:|(?=\s|\Z)|(?<=\s:))")  # a colon beside another in a word, or at its end or start
+_PAIR = re.compile(rb"[0-9]+:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+:[-+]?([iI]nf|[nN]a[nN])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,14 @@ class LibsvmTable:
         tokens = b" ".join(lines).replace(b":", b" ").split()
         indptr = np.concatenate([[0], np.cumsum(counts)])
         places = 2 * indptr[:-1] + np.arange(len(lines))  # of the labels among the tokens
-        if len(tokens) != 2 * int(indptr[-1]) + len(lines) or any(b":" in label for label in first):
+        whole = len(tokens) == 2 * int(indptr[-1]) + len(lines) and not _NO_PAIR.search(content)
+        if not whole or any(b":" in label for label in first):
             raise self._bad_line(lines)
+        if (longest := max(map(len, tokens), default=0)) > _LONGEST_WORD:
+            raise CorpusFormatError(
+                f"'{self.path}' has a label or number of {longest:,} characters, at most {_LONGEST_WORD:,} can be; is "
+                "it a LibSVM file?"
+            )
         pairs = np.ones(len(tokens), np.bool_)
         pairs[places] = False
         numbers = np.array(tokens, np.bytes_)[pairs] if tokens else np.zeros(0, np.bytes_)
@@ -101,8 +110,7 @@ class LibsvmTable:
         return raw_labels(np.array([_label(label) for label in first], object), str(self.path)), x
 
     def _bad_line(self, lines: list[bytes]) -> CorpusFormatError:
-        pattern = re.compile(rb"\s*[^\s:]+(\s+[0-9]+:[-+.0-9eEa-zA-Z]+)*\s*")
-        wrong = next((line for line in lines if not pattern.fullmatch(line)), b"")
+        wrong = next((line for line in lines if not _is_row(line)), lines[0])
         shown = wrong[:60].decode(errors="replace")
         return CorpusFormatError(f"'{self.path}' has a line that is no label and column:value pairs: {shown!r}")
 
@@ -111,9 +119,15 @@ class LibsvmTable:
         return replace(self, num_features=num_features, base=base)
 
 
-def _label(label: bytes) -> str:
+def _label(label: bytes) -> bytes:
     """Whole numbers as such, however they are written; anything else as it is."""
-    return str(int(float(label))) if _INTEGRAL.fullmatch(label) else label.decode(errors="replace")
+    whole = _INTEGRAL.fullmatch(label)
+    return b"%d" % int(whole[1]) if whole else label
+
+
+def _is_row(line: bytes) -> bool:
+    label, *pairs = line.split()
+    return b":" not in label and all(_PAIR.fullmatch(pair) and len(pair.split(b":")[0]) < 19 for pair in pairs)
 
 
 def open_libsvm(path: Path) -> LibsvmTable:

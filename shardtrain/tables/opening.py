@@ -45,6 +45,8 @@ def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Pa
             )
         return open_libsvm(path)
     if ending == ".npy":
+        if x:
+            raise UsageError(f"'{path}' is one array, which has no names; leave --x")
         return open_npy(path, y, kind)
     if not y:
         raise UsageError(f"name the labels in '{path}' with --y")

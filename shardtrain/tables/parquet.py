@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
-from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind
+from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 _ROWS_AT_ONCE = 1 << 16
@@ -65,14 +65,14 @@ class ParquetTable:
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
         """Labels of row groups [start, stop)."""
         with _open(self.path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=range(start, stop), columns=[self.y]):
+            for batch in _batches(file, self.path, _ROWS_AT_ONCE, range(start, stop), [self.y]):
                 yield self._labels(batch)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Features and labels of row groups [start, stop)."""
         rows = min(max(1, BLOCK_BYTES // (4 * self.num_features)), _ROWS_AT_ONCE)
         with _open(self.path) as file:
-            for batch in file.iter_batches(rows, row_groups=range(start, stop), columns=[*self.x, self.y]):
+            for batch in _batches(file, self.path, rows, range(start, stop), [*self.x, self.y]):
                 columns = [_numbers(batch.column(name), name, self.path) for name in self.x]
                 x = columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1)
                 if x.shape[1] != self.num_features:
@@ -122,7 +122,20 @@ def _open(path: Path) -> Any:
         return pyarrow.parquet.ParquetFile(path)
     except FileNotFoundError as error:
         raise CorpusNotFoundError(f"there is no file '{path}'") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CorpusFormatError(f"'{path}' cannot be read as Parquet: {error}") from error
+
+
+def _batches(file: Any, path: Path, rows: int, groups: range, columns: Sequence[str]) -> Iterator[Any]:
+    """Columns of some row groups, so many rows at a time.
+
+    Raises:
+        CorpusFormatError: they are damaged.
+    """
+    pyarrow = import_pyarrow("read")
+    try:
+        yield from file.iter_batches(rows, row_groups=groups, columns=list(columns))
+    except (pyarrow.ArrowException, OSError) as error:
         raise CorpusFormatError(f"'{path}' cannot be read as Parquet: {error}") from error
 
 
@@ -145,9 +158,13 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
             if field.name != y and (pyarrow.types.is_integer(field.type) or pyarrow.types.is_floating(field.type))
         ]  # fmt: skip
         chosen = tuple(x) or tuple(plain)
+        if twice := [name for name in [*chosen, y] if schema.names.count(name) + [*chosen, y].count(name) > 2]:
+            raise CorpusFormatError(
+                f"the column '{twice[0]}' of '{path}' is there, or named, twice; rename or leave one"
+            )
         if not chosen or not file.metadata.num_rows:
             raise CorpusFormatError(f"'{path}' has no row, or no column of numbers; name columns with --x")
-        first = next(file.iter_batches(1, columns=list(chosen)))
+        first = next(_batches(file, path, 1, range(file.num_row_groups), chosen))
     columns = [_numbers(first.column(name), name, path) for name in chosen]
     wide = columns[0].ndim == 2
     if any(column.dtype.kind not in "iuf" for column in columns) or (
@@ -156,9 +173,8 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
         raise CorpusFormatError(
             f"'{path}': features are columns of numbers, or one column of lists; name others with --x"
         )
-    if kind == "sparse" or (kind == "tokens" and any(column.dtype.kind == "f" for column in columns)):
-        raise CorpusFormatError(f"the features in '{path}' cannot be --kind {kind}")
+    dtype = next((column.dtype for column in columns if column.dtype.kind == "f"), columns[0].dtype)
     return ParquetTable(
-        path=path, x=chosen, y=y, kind="sequence" if kind == "tokens" else "dense",
+        path=path, x=chosen, y=y, kind=kind_of(dtype, kind, str(path)),
         num_features=columns[0].shape[1] if wide else len(columns),
     )  # fmt: skip
