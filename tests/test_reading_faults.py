@@ -17,7 +17,6 @@ from handmade import make_rows, write_shards
 from shardtrain.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.machine import memory_bytes
-from shardtrain.shards import format as layout
 from shardtrain.shards.files import on_shared_storage
 from shardtrain.shards.format import BLOCK_BYTES
 from shardtrain.shards.read import open_shards
@@ -342,58 +341,3 @@ def test_hostile_row_pointers_are_refused_without_verification(pointers, shuffle
         file.write(np.array(pointers, "<i4").tobytes())
     with open_shards(tmp_path, verify=False) as shards, pytest.raises(CorruptShardError, match="row pointers"):
         list(shards.train.batches(8, shuffle=shuffle))
-
-
-# Every bit
-
-
-def soak_folder(folder: Path, kind: str):
-    """Shards of some blocks with an arrays' worth of structure, and a reader of all that is used of them."""
-    rows = make_rows(kind, 30_000)
-    return write_shards(folder, rows, [20_000, 10_000])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "flips", [60, pytest.param(1000, marks=pytest.mark.slow)], ids=["some flips", "a thousand flips"]
-)
-def test_a_flipped_bit_is_detected_or_provably_outside_anything_used(kind, flips, tmp_path):
-    """Each flip is found by `verify`; batches either fail or are equal, which proves that the bit was not used."""
-    from shardtrain.shards.verify import verify_shards
-
-    manifest = soak_folder(tmp_path, kind)
-    with open_shards(tmp_path) as shards:
-        expected = flat(shards.train.batches(512, seed=1, shuffle="window"))
-    paths = sorted(path for path in tmp_path.iterdir() if path.is_file())
-    blocks = {shard.file: shard for shard in manifest.splits["train"].shards}
-    detected = unused = 0
-    rng = np.random.default_rng(4)
-    for number in range(flips):
-        path = paths[number % len(paths)]
-        offset, bit = int(rng.integers(path.stat().st_size)), int(rng.integers(8))
-        before = path.read_bytes()[offset]
-        write_byte(path, offset, before ^ 1 << bit)
-        try:
-            if path.name in blocks:
-                assert [str(path) in fault for fault in verify_shards(tmp_path, advance=len_of).faults] == [True]
-            with open_shards(tmp_path) as shards:
-                found = flat(shards.train.batches(512, seed=1, shuffle="window"))
-            assert_same(found, expected)
-            assert path.name in blocks  # a bit of the manifest is never outside
-            unused += 1
-        except (CorruptShardError, layout.ManifestError):
-            detected += 1
-        finally:
-            write_byte(path, offset, before)
-    assert detected + unused == flips
-    assert detected > flips // 2
-
-
-def len_of(_: int) -> None:
-    """Progress is not shown."""
-
-
-def write_byte(path: Path, offset: int, value: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(bytes([value]))
