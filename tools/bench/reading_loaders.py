@@ -17,6 +17,7 @@ import argparse
 import importlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -145,6 +146,37 @@ _variant("shardtrain window, not verified", Ours, verify=False)
 for _mode in ("none", "blocks", "window", "global"):
     _variant(f"sparse shardtrain {_mode}", Ours, shuffle=_mode, kind="sparse", shuffles=_mode != "none")
 _variant("sparse shardtrain window, not verified", Ours, verify=False, kind="sparse")
+
+
+class OursCompressed(Ours):
+    """Compressed shards, decoded chunk by chunk."""
+
+    name = "shardtrain window, lz4"
+    codec = "lz4"
+    needs = ("hdf5plugin", "lz4.block")
+
+    def prepare(self, source: Path, folder: Path) -> None:
+        """Plain shards first, then `recompress`."""
+        from shardtrain.build.recompress import recompress
+
+        plain = folder / "plain"
+        plain.mkdir()
+        super().prepare(source, plain)
+        recompress(plain, folder / "packed", self.codec)
+        shutil.rmtree(plain)
+
+    def open(self, folder: Path) -> Any:
+        """As plain ones."""
+        return super().open(folder / "packed")
+
+
+for _codec, _module in (("zstd", "zstandard"), ("blosc2", "blosc2")):
+    _variant(f"shardtrain window, {_codec}", OursCompressed, codec=_codec, needs=("hdf5plugin", _module))
+for _codec, _module in (("lz4", "lz4.block"), ("zstd", "zstandard"), ("blosc2", "blosc2")):
+    _variant(
+        f"sparse shardtrain window, {_codec}", OursCompressed, codec=_codec, needs=("hdf5plugin", _module),
+        kind="sparse",
+    )  # fmt: skip
 
 
 class Memmap(Loader):
