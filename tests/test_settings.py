@@ -188,6 +188,7 @@ def test_any_text_is_written_as_toml_that_reads_back(text):
     ("words", "said"),
     [
         (["biuld", "x"], "no command 'biuld'; did you mean 'build'?"),
+        (["train", "x"], "no command 'train'; did you mean 'fit'?"),
         (["xyz"], "no command 'xyz'; see `python -m shardtrain --help`"),
         (["--json", "build"], "'--json' is no option of all commands; options come after the command"),
         (["build", "--max-feature", "3", "x"], "no option '--max-feature'; did you mean '--max-features'?"),

@@ -189,7 +189,9 @@ def run(args: argparse.Namespace) -> int:
         f"{manifest.splits['train'].examples:,} training and {held_out:,} validation examples of "
         f"{len(manifest.class_names)} classes, {manifest.num_features:,} "
         f"{made[manifest.vectorizer['kind']]}: {args.out}",
-        f"next: python -m shardtrain fit {args.out}",
+        f"next: python -m shardtrain fit {args.out}"
+        if held_out
+        else "fit needs a validation split, and there is none: build with --validation FILE or --validation-fraction F",
     )
     return 0
 

@@ -81,4 +81,5 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 
     keep_freed_memory()
     done = asdict(evaluate_corpus(folder, args.data, corpus_options(args)))
-    return {"corpus": args.data, **done, **done.pop("metrics")}
+    metrics = done.pop("metrics")
+    return {"corpus": args.data, **done, **metrics}

@@ -17,6 +17,8 @@ from shardtrain.cli.settings import as_toml, nearest, options, read_settings
 from shardtrain.errors import UsageError
 from shardtrain.progress import RED, painted
 
+# What others call our commands.
+OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
 _OPEN = object()  # the value of an option that the command line says nothing about
 
 
@@ -85,7 +87,8 @@ class Parser(argparse.ArgumentParser):
                 continue
             word = next((word for word in words if not word.startswith("-")), None)
             if word is not None and word not in action.choices:
-                self.error(f"there is no command {word!r}{nearest(word, action.choices)}")
+                meant = nearest(OTHER_NAMES.get(word, word), action.choices)
+                self.error(f"there is no command {word!r}{meant}")
             early = words[: words.index(word)] if word is not None else words
             for each in early:
                 if each not in self._option_string_actions:
