@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xxhash
 from handmade import NUM_FEATURES, dense, make_rows, write_shard, write_shards
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
@@ -35,13 +35,15 @@ LAWS = settings(max_examples=40, deadline=None, derandomize=True)
 SHAPES = {
     "kind": st.sampled_from(KINDS),
     "sizes": st.lists(st.integers(1, 30), min_size=1, max_size=4),
-    "num_classes": st.sampled_from([1, 2, 256, 257, 65_535]),
+    "num_classes": st.sampled_from([1, 2, 256, 257]),  # the most there can be, slow for its names, is an example
     "empty": st.booleans(),
     "pieces": st.integers(1, 3),
 }
+MOST_CLASSES = example(kind="sequence", sizes=[30, 2], num_classes=65_535, empty=False, pieces=2)
 
 
 @LAWS
+@MOST_CLASSES
 @given(**SHAPES)
 def test_what_is_written_is_read_back(kind, sizes, num_classes, empty, pieces):
     rows = make_rows(kind, sum(sizes), num_classes=num_classes, empty=empty)
@@ -56,6 +58,7 @@ def test_what_is_written_is_read_back(kind, sizes, num_classes, empty, pieces):
 
 
 @LAWS
+@MOST_CLASSES
 @given(**SHAPES)
 def test_plain_h5py_reads_equal_values_and_the_file_holds_them_where_the_manifest_says(
     kind, sizes, num_classes, empty, pieces
