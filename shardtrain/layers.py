@@ -28,21 +28,6 @@ if keras.config.backend() != "tensorflow":
     )
 
 
-def sparse_rows(data: tf.Tensor, indices: tf.Tensor, indptr: tf.Tensor, num_features: int) -> tf.SparseTensor:
-    """The rows of a `Csr` as a sparse tensor of shape (rows, num_features).
-
-    Args:
-        data: values, (nnz,).
-        indices: columns, (nnz,) integers.
-        indptr: (rows + 1,) int64, starting at 0.
-        num_features: columns of the result.
-    """
-    rows = tf.RaggedTensor.from_row_splits(indices, indptr, validate=False).value_rowids()
-    coordinates = tf.stack([rows, tf.cast(indices, tf.int64)], axis=1)
-    shape = tf.stack([tf.size(indptr, out_type=tf.int64) - 1, tf.constant(num_features, tf.int64)])
-    return tf.SparseTensor(coordinates, data, shape)
-
-
 def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor) -> tf.Tensor:
     """The product of `x`, (rows, num_features) float32 in row-major order, and `kernel`, (num_features, units) float32.
 

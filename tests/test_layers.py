@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from shardtrain.layers import SparseDense, SparseDropout, sparse_matmul, sparse_rows
+from shardtrain.csr import Csr
+from shardtrain.keras_data import Feed, sparse_tensor
+from shardtrain.layers import SparseDense, SparseDropout, sparse_matmul
 
 FEATURES, UNITS = 23, 5
 
@@ -28,9 +30,7 @@ def matrices(draw: st.DrawFn) -> sparse.csr_matrix:
 
 
 def tensor(matrix: sparse.csr_matrix) -> tf.SparseTensor:
-    return sparse_rows(
-        tf.constant(matrix.data), tf.constant(matrix.indices), tf.constant(matrix.indptr, tf.int64), matrix.shape[1]
-    )
+    return sparse_tensor(Csr(matrix.data, matrix.indices, matrix.indptr, matrix.shape))
 
 
 def normal(*shape: int, seed: int = 0) -> tf.Tensor:
@@ -59,9 +59,8 @@ def test_the_product_and_both_its_gradients_equal_the_dense_ones(matrix: sparse.
 
 
 def test_features_repeated_across_and_within_rows_are_summed_in_a_dense_gradient() -> None:
-    x = sparse_rows(
-        tf.constant([1.0, 2.0, 4.0, 8.0]), tf.constant([3, 3, 3, 0]), tf.constant([0, 2, 4], tf.int64), FEATURES
-    )
+    values, columns = np.array([1, 2, 4, 8], np.float32), np.array([3, 3, 3, 0], np.int32)
+    x = sparse_tensor(Csr(values, columns, np.array([0, 2, 4]), (2, FEATURES)))
     kernel = normal(FEATURES, UNITS)
     with tf.GradientTape() as tape:
         tape.watch(kernel)
@@ -100,12 +99,13 @@ def test_no_tensor_of_a_training_step_has_the_dense_shape_of_the_batch() -> None
     model = keras.Model(inputs, SparseDense(UNITS, activation="relu")(SparseDropout(0.5, seed=1)(inputs)))
 
     @tf.function
-    def step(data: tf.Tensor, indices: tf.Tensor, indptr: tf.Tensor) -> list[tf.Tensor]:
+    def step(*parts: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(sparse_rows(data, indices, indptr, features), training=True))
+            loss = tf.reduce_sum(model(feed.assemble(*parts), training=True))
         return tape.gradient(loss, model.trainable_variables)
 
-    specs = (tf.TensorSpec((7,), tf.float32), tf.TensorSpec((7,), tf.int32), tf.TensorSpec((4,), tf.int64))
+    feed = Feed(kind="ngram", num_features=features)
+    specs = (tf.TensorSpec((7, 2), tf.int64), tf.TensorSpec((7,), tf.float32), tf.TensorSpec((2,), tf.int64))
     graph = step.get_concrete_function(*specs).graph
     operations = [
         operation

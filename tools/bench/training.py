@@ -36,7 +36,7 @@ import numpy as np
 
 from shardtrain.fit import fit
 from shardtrain.fit_options import FitOptions
-from shardtrain.keras_data import to_tf_dataset
+from shardtrain.keras_data import sparse_tensor, to_tf_dataset
 from shardtrain.models import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
 from shardtrain.shards.read import Shards, open_shards
 from shardtrain.steps import Steps
@@ -167,17 +167,10 @@ def keras_fit(shards: Shards, model: keras.Model, epochs: int, **data: Any) -> R
     accuracies, rows = [], []
     for x, y in shards.validation.batches(512):
         dense = x if isinstance(x, np.ndarray) else x.toarray()
-        given = to_sparse(x) if getattr(model.inputs[0], "sparse", False) else dense
+        given = sparse_tensor(x) if getattr(model.inputs[0], "sparse", False) else dense
         accuracies.append((np.asarray(model(given)).argmax(axis=1) == y).mean())
         rows.append(len(y))
     return Result(shards.train.num_examples / min(timing.seconds), float(np.average(accuracies, weights=rows)))
-
-
-def to_sparse(x: Any) -> Any:
-    """CSR rows as Keras takes them."""
-    from shardtrain.layers import sparse_rows
-
-    return sparse_rows(x.data, x.indices, x.indptr.astype(np.int64), x.shape[1])
 
 
 def dense_slices(shards: Shards, size: int) -> Iterator[tuple[Any, Any]]:
