@@ -166,8 +166,8 @@ def keras_fit(shards: Shards, model: keras.Model, epochs: int, **data: Any) -> R
     model.fit(epochs=epochs, verbose=0, callbacks=[timing], **data)
     accuracies, rows = [], []
     for x, y in shards.validation.batches(512):
-        dense = x if isinstance(x, np.ndarray) else x.toarray()
-        given = sparse_tensor(x) if getattr(model.inputs[0], "sparse", False) else dense
+        sparse = getattr(model.inputs[0], "sparse", False)
+        given = x if isinstance(x, np.ndarray) else sparse_tensor(x) if sparse else x.toarray()
         accuracies.append((np.asarray(model(given)).argmax(axis=1) == y).mean())
         rows.append(len(y))
     return Result(shards.train.num_examples / min(timing.seconds), float(np.average(accuracies, weights=rows)))
