@@ -236,6 +236,34 @@ def test_chunks_that_libhdf5_wrote_are_decoded_to_the_values_it_reads(name, nois
             np.testing.assert_array_equal(found, dataset[200 * number : 200 * (number + 1)])
 
 
+@pytest.mark.parametrize("shape", [(200, 10), (33, 1), (70_000, 3)], ids=str)
+@pytest.mark.parametrize("how", [{"fletcher32": True}, {"compression": "gzip"}], ids=["fletcher32", "gzip"])
+def test_a_chunk_with_a_checksum_of_its_own_is_never_decoded_to_other_values(how, shape, tmp_path):
+    """Nothing else tells of damage while somebody else's file is indexed."""
+    from shardtrain.shards.honest import chunk_places, filter_names, open_dataset
+
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 256, shape, np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=shape, **how)
+    with h5py.File(tmp_path / "a.h5") as file:
+        dataset = open_dataset(file, "x")
+        names, (place,) = filter_names(dataset), chunk_places(dataset)
+    raw = (tmp_path / "a.h5").read_bytes()[place.offset : place.offset + place.size]
+    np.testing.assert_array_equal(decode_chunk(raw, names, 0, 1, values.size), values.ravel())
+    for bit in rng.integers(0, 8 * len(raw), 200).tolist():
+        damaged = bytearray(raw)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            found = decode_chunk(damaged, names, 0, 1, values.size)
+        except CorruptShardError:
+            continue
+        assert how == {"compression": "gzip"}  # some bits of a header mean nothing
+        np.testing.assert_array_equal(found, values.ravel())
+    with pytest.raises(CorruptShardError):
+        decode_chunk(raw[:-1], names, 0, 1, values.size)
+
+
 @pytest.mark.parametrize("name", ["deflate", "lzf", "zstd", "lz4", "blosc2"])
 def test_bytes_that_no_codec_wrote_are_refused(name):
     rng = np.random.default_rng(3)

@@ -341,6 +341,19 @@ def test_labels_and_pointers_may_be_compressed_as_features_are(command, tmp_path
     np.testing.assert_array_equal(rows_of(tmp_path / "out")[1], Y)
 
 
+def test_what_h5py_cannot_read_is_named_and_is_no_error_of_ours(tmp_path, monkeypatch):
+    from shardtrain.tables import index as indexing
+
+    path = make(tmp_path / "a.h5")
+
+    def unreadable(*_):
+        raise ValueError("Insufficient precision in available types")
+
+    monkeypatch.setattr(indexing, "find_matrix", unreadable)
+    with pytest.raises(CorruptShardError, match=r"a\.h5' is damaged, or not what HDF5 can read: Insufficient"):
+        index([path], tmp_path / "out", options())
+
+
 def test_labels_behind_an_unknown_filter_are_refused(tmp_path):
     path = make(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:

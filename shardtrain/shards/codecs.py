@@ -25,6 +25,7 @@ PIPELINES = {"zstd": ("shuffle", "zstd"), "lz4": ("shuffle", "lz4"), "blosc2": (
 MODULES = {"zstd": "zstandard", "lz4": "lz4.block", "blosc2": "blosc2"}
 ZSTD_LEVEL = 3  # zstd's own default; higher levels cost far more time than they save space on features
 BLOSC2_LEVEL = 1  # with zstd inside; 5 takes ten times as long here and saves one part in fifty
+_WORDS = 1 << 16  # of 16 bits that are summed at a time, so that sums stay below 2**64
 BLOSC2_BLOCK = 1 << 15  # fixed, because blosc2 would choose it by the processor's caches
 
 Bytes = npt.NDArray[np.uint8]
@@ -116,12 +117,38 @@ def _unshuffle(raw: Any, itemsize: int, size: int) -> Bytes:
 
 def _inflate(raw: Any, itemsize: int, size: int) -> bytes:
     inflater = zlib.decompressobj()
-    return inflater.decompress(raw, size + 4)  # four more: what fletcher32 may have put behind the values
+    content = inflater.decompress(raw, size + 4)  # four more: what fletcher32 may have put behind the values
+    if not inflater.eof:  # so its own checksum, at the end, was not compared
+        raise ValueError("its stream does not end where it should")
+    return content
 
 
-def _without_fletcher32(raw: Any, itemsize: int, size: int) -> Any:
-    """The block checksums cover these bytes already."""
-    return memoryview(raw)[:-4]
+def _without_fletcher32(raw: Any, itemsize: int, size: int) -> Bytes:
+    """The values before the checksum, which is the only one when somebody else's file is indexed."""
+    content = np.frombuffer(raw, np.uint8)
+    values, stored = content[:-4], content[-4:].tobytes()
+    found = _fletcher32(values)
+    # HDF5 1.6.2 and older may have swapped the bytes of each half, and libhdf5 takes both
+    if not any(found == _halves(each) for each in (stored, stored[1::-1] + stored[:1:-1])):
+        raise ValueError("its checksum differs")
+    return values
+
+
+def _halves(stored: bytes) -> tuple[int, int]:
+    """Both sums of a checksum, modulo 65,535 because libhdf5 writes 0 also as 65,535."""
+    return int.from_bytes(stored[:2], "little") % 65_535, int.from_bytes(stored[2:], "little") % 65_535
+
+
+def _fletcher32(values: Bytes) -> tuple[int, int]:
+    """The sum of 16-bit words, big-endian, and that of its partial sums, modulo 65,535 (Fletcher 1982, as in HDF5)."""
+    words = (np.append(values, np.uint8(0)) if len(values) % 2 else values).view(">u2")
+    first = second = 0
+    for start in range(0, len(words), _WORDS):
+        part = words[start : start + _WORDS].astype(np.uint64)
+        weighted = int(part @ np.arange(len(part), 0, -1, dtype=np.uint64))
+        second = (second + first * len(part) + weighted) % 65_535
+        first = (first + int(part.sum())) % 65_535
+    return first, second
 
 
 def _decode_lzf(raw: Any, itemsize: int, size: int) -> Bytes:

@@ -8,6 +8,7 @@ read labels and to convert; never to read features in training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import CorpusFormatError, LabelError, ShardsError
+from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, ShardsError, ShardtrainError
 from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.honest import check_contents, check_storage, open_hdf5, open_object
 from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
@@ -36,15 +37,22 @@ class Matrix:
     dtype: np.dtype[Any]
 
 
-def open_file(path: Path) -> Any:
-    """Open an HDF5 file for reading, with the filters of hdf5plugin where that is installed, and no others.
+@contextmanager
+def open_file(path: Path) -> Iterator[Any]:
+    """An open HDF5 file, with the filters of hdf5plugin where that is installed, and no others.
 
     Raises:
         ShardsError: it is missing or cannot be read.
-        CorruptShardError: it is no HDF5 file.
+        CorruptShardError: it is no HDF5 file, or libhdf5 finds something wrong in the block.
     """
     load_plugins()
-    return open_hdf5(path)
+    with open_hdf5(path) as file:
+        try:
+            yield file
+        except ShardtrainError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise CorruptShardError(f"'{path}' is damaged, or not what HDF5 can read: {error}") from error
 
 
 def check_readable(dataset: Any) -> None:
