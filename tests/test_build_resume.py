@@ -19,6 +19,7 @@ from shardtrain.build import BuildOptions, build, job, workspace
 from shardtrain.build.origin import open_again, recorded_origins
 from shardtrain.cli.main import main
 from shardtrain.corpus import write_demo
+from shardtrain.durable import PARTIAL
 from shardtrain.errors import ShardsExistError, ShardsNotFoundError
 from shardtrain.shards import format as layout
 
@@ -78,12 +79,22 @@ def finish(process: subprocess.Popen) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(driver, demo, tmp_path_factory) -> dict[str, tuple[Path, int]]:
+def whole(demo, tmp_path_factory) -> dict[str, tuple[Path, int]]:
     """Uninterrupted builds of both kinds, and how many renames each makes."""
     built = {}
     for kind in ("ngram", "sequence"):
         out = tmp_path_factory.mktemp("whole") / kind
-        built[kind] = (out, int(finish(start(driver, demo, out, kind)).split()[-1]))
+        renamed: list[str] = []
+
+        def replace(source, target, renamed=renamed, real=os.replace):
+            renamed.append(str(target))
+            real(source, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job, "UNIT_BYTES", 1 << 16)
+            patch.setattr(os, "replace", replace)
+            build(demo, out, options(vectorizer=kind, workers=1))
+        built[kind] = (out, sum(str(out) in target for target in renamed))
     return built
 
 
@@ -93,8 +104,7 @@ def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     assert not (out / layout.MANIFEST).exists() or abs(at) == whole[kind][1]
-    resumed = finish(start(driver, demo, out, kind))
-    assert "renames" in resumed
+    build(demo, out, options(vectorizer=kind, workers=1))
     assert_same_folder(out, whole[kind][0])
 
 
@@ -113,25 +123,35 @@ def test_killed_at_every_commit_and_resumed_equals_uninterrupted(driver, demo, w
         check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if at % 2 else -at)
 
 
-def kill_until_done(driver, demo, out, kind, seed, longest) -> int:
-    """Kill at random moments, growing longer so that it ends; how often it was killed."""
+def kill_until_done(driver, demo, out, kind, seed, most) -> int:
+    """Kill at random moments, up to `most` times, some of them before anything new is on record; how often it was."""
     rng = random.Random(seed)
-    kills = 0
-    while True:
+    for kills in range(most):
         process = start(driver, demo, out, kind, workers=2, how="resume" if (out / layout.MANIFEST).exists() else "")
+        before, early = records(out), kills % 4 == 3
+        while process.poll() is None and records(out) <= before and not early:  # so that it ends on a slow machine too
+            time.sleep(0.01)
         try:
-            process.wait(rng.uniform(0, longest) + 0.15 * kills)
+            process.wait(rng.uniform(0, 2.0 if early else 0.4))
             finish(process)
             return kills
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            kills += 1
+    finish(start(driver, demo, out, kind, workers=2, how="resume" if (out / layout.MANIFEST).exists() else ""))
+    return most
+
+
+def records(out: Path) -> int:
+    """How many files an unfinished build has committed."""
+    try:
+        return sum(not path.name.endswith(PARTIAL) for path in (out / workspace.WORKING).rglob("*"))
+    except FileNotFoundError:  # it is being cleared
+        return 0
 
 
 def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
-    kills = kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, longest=2.0)
-    assert kills >= 3
+    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=5) >= 3
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 
 
@@ -139,7 +159,7 @@ def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
 def test_killed_at_many_random_moments_equals_uninterrupted(driver, demo, whole, tmp_path, kind, seed):
-    assert kill_until_done(driver, demo, tmp_path / "out", kind, seed, longest=3.0) >= 3
+    assert kill_until_done(driver, demo, tmp_path / "out", kind, seed, most=30) >= 3
     assert_same_folder(tmp_path / "out", whole[kind][0])
 
 
@@ -165,13 +185,20 @@ def alive(process: str) -> bool:
         return False
 
 
-@pytest.fixture
-def interrupted(driver, demo, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def killed(driver, demo, tmp_path_factory) -> Path:
     """An output folder whose build was killed in the middle."""
-    process = start(driver, demo, tmp_path / "out", at=12)
+    out = tmp_path_factory.mktemp("killed") / "out"
+    process = start(driver, demo, out, at=12)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    return tmp_path / "out"
+    return out
+
+
+@pytest.fixture
+def interrupted(killed, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(killed, tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +282,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tm
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert "the same command goes on" in err
-    finish(start(driver, demo, tmp_path / "out", workers=2))
+    build(demo, tmp_path / "out", options(workers=1))
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 
 
