@@ -20,6 +20,7 @@ from shardtrain.build import BuildOptions, build
 from shardtrain.build.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
 from shardtrain.build.recompress import recompress
 from shardtrain.build.workspace import MEASURED
+from shardtrain.corpus import write_demo
 from shardtrain.csr import Csr
 from shardtrain.report.findings import look_at_shards
 from shardtrain.report.making import read_making
@@ -404,3 +405,15 @@ def test_entries_of_stored_zeros_are_left_out(tmp_path):
         (found,) = entries_of(shards.train)
     assert (found.values != 0).all()
     np.testing.assert_array_equal(np.diff(found.indptr), np.count_nonzero(x.toarray(), axis=1))
+
+
+def test_the_lengths_of_documents_are_those_of_the_corpus_while_it_is_there(tmp_path):
+    write_demo(tmp_path / "demo", documents=400, classes=3)
+    build(tmp_path / "demo", tmp_path / "shards", BuildOptions(workers=1))
+    with open(tmp_path / "demo" / "train.csv", newline="", encoding="utf-8") as file:
+        expected = np.bincount([len(", ".join(row[1:]).split()) for row in csv.reader(file)])
+    found = look_at_shards(tmp_path / "shards", scratch=tmp_path).words
+    assert found is not None
+    assert found.tolist() == expected.tolist()
+    (tmp_path / "demo" / "train.csv").unlink()
+    assert look_at_shards(tmp_path / "shards", scratch=tmp_path).words is None

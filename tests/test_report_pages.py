@@ -38,7 +38,7 @@ REPORTS = (
     *(f"{name} {kind}" for name in REAL for kind in ("shards", "run")),
 )
 CHARTS = {  # that a report must have, by their titles; what follows stands for more of the kind
-    "shards": ["Class distribution", "Most frequent", "Vocabulary coverage", "Passes", "Memory"],
+    "shards": ["Class distribution", "Document lengths", "Most frequent", "Vocabulary coverage", "Passes", "Memory"],
     "run": [
         "Loss",
         "Accuracy",

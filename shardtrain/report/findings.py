@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from shardtrain.progress import progress
 from shardtrain.report.contents import vectorizer_of
 from shardtrain.report.making import Making, read_making
 from shardtrain.report.overlap import Overlap, RowHashes
-from shardtrain.report.survey import Entries, SplitSurvey, survey_split
+from shardtrain.report.survey import Counts, Entries, SplitSurvey, survey_split
 from shardtrain.report.telling import Telling, telling_features
 from shardtrain.shards.format import Manifest
 from shardtrain.shards.read import Shards, Split, open_shards
@@ -20,6 +22,7 @@ from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
 
 MAX_CLASSES = 16  # whose telling features are looked for: the most frequent ones
 TELLING = 8  # features of a class
+SAMPLED = 500  # training rows whose documents are measured: enough for a histogram, and few pieces of a large corpus
 NAMES = {"train": "training", "validation": "validation"}
 FEATURE = {"ngram": "n-gram", "sequence": "word", "dense": "feature"}
 _STEP = 1 << 20  # candidates counted at a time
@@ -53,6 +56,7 @@ class ShardsFindings:
         telling: by class index, the features that tell it best; None where columns cannot be named or are too many.
         vocabulary: what was chosen from; None where nothing was.
         making: how they were built, if that is known.
+        words: of some documents how many have how many words; None where documents are not known, or rows tell it.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class ShardsFindings:
     telling: dict[int, tuple[Telling, ...]] | None
     vocabulary: Vocabulary | None
     making: Making | None
+    words: Counts | None
 
     def name_of(self, column: int) -> str:
         """What a column, or a token id, is called."""
@@ -93,9 +98,10 @@ def look_at_shards(folder: Path, *, scratch: Path) -> ShardsFindings:
             counts = manifest.splits["train"].class_counts
             classes = sorted(sorted(range(len(counts)), key=lambda index: -counts[index])[:MAX_CLASSES])
             telling = telling_features(shards.train, occurrences, classes, most=TELLING)
+        words = _words(shards, scratch) if manifest.files and manifest.kind == "ngram" else None
     return ShardsFindings(
         path=folder, manifest=manifest, surveys=surveys, overlap=overlap, terms=terms, telling=telling,
-        vocabulary=_vocabulary(manifest, vectorizer), making=read_making(folder),
+        vocabulary=_vocabulary(manifest, vectorizer), making=read_making(folder), words=words,
     )  # fmt: skip
 
 
@@ -113,6 +119,16 @@ def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitSurvey], Over
 
         surveys = {split.name: look_at(split) for split in splits}
         return surveys, hashes.count()
+
+
+def _words(shards: Shards, scratch: Path) -> Counts | None:
+    """How many words documents have. Rows lie in mixed order, so those of rows at equal distances are any documents."""
+    from shardtrain.report.originals import texts_behind
+
+    number = shards.train.num_examples
+    rows = range(0, number, -(-number // SAMPLED))
+    texts, _ = texts_behind(shards, shards.train, rows, scratch=scratch)
+    return np.bincount([len(text.split()) for text in texts.values()]) if texts else None
 
 
 def _vocabulary(manifest: Manifest, vectorizer: Vectorizer | None) -> Vocabulary | None:

@@ -34,7 +34,7 @@ def shards_page(folder: Path, *, scratch: Path) -> str:
     ]
     lead = f"{_columns(found)} of {kinds[manifest.kind]}, {len(manifest.class_names):,} classes, seed {manifest.seed}."
     sections = [
-        Section(name="rows", title="Rows", body=charts(_classes(found), *_lengths(found))),
+        Section(name="rows", title="Rows", body=charts(_classes(found), *_documents(found), *_lengths(found))),
         Section(name="features", title="Features", body=features(found)),
         Section(name="telling", title="What tells the classes apart", body=telling(found)),
         Section(name="splits", title="Equal rows", body=_splits(found)),
@@ -103,6 +103,22 @@ def _classes(found: ShardsFindings) -> Markup:
 
 def _first(number: int, limit: int, what: str) -> str:
     return f", the first {limit:,} of {number:,} {what}" if number > limit else ""
+
+
+def _documents(found: ShardsFindings) -> tuple[Markup, ...]:
+    """The lengths of the documents themselves, where n-grams do not tell them."""
+    if found.words is None:
+        return ()
+    drawn = _trimmed(found.words, found.words)
+    bins = svg.bins_of([drawn.tolist()], [NAMES["train"]], "words")
+    least, _, middle, most, longest = _quantiles(found.words)
+    told = (
+        f"Of {int(found.words.sum()):,} training documents half have at most {middle} words, 95% at most {most}; "
+        f"the shortest has {least}, the longest {longest}."
+    )
+    alt = f"Histogram of words a document. {told}"
+    chart = svg.histogram(bins, alt=alt, x_label="words a document", y_label="share of documents")
+    return (figure("Document lengths", told, chart),)
 
 
 def _lengths(found: ShardsFindings) -> tuple[Markup, Markup]:
