@@ -242,7 +242,7 @@ def print_result(result: Result, size: int, remark: str = "") -> None:
 
 
 def print_ratios(results: list[Result]) -> None:
-    """Ours against the best peer that shuffles rows, and against np.memmap."""
+    """Ours against the best peer that shuffles rows, np.memmap and scipy, and what verifying adds to a first epoch."""
     rates = {
         result.loader.name: result.rows / statistics.median(result.seconds[1:])
         for result in results
@@ -254,9 +254,19 @@ def print_ratios(results: list[Result]) -> None:
     if ours and peers:
         best = max(peers, key=lambda name: peers[name])
         print(f"  ratio: window is {ours / peers[best]:.1f} times as fast as the best shuffling peer, {best}")
-    for mode, peer in (("window", "np.memmap blocks shuffled"), ("none", "np.memmap in order")):
-        if f"shardtrain {mode}" in rates and peer in rates:
-            print(f"  ratio: {mode} reaches {rates[f'shardtrain {mode}'] / rates[peer]:.2f} of {peer}")
+    for mine, other in (
+        ("shardtrain window", "np.memmap blocks shuffled"),
+        ("shardtrain none", "np.memmap in order"),
+        ("sparse shardtrain window", "sparse scipy in memory, global shuffle"),
+        ("sparse shardtrain blocks", "sparse shardtrain window"),
+    ):
+        if mine in rates and other in rates:
+            print(f"  ratio: {mine} reaches {rates[mine] / rates[other]:.2f} of {other}")
+    first = {result.loader.name: result.seconds[0] for result in results if not result.problem}
+    for verified in ("shardtrain window", "sparse shardtrain window"):
+        if verified in first and f"{verified}, not verified" in first:
+            more = first[verified] / first[f"{verified}, not verified"] - 1
+            print(f"  verifying: the first epoch of {verified} takes {more:+.0%} of the time without")
 
 
 def drop_cache(folder: Path) -> bool:
