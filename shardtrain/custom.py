@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -110,5 +111,6 @@ def _check_loadable(model: keras.Model, name: str) -> None:
 
 def said(error: BaseException) -> str:
     """The kind of an error and the beginning of its message, in one line."""
-    message = textwrap.shorten(str(error), 200, placeholder=" …")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras prints parts of its messages bold
+    message = textwrap.shorten(plain, 200, placeholder=" …")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

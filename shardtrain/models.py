@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from shardtrain.csr import Csr
 from shardtrain.custom import SUFFIX, ModelFunction, call_function, load_file, load_function, said
@@ -259,10 +260,12 @@ def prepare(
         How to feed it.
 
     Raises:
-        ModelError: it does not take such batches, or its output has another size.
+        ModelError: it does not take such batches, its output has another size, or it is to be compiled and its outputs
+            are no probabilities.
     """
     feed = feed_for(model, description)
-    width = _output_width(model, feed)
+    outputs = _of_an_empty_row(model, feed)
+    width = outputs.shape[1]
     if width != description.num_classes and (width, description.num_classes) != (1, 2):
         expected = "1 or 2 units" if description.num_classes == 2 else f"{description.num_classes} units"
         raise ModelError(
@@ -270,6 +273,7 @@ def prepare(
             "that are probabilities"
         )
     if not model.compiled:
+        _check_probabilities(outputs)
         compile_model(model, width, learning_rate, clip_norm)
     return feed
 
@@ -280,18 +284,39 @@ def compile_model(model: keras.Model, width: int, learning_rate: Rate, clip_norm
     model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=["accuracy"])
 
 
-def _output_width(model: keras.Model, feed: Feed) -> int:
-    """Call the model on one empty row, which also builds a model that waits for its first batch."""
+def _of_an_empty_row(model: keras.Model, feed: Feed) -> npt.NDArray[Any]:
+    """What the model gives for one empty row, (1, units); this also builds a model that waits for its first batch.
+
+    Raises:
+        ModelError: it fails, or gives something else.
+    """
     rows = (1, feed.num_features)
     empty = Csr(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(2, np.int64), rows)
     x = empty if feed.kind == "ngram" else np.zeros(rows, np.float32 if feed.kind == "dense" else np.uint8)
     try:
-        shape = tuple(model(feed.assemble(*feed.arrays(x))).shape)
+        outputs = model(feed.assemble(*feed.arrays(x)))
     except Exception as error:  # Keras raises many kinds for shapes that do not fit
         raise ModelError(
             f"the model does not take batches of {feed.kind} features of shape (rows, {feed.num_features}): "
             f"{said(error)}"
         ) from error
-    if len(shape) != 2:
-        raise ModelError(f"the model's output has the shape {shape} for one row; it must be (1, units)")
-    return int(shape[1])
+    if not keras.ops.is_tensor(outputs):
+        raise ModelError(f"the model gives a {type(outputs).__name__} for a batch; it must have one output")
+    if len(outputs.shape) != 2:
+        raise ModelError(f"the model's output has the shape {tuple(outputs.shape)} for one row; it must be (1, units)")
+    return np.asarray(keras.ops.cast(outputs, "float32"))
+
+
+def _check_probabilities(outputs: npt.NDArray[Any]) -> None:
+    """Refuse outputs for which the loss that we choose would be wrong, as are those of a last layer without activation.
+
+    Such a layer gives its biases for an empty row, which are zeros at first; softmax and sigmoid do not.
+
+    Raises:
+        ModelError: they cannot be probabilities.
+    """
+    if not ((outputs >= 0) & (outputs <= 1)).all() or not outputs.any():
+        raise ModelError(
+            f"the model's outputs are no probabilities: for an empty row they lie between {outputs.min():.3g} and "
+            f"{outputs.max():.3g}; end the model with a softmax, or a sigmoid for two classes"
+        )

@@ -242,6 +242,11 @@ def dense_model(inputs: int, outputs: int, activation: str = "softmax") -> keras
     return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs, activation=activation)])
 
 
+def two_outputs() -> keras.Model:
+    inputs = keras.Input((30,))
+    return keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)])
+
+
 @pytest.mark.parametrize(
     ("model", "description", "said"),
     [
@@ -250,14 +255,21 @@ def dense_model(inputs: int, outputs: int, activation: str = "softmax") -> keras
         (dense_model(30, 3), BINARY, "has 3 units; for 2 classes it must have 1 or 2 units"),
         (dense_model(31, 3), NGRAM, r"does not take batches of ngram features of shape \(rows, 30\)"),
         (keras.Sequential([keras.layers.Embedding(50, 3)]), SEQUENCE, r"shape \(1, 20, 3\)"),
+        (two_outputs(), NGRAM, "gives a list for a batch; it must have one output"),
+        (dense_model(30, 3, "linear"), NGRAM, "no probabilities: for an empty row they lie between 0 and 0; end"),
+        (dense_model(30, 1, "linear"), BINARY, "no probabilities"),
     ],
-    ids=["too many units", "too few units", "neither 1 nor 2", "other width", "an output for each token"],
+    ids=[
+        *("too many units", "too few units", "neither 1 nor 2", "other width", "an output for each token"),
+        *("two outputs", "no softmax", "no sigmoid"),
+    ],
 )
 def test_a_model_that_does_not_fit_the_shards_is_refused(
     model: keras.Model, description: Description, said: str
 ) -> None:
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=said) as refused:
         prepare(model, description, learning_rate=0.01)
+    assert "\x1b" not in str(refused.value)  # Keras' own messages are partly bold
 
 
 def test_a_model_is_fed_densely_only_where_its_input_is_dense() -> None:
