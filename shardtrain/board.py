@@ -13,7 +13,7 @@ import keras
 
 from shardtrain.errors import MissingExtraError, RunExistsError
 from shardtrain.fit_options import FitOptions
-from shardtrain.run import TENSORBOARD, options_of
+from shardtrain.run import TENSORBOARD, config_of
 from shardtrain.state import event_files
 
 
@@ -42,7 +42,7 @@ def check_board(options: FitOptions, out: Path | None) -> None:
             "--tensorboard needs tensorboard; install it with: pip install 'shardtrain[tensorboard]'"
         )
     if isinstance(options.tensorboard, Path) and event_files(options.tensorboard):
-        before = None if out is None else options_of(out).get("tensorboard")
+        before = None if out is None else config_of(out).get("options", {}).get("tensorboard")
         if before != str(options.tensorboard):
             raise RunExistsError(
                 f"'{options.tensorboard}' holds events of another training, with whose curves these would mix; choose "

@@ -92,11 +92,11 @@ def pack(value: Any, arrays: list[Array]) -> Any:
     """
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, list):
+    if type(value) is list:  # no subclass: what came back would be a list and not a deque, a tuple and not named
         return [pack(item, arrays) for item in value]
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return {"tuple": [pack(item, arrays) for item in value]}
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {"dict": [[pack(key, arrays), pack(item, arrays)] for key, item in value.items()]}
     if isinstance(value, np.ndarray | np.generic) and _is_named(value.dtype):
         arrays.append(np.asarray(value))

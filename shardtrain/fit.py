@@ -21,6 +21,7 @@ import keras
 from shardtrain import state
 from shardtrain.board import check_board, make_board
 from shardtrain.checkpoint import Checkpoints
+from shardtrain.custom import SUFFIX
 from shardtrain.embeddings import read_vectors, vocabulary
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.fit_options import FitOptions
@@ -43,13 +44,15 @@ from shardtrain.run import (
     Run,
     check_free,
     claimed,
+    config_of,
+    cut_short,
     finish_run,
     newest_unfinished,
     run_folder,
     start_run,
     write_history,
 )
-from shardtrain.schedules import OPTIMIZER_SCHEDULES, learning_rate, schedule_callbacks
+from shardtrain.schedules import OPTIMIZER_SCHEDULES, SCHEDULES, learning_rate, schedule_callbacks
 from shardtrain.shards.read import Shards
 from shardtrain.steps import STEPS_A_CALL, Logs, Steps
 
@@ -76,13 +79,15 @@ def fit(
         options: how to train.
         out: the run folder; None for the next free `runs/MODEL-N`, or with `resume` for the newest unfinished one.
         overwrite: replace a finished or interrupted run in `out`.
-        resume: an interrupted run is expected; one that is finished already is returned as it is.
+        resume: an interrupted run is expected; one that is finished already is returned as it is. So is a run in `out`
+            whose process ended between finishing it and removing its checkpoints, also without `resume`.
         callbacks: called as `keras.Model.fit` would, after early stopping.
 
     Returns:
         The finished run.
 
     Raises:
+        UsageError: both `overwrite` and `resume`, or options that do not fit the model or the machine.
         ShardsError: there is no validation split, or a shard is damaged.
         ModelError: the model cannot be made or does not fit the shards.
         RunExistsError: `out` must not be written to, or holds an interrupted run that was another one; or the folder
@@ -95,16 +100,18 @@ def fit(
         KeyboardInterrupt: it was interrupted, and saved.
     """
     started = time.perf_counter()
+    if overwrite and resume:
+        raise UsageError("--resume goes on with a run and --overwrite gives it up; leave one of them away")
     description = shards.description
     _ = shards.validation  # an error where there is none
     name = model_name(options.model, description)
     job = as_json({"model": name, "options": as_config(options, name), "description": asdict(description)})
     if resume:
         out = newest_unfinished(name) if out is None else out
-        if (done := finished_run(out, job)) is not None:
-            return done
     if out is not None:
-        check_free(out, overwrite=overwrite)
+        check_free(out, overwrite=overwrite or resume)
+        if (resume or (cut_short(out) and not overwrite)) and (done := finished_run(out, job)) is not None:
+            return done
     check_board(options, out)
     replicas = Replicas(devices_for(options.devices))
     with replicas.scope():
@@ -116,6 +123,8 @@ def fit(
     with claimed(folder), Checkpoints(folder / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
         saved = None if overwrite else checkpoints.newest()
         if saved is None:
+            if not overwrite and config_of(folder):
+                say(f"the interrupted training in '{folder}' had saved nothing yet; it begins again")
             checkpoints.remove()
             labels = shards.manifest.build.get("labels")
             config = {
@@ -128,18 +137,19 @@ def fit(
         else:
             check_job(saved["about"]["job"], job, folder)
         watching = (*callbacks, *make_board(options, folder, new=saved is None))
-        stages_of = _Stages(shards, options, job, folder, checkpoints, interrupts, watching, ahead, replicas)
+        stages_of = _Stages(shards, options, job, folder, checkpoints, interrupts, watching, ahead, replicas, started)
         try:
             history, clock, best_epoch = stages_of.train(model, steps, saved)
         except DivergedError:
             checkpoints.remove()
             raise
         except Interrupted as left:
-            _keep(checkpoints, left, folder, named=out is not None)
+            _keep(checkpoints, left, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
         write_history(folder, history)
         metrics = _metrics(history, best_epoch, clock)
-        metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": time.perf_counter() - started}
+        seconds = clock.before + time.perf_counter() - started
+        metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
         done = finish_run(folder, model, metrics)
         checkpoints.remove()
     return done
@@ -159,6 +169,7 @@ class _Stages:
         callbacks: of the user.
         ahead: batches that are made ahead.
         replicas: devices that share the work.
+        started: when this process began with the run, by `time.perf_counter`.
     """
 
     shards: Shards
@@ -170,6 +181,7 @@ class _Stages:
     callbacks: tuple[keras.callbacks.Callback, ...]
     ahead: int
     replicas: Replicas
+    started: float
 
     def train(self, model: keras.Model, steps: Steps, saved: Any) -> tuple[list[Logs], Clock, int]:
         """Train from the first stage, whose steps are given, or from a saved state on.
@@ -188,6 +200,9 @@ class _Stages:
             if stage:
                 steps = _compiled(self.shards, options, model, self.replicas, stage=stage)
                 stopper = KeepBest(options.patience, None if saved else stopper)
+                for callback in self.callbacks:
+                    if isinstance(callback, keras.callbacks.CSVLogger):
+                        callback.append = True  # to what it logged of the stage before
             began = saved["about"]["began"] if saved else len(history)
             about = {"job": self.job, "model": state.of_model(model), "stage": stage, "began": began}
             about["environment"] = environment(self.replicas.devices)
@@ -216,6 +231,7 @@ class _Stages:
             save=self.checkpoints.save,
             about=about,
             interrupts=self.interrupts,
+            started=self.started,
         )
 
 
@@ -253,9 +269,11 @@ def _made(shards: Shards, options: FitOptions, name: str) -> keras.Model:
     """The model that is asked for, its embedding filled and frozen if there are vectors for it.
 
     Raises:
-        UsageError: vectors for a model that has no embedding of ours.
+        UsageError: vectors for a model that has no embedding of ours, or half precision for one from a file.
     """
     description, sepcnn, vectors = shards.description, options.sepcnn, None
+    if options.mixed_precision and name.endswith(SUFFIX):
+        raise UsageError(f"--mixed-precision cannot change '{name}', whose layers keep their own; leave it away")
     if options.embeddings is not None:
         if name != "sepcnn":
             raise UsageError(f"--embeddings is for the model sepcnn, this is {name}; leave it away")
@@ -283,10 +301,10 @@ def _compiled(shards: Shards, options: FitOptions, model: keras.Model, replicas:
     Raises:
         UsageError: the model comes compiled, and options say something else of its optimizer.
     """
-    if model.compiled and not stage and (options.clip_norm is not None or options.schedule in OPTIMIZER_SCHEDULES):
+    if model.compiled and not stage and (flag := _of_no_effect(model.optimizer, options)):
         raise UsageError(
-            "the model comes compiled with an optimizer of its own, which --clip-norm and --schedule cannot change; "
-            "set them where it is compiled, or leave it uncompiled"
+            f"the model comes compiled with an optimizer of its own, which {flag} cannot change; set it where the "
+            "model is compiled, or leave the model uncompiled"
         )
     first = options.learning_rate * (FINE_TUNING if stage else 1)
     steps = options.epochs * shards.train.steps_per_epoch(options.batch_size)
@@ -300,6 +318,16 @@ def _compiled(shards: Shards, options: FitOptions, model: keras.Model, replicas:
     return Steps(model, feed, _class_weights(shards) if options.class_weight == "balanced" else (), replicas)
 
 
+def _of_no_effect(optimizer: keras.optimizers.Optimizer, options: FitOptions) -> str:
+    """The option that should change the optimizer of a compiled model and cannot; empty if there is none."""
+    if options.clip_norm is not None:
+        return "--clip-norm"
+    if options.learning_rate != FitOptions.learning_rate:
+        return "--learning-rate"
+    settable = not isinstance(optimizer.get_config().get("learning_rate"), dict)  # a schedule of its own is a dict
+    return "--schedule" if options.schedule in (OPTIMIZER_SCHEDULES if settable else SCHEDULES[1:]) else ""
+
+
 def _class_weights(shards: Shards) -> list[float]:
     """Weights with which all classes count the same in a training epoch; their mean over the examples is 1."""
     counts = shards.manifest.splits["train"].class_counts
@@ -307,15 +335,15 @@ def _class_weights(shards: Shards) -> list[float]:
     return [sum(counts) / (there * count) if count else 0.0 for count in counts]
 
 
-def _keep(checkpoints: Checkpoints, left: Interrupted, folder: Path, *, named: bool) -> None:
-    """Save where the training was left, and say how to go on."""
+def _keep(checkpoints: Checkpoints, left: Interrupted, folder: Path, *, named: bool, overwrite: bool) -> None:
+    """Save where the training was left, and say how to go on with the command, that names the folder or not."""
     checkpoints.save(left.state)
     try:
         checkpoints.finish()
     except Exception:  # what went wrong was told when it did
         say(f"interrupted after {left.position}; an older checkpoint may be in '{folder}'")
         return
-    how = "the same command" if named else "the same command with --resume"
+    how = "the same command" + ("" if named else " with --resume") + (" without --overwrite" if overwrite else "")
     say(f"interrupted after {left.position}, and saved in '{folder}'; {how} goes on from there")
 
 
@@ -355,4 +383,5 @@ def as_config(options: FitOptions, name: str) -> dict[str, Any]:
 def _summary(epoch: Logs, training: Training) -> str:
     """The line that tells of a finished epoch."""
     shown = ", ".join(f"{name} {short(value)}" for name, value in epoch.items() if name != "epoch")
-    return f"epoch {epoch['epoch']}: {shown}, {training.rate:,.0f} examples/s, input wait {training.wait:.1%}"
+    speed = f", {training.rate:,.0f} examples/s, input wait {training.wait:.1%}"
+    return f"epoch {epoch['epoch']}: {shown}{speed if training.rate else ''}"  # all its steps may lie before a resume

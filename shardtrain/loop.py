@@ -61,11 +61,13 @@ class Clock:
         examples: rows trained on.
         seconds: time spent in training epochs, validation not counted.
         waited: seconds of that in which the step waited for a batch.
+        before: seconds that the processes before this one took for everything, up to their last state.
     """
 
     examples: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    before: float = 0.0
 
 
 class Interrupts:
@@ -113,6 +115,7 @@ class Loop:
         save: takes a state to go on from, in which `about` is found as well; it must not take long.
         about: what the training is, as plain values.
         interrupts: tell when to leave.
+        started: when this process began with it, by `time.perf_counter`.
     """
 
     epochs: int
@@ -124,6 +127,7 @@ class Loop:
     save: Callable[[Packed], None]
     about: Mapping[str, Any]
     interrupts: Interrupts
+    started: float
 
 
 class Training:
@@ -204,6 +208,7 @@ class Training:
 
     def _begin(self, callbacks: Any, saved: Mapping[str, Any] | None) -> Position:
         """Tell the callbacks that training begins, and put everything where it was if it goes on."""
+        state.tell_what_is_lost(callbacks.callbacks)
         if saved is None:
             callbacks.on_train_begin()
             return Position(epoch=len(self.history))
@@ -246,11 +251,11 @@ class Training:
                 self._count(losses, chunk, epoch, step, bar)
                 if self._hooked:
                     callbacks.on_train_batch_end(step - 1, numbers(logs))
-                    if steps.model.stop_training:
-                        break
                 now = time.perf_counter()
                 self.clock.seconds += now - latest
                 latest = now
+                if self._hooked and steps.model.stop_training:
+                    break
                 if now - shown > SHOW_SECONDS:
                     shown = now
                     bar.say(**{name: short(value) for name, value in numbers(logs).items()})
@@ -301,6 +306,7 @@ class Training:
 
     def _state(self, position: Position, callbacks: list[dict[str, Any]]) -> Packed:
         """All that `epochs` needs to go on from `position`."""
+        so_far = self.clock.before + time.perf_counter() - self.loop.started
         return packed(
             {
                 "about": dict(self.loop.about),
@@ -310,7 +316,7 @@ class Training:
                 "generators": state.of_generators(),
                 "stop": self.steps.model.stop_training,
                 "history": self.history,
-                "clock": asdict(self.clock),
+                "clock": asdict(replace(self.clock, before=so_far)),
             }
         )
 

@@ -23,7 +23,7 @@ from shardtrain import state
 from shardtrain.checkpoint import Checkpoints
 from shardtrain.errors import RunExistsError, RunNotFoundError
 from shardtrain.progress import say
-from shardtrain.run import CHECKPOINTS, METRICS, Run, load_run
+from shardtrain.run import CHECKPOINTS, METRICS, Run, config_of, load_run
 
 HOW = ("checkpoint_every", "devices", "memory_limit")  # options that decide nothing about the result
 
@@ -32,12 +32,14 @@ def finished_run(folder: Path, job: Mapping[str, Any]) -> Run | None:
     """The run in `folder` if it is this job's and finished; None where it is interrupted.
 
     Raises:
-        RunExistsError: another one is finished there.
+        RunExistsError: it is another job's.
         RunNotFoundError: there is none.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         raise RunNotFoundError(f"there is no interrupted run in '{folder}'; leave --resume away")
     if not (folder / METRICS).is_file():
+        if begun := config_of(folder):  # nothing may have been saved before the interruption
+            check_job(begun, job, folder)
         return None
     done = load_run(folder)
     made_by = as_json(

@@ -199,20 +199,24 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     Raises:
         RunExistsError: it holds a finished run and `overwrite` is false, or files that are not a run's.
     """
-    if (path / METRICS).is_file() and not overwrite:
+    if (path / METRICS).is_file() and not overwrite and not cut_short(path):
         raise RunExistsError(f"'{path}' holds a finished run; choose another --out, or pass --overwrite to replace it")
     if path.exists() and not (path.is_dir() and (_is_run(path) or not any(path.iterdir()))):
         raise RunExistsError(f"'{path}' exists and is not a run folder; choose another --out")
 
 
-def options_of(folder: Path) -> Mapping[str, Any]:
-    """The options of the run in a folder, however far it came; none where there is no run.
+def cut_short(folder: Path) -> bool:
+    """Whether the run in a folder is finished, and its process ended before it could remove the checkpoints."""
+    return (folder / METRICS).is_file() and (folder / CHECKPOINTS).is_dir()
+
+
+def config_of(folder: Path) -> Mapping[str, Any]:
+    """The configuration of the run in a folder, however far it came; empty where there is no run.
 
     Raises:
-        RunError: its configuration is damaged.
+        RunError: it is damaged.
     """
-    options = _read_json(folder / CONFIG).get("options") if (folder / CONFIG).is_file() else None
-    return options if isinstance(options, dict) else {}
+    return _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
 
 
 def newest_unfinished(model: str) -> Path:

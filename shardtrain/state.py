@@ -28,7 +28,7 @@ from shardtrain.steps import Steps
 
 # attributes of Keras' callbacks that belong to a process, not to a training
 _OF_THE_PROCESS = {
-    keras.callbacks.CSVLogger: {"append", "append_header"},
+    keras.callbacks.CSVLogger: {"append", "append_header", "csv_file", "writer"},
     keras.callbacks.TensorBoard: {"log_dir", "_log_write_dir", "_train_dir", "_val_dir", "_writers"},
 }
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
@@ -165,10 +165,7 @@ def of_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str
     """Class and plain attributes of each callback; of those that write files, also how long these are."""
     found = []
     for callback in callbacks:
-        skipped = {"params", "_model"}.union(
-            *(names for kind, names in _OF_THE_PROCESS.items() if isinstance(callback, kind))
-        )
-        kept = {name: value for name, value in vars(callback).items() if name not in skipped and _can_be_kept(value)}
+        kept = {name: value for name, value in _attributes(callback).items() if _can_be_kept(value)}
         each: dict[str, Any] = {"class": type(callback).__qualname__, "attributes": kept}
         if isinstance(callback, keras.callbacks.CSVLogger):
             each["file_bytes"] = Path(callback.filename).stat().st_size
@@ -178,10 +175,31 @@ def of_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str
     return found
 
 
+def tell_what_is_lost(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    """Name the attributes of users' callbacks that no checkpoint can keep, but for functions, which do not change."""
+    for callback in callbacks:
+        if type(callback).__module__.partition(".")[0] in ("keras", "shardtrain"):
+            continue
+        for name, value in _attributes(callback).items():
+            if not callable(value) and not _can_be_kept(value):
+                say(
+                    f"checkpoints do not keep '{name}' of the callback {type(callback).__qualname__}, which is a "
+                    f"{type(value).__name__}; after an interruption it is what on_train_begin makes of it"
+                )
+
+
+def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """What a callback has noted, less what belongs to this process."""
+    skipped = {"params", "_model"}.union(
+        *(names for kind, names in _OF_THE_PROCESS.items() if isinstance(callback, kind))
+    )
+    return {name: value for name, value in vars(callback).items() if name not in skipped}
+
+
 def _can_be_kept(value: Any) -> bool:
     try:
         pack(value, [])
-    except TypeError:  # a function, a file, a writer: the callback makes them anew
+    except TypeError:  # a function, a file: the callback makes them anew
         return False
     return True
 

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def test_numbers_that_json_does_not_have_come_back(tmp_path: Path) -> None:
     assert math.isnan(third)
 
 
-@pytest.mark.parametrize("value", [len, object(), {1, 2}, [{"a": b"bytes"}], np.array([None])], ids=repr)
+@pytest.mark.parametrize(
+    "value", [len, object(), {1, 2}, [{"a": b"bytes"}], np.array([None]), defaultdict(list)], ids=repr
+)
 def test_what_cannot_be_kept_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be kept in a checkpoint"):
         packed(value)

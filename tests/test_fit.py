@@ -286,14 +286,15 @@ def test_a_learning_rate_that_a_callback_lowers_is_the_one_the_next_step_uses(sh
     assert equal(*snapshots)
 
 
-def test_a_callback_can_stop_training_within_an_epoch(shards: Shards, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [0, 3], ids=["after its first step", "after its fourth step"])
+def test_a_callback_can_stop_training_within_an_epoch(shards: Shards, tmp_path: Path, last: int) -> None:
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.model.stop_training = batch == 3
+            self.model.stop_training = batch == last
 
     done = fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Stop()])
     assert done.metrics["epochs"] == 1
-    assert int(done.load_model().optimizer.iterations) == 4
+    assert int(done.load_model().optimizer.iterations) == last + 1
 
 
 # Users' models

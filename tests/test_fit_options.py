@@ -182,13 +182,25 @@ def test_plateau_halves_the_rate_where_the_loss_does_not_fall(shards: Shards, tm
     assert {round(0.02 / rate) for rate in rates} >= {1, 2}
 
 
-def test_a_schedule_and_clipping_are_refused_for_a_model_that_comes_compiled(shards: Shards, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "optimizer", "flag"),
+    [
+        ({"schedule": "cosine"}, OPTIMIZERS["SGD"], "--schedule"),
+        ({"clip_norm": 1.0}, OPTIMIZERS["SGD"], "--clip-norm"),
+        ({"learning_rate": 0.2}, OPTIMIZERS["SGD"], "--learning-rate"),
+        ({"schedule": "plateau"}, lambda: keras.optimizers.SGD(learning_rate("linear", 0.1, 9)), "--schedule"),
+    ],
+    ids=["a schedule", "clipping", "a rate", "a plateau where the rate has a schedule"],
+)
+def test_what_cannot_change_the_optimizer_of_a_compiled_model_is_refused(
+    shards: Shards, tmp_path: Path, option: dict[str, Any], optimizer: Callable[[], Any], flag: str
+) -> None:
     def own(description: Any) -> keras.Model:
-        return compiled(linear(description, seed=1), OPTIMIZERS["SGD"])
+        return compiled(linear(description, seed=1), optimizer)
 
-    for option in ({"schedule": "cosine"}, {"clip_norm": 1.0}):
-        with pytest.raises(UsageError, match="comes compiled with an optimizer of its own"):
-            fit(shards, FitOptions(model=own, **option), out=tmp_path / "run")
+    with pytest.raises(UsageError, match=f"comes compiled with an optimizer of its own, which {flag} cannot change"):
+        fit(shards, FitOptions(model=own, **option), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +230,8 @@ def test_a_model_file_is_trained_from_the_weights_it_has(shards: Shards, tmp_pat
     runs = [fit(shards, FitOptions(**QUICK, model=str(path)), out=tmp_path / name) for name in ("one", "same")]
     one, same = (run.load_model().get_weights() for run in runs)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))  # the seed decides dropout here, too
+    with pytest.raises(UsageError, match="--mixed-precision cannot change"):
+        fit(shards, FitOptions(model=str(path), mixed_precision=True), out=tmp_path / "half")
 
 
 def test_model_files_that_are_missing_damaged_or_would_run_code_are_refused(shards: Shards, tmp_path: Path) -> None:
@@ -276,10 +290,14 @@ def staged(vectors: Path, **changes: Any) -> FitOptions:
     return replace(options, **changes)
 
 
+def csv_logger(out: Path) -> keras.callbacks.CSVLogger:
+    return keras.callbacks.CSVLogger(out.with_suffix(".csv"))
+
+
 @pytest.fixture(scope="module")
 def two_stages(sequences: Shards, vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Stop]:
-    watching = Stop()
-    run = fit(sequences, staged(vectors), out=tmp_path_factory.mktemp("runs") / "staged", callbacks=[watching])
+    watching, out = Stop(), tmp_path_factory.mktemp("runs") / "staged"
+    run = fit(sequences, staged(vectors), out=out, callbacks=[watching, csv_logger(out)])
     return run, watching
 
 
@@ -301,12 +319,17 @@ def test_vectors_are_frozen_first_and_then_trained_with_a_tenth_of_the_rate(
 def test_both_stages_go_on_after_an_interruption(
     sequences: Shards, vectors: Path, two_stages: tuple[Run, Stop], tmp_path: Path, epoch: int
 ) -> None:
-    Stop.at = epoch
+    Stop.at, out = epoch, tmp_path / "run"
+    left = csv_logger(out)
     with pytest.raises(KeyboardInterrupt):
-        fit(sequences, staged(vectors), out=tmp_path / "run", callbacks=[Stop()])
-    again = fit(sequences, staged(vectors), out=tmp_path / "run", callbacks=[Stop()])
+        fit(sequences, staged(vectors), out=out, callbacks=[Stop(), left])
+    left.csv_file.close()  # as the end of a process does
+    again = fit(sequences, staged(vectors), out=out, callbacks=[Stop(), csv_logger(out)])
     run, _ = two_stages
     assert (again.path / "history.csv").read_bytes() == (run.path / "history.csv").read_bytes()
+    logged = out.with_suffix(".csv").read_bytes()
+    assert logged == run.path.with_suffix(".csv").read_bytes()
+    assert logged.count(b"\n") == 1 + 4  # also what was logged while the embedding was frozen
     for found, wanted in zip(again.load_model().get_weights(), run.load_model().get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted)
 

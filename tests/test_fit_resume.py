@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from test_keras_data import write_shards
 
 from shardtrain import durable, loop, steps
-from shardtrain.checkpoint import Every, read_checkpoint
+from shardtrain.checkpoint import Checkpoints, Every, read_checkpoint
 from shardtrain.cli.main import main
-from shardtrain.errors import CheckpointError, DivergedError, RunExistsError, RunNotFoundError
+from shardtrain.errors import CheckpointError, DivergedError, RunExistsError, RunNotFoundError, UsageError
 from shardtrain.fit import fit
 from shardtrain.fit_options import FitOptions
 from shardtrain.layers import SparseDense
@@ -272,7 +273,10 @@ def test_a_polite_end_finishes_the_step_saves_it_and_says_how_to_go_on(
         f"interrupted after step 5 of epoch 2, and saved in '{tmp_path / 'run'}'; the same command goes on from there"
     )
     assert said in capsys.readouterr().err
-    fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+    before_that = read_checkpoint(max((tmp_path / "run" / CHECKPOINTS).iterdir()))["clock"]["before"]
+    began = time.perf_counter()
+    done = fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+    assert 0 < before_that < done.metrics["fit_seconds"] < before_that + time.perf_counter() - began
     assert "epoch 1:" not in capsys.readouterr().err
     assert_same_run(tmp_path / "run", uninterrupted.path)
 
@@ -343,6 +347,11 @@ def test_a_training_that_ended_but_was_not_saved_is_only_saved(
             fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
         assert sorted(path.name for path in (tmp_path / "run").iterdir())[0] == CHECKPOINTS
     monkeypatch.setattr(steps.Steps, "advance", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "remove", lambda self: None)  # killed once more, after everything was saved
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+    with pytest.raises(RunExistsError, match=r"finished run that was another one: --seed was 1, it is 2 now"):
+        fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", callbacks=[Signal()])
     fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
 
@@ -485,10 +494,48 @@ def test_variables_that_do_not_match_are_refused_and_none_is_changed(
     assert not np.array_equal(before[0], model.get_weights()[0])
 
 
-def test_overwrite_gives_an_interrupted_training_up(shards: Shards, tmp_path: Path) -> None:
+def test_overwrite_gives_an_interrupted_training_up(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     interrupted(shards, tmp_path / "run")
+    with pytest.raises(UsageError, match="leave one of them away"):
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, callbacks=[Signal(1)])
+    assert "step 1 of epoch 1, and saved" in (said := capsys.readouterr().err)
+    assert "the same command without --overwrite goes on" in said
     done = fit(shards, FitOptions(**{**QUICK, "seed": 2, "epochs": 1}), out=tmp_path / "run", overwrite=True)
     assert done.metrics["epochs"] == 1
+
+
+def test_a_training_that_had_saved_nothing_begins_again_and_is_no_other_one_when_resumed(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Killed(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Killed()])
+    with pytest.raises(RunExistsError, match="--seed was 1, it is 2 now"):
+        fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", resume=True)
+    fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
+    assert f"the interrupted training in '{tmp_path / 'run'}' had saved nothing yet" in capsys.readouterr().err
+
+
+def test_what_a_callback_holds_and_no_checkpoint_can_keep_is_told(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Holding(Signal):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.measure, self.counts = {1, 2}, np.mean, [0]
+
+    logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run", callbacks=[Holding(), logger])
+    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoints do not keep" in line]
+    assert len(told) == 1
+    assert re.search(r"do not keep 'seen' of the callback .*Holding, which is a set; ", told[0])
 
 
 def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Shards, tmp_path: Path) -> None:

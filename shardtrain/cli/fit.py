@@ -253,7 +253,8 @@ def quiet_tensorflow() -> Iterator[None]:
     """Import TensorFlow in this block without what its libraries print while they start.
 
     They write to file descriptor 2 before any log level is read, so the descriptor leads to a scratch file
-    meanwhile; if the block fails, what was written is shown. Setting TF_CPP_MIN_LOG_LEVEL keeps everything.
+    meanwhile; if the block fails, and not by Ctrl-C, what was written is shown. Setting TF_CPP_MIN_LOG_LEVEL keeps
+    everything.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield
@@ -268,7 +269,7 @@ def quiet_tensorflow() -> Iterator[None]:
 
             tf.config.list_logical_devices()  # the search for devices prints as well
             yield
-        except BaseException:
+        except Exception:
             scratch.seek(0)
             os.write(kept, scratch.read())
             raise
