@@ -46,7 +46,7 @@ test: .venv/.development ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
 soak: .venv/.development ## run the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --hypothesis-profile default
 
 check: lint type test ## everything that has to be green
 
