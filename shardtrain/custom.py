@@ -112,5 +112,7 @@ def _check_loadable(model: keras.Model, name: str) -> None:
 def said(error: BaseException) -> str:
     """The kind of an error and the beginning of its message, in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras prints parts of its messages bold
+    if plain.startswith("in user code:"):  # from a traced function: first where, then what
+        plain = plain.rpartition(f"{type(error).__name__}: ")[2]
     message = textwrap.shorten(plain, 200, placeholder=" …")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

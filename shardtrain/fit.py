@@ -21,9 +21,9 @@ import keras
 from shardtrain import state
 from shardtrain.board import check_board, make_board
 from shardtrain.checkpoint import Checkpoints
-from shardtrain.custom import SUFFIX
+from shardtrain.custom import SUFFIX, said
 from shardtrain.embeddings import read_vectors, vocabulary
-from shardtrain.errors import DivergedError, UsageError
+from shardtrain.errors import DivergedError, ModelError, ShardtrainError, UsageError
 from shardtrain.fit_options import FitOptions
 from shardtrain.loop import Clock, Interrupted, Interrupts, Loop, Training, short
 from shardtrain.models import (
@@ -118,7 +118,7 @@ def fit(
         model = _made(shards, options, name)
     steps = _compiled(shards, options, model, replicas, stage=0)
     ahead = _reading(shards, options, STEPS_A_CALL).ahead
-    _ = steps.train  # traced before a folder is made: a model that cannot be trained leaves nothing
+    _trace(steps)  # before a folder is made: a model that cannot be trained leaves nothing
     folder = run_folder(out, name)
     with claimed(folder), Checkpoints(folder / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
         saved = None if overwrite else checkpoints.newest()
@@ -316,6 +316,20 @@ def _compiled(shards: Shards, options: FitOptions, model: keras.Model, replicas:
             compile_model(model, model.output_shape[-1], rate, options.clip_norm)
         feed = prepare(model, shards.description, learning_rate=rate, clip_norm=options.clip_norm)
     return Steps(model, feed, _class_weights(shards) if options.class_weight == "balanced" else (), replicas)
+
+
+def _trace(steps: Steps) -> None:
+    """Make the traced training step.
+
+    Raises:
+        ModelError: the model cannot be trained.
+    """
+    try:
+        _ = steps.train
+    except ShardtrainError:
+        raise
+    except Exception as error:  # a user's loss, metric or layer may raise anything, and Keras many kinds of its own
+        raise ModelError(f"a training step of the model fails: {said(error)}") from error
 
 
 def _of_no_effect(optimizer: keras.optimizers.Optimizer, options: FitOptions) -> str:

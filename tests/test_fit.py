@@ -341,10 +341,22 @@ def test_a_model_that_comes_compiled_is_trained_with_its_own_optimizer(shards: S
     json.loads((done.path / "config.json").read_text())
 
 
-def test_a_compiled_model_without_accuracy_is_refused_before_a_folder_is_made(shards: Shards, tmp_path: Path) -> None:
-    model = compiled_with(optimizer="sgd", loss="sparse_categorical_crossentropy")
-    with pytest.raises(ModelError, match=re.escape("metrics=['accuracy']")):
-        fit(shards, FitOptions(model=model), out=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("compiled", "said"),
+    [
+        ({"loss": "sparse_categorical_crossentropy"}, re.escape("metrics=['accuracy']")),
+        (
+            {"loss": "categorical_crossentropy", "metrics": ["accuracy"]},
+            r"^a training step of the model fails: ValueError: Arguments `target` and `output` must have the same",
+        ),
+    ],
+    ids=["without accuracy", "with a loss for other labels"],
+)
+def test_a_compiled_model_that_cannot_be_trained_is_refused_before_a_folder_is_made(
+    shards: Shards, tmp_path: Path, compiled: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        fit(shards, FitOptions(model=compiled_with(optimizer="sgd", **compiled)), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
