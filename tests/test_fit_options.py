@@ -114,10 +114,10 @@ def rows_of_class(shards: Shards, number: int) -> Any:
 def test_balanced_classes_count_by_their_weights_in_the_loss_of_training_alone(shards: Shards) -> None:
     counts = np.array(shards.manifest.splits["train"].class_counts)
     expected = counts.sum() / (3 * counts)
+    model = mlp(shards.description, MlpOptions(units=8, dropout=0.0), seed=1)
+    feed = prepare(model, shards.description, learning_rate=0.01)
+    plain, weighted = Steps(model, feed), Steps(model, feed, expected.tolist())
     for number in range(3):
-        model = mlp(shards.description, MlpOptions(units=8, dropout=0.0), seed=1)
-        feed = prepare(model, shards.description, learning_rate=0.01)
-        plain, weighted = Steps(model, feed), Steps(model, feed, expected.tolist())
         batch = rows_of_class(shards, number)
         before = plain.evaluate([batch])["loss"]
         assert weighted.evaluate([batch])["loss"] == before

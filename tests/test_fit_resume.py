@@ -449,6 +449,14 @@ def users_model(*, first: str | None = None, units: int = 4, rate: float = 0.5) 
     return model
 
 
+@pytest.fixture(scope="module")
+def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interrupted run of a user's model that a test must not change."""
+    out = tmp_path_factory.mktemp("stopped") / "users"
+    interrupted(shards, out, Signal(5), model=users_model())
+    return out
+
+
 def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
     options = {**QUICK, "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
@@ -466,10 +474,9 @@ def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Sha
     ],
     ids=["renamed", "reshaped", "with another dropout"],
 )
-def test_a_changed_model_is_refused(shards: Shards, tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    interrupted(shards, tmp_path / "run", model=users_model())
+def test_a_changed_model_is_refused(shards: Shards, stopped_users: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(RunExistsError, match=said):
-        fit(shards, FitOptions(**QUICK, model=users_model(**change)), out=tmp_path / "run", callbacks=[Signal()])
+        fit(shards, FitOptions(**QUICK, model=users_model(**change)), out=stopped_users, callbacks=[Signal()])
 
 
 @pytest.mark.parametrize("change", ["name", "shape"])
