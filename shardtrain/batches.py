@@ -10,10 +10,12 @@ is shorter, or missing if nothing is left, and all others are as they always wer
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,11 @@ from shardtrain.errors import CorruptShardError, UsageError
 from shardtrain.prefetch import prefetched
 from shardtrain.progress import say
 from shardtrain.shards.read import Examples, Features, Split, join
-from shardtrain.shards.shard import runs
+from shardtrain.shards.shard import Mask, Shard, runs
 from shardtrain.shuffle import BLOCK_ROWS, EpochPlan, Window
 
 GATHERED_ROWS = 4096  # at a time: 2 MB of 256 token ids or of n-grams, which stay in the cache until they are used
+READERS = 4  # blocks that are read at a time where files are not mapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,7 @@ class Batches:
 
     Attributes:
         plan: the order of rows.
+        windows_ahead: windows that are being read before they are asked for.
         dropped: rows that the latest iteration left out so far, because they are damaged.
     """
 
@@ -91,6 +95,7 @@ class Batches:
             epoch=chosen.epoch,
             block_rows=BLOCK_ROWS if mixing else -(-BLOCK_ROWS // size) * size,
         )
+        self.windows_ahead = 1 if mixing else READERS
         self._buffers = Buffers()
         # batches made in one step: no more than half of what may be ahead, so that two steps overlap
         self._together = max(1, min(GATHERED_ROWS // size, chosen.prefetch // 2 if chosen.prefetch else GATHERED_ROWS))
@@ -155,27 +160,44 @@ class Batches:
                 "files are not mapped; choose the shuffle 'window', or map them with --io map (in Python io='map')"
             )
         split.check_unchanged()
-        split.advise(random=False)
-        loaded: list[Loaded] = []  # this window and the one before it, whose last batches may still be in use
+        # what is read ahead of a block that has another place in the epoch would be gone again before its turn
+        split.advise(random=split.larger_than_memory and not split.mapped and self.plan.mode != "none")
+        reads = self.options.prefetch and not split.mapped and split.options.on_corrupt == "fail"
+        pool = ThreadPoolExecutor(READERS, "shardtrain-read") if reads else None
+        before: Loaded | None = None  # the window before, whose last batches may still be in use
+        loaded: Loaded | None = None
         try:
-            for window, following in pairwise(chain(self.plan.windows(start), [None])):
-                assert window is not None
-                another = following is not None and following.segments != window.segments
-                if following and another and (split.larger_than_memory or not split.touched):
-                    split.need(following.segments)
-                first = not loaded
-                if first or loaded[-1].segments != window.segments:
-                    loaded.append(Loaded(split, window.segments))
-                yield from self._window_parts(loaded[-1], window, max(window.start, start))
-                if another:
-                    loaded[-1].finish()
-                if everywhere and first:  # all rows were read and verified from front to back
+            for window, rows in self._loading(start, pool):
+                if loaded is not None and rows is not loaded:
+                    loaded.finish()
+                    if before is not None:
+                        self._forget(before)
+                    before = loaded
+                elif loaded is not None and everywhere:  # all rows were read and verified from front to back
                     split.advise(random=True)
-                while len(loaded) > 1:
-                    self._forget(loaded.pop(0))
+                loaded = rows
+                yield from self._window_parts(loaded, window, max(window.start, start))
         finally:
-            for each in loaded:
-                self._forget(each)
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+            for each in (before, loaded):
+                if each is not None:
+                    self._forget(each)
+
+    def _loading(self, start: int, pool: Executor | None) -> Iterator[tuple[Window, Loaded]]:
+        """The windows from position `start` on with their rows; those of later windows are on their way already."""
+        split = self.split
+        coming: deque[tuple[Window, Loaded]] = deque()
+        for window in self.plan.windows(start):
+            if coming and coming[-1][1].segments == window.segments:
+                coming.append((window, coming[-1][1]))
+            else:
+                if coming and pool is None and (split.larger_than_memory or not split.touched):
+                    split.need(window.segments)
+                coming.append((window, Loaded(split, window.segments, pool)))
+            if len(coming) > self.windows_ahead:
+                yield coming.popleft()
+        yield from coming
 
     def _forget(self, loaded: Loaded) -> None:
         """Give pages back where they are in the way of what comes next."""
@@ -221,27 +243,36 @@ class Batches:
 
 
 class Loaded:
-    """The rows of a window's segments, numbered through; damage is found now, rows are read when they are asked for.
+    """The rows of a window's segments, numbered through; read when they are asked for, or by a pool from now on.
 
     Attributes:
         segments: half-open row ranges of the split.
-        lost: which rows are damaged and left out; None where none is, or where damage is an error.
     """
 
-    def __init__(self, split: Split, segments: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, split: Split, segments: tuple[tuple[int, int], ...], pool: Executor | None = None) -> None:
         self.segments = segments
+        self._split = split
         self._pieces = [piece for start, stop in segments for piece in split.pieces(start, stop)]
         self._starts = np.cumsum([0] + [last - first for _, first, last in self._pieces]).tolist()
-        self.lost = split.lost_rows(self._pieces) if split.options.on_corrupt == "skip" else None
+        self._reading = [pool.submit(_read, piece) for piece in self._pieces] if pool else []
         self._gatherer: Any = None
         self._places: npt.NDArray[np.int64] | None = None  # of each row among those that are left
+
+    @cached_property
+    def lost(self) -> Mask | None:
+        """Which rows are damaged and left out; None where none is, or where damage is an error."""
+        return self._split.lost_rows(self._pieces) if self._split.options.on_corrupt == "skip" else None
 
     def between(self, start: int, stop: int) -> Iterator[Examples]:
         """Rows [start, stop) as they lie, without lost ones, one for each run of rows of a shard; at least one."""
         found = False
-        for (shard, first, last), base in zip(self._pieces, self._starts[:-1], strict=True):
+        for number, ((shard, first, last), base) in enumerate(zip(self._pieces, self._starts[:-1], strict=True)):
             begin, end = max(start - base, 0), min(stop - base, last - first)
             if begin >= end:
+                continue
+            if self._reading:
+                found = True
+                yield self._reading[number].result().between(begin, end)
                 continue
             good = [(begin, end)]
             if self.lost is not None:
@@ -276,8 +307,14 @@ class Loaded:
     def finish(self) -> None:
         """Let go of what was read to be gathered from."""
         self._gatherer = None
+        self._reading = []
 
     def _nothing(self) -> Examples:
         """No rows, of the right type; damaged arrays are not touched for it."""
         shard = self._pieces[0][0]
         return shard.no_rows()
+
+
+def _read(piece: tuple[Shard, int, int]) -> Part:
+    shard, first, last = piece
+    return Part(last - first, shard.x(first, last), shard.y(first, last))

@@ -92,9 +92,11 @@ def _plan(split: Split, batch_size: int, shuffle: str, batches: int, ahead: int)
     window_rows = min(made.plan.window_rows, split.num_examples) if mixed else 0
     stored, given = _row_bytes(split)
     gathered = max(batch_size, min(GATHERED_ROWS, batch_size * max(1, ahead // 2)))  # at a time, as `Batches` does
+    windows = 1 + made.windows_ahead
+    held = 0 if split.mapped else windows * min(made.plan.window_rows, split.num_examples)  # rows
     return ReadingPlan(
         window_rows=window_rows,
-        window_bytes=0 if split.mapped else 2 * min(made.plan.window_rows, split.num_examples) * stored,
+        window_bytes=held * stored,
         ahead=ahead,
         ahead_bytes=min(ahead * batch_size + gathered, split.num_examples) * given,
         batches=batches,

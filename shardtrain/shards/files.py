@@ -25,6 +25,7 @@ from shardtrain.shards.format import ShardEntry
 
 Bytes = npt.NDArray[np.uint8]
 
+_LEAST_RELEASED = 1 << 17  # bytes: the kernel takes as long for a page, and cannot give back a part of a large one
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
 _SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # not fuseblk: a local disk
@@ -132,7 +133,8 @@ class ShardFile:
         return not self._is_new(start // self.entry.block_bytes, -(-stop // self.entry.block_bytes))
 
     def _is_new(self, first: int, last: int) -> bool:
-        return self._untouched is not None and bool(self._untouched[first:last].any())
+        untouched = self._untouched  # another thread may have compared the last block by now
+        return untouched is not None and bool(untouched[first:last].any())
 
     def _look(self, first: int, last: int) -> None:
         """Compare the blocks [first, last) that were not compared before."""
@@ -254,7 +256,7 @@ class ShardFile:
     def release(self, start: int, stop: int) -> None:
         """Give back the pages of bytes [start, stop), which are not needed again soon; views of them stay valid."""
         start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
-        if stop <= start:
+        if stop - start < _LEAST_RELEASED:
             return
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
