@@ -14,7 +14,7 @@ SHARDS ?= data/shards
 FIT ?=
 SOURCES := shardtrain tests tools
 
-.PHONY: help install shards fit inspect fmt lint type test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end clean
+.PHONY: help install shards fit inspect fmt lint type test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ soak: .venv/.development ## run the slow tests
 
 check: lint type test ## everything that has to be green
 
-bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end ## run all benchmarks
+bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--demo-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
@@ -67,6 +67,9 @@ bench-training: .venv/.development ## training against Keras and scikit-learn; B
 bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText; BENCH="--demo-bytes 600MB" for more
 	$(BIN)/python -m pip install -qq --group bench-end-to-end
 	$(BIN)/python tools/bench/end_to_end.py $(BENCH)
+
+bench-predicting: .venv/.development ## speed and memory of predict on a file; BENCH="--demo-bytes 1GB" for more
+	$(BIN)/python tools/bench/predicting.py $(BENCH)
 
 clean: ## remove the environment, caches and the demo corpus (never shards or runs)
 	rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)

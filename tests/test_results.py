@@ -49,6 +49,8 @@ def test_every_command_tells_its_result_as_json(tmp_path: Path, capsys: pytest.C
     assert done["predict"]["label"] in done["build"]["class_names"]
     done["verify"] = told(capsys, "verify", shards)
     assert done["verify"]["faults"] == []
+    done["inspect"] = told(capsys, "inspect", shards, "--rows", 0)
+    assert done["inspect"]["fingerprint"] == done["build"]["fingerprint"]
     done["recompress"] = told(capsys, "recompress", shards, "--out", tmp_path / "small", "--compress", "zstd")
     assert done["recompress"]["train"]["class_counts"] == done["build"]["train"]["class_counts"]
     np.save(tmp_path / "x.npy", np.eye(40, dtype=np.float32))

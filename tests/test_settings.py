@@ -33,6 +33,7 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "predict": (["run", "text"], [], ["--input", "-", "--proba", "--unescape", "--import", "mine"]),
     "report": (["run"], [], ["--shards", "there", "--open"]),
     "verify": (["shards"], [], ["--workers", "3", "--verbose"]),
+    "inspect": (["s"], ["--rows", "1", "--batch-size", "64"], ["--verify", "--shuffle-quality", "--json"]),
     "doctor": ([], [], ["--json", "--quiet"]),
     "completion": (["bash"], [], ["--debug"]),
 }  # fmt: skip

@@ -25,6 +25,7 @@ from shardtrain.cli import (
     fetch,
     fit,
     index,
+    inspect,
     predict,
     recompress,
     report,
@@ -38,7 +39,7 @@ from shardtrain.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
 
 COMMANDS = (
     *(demo, fetch, build, convert, index, recompress),
-    *(fit, tune, evaluate, predict, report, verify, doctor, completion),
+    *(fit, tune, evaluate, predict, report, inspect, verify, doctor, completion),
 )
 EPILOG = """\
 example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,13 +39,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--workers is {args.workers}; it must be at least 1")
     with progress("verifying", total=num_checked_bytes(read_manifest(args.shards))) as shown:
         done = verify_shards(args.shards, advance=shown.add, workers=args.workers)
-    for fault in done.faults[:MAX_FAULTS]:
-        print(f"error: {fault}", file=sys.stderr)
-    if done.faults:
-        print(f"error: {len(done.faults):,} faults in '{args.shards}'", file=sys.stderr)
+    tell_faults(done.faults, args.shards)
     whole = (
         f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
         f"{args.shards}"
     )
     show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (whole,)))
     return 1 if done.faults else 0
+
+
+def tell_faults(faults: Sequence[str], folder: Path) -> None:
+    """Print the first faults and their number, as errors; nothing if there are none."""
+    for fault in faults[:MAX_FAULTS]:
+        print(f"error: {fault}", file=sys.stderr)
+    if faults:
+        print(f"error: {len(faults):,} fault{'s' if len(faults) > 1 else ''} in '{folder}'", file=sys.stderr)

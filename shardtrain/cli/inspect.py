@@ -1,0 +1,97 @@
+"""`inspect`: show what a folder of shards holds, in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardtrain.cli.results import show
+from shardtrain.cli.verify import tell_faults
+
+if TYPE_CHECKING:
+    from shardtrain.shards.verify import Verification
+
+EXAMPLE = """examples:
+  python -m shardtrain inspect data/shards --rows 5 --verify
+  python -m shardtrain inspect data/shards --json > shards.json
+  python -m shardtrain inspect data/shards --shuffle-quality"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `inspect`."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show what shards hold, in the terminal",
+        description="Show what a folder of shards holds: sizes, classes, vectorizer, and some rows in words.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shards", type=Path, metavar="DIR", help="folder of finished shards")
+    parser.add_argument("--rows", type=_count, default=3, metavar="N", help="rows of each split to decode (default 3)")
+    parser.add_argument("--verify", action="store_true", help="compare all checksums first; a fault ends with exit 1")
+    parser.add_argument(
+        "--shuffle-quality", action="store_true", help="show instead how well each --shuffle of `fit` mixes the classes"
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=512, metavar="N", help="for --shuffle-quality (default 512)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows; write 0 or more")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the shards, or how well each order of their rows mixes."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # terms of any language, on a terminal of any encoding
+    if args.shuffle_quality:
+        _shuffle_quality(args.shards, args.batch_size, as_json=args.json)
+        return 0
+    from shardtrain.report import render, report_on
+
+    verified = _verify(args.shards) if args.verify else None
+    if verified and verified.faults:
+        tell_faults(verified.faults, args.shards)
+        return 1
+    report = report_on(args.shards, num_rows=args.rows, verified=verified)
+    show(args.json, asdict(report), render(report))
+    return 0
+
+
+def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
+    from shardtrain.errors import UsageError
+    from shardtrain.mixing import by_chance, chart, measure, visited
+    from shardtrain.shards.read import open_shards
+    from shardtrain.shuffle import MODES
+
+    with open_shards(folder) as shards:
+        split = shards.train
+        if not 1 < batch_size <= split.num_examples:
+            raise UsageError(f"--batch-size is {batch_size:,}; for {split.num_examples:,} rows choose 2 to as many")
+        labels = split.labels()
+        found = {
+            mode: measure(visited(split.batches(batch_size, seed=1, shuffle=mode).plan), labels, batch_size)
+            for mode in MODES
+        }
+        chance = by_chance(labels, batch_size)
+    show(
+        as_json,
+        {name: asdict(each) for name, each in {**found, "chance": chance}.items()},
+        f"{folder}: {len(labels):,} training rows, batches of {batch_size:,}, epoch 1\n{chart(found, chance)}",
+    )
+
+
+def _verify(folder: Path) -> Verification:
+    from shardtrain.progress import progress
+    from shardtrain.shards.format import read_manifest
+    from shardtrain.shards.verify import num_checked_bytes, verify_shards
+
+    with progress("verifying", total=num_checked_bytes(read_manifest(folder))) as shown:
+        return verify_shards(folder, advance=shown.add)
