@@ -173,10 +173,10 @@ class Batches:
                     if before is not None:
                         self._forget(before)
                     before = loaded
-                elif loaded is not None and everywhere:  # all rows were read and verified from front to back
-                    split.advise(random=True)
-                loaded = rows
+                first, loaded = loaded is None, rows
                 yield from self._window_parts(loaded, window, max(window.start, start))
+                if everywhere and first:  # all rows were read and verified from front to back
+                    split.advise(random=True)
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)

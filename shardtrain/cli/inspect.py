@@ -6,13 +6,9 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shardtrain.cli.results import show
-from shardtrain.cli.verify import tell_faults
-
-if TYPE_CHECKING:
-    from shardtrain.shards.verify import Verification
+from shardtrain.cli.verify import tell_faults, verified
 
 EXAMPLE = """examples:
   python -m shardtrain inspect data/shards --rows 5 --verify
@@ -56,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from shardtrain.report import render, report_on
 
-    verified = _verify(args.shards) if args.verify else None
-    if verified and verified.faults:
-        tell_faults(verified.faults, args.shards)
+    checked = verified(args.shards) if args.verify else None
+    if checked and checked.faults:
+        tell_faults(checked.faults, args.shards)
         return 1
-    report = report_on(args.shards, num_rows=args.rows, verified=verified)
+    report = report_on(args.shards, num_rows=args.rows, verified=checked)
     show(args.json, asdict(report), render(report))
     return 0
 
@@ -86,12 +82,3 @@ def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
         {name: asdict(each) for name, each in {**found, "chance": chance}.items()},
         f"{folder}: {len(labels):,} training rows, batches of {batch_size:,}, epoch 1\n{chart(found, chance)}",
     )
-
-
-def _verify(folder: Path) -> Verification:
-    from shardtrain.progress import progress
-    from shardtrain.shards.format import read_manifest
-    from shardtrain.shards.verify import num_checked_bytes, verify_shards
-
-    with progress("verifying", total=num_checked_bytes(read_manifest(folder))) as shown:
-        return verify_shards(folder, advance=shown.add)

@@ -7,8 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardtrain.cli.results import show
+
+if TYPE_CHECKING:
+    from shardtrain.shards.verify import Verification
 
 MAX_FAULTS = 20  # that are shown; all are counted
 EXAMPLE = "example:\n  python -m shardtrain verify data/shards"
@@ -31,14 +35,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Verify, and print what was checked or every fault."""
     from shardtrain.errors import UsageError
-    from shardtrain.progress import progress
-    from shardtrain.shards.format import read_manifest
-    from shardtrain.shards.verify import num_checked_bytes, verify_shards
 
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers is {args.workers}; it must be at least 1")
-    with progress("verifying", total=num_checked_bytes(read_manifest(args.shards))) as shown:
-        done = verify_shards(args.shards, advance=shown.add, workers=args.workers)
+    done = verified(args.shards, args.workers)
     tell_faults(done.faults, args.shards)
     whole = (
         f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
@@ -46,6 +46,16 @@ def run(args: argparse.Namespace) -> int:
     )
     show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (whole,)))
     return 1 if done.faults else 0
+
+
+def verified(folder: Path, workers: int | None = None) -> Verification:
+    """Check everything in a folder of shards, and show how far that is."""
+    from shardtrain.progress import progress
+    from shardtrain.shards.format import read_manifest
+    from shardtrain.shards.verify import num_checked_bytes, verify_shards
+
+    with progress("verifying", total=num_checked_bytes(read_manifest(folder))) as shown:
+        return verify_shards(folder, advance=shown.add, workers=workers)
 
 
 def tell_faults(faults: Sequence[str], folder: Path) -> None:
