@@ -31,7 +31,7 @@ from shardtrain.shards.shard import Mask, Shard, runs
 from shardtrain.shuffle import BLOCK_ROWS, EpochPlan, Window
 
 GATHERED_ROWS = 4096  # at a time: 2 MB of 256 token ids or of n-grams, which stay in the cache until they are used
-READERS = 4  # blocks that are read at a time where files are not mapped
+READERS = 8  # blocks that are read at a time where files are not mapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +183,7 @@ class Batches:
             for each in (before, loaded):
                 if each is not None:
                     self._forget(each)
+            split.buffers.clear()
 
     def _loading(self, start: int, pool: Executor | None) -> Iterator[tuple[Window, Loaded]]:
         """The windows from position `start` on with their rows; those of later windows are on their way already."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from shardtrain.batches import GATHERED_ROWS, Batches
 from shardtrain.errors import UsageError
+from shardtrain.shards import format as layout
 from shardtrain.shards.read import Split
 
 DEFAULT_LIMIT = 1 << 30  # that of a build
@@ -92,16 +93,23 @@ def _plan(split: Split, batch_size: int, shuffle: str, batches: int, ahead: int)
     window_rows = min(made.plan.window_rows, split.num_examples) if mixed else 0
     stored, given = _row_bytes(split)
     gathered = max(batch_size, min(GATHERED_ROWS, batch_size * max(1, ahead // 2)))  # at a time, as `Batches` does
-    windows = 1 + made.windows_ahead
-    held = 0 if split.mapped else windows * min(made.plan.window_rows, split.num_examples)  # rows
+    windows = 0 if split.mapped else 1 + made.windows_ahead  # that are held
+    rows = min(made.plan.window_rows, split.num_examples)
+    blocks = -(-rows // made.plan.block_rows) if split.options.verify else 0
     return ReadingPlan(
         window_rows=window_rows,
-        window_bytes=held * stored,
+        window_bytes=windows * (rows * stored + blocks * _verified_bytes(split)),
         ahead=ahead,
         ahead_bytes=min(ahead * batch_size + gathered, split.num_examples) * given,
         batches=batches,
         batch_bytes=min(batches * batch_size, split.num_examples) * given,
     )
+
+
+def _verified_bytes(split: Split) -> int:
+    """Bytes that are read with the rows of a block, since of each array whole checksum blocks are compared."""
+    arrays = [name for name in split.shards[0].sources if name != layout.DOCUMENT]
+    return len(arrays) * split.shards[0].file.entry.block_bytes
 
 
 def _row_bytes(split: Split) -> tuple[int, int]:

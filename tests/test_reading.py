@@ -14,7 +14,7 @@ from test_keras_data import write_shards
 from shardtrain.csr import Csr
 from shardtrain.errors import UsageError
 from shardtrain.reading import LEAST_AHEAD, MOST_AHEAD, plan_reading
-from shardtrain.shards.format import Manifest, SplitEntry, write_manifest
+from shardtrain.shards.format import BLOCK_BYTES, Manifest, SplitEntry, write_manifest
 from shardtrain.shards.read import Shards, open_shards
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.shuffle import BLOCK_ROWS, WINDOW_BLOCKS
@@ -40,12 +40,14 @@ def test_the_plan_counts_the_bytes_of_the_arrays_that_are_held(shards: Shards, s
     assert str(plan).startswith(f"reading {'mixes windows of 300 rows, ' if shuffle == 'window' else ''}makes up to 64")
 
 
-def test_a_window_is_counted_where_it_has_to_be_held(shards: Shards) -> None:
-    with open_shards(shards.path, io="read") as read:
+@pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
+def test_a_window_is_counted_where_it_has_to_be_held(shards: Shards, verify: bool) -> None:
+    with open_shards(shards.path, io="read", verify=verify) as read:
         x, y = read.train.rows(0, 300)
         stored = x.data.nbytes + x.indices.nbytes + 8 * 300 if isinstance(x, Csr) else x.nbytes
         plan = plan_reading(read.train, 300, "window", batches=1, limit=GIB)
-        assert plan.window_bytes == pytest.approx(2 * (stored + y.nbytes), rel=0.01)
+        together = BLOCK_BYTES * (4 if isinstance(x, Csr) else 2) if verify else 0  # whole blocks of each array
+        assert plan.window_bytes == pytest.approx(2 * (stored + y.nbytes + together), rel=0.01)
 
 
 def test_a_limit_shortens_how_far_reading_is_ahead_and_below_the_least_it_is_refused(shards: Shards) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +21,7 @@ from handmade import make_rows, write_shards
 from shardtrain.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.machine import memory_bytes
-from shardtrain.shards.files import on_shared_storage
+from shardtrain.shards.files import _LEAST_DIRECT, ShardFile, on_shared_storage
 from shardtrain.shards.format import BLOCK_BYTES
 from shardtrain.shards.read import open_shards
 from shardtrain.shuffle import MODES
@@ -136,6 +140,64 @@ def test_what_is_larger_than_memory_is_read_and_cannot_be_shuffled_globally(larg
             next(iter(shards.train.batches(512, shuffle="global")))
     with open_shards(folder, io="map") as shards:
         assert len(flat(shards.train.batches(512, shuffle="global"))[-1]) == shards.train.num_examples
+
+
+@pytest.fixture
+def past_cache(large, tmp_path) -> ShardFile:
+    """A shard of its own that is read past the page cache; it does not end where a page does."""
+    folder, _, _ = large
+    with open_shards(folder) as shards:
+        entry = shards.train.shards[0].entry
+    shutil.copy(folder / entry.file, tmp_path / "shard.h5")
+    file = ShardFile(tmp_path / "shard.h5", entry, verify=True, io="read", past_cache=True)
+    if file._direct is None:
+        pytest.skip("this file system reads everything through the page cache")
+    return file
+
+
+def bytes_from_disk() -> int:
+    """What this process has had read from disks so far."""
+    counts = Path("/proc/self/io")
+    if not counts.exists():
+        pytest.skip("this system does not count what a process reads from disks")
+    return int(re.findall("^read_bytes: (.*)$", counts.read_text(), re.MULTILINE)[0])
+
+
+def test_any_range_can_be_read_past_the_page_cache(past_cache):
+    content, rng = past_cache.path.read_bytes(), random.Random(4)
+    for _ in range(300):
+        start = rng.randrange(len(content))
+        stop = min(len(content), start + rng.choice([1, 4096, _LEAST_DIRECT, 1 << 20]) + rng.randrange(5000))
+        assert past_cache.bytes(start, stop).tobytes() == content[start:stop]
+    assert past_cache.bytes(0, len(content)).tobytes() == content
+
+
+def test_the_page_cache_is_left_out(past_cache):
+    size = past_cache.path.stat().st_size
+    before = bytes_from_disk()
+    assert os.preadv(past_cache._direct, [mmap.mmap(-1, mmap.PAGESIZE)], 0) == mmap.PAGESIZE
+    if bytes_from_disk() == before:
+        pytest.skip("this file system is in memory")
+    past_cache.path.read_bytes()  # now it is in the page cache, where the copy was made or from here on
+    before = bytes_from_disk()
+    past_cache.bytes(0, size)
+    assert bytes_from_disk() - before >= size
+
+
+def test_where_the_page_cache_cannot_be_left_out_files_are_read_through_it(past_cache, monkeypatch):
+    content, real = past_cache.path.read_bytes(), os.preadv
+
+    def refused(descriptor, buffers, offset):
+        if descriptor == direct:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, buffers, offset)
+
+    direct = past_cache._direct
+    monkeypatch.setattr(os, "preadv", refused)
+    assert past_cache.bytes(5, len(content) - 5).tobytes() == content[5:-5]
+    monkeypatch.delattr(os, "O_DIRECT")
+    other = ShardFile(past_cache.path, past_cache.entry, verify=True, io="read", past_cache=True)
+    assert other.bytes(5, len(content) - 5).tobytes() == content[5:-5]
 
 
 def test_memory_is_that_of_the_machine_or_of_a_control_group():

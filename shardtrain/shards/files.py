@@ -2,12 +2,16 @@
 
 A mapping hands out the page cache's own pages and costs no copy; positioned reads are for file systems where a mapping
 is slow or can kill the process (network, FUSE) and copy each byte once. Each checksum block is compared once in a
-process. Where the data is larger than memory, the pages behind the reader are given back, so that the page cache holds
-what comes next instead of what is done.
+process.
+
+Data that is larger than memory leaves the page cache before it is read again, and making room there costs the kernel
+more than the copy. So it is read past the page cache (O_DIRECT) into buffers that are used again, where the file system
+can do that; where it cannot, and in a mapping, the pages behind the reader are given back.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
 from shardtrain.shards import format as layout
 from shardtrain.shards.buserror import watch
@@ -25,6 +30,7 @@ from shardtrain.shards.format import ShardEntry
 
 Bytes = npt.NDArray[np.uint8]
 
+_LEAST_DIRECT = 1 << 17  # bytes: what is read past the page cache costs a way to the disk each time
 _LEAST_RELEASED = 1 << 17  # bytes: the kernel takes as long for a page, and cannot give back a part of a large one
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
@@ -34,13 +40,26 @@ _SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*
 class ShardFile:
     """One open file.
 
+    Args:
+        past_cache: read what is not mapped past the page cache, where that can be done.
+        buffers: what is read goes there.
+
     Attributes:
         path: where it was opened.
         entry: what the manifest says of it.
         mapped: whether bytes are views of a mapping instead of copies.
     """
 
-    def __init__(self, path: Path, entry: ShardEntry, *, verify: bool, io: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        entry: ShardEntry,
+        *,
+        verify: bool,
+        io: str,
+        past_cache: bool = False,
+        buffers: Buffers | None = None,
+    ) -> None:
         if io not in IO:
             raise UsageError(f"io is {io!r}; choose one of {', '.join(IO)}")
         self.path = path
@@ -68,6 +87,8 @@ class ShardFile:
         self._map = self._try_map(io)
         self.mapped = self._map is not None
         self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
+        self._direct = self._try_direct() if past_cache and not self.mapped else None
+        self._buffers = buffers or Buffers(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
         if io == "read" or (io == "auto" and on_shared_storage(self.path)):
@@ -82,6 +103,15 @@ class ShardFile:
             ) from error
         watch(mapped, self.path)
         return mapped
+
+    def _try_direct(self) -> int | None:
+        """A descriptor that reads past the page cache; None where there is no such way, or not to this file."""
+        try:
+            direct = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+        except (AttributeError, OSError):  # another system; a file system in memory
+            return None
+        weakref.finalize(self, os.close, direct)
+        return direct if _identity(os.fstat(direct)) == self._identity else None
 
     def bytes(self, start: int, stop: int) -> Bytes:
         """Bytes [start, stop) of the file, verified; a view of the mapping, or a copy.
@@ -206,17 +236,26 @@ class ShardFile:
         return max(int(rows[0]), 0), int(rows[1]) + 1
 
     def _read(self, start: int, stop: int) -> Bytes:
-        out = np.empty(max(stop - start, 0), np.uint8)
-        view, position = out.data, start
-        while view:
+        """Bytes [start, stop) as they are in the file now; where the page cache is left out, from whole pages."""
+        direct = self._direct if stop - start >= _LEAST_DIRECT else None
+        begin = start // mmap.PAGESIZE * mmap.PAGESIZE if direct is not None else start
+        end = -(-stop // mmap.PAGESIZE) * mmap.PAGESIZE if direct is not None else stop
+        out = self._buffers.allocate(max(end - begin, 0), np.uint8)
+        view, position = out.data, begin
+        while position < stop:
             try:
-                count = os.preadv(self._fd, [view], position)
+                count = os.preadv(self._fd if direct is None else direct, [view], position)
             except OSError as error:
+                if (
+                    direct is not None and error.errno == errno.EINVAL
+                ):  # the disk has larger sectors, or begins within one
+                    direct = self._direct = None
+                    continue
                 raise _unreadable(self.path, error) from error
             if not count:
                 raise CorruptShardError(_wrong_size(self.path, self.entry.bytes, os.fstat(self._fd).st_size))
             view, position = view[count:], position + count
-        return out
+        return out[start - begin : stop - begin]
 
     def check_unchanged(self) -> None:
         """Compare the file with what was opened.
@@ -245,6 +284,7 @@ class ShardFile:
         if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
             # never MADV_SEQUENTIAL: its pages are evicted first, even before a window that was read is gathered
             self._map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
+        random = random or self._direct is not None  # what is left to the page cache is short
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM if random else os.POSIX_FADV_SEQUENTIAL)
 

@@ -39,7 +39,7 @@ MAX_BYTES = (1 << 63) - 1  # what a file offset can be
 MAX_FEATURES = (1 << 31) - 1  # column indices are int32
 MAX_VOCABULARY = 1 << 32  # token ids are 32 bits at most
 MAX_CLASSES = 1 << 16  # labels are 16 bits at most
-BLOCK_BYTES = 1 << 20  # a checksum for each block of so many bytes of the file
+BLOCK_BYTES = 1 << 17  # a checksum for each block of so many bytes of the file; rows that lie in one are read with it
 DATASETS = {"ngram": {DATA, INDICES, INDPTR, Y, DOCUMENT}, "sequence": {X, Y, DOCUMENT}, "dense": {X, Y, DOCUMENT}}
 DTYPES = {
     DATA: {"<f4"},

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.buffers import Buffers
 from shardtrain.csr import Csr, concatenate
 from shardtrain.errors import ShardsError, UsageError
 from shardtrain.machine import memory_bytes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Description", "Examples", "Features", "Labels", "Shard", "Shards", "Split", "join", "open_shards"]
 
 ON_CORRUPT = ("fail", "skip")
+_MOST_BUFFERS = 256  # four arrays of each block of a few windows
 
 Examples = tuple[Features, Labels]
 
@@ -98,6 +100,7 @@ class Split:
 
     Attributes:
         larger_than_memory: whether the files are too large to stay in the page cache beside everything else.
+        buffers: what is read from files that are not mapped goes there.
     """
 
     def __init__(
@@ -120,8 +123,18 @@ class Split:
         self.larger_than_memory = size > memory_bytes() // 2
         # pages that were mapped for a window may be gone again before it is gathered, where memory is short
         io = "read" if options.io == "auto" and self.larger_than_memory else options.io
+        self.buffers = Buffers(_MOST_BUFFERS)
         self.shards = [
-            Shard(folder, shard, manifest.num_features, verify=options.verify, io=io, sources=sources)
+            Shard(
+                folder,
+                shard,
+                manifest.num_features,
+                verify=options.verify,
+                io=io,
+                past_cache=self.larger_than_memory,
+                buffers=self.buffers,
+                sources=sources,
+            )
             for shard in entry.shards
         ]
         self.files = list(dict.fromkeys(file for shard in self.shards for file in shard.files))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.buffers import Buffers
 from shardtrain.csr import Csr
 from shardtrain.errors import CorruptShardError
 from shardtrain.shards import format as layout
@@ -35,6 +36,8 @@ class Shard:
         num_features: columns of its rows, which the arrays of n-grams do not tell.
         verify: compare each block when it is first touched.
         io: see `ReadOptions`.
+        past_cache: see `ShardFile`.
+        buffers: see `ShardFile`.
         sources: the files outside the folder that arrays lie in, by path.
     """
 
@@ -46,12 +49,14 @@ class Shard:
         *,
         verify: bool,
         io: str = "auto",
+        past_cache: bool = False,
+        buffers: Buffers | None = None,
         sources: Mapping[str, ShardFile] | None = None,
     ) -> None:
         self.path = folder / entry.file
         self.entry = entry
         self.num_features = num_features
-        self.file = ShardFile(self.path, entry, verify=verify, io=io)
+        self.file = ShardFile(self.path, entry, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
         elsewhere = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
         self.files = [self.file, *elsewhere.values()]
         self.sources: dict[str, Source] = {

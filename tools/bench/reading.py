@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import statistics
 import subprocess
@@ -292,15 +293,27 @@ def drop_cache(folder: Path) -> bool:
 
 
 def disk_seconds(folder: Path) -> float:
-    """Seconds to read all files of a folder from the disk, one after the other, in pieces of 8 MiB."""
+    """Seconds to read all files of a folder from the disk, front to back in pieces of 8 MiB: the better of two ways.
+
+    They are through the page cache and, where the file system lets it, past it.
+    """
+    return min(_read_all(folder, direct) for direct in (0, getattr(os, "O_DIRECT", 0)))
+
+
+def _read_all(folder: Path, flags: int) -> float:
     drop_cache(folder)
-    buffer = bytearray(1 << 23)
+    buffer = mmap.mmap(-1, 1 << 23)  # begins where a page does
+    buffer.write(bytes(len(buffer)))
     began = time.perf_counter()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with open(path, "rb", buffering=0) as file:
+            try:
+                file = open(path, "rb", buffering=0, opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
+            except OSError:  # no such way here
+                return float("inf")
+            with file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-                while file.readinto(buffer):
+                while file.readinto(buffer) == len(buffer):
                     pass
     return time.perf_counter() - began
 
