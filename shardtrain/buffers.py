@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_Kept = tuple[npt.NDArray[np.uint8], int]  # a buffer, and where its first page begins
 _MOST = 48  # buffers that are kept: those of all batches under way, and some more
 
 
@@ -27,7 +28,8 @@ class Buffers:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._pool: list[npt.NDArray[np.uint8]] = []
+        self._kept = 0
+        self._pools: dict[int, list[_Kept]] = {}  # by their size, which is one of few
         self._lock = threading.Lock()
 
     def allocate(self, count: int, dtype: Any) -> npt.NDArray[Any]:
@@ -35,30 +37,50 @@ class Buffers:
         kind = np.dtype(dtype)
         needed = count * kind.itemsize
         with self._lock:
-            buffer = self._take(needed + mmap.PAGESIZE)
-        start = -buffer.ctypes.data % mmap.PAGESIZE
+            buffer, start = self._take(needed + mmap.PAGESIZE)
         return buffer[start : start + needed].view(kind)
 
-    def _take(self, needed: int) -> npt.NDArray[np.uint8]:
-        idle = [i for i, references in enumerate(_references(self._pool)) if references == _IDLE]
-        fitting = [i for i in idle if len(self._pool[i]) >= needed]
-        if fitting:
-            return self._pool[min(fitting, key=lambda i: len(self._pool[i]))]
-        buffer = np.empty(needed + needed // 8, np.uint8)  # sparse rows differ in length from batch to batch
-        if idle and len(self._pool) >= self._most:
-            del self._pool[min(idle, key=lambda i: len(self._pool[i]))]
-        if len(self._pool) < self._most:
-            self._pool.append(buffer)
-        return buffer
+    def _take(self, needed: int) -> _Kept:
+        step = 1 << (needed.bit_length() - 4)  # sparse rows differ in length from batch to batch
+        size = -(-needed // step) * step
+        pool = self._pools.setdefault(size, [])
+        place = _first_idle(pool)
+        if place is not None:
+            return pool[place]
+        buffer = np.empty(size, np.uint8)
+        made = buffer, -address(buffer) % mmap.PAGESIZE
+        if self._kept < self._most or self._let_go():
+            pool.append(made)
+            self._kept += 1
+        return made
+
+    def _let_go(self) -> bool:
+        """Keep one buffer less, of the smallest that nobody holds; whether there is one."""
+        for size in sorted(self._pools):
+            place = _first_idle(self._pools[size])
+            if place is not None:
+                del self._pools[size][place]
+                self._kept -= 1
+                return True
+        return False
 
     def clear(self) -> None:
         """Keep none for later."""
         with self._lock:
-            self._pool = []
+            self._pools, self._kept = {}, 0
 
 
-def _references(arrays: list[npt.NDArray[np.uint8]]) -> list[int]:
-    return [sys.getrefcount(arrays[i]) for i in range(len(arrays))]
+def address(array: npt.NDArray[Any]) -> int:
+    """Where the first element of an array lies."""
+    return int(array.__array_interface__["data"][0])  # array.ctypes makes an object of some size
 
 
-_IDLE = _references([np.empty(0, np.uint8)])[0]  # of an array that only a list holds: it differs between Pythons
+def _first_idle(pool: list[_Kept]) -> int | None:
+    for i in range(len(pool)):
+        if sys.getrefcount(pool[i][0]) == _IDLE:
+            return i
+    return None
+
+
+# Of an array that only a tuple holds: it differs between Pythons.
+_IDLE = next(sys.getrefcount(pool[0][0]) for pool in [[(np.empty(0, np.uint8), 0)]])

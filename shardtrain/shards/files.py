@@ -143,7 +143,8 @@ class ShardFile:
         if self._untouched is None and not self._damaged:
             return
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
-        self._look(first, last)
+        if self._is_new(first, last):
+            self._look(first, last)
         self._raise_damage(first, last)
 
     def damaged(self, start: int, stop: int) -> list[int]:

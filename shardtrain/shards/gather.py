@@ -20,6 +20,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from shardtrain.buffers import address
 from shardtrain.csr import Csr
 from shardtrain.errors import CorruptShardError
 from shardtrain.kernels import kernel
@@ -30,6 +31,7 @@ Allocate = Callable[[int, Any], Array]  # number of elements and their type -> a
 
 _AHEAD = 12  # rows; 8 to 16 do equally well
 _LINE = 64  # bytes of a cache line
+_CELL = 256  # rows
 
 
 @intrinsic
@@ -71,19 +73,20 @@ def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @kernel
-def _place(starts, order, sources, rows):  # type: ignore[no-untyped-def]
-    """Source and row in it of each of `order`, rows of the sources laid end to end; False if one lies in none."""
+def _place(starts, cells, order, sources, rows):  # type: ignore[no-untyped-def]
+    """Source and row in it of each of `order`, rows of the sources laid end to end; False if one lies in none.
+
+    `cells` holds the source of every `_CELL`-th row; sources are longer as a rule, so the search ends at once.
+    """
     for i in range(len(order)):
         row = order[i]
         if row < 0 or row >= starts[-1]:
             return False
-        low, count = 0, len(starts) - 1
-        while count > 1:  # without a branch: the processor cannot guess where a shuffled row lies
-            half = count // 2
-            low += half if starts[low + half] <= row else 0
-            count -= half
-        sources[i] = low
-        rows[i] = row - starts[low]
+        source = cells[row // _CELL]
+        while row >= starts[source + 1]:
+            source += 1
+        sources[i] = source
+        rows[i] = row - starts[source]
     return True
 
 
@@ -136,6 +139,7 @@ class Gatherer:
 
     def __init__(self, pieces: Sequence[tuple[Csr | Array, Array]]) -> None:
         self._starts = np.cumsum([0] + [len(y) for _, y in pieces])
+        self._cells = np.searchsorted(self._starts, np.arange(0, self._starts[-1], _CELL), side="right") - 1
         sparse = [x for x, _ in pieces if isinstance(x, Csr)]
         self._columns = sparse[0].shape[1] if sparse else 0
         self._limits = np.array([len(each.indices) for each in sparse])
@@ -145,7 +149,7 @@ class Gatherer:
         else:
             parts["x"] = [x for x, _ in pieces if not isinstance(x, Csr)]
         self._parts = {name: _same_type(arrays) for name, arrays in parts.items()}
-        self._bases = {name: np.array([_address(each) for each in part]) for name, part in self._parts.items()}
+        self._bases = {name: np.array([address(each) for each in part]) for name, part in self._parts.items()}
 
     def take(self, order: npt.NDArray[np.int64], allocate: Allocate) -> tuple[Csr | Array, Array]:
         """The rows `order` in that order, in buffers that `allocate` makes; `indptr` of sparse rows is int64.
@@ -155,7 +159,7 @@ class Gatherer:
             CorruptShardError: row pointers fall, or reach outside the entries.
         """
         sources, rows = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
-        if not _place(self._starts, order, sources, rows):
+        if not _place(self._starts, self._cells, order, sources, rows):
             raise IndexError(f"an order reaches outside of {self._starts[-1]:,} rows")
         take = self._take_dense if "x" in self._parts else self._take_sparse
         return take("x", sources, rows, allocate), self._take_dense("y", sources, rows, allocate)
@@ -165,7 +169,7 @@ class Gatherer:
         shape = (len(rows), *like.shape[1:])
         out = allocate(math.prod(shape), like.dtype)
         if out.size:
-            _copy_rows(self._bases[name], sources, rows, out.nbytes // len(rows), _address(out))
+            _copy_rows(self._bases[name], sources, rows, out.nbytes // len(rows), address(out))
         return out.reshape(shape)
 
     def _take_sparse(self, _: str, sources: Places, rows: Places, allocate: Allocate) -> Csr:
@@ -181,12 +185,8 @@ class Gatherer:
         arrays = {}
         for name in ("data", "indices"):
             out = arrays[name] = allocate(int(indptr[-1]), self._parts[name][0].dtype)
-            _copy_entries(self._bases[name], sources, firsts, indptr, out.itemsize, _address(out))
+            _copy_entries(self._bases[name], sources, firsts, indptr, out.itemsize, address(out))
         return Csr(arrays["data"], arrays["indices"], indptr, (len(rows), self._columns))
-
-
-def _address(array: Array) -> int:
-    return int(array.ctypes.data)
 
 
 def _same_type(arrays: Sequence[Array]) -> list[Array]:
