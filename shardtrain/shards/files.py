@@ -171,25 +171,25 @@ class ShardFile:
         """Compare the blocks [first, last) that were not compared before."""
         if self._untouched is None:
             return
+        if self.mapped:
+            self._compare(first, last, self._whole, 0)
+            return
         size = self.entry.block_bytes
         for block in (np.flatnonzero(self._untouched[first:last]) + first).tolist():
-            content = (
-                self._whole if self.mapped else self._read(block * size, min(block * size + size, self.entry.bytes))
-            )
-            self._compare(block, block + 1, content, 0 if self.mapped else block * size)
+            self._compare(block, block + 1, self._read(*self.block_range(block)), block * size)
 
     def _compare(self, first: int, last: int, content: Bytes, origin: int) -> None:
         """Compare the new ones among blocks [first, last); `content` is the file from byte `origin` on."""
         untouched = self._untouched
         if untouched is None:
             return
-        size = self.entry.block_bytes
+        size, expected, view = self.entry.block_bytes, self.entry.checksums, content.data
         for block in (np.flatnonzero(untouched[first:last]) + first).tolist():
             if self._verify:
-                found = layout.checksum(content[block * size - origin : (block + 1) * size - origin].data)
-                expected = self.entry.checksums[16 * block : 16 * block + 16]
-                if found != expected:
-                    self._damaged[block] = self._describe(block, found, expected)
+                start = block * size - origin
+                found = layout.checksum(view[start : start + size])
+                if found != expected[16 * block : 16 * block + 16]:
+                    self._damaged[block] = self._describe(block, found, expected[16 * block : 16 * block + 16])
             untouched[block] = False
         if not untouched.any():
             self._untouched = None

@@ -70,6 +70,9 @@ def main() -> int:
     parser.add_argument(
         "--timeout", type=float, default=300, metavar="S", help="of a loader, for each of its steps (300)"
     )
+    parser.add_argument(
+        "--pairs", type=int, default=7, metavar="N", help="of first epochs with and without verifying (7)"
+    )
     parser.add_argument("--cold", action="store_true", help="also the first epoch with the files not in the page cache")
     parser.add_argument("--capped", metavar="SIZE", help="also an epoch of ours and of np.memmap in SIZE of memory")
     parser.add_argument(
@@ -111,6 +114,8 @@ def compare(kind: str, scratch: Path, args: argparse.Namespace) -> bool:
         different = not result.problem and result.digest != expected
         equal &= not different
         print_result(result, size, "  DIFFERENT ROWS" if different else "")
+        if loader.name.endswith("shardtrain window") and args.pairs and not result.problem:
+            print_verifying(loader, folder, args)
         if args.cold and not result.problem:
             print_cold(loader, folder, result, size, args)
         if args.capped and not result.problem and ("shardtrain" in loader.name or "memmap" in loader.name):
@@ -247,7 +252,7 @@ def print_result(result: Result, size: int, remark: str = "") -> None:
 
 
 def print_ratios(results: list[Result]) -> None:
-    """Ours against the best peer that shuffles rows, np.memmap and scipy, and what verifying adds to a first epoch."""
+    """Ours against the best peer that shuffles rows, np.memmap and scipy."""
     rates = {
         result.loader.name: result.rows / statistics.median(result.seconds[1:])
         for result in results
@@ -267,11 +272,6 @@ def print_ratios(results: list[Result]) -> None:
     ):
         if mine in rates and other in rates:
             print(f"  ratio: {mine} reaches {rates[mine] / rates[other]:.2f} of {other}")
-    first = {result.loader.name: result.seconds[0] for result in results if not result.problem}
-    for verified in ("shardtrain window", "sparse shardtrain window"):
-        if verified in first and f"{verified}, not verified" in first:
-            more = first[verified] / first[f"{verified}, not verified"] - 1
-            print(f"  verifying: the first epoch of {verified} takes {more:+.0%} of the time without")
 
 
 def is_meant(loader: type[Loader], text: str) -> bool:
@@ -332,6 +332,22 @@ def print_cold(loader: type[Loader], folder: Path, warm: Result, size: int, args
     print(
         f"    cold: {result.rows / result.seconds[0] / 1e6:.3f} M rows/s, {size / result.seconds[0] / 1e6:,.0f} MB/s; "
         f"reading the files alone {size / disk / 1e6:,.0f} MB/s",
+        flush=True,
+    )
+
+
+def print_verifying(loader: type[Loader], folder: Path, args: argparse.Namespace) -> None:
+    """What verifying adds to a first epoch of files in the page cache: medians of processes that take turns."""
+    ways = (loader, LOADERS[f"{loader.name}, not verified"])
+    seconds = [
+        [run_read(way, folder, args, ["--epochs", "1", "--no-check"]).seconds[0] for way in ways]
+        for _ in range(args.pairs)
+    ]
+    verified, plain = (statistics.median(column) for column in zip(*seconds, strict=True))
+    more = sorted(with_it / without - 1 for with_it, without in seconds)
+    print(
+        f"    verifying adds {verified / plain - 1:+.0%} to the first epoch, medians of {args.pairs} pairs, which range "
+        f"from {more[0]:+.0%} to {more[-1]:+.0%}",
         flush=True,
     )
 
