@@ -346,7 +346,7 @@ def print_verifying(loader: type[Loader], folder: Path, args: argparse.Namespace
     verified, plain = (statistics.median(column) for column in zip(*seconds, strict=True))
     more = sorted(with_it / without - 1 for with_it, without in seconds)
     print(
-        f"    verifying adds {verified / plain - 1:+.0%} to the first epoch, medians of {args.pairs} pairs, which range "
+        f"    verifying adds {verified / plain - 1:+.0%} to a first epoch, medians of {args.pairs} pairs, which range "
         f"from {more[0]:+.0%} to {more[-1]:+.0%}",
         flush=True,
     )
