@@ -80,7 +80,7 @@ class ReadOptions:
     Attributes:
         verify: compare each checksum block when it is first touched.
         io: "map" the files, "read" them at positions, or "auto": read where a split is larger than half of the memory
-            and on network and FUSE file systems, map elsewhere.
+            and on network and FUSE file systems, map elsewhere. A split that is so large is read past the page cache.
         on_corrupt: "fail" at a damaged block, or "skip": batches leave out exactly the rows that lie in one.
     """
 
