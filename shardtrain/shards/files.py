@@ -143,8 +143,7 @@ class ShardFile:
         if self._untouched is None and not self._damaged:
             return
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
-        if self._is_new(first, last):
-            self._look(first, last)
+        self._look(first, last)
         self._raise_damage(first, last)
 
     def damaged(self, start: int, stop: int) -> list[int]:
@@ -169,7 +168,7 @@ class ShardFile:
 
     def _look(self, first: int, last: int) -> None:
         """Compare the blocks [first, last) that were not compared before."""
-        if self._untouched is None:
+        if self._untouched is None or not self._is_new(first, last):
             return
         if self.mapped:
             self._compare(first, last, self._whole, 0)
@@ -183,13 +182,14 @@ class ShardFile:
         untouched = self._untouched
         if untouched is None:
             return
-        size, expected, view = self.entry.block_bytes, self.entry.checksums, content.data
+        size, view = self.entry.block_bytes, content.data
         for block in (np.flatnonzero(untouched[first:last]) + first).tolist():
             if self._verify:
                 start = block * size - origin
                 found = layout.checksum(view[start : start + size])
-                if found != expected[16 * block : 16 * block + 16]:
-                    self._damaged[block] = self._describe(block, found, expected[16 * block : 16 * block + 16])
+                expected = self.entry.checksums[16 * block : 16 * block + 16]
+                if found != expected:
+                    self._damaged[block] = self._describe(block, found, expected)
             untouched[block] = False
         if not untouched.any():
             self._untouched = None
@@ -239,8 +239,8 @@ class ShardFile:
     def _read(self, start: int, stop: int) -> Bytes:
         """Bytes [start, stop) as they are in the file now; where the page cache is left out, from whole pages."""
         direct = self._direct if stop - start >= _LEAST_DIRECT else None
-        begin = start // mmap.PAGESIZE * mmap.PAGESIZE if direct is not None else start
-        end = -(-stop // mmap.PAGESIZE) * mmap.PAGESIZE if direct is not None else stop
+        unit = 1 if direct is None else mmap.PAGESIZE
+        begin, end = start // unit * unit, -(-stop // unit) * unit
         out = self._buffers.allocate(max(end - begin, 0), np.uint8)
         view, position = out.data, begin
         while position < stop:
@@ -249,7 +249,7 @@ class ShardFile:
             except OSError as error:
                 if (
                     direct is not None and error.errno == errno.EINVAL
-                ):  # the disk has larger sectors, or begins within one
+                ):  # larger sectors, or a disk that begins within one
                     direct = self._direct = None
                     continue
                 raise _unreadable(self.path, error) from error
