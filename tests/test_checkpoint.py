@@ -117,10 +117,11 @@ def test_reading_a_checkpoint_needs_no_pickle_no_hdf5_and_no_tensorflow(tmp_path
     write_checkpoint(tmp_path / "c", packed({"x": np.arange(5)}))
     script = (
         "import sys\nfrom pathlib import Path\nfrom shardtrain.checkpoint import read_checkpoint\n"
-        f"assert len(read_checkpoint(Path({str(tmp_path / 'c')!r}))['x']) == 5\n"
-        "assert not {'h5py', 'tensorflow', 'keras'} & sys.modules.keys()"
+        f"print(len(read_checkpoint(Path({str(tmp_path / 'c')!r}))['x']))\n"
+        "print({'h5py', 'tensorflow', 'keras'} & sys.modules.keys())"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "5\nset()\n"
 
 
 def saved(folder: Path, *states: Any) -> list[Path]:
