@@ -339,10 +339,12 @@ def print_cold(loader: type[Loader], folder: Path, warm: Result, size: int, args
 def print_verifying(loader: type[Loader], folder: Path, args: argparse.Namespace) -> None:
     """What verifying adds to a first epoch of files in the page cache: medians of processes that take turns."""
     ways = (loader, LOADERS[f"{loader.name}, not verified"])
-    seconds = [
-        [run_read(way, folder, args, ["--epochs", "1", "--no-check"]).seconds[0] for way in ways]
-        for _ in range(args.pairs)
-    ]
+    pairs = [[run_read(way, folder, args, ["--epochs", "1", "--no-check"]) for way in ways] for _ in range(args.pairs)]
+    problem = next((result.problem for pair in pairs for result in pair if result.problem), "")
+    if problem:
+        print(f"    verifying: {problem}")
+        return
+    seconds = [[result.seconds[0] for result in pair] for pair in pairs]
     verified, plain = (statistics.median(column) for column in zip(*seconds, strict=True))
     more = sorted(with_it / without - 1 for with_it, without in seconds)
     print(
