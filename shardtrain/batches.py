@@ -96,7 +96,6 @@ class Batches:
             block_rows=BLOCK_ROWS if mixing else -(-BLOCK_ROWS // size) * size,
         )
         self.windows_ahead = 1 if mixing else READERS
-        self._buffers = Buffers()
         # batches made in one step: no more than half of what may be ahead, so that two steps overlap
         self._together = max(1, min(GATHERED_ROWS // size, chosen.prefetch // 2 if chosen.prefetch else GATHERED_ROWS))
 
@@ -183,7 +182,7 @@ class Batches:
             for each in (before, loaded):
                 if each is not None:
                     self._forget(each)
-            split.buffers.clear()
+            split.block_buffers.clear()
 
     def _loading(self, start: int, pool: Executor | None) -> Iterator[tuple[Window, Loaded]]:
         """The windows from position `start` on with their rows; those of later windows are on their way already."""
@@ -212,7 +211,7 @@ class Batches:
             begin, end = first - window.start, last - window.start
             if window.order is not None:
                 rows = window.order[begin:end]
-                part = self._part(len(rows), *loaded.gather(rows, self._buffers))
+                part = self._part(len(rows), *loaded.gather(rows, self.split.batch_buffers))
             elif loaded.lost is None:
                 for x, y in loaded.between(begin, end):
                     yield self._part(len(y), x, y)
@@ -230,7 +229,7 @@ class Batches:
         return Part(positions, x, self._cast(y))
 
     def _cast(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        out = self._buffers.allocate(values.size, np.int32).reshape(values.shape)
+        out = self.split.batch_buffers.allocate(values.size, np.int32).reshape(values.shape)
         np.copyto(out, values, casting="unsafe")
         return out
 

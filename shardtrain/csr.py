@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Csr:
     """Rows of sparse features; row r holds the entries [indptr[r], indptr[r + 1]), columns ascending.
 
@@ -37,7 +37,7 @@ class Csr:
         """Rows [start, stop); `data` and `indices` are views, `indptr` is rebased to 0."""
         pointers = self.indptr[start : stop + 1]
         first, last = int(pointers[0]), int(pointers[-1])
-        indptr = pointers if first == 0 else pointers - pointers[0]
+        indptr = pointers if first == 0 else pointers - first
         return Csr(self.data[first:last], self.indices[first:last], indptr, (stop - start, self.shape[1]))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Csr:

@@ -27,34 +27,55 @@ MODES = ("none", "blocks", "window", "global")
 BLOCK_ROWS = 4096  # long enough that a block is a sequential read, short enough that a window holds many
 WINDOW_BLOCKS = 16  # 65,536 rows in memory: about 30 MB of n-gram rows
 FEISTEL_ROUNDS = 6  # four are proven to look random for few queries; more cost about 1 ms a window each
+_PIECE = 8192  # numbers
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
 def mix64(values: Keys) -> Keys:
     """The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), element by element; a bijection."""
-    return _mix64_in_place(values.astype(np.uint64, copy=True))
+    mixed = values.astype(np.uint64, order="C", copy=True)
+    for z in _pieces(mixed):
+        _mix64_in_place(z)
+    return mixed
 
 
-def _mix64_in_place(z: Keys) -> Keys:
+def _mix64_in_place(z: Keys) -> None:
     shifted = np.empty_like(z)
     z ^= np.right_shift(z, np.uint64(30), out=shifted)
     z *= np.uint64(0xBF58476D1CE4E5B9)
     z ^= np.right_shift(z, np.uint64(27), out=shifted)
     z *= np.uint64(0x94D049BB133111EB)
     z ^= np.right_shift(z, np.uint64(31), out=shifted)
-    return z
+
+
+def _pieces(values: Keys) -> Iterator[Keys]:
+    """Views of an array, end to end, so short that what is made of one on the way lies in memory that was used before.
+
+    Fresh memory for all elements at a time takes several times as long as the arithmetic.
+    """
+    flat = values.reshape(-1)  # a view, since `values` is contiguous
+    for start in range(0, len(flat), _PIECE):
+        yield flat[start : start + _PIECE]
 
 
 def keys(numbers: npt.NDArray[np.int64], seed: int, *stream: int) -> Keys:
     """A 64-bit key for each number, independent for every seed and every stream of integers."""
+    spread = numbers.astype(np.uint64, order="C", copy=True)
+    _spread(spread, seed, *stream)
+    return spread
+
+
+def _spread(numbers: Keys, seed: int, *stream: int) -> None:
+    """Put the key of each number in its place."""
     state = np.array([seed & _MASK], np.uint64)
     for word in stream:
         state = mix64(state + np.uint64(_GOLDEN)) ^ np.uint64(word & _MASK)
-    spread = numbers.astype(np.uint64)
-    spread *= np.uint64(_GOLDEN)
-    spread += mix64(state + np.uint64(_GOLDEN))
-    return _mix64_in_place(spread)
+    base = mix64(state + np.uint64(_GOLDEN))
+    for piece in _pieces(numbers):
+        piece *= np.uint64(_GOLDEN)
+        piece += base
+        _mix64_in_place(piece)
 
 
 def document_keys(ordinals: npt.NDArray[np.int64], seed: int) -> Keys:
@@ -68,11 +89,14 @@ def permutation(count: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
     The low bits of each key are replaced by its number, so that sorting moves both: three times as fast as argsort, and
     numbers whose keys agree in all other bits, at least 32, keep their order.
     """
-    numbers = np.arange(count)
     low_bits = np.uint64((1 << (max(count, 1) - 1).bit_length()) - 1)
-    packed = keys(numbers, seed, *stream)
+    packed = np.arange(count, dtype=np.uint64)
+    _spread(packed, seed, *stream)
     packed &= ~low_bits
-    packed |= numbers.view(np.uint64)
+    first = 0
+    for piece in _pieces(packed):
+        piece |= np.arange(first, first + len(piece), dtype=np.uint64)
+        first += len(piece)
     packed.sort()
     packed &= low_bits
     return packed.view(np.int64)

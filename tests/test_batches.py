@@ -238,6 +238,27 @@ def test_batches_of_a_window_are_views_of_one_gathered_window(split):
     assert not any(np.shares_memory(part[0], mapping(shard)) for shard in split.shards)
 
 
+def test_later_epochs_use_the_memory_of_the_first(split):
+    def epoch(number: int) -> dict[int, int]:
+        batches = split.batches(1024, seed=1, epoch=number, shuffle="window", prefetch=0)
+        return {address(y.base): y.base.nbytes for _, y in batches}
+
+    first = epoch(0)
+    others = [np.ones(size, np.uint8) for size in first.values() for _ in range(9)]  # take what would be free
+    assert epoch(1).keys() <= first.keys()
+    assert not {address(other) for other in others} & first.keys()
+
+
+def test_batches_that_are_kept_stay_as_they_are_in_later_epochs(split):
+    kept = list(islice(split.batches(1000, seed=1, shuffle="window"), 20))
+    copies = [(ids_of(x).copy(), y.copy()) for x, y in kept]
+    for epoch in (1, 2):
+        drain(split.batches(1000, seed=1, epoch=epoch, shuffle="window"))
+    for (x, y), (ids, labels) in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(ids_of(x), ids)
+        np.testing.assert_array_equal(y, labels)
+
+
 @pytest.mark.parametrize("shuffle", MODES)
 def test_the_generator_loops_for_ever_and_ends_each_epoch_with_the_partial_batch(split, shuffle):
     steps = split.steps_per_epoch(2000)

@@ -172,6 +172,19 @@ def test_a_permutation_has_every_number_once(count, seed, stream):
     assert sorted(permutation(count, seed, *stream).tolist()) == list(range(count))
 
 
+@pytest.mark.parametrize("count", [1, 2, 8191, 8192, 8193, 40_000])
+def test_a_permutation_has_numbers_in_the_order_of_their_keys(count):
+    ranks = keys(np.arange(count), 3, 1, 4) >> np.uint64((count - 1).bit_length())
+    assert permutation(count, 3, 1, 4).tolist() == sorted(range(count), key=lambda number: (ranks[number], number))
+
+
+def test_a_key_depends_on_its_number_alone():
+    numbers = np.random.default_rng(2).integers(0, 1 << 62, (3, 7001))
+    expected = [[int(keys(numbers[i, j : j + 1], 9, 5)[0]) for j in range(0, 7001, 500)] for i in range(3)]
+    assert keys(numbers, 9, 5)[:, ::500].tolist() == expected
+    assert keys(np.asfortranarray(numbers), 9, 5)[:, ::500].tolist() == expected
+
+
 @LAWS
 @given(st.integers(1, 500), st.integers(-(1 << 70), 1 << 70), st.lists(st.integers(0, 1 << 70), max_size=3), st.data())
 def test_places_are_scattered_as_a_permutation_each_by_itself(count, seed, stream, data):

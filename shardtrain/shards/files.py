@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ Bytes = npt.NDArray[np.uint8]
 
 _LEAST_DIRECT = 1 << 17  # bytes: what is read past the page cache costs a way to the disk each time
 _LEAST_RELEASED = 1 << 17  # bytes: the kernel takes as long for a page, and cannot give back a part of a large one
+_NEW = b"\1"  # a block that was not compared yet
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
 _SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # not fuseblk: a local disk
@@ -65,7 +67,7 @@ class ShardFile:
         self.path = path
         self.entry = entry
         self._verify = verify
-        self._untouched: npt.NDArray[np.bool_] | None = np.ones(-(-entry.bytes // entry.block_bytes), np.bool_)
+        self._untouched = bytearray(_NEW * -(-entry.bytes // entry.block_bytes))  # a byte a block: found without numpy
         self._damaged: dict[int, str] = {}  # what is wrong, by number of the block
         self._told: set[int] = set()
         try:
@@ -140,8 +142,6 @@ class ShardFile:
         Raises:
             CorruptShardError: naming the first block that differs and what lies in it.
         """
-        if self._untouched is None and not self._damaged:
-            return
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
         self._look(first, last)
         self._raise_damage(first, last)
@@ -163,36 +163,37 @@ class ShardFile:
         return not self._is_new(start // self.entry.block_bytes, -(-stop // self.entry.block_bytes))
 
     def _is_new(self, first: int, last: int) -> bool:
-        untouched = self._untouched  # another thread may have compared the last block by now
-        return untouched is not None and bool(untouched[first:last].any())
+        return self._untouched.find(_NEW, first, last) >= 0
+
+    def _new(self, first: int, last: int) -> Iterator[int]:
+        """The numbers of those among blocks [first, last) that were not compared before."""
+        block = self._untouched.find(_NEW, first, last)
+        while block >= 0:
+            yield block
+            block = self._untouched.find(_NEW, block + 1, last)
 
     def _look(self, first: int, last: int) -> None:
         """Compare the blocks [first, last) that were not compared before."""
-        if self._untouched is None or not self._is_new(first, last):
+        if not self._is_new(first, last):
             return
         if self.mapped:
             self._compare(first, last, self._whole, 0)
             return
         size = self.entry.block_bytes
-        for block in (np.flatnonzero(self._untouched[first:last]) + first).tolist():
+        for block in self._new(first, last):
             self._compare(block, block + 1, self._read(*self.block_range(block)), block * size)
 
     def _compare(self, first: int, last: int, content: Bytes, origin: int) -> None:
         """Compare the new ones among blocks [first, last); `content` is the file from byte `origin` on."""
-        untouched = self._untouched
-        if untouched is None:
-            return
         size, view = self.entry.block_bytes, content.data
-        for block in (np.flatnonzero(untouched[first:last]) + first).tolist():
+        for block in self._new(first, last):
             if self._verify:
                 start = block * size - origin
                 found = layout.checksum(view[start : start + size])
                 expected = self.entry.checksums[16 * block : 16 * block + 16]
                 if found != expected:
                     self._damaged[block] = self._describe(block, found, expected)
-            untouched[block] = False
-        if not untouched.any():
-            self._untouched = None
+            self._untouched[block] = 0
 
     def _raise_damage(self, first: int, last: int) -> None:
         for block in sorted(self._damaged) if self._damaged else ():

@@ -92,13 +92,13 @@ def _place(starts, cells, order, sources, rows):  # type: ignore[no-untyped-def]
 
 @kernel
 def _copy_rows(bases, sources, rows, row_bytes, out):  # type: ignore[no-untyped-def]
-    count = len(rows)
+    count, target = len(rows), out.ctypes.data
     for i in range(count):
         if i + _AHEAD < count:
             coming = bases[sources[i + _AHEAD]] + rows[i + _AHEAD] * row_bytes
             for line in range(0, row_bytes, _LINE):
                 _prefetch(coming + line)
-        _copy(out + i * row_bytes, bases[sources[i]] + rows[i] * row_bytes, row_bytes)
+        _copy(target + i * row_bytes, bases[sources[i]] + rows[i] * row_bytes, row_bytes)
 
 
 @kernel
@@ -119,14 +119,14 @@ def _read_pointers(bases, limits, sources, rows, like, firsts, indptr):  # type:
 
 @kernel
 def _copy_entries(bases, sources, firsts, indptr, itemsize, out):  # type: ignore[no-untyped-def]
-    count = len(firsts)
+    count, target = len(firsts), out.ctypes.data
     for i in range(count):
         if i + _AHEAD < count:
             coming = bases[sources[i + _AHEAD]] + firsts[i + _AHEAD] * itemsize
             for line in range(0, (indptr[i + _AHEAD + 1] - indptr[i + _AHEAD]) * itemsize, _LINE):
                 _prefetch(coming + line)
         size = (indptr[i + 1] - indptr[i]) * itemsize
-        _copy(out + indptr[i] * itemsize, bases[sources[i]] + firsts[i] * itemsize, size)
+        _copy(target + indptr[i] * itemsize, bases[sources[i]] + firsts[i] * itemsize, size)
 
 
 class Gatherer:
@@ -169,7 +169,7 @@ class Gatherer:
         shape = (len(rows), *like.shape[1:])
         out = allocate(math.prod(shape), like.dtype)
         if out.size:
-            _copy_rows(self._bases[name], sources, rows, out.nbytes // len(rows), address(out))
+            _copy_rows(self._bases[name], sources, rows, out.nbytes // len(rows), out.view(np.uint8))
         return out.reshape(shape)
 
     def _take_sparse(self, _: str, sources: Places, rows: Places, allocate: Allocate) -> Csr:
@@ -185,7 +185,7 @@ class Gatherer:
         arrays = {}
         for name in ("data", "indices"):
             out = arrays[name] = allocate(int(indptr[-1]), self._parts[name][0].dtype)
-            _copy_entries(self._bases[name], sources, firsts, indptr, out.itemsize, address(out))
+            _copy_entries(self._bases[name], sources, firsts, indptr, out.itemsize, out.view(np.uint8))
         return Csr(arrays["data"], arrays["indices"], indptr, (len(rows), self._columns))
 
 

@@ -100,7 +100,8 @@ class Split:
 
     Attributes:
         larger_than_memory: whether the files are too large to stay in the page cache beside everything else.
-        buffers: what is read from files that are not mapped goes there.
+        block_buffers: what is read from files that are not mapped goes there.
+        batch_buffers: batches that are copies lie there; those of all splits of a folder are the same.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Split:
         manifest: Manifest,
         options: ReadOptions,
         sources: Mapping[str, ShardFile],
+        batch_buffers: Buffers,
     ) -> None:
         self.name = name
         self.entry = entry
@@ -123,7 +125,8 @@ class Split:
         self.larger_than_memory = size > memory_bytes() // 2
         # pages that were mapped for a window may be gone again before it is gathered, where memory is short
         io = "read" if options.io == "auto" and self.larger_than_memory else options.io
-        self.buffers = Buffers(_MOST_BUFFERS)
+        self.block_buffers = Buffers(_MOST_BUFFERS)
+        self.batch_buffers = batch_buffers
         self.shards = [
             Shard(
                 folder,
@@ -132,7 +135,7 @@ class Split:
                 verify=options.verify,
                 io=io,
                 past_cache=self.larger_than_memory,
-                buffers=self.buffers,
+                buffers=self.block_buffers,
                 sources=sources,
             )
             for shard in entry.shards
@@ -288,8 +291,10 @@ class Shards:
             name: open_source(name, entry, verify=options.verify, io=options.io)
             for name, entry in manifest.sources.items()
         }
+        buffers = Buffers()
         self.splits = {
-            name: Split(name, entry, path, manifest, options, sources) for name, entry in manifest.splits.items()
+            name: Split(name, entry, path, manifest, options, sources, buffers)
+            for name, entry in manifest.splits.items()
         }
         self.vectorizer_path = path / layout.VECTORIZER
 
