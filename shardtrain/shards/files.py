@@ -33,7 +33,7 @@ Bytes = npt.NDArray[np.uint8]
 
 _LEAST_DIRECT = 1 << 17  # bytes: what is read past the page cache costs a way to the disk each time
 _LEAST_RELEASED = 1 << 17  # bytes: the kernel takes as long for a page, and cannot give back a part of a large one
-_NEW = b"\1"  # a block that was not compared yet
+_NEW, _SEEN = b"\1", b"\0"  # whether a block was compared yet
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
 _SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # not fuseblk: a local disk
@@ -165,12 +165,14 @@ class ShardFile:
     def _is_new(self, first: int, last: int) -> bool:
         return self._untouched.find(_NEW, first, last) >= 0
 
-    def _new(self, first: int, last: int) -> Iterator[int]:
-        """The numbers of those among blocks [first, last) that were not compared before."""
-        block = self._untouched.find(_NEW, first, last)
-        while block >= 0:
-            yield block
-            block = self._untouched.find(_NEW, block + 1, last)
+    def _new(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Those among blocks [first, last) that were not compared before, as half-open ranges."""
+        start = self._untouched.find(_NEW, first, last)
+        while start >= 0:
+            stop = self._untouched.find(_SEEN, start, last)
+            stop = last if stop < 0 else stop
+            yield start, stop
+            start = self._untouched.find(_NEW, stop, last)
 
     def _look(self, first: int, last: int) -> None:
         """Compare the blocks [first, last) that were not compared before."""
@@ -180,20 +182,22 @@ class ShardFile:
             self._compare(first, last, self._whole, 0)
             return
         size = self.entry.block_bytes
-        for block in self._new(first, last):
-            self._compare(block, block + 1, self._read(*self.block_range(block)), block * size)
+        for start, stop in self._new(first, last):
+            for block in range(start, stop):
+                self._compare(block, block + 1, self._read(*self.block_range(block)), block * size)
 
     def _compare(self, first: int, last: int, content: Bytes, origin: int) -> None:
         """Compare the new ones among blocks [first, last); `content` is the file from byte `origin` on."""
-        size, view = self.entry.block_bytes, content.data
-        for block in self._new(first, last):
+        size = self.entry.block_bytes
+        for start, stop in self._new(first, last):
             if self._verify:
-                start = block * size - origin
-                found = layout.checksum(view[start : start + size])
-                expected = self.entry.checksums[16 * block : 16 * block + 16]
-                if found != expected:
-                    self._damaged[block] = self._describe(block, found, expected)
-            self._untouched[block] = 0
+                found = layout.block_checksums(content.data[start * size - origin : stop * size - origin], size)
+                expected = self.entry.checksums[16 * start : 16 * stop]
+                for i in range(stop - start) if found != expected else ():
+                    digits = slice(16 * i, 16 * i + 16)
+                    if found[digits] != expected[digits]:
+                        self._damaged[start + i] = self._describe(start + i, found[digits], expected[digits])
+            self._untouched[start:stop] = _SEEN * (stop - start)
 
     def _raise_damage(self, first: int, last: int) -> None:
         for block in sorted(self._damaged) if self._damaged else ():
