@@ -188,11 +188,12 @@ class Batches:
         """The windows from position `start` on with their rows; those of later windows are on their way already."""
         split = self.split
         coming: deque[tuple[Window, Loaded]] = deque()
+        ask = pool is None and (split.larger_than_memory or not split.touched)  # the kernel, to begin to read
         for window in self.plan.windows(start):
             if coming and coming[-1][1].segments == window.segments:
                 coming.append((window, coming[-1][1]))
             else:
-                if coming and pool is None and (split.larger_than_memory or not split.touched):
+                if coming and ask:
                     split.need(window.segments)
                 coming.append((window, Loaded(split, window.segments, pool)))
             if len(coming) > self.windows_ahead:
