@@ -16,6 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -126,14 +127,14 @@ class Batches:
         self.dropped = 0
         for part in self._parts() if left > 0 else ():
             group: list[Examples] = []
-            position = 0
-            while position < part.positions and left:
-                following = min(position + missing, position + left, part.positions)
+            position, stop = 0, min(part.positions, left)
+            left -= stop
+            while position < stop:
+                following = min(position + missing, stop)
                 held.append(part.between(position, following))
                 missing -= following - position
-                left -= following - position
                 position = following
-                if not missing or not left:
+                if not missing or (position == stop and not left):
                     x, y = join(held)
                     held, missing = [], size
                     if len(y):
@@ -254,7 +255,7 @@ class Loaded:
         self.segments = segments
         self._split = split
         self._pieces = [piece for start, stop in segments for piece in split.pieces(start, stop)]
-        self._starts = np.cumsum([0] + [last - first for _, first, last in self._pieces]).tolist()
+        self._starts = list(accumulate((last - first for _, first, last in self._pieces), initial=0))
         self._reading = [pool.submit(_read, piece) for piece in self._pieces] if pool else []
         self._gatherer: Any = None
         self._places: npt.NDArray[np.int64] | None = None  # of each row among those that are left
