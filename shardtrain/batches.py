@@ -154,7 +154,7 @@ class Batches:
         """All rows from `start_step` on; no part with rows left out reaches over the end of a batch."""
         split, start = self.split, self.options.start_step * self.options.batch_size
         everywhere = self.plan.mode == "global"
-        if everywhere and split.larger_than_memory and not all(shard.file.mapped for shard in split.shards):
+        if everywhere and split.larger_than_memory and not all(file.mapped for file in split.files):
             raise UsageError(
                 f"shuffle 'global' would hold all of '{split.name}' in memory, which is too small for it, because the "
                 "files are not mapped; choose the shuffle 'window', or map them with --io map (in Python io='map')"

@@ -109,7 +109,7 @@ def _plan(split: Split, batch_size: int, shuffle: str, batches: int, ahead: int)
 def _verified_bytes(split: Split) -> int:
     """Bytes that are read with the rows of a block, since of each array whole checksum blocks are compared."""
     arrays = [name for name in split.shards[0].sources if name != layout.DOCUMENT]
-    return len(arrays) * split.shards[0].file.entry.block_bytes
+    return len(arrays) * max(file.entry.block_bytes for file in split.files)
 
 
 def _row_bytes(split: Split) -> tuple[int, int]:

@@ -136,6 +136,25 @@ def test_positioned_reads_give_the_same_rows_as_a_mapping(layout, tmp_path):
             np.testing.assert_array_equal(y, expected_y)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "chunks of parts of rows", "gzip"])
+@pytest.mark.parametrize("shuffle", ["none", "blocks", "window"])
+def test_a_file_that_is_larger_than_memory_is_read_past_the_page_cache(layout, shuffle, tmp_path, monkeypatch):
+    index([make(tmp_path / "a.h5", layout)], tmp_path / "out", options(validation_fraction=0.1))
+    with open_shards(tmp_path / "out") as shards:
+        assert all(file.mapped for split in shards.splits.values() for file in split.files)
+        expected = list(shards.train.batches(64, seed=1, shuffle=shuffle))
+    monkeypatch.setattr("shardtrain.shards.read.memory_bytes", lambda: 1 << 10)
+    with open_shards(tmp_path / "out") as shards:
+        assert not any(file.mapped for split in shards.splits.values() for file in split.files)
+        for epoch in range(2):  # the first compares checksums
+            found = shards.train.batches(64, seed=1, shuffle=shuffle)
+            for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(x, expected_x, err_msg=f"epoch {epoch}")
+                np.testing.assert_array_equal(y, expected_y)
+        with pytest.raises(UsageError, match="would hold all of 'train' in memory"):
+            next(iter(shards.train.batches(64, shuffle="global")))
+
+
 def test_reading_needs_no_hdf5(tmp_path):
     index([make(tmp_path / "a.h5", "gzip")], tmp_path / "out", options())
     code = (

@@ -101,7 +101,7 @@ class Split:
     Attributes:
         larger_than_memory: whether the files are too large to stay in the page cache beside everything else.
         block_buffers: what is read from files that are not mapped goes there.
-        batch_buffers: batches that are copies lie there; those of all splits of a folder are the same.
+        batch_buffers: batches that are copies lie there. Both are the same for all splits of a folder.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Split:
         manifest: Manifest,
         options: ReadOptions,
         sources: Mapping[str, ShardFile],
+        block_buffers: Buffers,
         batch_buffers: Buffers,
     ) -> None:
         self.name = name
@@ -120,12 +121,8 @@ class Split:
         self.num_features = manifest.num_features
         self.num_examples = entry.examples
         self.options = options
-        elsewhere = {where.source for shard in entry.shards for where in shard.datasets.values() if where.source}
-        size = sum(shard.bytes for shard in entry.shards) + sum(manifest.sources[path].bytes for path in elsewhere)
-        self.larger_than_memory = size > memory_bytes() // 2
-        # pages that were mapped for a window may be gone again before it is gathered, where memory is short
-        io = "read" if options.io == "auto" and self.larger_than_memory else options.io
-        self.block_buffers = Buffers(_MOST_BUFFERS)
+        self.larger_than_memory = _is_larger_than_memory(entry, manifest)
+        self.block_buffers = block_buffers
         self.batch_buffers = batch_buffers
         self.shards = [
             Shard(
@@ -133,9 +130,9 @@ class Split:
                 shard,
                 manifest.num_features,
                 verify=options.verify,
-                io=io,
+                io=_way_to_read(options, self.larger_than_memory),
                 past_cache=self.larger_than_memory,
-                buffers=self.block_buffers,
+                buffers=block_buffers,
                 sources=sources,
             )
             for shard in entry.shards
@@ -271,6 +268,21 @@ class Split:
             epoch += 1
 
 
+def _elsewhere(entry: SplitEntry) -> set[str]:
+    """The files outside the folder that arrays of a split lie in."""
+    return {where.source for shard in entry.shards for where in shard.datasets.values() if where.source}
+
+
+def _is_larger_than_memory(entry: SplitEntry, manifest: Manifest) -> bool:
+    size = sum(shard.bytes for shard in entry.shards)
+    return size + sum(manifest.sources[path].bytes for path in _elsewhere(entry)) > memory_bytes() // 2
+
+
+def _way_to_read(options: ReadOptions, larger_than_memory: bool) -> str:
+    """Pages that were mapped for a window may be gone again before it is gathered, where memory is short."""
+    return "read" if options.io == "auto" and larger_than_memory else options.io
+
+
 def join(parts: list[Examples]) -> Examples:
     """Examples of all parts in order; a single part is returned as it is."""
     if len(parts) == 1:
@@ -287,13 +299,22 @@ class Shards:
     def __init__(self, path: Path, manifest: Manifest, options: ReadOptions) -> None:
         self.path = path
         self.manifest = manifest
+        blocks, batches = Buffers(_MOST_BUFFERS), Buffers()
+        large = [entry for entry in manifest.splits.values() if _is_larger_than_memory(entry, manifest)]
+        read_past_cache = {name for entry in large for name in _elsewhere(entry)}
         sources = {
-            name: open_source(name, entry, verify=options.verify, io=options.io)
+            name: open_source(
+                name,
+                entry,
+                verify=options.verify,
+                io=_way_to_read(options, name in read_past_cache),
+                past_cache=name in read_past_cache,
+                buffers=blocks,
+            )
             for name, entry in manifest.sources.items()
         }
-        buffers = Buffers()
         self.splits = {
-            name: Split(name, entry, path, manifest, options, sources, buffers)
+            name: Split(name, entry, path, manifest, options, sources, blocks, batches)
             for name, entry in manifest.splits.items()
         }
         self.vectorizer_path = path / layout.VECTORIZER

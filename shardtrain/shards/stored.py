@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from shardtrain.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsNotFoundError
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
@@ -56,8 +57,16 @@ def check_source(path: str, entry: SourceEntry) -> None:
             )
 
 
-def open_source(path: str, entry: SourceEntry, *, verify: bool, io: str = "auto") -> ShardFile:
-    """Open a file of somebody else's that arrays lie in; it is read and verified as shards are.
+def open_source(
+    path: str,
+    entry: SourceEntry,
+    *,
+    verify: bool,
+    io: str = "auto",
+    past_cache: bool = False,
+    buffers: Buffers | None = None,
+) -> ShardFile:
+    """Open a file of somebody else's that arrays lie in; it is read and verified as shards are (see `ShardFile`).
 
     Raises:
         ShardsNotFoundError: it is missing.
@@ -67,7 +76,7 @@ def open_source(path: str, entry: SourceEntry, *, verify: bool, io: str = "auto"
     as_shard = ShardEntry(
         file=path, rows=1, bytes=entry.bytes, datasets={}, block_bytes=entry.block_bytes, checksums=entry.checksums
     )
-    return ShardFile(Path(path), as_shard, verify=verify, io=io)
+    return ShardFile(Path(path), as_shard, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
 
 
 class ChunkCache:
