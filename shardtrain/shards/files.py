@@ -176,8 +176,6 @@ class ShardFile:
 
     def _look(self, first: int, last: int) -> None:
         """Compare the blocks [first, last) that were not compared before."""
-        if not self._is_new(first, last):
-            return
         if self.mapped:
             self._compare(first, last, self._whole, 0)
             return

@@ -191,8 +191,7 @@ def checksum(content: Any) -> str:
 def block_checksums(content: Any, block_bytes: int = BLOCK_BYTES) -> str:
     """The checksums of all blocks of a bytes-like object, joined."""
     view = memoryview(content)
-    ends = range(block_bytes, len(view) + block_bytes, block_bytes)
-    return "".join([xxhash.xxh3_64_hexdigest(view[end - block_bytes : end]) for end in ends])
+    return "".join([checksum(view[start : start + block_bytes]) for start in range(0, len(view), block_bytes)])
 
 
 def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:

@@ -112,6 +112,7 @@ class Split:
         manifest: Manifest,
         options: ReadOptions,
         sources: Mapping[str, ShardFile],
+        larger_than_memory: bool,
         block_buffers: Buffers,
         batch_buffers: Buffers,
     ) -> None:
@@ -121,7 +122,7 @@ class Split:
         self.num_features = manifest.num_features
         self.num_examples = entry.examples
         self.options = options
-        self.larger_than_memory = _is_larger_than_memory(entry, manifest)
+        self.larger_than_memory = larger_than_memory
         self.block_buffers = block_buffers
         self.batch_buffers = batch_buffers
         self.shards = [
@@ -130,8 +131,8 @@ class Split:
                 shard,
                 manifest.num_features,
                 verify=options.verify,
-                io=_way_to_read(options, self.larger_than_memory),
-                past_cache=self.larger_than_memory,
+                io=_way_to_read(options, larger_than_memory),
+                past_cache=larger_than_memory,
                 buffers=block_buffers,
                 sources=sources,
             )
@@ -300,8 +301,8 @@ class Shards:
         self.path = path
         self.manifest = manifest
         blocks, batches = Buffers(_MOST_BUFFERS), Buffers()
-        large = [entry for entry in manifest.splits.values() if _is_larger_than_memory(entry, manifest)]
-        read_past_cache = {name for entry in large for name in _elsewhere(entry)}
+        large = {name for name, entry in manifest.splits.items() if _is_larger_than_memory(entry, manifest)}
+        read_past_cache = {path for name in large for path in _elsewhere(manifest.splits[name])}
         sources = {
             name: open_source(
                 name,
@@ -314,7 +315,7 @@ class Shards:
             for name, entry in manifest.sources.items()
         }
         self.splits = {
-            name: Split(name, entry, path, manifest, options, sources, blocks, batches)
+            name: Split(name, entry, path, manifest, options, sources, name in large, blocks, batches)
             for name, entry in manifest.splits.items()
         }
         self.vectorizer_path = path / layout.VECTORIZER
