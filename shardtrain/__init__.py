@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from shardtrain.version import __version__
 
 if TYPE_CHECKING:
     from shardtrain.api import build, fit
-    from shardtrain.classifier import ShardClassifier
-    from shardtrain.csr import Csr
-    from shardtrain.predict import Predictions
-    from shardtrain.run import Run
-    from shardtrain.shards.read import Shards, open_shards
-    from shardtrain.vectorize import Vectorizer, load_vectorizer
+    from shardtrain.arrays.csr import Csr
+    from shardtrain.inference.predict import Predictions
+    from shardtrain.loader.splits import Shards, open_shards
+    from shardtrain.sklearn import ShardClassifier
+    from shardtrain.training.run_folder import Run
+    from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
 
-__version__ = "0.1.0"
 __all__ = [
     "Csr",
     "Predictions",
@@ -23,6 +22,7 @@ __all__ = [
     "ShardClassifier",
     "Shards",
     "Vectorizer",
+    "__version__",
     "build",
     "fit",
     "load_vectorizer",
@@ -30,16 +30,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Csr": "shardtrain.csr",
-    "Predictions": "shardtrain.predict",
-    "Run": "shardtrain.run",
-    "ShardClassifier": "shardtrain.classifier",
-    "Shards": "shardtrain.shards.read",
-    "Vectorizer": "shardtrain.vectorize",
+    "Csr": "shardtrain.arrays.csr",
+    "Predictions": "shardtrain.inference.predict",
+    "Run": "shardtrain.training.run_folder",
+    "ShardClassifier": "shardtrain.sklearn",
+    "Shards": "shardtrain.loader.splits",
+    "Vectorizer": "shardtrain.vectorize.fitted",
     "build": "shardtrain.api",
     "fit": "shardtrain.api",
-    "load_vectorizer": "shardtrain.vectorize",
-    "open_shards": "shardtrain.shards.read",
+    "load_vectorizer": "shardtrain.vectorize.fitted",
+    "open_shards": "shardtrain.loader.splits",
 }
 
 
@@ -55,17 +55,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, whether they were imported or not."""
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps the verbs `build` and `fit` where the import system would put the modules of the same names.
-
-    `from shardtrain.build import BuildOptions` works as for any other room, since it goes by the module's full name.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from shardtrain.build.options import BuildOptions
 from shardtrain.corpus.source import Column, ReadOptions
-from shardtrain.shards.read import Shards, open_shards
+from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.pipeline.options import BuildOptions
 
 if TYPE_CHECKING:
     import keras
 
-    from shardtrain.checkpoint import Every
-    from shardtrain.custom import ModelFunction
-    from shardtrain.models import MlpOptions, SepcnnOptions
-    from shardtrain.run import Run
+    from shardtrain.models.guide import MlpOptions, SepcnnOptions
+    from shardtrain.models.user_models import ModelFunction
+    from shardtrain.training.checkpoint import Every
+    from shardtrain.training.run_folder import Run
 
 READING = ("format", "label_column", "text_columns", "header", "unescape", "labels", "on_bad_row")
 
@@ -94,7 +94,7 @@ def build(corpus: Path | str, out: Path | str = "data/shards", **options: Unpack
         CorpusError: the corpus cannot be read, or no classifier can be trained on it.
         ShardsExistError: `out` holds something that must not be replaced.
     """
-    from shardtrain.build.job import build as build_shards
+    from shardtrain.pipeline.build import build as build_shards
 
     given: dict[str, Any] = dict(options)
     read = ReadOptions(**{name: given.pop(name) for name in READING if name in given})
@@ -126,8 +126,8 @@ def fit(
         ShardsError: there is no validation split, or a shard is damaged.
         RunError: the run folder or the model cannot be used.
     """
-    from shardtrain.fit import fit as fit_model
-    from shardtrain.fit_options import FitOptions
+    from shardtrain.training.fit import fit as fit_model
+    from shardtrain.training.options import FitOptions
 
     chosen = FitOptions(**options)
     where = None if out is None else Path(out)

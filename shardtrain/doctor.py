@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from shardtrain import __version__
 from shardtrain.errors import UsageError
-from shardtrain.machine import cores, machine_memory_bytes, memory_bytes
+from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
+from shardtrain.version import __version__
 
 NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
 EXTRAS = {  # extra: what it is for, and its packages; a test compares both lists with pyproject.toml

@@ -10,7 +10,7 @@ from shardtrain.cli.corpus import add_corpus, corpus_options
 from shardtrain.cli.results import rejected_lines, show, split_facts
 
 if TYPE_CHECKING:
-    from shardtrain.build import BuildOptions
+    from shardtrain.pipeline.options import BuildOptions
 
 PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # of what was built, in --json
 EPILOG = """\
@@ -145,9 +145,9 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and say what was made."""
-    from shardtrain.build import BuildOptions, build
-    from shardtrain.build.options import parse_size, read_stop_words
-    from shardtrain.machine import keep_freed_memory
+    from shardtrain.pipeline.build import build
+    from shardtrain.pipeline.options import BuildOptions, parse_size, read_stop_words
+    from shardtrain.runtime.machine import keep_freed_memory
 
     chosen = {
         "vectorizer": args.vectorizer,
@@ -200,7 +200,7 @@ def _show_plan(args: argparse.Namespace, options: BuildOptions) -> int:
     """Print what the build would do; 1 where the disk has no room for it."""
     from dataclasses import asdict
 
-    from shardtrain.build.planning import plan_build
+    from shardtrain.pipeline.plan import plan_build
 
     plan = plan_build(args.corpus, args.out, options)
     show(args.json, {**asdict(plan), "enough_disk": plan.enough_disk}, *plan.lines())

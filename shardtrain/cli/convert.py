@@ -57,8 +57,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what was made."""
-    from shardtrain.build.options import parse_size
-    from shardtrain.tables.convert import ConvertOptions, convert
+    from shardtrain.pipeline.convert import ConvertOptions, convert
+    from shardtrain.pipeline.options import parse_size
 
     options = ConvertOptions(
         x=tuple(args.x),

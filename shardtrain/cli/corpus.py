@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shardtrain.corpus import ReadOptions
+    from shardtrain.corpus.source import ReadOptions
 
 
 def add_corpus(group: argparse._ArgumentGroup, formats: tuple[str, ...], *, labels: bool) -> None:
@@ -53,7 +53,7 @@ def add_corpus(group: argparse._ArgumentGroup, formats: tuple[str, ...], *, labe
 
 def corpus_options(args: argparse.Namespace) -> ReadOptions:
     """What was given of `add_corpus`."""
-    from shardtrain.corpus import ReadOptions
+    from shardtrain.corpus.source import ReadOptions
 
     return ReadOptions(
         format=args.format,

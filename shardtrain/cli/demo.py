@@ -41,8 +41,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the corpus, and say what was written and what to do next."""
-    from shardtrain.corpus.demo import write_demo
-    from shardtrain.progress import progress
+    from shardtrain.datasets.demo import write_demo
+    from shardtrain.runtime.progress import progress
 
     numbers: dict[str, Any] = {
         name: getattr(args, name) for name in ("documents", "classes", "seed") if getattr(args, name) is not None

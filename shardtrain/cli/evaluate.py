@@ -13,7 +13,7 @@ from shardtrain.cli.results import rejected_lines, show
 from shardtrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from shardtrain.run import Run
+    from shardtrain.training.run_folder import Run
 
 EXAMPLE = """examples:
   python -m shardtrain evaluate runs/mlp-1 data/shards
@@ -41,8 +41,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the result."""
-    from shardtrain.run import load_run
     from shardtrain.shards.format import MANIFEST
+    from shardtrain.training.run_folder import load_run
 
     folder = load_run(args.run_folder)
     raw = args.data.is_file() or (args.data.is_dir() and not (args.data / MANIFEST).exists())
@@ -58,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
-    from shardtrain.corpus import ReadOptions
-    from shardtrain.shards.read import open_shards
+    from shardtrain.corpus.source import ReadOptions
+    from shardtrain.loader.splits import open_shards
 
     if corpus_options(args) != ReadOptions():
         raise UsageError(f"'{args.data}' holds no raw text, so the options of reading it would change nothing")
     with open_shards(args.data, **reading(args)) as shards:
         load_tensorflow(args.module)
-        from shardtrain.predict import evaluate
+        from shardtrain.inference.predict import evaluate
 
         metrics = evaluate(folder, shards)
         return {"shards": args.data, "examples": shards.validation.num_examples, **metrics}
@@ -74,10 +74,10 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     if reading(args) != {"verify": True, "io": "auto", "on_corrupt": "fail"}:
         raise UsageError(f"'{args.data}' is no folder of shards, so the options of reading them would change nothing")
-    from shardtrain.machine import keep_freed_memory
+    from shardtrain.runtime.machine import keep_freed_memory
 
     load_tensorflow(args.module)
-    from shardtrain.measuring import evaluate_corpus
+    from shardtrain.inference.evaluate import evaluate_corpus
 
     keep_freed_memory()
     done = asdict(evaluate_corpus(folder, args.data, corpus_options(args)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shardtrain.cli.results import show
 
 if TYPE_CHECKING:
-    from shardtrain.corpus import Dataset
+    from shardtrain.corpus.published import Dataset
 
 EXAMPLE = """\
 examples:
@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """List the sets, or fetch one."""
-    from shardtrain.corpus import find_dataset
+    from shardtrain.datasets.fetch import find_dataset
     from shardtrain.errors import UsageError
 
     if args.list:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def show_list(*, as_json: bool) -> None:
     """Print the published sets."""
-    from shardtrain.corpus import DATASETS
+    from shardtrain.corpus.published import DATASETS
 
     row = "{:<16} {:>10} {:>8} {:>8} {:>12} {:>12}  {}"
     lines = [row.format("name", "training", "test", "classes", "download", "on disk", "licence")]
@@ -95,9 +95,9 @@ def fetch_and_show(
     as_json: bool = False,
 ) -> None:
     """Fetch a set to `out`, or data/NAME; say before what it is, and after what to do next."""
-    from shardtrain.corpus import fetch
-    from shardtrain.corpus.datasets import RECORD
-    from shardtrain.progress import say
+    from shardtrain.corpus.published import RECORD
+    from shardtrain.datasets.fetch import fetch
+    from shardtrain.runtime.progress import say
 
     out = Path("data") / dataset.name if out is None else out
     for line in _about(dataset):

@@ -161,16 +161,16 @@ def run(args: argparse.Namespace) -> int:
             f"there are no shards in '{path}'; make them with `make shards` or "
             f"`python -m shardtrain build CORPUS --out {path}`, or name a folder of shards"
         )
-    from shardtrain.machine import keep_freed_memory
-    from shardtrain.run import check_free
-    from shardtrain.shards.read import open_shards
+    from shardtrain.loader.splits import open_shards
+    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.training.run_folder import check_free
 
     keep_freed_memory()
     if args.out is not None:
         check_free(args.out, overwrite=args.overwrite or args.resume)  # as `fit` does, but before seconds of importing
     with open_shards(path, **reading(args)) as shards:
         with quiet_tensorflow():
-            from shardtrain.fit import fit
+            from shardtrain.training.fit import fit
         options = fit_options(args, shards.description.kind)
         done = fit(shards, options, out=args.out, overwrite=args.overwrite, resume=args.resume)
     metrics = done.metrics
@@ -189,10 +189,10 @@ def fit_options(args: argparse.Namespace, kind: str) -> Any:
     Raises:
         UsageError: a size that the chosen model does not have.
     """
-    from shardtrain.build.options import parse_size
-    from shardtrain.checkpoint import parse_every
-    from shardtrain.fit_options import FitOptions
-    from shardtrain.models import AUTO, MlpOptions, SepcnnOptions
+    from shardtrain.models.guide import AUTO, MlpOptions, SepcnnOptions
+    from shardtrain.pipeline.options import parse_size
+    from shardtrain.training.checkpoint import parse_every
+    from shardtrain.training.options import FitOptions
 
     given = {name: value for name, value in vars(args).items() if value is not None}
     sizes = {name: given[name] for names in SIZES.values() for name in names if name in given}
@@ -219,7 +219,7 @@ def check_sizes(names: Iterable[str], model: str, kind: str) -> str:
     Raises:
         UsageError: there are such.
     """
-    from shardtrain.models import AUTO, KINDS
+    from shardtrain.models.guide import AUTO, KINDS
 
     if model == AUTO:
         model = next(name for name, takes in KINDS.items() if kind in takes)
@@ -243,7 +243,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def load_tensorflow(module: str | None) -> None:
     """Import what prediction needs, and then the user's module."""
     with quiet_tensorflow():
-        from shardtrain.custom import import_module
+        from shardtrain.models.user_models import import_module
     if module is not None:
         import_module(module)
 

@@ -66,7 +66,7 @@ def add_meaning(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index, and say what was found."""
-    from shardtrain.tables.index import IndexOptions, index
+    from shardtrain.pipeline.index import IndexOptions, index
 
     options = IndexOptions(
         x=args.x,

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.shuffle_quality:
         _shuffle_quality(args.shards, args.batch_size, as_json=args.json)
         return 0
-    from shardtrain.report import render, report_on
+    from shardtrain.report.contents import report_on
+    from shardtrain.report.plain import render
 
     checked = verified(args.shards) if args.verify else None
     if checked and checked.faults:
@@ -63,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
     from shardtrain.errors import UsageError
-    from shardtrain.mixing import by_chance, chart, measure, visited
-    from shardtrain.shards.read import open_shards
-    from shardtrain.shuffle import MODES
+    from shardtrain.loader.mixing import by_chance, chart, measure, visited
+    from shardtrain.loader.order import MODES
+    from shardtrain.loader.splits import open_shards
 
     with open_shards(folder) as shards:
         split = shards.train

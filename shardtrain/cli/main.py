@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 
-from shardtrain import __version__
 from shardtrain.cli import (
     build,
     completion,
@@ -35,7 +34,8 @@ from shardtrain.cli import (
 from shardtrain.cli.parsing import Parser
 from shardtrain.cli.results import add_json
 from shardtrain.errors import ShardtrainError, UsageError
-from shardtrain.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
+from shardtrain.runtime.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
+from shardtrain.version import __version__
 
 COMMANDS = (
     *(demo, fetch, build, convert, index, recompress),

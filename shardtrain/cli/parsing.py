@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from shardtrain.cli.settings import as_toml, nearest, options, read_settings
 from shardtrain.errors import UsageError
-from shardtrain.progress import RED, painted
+from shardtrain.runtime.progress import RED, painted
 
 # What others call our commands.
 OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}

@@ -14,16 +14,16 @@ from shardtrain.cli.corpus import add_corpus, corpus_options
 from shardtrain.cli.fit import add_import, load_tensorflow
 from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.errors import UsageError
-from shardtrain.progress import say
+from shardtrain.runtime.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from shardtrain.corpus import Documents
-    from shardtrain.predict import Predictions
-    from shardtrain.raw_text import PredictOptions
-    from shardtrain.run import Run
+    from shardtrain.corpus.source import Documents
+    from shardtrain.inference.predict import Predictions
+    from shardtrain.inference.predict_file import PredictOptions
+    from shardtrain.training.run_folder import Run
 
 TEXT_CHARACTERS = 60  # of each text are shown
 STANDARD = "-"  # input or output
@@ -75,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--output is for the texts of --input FILE; texts of the command line are printed")
     if args.proba and args.output is None and not args.json:
         raise UsageError("--proba is for files and JSON; give --output FILE, --output - or --json")
-    from shardtrain.machine import keep_freed_memory
-    from shardtrain.run import load_run
+    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.training.run_folder import load_run
 
     folder = load_run(args.run_folder)
     load_tensorflow(args.module)
-    from shardtrain.raw_text import PredictOptions, predict_file
+    from shardtrain.inference.predict_file import PredictOptions, predict_file
 
     keep_freed_memory()
     options = PredictOptions(
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print each text with its class, or with `--json` an object for each."""
-    from shardtrain.answers import json_lines
+    from shardtrain.inference.writers import json_lines
 
     table = sys.stdout.isatty()
     names = folder.description.class_names
@@ -126,8 +126,8 @@ def _classified(
     """
     import numpy as np
 
-    from shardtrain.predict import predict_batches
-    from shardtrain.raw_text import predict_stream
+    from shardtrain.inference.predict import predict_batches
+    from shardtrain.inference.predict_file import predict_stream
 
     lines = args.input == STANDARD and options.read.format in ("auto", "lines")
     texts = itertools.chain(args.texts, _lines(sys.stdin) if lines else ())
@@ -146,8 +146,8 @@ def _lines(file: Iterable[str]) -> Iterator[str]:
 
 def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print the file that `--output` would write: CSV, or with `--json` JSON Lines."""
-    from shardtrain.answers import csv_lines, json_lines
-    from shardtrain.raw_text import predict_stream
+    from shardtrain.inference.predict_file import predict_stream
+    from shardtrain.inference.writers import csv_lines, json_lines
 
     answers = (json_lines if args.json else csv_lines)(folder.description.class_names, proba=options.proba)
     print(answers.header.decode(), end="")

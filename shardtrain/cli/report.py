@@ -44,9 +44,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the report, and say where it is."""
-    from shardtrain.progress import say
     from shardtrain.report.writing import check_out, is_run, write_report
-    from shardtrain.run import load_run
+    from shardtrain.runtime.progress import say
+    from shardtrain.training.run_folder import load_run
 
     check_out(args.out)
     if is_run(args.folder):

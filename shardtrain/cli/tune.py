@@ -21,7 +21,7 @@ from shardtrain.cli.results import show
 from shardtrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from shardtrain.tuning import Trial, Tuned
+    from shardtrain.training.tune import Trial, Tuned
 
 OUT = Path("runs/tune")
 BAR = 40  # characters of the longest bar
@@ -106,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
     """Tune, and print what came of it."""
     from dataclasses import asdict
 
-    from shardtrain.machine import keep_freed_memory
-    from shardtrain.shards.read import open_shards
+    from shardtrain.loader.splits import open_shards
+    from shardtrain.runtime.machine import keep_freed_memory
 
     keep_freed_memory()
     with open_shards(args.shards, **reading(args)) as shards:
         with quiet_tensorflow():
-            from shardtrain.tune_options import TuneOptions, told
-            from shardtrain.tuning import tune
+            from shardtrain.training.tune import tune
+            from shardtrain.training.tune_options import TuneOptions, told
 
         kind = shards.description.kind
         space = {name: _among(name, getattr(args, name)) for name in TRIED if getattr(args, name) is not None}
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _among(name: str, given: Sequence[Any]) -> Any:
     """The values of an option, or its range."""
-    from shardtrain.tune_options import Range
+    from shardtrain.training.tune_options import Range
 
     if len(given) == 1 and isinstance(given[0], Between):
         return Range(given[0].low, given[0].high)

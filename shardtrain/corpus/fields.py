@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import inlined_kernel, kernel
-from shardtrain.texts import Texts
+from shardtrain.arrays.texts import Texts
+from shardtrain.runtime.kernels import inlined_kernel, kernel
 
 DELIMITERS = {"csv": ord(","), "tsv": ord("\t"), "lines": -1}  # -1: no byte parts fields
 

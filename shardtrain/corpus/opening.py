@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardtrain.corpus import columns, detect, folders
-from shardtrain.corpus.datasets import recognise, recorded
+from shardtrain.corpus.published import recognise, recorded
 from shardtrain.corpus.rows import parse_json, split_fields
 from shardtrain.corpus.source import Corpus, ReadOptions, Source
 from shardtrain.corpus.unpack import unpack

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import folders, rows
 from shardtrain.corpus.detect import BYTE_ORDER_MARK, read_exactly
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.records import GOOD, MAX_RECORD, TOO_LONG, find_records
 from shardtrain.corpus.source import BadRow, ClassFolder, Corpus, Documents, ReadOptions, Source, Unit
 from shardtrain.errors import CorpusFormatError
-from shardtrain.texts import Texts
 
 __all__ = ["BadRow", "Corpus", "Documents", "ReadOptions", "Source", "Unit", "open_corpus", "plan_units", "read_unit"]
 

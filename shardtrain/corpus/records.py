@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 
 MAX_RECORD = 64 << 20  # bytes; a longer one is rather a quote that was never closed, and would not fit the memory
 GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG = range(5)  # what became of a record: the last column of `found`

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import records
 from shardtrain.corpus.fields import find_fields
 from shardtrain.corpus.source import Source
-from shardtrain.kernels import kernel
-from shardtrain.texts import Texts
+from shardtrain.runtime.kernels import kernel
 
 Positions = npt.NDArray[np.int64]
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.records import MAX_RECORD
 from shardtrain.errors import UsageError
-from shardtrain.texts import Texts
 
 FORMATS = ("auto", "csv", "tsv", "jsonl", "folder", "lines")
 LABELS = ("auto", "integers", "names")

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from shardtrain.durable import committed, full_disk_named
 from shardtrain.errors import CorpusFormatError
-from shardtrain.progress import progress
+from shardtrain.runtime.atomic import committed, full_disk_named
+from shardtrain.runtime.progress import progress
 
 _PIECE = 4 << 20  # bytes
 _MAX_HEADER = 1 << 20  # bytes of one member's headers; they are held in memory, and honest ones have a few KB

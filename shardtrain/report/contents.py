@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
+from shardtrain.loader.splits import Shard, Shards, Split, open_shards
 from shardtrain.shards.hdf5 import open_hdf5, shard_dataset
 from shardtrain.shards.packing import codec_of
-from shardtrain.shards.read import Shard, Shards, Split, open_shards
 from shardtrain.shards.verify import Verification
 
 if TYPE_CHECKING:
-    from shardtrain.vectorize import Vectorizer
+    from shardtrain.vectorize.fitted import Vectorizer
 
 _ROWS_AT_ONCE = 1 << 14
 
@@ -139,7 +139,7 @@ def vectorizer_of(shards: Shards) -> Vectorizer:
     Raises:
         VectorizerError: it is missing, damaged or another one than the shards were made with.
     """
-    from shardtrain.vectorize import load_vectorizer
+    from shardtrain.vectorize.fitted import load_vectorizer
 
     vectorizer = load_vectorizer(shards.vectorizer_path)
     found, expected = vectorizer.describe().get("fingerprint"), shards.description.vectorizer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardtrain.build.workspace import MEASURED
+from shardtrain.pipeline.workspace import MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from shardtrain.build.origin import open_again, read_documents, recorded_origins
 from shardtrain.errors import CorpusError
-from shardtrain.shards.read import Shards, Split
+from shardtrain.loader.splits import Shards, Split
+from shardtrain.pipeline.origin import open_again, read_documents, recorded_origins
 
 
 def texts_behind(

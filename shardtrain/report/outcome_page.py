@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
-from shardtrain.progress import progress
+from shardtrain.loader.splits import Shards, Split, open_shards
 from shardtrain.report import svg
 from shardtrain.report.contents import vectorizer_of
 from shardtrain.report.markup import Markup, element, joined
@@ -22,8 +22,8 @@ from shardtrain.report.originals import texts_behind
 from shardtrain.report.outcome import BINS, Mistake, Outcome, measure
 from shardtrain.report.page import Section, charts, figure, legend, notice, table
 from shardtrain.report.wording import cut
-from shardtrain.run import Run
-from shardtrain.shards.read import Shards, Split, open_shards
+from shardtrain.runtime.progress import progress
+from shardtrain.training.run_folder import Run
 
 MISTAKES = 20  # that are shown
 _CELLS = 30  # classes of a heat map
@@ -71,7 +71,7 @@ def measure_on(run: Run, folder: Path, *, scratch: Path) -> Measured:
         ModelError: they were made by another vectorizer, or have other classes.
         RunError: the run's files are damaged.
     """
-    from shardtrain.predict import predict_rows
+    from shardtrain.inference.predict import predict_rows
 
     with open_shards(folder) as shards:
         split = shards.validation

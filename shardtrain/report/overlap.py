@@ -19,8 +19,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.loader.order import mix64
 from shardtrain.report.survey import Entries
-from shardtrain.shuffle import mix64
 
 _RECORD = np.dtype([("hash", "<u8"), ("y", "<u2"), ("validation", "u1"), ("rows", "<u4")])
 _RECORDS_AT_ONCE = 1 << 20

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from shardtrain import __version__
 from shardtrain.report.markup import Child, Markup, element, joined
+from shardtrain.version import __version__
 
 GENERATOR = "shardtrain"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -16,7 +16,7 @@ from shardtrain.report import outcome_page, svg
 from shardtrain.report.markup import Markup
 from shardtrain.report.page import Section, charts, facts, figure, group, legend, notice, page, settings, table
 from shardtrain.report.wording import in_words
-from shardtrain.run import HISTORY, Run
+from shardtrain.training.run_folder import HISTORY, Run
 
 
 def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.loader.splits import Split
 from shardtrain.report.survey import Counts, distinct, entries_of
-from shardtrain.shards.read import Split
 
 BUDGET = 64 << 20
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shardtrain.build.workspace import WORKING
-from shardtrain.durable import commit_bytes
 from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError
+from shardtrain.pipeline.workspace import WORKING
 from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
-from shardtrain.run import CONFIG, METRICS, load_run
+from shardtrain.runtime.atomic import commit_bytes
 from shardtrain.shards.format import MANIFEST
+from shardtrain.training.run_folder import CONFIG, METRICS, load_run
 
 _MARK = f'<meta name="generator" content="{GENERATOR} '.encode()
 _HEAD = 1 << 12  # bytes of a report in which its mark is

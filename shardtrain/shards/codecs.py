@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import CorruptShardError, MissingExtraError
-from shardtrain.shards.honest import load_h5py
+from shardtrain.shards.safety import load_h5py
 
 CODECS = ("zstd", "lz4", "blosc2")  # what shards can be written with
 PIPELINES = {"zstd": ("shuffle", "zstd"), "lz4": ("shuffle", "lz4"), "blosc2": ("blosc2",)}

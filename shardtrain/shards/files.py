@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.buffers import Buffers
+from shardtrain.arrays.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
 from shardtrain.shards import format as layout
 from shardtrain.shards.buserror import watch

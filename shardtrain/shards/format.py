@@ -16,8 +16,8 @@ from typing import Any
 
 import xxhash
 
-from shardtrain.durable import commit_bytes
 from shardtrain.errors import ManifestError, ShardsNotFoundError
+from shardtrain.runtime.atomic import commit_bytes
 
 FORMAT = "shardtrain"
 VERSION = 2  # the latest; a manifest is written in the oldest that can say what it says

@@ -15,7 +15,7 @@ from typing import Any
 from shardtrain.errors import CorruptShardError, ShardsError
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import Chunks, DatasetEntry
-from shardtrain.shards.honest import chunk_places, filter_names, load_h5py, open_dataset
+from shardtrain.shards.safety import chunk_places, filter_names, load_h5py, open_dataset
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 
 
 @kernel

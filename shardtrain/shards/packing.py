@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.durable import committed
 from shardtrain.errors import MissingExtraError
+from shardtrain.runtime.atomic import committed
 from shardtrain.shards import format as layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
 from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry
 from shardtrain.shards.hdf5 import locate
-from shardtrain.shards.honest import load_h5py
 from shardtrain.shards.plain import Source
+from shardtrain.shards.safety import load_h5py
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, create_file, new_shard
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.buffers import Buffers
-from shardtrain.csr import Csr
+from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError
 from shardtrain.shards import format as layout
 from shardtrain.shards.files import ShardFile

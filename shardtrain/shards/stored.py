@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.buffers import Buffers
+from shardtrain.arrays.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsNotFoundError
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile

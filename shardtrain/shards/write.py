@@ -20,13 +20,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.csr import Csr
-from shardtrain.durable import committed
+from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ShardsError
+from shardtrain.runtime.atomic import committed
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import DatasetEntry, ShardEntry
 from shardtrain.shards.hdf5 import locate
-from shardtrain.shards.honest import load_h5py
+from shardtrain.shards.safety import load_h5py
 
 
 @dataclass(frozen=True, kw_only=True)

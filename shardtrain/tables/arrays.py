@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.durable import committed
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ShardtrainError, UsageError
+from shardtrain.runtime.atomic import committed
 from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels
 

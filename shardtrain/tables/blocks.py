@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.csr import Csr
+from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorpusFormatError
 from shardtrain.tables.labels import RawLabels
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.shards import format as layout
 from shardtrain.shards.format import Chunks, DatasetEntry
-from shardtrain.shards.honest import check_dataset, chunk_places, filter_names, open_object
+from shardtrain.shards.safety import check_dataset, chunk_places, filter_names, open_object
 from shardtrain.shards.stored import StoredArray
 from shardtrain.tables.blocks import BLOCK_BYTES, ascending, check_finite
 from shardtrain.tables.hdf5 import Matrix

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, ShardsError, ShardtrainError
 from shardtrain.shards.codecs import load_plugins
-from shardtrain.shards.honest import check_contents, check_storage, open_hdf5, open_object
+from shardtrain.shards.safety import check_contents, check_storage, open_hdf5, open_object
 from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.corpus import Classes, resolve_classes
+from shardtrain.corpus.labels import Classes, resolve_classes
 from shardtrain.errors import LabelError
 
 Array = npt.NDArray[Any]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.csr import Csr
+from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.tables.blocks import Block, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels

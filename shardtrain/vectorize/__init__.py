@@ -1,5 +1,1 @@
-"""From documents to feature rows: tokens, counts, n-grams, sequences, and the fitted vectorizer."""
-
-from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
-
-__all__ = ["Vectorizer", "load_vectorizer"]
+"""Blocks of documents to feature rows: n-grams, hashed n-grams and token ids, fitted out of core."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shardtrain.texts import Bytes
+from shardtrain.arrays.texts import Bytes
 from shardtrain.vectorize import text
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer

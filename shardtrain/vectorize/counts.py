@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.scratch import Spilled, narrow, spill, spilled
 from shardtrain.errors import HashCollisionError
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.inverted import Inverted, ordered
-from shardtrain.vectorize.spill import Spilled, narrow, spill, spilled
 from shardtrain.vectorize.tokens import BlockTerms
 
 MERGE_BYTES = 48  # memory of a term while a bucket is merged: its columns, its place and at most one candidate

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from shardtrain.csr import Csr, concatenate
-from shardtrain.durable import commit_json, committed
+from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.errors import VectorizerError
+from shardtrain.runtime.atomic import commit_json, committed
 from shardtrain.vectorize.hashed import HashedSettings
 from shardtrain.vectorize.ngrams import NgramSettings
 from shardtrain.vectorize.sequences import SequenceSettings, ids_of, pad

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.csr import Csr
+from shardtrain.arrays.csr import Csr
 from shardtrain.errors import UsageError
-from shardtrain.kernels import inlined_kernel, kernel
+from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.ngrams import NgramSettings
 from shardtrain.vectorize.tokens import Hashing, hashed_words, split_words, word_buffers
 

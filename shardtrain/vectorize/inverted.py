@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Hashing, Tokenizer, hashed_words, mix, split_words, word_buffers
 

@@ -25,15 +25,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.csr import Csr
+from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.scratch import kept_open, spill, spilled
 from shardtrain.errors import UsageError
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize import selection
 from shardtrain.vectorize.analyzers import ANALYZERS
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
 from shardtrain.vectorize.inverted import Inverted, invert_block
 from shardtrain.vectorize.selection import SELECTORS, Moments
-from shardtrain.vectorize.spill import kept_open, spill, spilled
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Hashing, Tokenizer
 from shardtrain.vectorize.weights import Float, Weights

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 
 Float = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

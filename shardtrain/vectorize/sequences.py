@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.scratch import spill, spilled
 from shardtrain.errors import UsageError
-from shardtrain.kernels import kernel
+from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize import text
-from shardtrain.vectorize.spill import spill, spilled
 from shardtrain.vectorize.tokens import BlockTerms, Hashing, Tokenizer, index_block
 
 Ids = npt.NDArray[np.uint32]

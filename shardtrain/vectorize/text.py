@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import inlined_kernel, kernel
-from shardtrain.texts import Bytes, Texts
+from shardtrain.arrays.texts import Bytes, Texts
+from shardtrain.runtime.kernels import inlined_kernel, kernel
 
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # keras.preprocessing.text.Tokenizer's default
 

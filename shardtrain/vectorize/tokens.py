@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.kernels import inlined_kernel, kernel
-from shardtrain.texts import Bytes
+from shardtrain.arrays.texts import Bytes
+from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.text import TextBlock, decode
 
 FULL_HASH = np.uint64(0xFFFFFFFFFFFFFFFF)

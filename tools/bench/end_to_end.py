@@ -21,8 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardtrain.build.memory import anonymous_bytes
-from shardtrain.build.options import parse_size
+from shardtrain.pipeline.options import parse_size
+from shardtrain.runtime.memory import anonymous_bytes
 
 DOCUMENT_BYTES = 340  # of a demo document, about
 RATES = (0.25, 0.5)  # of fastText

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from shardtrain import open_shards
-from shardtrain.build.memory import anonymous_bytes
-from shardtrain.build.options import parse_size
+from shardtrain.pipeline.options import parse_size
+from shardtrain.runtime.memory import anonymous_bytes
 
 DOCUMENT_BYTES = 340  # of a demo document, about
 PEER_MEMORY = 22  # bytes that the hungrier peer, scikit-learn, takes for a byte of text

@@ -22,10 +22,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from shardtrain.fit import fit
-from shardtrain.fit_options import FitOptions
-from shardtrain.mixing import by_chance, measure, visited
-from shardtrain.shards.read import Shards, open_shards
+from shardtrain.loader.mixing import by_chance, measure, visited
+from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.training.fit import fit
+from shardtrain.training.options import FitOptions
 
 HALF_A_POINT = 0.005
 CLOSE = 0.05  # of what chance gives

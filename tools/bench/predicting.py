@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from end_to_end import DOCUMENT_BYTES, measure, shardtrain
 
-from shardtrain.build.options import parse_size
+from shardtrain.pipeline.options import parse_size
 
 START = "import sys; from shardtrain.cli.main import main; sys.exit(main(['predict', sys.argv[1], 'one text']))"
 SAMPLE = 2000  # documents
@@ -68,8 +68,8 @@ def trained(scratch: Path) -> Path:
 
 def same(run: Path, text: Path, out: Path) -> bool:
     """Whether the file has a row for every document, and a sample of them says what `predict` says in memory."""
-    from shardtrain.predict import predict
-    from shardtrain.run import load_run
+    from shardtrain.inference.predict import predict
+    from shardtrain.training.run_folder import load_run
 
     with open(text, newline="", encoding="utf-8") as file:
         num_documents = sum(1 for _ in csv.reader(file))

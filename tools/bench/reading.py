@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from reading_loaders import LOADERS, MISSING, NOT_COMPARED, Loader
 
-from shardtrain.build.memory import anonymous_bytes
-from shardtrain.build.options import parse_size
+from shardtrain.pipeline.options import parse_size
+from shardtrain.runtime.memory import anonymous_bytes
 
 TOKENS = 256
 NONZEROS = (20, 100)  # a row, both ends included: 60 on average

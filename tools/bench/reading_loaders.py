@@ -73,7 +73,7 @@ class Ours(Loader):
 
     def prepare(self, source: Path, folder: Path) -> None:
         """Shards of 100,000 rows."""
-        from shardtrain.csr import Csr
+        from shardtrain.arrays.csr import Csr
         from shardtrain.shards import format as layout
         from shardtrain.shards.format import Manifest, SplitEntry
         from shardtrain.shards.write import ShardShape, new_shard
@@ -117,15 +117,15 @@ class Ours(Loader):
         from shardtrain import open_shards
 
         if self.shuffle in ("window", "global"):
-            import shardtrain.shards.gather
+            import shardtrain.loader.gather
 
             pieces = [(np.zeros((2, 2), np.uint16), np.zeros(2, np.uint8))]
-            shardtrain.shards.gather.Gatherer(pieces).take(np.arange(2), np.empty)
-            self._compile_sparse(shardtrain.shards.gather.Gatherer)
+            shardtrain.loader.gather.Gatherer(pieces).take(np.arange(2), np.empty)
+            self._compile_sparse(shardtrain.loader.gather.Gatherer)
         return open_shards(folder, verify=self.verify)
 
     def _compile_sparse(self, gatherer: Any) -> None:
-        from shardtrain.csr import Csr
+        from shardtrain.arrays.csr import Csr
 
         x = Csr(np.zeros(2, np.float32), np.zeros(2, np.int32), np.arange(3, dtype=np.int32), (2, 2))
         gatherer([(x, np.zeros(2, np.uint8))]).take(np.arange(2), np.empty)
@@ -157,7 +157,7 @@ class OursCompressed(Ours):
 
     def prepare(self, source: Path, folder: Path) -> None:
         """Plain shards first, then `recompress`."""
-        from shardtrain.build.recompress import recompress
+        from shardtrain.pipeline.recompress import recompress
 
         plain = folder / "plain"
         plain.mkdir()

@@ -34,12 +34,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from shardtrain.fit import fit
-from shardtrain.fit_options import FitOptions
-from shardtrain.keras_data import sparse_tensor, to_tf_dataset
-from shardtrain.models import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
-from shardtrain.shards.read import Shards, open_shards
-from shardtrain.steps import Steps
+from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.models.adapters import sparse_tensor, to_tf_dataset
+from shardtrain.models.guide import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
+from shardtrain.training.fit import fit
+from shardtrain.training.options import FitOptions
+from shardtrain.training.steps import Steps
 
 TOLERANCE = 1e-4  # of a loss, relative
 HALF_A_POINT = 0.005  # of accuracy

@@ -1,0 +1,1 @@
+"""Values that every room hands on: sparse rows, blocks of texts, reusable buffers, scratch arrays."""

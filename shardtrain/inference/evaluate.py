@@ -1,0 +1,115 @@
+"""Figures of a run on a labelled corpus of raw text, without making shards of it.
+
+Documents are read and vectorized unit by unit in threads, while Keras measures the ones before. They are those that
+`predict.evaluate` gives on shards of the same documents made with the run's vectorizer, to the float32 in which Keras
+adds them up: the order of documents is another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.corpus.labels import Classes, check_known_labels
+from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.readers import read_unit
+from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Unit
+from shardtrain.errors import CorpusNotFoundError
+from shardtrain.inference.predict_file import PredictOptions, units_of
+from shardtrain.loader.splits import Examples, Features
+from shardtrain.models.guide import feed_for
+from shardtrain.pipeline.units import MAX_LISTED
+from shardtrain.runtime.executors import Threads
+from shardtrain.runtime.progress import progress, say
+from shardtrain.training.run_folder import Run
+from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Figures of a run on a corpus.
+
+    Attributes:
+        metrics: accuracy, loss and the model's other metrics.
+        examples: documents they are of.
+        rejected_rows: records of the corpus that could not be used.
+        rejected: the first of them.
+    """
+
+    metrics: Logs
+    examples: int
+    rejected_rows: int
+    rejected: tuple[BadRow, ...]
+
+
+def evaluate_corpus(
+    run: Run, corpus: Path | str, read: ReadOptions | None = None, *, workers: int | None = None
+) -> Evaluated:
+    """Accuracy, loss and the model's other metrics on the documents of a labelled corpus, without making shards.
+
+    They are those that `predict.evaluate` gives on shards of the same documents made with the run's vectorizer, to the
+    float32 in which Keras adds them up.
+
+    Args:
+        run: a finished run with a vectorizer.
+        corpus: as for a build; of a folder with a test split, that one, else all documents.
+        read: how it is read.
+        workers: as in `PredictOptions`.
+
+    Raises:
+        CorpusError: it cannot be read, or holds no document.
+        LabelError: a label that the run does not know.
+        RunError: the run's files are damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
+        opened = open_corpus(Path(corpus), read or ReadOptions(), scratch=Path(scratch))
+        source = opened.validation or opened.train
+        for note in opened.notes:
+            say(note)
+        model, vectorizer = run.load_model(), run.load_vectorizer()
+        units = units_of(source, vectorizer.settings.density)
+        seen = _Seen(Classes(run.description.class_names, run.labels))
+
+        def read_rows(unit: Unit) -> tuple[Documents, Features]:
+            documents = read_unit(source, unit)
+            return documents, vectorizer.transform(documents.texts)
+
+        with Threads(PredictOptions(workers=workers).threads) as threads:
+            batches = seen.batches(threads.map(read_rows, units), sum(unit.num_documents for unit in units))
+            metrics = Steps(model, feed_for(model, run.description)).evaluate(batches)
+    if not seen.examples:
+        raise CorpusNotFoundError(f"'{corpus}' holds no document that can be used, so there is nothing to measure")
+    return Evaluated(
+        metrics=metrics, examples=seen.examples, rejected_rows=seen.num_rejected, rejected=tuple(seen.rejected)
+    )
+
+
+class _Seen:
+    """What was measured so far."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+        self.examples = 0
+        self.num_rejected = 0
+        self.rejected: list[BadRow] = []
+
+    def batches(self, units: Iterable[tuple[Documents, Features]], total: int) -> Iterator[Examples]:
+        """The rows of all units with their classes, as many at a time as evaluation takes."""
+        with progress("evaluating", total=total, unit="documents") as shown:
+            for documents, x in units:
+                check_known_labels(Counter(documents.labels), self.classes)
+                y = np.array([self.classes.codes[label] for label in documents.labels], np.uint32)
+                for start in range(0, len(y), EVALUATION_ROWS):
+                    stop = min(start + EVALUATION_ROWS, len(y))
+                    yield x.rows(start, stop) if isinstance(x, Csr) else x[start:stop], y[start:stop]
+                bad = documents.bad_rows
+                self.examples += len(y)
+                self.num_rejected += len(bad)
+                self.rejected += bad[: MAX_LISTED - len(self.rejected)]
+                shown.add(len(y) + len(bad))

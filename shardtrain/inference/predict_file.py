@@ -1,0 +1,302 @@
+"""Files of raw text through a finished run: predictions of any number of texts, and figures on a labelled corpus.
+
+The input is cut into units as a build cuts its corpus. Each is read, vectorized, classified and written as a part of
+the output by one thread; kernels and TensorFlow run without the GIL, so threads share one model and need no second
+process. What is held is a unit a thread, whatever the size of the input. Everything is made in `OUTPUT.predicting`;
+parts are pure functions of their units, so the same command goes on after a kill, to the same bytes. The price is one
+pass over the input to find its records before the first answer, and standard input is written to disk first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from shardtrain.corpus.opening import open_texts
+from shardtrain.corpus.readers import plan_units, read_unit
+from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Source, Unit
+from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
+from shardtrain.inference.predict import Classifier, Predictions
+from shardtrain.inference.writers import Answers, answers_for
+from shardtrain.pipeline.units import MAX_LISTED
+from shardtrain.pipeline.workspace import difference, files_of, job_of
+from shardtrain.runtime.atomic import commit_json, committed, locked_folder
+from shardtrain.runtime.executors import Threads
+from shardtrain.runtime.passes import UNIT_BYTES, Passes
+from shardtrain.runtime.progress import progress, say
+from shardtrain.training.run_folder import Run
+from shardtrain.vectorize.fitted import file_checksum
+
+STANDARD = "-"  # standard input or output
+MOST_WORKERS = 8  # unless more are asked for: each holds about 100 MiB
+_JOB, _SPOOLED = "job.json", "standard-input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """How a file of texts is classified.
+
+    Attributes:
+        proba: the probabilities of all classes, besides the best one's.
+        workers: threads; None: one a core, at most `MOST_WORKERS`.
+        overwrite: replace an output that exists, and give up one that was interrupted with other options.
+        read: how the input is read; `labels` has no meaning here.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    proba: bool = False
+    workers: int | None = None
+    overwrite: bool = False
+    read: ReadOptions = field(default_factory=ReadOptions)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: at least 1")
+
+    @property
+    def threads(self) -> int:
+        """How many work."""
+        return self.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedFile:
+    """What was made of a file.
+
+    Attributes:
+        output: the file of predictions.
+        rows: predictions in it.
+        rejected_rows: records of the input that could not be used.
+        rejected: the first of them.
+        input_bytes: of the text, unpacked.
+    """
+
+    output: Path
+    rows: int
+    rejected_rows: int
+    rejected: tuple[BadRow, ...]
+    input_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What is on record of one unit: how many rows it gave, and its bad rows, of which the first are listed."""
+
+    rows: int
+    num_bad_rows: int
+    bad_rows: tuple[BadRow, ...]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> _Part:
+        """The same from its fields as JSON values."""
+        return cls(**{**record, "bad_rows": tuple(BadRow(**row) for row in record["bad_rows"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """An input cut into units, and what classifies them."""
+
+    source: Source
+    units: list[Unit]
+    classifier: Classifier
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each unit."""
+        return [unit.stop - unit.start for unit in self.units]
+
+    def classify(self, unit: Unit) -> tuple[Documents, Predictions]:
+        """The documents of a unit with what the model says of them."""
+        documents = read_unit(self.source, unit)
+        return documents, self.classifier(documents.texts)
+
+    def write_part(self, unit: Unit, answers: Answers, path: Path) -> _Part:
+        """Classify a unit and write its part of the output."""
+        documents, predictions = self.classify(unit)
+        with committed(path, synced=False) as file:
+            file.write(answers.part(documents.ordinals, predictions.probabilities))
+        bad = documents.bad_rows
+        return _Part(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED])
+
+
+def predict_file(
+    run: Run, source: Path | str, output: Path | str, options: PredictOptions | None = None
+) -> PredictedFile:
+    """Classify the texts of a file, or of standard input ("-"), in their order; a killed call is gone on with.
+
+    Args:
+        run: a finished run with a vectorizer.
+        source: CSV, TSV, JSON Lines or, by any other name, lines of text; also with .gz.
+        output: a name that ends in .csv, .jsonl or .parquet; `shardtrain.inference.writers` says what is in it.
+        options: how.
+
+    Raises:
+        OutputExistsError: the output exists, or an interrupted one was made with other options or of another input.
+        CorpusError: the input cannot be read.
+        RunError: the run's files are damaged, or the model does not give probabilities.
+        DiskFullError: the disk has no room; what is done is kept.
+    """
+    options, output = options or PredictOptions(), Path(output)
+    answers = answers_for(output, run.description.class_names, proba=options.proba)
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise UsageError(f"--output '{output}' is the input; choose another name")
+    working = output.with_name(output.name + ".predicting")
+    if output.exists() and not (options.overwrite and output.is_file()) and not (working / _JOB).exists():
+        raise OutputExistsError(f"'{output}' exists already; choose another --output, or replace it with --overwrite")
+    working.mkdir(parents=True, exist_ok=True)
+    with locked_folder(working) as mine:
+        if not mine:
+            raise OutputExistsError(f"another process is writing '{output}'; wait for it, or stop it")
+        path = _spooled(working) if str(source) == STANDARD else Path(source)
+        _adopt(working, _job(run, path, answers, options), overwrite=options.overwrite)
+        with _kept_if_interrupted(working):
+            return _predict(_open(run, path, options, working), answers, output, working, options)
+
+
+def predict_stream(
+    run: Run, source: Path | str, options: PredictOptions | None = None
+) -> Iterator[tuple[Documents, Predictions]]:
+    """Classify the texts of a file or of standard input; gives units of documents with what the model says, in order.
+
+    Nothing is kept for another call: it is for results that go to a pipe or a screen. Errors are those of
+    `predict_file`.
+    """
+    options = options or PredictOptions()
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, Threads(options.threads) as threads:
+        path = _spooled(Path(scratch)) if str(source) == STANDARD else Path(source)
+        opened = _open(run, path, options, Path(scratch))
+        with progress("predicting", total=sum(opened.sizes), lasting=False) as shown:
+            for size, result in zip(opened.sizes, threads.map(opened.classify, opened.units), strict=True):
+                yield result
+                shown.add(size)
+
+
+def _predict(opened: _Input, answers: Answers, output: Path, working: Path, options: PredictOptions) -> PredictedFile:
+    names = [f"part-{unit.index:06}" for unit in opened.units]
+    paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
+    with Threads(options.threads) as threads:
+        parts = Passes(threads, working, budget=0).run(
+            "predicting",
+            lambda unit: opened.write_part(unit, answers, paths[unit.index]),
+            opened.units,
+            opened.sizes,
+            names=names,
+            encode=asdict,
+            decode=_Part.from_record,
+        )
+    with committed(output) as file:
+        answers.join(paths.values(), file)
+    rejected = [row for part in parts for row in part.bad_rows]
+    return PredictedFile(
+        output=output,
+        rows=sum(part.rows for part in parts),
+        rejected_rows=sum(part.num_bad_rows for part in parts),
+        rejected=tuple(rejected[:MAX_LISTED]),
+        input_bytes=opened.source.num_bytes,
+    )
+
+
+def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:
+    """Settle how the input is read, say so, and cut it."""
+    names = run.description.class_names
+    source, notes = open_texts(
+        path, options.read, labels={*names, *run.labels}, class_names=names, scratch=scratch
+    )  # fmt: skip
+    if path.name == _SPOOLED:
+        source = replace(source, origin="standard input")
+    for note in notes:
+        say(note)
+    classifier = Classifier(run)
+    units = units_of(source, classifier.vectorizer.settings.density)
+    return _Input(source=source, units=units, classifier=classifier)
+
+
+def units_of(source: Source, density: int) -> list[Unit]:
+    """The units of an input; texts that have `density` times as many terms as usual are cut smaller."""
+    with progress("scanning", total=source.num_bytes, lasting=False) as shown:
+        return plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
+
+
+def _spooled(folder: Path) -> Path:
+    """Standard input as a file in `folder`: units are read at more than one place at a time."""
+    path = folder / _SPOOLED
+    with committed(path, synced=False) as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    return path
+
+
+def _job(run: Run, path: Path, answers: Answers, options: PredictOptions) -> dict[str, Any]:
+    """What decides the output, as JSON values."""
+    read = options.read
+    chosen = {
+        "run": f"the model {run.metrics['model_sha256'][:16]}",
+        "output": f"a file of {answers.kind}",
+        "proba": options.proba,
+        "format": read.format,
+        "label-column": read.label_column,
+        "text-columns": list(read.text_columns) if read.text_columns else None,
+        "header": read.header,
+        "unescape": read.unescape,
+        "on-bad-row": read.on_bad_row,
+    }
+    files = files_of(path) if path.is_file() else {}
+    if path.name == _SPOOLED:  # written anew for each call, so its time tells nothing
+        files = {"standard input": [path.stat().st_size, file_checksum(path)]}
+    return job_of(chosen, files, f"units of {UNIT_BYTES} bytes")
+
+
+def _adopt(working: Path, job: dict[str, Any], *, overwrite: bool) -> None:
+    """Keep what is in the working folder if it is this job's, else begin anew.
+
+    Raises:
+        OutputExistsError: it is another job's.
+    """
+    try:
+        found = json.loads((working / _JOB).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    changed = difference(found, job) if found else ""
+    if found and not changed:
+        say(f"going on with the interrupted predictions in '{working}'")
+        return
+    if found and found.get("boot") != job["boot"]:  # scratch files are not synced
+        say("the machine was restarted since it was interrupted; it starts again")
+    elif found and not overwrite:
+        raise OutputExistsError(
+            f"'{working}' holds interrupted predictions that were others: {changed}; run that command again to go on "
+            "with them, or start from the beginning with --overwrite"
+        )
+    for path in working.iterdir():
+        if path.name != _SPOOLED:
+            path.unlink()
+    commit_json(working / _JOB, job)
+
+
+@contextlib.contextmanager
+def _kept_if_interrupted(working: Path) -> Iterator[None]:
+    """Remove the working folder at the end, but not where the same command can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command goes on from here, and what is done is kept in '{working}'")
+        raise
+    except DiskFullError:
+        raise
+    except BaseException:
+        (working / _JOB).unlink(missing_ok=True)  # nothing goes on from here
+        shutil.rmtree(working, ignore_errors=True)
+        raise
+    for path in working.iterdir():  # its owner last: until then finished predictions are known as such
+        if path.name != _JOB:
+            path.unlink()
+    shutil.rmtree(working, ignore_errors=True)

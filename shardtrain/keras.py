@@ -1,0 +1,12 @@
+"""What a Keras program of your own imports: views of shards for `Model.fit`, and the classes that saved models name.
+
+`model.keras` of a run loads in plain Keras after `import shardtrain.keras`, which registers the classes it names.
+"""
+
+from __future__ import annotations
+
+from shardtrain.models.adapters import to_pydataset, to_tf_dataset
+from shardtrain.models.layers import SparseDense, SparseDropout
+from shardtrain.models.optimizers import FusedAdam
+
+__all__ = ["FusedAdam", "SparseDense", "SparseDropout", "to_pydataset", "to_tf_dataset"]

@@ -1,0 +1,1 @@
+"""Keras models that fit the shards: layers, optimizers, schedules, the models of the guide, users' models."""

@@ -1,0 +1,303 @@
+"""Makes shards from other people's tables: every row to the place that its key gives it, in bounded memory.
+
+Two passes over pieces of the files: labels (and, where only reading tells, columns) are surveyed, then rows are
+written to scratch in the order of their keys. Placing them is the build's own last pass, so a conversion resumes, uses
+several processes and ends with equal bytes as a build does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.corpus.labels import Classes, check_validation_labels
+from shardtrain.errors import CorpusFormatError, UsageError
+from shardtrain.loader.order import document_keys
+from shardtrain.pipeline.options import LEAST_MEMORY
+from shardtrain.pipeline.placing import place_split
+from shardtrain.pipeline.running import run_job
+from shardtrain.pipeline.units import spill_rows
+from shardtrain.pipeline.workspace import Workspace, files_of, job_of
+from shardtrain.runtime.executors import Processes, Serial
+from shardtrain.runtime.machine import keep_freed_memory
+from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
+from shardtrain.runtime.progress import say
+from shardtrain.shards import format as layout
+from shardtrain.shards.codecs import CODECS
+from shardtrain.shards.format import Manifest
+from shardtrain.shards.packing import check_codec
+from shardtrain.tables.blocks import BLOCK_BYTES, Table
+from shardtrain.tables.labels import check_trained, table_classes
+from shardtrain.tables.libsvm import LibsvmTable, column_range
+from shardtrain.tables.opening import open_tables
+
+KINDS = ("auto", "dense", "sparse", "tokens")
+PARALLEL_BYTES = 64 << 20  # smaller files are done before a second process has started
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """How tables become shards.
+
+    Attributes:
+        x: names of the features: a dataset or group of HDF5, an array of .npz, columns of Parquet.
+        y: names of the labels: a dataset, an array, a column, or for .npy a file for each file of features.
+        kind: "dense" or "tokens" where whole numbers may be either; "auto" where it is plain.
+        validation: files of the validation split; none: a fraction.
+        validation_fraction: of the rows, where there are no such files; in [0, 1).
+        labels: "integers", "names", or "auto" for integers where all labels are.
+        compress: HDF5 filter of the shards; None: plain.
+        seed: decides the order of rows and the validation fraction.
+        rows_per_shard: rows of every shard but the last of a split.
+        memory_limit: bytes of anonymous memory.
+        workers: processes; None: one for each core.
+        overwrite: replace finished shards in the output folder.
+        resume: there must be an interrupted conversion to go on with.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    x: tuple[str, ...] = ()
+    y: tuple[str, ...] = ()
+    kind: str = "auto"
+    validation: tuple[Path, ...] = ()
+    validation_fraction: float = 0.1
+    labels: str = "auto"
+    compress: str | None = None
+    seed: int = 1
+    rows_per_shard: int = 1 << 18
+    memory_limit: int = 1 << 30
+    workers: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"--kind {self.kind}: choose one of {', '.join(KINDS)}")
+        if not 0 <= self.validation_fraction < 1:
+            raise UsageError(f"--validation-fraction {self.validation_fraction}: at least 0 and below 1")
+        if self.memory_limit < LEAST_MEMORY:
+            raise UsageError(f"--memory-limit {self.memory_limit / 2**20:.0f}MiB: at least 256MiB")
+        if self.rows_per_shard < 1 or (self.workers is not None and self.workers < 1):
+            raise UsageError(f"--rows-per-shard {self.rows_per_shard} and --workers {self.workers}: at least 1")
+        if self.compress is not None and self.compress not in CODECS:
+            raise UsageError(f"--compress {self.compress}: choose one of {', '.join(CODECS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the rows of all tables have in common."""
+
+    kind: str
+    num_features: int
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a table, where its rows are written and, once it is known, the ordinal of its first."""
+
+    table: Table
+    start: int
+    stop: int
+    name: str
+    held_out: bool
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a piece holds: rows by raw label, and its lowest and highest column or token id."""
+
+    labels: dict[str, int]
+    least: int
+    most: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.labels.values())
+
+
+def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manifest:
+    """Make shards in the folder `out` from tables; returns the manifest.
+
+    Raises:
+        CorpusError: a file cannot be read, or no classifier can be trained on it.
+        ShardsError: an HDF5 file holds no such features.
+        ShardsExistError: `out` holds something that must not be replaced.
+        MissingExtraError: a package that is needed is not installed.
+        DiskFullError: the disk has no room.
+    """
+    if options.compress:
+        check_codec(options.compress)
+    apart, needed = [name for name in options.y if name.endswith(".npy")], len(files) + len(options.validation)
+    if apart and not len(apart) == len(options.y) == needed:
+        raise UsageError(f"{len(options.y)} names of labels for {needed} files; give a .npy file for each, in order")
+    chosen = {
+        "append": None, "x": list(options.x), "y": list(options.y), "kind": options.kind, "labels": options.labels,
+        "validation": [str(path) for path in options.validation], "compress": options.compress, "seed": options.seed,
+        "validation-fraction": options.validation_fraction, "rows-per-shard": options.rows_per_shard,
+    }  # fmt: skip
+    read = [*files, *options.validation, *(Path(name) for name in options.y if name.endswith(".npy"))]
+    identities = {name: value for path in read for name, value in files_of(path).items()}
+    job = job_of(chosen, identities, f"tables in blocks of {BLOCK_BYTES} bytes")
+    return run_job(
+        out, job, partial(_make, files, options),
+        memory_limit=options.memory_limit, overwrite=options.overwrite, resume=options.resume,
+    )  # fmt: skip
+
+
+def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> tuple[Manifest, Passes]:
+    tables = open_tables(files, options.x, options.y, options.kind, space.scratch)
+    held_out = open_tables(
+        options.validation, options.x, options.y[len(files) :] or options.y, options.kind, space.scratch
+    )
+    pieces = [
+        _Piece(table, start, stop, f"{name}-{number:03}-{place:05}", held)
+        for name, group, held in (("rows", tables, False), ("held", held_out, True))
+        for number, table in enumerate(group)
+        for place, (start, stop) in enumerate(table.pieces())
+    ]
+    workers = affordable_workers(options.workers or len(os.sched_getaffinity(0)), options.memory_limit)
+    small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
+    with Serial() if workers == 1 or small else Processes(workers, prepare=keep_freed_memory) as executor:
+        passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
+        found = passes.run(
+            "surveying", _survey, pieces, [piece.stop - piece.start for piece in pieces],
+            names=[f"survey-{piece.name}" for piece in pieces], unit=_unit(tables), encode=asdict,
+            decode=lambda record: _Found(**record),
+        )  # fmt: skip
+        classes = _classes(pieces, found, options)
+        columns, base = _columns([*tables, *held_out], found)
+        placed = _numbered(pieces, found, columns, base)
+        threshold = 0 if held_out else int(options.validation_fraction * 2**64)
+        write = partial(
+            _write, scratch=space.scratch, seed=options.seed, threshold=threshold, codes=classes.codes,
+            num_features=columns.num_features,
+        )  # fmt: skip
+        counts = passes.run(
+            "writing rows", write, placed, [facts.rows for facts in found],
+            names=[piece.name for piece in pieces], unit="rows",
+        )  # fmt: skip
+        blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]
+        splits = {
+            split: place_split(
+                passes, split, [_block_path(space.scratch, piece, number, split) for piece, number in blocks], columns,
+                len(classes.names), space.ready, first_number=0, rows_per_shard=options.rows_per_shard,
+                codec=options.compress,
+            )
+            for split in layout.SPLITS
+        }  # fmt: skip
+    if note := check_trained(splits["train"].class_counts, classes.names):
+        say(note)
+    if not splits["validation"].examples and options.validation_fraction:
+        say("no row fell into the validation fraction")
+    splits = {name: split for name, split in splits.items() if split.examples}
+    part = {"tables": [path.name for path in files], "validation": [path.name for path in options.validation]}
+    manifest = Manifest(
+        kind=columns.kind, num_features=columns.num_features, vocabulary_size=columns.vocabulary_size,
+        class_names=classes.names, seed=options.seed, fingerprint=layout.fingerprint_of(splits, {}), splits=splits,
+        files={}, vectorizer={}, build={"labels": classes.codes, "parts": [part]},
+    )  # fmt: skip
+    return manifest, passes
+
+
+def _unit(tables: Sequence[Table]) -> str:
+    units = {table.units for table in tables}
+    return "B" if units == {"bytes"} else units.pop() if len(units) == 1 else "parts"
+
+
+def _survey(piece: _Piece) -> _Found:
+    """Count a piece's labels; features are only read where they have to be."""
+    counts: Counter[str] = Counter()
+    least, most = 1, 0
+    if not piece.table.scanned:
+        for labels in piece.table.labels(piece.start, piece.stop):
+            counts.update(_counted(labels))
+        return _Found(dict(counts), least, most)
+    for block in piece.table.blocks(piece.start, piece.stop):
+        counts.update(_counted(block.labels))
+        low, high = column_range(block.x)
+        least, most = (min(least, low), max(most, high)) if low <= high else (least, most)
+    return _Found(dict(counts), least, most)
+
+
+def _counted(labels: Any) -> dict[str, int]:
+    numbers = np.bincount(labels.codes, minlength=len(labels.names)).tolist()
+    return dict(zip(labels.names, numbers, strict=True))
+
+
+def _classes(pieces: Sequence[_Piece], found: Sequence[_Found], options: ConvertOptions) -> Classes:
+    counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    for piece, facts in zip(pieces, found, strict=True):
+        counts[piece.held_out].update(facts.labels)
+    classes = table_classes(counts[False], options.labels)
+    check_validation_labels(counts[True], classes)
+    return classes
+
+
+def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[Columns, int]:
+    """What the tables have in common, and the number of a LibSVM file's first column.
+
+    Raises:
+        CorpusFormatError: they do not fit together.
+    """
+    kinds = {table.kind for table in tables}
+    widths = {table.num_features for table in tables if table.num_features}
+    if len(kinds) > 1 or len(widths) > 1:
+        raise CorpusFormatError(
+            "the files do not hold the same features: "
+            + "; ".join(f"'{table.path}' has {table.num_features or '?'} {table.kind} columns" for table in tables[:5])
+        )
+    kind, most = kinds.pop(), max(facts.most for facts in found)
+    base = 0 if any(facts.least == 0 for facts in found) else 1
+    width = widths.pop() if widths else most - base + 1
+    if not 1 <= width <= layout.MAX_FEATURES:
+        raise CorpusFormatError(
+            f"'{tables[0].path}' has {width:,} columns; from 1 to {layout.MAX_FEATURES:,} are possible"
+        )
+    vocabulary = max(most + 1, 2) if kind == "sequence" else width
+    return Columns(kind=kind, num_features=width, vocabulary_size=vocabulary), base
+
+
+def _numbered(pieces: Sequence[_Piece], found: Sequence[_Found], columns: Columns, base: int) -> list[_Piece]:
+    """The pieces with the ordinals of their first rows, counted through the files of a split, and columns known."""
+    numbered: list[_Piece] = []
+    for held in (False, True):
+        group = [(piece, facts.rows) for piece, facts in zip(pieces, found, strict=True) if piece.held_out is held]
+        firsts = accumulate((rows for _, rows in group), initial=0)
+        for (piece, _), first in zip(group, firsts, strict=False):
+            table = piece.table
+            if isinstance(table, LibsvmTable):
+                table = table.known(columns.num_features, base)
+            numbered.append(_Piece(table, piece.start, piece.stop, piece.name, held, first))
+    return numbered
+
+
+def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: dict[str, int], num_features: int) -> int:
+    """Write a piece's rows in blocks, those that train and those held out; how many blocks there are."""
+    ordinal, number = piece.first, -1
+    for number, block in enumerate(piece.table.blocks(piece.start, piece.stop)):
+        y = block.labels.classes(codes)
+        ordinals = np.arange(ordinal, ordinal + len(y))
+        ordinal += len(y)
+        keys = document_keys(ordinals, seed)
+        trains = np.zeros(len(y), np.bool_) if piece.held_out else keys >= np.uint64(threshold)
+        for split, chosen in (("train", np.flatnonzero(trains)), ("validation", np.flatnonzero(~trains))):
+            x = block.x.take(chosen) if isinstance(block.x, Csr) else block.x[chosen]
+            spill_rows(_block_path(scratch, piece, number, split), x, y[chosen], ordinals[chosen], keys[chosen])
+    return number + 1
+
+
+def _block_path(scratch: Path, piece: _Piece, number: int, split: str) -> Path:
+    return scratch / f"{piece.name}-{number:05}-{split}"

@@ -1,0 +1,334 @@
+"""Fits a vectorizer to the training documents, pass by pass over the runs of their units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.scratch import spill, spilled
+from shardtrain.errors import CorpusFormatError, HashCollisionError
+from shardtrain.pipeline.units import (
+    CountedSettings,
+    CountTask,
+    FindTask,
+    UnitFacts,
+    UnitTask,
+    classes_of_run,
+    count_unit,
+    find_in_unit,
+)
+from shardtrain.runtime.passes import Passes
+from shardtrain.vectorize import ngrams, selection, sequences
+from shardtrain.vectorize.counts import Bucket, lookup, merge_bucket, plan_buckets
+from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
+from shardtrain.vectorize.ngrams import NgramSettings, ScoreTask
+from shardtrain.vectorize.selection import SELECTORS
+from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.weights import Float, Weights
+
+HASH_SEEDS = 4  # a collision among 2**64 hashes is a matter of 1 in thousands for 100 million terms; four are never
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counted corpus: its runs, one a unit, and the buckets of terms merged from them."""
+
+    settings: CountedSettings
+    units: tuple[UnitTask, ...]
+    sizes: tuple[int, ...]
+    runs: tuple[Path, ...]
+    facts: tuple[UnitFacts, ...]
+    buckets: tuple[tuple[Bucket, Path], ...]
+    num_distinct: int
+    num_candidates: int
+
+
+Check = Callable[[Sequence[UnitFacts]], object]
+
+
+def count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
+) -> Counted:
+    """Count the terms of the units' training documents; starts again with another hash seed after a collision.
+
+    Args:
+        passes: runs them.
+        units: of the corpus.
+        sizes: of the units, for the progress bar.
+        settings: what is counted.
+        check: told what the units hold as soon as that is known, to refuse it before more work is spent.
+
+    Raises:
+        HashCollisionError: every seed met a collision, which only a shortened hash can do.
+        UsageError: max_df corresponds to fewer documents than min_df.
+    """
+    for seed in range(HASH_SEEDS):
+        hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
+        try:
+            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
+        except HashCollisionError:
+            if seed == HASH_SEEDS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
+) -> Counted:
+    seed = settings.hashing.seed
+    runs = tuple(passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units)
+    tasks = [
+        CountTask(
+            source=task.source, unit=task.unit, seed=task.seed, threshold=task.threshold, settings=settings, out=out
+        )
+        for task, out in zip(units, runs, strict=True)
+    ]
+    names = [run.name for run in runs]
+    facts = passes.run("counting", count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    check(facts)
+    least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
+    num_terms = sum(unit.num_terms for unit in facts)
+    planned = plan_buckets(num_terms, passes.budget)
+    buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
+    share = [num_terms // len(buckets)] * len(buckets)
+    merge = partial(_merge, runs=runs, least=least, most=most)
+    merged = passes.run("merging", merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
+    return Counted(
+        settings=settings,
+        units=tuple(units),
+        sizes=tuple(sizes),
+        runs=runs,
+        facts=tuple(facts),
+        buckets=buckets,
+        num_distinct=sum(distinct for distinct, _ in merged),
+        num_candidates=sum(kept for _, kept in merged),
+    )
+
+
+def _merge(bucket: tuple[Bucket, Path], *, runs: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
+    return merge_bucket(runs, bucket[0], bucket[1], min_count=least, max_count=most)
+
+
+def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
+    """The strings of terms, looked for in as few units as will do."""
+    by_hash = np.argsort(hashes)
+    wanted = hashes[by_hash]
+    tasks, places, sizes = [], [], []
+    for number, members in _cover(counted, wanted):
+        unit = counted.units[number]
+        task = FindTask(
+            source=unit.source, unit=unit.unit, seed=unit.seed, threshold=unit.threshold,
+            settings=counted.settings, wanted=wanted[members], run=counted.runs[number],
+        )  # fmt: skip
+        tasks.append(task)
+        places.append(members)
+        sizes.append(counted.sizes[number])
+    names = [f"names-{counted.settings.hashing.seed}-{task.unit.index:05}" for task in tasks]
+    strings = [""] * len(hashes)
+    for members, found in zip(places, passes.run("naming", find_in_unit, tasks, sizes, names=names), strict=True):
+        for place, term in zip(members, found, strict=True):
+            strings[by_hash[place]] = term
+    return strings
+
+
+def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Units that together hold all wanted terms, the richest first, each with the terms that are its to find.
+
+    A term is in many units, so a few of them hold nearly all; a corpus sorted by class needs about one a class.
+    """
+    holds = np.zeros((len(counted.runs), len(wanted)), np.bool_)
+    for number, path in enumerate(counted.runs):
+        run = spilled(path)
+        places = lookup(run, slice(0, len(run["hashes"])), wanted)
+        holds[number, places[places >= 0]] = True
+    while holds.any():
+        number = int(holds.sum(axis=1).argmax())
+        members = np.flatnonzero(holds[number])
+        yield number, members
+        holds[:, members] = False
+
+
+@dataclass(frozen=True)
+class FittedNgrams:
+    """A fitted n-gram vectorizer; hashes and weights of its columns, and how counts become values."""
+
+    vectorizer: Vectorizer
+    hashes: npt.NDArray[np.uint64]
+    of_columns: Float
+    weights: Weights
+
+
+def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Path) -> FittedNgrams:
+    """Weigh, score and choose; the vectorizer is saved in the folder `out`.
+
+    Raises:
+        CorpusFormatError: no n-gram occurs in min_df to max_df documents.
+    """
+    settings = counted.settings
+    assert isinstance(settings, NgramSettings)
+    if counted.num_candidates == 0:
+        raise CorpusFormatError(
+            f"no n-gram of the training documents occurs in as many of them as --min-df {settings.min_df} and "
+            f"--max-df {settings.max_df} allow; use a larger corpus, or --min-df 1 and --max-df 1.0"
+        )
+    classes = tuple(classes_of_run(spilled(run), codes) for run in counted.runs)
+    class_counts = np.zeros(max(codes.values()) + 1, np.int64)
+    for run, mapping in zip(counted.runs, classes, strict=True):
+        class_counts += np.bincount(mapping[spilled(run)["labels"]], minlength=len(class_counts))
+    num_documents = int(class_counts.sum())
+    weights = settings.weights
+    select = partial(_select, passes, classes=classes, class_counts=class_counts)
+    if SELECTORS[settings.select].by_counts:
+        chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
+        counted = _restricted(counted, chosen)
+    norms = tuple(run.with_name(run.name.replace("run", "norms")) for run in counted.runs)
+    weigh = partial(_weigh, buckets=counted.buckets, weights=weights, num_documents=num_documents)
+    numbered = list(zip(range(len(norms)), counted.runs, norms, strict=True))
+    passes.run("weighing", weigh, numbered, counted.sizes, names=[path.name for path in norms])
+    if not SELECTORS[settings.select].by_counts:
+        chosen = select(counted, norms, weights)
+        if not weights.norm:  # then the other candidates have no part in any row
+            counted = _restricted(counted, chosen)
+    facts = {"num_documents": num_documents}
+    vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
+    return FittedNgrams(vectorizer, chosen.hashes, weights.of_terms(chosen.counts, num_documents), weights)
+
+
+def _weigh(
+    run: tuple[int, Path, Path], *, buckets: tuple[tuple[Bucket, Path], ...], weights: Weights, num_documents: int
+) -> None:
+    number, path, out = run
+    ngrams.weigh_unit(path, number, buckets, weights, num_documents, out)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The chosen n-grams in column order."""
+
+    hashes: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.int64]
+    first: npt.NDArray[np.uint64]
+    scores: Float
+    terms: list[str]
+
+
+def _select(
+    passes: Passes, counted: Counted, norms: tuple[Path, ...] | None, weights: Weights, *,
+    classes: tuple[npt.NDArray[np.int64], ...], class_counts: npt.NDArray[np.int64],
+) -> _Chosen:  # fmt: skip
+    """Score the candidates and choose the best: of weighted values with the norms of all runs, of counts without."""
+    settings = counted.settings
+    assert isinstance(settings, NgramSettings)
+    tasks = [
+        ScoreTask(
+            runs=counted.runs, norms=norms, weights=weights, select=settings.select, classes=classes,
+            class_counts=class_counts, bucket=bucket, candidates=path, keep=settings.max_features,
+            budget=passes.budget, out=path.with_name(path.name.replace("bucket", "short")),
+        )
+        for bucket, path in counted.buckets
+    ]  # fmt: skip
+    share = [counted.num_candidates // len(tasks)] * len(tasks)
+    names = [task.out.name for task in tasks]
+    passes.run("scoring", ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
+    best_of = partial(_shortlisted, keep=settings.max_features)
+    columns = _gathered([task.out for task in tasks], ("hashes", "counts", "first", "scores"), best_of)
+    terms = _find(passes, counted, columns["hashes"])
+    later_wins = SELECTORS[settings.select].later_wins
+    best = selection.choose(columns["scores"], terms, settings.max_features, later_wins=later_wins)
+    return _Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
+
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+def _gathered(
+    files: Sequence[Path], names: Sequence[str], best_of: Callable[[Columns], npt.NDArray[np.int64]]
+) -> Columns:
+    """Columns of scratch files, one after the other, of which only the best so far are ever held."""
+    held: Columns = {}
+    for path in files:
+        file = spilled(path)
+        held = {name: np.concatenate([held[name], file[name]]) if held else file[name] for name in names}
+        best = best_of(held)
+        held = {name: column[best] for name, column in held.items()}
+    return held
+
+
+def _shortlisted(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
+    return selection.shortlist(columns["scores"], keep)
+
+
+def _most_frequent(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
+    return sequences.most_frequent(columns["counts"], columns["first"])[:keep]
+
+
+def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
+    """The same with no candidates but the chosen ones."""
+    by_hash = np.argsort(chosen.hashes)
+    buckets = []
+    for bucket, path in counted.buckets:
+        part = by_hash[bucket.range(chosen.hashes[by_hash])]
+        kept = path.with_name(path.name.replace("bucket", "kept"))
+        merged = spilled(path)
+        rank = np.full(len(merged["hashes"]) + 1, -1, np.int32)  # the last is that of no candidate, -1
+        rank[np.searchsorted(merged["hashes"], chosen.hashes[part])] = np.arange(len(part))
+        arrays = {"hashes": chosen.hashes[part], "counts": chosen.counts[part], "first": chosen.first[part]}
+        spill(kept, {**arrays, "places": rank[merged["places"]], "starts": merged["starts"]})
+        buckets.append((bucket, kept))
+    return replace(counted, buckets=tuple(buckets), num_candidates=len(chosen.terms))
+
+
+def _ngram_arrays(counted: Counted, chosen: _Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
+    """The vectorizer's arrays, a bucket at a time."""
+    by_hash = np.argsort(chosen.hashes)
+    ordered = chosen.hashes[by_hash]
+
+    def columns(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        found = np.full(len(hashes), -1, np.int32)
+        places = np.searchsorted(hashes, ordered)
+        inside = (places < len(hashes)) & (hashes[np.minimum(places, len(hashes) - 1)] == ordered)
+        found[places[inside]] = by_hash[inside]
+        return found
+
+    merged = [path for _, path in counted.buckets]
+    return {
+        "hashes": (spilled(path)["hashes"] for path in merged),
+        "counts": (spilled(path)["counts"].astype(np.uint32) for path in merged),
+        "columns": (columns(spilled(path)["hashes"]) for path in merged if len(spilled(path)["hashes"])),
+        "scores": iter([chosen.scores]),
+    }
+
+
+def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, npt.NDArray[np.uint64]]:
+    """Choose the vocabulary and measure the longest document; returns the vectorizer, saved in `out`, and its hashes.
+
+    Raises:
+        CorpusFormatError: the training documents hold no word.
+    """
+    settings = counted.settings
+    assert isinstance(settings, SequenceSettings)
+    keep = settings.max_features - 1  # id 0 is padding
+    shorts = [path.with_name(path.name.replace("bucket", "short")) for _, path in counted.buckets]
+    pairs = [(path, short) for (_, path), short in zip(counted.buckets, shorts, strict=True)]
+    share = [counted.num_distinct // len(pairs)] * len(pairs)
+    names = [path.name for path in shorts]
+    passes.run("ranking", partial(_shorten, keep=keep), pairs, share, names=names, unit="words")
+    vocabulary = _gathered(shorts, ("hashes", "counts", "first"), partial(_most_frequent, keep=keep))["hashes"]
+    if not len(vocabulary):
+        raise CorpusFormatError("the training documents hold no word; is --text-columns right?")
+    measure = partial(sequences.longest, vocabulary=vocabulary)
+    names = [path.name.replace("run", "length") for path in counted.runs]
+    lengths = passes.run("measuring", measure, counted.runs, counted.sizes, names=names)
+    facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
+    terms = _find(passes, counted, vocabulary)
+    return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary
+
+
+def _shorten(paths: tuple[Path, Path], *, keep: int) -> None:
+    sequences.shortlist_words(paths[0], keep, paths[1])

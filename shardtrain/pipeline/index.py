@@ -1,0 +1,280 @@
+"""Shards over other people's HDF5 files: labels and row pointers are written anew, features stay where they are.
+
+The manifest names each file by its absolute path, with size, modification time, inode and checksums, and says where the
+features lie in it: mapped in one piece where the layout allows, else chunk by chunk, decoded. Everything is read once,
+for the checksums and to find values that no model can use. Rows keep their order, so a validation fraction is taken in
+stretches spread over the file, and a file whose rows are sorted is pointed out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.corpus.labels import Classes, check_validation_labels
+from shardtrain.errors import CorpusFormatError, UsageError
+from shardtrain.pipeline.options import LEAST_MEMORY
+from shardtrain.pipeline.running import run_job
+from shardtrain.pipeline.workspace import Workspace, files_of, job_of
+from shardtrain.runtime.executors import Serial
+from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.progress import Pass, progress, say
+from shardtrain.shards import format as layout
+from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
+from shardtrain.shards.safety import open_object
+from shardtrain.shards.stored import StoredArray, open_source
+from shardtrain.shards.write import ShardShape, new_shard
+from shardtrain.tables.foreign import check_rows, check_sparse, locate, sliced
+from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind, open_file
+from shardtrain.tables.labels import Order, check_trained, table_classes
+
+STRETCHES = 8  # of a file, each with its own held-out rows at its end
+_LEAST_STRETCH = 64  # rows
+_NONZEROS = 1 << 30  # of a shard at about the most; row pointers are 32 bits
+_CHECKSUMMED_AT_ONCE = 64  # blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions:
+    """What is indexed.
+
+    Attributes:
+        x: name of the features: a dataset, or a group with data, indices and indptr.
+        y: name of the labels: a dataset, or a group with codes and categories.
+        kind: "dense" or "tokens" where whole numbers may be either; "auto" where it is plain.
+        validation: files of the validation split; none: a fraction.
+        validation_fraction: of the rows, where there are no such files; in [0, 1).
+        labels: "integers", "names", or "auto" for integers where all labels are.
+        overwrite: replace finished shards in the output folder.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    x: str
+    y: str
+    kind: str = "auto"
+    validation: tuple[Path, ...] = ()
+    validation_fraction: float = 0.1
+    labels: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise UsageError(f"--validation-fraction {self.validation_fraction}: at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file that was looked through: its features as whole arrays by their names in a shard, and its labels."""
+
+    path: Path
+    entry: SourceEntry
+    matrix: Matrix
+    kind: str
+    arrays: dict[str, DatasetEntry]
+    most: int
+    order: Order
+
+
+def index(files: Sequence[Path], out: Path, options: IndexOptions) -> Manifest:
+    """Make shards in the folder `out` over the features in HDF5 files; returns the manifest.
+
+    Raises:
+        ShardsError: a file holds no such features, or they cannot be used where they are.
+        CorruptShardError: a file is damaged.
+        LabelError: labels that no classifier can be trained on.
+        ShardsExistError: `out` holds something that must not be replaced.
+    """
+    chosen = {
+        "append": None, "x": options.x, "y": options.y, "kind": options.kind, "labels": options.labels,
+        "validation": [str(path) for path in options.validation], "validation-fraction": options.validation_fraction,
+    }  # fmt: skip
+    identities = {name: value for path in (*files, *options.validation) for name, value in files_of(path).items()}
+    job = job_of(chosen, identities, "index")
+    make = partial(_make, files, options)
+    return run_job(out, job, make, memory_limit=LEAST_MEMORY, overwrite=options.overwrite, resume=False)
+
+
+def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tuple[Manifest, Passes]:
+    paths = [path.resolve() for path in (*files, *options.validation)]
+    if len(set(paths)) < len(paths):
+        raise UsageError("a file is named twice")
+    total = sum(path.stat().st_size for path in paths if path.exists())
+    with progress("indexing", total=total) as shown:
+        sources = [_look_through(path, options, shown) for path in paths]
+    train, held_out = sources[: len(files)], sources[len(files) :]
+    _check_alike(sources)
+    order = Order()
+    for source in train:
+        with open_file(source.path) as file:
+            order.add(label_blocks(file, options.y, source.matrix.rows))
+    classes = table_classes(order.counts, options.labels)
+    for source in held_out:
+        check_validation_labels(source.order.counts, classes)
+    if note := order.sorted_note():
+        say(note)
+    shape = _shape(sources, classes)
+    share = 0.0 if held_out else options.validation_fraction
+    places = {
+        "train": _places(train, share, held_out=False),
+        "validation": [*_places(train, share, held_out=True), *_places(held_out, 0.0, held_out=False)],
+    }
+    splits = {
+        name: _write_split(name, ranges, shape, classes, options, space.ready)
+        for name, ranges in places.items()
+        if ranges
+    }
+    counts = splits["train"].class_counts if "train" in splits else (0,) * len(classes.names)
+    if note := check_trained(counts, classes.names):
+        say(note)
+    entries = {str(source.path): source.entry for source in sources}
+    part = {"tables": [str(path) for path in files], "validation": [str(path) for path in options.validation],
+            "x": options.x, "y": options.y}  # fmt: skip
+    manifest = Manifest(
+        kind=shape.kind, num_features=shape.num_features, vocabulary_size=shape.vocabulary_size,
+        class_names=classes.names, seed=0, fingerprint=layout.fingerprint_of(splits, entries), splits=splits, files={},
+        vectorizer={}, build={"labels": classes.codes, "parts": [part]}, sources=entries,
+    )  # fmt: skip
+    return manifest, Passes(Serial(), space.scratch, LEAST_MEMORY)
+
+
+def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _Source:
+    """Find the features of a file, read all of it once, and refuse what cannot be used."""
+    with open_file(path) as file:
+        before = os.stat(path)
+        matrix = find_matrix(file, options.x)
+        kind = matrix_kind(matrix, options.kind, path)
+        names = {layout.DATA: "data", layout.INDICES: "indices"}
+        found = (
+            {name: f"{matrix.x}/{part}" for name, part in names.items()} if kind == "ngram" else {layout.X: matrix.x}
+        )
+        arrays = {name: locate(open_object(file, place), str(path)) for name, place in found.items()}
+        order = Order().add(label_blocks(file, options.y, matrix.rows))
+        entry = SourceEntry(
+            bytes=before.st_size, mtime_ns=before.st_mtime_ns, inode=before.st_ino, block_bytes=layout.BLOCK_BYTES,
+            checksums=_checksums(path, shown),
+        )  # fmt: skip
+        stored = open_source(str(path), entry, verify=False)  # also: nothing has changed meanwhile
+        readers = {name: StoredArray(name, where, stored) for name, where in arrays.items()}
+        most = (
+            check_sparse(file, matrix, readers, path) if kind == "ngram" else check_rows(readers[layout.X], kind, path)
+        )
+    return _Source(path, entry, matrix, kind, arrays, most, order)
+
+
+def _checksums(path: Path, shown: Pass) -> str:
+    parts = []
+    with open(path, "rb") as file:
+        while content := file.read(_CHECKSUMMED_AT_ONCE * layout.BLOCK_BYTES):
+            parts.append(layout.block_checksums(content))
+            shown.add(len(content))
+    return "".join(parts)
+
+
+def _check_alike(sources: Sequence[_Source]) -> None:
+    found = {(source.kind, source.matrix.num_features) for source in sources}
+    if len(found) > 1:
+        raise CorpusFormatError(
+            "the files do not hold the same features: "
+            + "; ".join(f"'{each.path}' has {each.matrix.num_features:,} {each.kind} columns" for each in sources[:5])
+        )
+
+
+def _shape(sources: Sequence[_Source], classes: Classes) -> ShardShape:
+    """What all shards have in common; the features are elsewhere."""
+    kind, columns = sources[0].kind, sources[0].matrix.num_features
+    return ShardShape(
+        kind=kind, rows=0, num_features=columns, nonzeros=0, num_classes=len(classes.names),
+        vocabulary_size=max(2, 1 + max(source.most for source in sources)) if kind == "sequence" else columns,
+        elsewhere=tuple(sources[0].arrays),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Rows [start, stop) of a source, whose first row has the ordinal `base` among those of the source's split."""
+
+    source: _Source
+    base: int
+    start: int
+    stop: int
+
+
+def _places(sources: Sequence[_Source], share: float, *, held_out: bool) -> list[_Place]:
+    """The rows of some sources, in order, that train or are held out."""
+    bases = accumulate((source.matrix.rows for source in sources), initial=0)
+    return [
+        _Place(source, base, start, stop)
+        for source, base in zip(sources, bases, strict=False)
+        for start, stop in _ranges(source, share, held_out=held_out)
+    ]
+
+
+def _ranges(source: _Source, share: float, *, held_out: bool) -> Iterator[tuple[int, int]]:
+    """The row ranges of a file that train, or are held out: of every stretch its last rows are."""
+    rows, nonzeros = source.matrix.rows, source.arrays[layout.DATA].shape[0] if source.kind == "ngram" else 0
+    stretches = max(1, min(STRETCHES, rows // _LEAST_STRETCH)) if share else 1
+    stretches = min(rows, max(stretches, -(-nonzeros // _NONZEROS)))
+    for start, stop in pairwise(rows * number // stretches for number in range(stretches + 1)):
+        border = stop - round((stop - start) * share)
+        first, last = (border, stop) if held_out else (start, border)
+        if first < last:
+            yield first, last
+
+
+def _write_split(
+    name: str, places: Sequence[_Place], shape: ShardShape, classes: Classes, options: IndexOptions, ready: Path
+) -> SplitEntry:  # fmt: skip
+    """Write the labels and row pointers of a split's shards, and say where their features are."""
+    counts = np.zeros(len(classes.names), np.int64)
+    shards = []
+    for number, place in enumerate(places):
+        path = ready / f"{name}-{number:05}.h5"
+        with open_file(place.source.path) as file:
+            shards.append(_write_shard(path, file, place, shape, classes, options, counts))
+    return SplitEntry(
+        examples=sum(shard.rows for shard in shards),
+        nonzeros=sum(shard.datasets[layout.DATA].shape[0] for shard in shards) if shape.kind == "ngram" else 0,
+        class_counts=tuple(counts.tolist()),
+        shards=tuple(shards),
+    )
+
+
+def _write_shard(
+    path: Path, file: Any, place: _Place, shape: ShardShape, classes: Classes, options: IndexOptions,
+    counts: npt.NDArray[np.int64],
+) -> ShardEntry:  # fmt: skip
+    source, start, stop = place.source, place.start, place.stop
+    sparse = source.kind == "ngram"
+    dataset = open_object(file, f"{source.matrix.x}/indptr") if sparse else None
+    first, last = (int(dataset[start]), int(dataset[stop])) if dataset is not None else (0, 0)
+    position = start
+    # synced when it is published
+    with new_shard(path, replace(shape, rows=stop - start, nonzeros=last - first), synced=False) as writer:
+        for labels in label_blocks(file, options.y, source.matrix.rows, start, stop):
+            end = position + len(labels.codes)
+            y = labels.classes(classes.codes)
+            if dataset is None:
+                x: Any = np.zeros((len(y), 0), np.float32)
+            else:
+                pointers = dataset[position : end + 1].astype(np.int64)
+                nothing = (np.zeros(0, np.float32), np.zeros(0, np.int32))
+                x = Csr(*nothing, pointers - pointers[0], (len(y), shape.num_features))
+            writer.append(x, y, place.base + np.arange(position, end))
+            counts += np.bincount(y, minlength=len(counts))
+            position = end
+    places = {
+        name: sliced(array, *((first, last) if sparse else (start, stop)), shape.full_dtypes()[name])
+        for name, array in source.arrays.items()
+    }
+    return replace(writer.entry, datasets={**places, **writer.entry.datasets})

@@ -1,0 +1,142 @@
+"""The parts of a folder of shards: the corpora it was made from, each with its provenance and its own shards.
+
+The first part decides the classes, the seed and the vectorizer. Its raw labels are recorded, so that a part that is
+added later gets the same class indices. Shards of a later part come behind those of the parts before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from shardtrain.corpus.labels import Classes, check_added_labels, check_validation_labels, resolve_classes
+from shardtrain.corpus.source import Corpus
+from shardtrain.errors import CorpusFormatError, ShardsError
+from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.units import MAX_LISTED, UnitFacts
+from shardtrain.shards import format as layout
+from shardtrain.shards.format import FileEntry, Manifest, SplitEntry
+from shardtrain.vectorize.fitted import Vectorizer, file_checksum
+from shardtrain.version import __version__
+
+
+def classes_of(
+    train: Sequence[UnitFacts], held_out: Sequence[UnitFacts], corpus: Corpus, options: BuildOptions,
+    before: Manifest | None,
+) -> Classes:  # fmt: skip
+    """The classes of a corpus, checked: those of its training labels, or of the shards that it is added to.
+
+    Raises:
+        LabelError: labels that no classifier can be trained on, or that the shards do not have.
+        CorpusFormatError: there is no document to add.
+        ShardsError: the shards do not say which labels they were built with.
+    """
+    train_counts: Counter[str] = Counter()
+    held_out_counts: Counter[str] = Counter()
+    for unit in train:
+        train_counts.update(unit.train)
+    for unit in held_out:
+        held_out_counts.update(unit.held_out)
+    if before is None:
+        classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.read.labels)
+        check_validation_labels(held_out_counts, classes)
+        return classes
+    classes = Classes(before.class_names, _recorded_labels(before))
+    check_added_labels(train_counts + held_out_counts, classes)
+    if not train_counts and not held_out_counts:
+        raise CorpusFormatError(
+            f"'{Path(corpus.train.origin).name}' holds no document that can be used, so none to add"
+        )
+    return classes
+
+
+def _recorded_labels(before: Manifest) -> dict[str, int]:
+    labels = before.build.get("labels")
+    indices = range(len(before.class_names))
+    if not isinstance(labels, dict) or any(type(code) is not int or code not in indices for code in labels.values()):
+        raise ShardsError(
+            "the shards do not say which labels they were built with, so nothing can be added to them; rebuild them "
+            "with this version of shardtrain"
+        )
+    return labels
+
+
+def next_number(before: Manifest | None, split: str) -> int:
+    """The number in the name of a split's next shard: one above those that are there."""
+    entry = before.splits.get(split) if before else None
+    found = (re.fullmatch(rf"{split}-([0-9]+)\.h5", shard.file) for shard in (entry.shards if entry else ()))
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def first_manifest(
+    splits: dict[str, SplitEntry], classes: Classes, seed: int, vectorizer: Vectorizer, ready: Path,
+    part: dict[str, Any],
+) -> Manifest:  # fmt: skip
+    """The manifest of new shards, whose vectorizer is in `ready`; `part` is the provenance of their corpus."""
+    return Manifest(
+        kind=vectorizer.kind,
+        num_features=vectorizer.num_features,
+        vocabulary_size=vectorizer.vocabulary_size,
+        class_names=classes.names,
+        seed=seed,
+        fingerprint=layout.fingerprint_of(splits, {}),
+        splits=splits,
+        files={
+            f"{layout.VECTORIZER}/{file.name}": FileEntry(bytes=file.stat().st_size, checksum=file_checksum(file))
+            for file in sorted((ready / layout.VECTORIZER).iterdir())
+        },
+        vectorizer=vectorizer.describe(),
+        build={"labels": classes.codes, "parts": [{**part, "shards": _ranges({}, splits)}]},
+    )
+
+
+def longer_manifest(before: Manifest, added: dict[str, SplitEntry], part: dict[str, Any]) -> Manifest:
+    """The manifest of shards to which others are added, `part` with them."""
+    splits = {
+        name: _joined(before.splits.get(name), added.get(name))
+        for name in layout.SPLITS
+        if name in before.splits or name in added
+    }
+    part = {**part, "shards": _ranges(before.splits, added)}
+    build = {**before.build, "parts": [*before.build.get("parts", ()), part]}
+    return replace(before, fingerprint=layout.fingerprint_of(splits, before.sources), splits=splits, build=build)
+
+
+def _joined(first: SplitEntry | None, second: SplitEntry | None) -> SplitEntry:
+    if first is None or second is None:
+        joined = first or second
+        assert joined is not None
+        return joined
+    return SplitEntry(
+        examples=first.examples + second.examples,
+        nonzeros=first.nonzeros + second.nonzeros,
+        class_counts=tuple(a + b for a, b in zip(first.class_counts, second.class_counts, strict=True)),
+        shards=(*first.shards, *second.shards),
+    )
+
+
+def _ranges(before: Mapping[str, SplitEntry], added: Mapping[str, SplitEntry]) -> dict[str, list[int]]:
+    """Of each split that gets shards the places [start, stop) of these in its list."""
+    starts = {name: len(before[name].shards) if name in before else 0 for name in added}
+    return {name: [starts[name], starts[name] + len(split.shards)] for name, split in added.items()}
+
+
+def provenance(corpus: Corpus, facts: Sequence[UnitFacts], options: BuildOptions) -> dict[str, Any]:
+    """Where a part comes from, for people; its shards are added by the manifest's makers."""
+    bad_rows = [row for unit in facts for row in unit.bad_rows]
+    return {
+        "shardtrain": __version__,
+        "vectorizer": "reused" if options.reuses else "fitted",
+        "train": corpus.train.describe(),
+        "validation": corpus.validation.describe() if corpus.validation else None,
+        "documents": sum(sum(unit.train.values()) + sum(unit.held_out.values()) for unit in facts),
+        "corpus_bytes": corpus.train.num_bytes + (corpus.validation.num_bytes if corpus.validation else 0),
+        "rejected_rows": sum(unit.num_bad_rows for unit in facts),
+        "rejected": [asdict(row) for row in bad_rows[:MAX_LISTED]],
+        "replaced_bytes": sum(unit.num_replaced for unit in facts),
+        "validation_fraction": 0.0 if corpus.validation else options.validation_fraction,
+    }

@@ -1,0 +1,224 @@
+"""From the rows of units to shards: every row to the place that its key gives it.
+
+A split's rows lie in ascending key through all its shards. Planning finds the key at which each shard begins and how
+many non-zeros it holds, from histograms of the keys and a closer look at the few bins where shards meet; then
+each shard is made alone, from the same key range of all units, a piece at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.csr import Csr, concatenate
+from shardtrain.arrays.scratch import Spilled, spilled
+from shardtrain.loader.splits import Shard
+from shardtrain.pipeline.units import key_range, rows_between
+from shardtrain.runtime.passes import Passes
+from shardtrain.shards.format import ShardEntry, SplitEntry, parse_shard, shard_record
+from shardtrain.shards.packing import rewrite_shard
+from shardtrain.shards.write import ShardShape, new_shard
+from shardtrain.vectorize.fitted import Rows
+
+_BINS_BITS = 12
+_END = 1 << 64
+_LARGEST = np.iinfo(np.int32).max  # non-zeros a shard can point at
+
+
+class Columns(Protocol):
+    """What rows have in common; a vectorizer says it of its own."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the features."""
+        ...
+
+    @property
+    def num_features(self) -> int:
+        """How many columns there are."""
+        ...
+
+    @property
+    def vocabulary_size(self) -> int:
+        """For sequences above every id, else as many as columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """The rows of one shard: keys in [first, last)."""
+
+    first: int
+    last: int
+    rows: int
+    nonzeros: int
+
+
+def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
+    """Cut a split into shards of `rows_per_shard` rows, fewer where they would hold 2**31 non-zeros or more."""
+    edges = np.arange(1, 1 << _BINS_BITS, dtype=np.uint64) << np.uint64(64 - _BINS_BITS)
+    rows = np.zeros(1 << _BINS_BITS, np.int64)
+    nonzeros = np.zeros(1 << _BINS_BITS, np.int64)
+    for path in files:  # one at a time: an open mapping takes a file descriptor
+        unit = spilled(path)
+        cuts = np.concatenate([[0], np.searchsorted(unit["keys"], edges), [len(unit["keys"])]])
+        rows += np.diff(cuts)
+        nonzeros += np.diff(_nonzeros_before(unit, cuts))
+    starts = np.concatenate([[0], np.cumsum(rows)])
+    nonzero_starts = np.concatenate([[0], np.cumsum(nonzeros)])
+    total = int(starts[-1])
+    while True:
+        marks = [(0, 0, 0)]  # key, row and non-zeros at which shards begin
+        for row in range(rows_per_shard, total, rows_per_shard):
+            number = int(np.searchsorted(starts, row, side="right")) - 1
+            key, before = _inside(files, number, row - int(starts[number]))
+            marks.append((key, row, int(nonzero_starts[number]) + before))
+        marks.append((_END, total, int(nonzero_starts[-1])))
+        shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
+        if rows_per_shard == 1 or all(shard.nonzeros <= _LARGEST for shard in shards):
+            return shards
+        rows_per_shard = -(-rows_per_shard // 2)
+
+
+def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
+    """In a bin of keys, the key of the row after `skip` rows, and the non-zeros of those."""
+    width = 64 - _BINS_BITS
+    keys, counts = [], []
+    for path in files:
+        unit = spilled(path)
+        start, stop = key_range(unit, number << width, (number + 1) << width)
+        keys.append(unit["keys"][start:stop].copy())
+        counts.append(np.diff(_nonzeros_before(unit, np.arange(start, stop + 1))))
+    joined = np.concatenate(keys)
+    order = np.argsort(joined)
+    return int(joined[order[skip]]), int(np.concatenate(counts)[order[:skip]].sum())
+
+
+def _nonzeros_before(unit: Spilled, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Non-zeros before each row; 0 for sequences."""
+    return unit["indptr"][rows] if "indptr" in unit else np.zeros(len(rows), np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceTask:
+    """One shard to make from the row files of all units, holding about `budget` bytes at a time.
+
+    With a codec it is made plainly in scratch, as the file `plain`, and then compressed.
+    """
+
+    files: tuple[Path, ...]
+    range: ShardRange
+    shape: ShardShape
+    out: Path
+    plain: Path
+    codec: str | None
+    budget: int
+
+
+@dataclass(frozen=True)
+class PlacedShard:
+    """A finished shard and how many rows each class has in it."""
+
+    entry: ShardEntry
+    class_counts: tuple[int, ...]
+
+    def as_record(self) -> dict[str, Any]:
+        """Its fields as JSON values."""
+        return {"entry": shard_record(self.entry), "class_counts": list(self.class_counts)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> PlacedShard:
+        """The same from its fields as JSON values."""
+        return cls(parse_shard(record["entry"]), tuple(record["class_counts"]))
+
+
+def place_shard(task: PlaceTask) -> PlacedShard:
+    """Make a shard."""
+    if task.codec is None:
+        return _place(task, task.out)
+    placed = _place(task, task.plain)
+    shard = Shard(task.plain.parent, placed.entry, task.shape.num_features, verify=False)
+    packed = rewrite_shard(shard, task.shape, task.codec, task.out)
+    task.plain.unlink()
+    return PlacedShard(packed, placed.class_counts)
+
+
+def _place(task: PlaceTask, out: Path) -> PlacedShard:
+    itemsize = {"sequence": 2, "dense": 4}.get(task.shape.kind, 0)
+    row_bytes = 8 * task.range.nonzeros // max(task.range.rows, 1) + itemsize * task.shape.num_features
+    # a row is held three times: as read, joined and ordered
+    pieces = max(1, -(-3 * task.range.rows * (row_bytes + 24) // task.budget))
+    cuts = [task.range.first + (task.range.last - task.range.first) * i // pieces for i in range(pieces + 1)]
+    class_counts = np.zeros(task.shape.num_classes, np.int64)
+    with new_shard(out, task.shape, synced=task.codec is None) as writer:
+        for first, last in pairwise(cuts):
+            parts = [rows_between(path, first, last) for path in task.files]
+            features = [part[0] for part in parts]
+            y, documents, keys = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+            order = np.argsort(keys)
+            sparse = [x for x in features if isinstance(x, Csr)]
+            x: Rows = concatenate(sparse).take(order) if sparse else np.concatenate(features)[order]  # type: ignore[arg-type]
+            writer.append(x, y[order], documents[order])
+            class_counts += np.bincount(y, minlength=len(class_counts))
+    return PlacedShard(writer.entry, tuple(class_counts.tolist()))
+
+
+def place_split(
+    passes: Passes, split: str, files: Sequence[Path], columns: Columns, num_classes: int, ready: Path,
+    *, first_number: int, rows_per_shard: int, codec: str | None,
+) -> SplitEntry:  # fmt: skip
+    """Make the shards of one split, or of what is added to it, from the rows of all units.
+
+    Args:
+        passes: runs them.
+        split: its name, which begins the names of its shards.
+        files: of `spill_rows`, one a unit.
+        columns: of the rows.
+        num_classes: of the labels.
+        ready: folder of the shards.
+        first_number: ends the name of the first shard; the others are counted on from it.
+        rows_per_shard: see `plan_shards`.
+        codec: that the shards are compressed with; None: plain.
+
+    Returns:
+        What was made; without examples and shards where the files hold no row.
+    """
+    ranges = [shard for shard in plan_shards(files, rows_per_shard) if shard.rows]
+    tasks = [
+        PlaceTask(
+            files=tuple(files),
+            range=shard,
+            shape=ShardShape(
+                kind=columns.kind, rows=shard.rows, num_features=columns.num_features, nonzeros=shard.nonzeros,
+                num_classes=num_classes, vocabulary_size=columns.vocabulary_size,
+            ),
+            out=ready / f"{split}-{number:05}.h5", plain=passes.scratch / f"{split}-{number:05}.h5", codec=codec,
+            budget=passes.budget,
+        )
+        for number, shard in enumerate(ranges, first_number)
+    ]  # fmt: skip
+    placed = passes.run(
+        f"placing {split}",
+        place_shard,
+        tasks,
+        [shard.rows for shard in ranges],
+        names=[task.out.stem for task in tasks],
+        unit="rows",
+        encode=PlacedShard.as_record,
+        decode=PlacedShard.from_record,
+    )
+    class_counts = np.zeros(num_classes, np.int64)
+    for shard in placed:
+        class_counts += shard.class_counts
+    return SplitEntry(
+        examples=sum(shard.rows for shard in ranges),
+        nonzeros=sum(shard.nonzeros for shard in ranges),
+        class_counts=tuple(class_counts.tolist()),
+        shards=tuple(shard.entry for shard in placed),
+    )

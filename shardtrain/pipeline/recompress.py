@@ -1,0 +1,88 @@
+"""Finished shards in another folder with another compression, or none: the same rows in the same order.
+
+Shards are rewritten one after the other, each with all cores; a killed run goes on with the shard it was at. Shards
+over other people's files become ordinary ones that way, with copies of the features.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from shardtrain.errors import CorruptShardError, ShardsExistError
+from shardtrain.loader.splits import Shard, Shards, open_shards
+from shardtrain.pipeline.options import LEAST_MEMORY
+from shardtrain.pipeline.running import run_job
+from shardtrain.pipeline.workspace import Workspace, job_of
+from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.executors import Serial
+from shardtrain.runtime.passes import Passes
+from shardtrain.shards import format as layout
+from shardtrain.shards.format import Manifest, ShardEntry
+from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard to write again."""
+
+    shard: Shard
+    out: Path
+
+
+def recompress(
+    source: Path, out: Path, codec: str | None, *, overwrite: bool = False, resume: bool = False
+) -> Manifest:
+    """Write the shards in `source` to the folder `out`, with a codec or plainly; every byte read is verified.
+
+    Raises:
+        ShardsNotFoundError: there are no shards in `source`, or `resume` and nothing to go on with.
+        ShardsExistError: `out` is `source`, or holds something that must not be replaced.
+        CorruptShardError: the shards are damaged.
+        MissingExtraError: a codec is not installed.
+        DiskFullError: the disk has no room.
+    """
+    if out.exists() and source.exists() and os.path.samefile(source, out):
+        raise ShardsExistError(f"'{out}' is the folder that is read; choose another --out")
+    if codec is not None:
+        check_codec(codec)
+    with open_shards(source) as shards:
+        job = job_of({"compress": codec, "shards": shards.manifest.fingerprint, "append": None}, {}, "recompress")
+        make = partial(_make, shards, codec)
+        return run_job(out, job, make, memory_limit=LEAST_MEMORY, overwrite=overwrite, resume=resume, earlier=source)
+
+
+def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest, Passes]:
+    manifest = shards.manifest
+    passes = Passes(Serial(), space.scratch, LEAST_MEMORY)
+    splits = {}
+    for name, split in shards.splits.items():
+        tasks = [_Task(shard, space.ready / f"{name}-{number:05}.h5") for number, shard in enumerate(split.shards)]
+        rewritten = passes.run(
+            f"rewriting {name}",
+            partial(_rewrite, manifest=manifest, codec=codec),
+            tasks,
+            [task.shard.entry.rows for task in tasks],
+            names=[task.out.stem for task in tasks],
+            unit="rows",
+            encode=layout.shard_record,
+            decode=layout.parse_shard,
+        )
+        splits[name] = replace(split.entry, shards=tuple(rewritten))
+    for file, entry in manifest.files.items():
+        content = (shards.path / file).read_bytes()
+        if layout.checksum(content) != entry.checksum:
+            raise CorruptShardError(
+                f"'{shards.path / file}' is damaged: its checksum is {layout.checksum(content)}, the manifest says "
+                f"{entry.checksum}; restore it from a copy or rebuild the shards"
+            )
+        (space.ready / file).parent.mkdir(parents=True, exist_ok=True)
+        commit_bytes(space.ready / file, content)
+    return replace(manifest, splits=splits, sources={}, fingerprint=layout.fingerprint_of(splits, {})), passes
+
+
+def _rewrite(task: _Task, *, manifest: Manifest, codec: str | None) -> ShardEntry:
+    shape = shape_of(task.shard.entry, manifest)
+    return rewrite_shard(task.shard, shape, codec, task.out, threads=len(os.sched_getaffinity(0)))

@@ -1,0 +1,74 @@
+"""Documents become files of rows, one a unit: out of the runs they were counted into, or through a fitted vectorizer.
+
+Documents that a vectorizer was fitted to are in the runs already, term by term, so their text is not tokenized again;
+all others (held out, or of a corpus that reuses a vectorizer) take the way that text given to `predict` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shardtrain.arrays.scratch import spilled
+from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
+from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, spill_rows, transform_unit
+from shardtrain.runtime.passes import Passes
+from shardtrain.vectorize import ngrams, sequences
+from shardtrain.vectorize.fitted import Vectorizer
+from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.weights import Weights
+
+
+def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Path) -> tuple[Vectorizer, list[Path]]:
+    """Fit a vectorizer, saved in `folder`, and write the rows of the documents it was fitted to."""
+    files = [run.with_name(run.name.replace("run", "rows")) for run in counted.runs]
+    pairs = list(zip(counted.runs, files, strict=True))
+    write: Callable[[tuple[Path, Path]], None]
+    if isinstance(counted.settings, NgramSettings):
+        fitted = fit_ngrams(passes, counted, codes, folder)
+        vectorizer = fitted.vectorizer
+        columns = (fitted.hashes, fitted.of_columns, fitted.weights)
+        write = partial(_write_ngram_rows, columns=columns, codes=codes)
+    else:
+        vectorizer, vocabulary = fit_sequences(passes, counted, folder)
+        shape = (vectorizer.num_features, vectorizer.vocabulary_size)
+        write = partial(_write_sequence_rows, vocabulary=vocabulary, shape=shape, codes=codes)
+    passes.run("writing rows", write, pairs, counted.sizes, names=[path.name for path in files])
+    return vectorizer, files
+
+
+def transform_rows(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], folder: Path, codes: dict[str, int],
+    *, held_out: bool,
+) -> list[Path]:  # fmt: skip
+    """Write the rows of the units' held-out documents, or of all others, with the vectorizer saved in `folder`."""
+    files = [passes.scratch / f"{'held' if held_out else 'rows'}-{task.unit.index:05}" for task in units]
+    tasks = [
+        TransformTask(
+            source=task.source, unit=task.unit, seed=task.seed, threshold=task.threshold,
+            held_out=held_out, vectorizer=folder, codes=codes, out=out,
+        )
+        for task, out in zip(units, files, strict=True)
+    ]  # fmt: skip
+    title = "writing validation rows" if held_out else "writing rows"
+    passes.run(title, transform_unit, tasks, sizes, names=[path.name for path in files])
+    return files
+
+
+def _write_ngram_rows(paths: tuple[Path, Path], *, columns: tuple[Any, Any, Weights], codes: dict[str, int]) -> None:
+    run_path, out = paths
+    run = spilled(run_path)
+    norms = run_path.with_name(run_path.name.replace("run", "norms"))
+    x = ngrams.unit_rows(run_path, norms, *columns)
+    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
+
+
+def _write_sequence_rows(
+    paths: tuple[Path, Path], *, vocabulary: Any, shape: tuple[int, int], codes: dict[str, int]
+) -> None:
+    run_path, out = paths
+    run = spilled(run_path)
+    x = sequences.unit_rows(run_path, vocabulary, *shape)
+    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])

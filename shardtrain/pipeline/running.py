@@ -1,0 +1,76 @@
+"""Runs a job in the working folder of its output and publishes what it made: shards appear whole, and a killed job
+goes on.
+
+A job is what decides the result (see `workspace.job_of`); making is the caller's. Whatever makes shards from something
+comes through here, so that all of them resume, refuse and publish alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shardtrain.pipeline.origin import Origin, origins_with
+from shardtrain.pipeline.workspace import MEASURED, Workspace, digest, is_complete, publish, workspace
+from shardtrain.runtime.atomic import commit_json
+from shardtrain.runtime.memory import MemoryMeter
+from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.progress import say
+from shardtrain.shards import format as layout
+from shardtrain.shards.checks import check_manifest
+from shardtrain.shards.format import Manifest
+
+
+def run_job(
+    out: Path,
+    job: dict[str, Any],
+    make: Callable[[Workspace], tuple[Manifest, Passes]],
+    *,
+    memory_limit: int,
+    overwrite: bool,
+    resume: bool,
+    append: bool = False,
+    origin: Origin | None = None,
+    earlier: Path | None = None,
+) -> Manifest:
+    """Make what `make` makes and publish it in `out`; returns the manifest.
+
+    `origin` is where the documents of the part that is made came from, `earlier` the shards whose parts come before it.
+
+    Raises:
+        ShardsExistError: `out` holds something that must not be replaced.
+        ShardsNotFoundError: `resume`, and there is nothing to go on with.
+    """
+    if resume and is_complete(out, job):
+        say(f"the build in '{out}' is complete, there is nothing to go on with")
+        return layout.read_manifest(out)
+    with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
+        if (space.path / layout.MANIFEST).exists():  # everything is ready; it was killed while it was published
+            manifest = layout.read_manifest(space.path)
+        else:
+            started = time.perf_counter()
+            with MemoryMeter() as memory:
+                manifest, passes = make(space)
+            spans = [
+                [title, round(start - memory.started, 3), round(stop - memory.started, 3)]
+                for title, start, stop in passes.spans
+            ]
+            measured = {
+                "job": digest(job),
+                "seconds": round(time.perf_counter() - started, 3),
+                "pass_seconds": {title: round(seconds, 3) for title, seconds in passes.seconds.items()},
+                "pass_spans": spans,
+                "resumed": space.resumed,
+                "workers": passes.executor.workers,
+                "memory_limit": memory_limit,
+                "peak_memory_bytes": memory.peak_bytes,
+                "memory_curve": [[round(seconds, 3), size] for seconds, size in memory.curve.points],
+                "origins": origins_with(earlier, manifest, origin),
+            }
+            commit_json(space.ready / MEASURED, measured)
+            check_manifest(manifest, manifest.version)  # what no reader takes is never published
+            layout.write_manifest(space.path, manifest)
+        publish(space, out, manifest, append=append)
+    return manifest

@@ -1,0 +1,225 @@
+"""What is done with one unit of a corpus: pure functions of its bytes, run by an executor, results in scratch files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.scratch import Spilled, spill, spilled
+from shardtrain.arrays.texts import Texts
+from shardtrain.corpus.readers import read_unit
+from shardtrain.corpus.source import BadRow, Documents, Source, Unit
+from shardtrain.loader.order import document_keys
+from shardtrain.runtime.machine import keep_freed_memory
+from shardtrain.runtime.passes import Passes
+from shardtrain.vectorize.counts import first_documents, spill_run
+from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
+from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.tokens import find_terms
+
+CountedSettings = NgramSettings | SequenceSettings  # of vectorizers that are fitted by counting terms
+
+MAX_LISTED = 1000  # bad rows named in the manifest; all are counted
+NO_KEY = (1 << 64) - 1  # a threshold above it holds every document out
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTask:
+    """A unit and which of its documents train: those whose key is at least `threshold`."""
+
+    source: Source
+    unit: Unit
+    seed: int
+    threshold: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFacts:
+    """What a unit holds; counts of documents by raw label, for training and held out; the first of its bad rows."""
+
+    train: dict[str, int]
+    held_out: dict[str, int]
+    num_bad_rows: int
+    bad_rows: tuple[BadRow, ...]
+    num_replaced: int
+    num_terms: int = 0
+    words: dict[int, int]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> UnitFacts:
+        """The same from its fields as JSON values."""
+        bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
+        words = {int(length): count for length, count in record["words"].items()}
+        return cls(**{**record, "bad_rows": bad_rows, "words": words})
+
+
+def warm_up() -> None:
+    """Make a worker ready: load what the first unit would have to wait for, compiled kernels and tables of Unicode."""
+    keep_freed_memory()
+    text = Texts.of(["w\u00f6rd"])
+    NgramSettings().index(text)
+    SequenceSettings().index(text)
+
+
+def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    documents = read_unit(task.source, task.unit)
+    keys = document_keys(documents.ordinals, task.seed)
+    if task.threshold > NO_KEY:
+        return documents, keys, np.zeros(len(keys), np.bool_)
+    return documents, keys, keys >= np.uint64(task.threshold)
+
+
+def survey(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], title: str, *, words: bool = False
+) -> list[UnitFacts]:
+    """Labels, and with `words` lengths, of all units' documents."""
+    names = [f"{title.replace(' ', '-')}-{task.unit.index:05}" for task in units]
+    function = partial(survey_unit, words=words)
+    return passes.run(title, function, units, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+
+
+def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:
+    """Labels; with `words` how many documents have how many (split at white space, as the guide counts them)."""
+    documents, _, train = _read(task)
+    counted = Counter(len(text.split()) for text in documents.texts.take(np.flatnonzero(train))) if words else {}
+    return _facts(task, documents, train, words=dict(counted))
+
+
+def _facts(
+    task: UnitTask, documents: Documents, train: npt.NDArray[np.bool_], *, num_terms: int = 0, words: dict[int, int]
+) -> UnitFacts:
+    pairs = list(zip(documents.labels, train.tolist(), strict=True))
+    return UnitFacts(
+        train=dict(Counter(label for label, chosen in pairs if chosen)),
+        held_out=dict(Counter(label for label, chosen in pairs if not chosen)),
+        num_bad_rows=len(documents.bad_rows),
+        bad_rows=documents.bad_rows[:MAX_LISTED],
+        num_replaced=documents.num_replaced,
+        num_terms=num_terms,
+        words=words,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountTask(UnitTask):
+    """A unit whose training documents are to be counted into the run `out`."""
+
+    settings: CountedSettings
+    out: Path
+
+
+def count_unit(task: CountTask) -> UnitFacts:
+    """Write the run of a unit's training documents: its terms, and each document's ordinal, key and label code."""
+    documents, keys, train = _read(task)
+    chosen = np.flatnonzero(train)
+    terms = task.settings.index(documents.texts.take(chosen))
+    labels = [documents.labels[i] for i in chosen]
+    names = sorted(set(labels))
+    code = {name: number for number, name in enumerate(names)}
+    per_document: dict[str, npt.NDArray[Any]] = {
+        "labels": np.fromiter((code[label] for label in labels), np.uint32, len(labels)),
+        "ordinals": documents.ordinals[chosen],
+        "keys": keys[chosen],
+    }
+    spill_run(task.out, terms, per_document, {"label_names": names})
+    return _facts(task, documents, train, num_terms=len(terms.hashes), words={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindTask(UnitTask):
+    """A unit whose run is known to hold the terms with the hashes `wanted` (ascending), to find their strings."""
+
+    settings: CountedSettings
+    wanted: npt.NDArray[np.uint64]
+    run: Path
+
+
+def find_in_unit(task: FindTask) -> list[str]:
+    """The strings of the wanted terms; only the documents in which they appear first are tokenized."""
+    documents, _, train = _read(task)
+    chosen = np.flatnonzero(train)[first_documents(spilled(task.run), task.wanted)]
+    block = task.settings.prepare(documents.texts.take(chosen))
+    found = find_terms(block, task.settings.tokenizer(), task.settings.hashing, task.wanted)
+    return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformTask(UnitTask):
+    """A unit whose held-out (or training) documents become rows in `out`, with a vectorizer loaded from a folder."""
+
+    held_out: bool
+    vectorizer: Path
+    codes: dict[str, int]
+    out: Path
+
+
+def transform_unit(task: TransformTask) -> None:
+    """Write the rows of a unit's held-out or training documents."""
+    documents, keys, train = _read(task)
+    chosen = np.flatnonzero(train != task.held_out)
+    description = task.vectorizer / DESCRIPTION
+    x = _vectorizer(task.vectorizer, description.stat().st_mtime_ns).transform(documents.texts.take(chosen))
+    y = np.fromiter((task.codes[documents.labels[i]] for i in chosen), np.int64, len(chosen))
+    spill_rows(task.out, x, y, documents.ordinals[chosen], keys[chosen])
+
+
+@lru_cache(maxsize=1)
+def _vectorizer(folder: Path, modified: int) -> Vectorizer:
+    """The vectorizer of this build, loaded and checked once a process."""
+    return load_vectorizer(folder)
+
+
+def classes_of_run(run: Spilled, codes: dict[str, int]) -> npt.NDArray[np.int64]:
+    """The class index of each of a run's own label codes."""
+    return np.array([codes[name] for name in run.facts["label_names"]], np.int64)
+
+
+def spill_rows(
+    path: Path,
+    x: Rows,
+    y: npt.NDArray[np.int64],
+    documents: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+) -> None:
+    """Write a unit's rows in ascending key."""
+    order = np.argsort(keys)
+    arrays: dict[str, npt.NDArray[Any]] = {"keys": keys[order], "y": y[order], "documents": documents[order]}
+    if isinstance(x, Csr):
+        rows = x.take(order)
+        arrays |= {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr.astype(np.int64)}
+        spill(path, arrays, {"num_features": x.shape[1]})
+    else:
+        spill(path, arrays | {"x": x[order]})
+
+
+def rows_between(
+    path: Path, first: int, last: int
+) -> tuple[Rows, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Copies of the rows of a file of `spill_rows` with keys in [first, last): x, y, documents and keys.
+
+    Views would keep the file open, and there is one for every unit.
+    """
+    rows = spilled(path)
+    start, stop = key_range(rows, first, last)
+    y, documents, keys = (rows[name][start:stop].copy() for name in ("y", "documents", "keys"))
+    if "x" in rows:
+        return rows["x"][start:stop].copy(), y, documents, keys
+    shape = (len(rows["keys"]), rows.facts["num_features"])
+    x = Csr(rows["data"], rows["indices"], rows["indptr"], shape).rows(start, stop)
+    return Csr(x.data.copy(), x.indices.copy(), x.indptr.copy(), x.shape), y, documents, keys
+
+
+def key_range(rows: Spilled, first: int, last: int) -> tuple[int, int]:
+    """Rows [start, stop) whose keys are in [first, last), where `last` may be 2**64."""
+    start = int(np.searchsorted(rows["keys"], np.uint64(first)))
+    stop = len(rows["keys"]) if last >= 1 << 64 else int(np.searchsorted(rows["keys"], np.uint64(last)))
+    return start, stop

@@ -1,0 +1,130 @@
+"""Runs passes: one function over many tasks, with progress, timing and a share of the memory for each worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.executors import Executor
+from shardtrain.runtime.machine import give_back_freed_memory
+from shardtrain.runtime.progress import progress
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+PROCESS_BYTES = 110 << 20  # what numpy, scipy and numba take in a process before any work
+UNIT_BYTES = 4 << 20  # of a corpus file in one unit; fixed, so that results cannot depend on memory or workers
+UNIT_MEMORY = 22 * UNIT_BYTES  # while a unit is indexed: its documents, their terms and the tables
+LONG_MEMORY = 18  # of a byte of text in a unit that one document makes long; 11 to 17 were measured
+
+
+@dataclass
+class Passes:
+    """The passes of one build.
+
+    Attributes:
+        executor: where tasks run.
+        scratch: folder of intermediate files.
+        budget: bytes that one task may hold beyond its process and the unit's own.
+        spans: title, begin and end of each finished pass, by the clock `time.perf_counter`.
+    """
+
+    executor: Executor
+    scratch: Path
+    budget: int
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def timed(self, title: str) -> Iterator[None]:
+        """Add what is done meanwhile to `spans`."""
+        started = time.perf_counter()
+        yield
+        self.spans.append((title, started, time.perf_counter()))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of each finished pass, by title."""
+        sums: dict[str, float] = {}
+        for title, start, stop in self.spans:
+            sums[title] = sums.get(title, 0.0) + stop - start
+        return sums
+
+    def run(
+        self,
+        title: str,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        sizes: Sequence[int],
+        *,
+        names: Sequence[str],
+        unit: str = "B",
+        encode: Callable[[Result], Any] = lambda result: result,
+        decode: Callable[[Any], Result] = lambda record: record,
+    ) -> list[Result]:
+        """Run a pass and return its results in order; tasks that are on record already are not run again.
+
+        Args:
+            title: of the pass.
+            function: what is done with each task; its files are committed when it returns.
+            tasks: what it is done with.
+            sizes: of the tasks, in `unit`s, for the progress bar.
+            names: of the tasks' records; equal names mean equal results.
+            unit: of the sizes.
+            encode: a result as JSON values.
+            decode: the reverse.
+        """
+        paths = [self.scratch / f"{name}.json" for name in names]
+        results: dict[int, Result] = {}
+        _enter(title)
+        with self.timed(title), progress(title, total=sum(sizes), unit=unit) as shown:
+            for i in (i for i, path in enumerate(paths) if path.exists()):
+                results[i] = decode(json.loads(paths[i].read_bytes()))
+                shown.add(sizes[i])
+            missing = [i for i in range(len(tasks)) if i not in results]
+            finished = self.executor.map(partial(_task_of, title, function), [tasks[i] for i in missing])
+            for i, result in zip(missing, finished, strict=True):
+                results[i] = result
+                with committed(paths[i], synced=False) as file:
+                    file.write(json.dumps(encode(result)).encode())
+                shown.add(sizes[i])
+        return [results[i] for i in range(len(tasks))]
+
+
+def _task_of(title: str, function: Callable[[Task], Result], task: Task) -> Result:
+    """Run a task of a pass."""
+    _enter(title)
+    return function(task)
+
+
+@lru_cache(maxsize=1)
+def _enter(title: str) -> None:
+    """Begin a pass in this process: what it kept for the tasks of the pass before would come on top of its own."""
+    give_back_freed_memory()
+
+
+def affordable_workers(cores: int, memory_limit: int) -> int:
+    """As many workers as the memory allows, at least one and at most `cores`; one means this process itself."""
+    for workers in range(cores, 1, -1):
+        if PROCESS_BYTES + workers * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
+            return workers
+    return 1
+
+
+def longest_unit(workers: int, memory_limit: int, density: int) -> int:
+    """Bytes of text of the longest unit that one of `workers` can index while the others index usual ones."""
+    processes = workers + 1 if workers > 1 else 1
+    free = memory_limit - processes * PROCESS_BYTES - (workers - 1) * UNIT_MEMORY
+    return free // (LONG_MEMORY * density)
+
+
+def task_budget(workers: int, memory_limit: int) -> int:
+    """Bytes for the data of one task when `workers` run at once (one worker is this process itself)."""
+    processes = workers + 1 if workers > 1 else 1
+    return max((memory_limit - processes * PROCESS_BYTES) // workers // 2, 16 << 20)

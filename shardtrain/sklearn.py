@@ -1,0 +1,299 @@
+"""A scikit-learn classifier over texts, numbers or finished shards: `fit`, `predict`, `predict_proba`, `score`.
+
+What it is given in memory is written to a scratch folder, made into shards and trained on as the command line does, so
+it gets the same features, the same loop and the same best epoch. The finished run is kept in memory as the bytes of its
+files: a fitted classifier can be pickled, copied and used when all folders are gone. That costs its size twice.
+
+scikit-learn's own checks run on it (tests/test_classifier.py) for the features they know: dense and sparse numbers.
+Those that do not apply are `NOT_APPLICABLE`, each with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.api import build, fit
+from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.texts import Texts
+from shardtrain.errors import LabelError, MissingExtraError, UsageError
+from shardtrain.inference.predict import Classifier, check_shards
+from shardtrain.loader.order import permutation
+from shardtrain.loader.splits import Features, Shards, open_shards
+from shardtrain.models.guide import MlpOptions
+from shardtrain.pipeline.convert import ConvertOptions, convert
+from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
+from shardtrain.training.run_folder import Run, load_run
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+except ImportError as error:
+    raise MissingExtraError(
+        "ShardClassifier is an estimator of scikit-learn; install it with `pip install 'shardtrain[sklearn]'`"
+    ) from error
+
+_FLOAT32 = "a probability is float32 and may differ in the seventh digit with the rows beside it; these allow 1e-7"
+NOT_APPLICABLE: dict[str, str] = {
+    "check_methods_sample_order_invariance": _FLOAT32,
+    "check_methods_subset_invariance": _FLOAT32,
+}
+_ROWS = 4096  # of numbers or shards, classified at a time
+
+
+class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """The models of `fit` as a scikit-learn classifier.
+
+    Args:
+        vectorizer: of texts, as in `BuildOptions`; of numbers it has no meaning, nor have the next two.
+        ngram_range: fewest and most words of an n-gram.
+        max_features: n-grams kept, or size of the vocabulary; None: the vectorizer's default.
+        model: "auto", "mlp", "linear" or "sepcnn".
+        units: of the hidden layer of an mlp.
+        epochs: at most so many.
+        patience: epochs without a lower validation loss after which training stops.
+        batch_size: rows a step.
+        learning_rate: of Adam.
+        validation_fraction: of the examples of each class, held out to find the best epoch.
+        random_state: of weights, dropout, order and what is held out; an integer.
+        folder: where shards and run are kept; None: nowhere.
+        verbose: tell what building and training tell, on standard error.
+
+    Attributes:
+        classes_: the classes, (num_classes,).
+        n_features_in_: columns, where numbers were given.
+        metrics_: as `Run.metrics`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vectorizer: str = "ngram",
+        ngram_range: tuple[int, int] = (1, 2),
+        max_features: int | None = None,
+        model: str = "auto",
+        units: int = 64,
+        epochs: int = 1000,
+        patience: int = 2,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        validation_fraction: float = 0.1,
+        random_state: int = 1,
+        folder: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.vectorizer = vectorizer
+        self.ngram_range = ngram_range
+        self.max_features = max_features
+        self.model = model
+        self.units = units
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.folder = folder
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> ShardClassifier:
+        """Train.
+
+        Args:
+            X: texts, (examples,); numbers, (examples, num_features), dense or a scipy matrix; or shards, open or
+                their folder.
+            y: the class of each example; None for shards, which hold their own.
+
+        Raises:
+            ValueError: what scikit-learn's validation refuses, or labels that no classifier can be trained on.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shardtrain-"))
+            folder = Path(scratch if self.folder is None else self.folder)
+            if isinstance(X, Shards | str | Path):
+                if y is not None:
+                    raise UsageError("shards hold their own labels; leave y away")
+                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                self.classes_ = np.array(shards.description.class_names)
+            else:
+                shards = stack.enter_context(self._made(X, y, folder, Path(scratch)))
+            self._train(shards, folder / "run")
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """The class of each text or row, or of each example of the shards' validation split, (examples,)."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]  # type: ignore[no-any-return]
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
+        """The probabilities of `classes_` for each of what `predict` takes, (examples, num_classes)."""
+        check_is_fitted(self)
+        if isinstance(X, Shards | str | Path):
+            with ExitStack() as stack:
+                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                check_shards(self._run, shards)
+                parts = [self._classifier.of_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
+                return np.concatenate(parts)
+        if _is_text(X):
+            return self._classifier(Texts.of(X)).probabilities
+        if not hasattr(self, "n_features_in_"):
+            raise UsageError(
+                "the classifier was trained on texts: give texts, (examples,), or shards of its vectorizer"
+            )
+        X = validate_data(self, X, accept_sparse="csr", reset=False, dtype=np.float32)
+        return self._classifier.of_rows(_features(X)).probabilities
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The accuracy; of shards, on their validation split, with their own labels."""
+        if isinstance(X, Shards | str | Path):
+            with ExitStack() as stack:
+                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                return float(super().score(shards, self.classes_[shards.validation.labels()], sample_weight))
+        return float(super().score(X, y, sample_weight))
+
+    def _made(self, X: Any, y: Any, folder: Path, scratch: Path) -> Shards:
+        """Shards of texts or numbers and their classes."""
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(f"validation_fraction is {self.validation_fraction}; it must be above 0 and below 1")
+        self.__dict__.pop("n_features_in_", None)
+        text = _is_text(X)
+        if text:
+            X = np.asarray(X, dtype=object)
+            if y is None:
+                raise UsageError("fit needs the class of each text: requires y to be passed, but the target y is None")
+            y = column_or_1d(y, warn=True)
+            check_consistent_length(X, y)
+        else:
+            X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise LabelError(f"at least two classes are needed to train a classifier; y has 1 class, {y[0]!r}")
+        held = held_out(codes, self.validation_fraction, self.random_state)
+        splits = {"train": ~held if not held.all() else held, "validation": held}
+        write = _write_texts if text else _write_numbers
+        files = {name: write(scratch / name, X[chosen], codes[chosen]) for name, chosen in splits.items()}
+        if not text:
+            options = ConvertOptions(
+                y=tuple(str(labels) for _, labels in files.values()), validation=(files["validation"][0],),
+                kind="dense" if isinstance(X, np.ndarray) else "sparse", labels="integers",
+                seed=self.random_state, workers=1, overwrite=True,
+            )  # fmt: skip
+            convert([files["train"][0]], folder / "shards", options)
+            return open_shards(folder / "shards")
+        return build(
+            files["train"][0], folder / "shards", validation=files["validation"][0], vectorizer=self.vectorizer,
+            ngram_range=self.ngram_range, max_features=self.max_features, labels="integers", label_column="label",
+            text_columns=("text",), seed=self.random_state, workers=1, overwrite=True,
+        )  # fmt: skip
+
+    def _train(self, shards: Shards, folder: Path) -> None:
+        run = fit(
+            shards, out=folder, overwrite=True, model=self.model, mlp=MlpOptions(units=self.units), epochs=self.epochs,
+            patience=self.patience, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            seed=self.random_state,
+        )  # fmt: skip
+        if not run.description.vectorizer:
+            self.n_features_in_ = run.description.num_features
+        self.metrics_ = dict(run.metrics)
+        self._files = {
+            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+        self._run, self._classifier = _loaded(self._files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        for name in ("_run", "_classifier"):  # made of the files again
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_files" in state:
+            self._run, self._classifier = _loaded(self._files)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.string = True
+        return tags
+
+
+def held_out(codes: npt.NDArray[np.integer[Any]], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which examples are held out, (examples,): of each class the fraction, at least one in all.
+
+    Every class keeps an example to train on. Where each has only one, all are held out, which means: trained on too.
+    """
+    held = np.zeros(len(codes), np.bool_)
+    counts = np.bincount(codes)
+    taken = np.minimum(np.round(counts * fraction).astype(np.int64), np.maximum(counts - 1, 0))
+    if not taken.any() and counts.max() > 1:
+        taken[counts.argmax()] = 1
+    for code, count in enumerate(taken.tolist()):
+        members = np.flatnonzero(codes == code)
+        held[members[permutation(len(members), seed, code)[:count]]] = True
+    return held if held.any() else ~held
+
+
+def _is_text(X: Any) -> bool:
+    if isinstance(X, list | tuple):
+        return bool(X) and isinstance(X[0], str)
+    if getattr(X, "ndim", 0) != 1 or not hasattr(X, "dtype"):
+        return False
+    return len(X) > 0 and isinstance(np.asarray(X)[0], str)
+
+
+def _features(X: Any) -> Features:
+    """Numbers that were validated, as batches have them."""
+    if isinstance(X, np.ndarray):
+        return X
+    X = _sorted(X)
+    return Csr(X.data, X.indices.astype(np.int32, copy=False), X.indptr, X.shape)
+
+
+def _sorted(X: Any) -> Any:
+    """A scipy matrix with each column once a row, in order; a copy, since the caller's stays as it is."""
+    X = X.copy()
+    X.sum_duplicates()
+    return X
+
+
+def _write_texts(path: Path, texts: npt.NDArray[Any], codes: npt.NDArray[Any]) -> tuple[Path, Path]:
+    file = path.with_suffix(".jsonl")
+    with open(file, "w", encoding="utf-8") as lines:
+        for text, code in zip(texts.tolist(), codes.tolist(), strict=True):
+            lines.write(json.dumps({"label": code, "text": text}) + "\n")
+    return file, file
+
+
+def _write_numbers(path: Path, X: Any, codes: npt.NDArray[Any]) -> tuple[Path, Path]:
+    labels = path.with_suffix(".labels.npy")
+    np.save(labels, codes)
+    if isinstance(X, np.ndarray):
+        np.save(path.with_suffix(".npy"), X)
+        return path.with_suffix(".npy"), labels
+    import scipy.sparse
+
+    scipy.sparse.save_npz(path.with_suffix(".npz"), scipy.sparse.csr_matrix(_sorted(X)))
+    return path.with_suffix(".npz"), labels
+
+
+def _loaded(files: dict[str, bytes]) -> tuple[Run, Classifier]:
+    """The run in these files, and what classifies with it; no folder is needed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
+        for name, content in files.items():
+            path = Path(scratch, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        run = load_run(scratch)
+        classifier = Classifier(run)
+        if run.description.vectorizer:
+            _ = classifier.vectorizer  # its arrays are mapped, and stay so when the folder is gone
+        return run, classifier

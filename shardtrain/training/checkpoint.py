@@ -1,0 +1,311 @@
+"""Checkpoints: arrays and plain values in one checksummed file each, written beside the training and not in its way.
+
+    line 1          `shardtrain-checkpoint 1`
+    line 2          one JSON object: `arrays` (dtype and shape of each) and `state`, which refers to them by number
+    then            the arrays, one after the other, in C order
+    last 16 bytes   XXH3, 64 bits, of everything before, as hex digits
+
+Nothing in a file can run code, as a pickle could, and no libhdf5 is needed to read one. `Checkpoints` writes in a
+thread of its own; a state that is handed over while an older one waits takes its place, so training never waits for a
+disk. The last two are kept: a newest one that is damaged is named, and the one before is used. The cost is memory for
+two copies of the state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from shardtrain.errors import CheckpointError, UsageError
+from shardtrain.runtime.atomic import committed, remove_partials
+from shardtrain.runtime.progress import say
+
+KEPT = 2
+MAGIC = b"shardtrain-checkpoint 1\n"
+_DIGITS = 16
+_NAME = re.compile(r"checkpoint-(\d{8})")
+_PLAIN = (bool, int, float, str, type(None))
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often a checkpoint is written.
+
+    Attributes:
+        amount: of the unit.
+        unit: "s": after so many seconds, and at the end of each epoch; "steps": after every so many steps of the
+            training; "epochs": at the end of every so many epochs.
+    """
+
+    amount: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("s", "steps", "epochs") or self.amount < 1:
+            raise UsageError(f"checkpoint_every is {self}; it must be at least 1 of s, steps or epochs")
+
+    def __str__(self) -> str:
+        return f"{self.amount}{self.unit}"
+
+    def within_epoch(self, seconds: float, steps: int) -> bool:
+        """Whether one is due in an epoch, so many seconds and steps after the latest."""
+        return (self.unit == "s" and seconds >= self.amount) or (self.unit == "steps" and steps >= self.amount)
+
+    def after_epoch(self, epochs: int) -> bool:
+        """Whether one is due at the end of an epoch, `epochs` of which have ended."""
+        return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
+
+
+DEFAULT_EVERY = Every(60, "s")  # a minute of work at most is done twice
+
+
+def parse_every(text: str) -> Every:
+    """Read "60s", "500steps" or "2epochs"; a number alone is seconds.
+
+    Raises:
+        UsageError: something else.
+    """
+    match = re.fullmatch(r"(\d+) ?(s|steps?|epochs?)?", text)
+    if match is None:
+        raise UsageError(f"--checkpoint-every is {text!r}; write seconds as 60s, or 500steps, or 2epochs")
+    unit = match[2] or "s"
+    return Every(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
+
+
+def pack(value: Any, arrays: list[Array]) -> Any:
+    """`value` as JSON values, its arrays put into `arrays`.
+
+    Raises:
+        TypeError: it is or holds something that is neither a plain value nor an array of numbers.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is list:  # no subclass: what came back would be a list and not a deque, a tuple and not named
+        return [pack(item, arrays) for item in value]
+    if type(value) is tuple:
+        return {"tuple": [pack(item, arrays) for item in value]}
+    if type(value) is dict:
+        return {"dict": [[pack(key, arrays), pack(item, arrays)] for key, item in value.items()]}
+    if isinstance(value, np.ndarray | np.generic) and _is_named(value.dtype):
+        arrays.append(np.asarray(value))
+        return {"array" if isinstance(value, np.ndarray) else "scalar": len(arrays) - 1}
+    raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint")
+
+
+def _is_named(dtype: np.dtype[Any]) -> bool:
+    """Whether the type's name says all of it, as that of numbers does, bfloat16 too."""
+    try:
+        return not dtype.hasobject and np.dtype(dtype.name) == dtype
+    except TypeError:
+        return False
+
+
+def unpack(tree: Any, arrays: Sequence[Array]) -> Any:
+    """The value of which `pack` made `tree` and `arrays`."""
+    if isinstance(tree, list):
+        return [unpack(item, arrays) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "scalar":
+        return arrays[content][()]
+    if kind == "tuple":
+        return tuple(unpack(item, arrays) for item in content)
+    return {unpack(key, arrays): unpack(item, arrays) for key, item in content}
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A state as `pack` gives it, in copies of its own."""
+
+    tree: Any
+    arrays: list[Array]
+
+
+def packed(state: Any) -> Packed:
+    """A copy of `state` that later changes do not reach.
+
+    Raises:
+        TypeError: as `pack` does.
+    """
+    arrays: list[Array] = []
+    tree = pack(state, arrays)
+    return Packed(tree, [np.array(array, order="C") for array in arrays])
+
+
+def write_checkpoint(path: Path, state: Packed) -> None:
+    """Commit `state` to `path`.
+
+    Raises:
+        DiskFullError: the disk has no room.
+    """
+    described = [{"dtype": array.dtype.name, "shape": array.shape} for array in state.arrays]
+    header = json.dumps({"arrays": described, "state": state.tree}).encode() + b"\n"
+    checksum = xxhash.xxh3_64()
+    with committed(path) as file:
+        parts: list[Any] = [MAGIC, header, *(array.reshape(-1).view(np.uint8) for array in state.arrays)]
+        for part in parts:
+            checksum.update(part)
+            file.write(part)
+        file.write(checksum.hexdigest().encode())
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The state in `path`.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    content = memoryview(path.read_bytes())
+    body, digits = content[:-_DIGITS], bytes(content[-_DIGITS:])
+    if not bytes(body[: len(MAGIC)]) == MAGIC:
+        raise CheckpointError(f"'{path}' is damaged: it does not begin with {MAGIC.decode().strip()!r}")
+    found = xxhash.xxh3_64_hexdigest(body)
+    if found.encode() != digits:
+        raise CheckpointError(f"'{path}' is damaged: its checksum is {found}, its end says {digits.decode('latin-1')}")
+    end = bytes(body).index(b"\n", len(MAGIC)) + 1
+    header = json.loads(bytes(body[len(MAGIC) : end]))
+    return unpack(header["state"], list(_arrays(body, end, header["arrays"])))
+
+
+def _arrays(body: memoryview, position: int, described: Sequence[dict[str, Any]]) -> Iterator[Array]:
+    """Copies of the arrays from `position` on."""
+    for each in described:
+        dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        yield np.frombuffer(body, dtype, count, position).reshape(shape).copy()
+        position += count * dtype.itemsize
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own; leave it as a context to finish what is being written.
+
+    Attributes:
+        folder: where they are; made with the first one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._changed = threading.Condition()
+        self._waiting: Packed | None = None
+        self._writing = False
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def newest(self) -> Any:
+        """The newest state that is whole, or None where there is none; damaged ones after it are named and removed.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
+        paths = self._paths()
+        damaged = []
+        for path in reversed(paths):
+            try:
+                state = read_checkpoint(path)
+            except CheckpointError as error:
+                damaged.append((path, error))
+                continue
+            for broken, said in damaged:
+                say(f"{said}; going on from the one before, '{path.name}'")
+                broken.unlink()
+            return state
+        if damaged:
+            raise CheckpointError(f"{damaged[0][1]}, and no older one is whole; start again with --overwrite")
+        return None
+
+    def save(self, state: Packed) -> None:
+        """Have a state written soon; it returns at once, and a failure is told to the user but ends nothing."""
+        with self._changed:
+            self._waiting = state
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Wait until the latest state is written.
+
+        Raises:
+            OSError: that failed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and not self._writing)
+            if self._failure is not None:
+                raise self._failure
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._waiting is None:
+                    return
+                state, self._waiting, self._writing = self._waiting, None, True
+            failure = self._write(state)
+            del state  # it may be large, and the next one may be long in coming
+            with self._changed:
+                self._failure, self._writing = failure, False
+                self._changed.notify_all()
+
+    def _write(self, state: Packed) -> Exception | None:
+        """Write one and remove those that are no longer kept; gives what went wrong."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            paths = self._paths()
+            number = 1 + (_number(paths[-1]) if paths else 0)
+            write_checkpoint(self.folder / f"checkpoint-{number:08}", state)
+            for path in paths[: 1 - KEPT]:
+                path.unlink(missing_ok=True)
+        except Exception as error:  # a thread must hand on whatever happens
+            say(f"a checkpoint could not be written, training goes on without it: {error}")
+            return error
+        return None
+
+    def _paths(self) -> list[Path]:
+        """The files, oldest first."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+    def remove(self) -> None:
+        """Remove all of them, and the folder; what waits to be written is dropped."""
+        with self._changed:
+            self._waiting = None
+            self._changed.wait_for(lambda: not self._writing)
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            remove_partials(self.folder)
+            self.folder.rmdir()
+
+
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])

@@ -1,0 +1,341 @@
+"""Tries sizes and rates of a model, one training after the other, and keeps the best run.
+
+A study lives in a folder: `study.json` says what it is, `study.db` (Optuna's storage) holds what was tried and every
+epoch's metric, `trials/` the run folders, and `best` points at the best of these. Each trial is an ordinary training
+of `fit`, so a study that is killed goes on with the same command from the checkpoint of the training under way. What is
+tried next is a function of the seed and of the trials before, whenever these ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError
+from shardtrain.loader.splits import Shards
+from shardtrain.models.guide import model_name
+from shardtrain.runtime.atomic import commit_json, commit_link
+from shardtrain.runtime.progress import say
+from shardtrain.training.fit import as_config, fit
+from shardtrain.training.options import FitOptions
+from shardtrain.training.resume import HOW, as_json
+from shardtrain.training.run_folder import RUNS, Run, claimed, load_run
+from shardtrain.training.state import difference
+from shardtrain.training.tune_options import (
+    GUIDE,
+    Number,
+    Range,
+    TuneOptions,
+    Values,
+    changed,
+    check_space,
+    grid,
+    matters,
+    told,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY, STORAGE, TRIALS, BEST = "study.json", "study.db", "trials", "best"
+DEFAULT_OUT = RUNS / "tune"
+TPE_TRIALS = 20
+WARM_UP = 2  # epochs in which no training is ended: low rates and many layers begin slowly
+PRUNED = "pruned"
+RESULTS = {"val_accuracy": "accuracy", "val_loss": "loss", "epochs": "epochs", "fit_seconds": "seconds"}
+_EVEN_IN_LOG = ("learning_rate", "units", "filters", "embedding_dim", "batch_size")  # ranges that span magnitudes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A training that was tried.
+
+    Attributes:
+        number: from 0.
+        values: of the options that were tried.
+        state: "complete", "pruned" (ended before it would have ended), or "diverged".
+        accuracy: on the validation split, in the best epoch; None if it diverged.
+        loss: likewise.
+        epochs: that it trained.
+        seconds: that it took.
+    """
+
+    number: int
+    values: dict[str, Number]
+    state: str
+    accuracy: float | None = None
+    loss: float | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A finished study: its trials in order, the best of them and where its run is."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    run: Run
+    space: Mapping[str, Values]
+
+
+def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, overwrite: bool = False) -> Tuned:
+    """Train a model with each of the values, or with those that seem best, and keep the best run in `out/best`.
+
+    Args:
+        shards: with a validation split.
+        base: how to train, where `options` do not say otherwise.
+        options: what is tried.
+        out: folder of the study; one of the same study is gone on with, also with more trials.
+        overwrite: replace another study in `out`.
+
+    Raises:
+        UsageError: a value that no training can have.
+        MissingExtraError: Optuna is not installed.
+        RunExistsError: `out` holds something else, or another study.
+        DivergedError: every training diverged.
+        KeyboardInterrupt: it was interrupted, and saved.
+    """
+    _ = shards.validation  # an error where there is none
+    name = model_name(base.model, shards.description)
+    options = replace(options, space=options.space or GUIDE.get(name, {}))
+    check_space(base, options, name)
+    _require_optuna()
+    check_study(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with claimed(out):
+        _begin(out, _job(shards, base, options, name), overwrite=overwrite)
+        with _stored(out / STORAGE) as storage:
+            study = _study(storage, options, name)
+            _keep_best(study, out, options)
+            for number, trial, known in _trials(study, base.seed, _most(options, name)):
+                values = _values(trial, options, name)
+                say(f"trial {number + 1}: {told(values)}")
+                _try(trial, shards, changed(base, values, name), out / TRIALS / f"{number:03}", options, known)
+                _keep_best(study, out, options)
+            tried = tuple(_finished(study))
+    best = best_of(tried, options.metric)
+    if best is None:
+        raise DivergedError(f"all {len(tried)} trainings diverged; try a lower --learning-rate")
+    return Tuned(trials=tried, best=best, run=load_run(out / BEST), space=options.space)
+
+
+def check_study(out: Path) -> None:
+    """Refuse a folder in which there is something else than a study.
+
+    Raises:
+        RunExistsError: there is something else.
+    """
+    if out.exists() and not (out.is_dir() and ((out / STUDY).is_file() or not any(out.iterdir()))):
+        raise RunExistsError(f"'{out}' exists and holds no study; choose another --out")
+
+
+def _require_optuna() -> None:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError(
+            "studies are run with the package 'optuna'; install it with `pip install 'shardtrain[tune]'`"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _job(shards: Shards, base: FitOptions, options: TuneOptions, name: str) -> Any:
+    """What decides a study's results; how many trials are made and which are kept does not."""
+    what = {key: value for key, value in asdict(options).items() if key not in ("trials", "keep_all", "space")}
+    config = {key: value for key, value in as_config(base, name).items() if key not in HOW}
+    space = {key: asdict(v) if isinstance(v, Range) else v for key, v in options.space.items()}
+    return as_json({**what, "space": space, "options": config, "description": asdict(shards.description)})
+
+
+def _begin(out: Path, job: Any, *, overwrite: bool) -> None:
+    """Make the folder of a new study, or check that the one that is there is of the same.
+
+    Raises:
+        RunExistsError: it is another one.
+    """
+    if overwrite:
+        (out / STUDY).unlink(missing_ok=True)
+    if (out / STUDY).is_file():
+        if said := difference(_read(out / STUDY), job):
+            raise RunExistsError(
+                f"'{out}' holds another study: {said}; choose another --out, or replace it with --overwrite"
+            )
+        return
+    (out / BEST).unlink(missing_ok=True)
+    shutil.rmtree(out / TRIALS, ignore_errors=True)
+    for path in out.glob(STORAGE + "*"):  # SQLite's journal too
+        path.unlink()
+    commit_json(out / STUDY, job)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"'{path}' cannot be read ({error}); start the study again with --overwrite") from error
+
+
+@contextlib.contextmanager
+def _stored(path: Path) -> Iterator[Any]:
+    """Optuna's storage in a file, whose connections end with the block.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    import optuna
+    import sqlalchemy
+
+    address = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    try:
+        storage = optuna.storages.RDBStorage(address)
+    except sqlalchemy.exc.DatabaseError as error:
+        raise RunError(f"'{path}' is damaged ({error.orig}); start the study again with --overwrite") from error
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _study(storage: Any, options: TuneOptions, name: str) -> optuna.Study:
+    """The study in a storage, with its grid waiting in it."""
+    import optuna
+
+    study = optuna.create_study(
+        storage=storage,
+        study_name="tune",
+        direction="maximize" if options.metric == "accuracy" else "minimize",
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARM_UP) if options.prune else optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    there = len(study.get_trials(deepcopy=False))
+    for point in grid(options.space, name)[there:] if options.sampler == "grid" else ():
+        study.enqueue_trial(point)
+    return study
+
+
+def _most(options: TuneOptions, name: str) -> int:
+    """How many trials the study has in the end."""
+    if options.sampler == "tpe":
+        return options.trials or TPE_TRIALS
+    return min(len(grid(options.space, name)), options.trials or len(grid(options.space, name)))
+
+
+def _trials(study: optuna.Study, seed: int, most: int) -> Iterator[tuple[int, optuna.Trial, set[int]]]:
+    """What is to be tried, in order: the interrupted trial first, which is this process's as the folder is.
+
+    Yields:
+        Its number, the trial, and epochs whose metric is on record.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        number = running[0].number if running else len(begun)
+        if number >= most:
+            return
+        study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % (1 << 32))
+        if running:
+            yield number, optuna.Trial(study, running[0]._trial_id), set(running[0].intermediate_values)
+        else:
+            yield number, study.ask(), set()
+
+
+def _values(trial: optuna.Trial, options: TuneOptions, name: str) -> dict[str, Number]:
+    """The values that a trial has been given, or is given now."""
+    values: dict[str, Number] = {}
+    for key, among in options.space.items():
+        if not matters(key, values, name):
+            continue
+        if not isinstance(among, Range):
+            values[key] = trial.suggest_categorical(key, among)
+        elif isinstance(among.low, int) and isinstance(among.high, int):
+            values[key] = trial.suggest_int(key, among.low, among.high, log=key in _EVEN_IN_LOG)
+        else:
+            values[key] = trial.suggest_float(key, among.low, among.high, log=key in _EVEN_IN_LOG)
+    return values
+
+
+class Reporting(keras.callbacks.Callback):
+    """Tells the study of each epoch, and ends a training that is worse than the others were."""
+
+    def __init__(self, trial: optuna.Trial, metric: str, known: set[int]) -> None:
+        super().__init__()
+        self.trial, self.metric = trial, metric
+        self.known = known  # a set: checkpoints keep no such, so that it stays what the study has on record
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Report an epoch once; all but the latest that is on record did not end the training."""
+        if epoch not in self.known:
+            self.trial.report(logs[self.metric], epoch)
+            self.known.add(epoch)
+        if epoch == max(self.known) and self.trial.should_prune():
+            self.trial.set_user_attr(PRUNED, True)
+            self.model.stop_training = True
+
+
+def _try(
+    trial: optuna.Trial, shards: Shards, options: FitOptions, folder: Path, how: TuneOptions, known: set[int]
+) -> None:
+    """Train, or go on with training, and tell the study the result."""
+    from optuna.trial import TrialState
+
+    metric = f"val_{how.metric}"
+    begun = folder.is_dir() and any(folder.iterdir())
+    try:
+        done = fit(shards, options, out=folder, resume=begun, callbacks=[Reporting(trial, metric, known)])
+    except DivergedError as error:
+        say(str(error))
+        trial.study.tell(trial, state=TrialState.FAIL)
+        return
+    for name in RESULTS:
+        trial.set_user_attr(name, done.metrics[name])
+    if trial.user_attrs.get(PRUNED):
+        trial.study.tell(trial, state=TrialState.PRUNED)
+    else:
+        trial.study.tell(trial, done.metrics[metric])
+
+
+def _finished(study: optuna.Study) -> list[Trial]:
+    """What was tried, in order."""
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "diverged"}
+    return [
+        Trial(
+            number=trial.number,
+            values=dict(trial.params),
+            state=states[trial.state.name],
+            **{ours: trial.user_attrs.get(name) for name, ours in RESULTS.items()},
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished()
+    ]
+
+
+def best_of(tried: Sequence[Trial], metric: str) -> Trial | None:
+    """The best trial, the first one where equal; None if all diverged."""
+    measured = [(trial.accuracy, trial.loss, trial) for trial in tried if trial.accuracy is not None]
+    found = [(-accuracy, loss, trial) for accuracy, loss, trial in measured if loss is not None]
+    key = (lambda each: each[:2]) if metric == "accuracy" else (lambda each: each[1])
+    return min(found, key=key)[2] if found else None
+
+
+def _keep_best(study: optuna.Study, out: Path, options: TuneOptions) -> None:
+    """Point at the best run so far, and remove the others; what a kill left undone is done the next time."""
+    tried = _finished(study)
+    best = best_of(tried, options.metric)
+    if best is not None:
+        commit_link(Path(TRIALS, f"{best.number:03}"), out / BEST)
+    for trial in tried:
+        if trial.state == "diverged" or (trial is not best and not options.keep_all):
+            shutil.rmtree(out / TRIALS / f"{trial.number:03}", ignore_errors=True)

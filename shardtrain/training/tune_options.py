@@ -1,0 +1,118 @@
+"""What `tune` tries, as frozen values that are checked when they are made, and the trainings that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from shardtrain.errors import UsageError
+from shardtrain.training.options import FitOptions
+
+SAMPLERS = ("grid", "tpe")
+METRIC_NAMES = ("accuracy", "loss")
+GUIDE = {"mlp": {"layers": (1, 2, 3), "units": (8, 16, 32, 64, 128)}}  # what the guide tries
+OF_TRAINING = ("learning_rate", "batch_size")  # tuned options that are not sizes of a model
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from `low` to `high`, both included; for the sampler tpe."""
+
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UsageError(f"the range {self.low}:{self.high} is empty; write the lower end first")
+
+
+Values = tuple[Number, ...] | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """What is tried.
+
+    Attributes:
+        space: names of options (sizes of the model, learning_rate, batch_size) and what each may be; empty: what the
+            guide tries.
+        sampler: "grid": every combination, in order; "tpe": Optuna's choice by what was good so far.
+        trials: at most so many trainings in all; None: the whole grid, or 20.
+        metric: "accuracy" (the higher, the better; the lower loss where equal) or "loss", of the validation split.
+        prune: whether a training ends that is worse than the median of the others after as many epochs.
+        keep_all: whether the runs that are not the best are kept too.
+    """
+
+    space: Mapping[str, Values]
+    sampler: str = "grid"
+    trials: int | None = None
+    metric: str = "accuracy"
+    prune: bool = True
+    keep_all: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UsageError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.metric not in METRIC_NAMES:
+            raise UsageError(f"metric is {self.metric!r}; choose one of {', '.join(METRIC_NAMES)}")
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"trials is {self.trials}; it must be at least 1")
+        for name, values in self.space.items():
+            if isinstance(values, Range) and self.sampler == "grid":
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {values.low}:{values.high} is no list of values, which a grid needs; "
+                    "list some, or choose --sampler tpe"
+                )
+            if not isinstance(values, Range) and len(set(values)) < len(values):
+                raise UsageError(f"--{name.replace('_', '-')} names a value twice")
+
+
+def told(values: Mapping[str, Number]) -> str:
+    """Values in words, such as "layers 2, units 64"."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
+
+
+def changed(base: FitOptions, values: Mapping[str, Number], name: str) -> FitOptions:
+    """The options of a training with these values.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+    sizes = {key: value for key, value in values.items() if key not in OF_TRAINING}
+    changes: dict[str, Any] = {key: value for key, value in values.items() if key in OF_TRAINING}
+    if sizes:
+        changes[name] = replace(getattr(base, name), **sizes)
+    return replace(base, **changes)
+
+
+def grid(space: Mapping[str, Values], name: str) -> list[dict[str, Number]]:
+    """Every combination of listed values once, the last name's values changing fastest.
+
+    An mlp of one layer has no hidden units, so it is one combination for all numbers of them.
+    """
+    listed = [values for values in space.values() if not isinstance(values, Range)]
+    points = [dict(zip(space, point, strict=True)) for point in product(*listed)]
+    unique = {tuple((key, point[key]) for key in space if matters(key, point, name)): None for point in points}
+    return [dict(point) for point in unique]
+
+
+def matters(key: str, values: Mapping[str, Number], name: str) -> bool:
+    """Whether an option changes anything beside the others: an mlp of one layer has no hidden units."""
+    return not (name == "mlp" and key == "units" and values.get("layers") == 1)
+
+
+def check_space(base: FitOptions, options: TuneOptions, name: str) -> None:
+    """Refuse, before the first training, a space in which there is nothing to try, or a value no training can have."""
+    if not options.space:
+        raise UsageError(
+            f"there is nothing to try for the model {name}; list values, such as --learning-rate 1e-3 1e-2"
+        )
+    if base.embeddings is not None and "embedding_dim" in options.space:
+        raise UsageError("--embedding-dim is that of the vectors in --embeddings; leave it away")
+    for key, values in options.space.items():
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            changed(base, {key: value}, name)

@@ -1,0 +1,149 @@
+"""Laws of what commands tell: results on stdout, also as JSON; the rest on stderr, as much as is wanted."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shardtrain.cli.main import COMMANDS, main, parser
+from shardtrain.cli.results import show
+from shardtrain.runtime import progress as telling
+from shardtrain.runtime.progress import NORMAL, QUIET, VERBOSE, progress, say, verbosity, warn
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict[str, Any]:
+    """The one line of JSON that a command prints."""
+    assert main([*map(str, arguments), "--json", "--quiet"]) == code
+    (line,) = capsys.readouterr().out.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_every_command_tells_its_result_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo, shards = tmp_path / "demo", tmp_path / "shards"
+    run = tmp_path / "run"
+    done = {"demo": told(capsys, "demo", "--out", demo, "--documents", 900, "--classes", 3)}
+    assert (done["demo"]["corpus"], done["demo"]["num_train"]) == (str(demo), 900)
+    done["build"] = told(capsys, "build", demo, "--out", shards, "--max-features", 500)
+    assert (done["build"]["train"]["examples"], done["build"]["num_features"]) == (900, 500)
+    assert done["build"]["documents"] == 900 + done["build"]["validation"]["examples"]
+    done["fit"] = told(capsys, "fit", shards, "--out", run, "--epochs", 2)
+    assert (done["fit"]["run"], done["fit"]["model"], done["fit"]["epochs"]) == (str(run), "mlp", 2)
+    done["evaluate"] = told(capsys, "evaluate", run, shards)
+    assert done["evaluate"]["accuracy"] == done["fit"]["val_accuracy"]
+    done["report"] = told(capsys, "report", run, "--out", tmp_path / "run.html")
+    assert done["report"]["bytes"] == (tmp_path / "run.html").stat().st_size
+    done["predict"] = told(capsys, "predict", run, "one text")
+    assert done["predict"]["label"] in done["build"]["class_names"]
+    done["verify"] = told(capsys, "verify", shards)
+    assert done["verify"]["faults"] == []
+    done["inspect"] = told(capsys, "inspect", shards, "--rows", 0)
+    assert done["inspect"]["fingerprint"] == done["build"]["fingerprint"]
+    done["recompress"] = told(capsys, "recompress", shards, "--out", tmp_path / "small", "--compress", "zstd")
+    assert done["recompress"]["train"]["class_counts"] == done["build"]["train"]["class_counts"]
+    np.save(tmp_path / "x.npy", np.eye(40, dtype=np.float32))
+    np.save(tmp_path / "y.npy", np.arange(40) % 2)
+    done["convert"] = told(capsys, "convert", tmp_path / "x.npy", "--y", tmp_path / "y.npy", "--out", tmp_path / "c")
+    assert done["convert"]["kind"] == "dense"
+    import h5py
+
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"], file["y"] = np.eye(40, dtype=np.float32), np.arange(40) % 2
+    done["index"] = told(capsys, "index", tmp_path / "x.h5", "--x", "x", "--y", "y", "--out", tmp_path / "i")
+    assert done["index"]["train"]["class_counts"] == [18, 18]
+    done["doctor"] = told(capsys, "doctor", tmp_path)
+    assert done["doctor"]["problems"] == []
+    done["completion"] = told(capsys, "completion", "bash")
+    assert "shardtrain" in done["completion"]["script"]
+    tried = ("--units", 4, "--epochs", 1, "--out", tmp_path / "study")
+    done["tune"] = told(capsys, "tune", shards, *tried)
+    assert done["tune"]["trials"] == [done["tune"]["best"]]
+    assert {*done, "fetch"} == {command.__name__.rpartition(".")[2] for command in COMMANDS}  # its own tests have it
+    (shards / "train-00000.h5").write_bytes(b"")
+    assert told(capsys, "verify", shards, code=1)["faults"]
+
+
+def test_json_has_no_numbers_that_json_has_not(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"loss": math.nan, "parts": [{"rate": math.inf}], "path": Path("a/b"), "names": ("é",)}
+    show(True, facts, "a line")
+    assert json.loads(capsys.readouterr().out) == {
+        "loss": None, "parts": [{"rate": None}], "path": "a/b", "names": ["é"],
+    }  # fmt: skip
+    show(False, facts, "a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+TOLD = {  # level: lines of a fact, a lasting pass, a short pass, a warning
+    QUIET: ["warning: heed"],
+    NORMAL: ["fact", "long: 2 rows", "warning: heed"],
+    VERBOSE: ["fact", "long: 2 rows", "short: 2 rows", "warning: heed"],
+}
+
+
+@pytest.mark.parametrize("level", TOLD, ids=["quiet", "normal", "verbose"])
+def test_as_much_is_told_as_is_wanted(level: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with verbosity(level):
+        say("fact")
+        for title, lasting in (("long", True), ("short", False)):
+            with progress(title, total=2, unit="rows", lasting=lasting) as shown:
+                shown.add(2)
+                assert shown.done == 2
+        warn("heed")
+    lines = [line.partition(" in ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == TOLD[level]
+    assert telling._level == NORMAL
+
+
+def test_the_flags_exclude_each_other_and_decide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text('"1","aa bb"\n"2","aa cc"\n' * 9)
+    build = ["build", str(tmp_path / "in.csv"), "--overwrite", "--out", str(tmp_path / "out")]
+    assert main([*build, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*build, "--verbose"]) == 0
+    assert "scanning:" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main([*build, "--quiet", "--verbose"])
+    assert left.value.code == 2
+    assert main(["build", str(tmp_path / "absent"), "--quiet"]) == 1
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("no_color", ["", "1"], ids=["wanted", "not wanted"])
+def test_colours_are_for_terminals_whose_users_want_them(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    warn("heed")
+    with progress("long", total=2) as shown:
+        shown.add(2)
+    assert main(["verify", "absent"]) == 1
+    written = terminal.getvalue()
+    assert ("\x1b[31merror: " in written) is ("\x1b[33mwarning: heed" in written) is (not no_color)
+    assert ("\x1b[32m" in written or "\x1b[38;" in written) is (not no_color)
+    assert "long: 100%" in written
+
+
+def test_a_file_gets_no_colour(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    warn("heed")
+    assert capsys.readouterr().err == "warning: heed\n"
+
+
+def test_every_command_has_the_flags() -> None:
+    (commands,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, command in commands.choices.items():
+        shown = command.format_help()
+        assert all(flag in shown for flag in ("--json", "--quiet", "--verbose", "--debug")), name

@@ -1,0 +1,184 @@
+"""The generated corpus: the same bytes everywhere, learnable, and better learnt from 2-grams than from 1-grams."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.naive_bayes import MultinomialNB
+
+import shardtrain.datasets.demo
+from shardtrain.cli.main import main
+from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.readers import plan_units, read_unit
+from shardtrain.corpus.source import ReadOptions
+from shardtrain.datasets.demo import write_demo
+from shardtrain.datasets.lexicon import spell
+from shardtrain.errors import CorpusError, UsageError
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file, strict=True))
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256(
+        b"".join((folder / name).read_bytes() for name in ("train.csv", "test.csv", "classes.txt"))
+    ).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder)
+    return folder
+
+
+def test_the_bytes_of_a_seed_are_frozen(tmp_path: Path) -> None:
+    write_demo(tmp_path, documents=3_000, classes=5, seed=7)
+    assert digest(tmp_path) == "06436ac199c2abd6309ac5d7b801c85d80f3bc5ffb2bd121520edcbe18bef92d"
+
+
+def test_the_bytes_do_not_depend_on_the_size_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_demo(tmp_path / "a", documents=2_500, classes=3)
+    monkeypatch.setattr(shardtrain.datasets.demo, "_BLOCK", 37)
+    write_demo(tmp_path / "b", documents=2_500, classes=3)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+def test_another_seed_gives_another_corpus(tmp_path: Path) -> None:
+    digests = set()
+    for seed in (0, 1, 2**64 - 1):
+        write_demo(tmp_path, documents=50, seed=seed, overwrite=True)
+        digests.add(digest(tmp_path))
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(("documents", "classes"), [(1_003, 7), (2, 2), (300, 300)])
+def test_every_class_has_examples_and_the_files_are_sorted_by_class(
+    tmp_path: Path, documents: int, classes: int
+) -> None:
+    told: list[int] = []
+    demo = write_demo(tmp_path, documents=documents, classes=classes, advance=told.append)
+    names = (tmp_path / "classes.txt").read_text(encoding="utf-8").split()
+    assert tuple(names) == demo.class_names
+    assert len(set(names)) == classes
+    assert sum(told) == demo.num_train + demo.num_test
+    for name, number in (("train.csv", documents), ("test.csv", max(classes, documents // 10))):
+        labels = [int(row[0]) for row in rows_of(tmp_path / name)]
+        assert labels == sorted(labels)
+        counts = Counter(labels)
+        assert sorted(counts) == list(range(1, classes + 1))
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert len(labels) == number
+    assert demo.num_bytes == sum((tmp_path / name).stat().st_size for name in ("train.csv", "test.csv"))
+
+
+def test_rows_are_laid_out_as_the_published_sets_are(demo: Path) -> None:
+    content = (demo / "train.csv").read_text(encoding="utf-8")
+    rows = rows_of(demo / "train.csv")
+    assert all(len(row) == 3 and row[1] and row[2] for row in rows)
+    quoted = "".join('"' + '","'.join(cell.replace('"', '""') for cell in row) + '"\n' for row in rows)
+    assert content == quoted
+    assert '""' in content
+    assert not content.isascii()
+    lengths = [len(row[2].split()) for row in rows]
+    assert 40 < np.mean(lengths) < 60
+    assert np.median(lengths) < np.mean(lengths)
+
+
+def test_the_demo_is_read_by_the_reader(demo: Path, tmp_path: Path) -> None:
+    corpus = open_corpus(demo, ReadOptions(), scratch=tmp_path)
+    units = plan_units(corpus.train, unit_bytes=1 << 20, advance=lambda num_bytes: None)
+    texts = [text for unit in units for text in read_unit(corpus.train, unit).texts]
+    assert texts == [f"{title}, {body}" for _, title, body in rows_of(demo / "train.csv")]
+    assert corpus.class_names is not None
+    assert len(corpus.class_names) == 8
+
+
+def test_a_model_learns_it_not_perfectly_and_better_from_2_grams(demo: Path) -> None:
+    train, test = rows_of(demo / "train.csv"), rows_of(demo / "test.csv")
+    accuracies = []
+    for ngram_range in ((1, 1), (1, 2)):
+        vectorizer = TfidfVectorizer(ngram_range=ngram_range, min_df=2)
+        model = MultinomialNB(alpha=0.1)
+        model.fit(vectorizer.fit_transform([f"{row[1]}, {row[2]}" for row in train]), [row[0] for row in train])
+        features = vectorizer.transform([f"{row[1]}, {row[2]}" for row in test])
+        accuracies.append(model.score(features, [row[0] for row in test]))
+    unigrams, bigrams = accuracies
+    assert 0.5 < unigrams < bigrams - 0.1
+    assert 0.88 < bigrams < 0.97
+
+
+def test_words_are_all_different() -> None:
+    for key in (0, 12_345, 2**64 - 1):
+        words = spell(31_000, key)
+        assert len(set(words)) == len(words) == 31_000
+        assert len(words[0]) < len(words[-1])
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])
+def test_a_corpus_that_is_there_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* --overwrite"):
+        write_demo(tmp_path, documents=10)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+    write_demo(tmp_path, documents=10, overwrite=True)
+    assert len(rows_of(tmp_path / "train.csv")) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.txt", "test.csv", "train.csv"]
+
+
+@pytest.mark.parametrize("before", [{}, {"train.csv": "mine", "test.csv": "mine", "classes.txt": "mine"}])
+def test_a_demo_that_fails_leaves_the_folder_as_it_was(tmp_path: Path, before: dict[str, str]) -> None:
+    for name, content in before.items():
+        (tmp_path / name).write_text(content)
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_demo(tmp_path, documents=10, overwrite=True, advance=interrupt)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"classes": 1}, "1 classes; the demo has 2 to 1,000"),
+        ({"classes": 1_001}, "1,001 classes"),
+        ({"documents": 7}, "7 documents for 8 classes; each class needs at least one"),
+        ({"seed": -1}, "seed -1; expected 0 to"),
+        ({"seed": 2**64}, "expected 0 to"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(
+    tmp_path: Path, numbers: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        write_demo(tmp_path / "out", **numbers)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorpusError, match="cannot write the demo to"):
+        write_demo(tmp_path / "file", documents=10)
+
+
+def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["demo", "--out", str(out), "--documents", "40", "--classes", "3", "--seed", "5"]) == 0
+    size = (out / "train.csv").stat().st_size + (out / "test.csv").stat().st_size
+    assert capsys.readouterr().out == (
+        f"wrote 40 training and 4 test documents in 3 classes ({size / 1e6:.1f} MB) to {out}; "
+        f"next: python -m shardtrain build {out}\n"
+    )
+    write_demo(tmp_path / "same", documents=40, classes=3, seed=5)
+    assert digest(out) == digest(tmp_path / "same")

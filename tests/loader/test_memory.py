@@ -1,0 +1,132 @@
+"""Laws of reading in training: the plan counts what is held, a limit is kept or refused, and memory does not grow."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.learnable import write_shards
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.errors import UsageError
+from shardtrain.loader.memory import LEAST_AHEAD, MOST_AHEAD, plan_reading
+from shardtrain.loader.order import BLOCK_ROWS, WINDOW_BLOCKS
+from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.shards.format import BLOCK_BYTES, Manifest, SplitEntry, write_manifest
+from shardtrain.shards.write import ShardShape, new_shard
+
+PROJECT = Path(__file__).resolve().parents[2]
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module", params=["ngram", "sequence"])
+def shards(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    return open_shards(write_shards(tmp_path_factory.mktemp("shards") / "s", kind=request.param))
+
+
+@pytest.mark.parametrize("shuffle", ["none", "blocks", "window"])
+def test_the_plan_counts_the_bytes_of_the_arrays_that_are_held(shards: Shards, shuffle: str) -> None:
+    plan = plan_reading(shards.train, 300, shuffle, batches=1, limit=GIB)
+    x, _ = shards.train.rows(0, 300)
+    given = 4 * 300 + (x.data.nbytes + x.indices.nbytes + 8 * 300 if isinstance(x, Csr) else 4 * x.size)
+    assert plan.window_rows == (300 if shuffle == "window" else 0)
+    assert plan.window_bytes == 0  # views of mapped files
+    assert plan.batch_bytes == pytest.approx(given, rel=0.01)
+    assert plan.ahead_bytes == pytest.approx(given, rel=0.01)  # the split has no more rows
+    assert str(plan).startswith(f"reading {'mixes windows of 300 rows, ' if shuffle == 'window' else ''}makes up to 64")
+
+
+@pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
+def test_a_window_is_counted_where_it_has_to_be_held(shards: Shards, verify: bool) -> None:
+    with open_shards(shards.path, io="read", verify=verify) as read:
+        x, y = read.train.rows(0, 300)
+        stored = x.data.nbytes + x.indices.nbytes + 8 * 300 if isinstance(x, Csr) else x.nbytes
+        plan = plan_reading(read.train, 300, "window", batches=1, limit=GIB)
+        together = BLOCK_BYTES * (4 if isinstance(x, Csr) else 2) if verify else 0  # whole blocks of each array
+        assert plan.window_bytes == pytest.approx(2 * (stored + y.nbytes + together), rel=0.01)
+
+
+def test_a_limit_shortens_how_far_reading_is_ahead_and_below_the_least_it_is_refused(shards: Shards) -> None:
+    most = plan_reading(shards.train, 4, "window", batches=1, limit=GIB)
+    assert most.ahead == MOST_AHEAD
+    fewer = plan_reading(shards.train, 4, "window", batches=1, limit=most.total_bytes - 1)
+    assert LEAST_AHEAD <= fewer.ahead < most.ahead
+    assert fewer.total_bytes < most.total_bytes
+    with pytest.raises(
+        UsageError, match=re.escape("more than --memory-limit") + r".* or choose a smaller --batch-size"
+    ):
+        plan_reading(shards.train, 4, "window", batches=1, limit=100)
+
+
+def write_long(folder: Path, rows: int) -> None:
+    """Shards of many short rows."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for name, count in (("train", rows), ("validation", 1000)):
+        x = Csr(
+            rng.random(6 * count, np.float32),
+            np.sort(rng.integers(0, 1000, (count, 6), np.int32)).ravel() // 6 * 6
+            + np.tile(np.arange(6, dtype=np.int32), count),
+            np.arange(0, 6 * count + 1, 6),
+            (count, 1010),
+        )
+        y = (x.indices[::6] > 100).astype(np.int64)
+        shape = ShardShape(
+            kind="ngram", rows=count, num_features=1010, nonzeros=6 * count, num_classes=2, vocabulary_size=1010
+        )
+        with new_shard(folder / f"{name}-00000.h5", shape) as writer:
+            writer.append(x, y, np.arange(count))
+        counts = tuple(np.bincount(y, minlength=2).tolist())
+        splits[name] = SplitEntry(examples=count, nonzeros=6 * count, class_counts=counts, shards=(writer.entry,))
+    (folder / "vectorizer").mkdir()
+    write_manifest(
+        folder,
+        Manifest(
+            kind="ngram", num_features=1010, vocabulary_size=1010, class_names=("a", "b"), seed=0, fingerprint="f",
+            splits=splits, files={}, vectorizer={"fingerprint": "v"},
+        ),
+    )  # fmt: skip
+
+
+TRAINING = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+from pathlib import Path
+import keras
+from shardtrain.runtime.memory import anonymous_bytes
+from shardtrain.training.fit import fit
+from shardtrain.training.options import FitOptions
+from shardtrain.loader.splits import open_shards
+
+class Weighing(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        print(anonymous_bytes(os.getpid()), flush=True)
+
+folder, epochs = sys.argv[1:]
+options = FitOptions(model="linear", batch_size=1024, epochs=int(epochs), patience=99, learning_rate=1e-4)
+fit(open_shards(folder), options, out=Path(folder, "run"), callbacks=[Weighing()])
+"""
+
+
+@pytest.mark.parametrize(
+    ("windows", "epochs"), [(2, 4), pytest.param(10, 10, marks=pytest.mark.slow)], ids=["a few", "ten of ten windows"]
+)
+def test_memory_does_not_grow_over_epochs(tmp_path: Path, windows: int, epochs: int) -> None:
+    write_long(tmp_path, windows * BLOCK_ROWS * WINDOW_BLOCKS)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, tmp_path, str(epochs)],
+        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    weighed = [int(line) for line in done.stdout.split()]
+    assert len(weighed) == epochs
+    if not weighed[0]:
+        pytest.skip("this system does not tell a process's anonymous memory")
+    assert weighed[-1] <= weighed[0] * 1.02

@@ -1,0 +1,134 @@
+"""Laws of the TensorFlow and Keras views: they deliver the batches of the split, and `model.fit` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.learnable import write_shards
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.loader.splits import Shards, Split, open_shards
+from shardtrain.models.adapters import Feed, to_pydataset, to_tf_dataset
+
+VIEWS = {"pydataset": to_pydataset, "tf dataset": to_tf_dataset}
+View = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("shards")
+    return {kind: write_shards(root / kind, kind=kind) for kind in ("ngram", "sequence")}
+
+
+@pytest.fixture(params=["ngram", "sequence"])
+def shards(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Shards:
+    return open_shards(folders[request.param])
+
+
+@pytest.fixture
+def ngrams(folders: dict[str, Path]) -> Split:
+    return open_shards(folders["ngram"]).train
+
+
+def array(x: Any) -> np.ndarray:
+    """Features of any form as a dense array."""
+    if isinstance(x, tf.SparseTensor):
+        return tf.sparse.to_dense(x).numpy()
+    return x.toarray() if isinstance(x, Csr) else np.asarray(x)
+
+
+def assert_same_batches(found: Any, expected: Any) -> None:
+    found, expected = list(found), list(expected)
+    assert len(found) == len(expected)
+    for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(array(x), array(expected_x))
+        np.testing.assert_array_equal(np.asarray(y), expected_y)
+
+
+@pytest.mark.parametrize("drop_remainder", [False, True], ids=["with the last batch", "without it"])
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_a_view_delivers_the_batches_of_the_split(
+    view: View, dense: bool, drop_remainder: bool, shards: Shards
+) -> None:
+    order = {"seed": 5, "shuffle": "window", "drop_remainder": drop_remainder}
+    data = view(shards.train, 64, dense=dense, **order)
+    assert len(data) == (4 if drop_remainder else 5)
+    x, _ = next(iter(data))
+    assert isinstance(x, tf.SparseTensor) == (shards.description.kind == "ngram" and not dense)
+    assert_same_batches(view(shards.train, 64, dense=dense, **order), shards.train.batches(64, **order))
+
+
+def test_every_pass_over_a_tf_dataset_is_the_next_epoch(ngrams: Split) -> None:
+    data = to_tf_dataset(ngrams, 64, seed=5, shuffle="window")
+    for epoch in range(3):
+        assert_same_batches(data, ngrams.batches(64, seed=5, epoch=epoch, shuffle="window"))
+
+
+def test_a_pydataset_goes_to_the_next_epoch_when_keras_says_so(ngrams: Split) -> None:
+    data = to_pydataset(ngrams, 64, seed=5, shuffle="window")
+    for epoch in range(3):
+        for _ in range(2):  # looking again is not a new epoch
+            batches = [data[index] for index in range(len(data))]
+            assert_same_batches(batches, ngrams.batches(64, seed=5, epoch=epoch, shuffle="window"))
+        data.on_epoch_end()
+
+
+def test_a_pydataset_gives_the_same_batch_in_any_order_of_asking_and_warns_of_the_cost(ngrams: Split) -> None:
+    expected = list(ngrams.batches(64, seed=5, shuffle="window"))
+    data = to_pydataset(ngrams, 64, seed=5, shuffle="window")
+    with pytest.warns(UserWarning, match="pass shuffle=False"):
+        found = {index: data[index] for index in (3, 1, 2, 4, 0)}
+    assert_same_batches([found[index] for index in range(5)], expected)
+    with pytest.raises(IndexError, match="batch 5 of an epoch of 5"):
+        data[5]
+
+
+def test_no_pass_over_a_tf_dataset_leaves_the_sparse_shape_open(ngrams: Split) -> None:
+    assert to_tf_dataset(ngrams, 64).element_spec[0].shape.as_list() == [None, ngrams.num_features]
+
+
+def user_model(shards: Shards, dense: bool) -> keras.Model:
+    """A plain Keras model without any layer of ours."""
+    description = shards.description
+    if description.kind == "sequence":
+        inputs = keras.Input((description.num_features,), dtype="int32")
+        x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(description.vocabulary_size, 8)(inputs))
+    else:
+        inputs = x = keras.Input((description.num_features,), sparse=not dense)
+    model = keras.Model(inputs, keras.layers.Dense(description.num_classes, activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_a_plain_keras_model_fits_and_validates_on_a_view(view: View, dense: bool, shards: Shards) -> None:
+    keras.utils.set_random_seed(1)
+    model = user_model(shards, dense)
+    history = model.fit(
+        view(shards.train, 50, dense=dense, seed=1, shuffle="window"),
+        validation_data=view(shards.validation, 50, dense=dense),
+        epochs=6,
+        shuffle=False,
+        verbose=0,
+    ).history
+    assert history["val_accuracy"][-1] > 0.8
+    assert history["loss"][-1] < history["loss"][0]
+    x, y = shards.validation.rows(0, shards.validation.num_examples)
+    exact = (model.predict(array(x), verbose=0).argmax(axis=1) == y).mean() if dense else history["val_accuracy"][-1]
+    assert history["val_accuracy"][-1] == pytest.approx(exact, abs=1e-6)
+
+
+def test_a_feed_gives_a_traced_function_the_rows_it_was_given(shards: Shards) -> None:
+    x, _ = shards.train.rows(0, 33)
+    for dense in (False, True):
+        feed = Feed(kind=shards.description.kind, num_features=shards.description.num_features, dense=dense)
+        assemble = tf.function(feed.assemble, input_signature=feed.specs)
+        np.testing.assert_array_equal(array(assemble(*feed.arrays(x))), array(x))

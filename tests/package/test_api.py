@@ -1,0 +1,111 @@
+"""Laws of `import shardtrain`: it stays light, the verbs are where they are said to be, and do what the commands do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
+
+import keras
+import numpy as np
+import pytest
+from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
+
+import shardtrain
+from shardtrain.api import READING, BuildKeywords, FitKeywords
+from shardtrain.cli.main import main
+from shardtrain.corpus.source import ReadOptions
+from shardtrain.errors import ShardsExistError, UsageError
+from shardtrain.models.guide import MlpOptions
+from shardtrain.pipeline.options import BuildOptions
+from shardtrain.training.options import FitOptions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    write_corpus(folder / "corpus", tuple(TOPICS))
+    return folder
+
+
+def test_importing_it_imports_nothing_heavy_and_rooms_do_not_hide_the_verbs() -> None:
+    script = """
+import sys, shardtrain
+assert not {"numpy", "h5py", "numba", "tensorflow", "sklearn"} & {name.split(".")[0] for name in sys.modules}
+assert set(shardtrain.__all__) <= set(dir(shardtrain))
+import shardtrain.pipeline.build, shardtrain.training.fit
+assert shardtrain.build.__name__ == "build" and shardtrain.build.__module__ == "shardtrain.api"
+assert shardtrain.fit.__name__ == "fit" and shardtrain.fit.__module__ == "shardtrain.api"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert not any(isinstance(getattr(shardtrain, name), ModuleType) for name in shardtrain.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'bild'"):
+        _ = shardtrain.bild
+
+
+def test_keywords_are_the_fields_of_the_options_with_their_types() -> None:
+    read = get_type_hints(ReadOptions)
+    expected = {**get_type_hints(BuildOptions), **{name: read[name] for name in READING}}
+    assert set(READING) == {field.name for field in fields(ReadOptions)}
+    del expected["read"]
+    assert get_type_hints(BuildKeywords) == expected
+    rooms = ("shardtrain.training.checkpoint", "shardtrain.models.user_models", "shardtrain.models.guide")
+    names = {name: value for room in rooms for name, value in vars(sys.modules[room]).items()}
+    assert get_type_hints(FitKeywords, localns=names) == get_type_hints(FitOptions)
+
+
+def test_from_a_corpus_to_predictions_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    shards = shardtrain.build("corpus", workers=1, ngram_range=(1, 1), label_column=0)
+    assert shards.path == Path("data/shards")
+    assert main(["build", "corpus", "--out", "same", "--ngram-range", "1", "1", "--label-column", "0"]) == 0
+    with shardtrain.open_shards("same") as same:
+        assert same.description == shards.description
+    run = shardtrain.fit(shards, epochs=15, batch_size=16, learning_rate=0.02, mlp=MlpOptions(units=8))
+    assert run.path == Path("runs/mlp-1")
+    assert run.predict(TEXTS).labels == EXPECTED
+    again = shardtrain.fit("data/shards", out="again", epochs=15, batch_size=16, learning_rate=0.02,
+                           mlp=MlpOptions(units=8))  # fmt: skip
+    loaded = shardtrain.Run.load(again.path)
+    np.testing.assert_array_equal(loaded.predict(TEXTS).probabilities, run.predict(TEXTS).probabilities)
+    vectorizer: shardtrain.Vectorizer = shardtrain.load_vectorizer(run.path / "vectorizer")
+    assert vectorizer.transform(TEXTS).shape == (3, shards.description.num_features)
+
+
+def test_what_is_refused_on_the_command_line_is_refused_in_python(folder: Path) -> None:
+    shardtrain.build(folder / "corpus", folder / "refused", workers=1)
+    with pytest.raises(ShardsExistError):
+        shardtrain.build(folder / "corpus", folder / "refused")
+    with pytest.raises(UsageError, match="column -1"):
+        shardtrain.build(folder / "corpus", folder / "other", label_column=-1)
+    with pytest.raises(UsageError, match="epochs is 0"):
+        shardtrain.fit(folder / "refused", epochs=0)
+    with pytest.raises(TypeError, match="ngram"):
+        shardtrain.build(folder / "corpus", folder / "other", ngram=(1, 2))  # type: ignore[call-arg]
+
+
+def test_callbacks_hear_of_training(folder: Path) -> None:
+    heard: list[int] = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: heard.append(epoch))
+    with shardtrain.build(folder / "corpus", folder / "heard", workers=1) as shards:
+        shardtrain.fit(shards, out=folder / "run", epochs=1, callbacks=[callback])
+    assert heard == [0]
+
+
+def test_notebooks_see_tables_in_which_nothing_is_markup(folder: Path) -> None:
+    (folder / "odd.jsonl").write_text(
+        "".join(f'{{"label": "<b>{number % 2}", "text": "oven mast {number % 2}"}}\n' for number in range(40))
+    )
+    shards = shardtrain.build(folder / "odd.jsonl", folder / "odd", workers=1)
+    run = shardtrain.fit(shards, out=folder / "odd run", epochs=1)
+    for shown in (shards._repr_html_(), run._repr_html_()):
+        assert "<b>" not in shown
+        assert "2: &lt;b&gt;0, &lt;b&gt;1" in shown
+        assert shown.count("<tr>") == shown.count("</tr>") >= 5
+    assert f"{run.metrics['val_accuracy']:.4f}" in run._repr_html_()

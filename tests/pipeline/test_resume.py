@@ -1,0 +1,345 @@
+"""A build that is killed goes on where it stopped, and its result is the same in every byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.comparing import assert_same_folder
+
+from shardtrain.cli.main import main
+from shardtrain.datasets.demo import write_demo
+from shardtrain.errors import ShardsExistError, ShardsNotFoundError
+from shardtrain.pipeline import build as job
+from shardtrain.pipeline import workspace
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.origin import open_again, recorded_origins
+from shardtrain.runtime.atomic import PARTIAL
+from shardtrain.shards import format as layout
+
+# Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from shardtrain.pipeline import build as job
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
+
+if __name__ == "__main__":
+    corpus, out, kind, workers, how, at = sys.argv[1:]
+    job.UNIT_BYTES = 1 << 16
+    job.PARALLEL_BYTES = 0
+    renames, real, at = 0, os.replace, int(at)
+
+    def replace(source, target):
+        global renames
+        if out not in str(target):  # caches of compiled kernels
+            return real(source, target)
+        renames += 1
+        if renames == -at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+        if renames == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+    build(corpus, out, BuildOptions(vectorizer=kind, workers=int(workers), overwrite=how == "overwrite",
+                                    resume=how == "resume", rows_per_shard=300, max_features=500))
+    print("renames", renames)
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("driver") / "driver.py"
+    path.write_text(DRIVER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, documents=700, classes=3, seed=3)
+    return folder
+
+
+def start(driver, demo, out, kind="ngram", *, workers=1, how="", at=0) -> subprocess.Popen:
+    command = [sys.executable, driver, demo, out, kind, str(workers), how, str(at)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(demo, tmp_path_factory) -> dict[str, tuple[Path, int]]:
+    """Uninterrupted builds of both kinds, and how many renames each makes."""
+    built = {}
+    for kind in ("ngram", "sequence"):
+        out = tmp_path_factory.mktemp("whole") / kind
+        renamed: list[str] = []
+
+        def replace(source, target, renamed=renamed, real=os.replace):
+            renamed.append(str(target))
+            real(source, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job, "UNIT_BYTES", 1 << 16)
+            patch.setattr(os, "replace", replace)
+            build(demo, out, options(vectorizer=kind, workers=1))
+        built[kind] = (out, sum(str(out) in target for target in renamed))
+    return built
+
+
+def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
+    out = tmp_path / f"{kind}{at}"
+    killed = start(driver, demo, out, kind, at=at)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / layout.MANIFEST).exists() or abs(at) == whole[kind][1]
+    build(demo, out, options(vectorizer=kind, workers=1))
+    assert_same_folder(out, whole[kind][0])
+
+
+@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_a_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind, part):
+    renames = whole[kind][1]
+    at = 1 + round((renames - 1) * part / 5)
+    check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if part % 2 else -at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_every_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind):
+    for at in range(1, whole[kind][1] + 1):
+        check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if at % 2 else -at)
+
+
+def kill_until_done(driver, demo, out, kind, seed, most) -> int:
+    """Kill at random moments, up to `most` times, some of them before anything new is on record; how often it was.
+
+    The other kills come so soon after the first new record that three of them cannot let even a fast machine finish.
+    """
+    rng = random.Random(seed)
+    for kills in range(most):
+        process = start(driver, demo, out, kind, workers=2, how="resume" if (out / layout.MANIFEST).exists() else "")
+        before, early = records(out), kills % 4 == 3
+        while process.poll() is None and records(out) <= before and not early:  # so that it ends on a slow machine too
+            time.sleep(0.01)
+        try:
+            process.wait(rng.uniform(0, 2.0 if early else 0.05))
+            finish(process)
+            return kills
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    finish(start(driver, demo, out, kind, workers=2, how="resume" if (out / layout.MANIFEST).exists() else ""))
+    return most
+
+
+def records(out: Path) -> int:
+    """How many files an unfinished build has committed."""
+    try:
+        return sum(not path.name.endswith(PARTIAL) for path in (out / workspace.WORKING).rglob("*"))
+    except FileNotFoundError:  # it is being cleared
+        return 0
+
+
+def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
+    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=5) >= 3
+    assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_killed_at_many_random_moments_equals_uninterrupted(driver, demo, whole, tmp_path, kind, seed):
+    assert kill_until_done(driver, demo, tmp_path / "out", kind, seed, most=30) >= 3
+    assert_same_folder(tmp_path / "out", whole[kind][0])
+
+
+def test_workers_end_when_their_parent_is_killed(driver, demo, tmp_path):
+    process = start(driver, demo, tmp_path / "out", workers=2)
+    children: list[str] = []
+    while len(children) < 3 and process.poll() is None:  # two workers and the resource tracker
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    waited = time.monotonic()
+    while any(alive(child) for child in children) and time.monotonic() - waited < 60:
+        time.sleep(0.05)
+    assert children
+    assert not any(alive(child) for child in children)
+
+
+def alive(process: str) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def killed(driver, demo, tmp_path_factory) -> Path:
+    """An output folder whose build was killed in the middle."""
+    out = tmp_path_factory.mktemp("killed") / "out"
+    process = start(driver, demo, out, at=12)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return out
+
+
+@pytest.fixture
+def interrupted(killed, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(killed, tmp_path / "out")
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    """Units as the driver has them."""
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 16)
+
+
+def options(**changed) -> BuildOptions:
+    return BuildOptions(**{"rows_per_shard": 300, "max_features": 500, **changed})
+
+
+def test_other_options_are_refused_by_name_and_nothing_is_lost(demo, interrupted):
+    before = sorted(path.name for path in interrupted.rglob("*"))
+    with pytest.raises(ShardsExistError, match="--max-features was 500, it is 400 now"):
+        build(demo, interrupted, options(max_features=400))
+    assert sorted(path.name for path in interrupted.rglob("*")) == before
+
+
+def test_a_changed_corpus_is_refused_by_name(demo, interrupted, tmp_path):
+    path = demo / "train.csv"
+    content, stat = path.read_bytes(), path.stat()
+    try:
+        path.write_bytes(content + b'"1","one","more"\n')
+        with pytest.raises(ShardsExistError, match=r"train\.csv' had [\d,]+ bytes, it has [\d,]+ now"):
+            build(demo, interrupted, options())
+        path.write_bytes(content[:-3] + b'x"\n')
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # only its bytes tell
+        with pytest.raises(ShardsExistError, match=r"train\.csv' was changed meanwhile"):
+            build(demo, interrupted, options())
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    build(demo, interrupted, options())
+
+
+def test_overwrite_starts_another_build_from_the_beginning(demo, interrupted):
+    assert build(demo, interrupted, options(max_features=400, overwrite=True)).num_features == 400
+
+
+def test_resume_without_an_interrupted_build_is_an_error(demo, tmp_path):
+    with pytest.raises(ShardsNotFoundError, match="no interrupted build"):
+        build(demo, tmp_path / "out", options(resume=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_resuming_a_complete_build_says_so_and_changes_nothing(demo, tmp_path, capsys):
+    build(demo, tmp_path / "out", options())
+    before = (tmp_path / "out" / workspace.MEASURED).read_bytes()
+    build(demo, tmp_path / "out", options(resume=True))
+    assert "is complete" in capsys.readouterr().err
+    assert (tmp_path / "out" / workspace.MEASURED).read_bytes() == before
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(demo, tmp_path / "out", options())
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(demo, tmp_path / "out", options(resume=True, max_features=400))
+
+
+def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
+    owner = interrupted / workspace.WORKING / workspace.JOB
+    owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
+    build(demo, interrupted, options(resume=False))
+    assert "restarted" in capsys.readouterr().err
+
+
+def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo, tmp_path):
+    with (
+        workspace.workspace(
+            tmp_path / "out", workspace.identify(demo, options(), unit_bytes=1), overwrite=False, resume=False
+        ),
+        pytest.raises(ShardsExistError, match="another build is running"),
+    ):
+        build(demo, tmp_path / "out", options())
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tmp_path, capsys):
+    process = start(driver, demo, tmp_path / "out", workers=2)
+    while not list((tmp_path / "out").rglob("run-*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert "the same command goes on" in err
+    build(demo, tmp_path / "out", options(workers=1))
+    assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+def test_a_build_into_a_folder_of_its_corpus_goes_on_and_finds_its_documents_again(demo, tmp_path, monkeypatch, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo, corpus)
+    write_texts_of_classes(corpus / "held", ("pos", "neg"))
+    out = corpus / "shards" / "first"
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "place_split", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, out, options())
+    build(corpus, out, options())
+    assert "going on with the interrupted build" in capsys.readouterr().err
+    (origin,) = recorded_origins(out)
+    assert open_again(origin, scratch=tmp_path).train.num_bytes == (corpus / "train.csv").stat().st_size
+
+
+def write_texts_of_classes(folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.txt").write_text("a text")
+
+
+@pytest.mark.parametrize("changed", ["train.csv", "test.csv", "classes.txt", "held/pos/1.txt"])
+def test_what_a_corpus_folder_is_known_by_is_all_that_can_be_read_of_it(demo, tmp_path, changed):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo, corpus)
+    write_texts_of_classes(corpus / "held", ("pos", "neg"))
+    before = workspace.files_of(corpus)
+    for other in ("README.md", "shards/manifest.json", ".git/config.txt"):
+        (corpus / other).parent.mkdir(exist_ok=True)
+        (corpus / other).write_text("none of it")
+    assert workspace.files_of(corpus) == before
+    (corpus / changed).write_text("changed")
+    assert workspace.files_of(corpus) != before
+
+
+def test_units_of_another_size_are_another_build(demo, interrupted, monkeypatch):
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 17)
+    with pytest.raises(ShardsExistError, match="units of 65536 bytes"):
+        build(demo, interrupted, options())
+
+
+def test_the_command_line_resumes_too(demo, interrupted, capsys):
+    arguments = ["build", str(demo), "--out", str(interrupted), "--rows-per-shard", "300", "--max-features", "500"]
+    assert main([*arguments, "--resume"]) == 0
+    assert "going on with the interrupted build" in capsys.readouterr().err

@@ -1,0 +1,420 @@
+"""What reports find, against plain computations: lengths, features, equal rows, outcomes, texts, the build's memory."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.feature_selection import f_classif
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from support.handmade import NUM_FEATURES, dense, make_rows, write_shards
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.datasets.demo import write_demo
+from shardtrain.loader.splits import open_shards
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.recompress import recompress
+from shardtrain.pipeline.workspace import MEASURED
+from shardtrain.report.findings import look_at_shards
+from shardtrain.report.making import read_making
+from shardtrain.report.originals import texts_behind
+from shardtrain.report.outcome import BINS, MAX_MATRIX, measure
+from shardtrain.report.overlap import Overlap, RowHashes
+from shardtrain.report.survey import Entries, entries_of, survey_split
+from shardtrain.report.telling import BUDGET, telling_features
+from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
+from shardtrain.vectorize.fitted import load_vectorizer
+
+KINDS = ("ngram", "sequence", "dense")
+
+
+def no_one(entries: Entries) -> None:
+    """Looks at nothing."""
+
+
+@pytest.fixture(params=KINDS)
+def open_split(request, tmp_path):
+    """A split of 900 rows in two shards, the same rows as a dense array of features or token ids, classes, columns."""
+    rng = np.random.default_rng(5)
+    columns = 40 if request.param == "sequence" else NUM_FEATURES[request.param]
+    rows = make_rows(request.param, 900)
+    if request.param == "sequence":  # words of which some repeat in a row, padded in front
+        x = rng.integers(1, columns, (900, 6)).astype(np.uint32)
+        x[np.arange(6) < rng.integers(0, 7, 900)[:, None]] = 0
+        x[rows.y == 0, 5] = 7
+        rows = replace(rows, x=x)
+    if request.param == "dense":
+        rows = replace(rows, x=rng.integers(-2, 3, (900, columns)).astype(np.float32) + rows.y[:, None])
+    write_shards(tmp_path / "shards", rows, [500, 400])
+    with open_shards(tmp_path / "shards") as shards:
+        yield shards.train, dense(rows.x), rows.y, columns
+
+
+def test_lengths_and_occurrences_are_those_of_the_rows(open_split):
+    split, x, _, columns = open_split
+    found = survey_split(split, columns, no_one)
+    lengths = np.count_nonzero(x, axis=1)
+    np.testing.assert_array_equal(found.lengths, np.bincount(lengths))
+    assert (found.rows, found.empty, found.mean) == (900, (lengths == 0).sum(), pytest.approx(lengths.mean()))
+    expected = presence(split.kind, x, columns).sum(axis=0)
+    np.testing.assert_array_equal(found.occurrences, expected)
+
+
+def presence(kind: str, x: np.ndarray, columns: int) -> np.ndarray:
+    """Which features each row has."""
+    if kind != "sequence":
+        return x != 0
+    there = np.zeros((len(x), columns), np.bool_)
+    there[np.arange(len(x))[:, None], x] = True
+    there[:, 0] = False
+    return there
+
+
+def test_the_scores_that_tell_a_class_are_those_of_f_classif(open_split):
+    split, x, y, columns = open_split
+    there = presence(split.kind, x, columns)
+    values = there.astype(float) if split.kind == "sequence" else x.astype(np.float64)
+    found = telling_features(split, there.sum(axis=0), [0, 2], most=50)
+    for index in (0, 2):
+        inside = y == index
+        varying = values.std(axis=0) > 0
+        scores = np.zeros(columns)
+        scores[varying] = f_classif(values[:, varying], inside)[0]
+        typical = (values[inside].mean(axis=0) > values[~inside].mean(axis=0)) & np.isfinite(scores)
+        ours = {each.column: each.score for each in found[index] if np.isfinite(each.score)}
+        assert set(ours) <= set(np.flatnonzero(typical))
+        best = np.sort(scores[typical & (scores > 1e-9)])[::-1][: len(ours)]
+        np.testing.assert_allclose(sorted(ours.values(), reverse=True), best, rtol=1e-6)
+        for each in found[index]:
+            assert each.share == pytest.approx(there[inside, each.column].mean())
+            assert each.share_elsewhere == pytest.approx(there[~inside, each.column].mean())
+    assert any(found.values())
+
+
+def test_of_more_features_than_fit_the_most_frequent_are_scored(tmp_path, monkeypatch):
+    write_shards(tmp_path, make_rows("ngram", 300), [300])
+    with open_shards(tmp_path) as shards:
+        occurrences = survey_split(shards.train, NUM_FEATURES["ngram"], no_one).occurrences
+        monkeypatch.setattr("shardtrain.report.telling.BUDGET", 8 * 4 * 5)
+        found = telling_features(shards.train, occurrences, [0], most=50)
+    frequent = set(np.argsort(-occurrences, kind="stable")[:5].tolist())
+    assert {each.column for each in found[0]} <= frequent
+    assert BUDGET == 64 << 20
+
+
+def brute_overlap(train: list[tuple], validation: list[tuple]) -> Overlap:
+    """Counted with dictionaries of whole rows; each is (features, class)."""
+    of_train: dict[bytes, list[int]] = {}
+    for x, y in train:
+        of_train.setdefault(x, []).append(y)
+    shared = [(x, y) for x, y in validation if x in of_train]
+    return Overlap(
+        train_repeated=len(train) - len(of_train),
+        validation_repeated=len(validation) - len({x for x, _ in validation}),
+        shared=len(shared),
+        shared_same_class=sum(y in of_train[x] for x, y in shared),
+        contradicting=sum(len(ys) for ys in of_train.values() if len(set(ys)) > 1),
+    )
+
+
+@pytest.mark.parametrize("at_once", [1 << 20, 16], ids=["in one part", "in many parts"])
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_equal_rows_are_counted_as_by_comparing_all(kind, at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr("shardtrain.report.overlap._RECORDS_AT_ONCE", at_once)
+    rng = np.random.default_rng(3)
+    with RowHashes(700, tmp_path) as hashes:
+        splits = {}
+        for held_out, count in ((False, 500), (True, 200)):
+            x = rng.integers(0, 3, (count, 5)).astype(np.uint16)
+            y = rng.integers(0, 3, count).astype(np.uint8)
+            x[:40] = 0  # rows without any feature are not compared
+            splits[held_out] = [(row.tobytes(), int(label)) for row, label in zip(x, y, strict=True) if row.any()]
+            for start in range(0, count, 64):
+                hashes.add(entries(kind, x[start : start + 64], y[start : start + 64]), validation=held_out)
+        assert hashes.count() == brute_overlap(splits[False], splits[True])
+    assert list(tmp_path.iterdir()) == []
+
+
+def entries(kind: str, x: np.ndarray, y: np.ndarray) -> Entries:
+    rows, places = np.nonzero(x)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(x)))])
+    values = x[rows, places]
+    return Entries(y, indptr, places, places, values.astype(np.float32) if kind == "ngram" else values)
+
+
+def test_rows_of_equal_words_at_other_places_are_not_equal(tmp_path):
+    x = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 2]], np.uint16)
+    with RowHashes(4, tmp_path) as hashes:
+        hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), validation=False)
+        assert hashes.count() == Overlap(train_repeated=1)
+
+
+def predictions(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(rows)
+    y = rng.integers(0, classes, rows)
+    scores = rng.normal(size=(rows, classes))
+    scores[np.arange(rows), y] += 1.5
+    return y, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [1, 64, 1000])
+def test_an_outcome_is_that_of_scikit_learn_whatever_the_batches(size):
+    y, p = predictions(700, 5)
+    p[y == 4, 3] += 1  # a class that is never chosen
+    p /= p.sum(axis=1, keepdims=True)
+    found = measure(((y[i : i + size], p[i : i + size]) for i in range(0, 700, size)), 5, mistakes=12)
+    guess = p.argmax(axis=1)
+    np.testing.assert_array_equal(found.confusions, confusion_matrix(y, guess, labels=range(5)))
+    expected = precision_recall_fscore_support(y, guess, labels=range(5), zero_division=0)
+    for ours, theirs in zip((found.precision, found.recall, found.f1, found.support), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs)
+    assert found.accuracy == pytest.approx((guess == y).mean())
+    wrong = np.flatnonzero(guess != y)
+    order = wrong[np.argsort(-p[wrong].max(axis=1), kind="stable")][:12]
+    assert [each.row for each in found.mistakes] == order.tolist()
+    for each in found.mistakes:
+        assert (each.truth, each.guess) == (y[each.row], guess[each.row])
+        assert (each.probability, each.of_truth) == (p[each.row].max(), p[each.row, y[each.row]])
+
+
+def test_the_calibration_error_is_the_mean_gap_over_ranges_of_confidence():
+    y, p = predictions(500, 3)
+    p[0] = [1, 0, 0]  # the highest confidence belongs to the last range
+    found = measure([(y, p)], 3, mistakes=0).calibration
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    error = 0.0
+    for number in range(BINS):
+        inside = np.minimum((confidence * BINS).astype(int), BINS - 1) == number
+        assert found.counts[number] == inside.sum()
+        if inside.any():
+            error += inside.sum() * abs(confidence[inside].mean() - right[inside].mean()) / 500
+    assert found.error == pytest.approx(error)
+
+
+def test_confusions_of_very_many_classes_are_not_kept():
+    y = np.array([0, MAX_MATRIX])
+    found = measure([(y, np.eye(MAX_MATRIX + 1)[y])], MAX_MATRIX + 1, mistakes=3)
+    assert found.confusions is None
+    assert found.accuracy == 1
+
+
+@pytest.mark.parametrize("samples", [1, MAX_POINTS, MAX_POINTS + 1, 12_345])
+def test_a_curve_has_few_points_and_loses_no_peak(samples):
+    values = np.random.default_rng(samples).integers(0, 1 << 30, samples)
+    curve = Curve()
+    for second, value in enumerate(values.tolist()):
+        curve.add(float(second), value)
+    starts = [int(second) for second, _ in curve.points]
+    assert len(starts) <= MAX_POINTS
+    assert starts[0] == 0
+    assert [value for _, value in curve.points] == np.maximum.reduceat(values, starts).tolist()
+    assert len(set(np.diff(starts))) <= 1
+
+
+def test_a_build_records_its_memory_under_the_ceiling_and_when_passes_ran(tmp_path, corpus):
+    build(corpus, tmp_path / "out", BuildOptions(workers=1))
+    made = read_making(tmp_path / "out")
+    assert made is not None
+    assert max(size for _, size in made.curve) == made.peak_bytes <= made.memory_limit
+    assert [title for title, _ in made.passes] == list(dict.fromkeys(title for title, _, _ in made.spans))
+    ends = [edge for _, start, stop in made.spans for edge in (start, stop)]
+    assert ends == sorted(ends)
+    assert 0 <= ends[0] <= ends[-1] <= made.seconds + 0.01
+    assert made.curve[-1][0] <= made.seconds
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"seconds": 1}', '{"seconds": NaN}', '{"origins": 3}'])
+def test_a_build_json_that_says_something_else_is_no_failure(content, tmp_path, corpus):
+    build(corpus, tmp_path / "out", BuildOptions(workers=1))
+    (tmp_path / "out" / MEASURED).write_text(content)
+    assert look_at_shards(tmp_path / "out", scratch=tmp_path).making is None
+    with open_shards(tmp_path / "out") as shards:
+        found = texts_behind(shards, shards.train, [0], scratch=tmp_path)
+    assert found == ({}, ("build.json does not say where the corpus is",))
+
+
+TOPICS = {"chess": "rook pawn endgame", "sailing": "wind harbour anchor"}
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """200 short documents and 40 for validation, no two alike."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name, count in (("train.csv", 200), ("test.csv", 40)):
+        with open(folder / name, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows(
+                [topic, f"{words} {name.partition('.')[0]} number {i}\nand more"]
+                for i in range(count // 2)
+                for topic, words in TOPICS.items()
+            )
+    return folder
+
+
+def documents(path: Path) -> list[str]:
+    with open(path, newline="") as file:
+        return [row[1] for row in csv.reader(file)]
+
+
+def packed(corpus: Path) -> Path:
+    for name in ("train.csv", "test.csv"):
+        (corpus / f"{name}.gz").write_bytes(gzip.compress((corpus / name).read_bytes()))
+        (corpus / name).rename(corpus.parent / name)
+    return corpus
+
+
+def in_folders(corpus: Path) -> Path:
+    for name, split in (("train.csv", "train"), ("test.csv", "test")):
+        with open(corpus / name, newline="") as file:
+            rows = list(csv.reader(file))
+        for number, (topic, text) in enumerate(rows):
+            path = corpus.parent / "folders" / split / topic / f"{number:04}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return corpus.parent / "folders"
+
+
+def check_texts(shards_folder: Path, scratch: Path, expected: dict[str, list[str]]) -> None:
+    """All texts of both splits are found, and each is the document of its row."""
+    with open_shards(shards_folder) as shards:
+        for name, split in shards.splits.items():
+            rows = range(split.num_examples)
+            texts, reasons = texts_behind(shards, split, rows, scratch=scratch)
+            assert reasons == ()
+            assert sorted(texts) == list(rows)
+            assert sorted(texts.values()) == sorted(expected[name])
+            vectorizer = load_vectorizer(shards_folder / "vectorizer")
+            x, _ = split.rows(0, split.num_examples)
+            again = vectorizer.transform([texts[row] for row in rows])
+            np.testing.assert_array_equal(dense(x), dense(again))
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed", "folders"])
+def test_the_texts_behind_rows_are_found_again(layout, tmp_path, corpus):
+    expected = {"train": documents(corpus / "train.csv"), "validation": documents(corpus / "test.csv")}
+    given = {"plain": lambda path: path, "packed": packed, "folders": in_folders}[layout](corpus)
+    build(given, tmp_path / "shards", BuildOptions(workers=1, rows_per_shard=70))
+    (tmp_path / "scratch").mkdir()
+    check_texts(tmp_path / "shards", tmp_path / "scratch", expected)
+
+
+def test_the_texts_of_a_held_out_fraction_and_of_every_added_part_are_found(tmp_path, corpus):
+    first, second = corpus / "train.csv", corpus / "test.csv"
+    options = BuildOptions(workers=1, validation_fraction=0.3, rows_per_shard=50)
+    build(first, tmp_path / "shards", options)
+    build(second, tmp_path / "shards", replace(options, append=True))
+    recompress(tmp_path / "shards", tmp_path / "again", None)
+    everything = sorted(documents(first) + documents(second))
+    for folder in ("shards", "again"):
+        with open_shards(tmp_path / folder) as shards:
+            found = []
+            for split in shards.splits.values():
+                texts, reasons = texts_behind(shards, split, range(split.num_examples), scratch=tmp_path)
+                assert reasons == ()
+                found += texts.values()
+        assert sorted(found) == everything
+
+
+def change(corpus: Path) -> None:
+    with open(corpus / "test.csv", "a") as file:
+        file.write("chess,one more\n")
+
+
+def touch(corpus: Path) -> None:
+    os.utime(corpus / "test.csv", ns=(0, 0))
+
+
+CHANGES = {
+    "changed": (change, "test.csv' was changed after the shards were built"),
+    "touched": (touch, "test.csv' was changed after the shards were built"),
+    "gone": (lambda corpus: (corpus / "test.csv").unlink(), "test.csv' is not there any more"),
+    "gone altogether": (shutil.rmtree, "is not there any more"),
+    "longer": (lambda corpus: (corpus / "classes.txt").write_text("a\nb\n"), "holds other files"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_no_text_is_taken_from_a_corpus_that_is_not_what_it_was(case, tmp_path, corpus):
+    build(corpus, tmp_path / "shards", BuildOptions(workers=1))
+    alter, said = CHANGES[case]
+    alter(corpus)
+    with open_shards(tmp_path / "shards") as shards:
+        texts, reasons = texts_behind(shards, shards.validation, [0, 5], scratch=tmp_path)
+    assert texts == {}
+    assert len(reasons) == 1
+    assert said in reasons[0]
+
+
+def test_what_was_found_is_what_the_corpus_holds(tmp_path, corpus):
+    lines = (corpus / "train.csv").read_text()
+    with open(corpus / "test.csv", "a") as file:
+        file.write(lines[: lines.index('and more"') + 9] + "\n")  # the first document once more
+    build(corpus, tmp_path / "shards", BuildOptions(workers=1))
+    found = look_at_shards(tmp_path / "shards", scratch=tmp_path)
+    assert found.overlap.shared == found.overlap.shared_same_class == 1
+    assert {name: survey.rows for name, survey in found.surveys.items()} == {"train": 200, "validation": 41}
+    assert found.vocabulary is not None
+    assert found.vocabulary.chosen == len(found.terms) == found.manifest.num_features
+    assert found.vocabulary.candidates >= found.vocabulary.chosen
+    assert found.telling is not None
+    for index, name in enumerate(found.manifest.class_names):
+        best = {found.name_of(each.column) for each in found.telling[index]}
+        assert best & set(TOPICS[name].split())
+
+
+def test_looking_at_shards_holds_little_memory_whatever_their_size(tmp_path):
+    """67 MB of token ids, which would be 268 MB as one array of 64-bit integers."""
+    rows = make_rows("sequence", 1 << 19)
+    x = np.random.default_rng(1).integers(1, 20_000, (1 << 19, 64), np.uint16)
+    write_shards(tmp_path / "shards", replace(rows, x=x), [1 << 18, 1 << 18])
+    write_shards(tmp_path / "few", rows.between(0, 10_000), [10_000])
+    del rows, x
+    look_at_shards(tmp_path / "few", scratch=tmp_path)  # what is imported and compiled is not meant
+    before = anonymous_bytes(os.getpid())
+    with MemoryMeter() as memory:
+        found = look_at_shards(tmp_path / "shards", scratch=tmp_path)
+    assert found.surveys["train"].rows == 1 << 19
+    assert memory.peak_bytes - min(before, PROGRAM_BYTES) < 200 << 20
+
+
+def test_shards_without_vectorizer_name_columns_by_their_numbers(tmp_path):
+    write_shards(tmp_path, make_rows("ngram", 90), [90])
+    found = look_at_shards(tmp_path, scratch=tmp_path)
+    assert found.name_of(7) == "column 7"
+    assert found.vocabulary is None
+    assert found.making is None
+    assert json.loads((tmp_path / "manifest.json").read_text())["build"] == {}
+
+
+def test_entries_of_stored_zeros_are_left_out(tmp_path):
+    rows = make_rows("ngram", 8)
+    data = rows.x.data.copy()
+    data[::2] = 0
+    x = Csr(data, rows.x.indices, rows.x.indptr, rows.x.shape)
+    write_shards(tmp_path, replace(rows, x=x), [8])
+    with open_shards(tmp_path) as shards:
+        (found,) = entries_of(shards.train)
+    assert (found.values != 0).all()
+    np.testing.assert_array_equal(np.diff(found.indptr), np.count_nonzero(x.toarray(), axis=1))
+
+
+def test_the_lengths_of_documents_are_those_of_the_corpus_while_it_is_there(tmp_path):
+    write_demo(tmp_path / "demo", documents=400, classes=3)
+    build(tmp_path / "demo", tmp_path / "shards", BuildOptions(workers=1))
+    with open(tmp_path / "demo" / "train.csv", newline="", encoding="utf-8") as file:
+        expected = np.bincount([len(", ".join(row[1:]).split()) for row in csv.reader(file)])
+    found = look_at_shards(tmp_path / "shards", scratch=tmp_path).words
+    assert found is not None
+    assert found.tolist() == expected.tolist()
+    (tmp_path / "demo" / "train.csv").unlink()
+    assert look_at_shards(tmp_path / "shards", scratch=tmp_path).words is None
