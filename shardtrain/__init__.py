@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from shardtrain.api import build, fit
     from shardtrain.arrays.csr import Csr
     from shardtrain.inference.predict import Predictions
-    from shardtrain.loader.splits import Shards, open_shards
+    from shardtrain.loader.shards import Shards, open_shards
     from shardtrain.sklearn import ShardClassifier
     from shardtrain.training.run_folder import Run
     from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
@@ -34,12 +34,12 @@ _HOMES = {
     "Predictions": "shardtrain.inference.predict",
     "Run": "shardtrain.training.run_folder",
     "ShardClassifier": "shardtrain.sklearn",
-    "Shards": "shardtrain.loader.splits",
+    "Shards": "shardtrain.loader.shards",
     "Vectorizer": "shardtrain.vectorize.fitted",
     "build": "shardtrain.api",
     "fit": "shardtrain.api",
     "load_vectorizer": "shardtrain.vectorize.fitted",
-    "open_shards": "shardtrain.loader.splits",
+    "open_shards": "shardtrain.loader.shards",
 }
 
 

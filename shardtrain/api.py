@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from shardtrain.corpus.source import Column, ReadOptions
-from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.pipeline.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from shardtrain.models.guide import MlpOptions, SepcnnOptions
     from shardtrain.models.user_models import ModelFunction
-    from shardtrain.training.checkpoint import Every
+    from shardtrain.training.checkpoint import CheckpointInterval
     from shardtrain.training.run_folder import Run
 
 READING = ("format", "label_column", "text_columns", "header", "unescape", "labels", "on_bad_row")
@@ -78,7 +78,7 @@ class FitKeywords(TypedDict, total=False):
     embeddings: Path | None
     devices: tuple[str, ...]
     memory_limit: int
-    checkpoint_every: Every
+    checkpoint_every: CheckpointInterval
     tensorboard: bool | Path
 
 

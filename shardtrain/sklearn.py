@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from shardtrain.api import build, fit
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Features
 from shardtrain.arrays.texts import Texts
 from shardtrain.errors import LabelError, MissingExtraError, UsageError
 from shardtrain.inference.predict import Classifier, check_shards
 from shardtrain.loader.order import permutation
-from shardtrain.loader.splits import Features, Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import MlpOptions
 from shardtrain.pipeline.convert import ConvertOptions, convert
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity

@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the result."""
-    from shardtrain.shards.format import MANIFEST
+    from shardtrain.shards.layout import MANIFEST
     from shardtrain.training.run_folder import load_run
 
     folder = load_run(args.run_folder)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     from shardtrain.corpus.source import ReadOptions
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
 
     if corpus_options(args) != ReadOptions():
         raise UsageError(f"'{args.data}' holds no raw text, so the options of reading it would change nothing")

@@ -151,7 +151,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the result and where it is."""
-    from shardtrain.shards.format import MANIFEST
+    from shardtrain.shards.layout import MANIFEST
 
     path = args.shards or SHARDS
     if isinstance(args.tensorboard, Path) and (args.tensorboard / MANIFEST).exists():
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
             f"there are no shards in '{path}'; make them with `make shards` or "
             f"`python -m shardtrain build CORPUS --out {path}`, or name a folder of shards"
         )
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
     from shardtrain.training.run_folder import check_free
 
@@ -191,7 +191,7 @@ def fit_options(args: argparse.Namespace, kind: str) -> Any:
     """
     from shardtrain.models.guide import AUTO, MlpOptions, SepcnnOptions
     from shardtrain.pipeline.options import parse_size
-    from shardtrain.training.checkpoint import parse_every
+    from shardtrain.training.checkpoint import parse_interval
     from shardtrain.training.options import FitOptions
 
     given = {name: value for name, value in vars(args).items() if value is not None}
@@ -205,7 +205,7 @@ def fit_options(args: argparse.Namespace, kind: str) -> Any:
     if "embeddings" in given and "embedding_dim" in given:
         raise UsageError("--embedding-dim is that of the vectors in --embeddings; leave it away")
     if "checkpoint_every" in given:
-        chosen["checkpoint_every"] = parse_every(given["checkpoint_every"])
+        chosen["checkpoint_every"] = parse_interval(given["checkpoint_every"])
     if model == "mlp":
         chosen["mlp"] = MlpOptions(**sizes)
     elif model == "sepcnn":

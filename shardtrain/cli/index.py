@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shardtrain.cli.results import show, split_facts
 
 if TYPE_CHECKING:
-    from shardtrain.shards.format import Manifest
+    from shardtrain.shards.layout import Manifest
 
 EXAMPLE = """\
 examples:

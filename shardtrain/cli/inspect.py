@@ -66,7 +66,7 @@ def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
     from shardtrain.errors import UsageError
     from shardtrain.loader.mixing import by_chance, chart, measure, visited
     from shardtrain.loader.order import MODES
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
 
     with open_shards(folder) as shards:
         split = shards.train

@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Rewrite, and say what was made."""
     from shardtrain.pipeline.recompress import recompress
-    from shardtrain.shards.format import read_manifest
+    from shardtrain.shards.manifest import read_manifest
 
     codec = None if args.compress == "none" else args.compress
     before = read_manifest(args.shards)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shardtrain.shards.format import Manifest, SplitEntry
+    from shardtrain.shards.layout import Manifest, SplitEntry
 
 MAX_SHOWN = 10  # rejected rows
 

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Tune, and print what came of it."""
     from dataclasses import asdict
 
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
 
     keep_freed_memory()

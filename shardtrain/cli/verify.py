@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def verified(folder: Path, workers: int | None = None) -> Verification:
     """Check everything in a folder of shards, and show how far that is."""
     from shardtrain.runtime.progress import progress
-    from shardtrain.shards.format import read_manifest
+    from shardtrain.shards.manifest import read_manifest
     from shardtrain.shards.verify import num_checked_bytes, verify_shards
 
     with progress("verifying", total=num_checked_bytes(read_manifest(folder))) as shown:

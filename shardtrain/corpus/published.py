@@ -220,7 +220,7 @@ DATASETS = (
     ),
     Dataset(
         name="yahoo_answers",
-        title="Yahoo! Answers",
+        title="Yahoo! PredictionWriter",
         num_classes=10,
         num_train=1_400_000,
         num_test=60_000,

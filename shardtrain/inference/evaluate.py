@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Examples, Features
 from shardtrain.corpus.labels import Classes, check_known_labels
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Unit
 from shardtrain.errors import CorpusNotFoundError
 from shardtrain.inference.predict_file import PredictOptions, units_of
-from shardtrain.loader.splits import Examples, Features
-from shardtrain.models.guide import feed_for
+from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.progress import progress, say
@@ -82,7 +82,7 @@ def evaluate_corpus(
 
         with Threads(PredictOptions(workers=workers).threads) as threads:
             batches = seen.batches(threads.map(read_rows, units), sum(unit.num_documents for unit in units))
-            metrics = Steps(model, feed_for(model, run.description)).evaluate(batches)
+            metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{corpus}' holds no document that can be used, so there is nothing to measure")
     return Evaluated(

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Features, Labels
 from shardtrain.errors import ModelError
-from shardtrain.loader.splits import Features, Labels, Shards
-from shardtrain.models.guide import feed_for
+from shardtrain.loader.shards import Shards
+from shardtrain.models.guide import input_adapter
 from shardtrain.training.run_folder import Run
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
 from shardtrain.vectorize.fitted import Vectorizer
@@ -84,7 +85,7 @@ class Classifier:
         self._run = run
         self.class_names = run.description.class_names
         model = run.load_model()
-        self._feed = feed_for(model, run.description)
+        self._feed = input_adapter(model, run.description)
         traced = tf.function(lambda *parts: model(self._feed.assemble(*parts), training=False))
         self._traced = traced.get_concrete_function(*self._feed.specs)
         sparse = self._feed.kind == "ngram" and not self._feed.dense
@@ -158,7 +159,7 @@ def evaluate(run: Run, shards: Shards) -> Logs:
     """
     check_shards(run, shards)
     model = run.load_model()
-    return Steps(model, feed_for(model, run.description)).evaluate(shards.validation.batches(EVALUATION_ROWS))
+    return Steps(model, input_adapter(model, run.description)).evaluate(shards.validation.batches(EVALUATION_ROWS))
 
 
 def check_shards(run: Run, shards: Shards) -> None:

@@ -25,15 +25,15 @@ from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Source, Unit
 from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
 from shardtrain.inference.predict import Classifier, Predictions
-from shardtrain.inference.writers import Answers, answers_for
+from shardtrain.inference.writers import PredictionWriter, writer_for
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.pipeline.workspace import difference, files_of, job_of
 from shardtrain.runtime.atomic import commit_json, committed, locked_folder
+from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
 from shardtrain.training.run_folder import Run
-from shardtrain.vectorize.fitted import file_checksum
 
 STANDARD = "-"  # standard input or output
 MOST_WORKERS = 8  # unless more are asked for: each holds about 100 MiB
@@ -89,7 +89,7 @@ class PredictedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class _UnitResult:
     """What is on record of one unit: how many rows it gave, and its bad rows, of which the first are listed."""
 
     rows: int
@@ -97,7 +97,7 @@ class _Part:
     bad_rows: tuple[BadRow, ...]
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> _Part:
+    def from_record(cls, record: dict[str, Any]) -> _UnitResult:
         """The same from its fields as JSON values."""
         return cls(**{**record, "bad_rows": tuple(BadRow(**row) for row in record["bad_rows"])})
 
@@ -120,13 +120,13 @@ class _Input:
         documents = read_unit(self.source, unit)
         return documents, self.classifier(documents.texts)
 
-    def write_part(self, unit: Unit, answers: Answers, path: Path) -> _Part:
+    def write_part(self, unit: Unit, answers: PredictionWriter, path: Path) -> _UnitResult:
         """Classify a unit and write its part of the output."""
         documents, predictions = self.classify(unit)
         with committed(path, synced=False) as file:
             file.write(answers.part(documents.ordinals, predictions.probabilities))
         bad = documents.bad_rows
-        return _Part(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED])
+        return _UnitResult(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED])
 
 
 def predict_file(
@@ -147,7 +147,7 @@ def predict_file(
         DiskFullError: the disk has no room; what is done is kept.
     """
     options, output = options or PredictOptions(), Path(output)
-    answers = answers_for(output, run.description.class_names, proba=options.proba)
+    answers = writer_for(output, run.description.class_names, proba=options.proba)
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")
     working = output.with_name(output.name + ".predicting")
@@ -181,7 +181,9 @@ def predict_stream(
                 shown.add(size)
 
 
-def _predict(opened: _Input, answers: Answers, output: Path, working: Path, options: PredictOptions) -> PredictedFile:
+def _predict(
+    opened: _Input, answers: PredictionWriter, output: Path, working: Path, options: PredictOptions
+) -> PredictedFile:
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
     with Threads(options.threads) as threads:
@@ -192,7 +194,7 @@ def _predict(opened: _Input, answers: Answers, output: Path, working: Path, opti
             opened.sizes,
             names=names,
             encode=asdict,
-            decode=_Part.from_record,
+            decode=_UnitResult.from_record,
         )
     with committed(output) as file:
         answers.join(paths.values(), file)
@@ -235,7 +237,7 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def _job(run: Run, path: Path, answers: Answers, options: PredictOptions) -> dict[str, Any]:
+def _job(run: Run, path: Path, answers: PredictionWriter, options: PredictOptions) -> dict[str, Any]:
     """What decides the output, as JSON values."""
     read = options.read
     chosen = {

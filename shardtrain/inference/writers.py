@@ -26,7 +26,7 @@ _PIECE = 1 << 20  # bytes copied at a time
 _GROUP_ROWS = 1 << 18  # of a Parquet row group, at least, where there are more
 
 
-class Answers(Protocol):
+class PredictionWriter(Protocol):
     """One of the formats; `part` gives the bytes of a part, and `join` writes the whole file from parts in order.
 
     Attributes:
@@ -129,10 +129,10 @@ class Parquet:
                 writer.write_table(pa.concat_tables(held), row_group_size=2 * _GROUP_ROWS)
 
 
-FORMATS: dict[str, Callable[..., Answers]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}
+FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}
 
 
-def answers_for(path: Path, class_names: Sequence[str], *, proba: bool) -> Answers:
+def writer_for(path: Path, class_names: Sequence[str], *, proba: bool) -> PredictionWriter:
     """The format that the name of a file says.
 
     Raises:

@@ -24,9 +24,11 @@ import numpy.typing as npt
 
 from shardtrain.arrays.buffers import Buffers
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Examples, Features, join, slice_rows
 from shardtrain.errors import CorruptShardError, UsageError
+from shardtrain.loader.options import BatchOptions
 from shardtrain.loader.order import BLOCK_ROWS, EpochPlan, Window
-from shardtrain.loader.splits import Examples, Features, Split, join
+from shardtrain.loader.reader import SplitReader
 from shardtrain.runtime.prefetch import prefetched
 from shardtrain.runtime.progress import say
 from shardtrain.shards.shard import Mask, Shard, runs
@@ -35,30 +37,8 @@ GATHERED_ROWS = 4096  # at a time: 2 MB of 256 token ids or of n-grams, which st
 READERS = 8  # blocks that are read at a time where files are not mapped
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """How an epoch is cut into batches; sizes in rows, `start_step` and `prefetch` in batches."""
-
-    batch_size: int
-    seed: int = 0
-    epoch: int = 0
-    shuffle: str = "none"
-    drop_remainder: bool = False
-    start_step: int = 0
-    prefetch: int = 0
-    as_int32: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.start_step < 0 or self.epoch < 0:
-            raise UsageError(f"start_step {self.start_step} and epoch {self.epoch} must not be negative")
-        if self.prefetch < 0:
-            raise UsageError(f"prefetch is {self.prefetch}; write 0 for none, or how many batches may be ahead")
-
-
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """Rows of an epoch that follow each other; fewer than `positions` where some were left out."""
 
     positions: int
@@ -69,7 +49,7 @@ class Part:
         """Positions [start, stop) of a part from which nothing was left out, or all of it."""
         if (start, stop) == (0, self.positions):
             return self.x, self.y
-        return (self.x.rows(start, stop) if isinstance(self.x, Csr) else self.x[start:stop]), self.y[start:stop]
+        return slice_rows(self.x, start, stop), self.y[start:stop]
 
 
 class Batches:
@@ -81,11 +61,11 @@ class Batches:
         dropped: rows that the latest iteration left out so far, because they are damaged.
     """
 
-    def __init__(self, split: Split, **options: int | str | bool) -> None:
+    def __init__(self, split: SplitReader, options: BatchOptions, buffers: Buffers) -> None:
         self.split = split
-        self.options = BatchOptions(**options)  # type: ignore[arg-type]
+        self.options = chosen = options
         self.dropped = 0
-        chosen = self.options
+        self._buffers = buffers
         size = chosen.batch_size
         # whole batches in a block: then batches of contiguous rows are views, never joined from two blocks
         mixing = chosen.shuffle in ("window", "global")
@@ -101,7 +81,8 @@ class Batches:
         self._together = max(1, min(GATHERED_ROWS // size, chosen.prefetch // 2 if chosen.prefetch else GATHERED_ROWS))
 
     def __len__(self) -> int:
-        steps = self.split.steps_per_epoch(self.options.batch_size, self.options.drop_remainder)
+        rows, size = self.split.num_examples, self.options.batch_size
+        steps = rows // size if self.options.drop_remainder else -(-rows // size)
         return max(0, steps - self.options.start_step)
 
     def __iter__(self) -> Generator[Examples, None, None]:
@@ -150,7 +131,7 @@ class Batches:
         if self.dropped:
             say(f"{self.dropped:,} damaged rows of '{self.split.name}' were left out of epoch {self.options.epoch + 1}")
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[Piece]:
         """All rows from `start_step` on; no part with rows left out reaches over the end of a batch."""
         split, start = self.split, self.options.start_step * self.options.batch_size
         everywhere = self.plan.mode == "global"
@@ -206,14 +187,14 @@ class Batches:
         if self.plan.mode != "global" and self.split.larger_than_memory:
             self.split.release(loaded.segments)
 
-    def _window_parts(self, loaded: Loaded, window: Window, start: int) -> Iterator[Part]:
+    def _window_parts(self, loaded: Loaded, window: Window, start: int) -> Iterator[Piece]:
         """The rows of one window from position `start` of the epoch on."""
         together = self._together if loaded.lost is None else 1
         for first, last in self._cuts(start, window.start + len(window), together):
             begin, end = first - window.start, last - window.start
             if window.order is not None:
                 rows = window.order[begin:end]
-                part = self._part(len(rows), *loaded.gather(rows, self.split.batch_buffers))
+                part = self._part(len(rows), *loaded.gather(rows, self._buffers))
             elif loaded.lost is None:
                 for x, y in loaded.between(begin, end):
                     yield self._part(len(y), x, y)
@@ -223,15 +204,15 @@ class Batches:
             self.dropped += part.positions - len(part.y)
             yield part
 
-    def _part(self, positions: int, x: Features, y: npt.NDArray[Any]) -> Part:
+    def _part(self, positions: int, x: Features, y: npt.NDArray[Any]) -> Piece:
         if not self.options.as_int32:
-            return Part(positions, x, y)
+            return Piece(positions, x, y)
         if not isinstance(x, Csr) and x.dtype.kind != "f":  # dense features are float32 anyway
-            return Part(positions, self._cast(x), self._cast(y))
-        return Part(positions, x, self._cast(y))
+            return Piece(positions, self._cast(x), self._cast(y))
+        return Piece(positions, x, self._cast(y))
 
     def _cast(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        out = self.split.batch_buffers.allocate(values.size, np.int32).reshape(values.shape)
+        out = self._buffers.allocate(values.size, np.int32).reshape(values.shape)
         np.copyto(out, values, casting="unsafe")
         return out
 
@@ -251,7 +232,7 @@ class Loaded:
         segments: half-open row ranges of the split.
     """
 
-    def __init__(self, split: Split, segments: tuple[tuple[int, int], ...], pool: Executor | None = None) -> None:
+    def __init__(self, split: SplitReader, segments: tuple[tuple[int, int], ...], pool: Executor | None = None) -> None:
         self.segments = segments
         self._split = split
         self._pieces = [piece for start, stop in segments for piece in split.pieces(start, stop)]
@@ -317,6 +298,6 @@ class Loaded:
         return shard.no_rows()
 
 
-def _read(piece: tuple[Shard, int, int]) -> Part:
+def _read(piece: tuple[Shard, int, int]) -> Piece:
     shard, first, last = piece
-    return Part(last - first, shard.x(first, last), shard.y(first, last))
+    return Piece(last - first, shard.x(first, last), shard.y(first, last))

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardtrain.errors import UsageError
-from shardtrain.loader.batches import GATHERED_ROWS, Batches
-from shardtrain.loader.splits import Split
-from shardtrain.shards import format as layout
+from shardtrain.loader.batches import GATHERED_ROWS
+from shardtrain.loader.split import Split
+from shardtrain.shards import layout
 
 DEFAULT_LIMIT = 1 << 30  # that of a build
 LEAST_LIMIT = 1 << 20
@@ -88,7 +88,7 @@ def plan_reading(split: Split, batch_size: int, shuffle: str, *, batches: int, l
 
 
 def _plan(split: Split, batch_size: int, shuffle: str, batches: int, ahead: int) -> ReadingPlan:
-    made = Batches(split, batch_size=batch_size, shuffle=shuffle, prefetch=ahead)
+    made = split.batches(batch_size, shuffle=shuffle, prefetch=ahead)
     mixed = shuffle in ("window", "global")
     window_rows = min(made.plan.window_rows, split.num_examples) if mixed else 0
     stored, given = _row_bytes(split)

@@ -1,8 +1,8 @@
 """Batches as TensorFlow and Keras want them: for our own loop, and for people with a Keras model and `fit`.
 
 Sparse rows cross into TensorFlow as the three components of a `tf.SparseTensor` and become one inside the graph
-(`Feed`). Its coordinates are made by numpy: of 512 rows with 60 non-zeros each in 0.04 ms, where TensorFlow takes 1 ms
-to tell the row of each non-zero from row pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`;
+(`InputAdapter`). Its coordinates are made by numpy: of 512 rows with 60 non-zeros each in 0.04 ms, where TensorFlow
+takes 1 ms to tell the row of each non-zero from row pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`;
 `to_pydataset` makes the tensors in Python, which costs more a batch but keeps random access. Labels and token ids are
 int32 on this side, whatever their type on disk.
 """
@@ -21,13 +21,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.loader.splits import Examples, Features, Labels, Split
+from shardtrain.arrays.rows import Examples, Features, Labels
+from shardtrain.loader.split import Split
 
 LABELS = tf.TensorSpec((None,), tf.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed:
+class InputAdapter:
     """How features enter a traced function: flat arrays outside, what the model takes inside.
 
     Attributes:
@@ -109,7 +110,7 @@ def to_tf_dataset(
     Returns:
         Elements of shape (rows, num_features) and (rows,), with the number of batches as its known cardinality.
     """
-    feed = Feed(kind=split.kind, num_features=split.num_features, dense=dense)
+    feed = InputAdapter(kind=split.kind, num_features=split.num_features, dense=dense)
     epochs = itertools.count()
 
     def arrays() -> Iterator[tuple[npt.NDArray[Any], ...]]:

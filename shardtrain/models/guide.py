@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ModelError, UsageError
-from shardtrain.loader.splits import Description
-from shardtrain.models.adapters import Feed
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.models.adapters import InputAdapter
 from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.schedules import Rate
@@ -71,7 +71,7 @@ def _check_sizes(options: MlpOptions | SepcnnOptions) -> None:
             raise UsageError(f"{field.name} is {value}; it must be at least 1")
 
 
-def mlp(description: Description, options: MlpOptions, *, seed: int) -> keras.Model:
+def mlp(description: DatasetInfo, options: MlpOptions, *, seed: int) -> keras.Model:
     """Dropout on the input, then layers - 1 times [dense relu, dropout], then the output; n-grams stay sparse."""
     seeds = _seeds(seed)
     sparse = description.kind == "ngram"
@@ -86,7 +86,7 @@ def mlp(description: Description, options: MlpOptions, *, seed: int) -> keras.Mo
     return keras.Model(inputs, _output(x, last, description, seeds), name="mlp")
 
 
-def linear(description: Description, *, seed: int) -> keras.Model:
+def linear(description: DatasetInfo, *, seed: int) -> keras.Model:
     """The output layer alone, which is logistic regression; n-grams stay sparse."""
     sparse = description.kind == "ngram"
     inputs = keras.Input((description.num_features,), sparse=sparse, name="ngrams" if sparse else "features")
@@ -94,7 +94,7 @@ def linear(description: Description, *, seed: int) -> keras.Model:
     return keras.Model(inputs, _output(inputs, layer, description, _seeds(seed)), name="linear")
 
 
-def sepcnn(description: Description, options: SepcnnOptions, *, seed: int) -> keras.Model:
+def sepcnn(description: DatasetInfo, options: SepcnnOptions, *, seed: int) -> keras.Model:
     """Embedding, blocks of separable convolutions with pooling between them, global average, dropout, output.
 
     Raises:
@@ -146,7 +146,7 @@ def _convolutions(x: Any, filters: int, kernel_size: int, block: int, seeds: Ite
     return x
 
 
-def _output(x: Any, layer: type[keras.layers.Dense], description: Description, seeds: Iterator[int]) -> Any:
+def _output(x: Any, layer: type[keras.layers.Dense], description: DatasetInfo, seeds: Iterator[int]) -> Any:
     """Probabilities: of class 1 alone where there are two classes, else of every class."""
     binary = description.num_classes == 2
     return layer(
@@ -169,7 +169,7 @@ def _seeds(seed: int) -> Iterator[int]:
         yield generator.getrandbits(31)
 
 
-def model_name(model: str | ModelFunction, description: Description) -> str:
+def model_name(model: str | ModelFunction, description: DatasetInfo) -> str:
     """The name of the model that is asked for: "mlp" and so on, or MODULE:FUNCTION of a function.
 
     Raises:
@@ -183,7 +183,7 @@ def model_name(model: str | ModelFunction, description: Description) -> str:
 
 def make_model(
     model: str | ModelFunction,
-    description: Description,
+    description: DatasetInfo,
     mlp_options: MlpOptions,
     sepcnn_options: SepcnnOptions,
     *,
@@ -209,7 +209,7 @@ def make_model(
     return call_function(load_function(name), description, seed=seed)
 
 
-def choose_model(model: str, description: Description) -> str:
+def choose_model(model: str, description: DatasetInfo) -> str:
     """Resolve "auto", and check that a model of ours takes what the shards hold.
 
     Raises:
@@ -234,20 +234,20 @@ def choose_model(model: str, description: Description) -> str:
     return model
 
 
-def feed_for(model: keras.Model, description: Description) -> Feed:
+def input_adapter(model: keras.Model, description: DatasetInfo) -> InputAdapter:
     """How batches of the described shards enter `model`: n-grams densely where its input is not sparse."""
     inputs: Any = getattr(model, "inputs", None)  # None: a model that waits for its first batch, which will be sparse
     dense = bool(inputs) and not inputs[0].sparse
-    return Feed(kind=description.kind, num_features=description.num_features, dense=dense)
+    return InputAdapter(kind=description.kind, num_features=description.num_features, dense=dense)
 
 
 def prepare(
     model: keras.Model,
-    description: Description,
+    description: DatasetInfo,
     *,
     learning_rate: Rate,
     clip_norm: float | None = None,
-) -> Feed:
+) -> InputAdapter:
     """Check that the model takes the shards' batches and gives their classes; compile it if it is not.
 
     Args:
@@ -263,7 +263,7 @@ def prepare(
         ModelError: it does not take such batches, its output has another size, or it is to be compiled and its outputs
             are no probabilities.
     """
-    feed = feed_for(model, description)
+    feed = input_adapter(model, description)
     outputs = _of_an_empty_row(model, feed)
     width = outputs.shape[1]
     if width != description.num_classes and (width, description.num_classes) != (1, 2):
@@ -284,7 +284,7 @@ def compile_model(model: keras.Model, width: int, learning_rate: Rate, clip_norm
     model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=["accuracy"])
 
 
-def _of_an_empty_row(model: keras.Model, feed: Feed) -> npt.NDArray[Any]:
+def _of_an_empty_row(model: keras.Model, feed: InputAdapter) -> npt.NDArray[Any]:
     """What the model gives for one empty row, (1, units); this also builds a model that waits for its first batch.
 
     Raises:

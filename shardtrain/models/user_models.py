@@ -21,9 +21,9 @@ import keras
 import shardtrain.models.layers
 import shardtrain.models.optimizers  # noqa: F401 - both register the classes that a saved model names
 from shardtrain.errors import ModelError
-from shardtrain.loader.splits import Description
+from shardtrain.loader.info import DatasetInfo
 
-ModelFunction = Callable[[Description], keras.Model]
+ModelFunction = Callable[[DatasetInfo], keras.Model]
 SUFFIX = ".keras"
 
 
@@ -77,7 +77,7 @@ def import_module(name: str) -> ModuleType:
         sys.path.remove(folder)
 
 
-def call_function(function: ModelFunction, description: Description, *, seed: int) -> keras.Model:
+def call_function(function: ModelFunction, description: DatasetInfo, *, seed: int) -> keras.Model:
     """Make a user's model, with the global seeds of Keras, numpy and Python set before.
 
     Raises:

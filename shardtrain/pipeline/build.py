@@ -41,8 +41,9 @@ from shardtrain.runtime.passes import (
     task_budget,
 )
 from shardtrain.runtime.progress import progress, say, warn
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Manifest
+from shardtrain.shards import layout
+from shardtrain.shards.layout import Manifest
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.packing import check_codec, codec_of
 from shardtrain.vectorize.fitted import Settings, copy_vectorizer, load_vectorizer, save_vectorizer
 from shardtrain.vectorize.hashed import HashedSettings
@@ -96,7 +97,7 @@ def _reused(out: Path, options: BuildOptions) -> dict[str, str]:
         VectorizerError: there is no vectorizer to use.
     """
     if options.append:
-        return {"append": f"to shards {layout.read_manifest(out).fingerprint}"}
+        return {"append": f"to shards {read_manifest(out).fingerprint}"}
     if options.vectorizer_from:
         return {
             "vectorizer-from": load_vectorizer(options.vectorizer_from / layout.VECTORIZER).describe()["fingerprint"]
@@ -106,7 +107,7 @@ def _reused(out: Path, options: BuildOptions) -> dict[str, str]:
 
 def _before(out: Path, job: dict[str, Any]) -> Manifest:
     """The manifest of the shards that are added to, while the output folder is this process's alone."""
-    before = layout.read_manifest(out)
+    before = read_manifest(out)
     if job["options"]["append"] != f"to shards {before.fingerprint}":
         raise ShardsExistError(f"the shards in '{out}' were changed by another build just now; run the command again")
     found = load_vectorizer(out / layout.VECTORIZER).describe()["fingerprint"]

@@ -31,9 +31,10 @@ from shardtrain.runtime.executors import Processes, Serial
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
 from shardtrain.runtime.progress import say
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
 from shardtrain.shards.codecs import CODECS
-from shardtrain.shards.format import Manifest
+from shardtrain.shards.layout import Manifest
+from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.packing import check_codec
 from shardtrain.tables.blocks import BLOCK_BYTES, Table
 from shardtrain.tables.labels import check_trained, table_classes
@@ -95,7 +96,7 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class TableShape:
     """What the rows of all tables have in common."""
 
     kind: str
@@ -206,7 +207,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
     part = {"tables": [path.name for path in files], "validation": [path.name for path in options.validation]}
     manifest = Manifest(
         kind=columns.kind, num_features=columns.num_features, vocabulary_size=columns.vocabulary_size,
-        class_names=classes.names, seed=options.seed, fingerprint=layout.fingerprint_of(splits, {}), splits=splits,
+        class_names=classes.names, seed=options.seed, fingerprint=fingerprint_of(splits, {}), splits=splits,
         files={}, vectorizer={}, build={"labels": classes.codes, "parts": [part]},
     )  # fmt: skip
     return manifest, passes
@@ -246,7 +247,7 @@ def _classes(pieces: Sequence[_Piece], found: Sequence[_Found], options: Convert
     return classes
 
 
-def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[Columns, int]:
+def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[TableShape, int]:
     """What the tables have in common, and the number of a LibSVM file's first column.
 
     Raises:
@@ -267,10 +268,10 @@ def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[Columns,
             f"'{tables[0].path}' has {width:,} columns; from 1 to {layout.MAX_FEATURES:,} are possible"
         )
     vocabulary = max(most + 1, 2) if kind == "sequence" else width
-    return Columns(kind=kind, num_features=width, vocabulary_size=vocabulary), base
+    return TableShape(kind=kind, num_features=width, vocabulary_size=vocabulary), base
 
 
-def _numbered(pieces: Sequence[_Piece], found: Sequence[_Found], columns: Columns, base: int) -> list[_Piece]:
+def _numbered(pieces: Sequence[_Piece], found: Sequence[_Found], columns: TableShape, base: int) -> list[_Piece]:
     """The pieces with the ordinals of their first rows, counted through the files of a split, and columns known."""
     numbered: list[_Piece] = []
     for held in (False, True):

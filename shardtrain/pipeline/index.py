@@ -25,11 +25,13 @@ from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.pipeline.running import run_job
 from shardtrain.pipeline.workspace import Workspace, files_of, job_of
+from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import Pass, progress, say
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
+from shardtrain.shards import layout
+from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
+from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.safety import open_object
 from shardtrain.shards.stored import StoredArray, open_source
 from shardtrain.shards.write import ShardShape, new_shard
@@ -74,7 +76,7 @@ class IndexOptions:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _IndexedFile:
     """A file that was looked through: its features as whole arrays by their names in a shard, and its labels."""
 
     path: Path
@@ -142,13 +144,13 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
             "x": options.x, "y": options.y}  # fmt: skip
     manifest = Manifest(
         kind=shape.kind, num_features=shape.num_features, vocabulary_size=shape.vocabulary_size,
-        class_names=classes.names, seed=0, fingerprint=layout.fingerprint_of(splits, entries), splits=splits, files={},
+        class_names=classes.names, seed=0, fingerprint=fingerprint_of(splits, entries), splits=splits, files={},
         vectorizer={}, build={"labels": classes.codes, "parts": [part]}, sources=entries,
     )  # fmt: skip
     return manifest, Passes(Serial(), space.scratch, LEAST_MEMORY)
 
 
-def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _Source:
+def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFile:
     """Find the features of a file, read all of it once, and refuse what cannot be used."""
     with open_file(path) as file:
         before = os.stat(path)
@@ -169,19 +171,19 @@ def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _Source:
         most = (
             check_sparse(file, matrix, readers, path) if kind == "ngram" else check_rows(readers[layout.X], kind, path)
         )
-    return _Source(path, entry, matrix, kind, arrays, most, order)
+    return _IndexedFile(path, entry, matrix, kind, arrays, most, order)
 
 
 def _checksums(path: Path, shown: Pass) -> str:
     parts = []
     with open(path, "rb") as file:
         while content := file.read(_CHECKSUMMED_AT_ONCE * layout.BLOCK_BYTES):
-            parts.append(layout.block_checksums(content))
+            parts.append(block_checksums(content, layout.BLOCK_BYTES))
             shown.add(len(content))
     return "".join(parts)
 
 
-def _check_alike(sources: Sequence[_Source]) -> None:
+def _check_alike(sources: Sequence[_IndexedFile]) -> None:
     found = {(source.kind, source.matrix.num_features) for source in sources}
     if len(found) > 1:
         raise CorpusFormatError(
@@ -190,7 +192,7 @@ def _check_alike(sources: Sequence[_Source]) -> None:
         )
 
 
-def _shape(sources: Sequence[_Source], classes: Classes) -> ShardShape:
+def _shape(sources: Sequence[_IndexedFile], classes: Classes) -> ShardShape:
     """What all shards have in common; the features are elsewhere."""
     kind, columns = sources[0].kind, sources[0].matrix.num_features
     return ShardShape(
@@ -204,13 +206,13 @@ def _shape(sources: Sequence[_Source], classes: Classes) -> ShardShape:
 class _Place:
     """Rows [start, stop) of a source, whose first row has the ordinal `base` among those of the source's split."""
 
-    source: _Source
+    source: _IndexedFile
     base: int
     start: int
     stop: int
 
 
-def _places(sources: Sequence[_Source], share: float, *, held_out: bool) -> list[_Place]:
+def _places(sources: Sequence[_IndexedFile], share: float, *, held_out: bool) -> list[_Place]:
     """The rows of some sources, in order, that train or are held out."""
     bases = accumulate((source.matrix.rows for source in sources), initial=0)
     return [
@@ -220,7 +222,7 @@ def _places(sources: Sequence[_Source], share: float, *, held_out: bool) -> list
     ]
 
 
-def _ranges(source: _Source, share: float, *, held_out: bool) -> Iterator[tuple[int, int]]:
+def _ranges(source: _IndexedFile, share: float, *, held_out: bool) -> Iterator[tuple[int, int]]:
     """The row ranges of a file that train, or are held out: of every stretch its last rows are."""
     rows, nonzeros = source.matrix.rows, source.arrays[layout.DATA].shape[0] if source.kind == "ngram" else 0
     stretches = max(1, min(STRETCHES, rows // _LEAST_STRETCH)) if share else 1

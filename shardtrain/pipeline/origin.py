@@ -21,7 +21,7 @@ from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import MEASURED, files_of
 from shardtrain.runtime.progress import progress
-from shardtrain.shards.format import Manifest
+from shardtrain.shards.layout import Manifest
 
 _UNIT_BYTES = 1 << 20  # what is read for a document
 

@@ -18,9 +18,11 @@ from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import MAX_LISTED, UnitFacts
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import FileEntry, Manifest, SplitEntry
-from shardtrain.vectorize.fitted import Vectorizer, file_checksum
+from shardtrain.runtime.checksums import file_checksum
+from shardtrain.shards import layout
+from shardtrain.shards.layout import FileEntry, Manifest, SplitEntry
+from shardtrain.shards.manifest import fingerprint_of
+from shardtrain.vectorize.fitted import Vectorizer
 from shardtrain.version import __version__
 
 
@@ -83,7 +85,7 @@ def first_manifest(
         vocabulary_size=vectorizer.vocabulary_size,
         class_names=classes.names,
         seed=seed,
-        fingerprint=layout.fingerprint_of(splits, {}),
+        fingerprint=fingerprint_of(splits, {}),
         splits=splits,
         files={
             f"{layout.VECTORIZER}/{file.name}": FileEntry(bytes=file.stat().st_size, checksum=file_checksum(file))
@@ -103,7 +105,7 @@ def longer_manifest(before: Manifest, added: dict[str, SplitEntry], part: dict[s
     }
     part = {**part, "shards": _ranges(before.splits, added)}
     build = {**before.build, "parts": [*before.build.get("parts", ()), part]}
-    return replace(before, fingerprint=layout.fingerprint_of(splits, before.sources), splits=splits, build=build)
+    return replace(before, fingerprint=fingerprint_of(splits, before.sources), splits=splits, build=build)
 
 
 def _joined(first: SplitEntry | None, second: SplitEntry | None) -> SplitEntry:

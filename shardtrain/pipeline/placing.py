@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.scratch import Spilled, spilled
-from shardtrain.loader.splits import Shard
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
-from shardtrain.shards.format import ShardEntry, SplitEntry, parse_shard, shard_record
+from shardtrain.shards.layout import ShardEntry, SplitEntry
+from shardtrain.shards.manifest import parse_shard, shard_record
 from shardtrain.shards.packing import rewrite_shard
+from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import Rows
 

@@ -22,7 +22,8 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import WORKING, check_free, interrupted, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.vectorize.fitted import Settings, load_vectorizer
 from shardtrain.vectorize.hashed import HashedSettings
 from shardtrain.vectorize.ngrams import NgramSettings
@@ -128,7 +129,7 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     changed = interrupted(out, job)
     if changed and not options.overwrite:
         raise ShardsExistError(f"'{out}' holds an interrupted build that was another one: {changed}")
-    before = layout.read_manifest(out) if options.append else None
+    before = read_manifest(out) if options.append else None
     source = out if before else options.vectorizer_from
     reused = load_vectorizer(source / layout.VECTORIZER) if source else None
     settings = [reused.settings] if reused else [settings_of(kind, options) for kind in _kinds(options)]

@@ -12,16 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from shardtrain.errors import CorruptShardError, ShardsExistError
-from shardtrain.loader.splits import Shard, Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.pipeline.running import run_job
 from shardtrain.pipeline.workspace import Workspace, job_of
 from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Manifest, ShardEntry
+from shardtrain.shards.layout import Manifest, ShardEntry
+from shardtrain.shards.manifest import fingerprint_of, parse_shard, shard_record
 from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
+from shardtrain.shards.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,20 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
             [task.shard.entry.rows for task in tasks],
             names=[task.out.stem for task in tasks],
             unit="rows",
-            encode=layout.shard_record,
-            decode=layout.parse_shard,
+            encode=shard_record,
+            decode=parse_shard,
         )
         splits[name] = replace(split.entry, shards=tuple(rewritten))
     for file, entry in manifest.files.items():
         content = (shards.path / file).read_bytes()
-        if layout.checksum(content) != entry.checksum:
+        if checksum(content) != entry.checksum:
             raise CorruptShardError(
-                f"'{shards.path / file}' is damaged: its checksum is {layout.checksum(content)}, the manifest says "
+                f"'{shards.path / file}' is damaged: its checksum is {checksum(content)}, the manifest says "
                 f"{entry.checksum}; restore it from a copy or rebuild the shards"
             )
         (space.ready / file).parent.mkdir(parents=True, exist_ok=True)
         commit_bytes(space.ready / file, content)
-    return replace(manifest, splits=splits, sources={}, fingerprint=layout.fingerprint_of(splits, {})), passes
+    return replace(manifest, splits=splits, sources={}, fingerprint=fingerprint_of(splits, {})), passes
 
 
 def _rewrite(task: _Task, *, manifest: Manifest, codec: str | None) -> ShardEntry:

@@ -18,9 +18,9 @@ from shardtrain.runtime.atomic import commit_json
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
-from shardtrain.shards import format as layout
-from shardtrain.shards.checks import check_manifest
-from shardtrain.shards.format import Manifest
+from shardtrain.shards import layout
+from shardtrain.shards.layout import Manifest
+from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 
 
 def run_job(
@@ -45,10 +45,10 @@ def run_job(
     """
     if resume and is_complete(out, job):
         say(f"the build in '{out}' is complete, there is nothing to go on with")
-        return layout.read_manifest(out)
+        return read_manifest(out)
     with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
         if (space.path / layout.MANIFEST).exists():  # everything is ready; it was killed while it was published
-            manifest = layout.read_manifest(space.path)
+            manifest = read_manifest(space.path)
         else:
             started = time.perf_counter()
             with MemoryMeter() as memory:
@@ -71,6 +71,6 @@ def run_job(
             }
             commit_json(space.ready / MEASURED, measured)
             check_manifest(manifest, manifest.version)  # what no reader takes is never published
-            layout.write_manifest(space.path, manifest)
+            write_manifest(space.path, manifest)
         publish(space, out, manifest, append=append)
     return manifest

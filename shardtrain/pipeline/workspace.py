@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.atomic import commit_file, commit_json, locked_folder, sync_folder
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.progress import say
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
+from shardtrain.shards.manifest import write_manifest
 from shardtrain.version import __version__
 
 WORKING = ".building"  # folder inside the output folder
@@ -189,7 +189,7 @@ def interrupted(out: Path, job: dict[str, Any]) -> str | None:
 
 def digest(job: dict[str, Any]) -> str:
     """Identity of a job, whenever the machine was started."""
-    return xxhash.xxh3_64_hexdigest(json.dumps({**job, "boot": None}, sort_keys=True).encode())
+    return checksum(json.dumps({**job, "boot": None}, sort_keys=True).encode())
 
 
 def _is_published(working: Path) -> bool:
@@ -263,7 +263,7 @@ def files_of(path: Path) -> dict[str, list[Any]]:
     if len(names) <= _MANY_FILES:
         return {str(file): _identity(file) for file in names}
     stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in names]
-    return {str(path): [sum(size for _, size, _ in stats), len(stats), xxhash.xxh3_64_hexdigest(repr(stats).encode())]}
+    return {str(path): [sum(size for _, size, _ in stats), len(stats), checksum(repr(stats).encode())]}
 
 
 def _identity(path: Path) -> list[Any]:
@@ -271,7 +271,7 @@ def _identity(path: Path) -> list[Any]:
         stat = os.fstat(file.fileno())
         head = file.read(_ENDS)
         file.seek(max(0, stat.st_size - _ENDS))
-        return [stat.st_size, stat.st_mtime_ns, xxhash.xxh3_64_hexdigest(head + file.read(_ENDS))]
+        return [stat.st_size, stat.st_mtime_ns, checksum(head + file.read(_ENDS))]
 
 
 def difference(found: dict[str, Any], job: dict[str, Any]) -> str:
@@ -331,7 +331,7 @@ def publish(space: Workspace, out: Path, manifest: layout.Manifest, *, append: b
     if not append:
         _remove_others(out, manifest)
     sync_folder(out)
-    layout.write_manifest(out, manifest)
+    write_manifest(out, manifest)
 
 
 def _remove_others(out: Path, manifest: layout.Manifest) -> None:

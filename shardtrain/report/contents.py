@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
-from shardtrain.loader.splits import Shard, Shards, Split, open_shards
-from shardtrain.shards.hdf5 import open_hdf5, shard_dataset
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.loader.split import Split
+from shardtrain.shards.hdf5 import open_shard_file, shard_dataset
 from shardtrain.shards.packing import codec_of
+from shardtrain.shards.shard import Shard
 from shardtrain.shards.verify import Verification
 
 if TYPE_CHECKING:
@@ -209,6 +211,6 @@ def _spread(histogram: npt.NDArray[np.int64]) -> Spread:
 
 
 def _chunks(shard: Shard) -> dict[str, Chunk]:
-    with open_hdf5(shard.path) as file:
+    with open_shard_file(shard.path) as file:
         own = {name: where for name, where in shard.entry.datasets.items() if where.source is None}
         return {name: shard_dataset(file, name, where).chunks for name, where in own.items()}

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from shardtrain.loader.splits import Shards, Split, open_shards
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.loader.split import Split
 from shardtrain.report.contents import vectorizer_of
 from shardtrain.report.making import Making, read_making
 from shardtrain.report.overlap import Overlap, RowHashes
 from shardtrain.report.survey import Counts, Entries, SplitSurvey, survey_split
 from shardtrain.report.telling import Telling, telling_features
 from shardtrain.runtime.progress import progress
-from shardtrain.shards.format import Manifest
+from shardtrain.shards.layout import Manifest
 from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
 
 MAX_CLASSES = 16  # whose telling features are looked for: the most frequent ones

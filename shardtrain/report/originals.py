@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shardtrain.errors import CorpusError
-from shardtrain.loader.splits import Shards, Split
+from shardtrain.loader.shards import Shards
+from shardtrain.loader.split import Split
 from shardtrain.pipeline.origin import open_again, read_documents, recorded_origins
 
 

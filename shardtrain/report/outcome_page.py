@@ -14,7 +14,8 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
-from shardtrain.loader.splits import Shards, Split, open_shards
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.loader.split import Split
 from shardtrain.report import svg
 from shardtrain.report.contents import vectorizer_of
 from shardtrain.report.markup import Markup, element, joined

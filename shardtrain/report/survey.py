@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.loader.splits import Labels, Split
+from shardtrain.arrays.rows import Labels
+from shardtrain.loader.split import Split
 
 MAX_FEATURES = 1 << 22  # columns that are counted; more take 32 MiB for each number that is kept of them
 _ENTRIES_AT_ONCE = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.loader.splits import Split
+from shardtrain.loader.split import Split
 from shardtrain.report.survey import Counts, distinct, entries_of
 
 BUDGET = 64 << 20

@@ -10,7 +10,7 @@ from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
 from shardtrain.runtime.atomic import commit_bytes
-from shardtrain.shards.format import MANIFEST
+from shardtrain.shards.layout import MANIFEST
 from shardtrain.training.run_folder import CONFIG, METRICS, load_run
 
 _MARK = f'<meta name="generator" content="{GENERATOR} '.encode()

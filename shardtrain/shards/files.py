@@ -25,9 +25,10 @@ import numpy.typing as npt
 
 from shardtrain.arrays.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
-from shardtrain.shards import format as layout
+from shardtrain.runtime.checksums import block_checksums
+from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
-from shardtrain.shards.format import ShardEntry
+from shardtrain.shards.layout import ShardEntry
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -189,7 +190,7 @@ class ShardFile:
         size = self.entry.block_bytes
         for start, stop in self._new(first, last):
             if self._verify:
-                found = layout.block_checksums(content.data[start * size - origin : stop * size - origin], size)
+                found = block_checksums(content.data[start * size - origin : stop * size - origin], size)
                 expected = self.entry.checksums[16 * start : 16 * stop]
                 for i in range(stop - start) if found != expected else ():
                     digits = slice(16 * i, 16 * i + 16)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import CorruptShardError, ShardsError
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Chunks, DatasetEntry
+from shardtrain.shards import layout
+from shardtrain.shards.layout import Chunks, DatasetEntry
 from shardtrain.shards.safety import chunk_places, filter_names, load_h5py, open_dataset
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
+def open_shard_file(path: Path) -> Iterator[Any]:
     """A file to read, as `h5py.File`; whatever libhdf5 finds wrong in the block becomes one kind of error.
 
     Raises:

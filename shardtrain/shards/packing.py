@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from shardtrain.errors import MissingExtraError
 from shardtrain.runtime.atomic import committed
-from shardtrain.shards import format as layout
+from shardtrain.runtime.checksums import block_checksums
+from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
-from shardtrain.shards.format import DatasetEntry, Manifest, ShardEntry
 from shardtrain.shards.hdf5 import locate
-from shardtrain.shards.plain import Source
+from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry
+from shardtrain.shards.plain import ArrayReader
 from shardtrain.shards.safety import load_h5py
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, create_file, new_shard
@@ -86,7 +87,7 @@ def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path
                 bytes=len(content),
                 datasets=places,
                 block_bytes=layout.BLOCK_BYTES,
-                checksums=layout.block_checksums(content),
+                checksums=block_checksums(content, layout.BLOCK_BYTES),
             )
 
 
@@ -135,7 +136,7 @@ def packed_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _encoded(
-    pool: ThreadPoolExecutor, threads: int, source: Source, rows: int, chunk: tuple[int, ...], codec: str
+    pool: ThreadPoolExecutor, threads: int, source: ArrayReader, rows: int, chunk: tuple[int, ...], codec: str
 ) -> Iterator[tuple[int, bytes]]:
     """The first row and the bytes of every chunk, in order; a few are encoded at once."""
     waiting: deque[tuple[int, Future[bytes]]] = deque()

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.format import DatasetEntry
+from shardtrain.shards.layout import DatasetEntry
 
 Array = npt.NDArray[Any]
 Ranges = list[tuple[int, int]]
 
 
-class Source(Protocol):
+class ArrayReader(Protocol):
     """One array of a shard, numbered along its first axis; ranges are half-open."""
 
     def read(self, start: int, stop: int) -> Array:
@@ -37,7 +37,7 @@ class Source(Protocol):
         ...
 
 
-class Plain:
+class PlainArray:
     """An array whose elements lie in the file as they are; reading from a mapped file gives views."""
 
     def __init__(self, file: ShardFile, where: DatasetEntry) -> None:

@@ -263,7 +263,7 @@ def filter_names(dataset: Any) -> tuple[str, ...]:
     return tuple(FILTERS[properties.get_filter(number)[0]] for number in range(properties.get_nfilters()))
 
 
-def open_hdf5(path: Path) -> Any:
+def open_untrusted(path: Path) -> Any:
     """Open an HDF5 file for reading.
 
     Raises:

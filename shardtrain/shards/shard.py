@@ -1,6 +1,6 @@
 """The rows of one shard: which elements of which arrays they are, and what damage costs.
 
-An array is a `Source`: `Plain` if its elements lie in the file as they are, `Stored` if not. Row pointers are checked
+An array is an `ArrayReader`: `PlainArray` if its elements lie in the file as they are, else `StoredArray`. Row pointers are
 before anything follows them, also where checksums are not compared.
 """
 
@@ -15,15 +15,14 @@ import numpy.typing as npt
 
 from shardtrain.arrays.buffers import Buffers
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Features, Labels
 from shardtrain.errors import CorruptShardError
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.format import ShardEntry
-from shardtrain.shards.plain import Array, Plain, Ranges, Source
+from shardtrain.shards.layout import ShardEntry
+from shardtrain.shards.plain import Array, ArrayReader, PlainArray, Ranges
 from shardtrain.shards.stored import StoredArray
 
-Features = Csr | npt.NDArray[np.unsignedinteger[Any]] | npt.NDArray[np.float32]
-Labels = npt.NDArray[np.unsignedinteger[Any]]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -59,10 +58,10 @@ class Shard:
         self.file = ShardFile(self.path, entry, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
         elsewhere = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
         self.files = [self.file, *elsewhere.values()]
-        self.sources: dict[str, Source] = {
+        self.sources: dict[str, ArrayReader] = {
             name: StoredArray(name, where, elsewhere[where.source] if where.source else self.file)
             if where.chunks or where.source
-            else Plain(self.file, where)
+            else PlainArray(self.file, where)
             for name, where in entry.datasets.items()
         }
         self._sparse = layout.INDPTR in self.sources
@@ -70,7 +69,7 @@ class Shard:
     @property
     def mapped(self) -> bool:
         """Whether all arrays are views of mapped files."""
-        plain = all(isinstance(source, Plain) for source in self.sources.values())
+        plain = all(isinstance(source, PlainArray) for source in self.sources.values())
         return plain and all(file.mapped for file in self.files)
 
     def x(self, start: int, stop: int) -> Features:
@@ -158,7 +157,7 @@ class Shard:
         for source, first, last in self._extents(start, stop):
             source.release(first, last)
 
-    def _extents(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+    def _extents(self, start: int, stop: int) -> Iterator[tuple[ArrayReader, int, int]]:
         yield self.sources[layout.Y], start, stop
         if not self._sparse:
             yield self.sources[layout.X], start, stop

@@ -26,8 +26,8 @@ from shardtrain.arrays.buffers import Buffers
 from shardtrain.errors import CorruptShardError, ShardsNotFoundError
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.format import Chunks, DatasetEntry, ShardEntry, SourceEntry
-from shardtrain.shards.plain import Array, Plain, Ranges
+from shardtrain.shards.layout import Chunks, DatasetEntry, ShardEntry, SourceEntry
+from shardtrain.shards.plain import Array, PlainArray, Ranges
 
 _AHEAD_BYTES = 2 << 20  # decoded at once where rows are read in order
 CACHE_BYTES = 128 << 20  # of decoded chunks: a window of wide rows, and of every array the chunk that is being read
@@ -129,7 +129,7 @@ class StoredArray:
         self.shape = entry.shape
         self.dtype = np.dtype(entry.converted or entry.dtype)
         self._file = file
-        self._plain = Plain(file, entry)  # of one piece
+        self._plain = PlainArray(file, entry)  # of one piece
         self._token = next(_tokens)
         self._last = -1  # chunk that was read last
         weakref.finalize(self, DECODED.forget, self._token)

@@ -17,22 +17,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from shardtrain.errors import CorruptShardError, ShardsError
-from shardtrain.shards import format as layout
+from shardtrain.runtime.checksums import running_checksum
+from shardtrain.shards import layout
 from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.format import (
-    DatasetEntry,
-    FileEntry,
-    Manifest,
-    ShardEntry,
-    SourceEntry,
-    SplitEntry,
-    read_manifest,
-)
-from shardtrain.shards.hdf5 import locate, open_hdf5, shard_dataset
+from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
+from shardtrain.shards.layout import DatasetEntry, FileEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.stored import open_source
 
@@ -172,7 +165,7 @@ def _content_faults(
         shard = Shard(folder, entry, manifest.num_features, verify=False, io="read", sources=sources)
         plain = shard.file
         load_plugins()
-        with open_hdf5(plain.path) as file:
+        with open_shard_file(plain.path) as file:
             own = {name: where for name, where in entry.datasets.items() if where.source is None}
             found = {name: shard_dataset(file, name, where) for name, where in own.items()}
             _check_names(file, set(own))
@@ -271,7 +264,7 @@ def _count_faults(folder: Path, split: SplitEntry, counts: npt.NDArray[np.int64]
 
 
 def _file_faults(path: Path, entry: FileEntry, advance: Advance) -> Iterator[str]:
-    state, size = xxhash.xxh3_64(), 0
+    state, size = running_checksum(), 0
     try:
         with open(path, "rb") as file:
             while piece := file.read(_PIECE_BYTES):

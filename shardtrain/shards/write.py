@@ -23,9 +23,10 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import DatasetEntry, ShardEntry
+from shardtrain.runtime.checksums import block_checksums
+from shardtrain.shards import layout
 from shardtrain.shards.hdf5 import locate
+from shardtrain.shards.layout import DatasetEntry, ShardEntry
 from shardtrain.shards.safety import load_h5py
 
 
@@ -128,7 +129,7 @@ class ShardWriter:
                 f"{self._rows:,} and {self._nonzeros:,}"
             )
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            checksums = layout.block_checksums(content)
+            checksums = block_checksums(content, layout.BLOCK_BYTES)
             return ShardEntry(
                 file=name,
                 rows=self._rows,

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, ShardsError
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Chunks, DatasetEntry
+from shardtrain.shards import layout
+from shardtrain.shards.layout import Chunks, DatasetEntry
 from shardtrain.shards.safety import check_dataset, chunk_places, filter_names, open_object
 from shardtrain.shards.stored import StoredArray
 from shardtrain.tables.blocks import BLOCK_BYTES, ascending, check_finite

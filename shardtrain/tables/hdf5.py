@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, ShardsError, ShardtrainError
 from shardtrain.shards.codecs import load_plugins
-from shardtrain.shards.safety import check_contents, check_storage, open_hdf5, open_object
+from shardtrain.shards.safety import check_contents, check_storage, open_object, open_untrusted
 from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels
 
@@ -46,7 +46,7 @@ def open_file(path: Path) -> Iterator[Any]:
         CorruptShardError: it is no HDF5 file, or libhdf5 finds something wrong in the block.
     """
     load_plugins()
-    with open_hdf5(path) as file:
+    with open_untrusted(path) as file:
         try:
             yield file
         except ShardtrainError:

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from shardtrain.errors import CheckpointError, UsageError
 from shardtrain.runtime.atomic import committed, remove_partials
+from shardtrain.runtime.checksums import checksum, running_checksum
 from shardtrain.runtime.progress import say
 
 KEPT = 2
@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Every:
+class CheckpointInterval:
     """How often a checkpoint is written.
 
     Attributes:
@@ -68,10 +68,10 @@ class Every:
         return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
 
 
-DEFAULT_EVERY = Every(60, "s")  # a minute of work at most is done twice
+DEFAULT_INTERVAL = CheckpointInterval(60, "s")  # a minute of work at most is done twice
 
 
-def parse_every(text: str) -> Every:
+def parse_interval(text: str) -> CheckpointInterval:
     """Read "60s", "500steps" or "2epochs"; a number alone is seconds.
 
     Raises:
@@ -81,7 +81,7 @@ def parse_every(text: str) -> Every:
     if match is None:
         raise UsageError(f"--checkpoint-every is {text!r}; write seconds as 60s, or 500steps, or 2epochs")
     unit = match[2] or "s"
-    return Every(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
+    return CheckpointInterval(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
 
 
 def pack(value: Any, arrays: list[Array]) -> Any:
@@ -155,13 +155,13 @@ def write_checkpoint(path: Path, state: Packed) -> None:
     """
     described = [{"dtype": array.dtype.name, "shape": array.shape} for array in state.arrays]
     header = json.dumps({"arrays": described, "state": state.tree}).encode() + b"\n"
-    checksum = xxhash.xxh3_64()
+    state_checksum = running_checksum()
     with committed(path) as file:
         parts: list[Any] = [MAGIC, header, *(array.reshape(-1).view(np.uint8) for array in state.arrays)]
         for part in parts:
-            checksum.update(part)
+            state_checksum.update(part)
             file.write(part)
-        file.write(checksum.hexdigest().encode())
+        file.write(state_checksum.hexdigest().encode())
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -174,7 +174,7 @@ def read_checkpoint(path: Path) -> Any:
     body, digits = content[:-_DIGITS], bytes(content[-_DIGITS:])
     if not bytes(body[: len(MAGIC)]) == MAGIC:
         raise CheckpointError(f"'{path}' is damaged: it does not begin with {MAGIC.decode().strip()!r}")
-    found = xxhash.xxh3_64_hexdigest(body)
+    found = checksum(body)
     if found.encode() != digits:
         raise CheckpointError(f"'{path}' is damaged: its checksum is {found}, its end says {digits.decode('latin-1')}")
     end = bytes(body).index(b"\n", len(MAGIC)) + 1

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Examples, Features
 from shardtrain.errors import UsageError
-from shardtrain.loader.splits import Examples, Features
 
 
 def devices_for(asked: Sequence[str]) -> tuple[str, ...]:

@@ -19,12 +19,12 @@ from typing import Any
 import keras
 
 from shardtrain.errors import DivergedError, UsageError
-from shardtrain.loader.splits import Shards
+from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import KINDS, MlpOptions, SepcnnOptions, model_name
 from shardtrain.runtime.progress import say
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas, devices_for
-from shardtrain.training.loop import Clock, Interrupted, Interrupts
+from shardtrain.training.loop import Interrupted, Interrupts, TrainingTime
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import as_json, check_job, finished_run, versions
 from shardtrain.training.run_folder import (
@@ -40,7 +40,7 @@ from shardtrain.training.run_folder import (
     start_run,
     write_history,
 )
-from shardtrain.training.staged import Stages, compiled, made, planned_reading, trace
+from shardtrain.training.staged import StagedTraining, compiled, made, planned_reading, trace
 from shardtrain.training.steps import STEPS_A_CALL, Logs
 from shardtrain.training.tensorboard import check_board, make_board
 
@@ -122,7 +122,9 @@ def fit(
         else:
             check_job(saved["about"]["job"], job, folder)
         watching = (*callbacks, *make_board(options, folder, new=saved is None))
-        stages_of = Stages(shards, options, job, folder, checkpoints, interrupts, watching, ahead, replicas, started)
+        stages_of = StagedTraining(
+            shards, options, job, folder, checkpoints, interrupts, watching, ahead, replicas, started
+        )
         try:
             history, clock, best_epoch = stages_of.train(model, steps, saved)
         except DivergedError:
@@ -152,7 +154,7 @@ def _keep(checkpoints: Checkpoints, left: Interrupted, folder: Path, *, named: b
     say(f"interrupted after {left.position}, and saved in '{folder}'; {how} goes on from there")
 
 
-def _metrics(history: Sequence[Logs], best_epoch: int, clock: Clock) -> dict[str, Any]:
+def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> dict[str, Any]:
     """What metrics.json tells of a finished training; `best_epoch` counts from 0."""
     return {
         "val_accuracy": history[best_epoch]["val_accuracy"],

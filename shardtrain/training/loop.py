@@ -20,11 +20,12 @@ from typing import Any
 
 import keras
 
+from shardtrain.arrays.rows import Examples
 from shardtrain.errors import DivergedError
-from shardtrain.loader.splits import Examples, Split
+from shardtrain.loader.split import Split
 from shardtrain.runtime.progress import Pass, progress
 from shardtrain.training import state
-from shardtrain.training.checkpoint import Every, Packed, packed, unpack
+from shardtrain.training.checkpoint import CheckpointInterval, Packed, packed, unpack
 from shardtrain.training.steps import EVALUATION_ROWS, STEPS_A_CALL, Logs, Steps, numbers
 
 SHOW_SECONDS = 0.2  # how often loss and accuracy beside the bar are read from the model
@@ -54,7 +55,7 @@ class Position:
 
 
 @dataclass(kw_only=True)
-class Clock:
+class TrainingTime:
     """Where the time of a training went, over all processes that took part in it.
 
     Attributes:
@@ -123,7 +124,7 @@ class Loop:
     seed: int
     shuffle: str
     prefetch: int
-    every: Every
+    every: CheckpointInterval
     save: Callable[[Packed], None]
     about: Mapping[str, Any]
     interrupts: Interrupts
@@ -146,7 +147,7 @@ class Training:
         loop: Loop,
         callbacks: Sequence[keras.callbacks.Callback],
         history: list[Logs],
-        clock: Clock,
+        clock: TrainingTime,
     ) -> None:
         self.steps = steps
         self.loop = loop
@@ -208,20 +209,20 @@ class Training:
 
     def _begin(self, callbacks: Any, saved: Mapping[str, Any] | None) -> Position:
         """Tell the callbacks that training begins, and put everything where it was if it goes on."""
-        state.tell_what_is_lost(callbacks.callbacks)
+        state.warn_of_unsaved_attributes(callbacks.callbacks)
         if saved is None:
             callbacks.on_train_begin()
             return Position(epoch=len(self.history))
         position = Position(**saved["position"])
-        state.before_callbacks(callbacks.callbacks, saved["callbacks"])
+        state.check_callbacks(callbacks.callbacks, saved["callbacks"])
         callbacks.on_train_begin()
         if position.step:
             callbacks.on_epoch_begin(position.epoch)
-        state.set_variables(self.steps, saved["variables"])
-        state.set_callbacks(callbacks.callbacks, saved["callbacks"])
-        state.set_generators(saved["generators"])
+        state.restore_variables(self.steps, saved["variables"])
+        state.restore_callbacks(callbacks.callbacks, saved["callbacks"])
+        state.restore_generators(saved["generators"])
         self.steps.model.stop_training = saved["stop"]
-        self.history, self.clock = saved["history"], Clock(**saved["clock"])
+        self.history, self.clock = saved["history"], TrainingTime(**saved["clock"])
         return position
 
     def _epoch(self, position: Position, train: Split, callbacks: Any) -> Position:
@@ -277,7 +278,7 @@ class Training:
 
     def _validate(self, position: Position, validation: Split, callbacks: Any) -> Logs:
         """Metrics over the validation examples, named as Keras does."""
-        heard = packed(state.of_callbacks(callbacks.callbacks))  # a validation that was left begins again
+        heard = packed(state.capture_callbacks(callbacks.callbacks))  # a validation that was left begins again
         callbacks.on_test_begin()
         try:
             measured = self.steps.evaluate(self._until_asked(validation.batches(EVALUATION_ROWS)))
@@ -298,10 +299,10 @@ class Training:
 
     def _leave_if_asked(self, position: Position, callbacks: Any) -> None:
         if self.loop.interrupts.asked:
-            raise Interrupted(position, self._state(position, state.of_callbacks(callbacks.callbacks)))
+            raise Interrupted(position, self._state(position, state.capture_callbacks(callbacks.callbacks)))
 
     def _save(self, position: Position, callbacks: Any) -> None:
-        self.loop.save(self._state(position, state.of_callbacks(callbacks.callbacks)))
+        self.loop.save(self._state(position, state.capture_callbacks(callbacks.callbacks)))
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
     def _state(self, position: Position, callbacks: list[dict[str, Any]]) -> Packed:
@@ -311,9 +312,9 @@ class Training:
             {
                 "about": dict(self.loop.about),
                 "position": asdict(position),
-                "variables": state.of_variables(self.steps),
+                "variables": state.capture_variables(self.steps),
                 "callbacks": callbacks,
-                "generators": state.of_generators(),
+                "generators": state.capture_generators(),
                 "stop": self.steps.model.stop_training,
                 "history": self.history,
                 "clock": asdict(replace(self.clock, before=so_far)),

@@ -12,7 +12,7 @@ from shardtrain.loader.order import MODES
 from shardtrain.models.guide import AUTO, MlpOptions, SepcnnOptions
 from shardtrain.models.schedules import SCHEDULES
 from shardtrain.models.user_models import ModelFunction
-from shardtrain.training.checkpoint import DEFAULT_EVERY, Every
+from shardtrain.training.checkpoint import DEFAULT_INTERVAL, CheckpointInterval
 
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -63,7 +63,7 @@ class FitOptions:
     embeddings: Path | None = None
     devices: tuple[str, ...] = ()
     memory_limit: int = DEFAULT_LIMIT
-    checkpoint_every: Every = DEFAULT_EVERY
+    checkpoint_every: CheckpointInterval = DEFAULT_INTERVAL
     tensorboard: bool | Path = False
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from shardtrain.training import state
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, Run, config_of, load_run
 
-HOW = ("checkpoint_every", "devices", "memory_limit")  # options that decide nothing about the result
+NOT_PART_OF_IDENTITY = ("checkpoint_every", "devices", "memory_limit")  # options that decide nothing about the result
 
 
 def finished_run(folder: Path, job: Mapping[str, Any]) -> Run | None:
@@ -84,7 +84,9 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How two jobs differ, in the words of the command line; empty if they do not."""
     if said := state.difference(before["model"], now["model"], "--model"):
         return said
-    then, given = ({key: job["options"][key] for key in job["options"] if key not in HOW} for job in (before, now))
+    then, given = (
+        {key: job["options"][key] for key in job["options"] if key not in NOT_PART_OF_IDENTITY} for job in (before, now)
+    )
     if said := state.difference(then, given):
         where, _, rest = said.partition(" ")
         return f"--{where.rpartition('.')[2].replace('_', '-')} {rest}"

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundError
-from shardtrain.loader.splits import Description
+from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.atomic import (
     PARTIAL,
     commit_bytes,
@@ -70,7 +70,7 @@ class Run:
 
     path: Path
     config: Mapping[str, Any]
-    description: Description
+    description: DatasetInfo
     metrics: Mapping[str, Any]
 
     @classmethod
@@ -187,7 +187,7 @@ def load_run(path: Path | str) -> Run:
         if (config["format"], config["version"]) != (FORMAT, VERSION):
             raise ValueError(f"format {config['format']!r} {config['version']!r}, expected {FORMAT!r} {VERSION}")
         described = dict(config.pop("description"))
-        description = Description(**{**described, "class_names": tuple(described["class_names"])})
+        description = DatasetInfo(**{**described, "class_names": tuple(described["class_names"])})
         return Run(path=folder, config=config, description=description, metrics=metrics)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"'{folder}' is not a run that this shardtrain reads: {error}; train again") from error
@@ -255,7 +255,7 @@ def run_folder(path: Path | None, model: str) -> Path:
     return path
 
 
-def start_run(folder: Path, config: Mapping[str, Any], description: Description, vectorizer: Path) -> None:
+def start_run(folder: Path, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
     """Put configuration and vectorizer of a new run into its folder.
 
     What an unfinished run, or one that is to be replaced, left in the folder is removed, its metrics first.

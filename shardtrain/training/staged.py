@@ -15,7 +15,7 @@ import keras
 
 from shardtrain.errors import ModelError, ShardtrainError, UsageError
 from shardtrain.loader.memory import ReadingPlan, plan_reading
-from shardtrain.loader.splits import Shards
+from shardtrain.loader.shards import Shards
 from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
 from shardtrain.models.schedules import OPTIMIZER_SCHEDULES, SCHEDULES, learning_rate, schedule_callbacks
@@ -24,7 +24,7 @@ from shardtrain.runtime.progress import say
 from shardtrain.training import state
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas
-from shardtrain.training.loop import Clock, Interrupts, Loop, Training, short
+from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime, short
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import check_model, environment
 from shardtrain.training.run_folder import write_history
@@ -35,7 +35,7 @@ FINE_TUNING = 0.1  # of the learning rate, when vectors of others are trained as
 
 
 @dataclass(frozen=True)
-class Stages:
+class StagedTraining:
     """The trainings of a run, one after the other on the same model, and what all of them share.
 
     Attributes:
@@ -62,7 +62,7 @@ class Stages:
     replicas: Replicas
     started: float
 
-    def train(self, model: keras.Model, steps: Steps, saved: Any) -> tuple[list[Logs], Clock, int]:
+    def train(self, model: keras.Model, steps: Steps, saved: Any) -> tuple[list[Logs], TrainingTime, int]:
         """Train from the first stage, whose steps are given, or from a saved state on.
 
         Returns:
@@ -74,7 +74,7 @@ class Stages:
         """
         options = self.options
         history: list[Logs] = []
-        clock, stopper = Clock(), KeepBest(options.patience)
+        clock, stopper = TrainingTime(), KeepBest(options.patience)
         for stage in range(saved["about"]["stage"] if saved else 0, stages(options)):
             if stage:
                 steps = compiled(self.shards, options, model, self.replicas, stage=stage)
@@ -83,7 +83,7 @@ class Stages:
                     if isinstance(callback, keras.callbacks.CSVLogger):
                         callback.append = True  # to what it logged of the stage before
             began = saved["about"]["began"] if saved else len(history)
-            about = {"job": self.job, "model": state.of_model(model), "stage": stage, "began": began}
+            about = {"job": self.job, "model": state.describe_model(model), "stage": stage, "began": began}
             about["environment"] = environment(self.replicas.devices)
             if saved:
                 check_model(saved["about"], about, self.folder)

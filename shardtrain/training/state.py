@@ -34,7 +34,7 @@ _OF_THE_PROCESS = {
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 
 
-def of_variables(steps: Steps) -> dict[str, Any]:
+def capture_variables(steps: Steps) -> dict[str, Any]:
     """Every variable of the model, its optimizer and its metrics: what it is, and its value."""
     return {
         group: {"described": described, "values": [np.asarray(variable) for variable in variables]}
@@ -42,8 +42,8 @@ def of_variables(steps: Steps) -> dict[str, Any]:
     }
 
 
-def set_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
-    """Give the variables the values that `of_variables` found.
+def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
+    """Give the variables the values that `capture_variables` found.
 
     Raises:
         CheckpointError: they are not the same variables; none is changed.
@@ -119,7 +119,7 @@ def _told(described: list[Any] | None) -> str:
     return f"'{name}' of shape {tuple(shape)} and type {dtype}"
 
 
-def of_model(model: keras.Model) -> Any:
+def describe_model(model: keras.Model) -> Any:
     """What the model computes and how it is trained, its initial weights not included, as JSON values."""
     found = json.loads(json.dumps(keras.saving.serialize_keras_object(model), default=str))
     numbering = _numbering(_strings(found))
@@ -161,7 +161,7 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def of_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str, Any]]:
+def capture_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str, Any]]:
     """Class and plain attributes of each callback; of those that write files, also how long these are."""
     found = []
     for callback in callbacks:
@@ -175,7 +175,7 @@ def of_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str
     return found
 
 
-def tell_what_is_lost(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+def warn_of_unsaved_attributes(callbacks: Iterable[keras.callbacks.Callback]) -> None:
     """Name the attributes of users' callbacks that no checkpoint can keep, but for functions, which do not change."""
     for callback in callbacks:
         if type(callback).__module__.partition(".")[0] in ("keras", "shardtrain"):
@@ -204,7 +204,7 @@ def _can_be_kept(value: Any) -> bool:
     return True
 
 
-def before_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
+def check_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
     """Check that the callbacks are those that were saved; files that they write end where they did then.
 
     Raises:
@@ -259,18 +259,18 @@ def _has(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size >= size
 
 
-def set_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
-    """Give the callbacks the attributes that `of_callbacks` found."""
+def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
+    """Give the callbacks the attributes that `capture_callbacks` found."""
     for callback, each in zip(callbacks, saved, strict=True):
         vars(callback).update(each["attributes"])
 
 
-def of_generators() -> dict[str, Any]:
+def capture_generators() -> dict[str, Any]:
     """The global generators of Python and numpy."""
     return {"python": random.getstate(), "numpy": np.random.get_state()}
 
 
-def set_generators(saved: Mapping[str, Any]) -> None:
-    """Go on where `of_generators` found the generators."""
+def restore_generators(saved: Mapping[str, Any]) -> None:
+    """Go on where `capture_generators` found the generators."""
     random.setstate(saved["python"])
     np.random.set_state(saved["numpy"])

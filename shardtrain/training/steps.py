@@ -18,9 +18,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from shardtrain.arrays.rows import Examples
 from shardtrain.errors import ModelError
-from shardtrain.loader.splits import Examples
-from shardtrain.models.adapters import LABELS, Feed, label_array
+from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import summed
 from shardtrain.training.devices import Replicas
 
@@ -44,7 +44,11 @@ class Steps:
     """
 
     def __init__(
-        self, model: keras.Model, feed: Feed, class_weights: Sequence[float] = (), replicas: Replicas | None = None
+        self,
+        model: keras.Model,
+        feed: InputAdapter,
+        class_weights: Sequence[float] = (),
+        replicas: Replicas | None = None,
     ) -> None:
         self.model = model
         self.feed = feed

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError
-from shardtrain.loader.splits import Shards
+from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.runtime.atomic import commit_json, commit_link
 from shardtrain.runtime.progress import say
 from shardtrain.training.fit import as_config, fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import HOW, as_json
+from shardtrain.training.resume import NOT_PART_OF_IDENTITY, as_json
 from shardtrain.training.run_folder import RUNS, Run, claimed, load_run
 from shardtrain.training.state import difference
 from shardtrain.training.tune_options import (
@@ -150,7 +150,7 @@ def _require_optuna() -> None:
 def _job(shards: Shards, base: FitOptions, options: TuneOptions, name: str) -> Any:
     """What decides a study's results; how many trials are made and which are kept does not."""
     what = {key: value for key, value in asdict(options).items() if key not in ("trials", "keep_all", "space")}
-    config = {key: value for key, value in as_config(base, name).items() if key not in HOW}
+    config = {key: value for key, value in as_config(base, name).items() if key not in NOT_PART_OF_IDENTITY}
     space = {key: asdict(v) if isinstance(v, Range) else v for key, v in options.space.items()}
     return as_json({**what, "space": space, "options": config, "description": asdict(shards.description)})
 

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.errors import VectorizerError
 from shardtrain.runtime.atomic import commit_json, committed
+from shardtrain.runtime.checksums import checksum, file_checksum
 from shardtrain.vectorize.hashed import HashedSettings
 from shardtrain.vectorize.ngrams import NgramSettings
 from shardtrain.vectorize.sequences import SequenceSettings, ids_of, pad
@@ -251,7 +251,10 @@ def load_vectorizer(folder: Path | str) -> Vectorizer:
     if fingerprint != _fingerprint(description):
         raise VectorizerError(f"'{folder / DESCRIPTION}' was changed or damaged after it was written")
     for name, expected in description["files"].items():
-        found = file_checksum(folder / name)
+        try:
+            found = file_checksum(folder / name)
+        except OSError as error:
+            raise VectorizerError(f"'{folder / name}' cannot be read: {error}") from error
         if found != expected:
             raise VectorizerError(
                 f"'{folder / name}' is damaged: its checksum is {found}, expected {expected}; "
@@ -277,24 +280,8 @@ def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
     return load_vectorizer(folder)
 
 
-def file_checksum(path: Path) -> str:
-    """XXH3 (64 bits, hex) of a file's bytes, read in pieces.
-
-    Raises:
-        VectorizerError: the file cannot be read.
-    """
-    state = xxhash.xxh3_64()
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                state.update(piece)
-    except OSError as error:
-        raise VectorizerError(f"'{path}' cannot be read: {error}") from error
-    return state.hexdigest()
-
-
 def _fingerprint(description: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(description, sort_keys=True).encode())
+    return checksum(json.dumps(description, sort_keys=True).encode())
 
 
 def _write_npy(path: Path, pieces: Iterable[Array]) -> None:

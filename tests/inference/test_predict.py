@@ -20,7 +20,8 @@ from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 from shardtrain.cli.main import main
 from shardtrain.errors import ModelError, RunError, VectorizerError
 from shardtrain.inference.predict import evaluate, predict, predict_batches
-from shardtrain.loader.splits import Description, open_shards
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.shards import open_shards
 from shardtrain.models.guide import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -175,7 +176,7 @@ def test_every_flipped_byte_of_the_vectorizer_is_noticed(trained: Trained, tmp_p
 
 
 def test_a_model_that_gives_no_probabilities_is_refused_when_it_is_used(tmp_path: Path) -> None:
-    def logits(description: Description) -> keras.Model:
+    def logits(description: DatasetInfo) -> keras.Model:
         inputs = keras.Input((description.num_features,))
         model = keras.Model(inputs, keras.layers.Dense(3, kernel_initializer="ones", bias_initializer="ones")(inputs))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -27,7 +27,7 @@ from shardtrain.inference import predict_file as raw_text
 from shardtrain.inference.predict import evaluate, predict
 from shardtrain.inference.predict_file import PredictOptions, predict_file
 from shardtrain.inference.writers import csv_lines, json_lines
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.models.guide import MlpOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -133,7 +133,7 @@ from shardtrain.inference.predict_file import PredictOptions, predict_file
 from shardtrain.training.run_folder import load_run
 
 run, source, out, left = sys.argv[1:]
-answers, parts = raw_text.answers_for, []
+answers, parts = raw_text.writer_for, []
 
 def counted(*arguments, **options):
     made = answers(*arguments, **options)
@@ -148,7 +148,7 @@ def counted(*arguments, **options):
     made.part = part
     return made
 
-raw_text.answers_for = counted
+raw_text.writer_for = counted
 predict_file(load_run(run), source, out, PredictOptions(workers=1))
 """
 

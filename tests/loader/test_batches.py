@@ -15,7 +15,7 @@ from support.handmade import dense, make_rows, write_shards
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import UsageError
 from shardtrain.loader.order import BLOCK_ROWS, MODES, WINDOW_BLOCKS
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 
 KINDS = ("ngram", "sequence")
 NUM_CLASSES = 3

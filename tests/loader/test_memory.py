@@ -15,8 +15,9 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.errors import UsageError
 from shardtrain.loader.memory import LEAST_AHEAD, MOST_AHEAD, plan_reading
 from shardtrain.loader.order import BLOCK_ROWS, WINDOW_BLOCKS
-from shardtrain.loader.splits import Shards, open_shards
-from shardtrain.shards.format import BLOCK_BYTES, Manifest, SplitEntry, write_manifest
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.shards.layout import BLOCK_BYTES, Manifest, SplitEntry
+from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.write import ShardShape, new_shard
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ import keras
 from shardtrain.runtime.memory import anonymous_bytes
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 
 class Weighing(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):

@@ -14,7 +14,7 @@ from support.handmade import make_rows, write_shards
 
 from shardtrain.loader.mixing import Mixing, by_chance, measure, visited
 from shardtrain.loader.order import MODES, EpochPlan, document_keys
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 

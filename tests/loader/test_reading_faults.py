@@ -21,10 +21,10 @@ from support.handmade import make_rows, write_shards
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.loader.order import MODES
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.shards.files import _LEAST_DIRECT, ShardFile, on_shared_storage
-from shardtrain.shards.format import BLOCK_BYTES
+from shardtrain.shards.layout import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("ngram", "sequence")
@@ -132,7 +132,7 @@ def test_what_is_larger_than_memory_is_read_and_cannot_be_shuffled_globally(larg
     folder, _, _ = large
     with open_shards(folder) as shards:
         expected = flat(shards.train.batches(512, shuffle="window"))
-    monkeypatch.setattr("shardtrain.loader.splits.memory_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("shardtrain.loader.shards.memory_bytes", lambda: 1 << 20)
     with open_shards(folder) as shards:
         assert not any(shard.file.mapped for shard in shards.train.shards)
         assert_same(flat(shards.train.batches(512, shuffle="window")), expected)

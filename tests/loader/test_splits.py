@@ -25,10 +25,10 @@ from shardtrain.errors import (
     VectorizerError,
 )
 from shardtrain.loader.order import document_keys
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.shards.format import BLOCK_BYTES
+from shardtrain.shards.layout import BLOCK_BYTES
 from shardtrain.shards.verify import num_checked_bytes, verify_shards
 from shardtrain.vectorize.fitted import load_vectorizer
 

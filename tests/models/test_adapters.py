@@ -13,8 +13,9 @@ import tensorflow as tf
 from support.learnable import write_shards
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.loader.splits import Shards, Split, open_shards
-from shardtrain.models.adapters import Feed, to_pydataset, to_tf_dataset
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.loader.split import Split
+from shardtrain.models.adapters import InputAdapter, to_pydataset, to_tf_dataset
 
 VIEWS = {"pydataset": to_pydataset, "tf dataset": to_tf_dataset}
 View = Callable[..., Any]
@@ -129,6 +130,6 @@ def test_a_plain_keras_model_fits_and_validates_on_a_view(view: View, dense: boo
 def test_a_feed_gives_a_traced_function_the_rows_it_was_given(shards: Shards) -> None:
     x, _ = shards.train.rows(0, 33)
     for dense in (False, True):
-        feed = Feed(kind=shards.description.kind, num_features=shards.description.num_features, dense=dense)
+        feed = InputAdapter(kind=shards.description.kind, num_features=shards.description.num_features, dense=dense)
         assemble = tf.function(feed.assemble, input_signature=feed.specs)
         np.testing.assert_array_equal(array(assemble(*feed.arrays(x))), array(x))

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from shardtrain.errors import ModelError, UsageError
-from shardtrain.loader.splits import Description
+from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import MlpOptions, SepcnnOptions, make_model, mlp, model_name, prepare, sepcnn
 from shardtrain.models.layers import SparseDense, SparseDropout
 
-NGRAM = Description(
+NGRAM = DatasetInfo(
     kind="ngram",
     num_features=30,
     vocabulary_size=30,
@@ -31,7 +31,7 @@ SEQUENCE = replace(NGRAM, kind="sequence", num_features=20, vocabulary_size=50)
 BINARY = replace(NGRAM, class_names=("no", "yes"))
 
 
-def made(model: Any, description: Description = NGRAM, seed: int = 1) -> keras.Model:
+def made(model: Any, description: DatasetInfo = NGRAM, seed: int = 1) -> keras.Model:
     return make_model(model, description, MlpOptions(), SepcnnOptions(), seed=seed)
 
 
@@ -85,7 +85,7 @@ def test_a_fresh_sepcnn_passes_its_signal_on_to_the_output() -> None:
 
 
 @pytest.mark.parametrize(("name", "description"), [("mlp", NGRAM), ("sepcnn", SEQUENCE)], ids=["mlp", "sepcnn"])
-def test_two_classes_get_one_sigmoid_unit_and_more_get_a_softmax(name: str, description: Description) -> None:
+def test_two_classes_get_one_sigmoid_unit_and_more_get_a_softmax(name: str, description: DatasetInfo) -> None:
     for names, units, activation, loss in [
         (("no", "yes"), 1, "sigmoid", "binary_crossentropy"),
         (("a", "b", "c"), 3, "softmax", "sparse_categorical_crossentropy"),
@@ -101,7 +101,7 @@ def test_two_classes_get_one_sigmoid_unit_and_more_get_a_softmax(name: str, desc
 
 @pytest.mark.parametrize(("name", "description"), [("mlp", NGRAM), ("sepcnn", SEQUENCE)], ids=["mlp", "sepcnn"])
 def test_the_seed_alone_decides_the_weights_and_no_global_generator_is_touched(
-    name: str, description: Description
+    name: str, description: DatasetInfo
 ) -> None:
     keras.utils.set_random_seed(123)
     before = random.getstate(), np.random.get_state()[1].tolist()
@@ -121,7 +121,7 @@ def test_layers_of_equal_shape_start_with_different_weights() -> None:
 
 
 @pytest.mark.parametrize(("description", "name"), [(NGRAM, "mlp"), (SEQUENCE, "sepcnn")], ids=["n-grams", "sequences"])
-def test_auto_takes_the_model_for_what_the_shards_hold(description: Description, name: str) -> None:
+def test_auto_takes_the_model_for_what_the_shards_hold(description: DatasetInfo, name: str) -> None:
     assert model_name("auto", description) == name
     assert made("auto", description).name == name
 
@@ -132,7 +132,7 @@ def test_auto_takes_the_model_for_what_the_shards_hold(description: Description,
     ids=["mlp on sequences", "sepcnn on n-grams"],
 )
 def test_a_model_for_other_features_is_refused_with_the_build_that_fits(
-    name: str, description: Description, remedy: str
+    name: str, description: DatasetInfo, remedy: str
 ) -> None:
     with pytest.raises(ModelError, match=re.escape(remedy)):
         made(name, description)
@@ -265,7 +265,7 @@ def two_outputs() -> keras.Model:
     ],
 )
 def test_a_model_that_does_not_fit_the_shards_is_refused(
-    model: keras.Model, description: Description, said: str
+    model: keras.Model, description: DatasetInfo, said: str
 ) -> None:
     with pytest.raises(ModelError, match=said) as refused:
         prepare(model, description, learning_rate=0.01)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.models.adapters import Feed, sparse_tensor
+from shardtrain.models.adapters import InputAdapter, sparse_tensor
 from shardtrain.models.layers import SparseDense, SparseDropout, sparse_matmul
 
 FEATURES, UNITS = 23, 5
@@ -104,7 +104,7 @@ def test_no_tensor_of_a_training_step_has_the_dense_shape_of_the_batch() -> None
             loss = tf.reduce_sum(model(feed.assemble(*parts), training=True))
         return tape.gradient(loss, model.trainable_variables)
 
-    feed = Feed(kind="ngram", num_features=features)
+    feed = InputAdapter(kind="ngram", num_features=features)
     specs = (tf.TensorSpec((7, 2), tf.int64), tf.TensorSpec((7,), tf.float32), tf.TensorSpec((2,), tf.int64))
     graph = step.get_concrete_function(*specs).graph
     operations = [

@@ -19,7 +19,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError
 from shardtrain.loader.order import document_keys
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build

@@ -22,10 +22,10 @@ from support.handmade import dense
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, LabelError, MissingExtraError, ShardsError, UsageError
 from shardtrain.loader.order import document_keys
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import convert as converting
 from shardtrain.pipeline.convert import ConvertOptions, convert
-from shardtrain.shards.format import read_manifest
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.tables import arrays, blocks, hdf5, libsvm
 
 ROWS, COLUMNS = 1200, 9

@@ -31,12 +31,12 @@ from shardtrain.errors import (
     ShardsNotFoundError,
     UsageError,
 )
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.index import IndexOptions, index
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
-from shardtrain.shards.format import read_manifest
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.verify import verify_shards
 
 ROWS, COLUMNS = 1500, 12
@@ -144,7 +144,7 @@ def test_a_file_that_is_larger_than_memory_is_read_past_the_page_cache(layout, s
     with open_shards(tmp_path / "out") as shards:
         assert all(file.mapped for split in shards.splits.values() for file in split.files)
         expected = list(shards.train.batches(64, seed=1, shuffle=shuffle))
-    monkeypatch.setattr("shardtrain.loader.splits.memory_bytes", lambda: 1 << 10)
+    monkeypatch.setattr("shardtrain.loader.shards.memory_bytes", lambda: 1 << 10)
     with open_shards(tmp_path / "out") as shards:
         assert not any(file.mapped for split in shards.splits.values() for file in split.files)
         for epoch in range(2):  # the first compares checksums
@@ -159,7 +159,7 @@ def test_a_file_that_is_larger_than_memory_is_read_past_the_page_cache(layout, s
 def test_reading_needs_no_hdf5(tmp_path):
     index([make(tmp_path / "a.h5", "gzip")], tmp_path / "out", options())
     code = (
-        f"import sys; from shardtrain.loader.splits import open_shards; s = open_shards({str(tmp_path / 'out')!r})\n"
+        f"import sys; from shardtrain.loader.shards import open_shards; s = open_shards({str(tmp_path / 'out')!r})\n"
         "sum(len(y) for _, y in s.train.batches(100, shuffle='window')); print('h5py' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

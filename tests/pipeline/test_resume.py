@@ -24,7 +24,7 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.runtime.atomic import PARTIAL
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
 
 # Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
 DRIVER = """

@@ -26,12 +26,14 @@ from shardtrain.errors import (
     VectorizerError,
 )
 from shardtrain.loader.order import document_keys
-from shardtrain.loader.splits import Split, open_shards
+from shardtrain.loader.shards import open_shards
+from shardtrain.loader.split import Split
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.shards import format as layout
+from shardtrain.shards import layout
+from shardtrain.shards.manifest import read_manifest, write_manifest
 from shardtrain.shards.verify import verify_shards
 from shardtrain.vectorize.fitted import load_vectorizer
 
@@ -220,7 +222,7 @@ def grown(corpora, fitted, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_added_shards_come_behind_the_older_ones_which_stay_untouched(kind, corpora, fitted, tmp_path):
     out = copied(fitted[kind], tmp_path / "out")
-    before, older = identity(out), layout.read_manifest(out)
+    before, older = identity(out), read_manifest(out)
     build(corpora["second"], out, options(append=True))
     after = identity(out)
     assert {name: after[name] for name in before} == before
@@ -252,7 +254,7 @@ def test_added_rows_are_those_of_shards_made_with_the_vectorizer_and_seed(kind, 
 
 
 def test_every_part_keeps_its_provenance_and_finds_its_shards(corpora, grown):
-    manifest = layout.read_manifest(grown["ngram"])
+    manifest = read_manifest(grown["ngram"])
     assert manifest.build["labels"] == {"1": 0, "2": 1, "3": 2}
     first, second = manifest.build["parts"]
     for name, part, documents in (("first", first, 770), ("second", second, 495)):
@@ -267,7 +269,7 @@ def test_every_part_keeps_its_provenance_and_finds_its_shards(corpora, grown):
 
 
 def test_training_sees_every_row_of_both_parts_once_and_mixed(grown, fitted):
-    older = layout.read_manifest(fitted["sequence"]).splits["train"].examples
+    older = read_manifest(fitted["sequence"]).splits["train"].examples
     with open_shards(grown["sequence"]) as shards:
         x, _ = shards.train.rows(0, shards.train.num_examples)
         everything = [row.tobytes() for row in np.asarray(x)]
@@ -313,8 +315,8 @@ def test_where_nothing_can_be_added_to_nothing_is_made(corpora, fitted, tmp_path
         build(corpora["second"], tmp_path / "out", options(append=True))
     assert not (tmp_path / "out").exists()
     unlabelled = copied(fitted["ngram"], tmp_path / "unlabelled")
-    manifest = layout.read_manifest(unlabelled)
-    layout.write_manifest(unlabelled, replace(manifest, build={}))
+    manifest = read_manifest(unlabelled)
+    write_manifest(unlabelled, replace(manifest, build={}))
     with pytest.raises(ShardsError, match="which labels"):
         build(corpora["second"], unlabelled, options(append=True))
     other = copied(fitted["ngram"], tmp_path / "other")
@@ -363,9 +365,9 @@ def test_killed_while_adding_leaves_the_old_or_the_new_and_the_same_command_goes
     older = identity(out)
     at = {"published": -renames, "last": renames, "cleared": part}.get(part) or 1 + round((renames - 1) * part)
     assert drive(driver, corpora["second"], out, str(at))[0] == -signal.SIGKILL
-    found = layout.read_manifest(out)  # at every moment there is one
-    assert found in (layout.read_manifest(fitted["ngram"]), layout.read_manifest(grown["ngram"]))
-    assert (found == layout.read_manifest(grown["ngram"])) == (part in ("last", "cleared"))
+    found = read_manifest(out)  # at every moment there is one
+    assert found in (read_manifest(fitted["ngram"]), read_manifest(grown["ngram"]))
+    assert (found == read_manifest(grown["ngram"])) == (part in ("last", "cleared"))
     assert identity(out).items() >= older.items()
     with open_shards(out) as shards:
         shards.train.rows(0, shards.train.num_examples)
@@ -395,7 +397,7 @@ def test_an_interrupted_addition_is_not_taken_for_another(driver, corpora, fitte
         build(corpora["second"], out, options())
     assert (out / workspace.WORKING).exists()
     build(corpora["second"], out, options(append=True, resume=True))
-    assert len(layout.read_manifest(out).build["parts"]) == 2
+    assert len(read_manifest(out).build["parts"]) == 2
 
 
 def test_after_a_finished_addition_was_killed_another_one_can_begin(driver, corpora, fitted, tmp_path):

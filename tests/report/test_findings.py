@@ -18,7 +18,7 @@ from support.handmade import NUM_FEATURES, dense, make_rows, write_shards
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.recompress import recompress

@@ -16,7 +16,7 @@ import pytest
 from support.handmade import make_rows, write_shards
 
 from shardtrain.errors import CorruptShardError, VectorizerError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.contents import report_on

@@ -294,7 +294,7 @@ def test_the_build_command_ends_with_one_line_and_exit_code_1_on_a_full_disk(cor
 
 
 def test_a_full_disk_leaves_older_shards_as_they_are(corpus, tmp_path, monkeypatch):
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
     from shardtrain.pipeline import build as job
     from shardtrain.pipeline.build import build
     from shardtrain.pipeline.options import BuildOptions

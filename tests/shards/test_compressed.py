@@ -23,7 +23,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorruptShardError, DiskFullError, MissingExtraError, ShardsExistError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -32,7 +32,7 @@ from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
 from shardtrain.shards import codecs, packing
 from shardtrain.shards.codecs import CODECS, decode_chunk, encode_chunk
-from shardtrain.shards.format import read_manifest
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.stored import DECODED, ChunkCache
 from shardtrain.shards.verify import verify_shards
 

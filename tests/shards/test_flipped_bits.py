@@ -19,12 +19,13 @@ import pytest
 from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorruptShardError, ManifestError, VectorizerError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.index import IndexOptions, index
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.shards.format import MANIFEST, VECTORIZER, read_manifest
+from shardtrain.shards.layout import MANIFEST, VECTORIZER
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.verify import verify_shards
 from shardtrain.vectorize.fitted import load_vectorizer
 

@@ -23,11 +23,11 @@ from support.manifests import at, reseal
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ManifestError, ShardsError, ShardsNotFoundError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.shards.format import read_manifest
+from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import load_vectorizer
 

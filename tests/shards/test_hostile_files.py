@@ -18,10 +18,12 @@ from support.handmade import make_rows, write_shards
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorruptShardError, ShardsError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.report.contents import report_on
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Manifest, block_checksums, write_manifest
+from shardtrain.runtime.checksums import block_checksums
+from shardtrain.shards import layout
+from shardtrain.shards.layout import BLOCK_BYTES, Manifest
+from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.verify import verify_shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def reseal(folder: Path, manifest: Manifest) -> None:
     """Write the manifest again, with the size and the checksums that the shard has now."""
     content = (folder / SHARD).read_bytes()
     split = manifest.splits["train"]
-    shard = replace(split.shards[0], bytes=len(content), checksums=block_checksums(content))
+    shard = replace(split.shards[0], bytes=len(content), checksums=block_checksums(content, BLOCK_BYTES))
     write_manifest(folder, replace(manifest, splits={"train": replace(split, shards=(shard,))}))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.shards import format as layout
-from shardtrain.shards.format import Manifest, ShardEntry, SplitEntry
+from shardtrain.shards.layout import Manifest, ShardEntry, SplitEntry
+from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.write import ShardShape, new_shard
 
 NUM_FEATURES = {"ngram": 50, "sequence": 6, "dense": 5}
@@ -99,7 +99,7 @@ def write_shards(folder: Path, rows: Rows, sizes: Sequence[int], *, num_classes:
         kind=kind, num_features=rows.x.shape[1], vocabulary_size=VOCABULARY[kind], seed=1, fingerprint="by hand",
         class_names=tuple(f"class {i}" for i in range(num_classes)), splits={"train": split}, files={}, vectorizer={},
     )  # fmt: skip
-    layout.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return manifest
 
 

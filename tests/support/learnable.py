@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.shards.format import Manifest, SplitEntry, write_manifest
+from shardtrain.shards.layout import Manifest, SplitEntry
+from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.write import ShardShape, new_shard
 
 

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 
 from shardtrain.errors import CheckpointError, DiskFullError, UsageError
 from shardtrain.training import checkpoint
-from shardtrain.training.checkpoint import Checkpoints, Every, packed, parse_every, read_checkpoint, write_checkpoint
+from shardtrain.training.checkpoint import (
+    CheckpointInterval,
+    Checkpoints,
+    packed,
+    parse_interval,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 KEYS = st.one_of(st.text(), st.integers(), st.booleans(), st.none())
 PLAIN = st.one_of(KEYS, st.floats(allow_nan=False))
@@ -211,20 +218,29 @@ def test_removing_leaves_nothing_and_drops_what_waits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "every"),
-    [("60s", Every(60, "s")), ("5", Every(5, "s")), ("500steps", Every(500, "steps")), ("1 epoch", Every(1, "epochs"))],
+    [
+        ("60s", CheckpointInterval(60, "s")),
+        ("5", CheckpointInterval(5, "s")),
+        ("500steps", CheckpointInterval(500, "steps")),
+        ("1 epoch", CheckpointInterval(1, "epochs")),
+    ],
 )
-def test_how_often_is_read_from_text(text: str, every: Every) -> None:
-    assert parse_every(text) == every
+def test_how_often_is_read_from_text(text: str, every: CheckpointInterval) -> None:
+    assert parse_interval(text) == every
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1.5s", "0s", "0epochs", "3minutes"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_every(text)
+        parse_interval(text)
 
 
 def test_what_is_due_when() -> None:
-    seconds, steps, epochs = Every(60, "s"), Every(500, "steps"), Every(3, "epochs")
+    seconds, steps, epochs = (
+        CheckpointInterval(60, "s"),
+        CheckpointInterval(500, "steps"),
+        CheckpointInterval(3, "epochs"),
+    )
     assert [seconds.within_epoch(passed, 10**6) for passed in (59.9, 60.0)] == [False, True]
     assert [steps.within_epoch(10**6, passed) for passed in (499, 500)] == [False, True]
     assert not epochs.within_epoch(10**6, 10**6)

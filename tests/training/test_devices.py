@@ -71,7 +71,7 @@ def main(folder: Path) -> dict[str, Any]:
     from test_keras_data import write_shards
 
     from shardtrain.errors import ShardtrainError
-    from shardtrain.loader.splits import open_shards
+    from shardtrain.loader.shards import open_shards
     from shardtrain.models.guide import MlpOptions, SepcnnOptions
     from shardtrain.training.fit import fit
     from shardtrain.training.options import FitOptions

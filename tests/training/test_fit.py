@@ -20,7 +20,8 @@ from support.learnable import write_shards
 from shardtrain.cli.fit import SIZES
 from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundError, ShardsError, UsageError
 from shardtrain.inference.predict import evaluate
-from shardtrain.loader.splits import Description, Shards, open_shards
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import MlpOptions, SepcnnOptions, mlp, prepare
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.optimizers import FusedAdam
@@ -164,7 +165,7 @@ class Traced(keras.layers.Layer):
         return inputs
 
 
-def counting_model(description: Description) -> keras.Model:
+def counting_model(description: DatasetInfo) -> keras.Model:
     inputs = keras.Input((description.num_features,), sparse=True)
     hidden = Traced()(SparseDense(4)(inputs))
     return keras.Model(inputs, keras.layers.Dense(description.num_classes, activation="softmax")(hidden))
@@ -309,7 +310,7 @@ class OwnStep(keras.Model):
 
 
 def test_a_users_own_train_step_is_used(shards: Shards, tmp_path: Path) -> None:
-    def model(description: Description) -> keras.Model:
+    def model(description: DatasetInfo) -> keras.Model:
         inputs = keras.Input((description.num_features,), sparse=True)
         return OwnStep(inputs, keras.layers.Dense(description.num_classes, activation="softmax")(inputs))
 
@@ -322,7 +323,7 @@ def test_a_users_own_train_step_is_used(shards: Shards, tmp_path: Path) -> None:
 
 
 def compiled_with(**options: Any) -> Any:
-    def model(description: Description) -> keras.Model:
+    def model(description: DatasetInfo) -> keras.Model:
         inputs = keras.Input((description.num_features,))
         model = keras.Model(inputs, keras.layers.Dense(description.num_classes, activation="softmax")(inputs))
         model.compile(**options)

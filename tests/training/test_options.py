@@ -18,7 +18,7 @@ import tensorflow as tf
 from support.learnable import write_shards
 
 from shardtrain.errors import ModelError, RunExistsError, UsageError
-from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import MlpOptions, SepcnnOptions, linear, make_model, mlp, prepare
 from shardtrain.models.schedules import learning_rate
 from shardtrain.training.fit import fit

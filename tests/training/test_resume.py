@@ -21,12 +21,13 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CheckpointError, DivergedError, RunExistsError, RunNotFoundError, UsageError
-from shardtrain.loader.splits import Description, Shards, open_shards
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import MlpOptions
 from shardtrain.models.layers import SparseDense
 from shardtrain.runtime import atomic as durable
 from shardtrain.training import loop, steps
-from shardtrain.training.checkpoint import Checkpoints, Every, read_checkpoint
+from shardtrain.training.checkpoint import CheckpointInterval, Checkpoints, read_checkpoint
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, Run, claimed, load_run
@@ -42,11 +43,11 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import keras, numpy as np
-from shardtrain.training.checkpoint import Every
+from shardtrain.training.checkpoint import CheckpointInterval
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.models import MlpOptions, SepcnnOptions
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 
 
 class Noting(keras.callbacks.Callback):
@@ -85,7 +86,8 @@ def train(shards, out, steps, seed):
     ]
     options = FitOptions(
         batch_size=32, learning_rate=0.02, patience=3, epochs=12, mlp=MlpOptions(units=8, dropout=0.4),
-        sepcnn=SepcnnOptions(filters=4, embedding_dim=8), checkpoint_every=Every(7, "steps"), tensorboard=True,
+        sepcnn=SepcnnOptions(filters=4, embedding_dim=8), checkpoint_every=CheckpointInterval(7, "steps"),
+        tensorboard=True,
     )
     begun = Path(out, "config.json").exists()
     fit(open_shards(shards), options, out=Path(out), callbacks=callbacks, resume=begun)
@@ -425,8 +427,8 @@ def test_other_callbacks_are_refused(shards: Shards, stopped: Path) -> None:
 
 
 def test_how_often_checkpoints_are_written_may_change(shards: Shards, uninterrupted: Run, tmp_path: Path) -> None:
-    interrupted(shards, tmp_path / "run", Signal(18), checkpoint_every=Every(1, "steps"))
-    options = FitOptions(**QUICK, checkpoint_every=Every(2, "epochs"))
+    interrupted(shards, tmp_path / "run", Signal(18), checkpoint_every=CheckpointInterval(1, "steps"))
+    options = FitOptions(**QUICK, checkpoint_every=CheckpointInterval(2, "epochs"))
     fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
 
@@ -441,7 +443,7 @@ def test_another_machine_setting_is_told(
 
 
 def users_model(*, first: str | None = None, units: int = 4, rate: float = 0.5) -> Any:
-    def model(description: Description) -> keras.Model:
+    def model(description: DatasetInfo) -> keras.Model:
         inputs = keras.Input((description.num_features,), sparse=True)
         hidden = SparseDense(units, **({} if first is None else {"name": first}))(inputs)
         hidden = keras.layers.Dense(units)(keras.layers.Dropout(rate)(hidden))
@@ -495,10 +497,10 @@ def test_variables_that_do_not_match_are_refused_and_none_is_changed(
     before = model.get_weights()
     described[("name", "shape").index(change)] = "out/bias" if change == "name" else [4]
     with pytest.raises(CheckpointError, match=r"of the model are not those .*'output.* of shape \(3,\).* now"):
-        state.set_variables(made, variables)
+        state.restore_variables(made, variables)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     described[:2] = ["output/bias", [3]]
-    state.set_variables(made, variables)
+    state.restore_variables(made, variables)
     assert not np.array_equal(before[0], model.get_weights()[0])
 
 

@@ -14,7 +14,7 @@ from support.learnable import write_shards
 
 from shardtrain.cli.main import main
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, UsageError
-from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import MlpOptions
 from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import load_run

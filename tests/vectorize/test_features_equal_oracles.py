@@ -15,7 +15,7 @@ from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.source import ReadOptions
 from shardtrain.errors import HashCollisionError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.fitting import count
 from shardtrain.pipeline.options import BuildOptions

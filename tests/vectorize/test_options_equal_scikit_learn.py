@@ -12,7 +12,7 @@ from support.oracle import SURROGATES, TEXTS, Oracle, assert_same_rows, check_an
 from shardtrain.cli.main import main
 from shardtrain.corpus.source import ReadOptions
 from shardtrain.errors import UsageError, VectorizerError
-from shardtrain.loader.splits import open_shards
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, read_stop_words
 from shardtrain.report.contents import report_on

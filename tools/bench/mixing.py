@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from shardtrain.loader.mixing import by_chance, measure, visited
-from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 

@@ -74,8 +74,7 @@ class Ours(Loader):
     def prepare(self, source: Path, folder: Path) -> None:
         """Shards of 100,000 rows."""
         from shardtrain.arrays.csr import Csr
-        from shardtrain.shards import format as layout
-        from shardtrain.shards.format import Manifest, SplitEntry
+        from shardtrain.shards.layout import Manifest, SplitEntry
         from shardtrain.shards.write import ShardShape, new_shard
 
         found = arrays(source)
@@ -110,7 +109,9 @@ class Ours(Loader):
             vocabulary_size=features if sparse else 1 << 16, class_names=tuple(f"class {i}" for i in range(classes)),
             splits={"train": split}, vectorizer={},
         )  # fmt: skip
-        layout.write_manifest(folder, manifest)
+        from shardtrain.shards.manifest import write_manifest
+
+        write_manifest(folder, manifest)
 
     def open(self, folder: Path) -> Any:
         """Open, and load what is compiled."""

@@ -34,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from shardtrain.loader.splits import Shards, open_shards
+from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.adapters import sparse_tensor, to_tf_dataset
 from shardtrain.models.guide import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
 from shardtrain.training.fit import fit

@@ -1,20 +1,26 @@
-"""What a manifest can say: numbers in range, arrays inside their files and not over each other, names in the folder.
+"""Read, check and write the manifest: the one module that turns it into values and back.
 
-Reading trusts these numbers, so whatever could make it read outside a file, or hand out rows that do not exist, is
-refused here, with what was found. The checks run once, when a manifest is read, and open no file.
+Reading trusts its numbers, so whatever could make it read outside a file, or hand out rows that do not exist, is
+refused here, with what was found: numbers in range, arrays inside their files and not over each other, names in the
+folder. The checks run once, when a manifest is read, and open no file.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from shardtrain.shards.format import (
+from shardtrain.errors import ManifestError, ShardsNotFoundError
+from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.checksums import checksum
+from shardtrain.shards.layout import (
     ALIGNMENT,
     DATA,
     DATASETS,
@@ -22,16 +28,20 @@ from shardtrain.shards.format import (
     DTYPES,
     FEATURE_DTYPES,
     FILTERS,
+    FORMAT,
     INDICES,
     INDPTR,
     KINDS,
+    MANIFEST,
     MAX_BYTES,
     MAX_CLASSES,
     MAX_FEATURES,
     MAX_VOCABULARY,
     SPLITS,
+    VERSION,
     Chunks,
     DatasetEntry,
+    FileEntry,
     Manifest,
     ShardEntry,
     SourceEntry,
@@ -42,6 +52,127 @@ from shardtrain.shards.format import (
 
 MAX_CHUNK_BYTES = (1 << 32) - 1  # HDF5's own limit
 _FOREIGN = {X, DATA, INDICES}  # arrays that may lie in other people's files
+
+
+def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
+    """Identity of shards: of all their checksums."""
+    parts = [shard.checksums for split in splits.values() for shard in split.shards]
+    return checksum("".join(parts + [source.checksums for source in sources.values()]).encode())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Commit the manifest; from then on the folder is complete."""
+    body = {"format": FORMAT, "format_version": manifest.version, **asdict(manifest)}
+    if manifest.version == 1:
+        del body["sources"]
+    for split, entry in manifest.splits.items():
+        body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
+    body["checksum"] = _seal(body)
+    commit_bytes(folder / MANIFEST, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _no_shards(folder: Path) -> str:
+    """What is there in place of finished shards, and the next step."""
+    build = "python -m shardtrain build"
+    if folder.is_dir():
+        state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
+        return f"'{folder}' {state}; `{build} CORPUS --out DIR` makes shards, and goes on where it was interrupted"
+    if folder.exists():
+        return f"'{folder}' is no folder of shards; if it is a corpus, `{build} {folder} --out DIR` makes shards of it"
+    return f"'{folder}' does not exist; make shards with `make shards` or `{build} CORPUS --out {folder}`"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of `folder`.
+
+    Raises:
+        ShardsNotFoundError: there is no such folder or no manifest in it.
+        ManifestError: it is damaged, of another version, or says something impossible.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ShardsNotFoundError(_no_shards(folder))
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(f"'{path}' cannot be read: {error.strerror}; check the disk and the permissions") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of endless digits
+        raise ManifestError(f"'{path}' is not valid JSON ({error}); rebuild the shards") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ManifestError(f"'{path}' is not a shardtrain manifest")
+    version = body.get("format_version")
+    if type(version) is not int or version not in KINDS:
+        raise ManifestError(
+            f"'{path}' has format version {version!r:.60}, this shardtrain reads the versions 1 to {VERSION}; "
+            "rebuild the shards or install the version that wrote them"
+        )
+    if body.pop("checksum", None) != _seal(body):
+        raise ManifestError(f"'{path}' was changed or damaged after it was written: its checksum differs; rebuild")
+    try:
+        manifest = _parse(body, version)
+        check_manifest(manifest, version)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        raise ManifestError(f"'{path}' says something impossible: {reason}; rebuild the shards") from error
+    return manifest
+
+
+def _seal(body: dict[str, Any]) -> str:
+    return checksum(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
+
+def shard_record(shard: ShardEntry) -> dict[str, Any]:
+    """A shard's entry as JSON values; what an array does not have is left out."""
+    record = asdict(shard)
+    for dataset in record["datasets"].values():
+        for key in ("chunks", "source", "converted"):
+            if dataset[key] is None:
+                del dataset[key]
+    return record
+
+
+def parse_shard(entry: dict[str, Any]) -> ShardEntry:
+    """A shard's entry from its JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
+    return ShardEntry(
+        **{**entry, "datasets": {name: _parse_dataset(value) for name, value in entry["datasets"].items()}}
+    )
+
+
+def _parse_dataset(value: dict[str, Any]) -> DatasetEntry:
+    fields = {**value, "shape": _items(value["shape"])}
+    if fields.get("chunks") is not None:
+        lists = ("shape", "filters", "offsets", "sizes", "masks")
+        fields["chunks"] = Chunks(**{**value["chunks"], **{key: _items(value["chunks"][key]) for key in lists}})
+    if any(value[key] is None for key in ("chunks", "source", "converted") if key in value):
+        raise TypeError("null stands where a value belongs")
+    return DatasetEntry(**fields)
+
+
+def _parse(body: dict[str, Any], version: int) -> Manifest:
+    def split(entry: dict[str, Any]) -> SplitEntry:
+        shards = tuple(parse_shard(value) for value in _items(entry["shards"]))
+        return SplitEntry(**{**entry, "class_counts": _items(entry["class_counts"]), "shards": shards})
+
+    fields = {key: value for key, value in body.items() if key not in ("format", "format_version")}
+    if ("sources" in fields) != (version > 1):
+        raise ValueError(f"version {version} {'has no' if version == 1 else 'needs the'} key 'sources'")
+    sources = {path: SourceEntry(**value) for path, value in fields.get("sources", {}).items()}
+    return Manifest(
+        **{
+            **fields,
+            "sources": sources,
+            "class_names": _items(body["class_names"]),
+            "build": body["build"],
+            "splits": {name: split(value) for name, value in body["splits"].items()},
+            "files": {name: FileEntry(**value) for name, value in body["files"].items()},
+        }
+    )
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} stands where a list belongs")
+    return tuple(value)
 
 
 def check_manifest(manifest: Manifest, version: int) -> None:

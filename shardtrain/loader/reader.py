@@ -1,0 +1,137 @@
+"""Number the rows of a split through its shards, and read them: views of mapped files, or copies.
+
+Each checksum block is verified when it is first touched in a process, so damage is named before its bytes are used;
+after that a read costs nothing but the page fault.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.rows import Examples, Labels, join
+from shardtrain.errors import UsageError
+from shardtrain.loader.options import LoaderOptions
+from shardtrain.runtime.progress import warn
+from shardtrain.shards.layout import Manifest, SplitEntry
+from shardtrain.shards.shard import Mask, Shard
+
+
+class SplitReader:
+    """The rows of one split, numbered through its shards.
+
+    Args:
+        name: of the split.
+        entry: what the manifest says of it.
+        manifest: of the folder.
+        shards: open, in the order of `entry`.
+        options: how files are read.
+        larger_than_memory: whether the files are too large to stay in the page cache beside everything else.
+        block_buffers: where rows go that are read from files that are not mapped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entry: SplitEntry,
+        manifest: Manifest,
+        shards: Sequence[Shard],
+        *,
+        options: LoaderOptions,
+        larger_than_memory: bool,
+        block_buffers: Buffers,
+    ) -> None:
+        self.name = name
+        self.entry = entry
+        self.kind = manifest.kind
+        self.num_features = manifest.num_features
+        self.num_examples = entry.examples
+        self.options = options
+        self.larger_than_memory = larger_than_memory
+        self.block_buffers = block_buffers
+        self.shards = list(shards)
+        self.files = list(dict.fromkeys(file for shard in self.shards for file in shard.files))
+        self._starts = np.cumsum([0] + [shard.rows for shard in entry.shards]).tolist()
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
+        """The shards that hold rows [start, stop) of the split, each with its own half-open row range; at least one.
+
+        Raises:
+            UsageError: the split has no such rows.
+        """
+        if not 0 <= start <= stop <= self.num_examples:
+            raise UsageError(f"rows [{start:,}, {stop:,}) of '{self.name}', which has rows [0, {self.num_examples:,})")
+        number = min(bisect.bisect_right(self._starts, start), len(self.shards)) - 1
+        for shard, (base, end) in zip(self.shards[number:], pairwise(self._starts[number:]), strict=True):
+            yield shard, max(start - base, 0), min(stop, end) - base
+            if end >= stop:
+                return
+
+    def rows(self, start: int, stop: int) -> Examples:
+        """Rows [start, stop): views of the mapping where they lie in one shard, else joined copies."""
+        parts = [(shard.x(begin, end), shard.y(begin, end)) for shard, begin, end in self.pieces(start, stop)]
+        return join(parts)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether rows are views of mapped files: they lie there as they are, and nothing of them is held."""
+        return all(shard.mapped for shard in self.shards)
+
+    @property
+    def touched(self) -> bool:
+        """Whether all features and labels were read, and compared if that is wanted, since the files were opened."""
+        return all(shard.touched for shard in self.shards)
+
+    def check_unchanged(self) -> None:
+        """Compare all files with what was opened.
+
+        Raises:
+            CorruptShardError: a file was cut short, written to or replaced.
+        """
+        for file in self.files:
+            file.check_unchanged()
+
+    def advise(self, *, random: bool) -> None:
+        """Tell the kernel how the files will be read: here and there, or from front to back."""
+        for file in self.files:
+            file.advise(random=random)
+
+    def need(self, segments: Iterable[tuple[int, int]]) -> None:
+        """Have the kernel begin to read these half-open row ranges, where they were not touched before."""
+        for start, stop in segments:
+            for shard, first, last in self.pieces(start, stop):
+                shard.need(first, last)
+
+    def release(self, segments: Iterable[tuple[int, int]]) -> None:
+        """Give back the page cache of these half-open row ranges, which are not needed again soon."""
+        for start, stop in segments:
+            for shard, first, last in self.pieces(start, stop):
+                shard.release(first, last)
+
+    def lost_rows(self, pieces: Sequence[tuple[Shard, int, int]]) -> Mask | None:
+        """Which rows of the pieces, laid end to end, are damaged; None: none. Each damaged block is told once."""
+        masks = [shard.lost_rows(first, last) for shard, first, last in pieces]
+        if all(mask is None for mask in masks):
+            return None
+        for file in dict.fromkeys(file for shard, _, _ in pieces for file in shard.files):
+            for text in file.untold_damage():
+                warn(f"{text}; these rows are left out")
+        parts = zip(masks, pieces, strict=True)
+        return np.concatenate([
+            np.zeros(last - first, np.bool_) if mask is None else mask for mask, (_, first, last) in parts
+        ])  # fmt: skip
+
+    def labels(self) -> Labels:
+        """All class indices, (num_examples,); a view where there is one shard."""
+        parts = [shard.y(0, shard.entry.rows) for shard in self.shards]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def documents(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Ordinals of the documents behind rows [start, stop) in the file the split was made from."""
+        parts = [shard.documents(begin, end) for shard, begin, end in self.pieces(start, stop)]
+        return np.concatenate(parts)

@@ -1,0 +1,165 @@
+"""Open a folder of shards.
+
+Everything about the layout comes from the manifest, whose numbers were checked when it was read; libhdf5 is not used.
+Each checksum block is verified when it is first touched in a process, so damage is named before its bytes are used;
+after that a read costs nothing but the page fault. Shards are write-once: a file that was cut short, rewritten or
+swapped is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from shardtrain.arrays.buffers import Buffers
+from shardtrain.errors import ShardsError
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.options import LoaderOptions
+from shardtrain.loader.split import Split
+from shardtrain.runtime.machine import memory_bytes
+from shardtrain.runtime.notebook import listed, table
+from shardtrain.shards import layout
+from shardtrain.shards.layout import Manifest, SplitEntry
+from shardtrain.shards.manifest import read_manifest
+from shardtrain.shards.shard import Shard
+from shardtrain.shards.stored import open_source
+
+_MOST_BUFFERS = 256  # four arrays of each block of a few windows
+
+
+def _elsewhere(entry: SplitEntry) -> set[str]:
+    """The files outside the folder that arrays of a split lie in."""
+    return {where.source for shard in entry.shards for where in shard.datasets.values() if where.source}
+
+
+def _is_larger_than_memory(entry: SplitEntry, manifest: Manifest) -> bool:
+    size = sum(shard.bytes for shard in entry.shards)
+    return size + sum(manifest.sources[path].bytes for path in _elsewhere(entry)) > memory_bytes() // 2
+
+
+def _way_to_read(options: LoaderOptions, larger_than_memory: bool) -> str:
+    """Pages that were mapped for a window may be gone again before it is gathered, where memory is short."""
+    return "read" if options.io == "auto" and larger_than_memory else options.io
+
+
+class Shards:
+    """An open folder of shards; `train` and `validation` are its splits."""
+
+    def __init__(self, path: Path, manifest: Manifest, options: LoaderOptions) -> None:
+        self.path = path
+        self.manifest = manifest
+        blocks, batches = Buffers(_MOST_BUFFERS), Buffers()
+        large = {name for name, entry in manifest.splits.items() if _is_larger_than_memory(entry, manifest)}
+        read_past_cache = {path for name in large for path in _elsewhere(manifest.splits[name])}
+        sources = {
+            name: open_source(
+                name,
+                entry,
+                verify=options.verify,
+                io=_way_to_read(options, name in read_past_cache),
+                past_cache=name in read_past_cache,
+                buffers=blocks,
+            )
+            for name, entry in manifest.sources.items()
+        }
+        self.splits = {
+            name: Split(
+                name,
+                entry,
+                manifest,
+                [
+                    Shard(
+                        path,
+                        shard,
+                        manifest.num_features,
+                        verify=options.verify,
+                        io=_way_to_read(options, name in large),
+                        past_cache=name in large,
+                        buffers=blocks,
+                        sources=sources,
+                    )
+                    for shard in entry.shards
+                ],
+                options=options,
+                larger_than_memory=name in large,
+                block_buffers=blocks,
+                batch_buffers=batches,
+            )
+            for name, entry in manifest.splits.items()
+        }
+        self.vectorizer_path = path / layout.VECTORIZER
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> Split:
+        """The validation split.
+
+        Raises:
+            ShardsError: the shards were built without one.
+        """
+        if "validation" not in self.splits:
+            raise ShardsError(
+                f"'{self.path}' has no validation split; build with --validation FILE or --validation-fraction F"
+            )
+        return self.splits["validation"]
+
+    @property
+    def description(self) -> DatasetInfo:
+        """What a model has to know of these shards."""
+        manifest = self.manifest
+        validation = manifest.splits.get("validation")
+        return DatasetInfo(
+            kind=manifest.kind,
+            num_features=manifest.num_features,
+            vocabulary_size=manifest.vocabulary_size,
+            class_names=manifest.class_names,
+            num_train=manifest.splits["train"].examples,
+            num_validation=validation.examples if validation else 0,
+            vectorizer=str(manifest.vectorizer.get("fingerprint", "")),
+            fingerprint=manifest.fingerprint,
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        manifest = self.manifest
+        size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+        return table(
+            f"Shards {self.path}",
+            {
+                "features": f"{manifest.num_features:,} {manifest.kind}",
+                "classes": listed(manifest.class_names),
+                **{f"{name} examples": f"{split.examples:,}" for name, split in manifest.splits.items()},
+                "size": f"{size / 1e6:,.1f} MB",
+                "fingerprint": manifest.fingerprint,
+            },
+        )
+
+    def close(self) -> None:
+        """Forget the mappings; views that are still in use keep theirs."""
+        self.splits = {}
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_shards(path: Path | str, *, verify: bool = True, io: str = "auto", on_corrupt: str = "fail") -> Shards:
+    """Open the folder of shards `path`; the keywords are those of `LoaderOptions`.
+
+    Raises:
+        ShardsNotFoundError: no such folder, no manifest in it, or a shard is missing.
+        ManifestError: the manifest is damaged.
+        CorruptShardError: a file does not have the size that the manifest says.
+        UsageError: `io` or `on_corrupt` is none of its values.
+    """
+    folder = Path(path)
+    options = LoaderOptions(verify=verify, io=io, on_corrupt=on_corrupt)
+    return Shards(folder, read_manifest(folder), options)
