@@ -26,15 +26,35 @@
         ├── DivergedError           training whose loss is no longer finite (also ArithmeticError)
         └── ModelError              a model that cannot be built, or does not fit the shards (also ValueError)
 
-A message says what, where, what was found against what was expected, and the next step. Leaves inherit the
-builtin a caller would catch as well.
+A message says what, where, what was found against what was expected, and the next step. It names options as the
+command line does (`--memory-limit`); `str` names them as Python does (`memory_limit`). Leaves inherit the builtin a
+caller would catch as well.
 """
 
 from __future__ import annotations
 
+import re
+
+_FLAG = re.compile(r"(?<![\w`'\"-])--(?:no-)?([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w-])")
+_COMMAND = re.compile(r"(`[^`]*`)")  # a command to type is the same for both
+
 
 class ShardtrainError(Exception):
     """Root of all foreseen failures."""
+
+    def __str__(self) -> str:
+        """The message as Python names options: keywords in place of flags."""
+        parts = _COMMAND.split(self.on_command_line)
+        return "".join(part if part.startswith("`") else _FLAG.sub(_keyword, part) for part in parts)
+
+    @property
+    def on_command_line(self) -> str:
+        """The message as it was written, which names options by their flags."""
+        return super().__str__()
+
+
+def _keyword(match: re.Match[str]) -> str:
+    return match[1].replace("-", "_")
 
 
 class UsageError(ShardtrainError, ValueError):

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         usage = isinstance(error, UsageError)
-        _fail(f"error: {error}{_of_file(args) if usage else ''}")
+        _fail(f"error: {error.on_command_line}{_of_file(args) if usage else ''}")
         return 2 if usage else 1
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()

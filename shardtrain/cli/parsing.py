@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         try:
             of_file = read_settings(file, self.commands)[self.command] if file is not None else {}
         except UsageError as error:
-            self.error(str(error))
+            self.error(error.on_command_line)
         self._need_less(of_file, only_print=only_print)
         known = options(self).values()
         found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _OPEN for each in known}))

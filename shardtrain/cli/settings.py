@@ -62,7 +62,7 @@ def read_settings(path: Path, parsers: Mapping[str, argparse.ArgumentParser]) ->
     try:
         return {name: _read_table(tables.get(name, {}), name, parser) for name, parser in parsers.items()}
     except UsageError as error:
-        raise UsageError(f"'{path}': {error}") from None
+        raise UsageError(f"'{path}': {error.on_command_line}") from None
 
 
 def _read_table(table: Mapping[str, Any], command: str, parser: argparse.ArgumentParser) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The rows of one shard: which elements of which arrays they are, and what damage costs.
 
-An array is an `ArrayReader`: `PlainArray` if its elements lie in the file as they are, else `StoredArray`. Row pointers are
-before anything follows them, also where checksums are not compared.
+An array is an `ArrayReader`: `PlainArray` if its elements lie in the file as they are, else `StoredArray`. Row pointers
+are checked before anything follows them, also where checksums are not compared.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ def _try(
     try:
         done = fit(shards, options, out=folder, resume=begun, callbacks=[Reporting(trial, metric, known)])
     except DivergedError as error:
-        say(str(error))
+        say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)
         return
     for name in RESULTS:
