@@ -207,7 +207,8 @@ def _download(url: str, target: Path, dataset: Dataset) -> None:
         download(url, target, max_bytes=_SLACK * dataset.archive.num_bytes)
     except DownloadError as error:
         raise DownloadError(
-            f"{error.on_command_line}; --mirror URL takes {target.name} from another server, --from FILE takes one that you have"
+            f"{error.on_command_line}; --mirror URL takes {target.name} from another server, --from FILE takes one "
+            "that you have"
         ) from error
 
 
@@ -249,7 +250,8 @@ def _check_rows(folder: Path, dataset: Dataset, scratch: Path) -> None:
             assert corpus.validation is not None  # there is something in test
             counted = {"training": _count(corpus.train, done), "test": _count(corpus.validation, done)}
     except CorpusError as error:
-        raise CorpusFormatError(f"{dataset.title} cannot be read as it was unpacked: {error.on_command_line}") from error
+        reason = error.on_command_line
+        raise CorpusFormatError(f"{dataset.title} cannot be read as it was unpacked: {reason}") from error
     for split, number in expected.items():
         rows, bad, labels = counted[split]
         if rows != number or len(labels) != dataset.num_classes:
