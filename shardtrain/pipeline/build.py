@@ -45,9 +45,9 @@ from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.packing import check_codec, codec_of
-from shardtrain.vectorize.fitted import Settings, copy_vectorizer, load_vectorizer, save_vectorizer
-from shardtrain.vectorize.hashed import HashedSettings
-from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.fitted import copy_vectorizer, load_vectorizer, save_vectorizer
+from shardtrain.vectorize.indexing import idle_stop_words
+from shardtrain.vectorize.settings import HashedSettings, SequenceSettings, Settings
 
 PARALLEL_BYTES = 32 << 20  # smaller corpora are done before a second process has started
 # Disk of all files of a build together, measured on news, encyclopedia, reviews and messages of 1 to 40 MB: what an
@@ -274,7 +274,7 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     settings = settings_of(kind, options)
     if isinstance(settings, SequenceSettings):
         return settings
-    if idle := (settings.ngrams if isinstance(settings, HashedSettings) else settings).idle_stop_words():
+    if idle := idle_stop_words(settings.ngrams if isinstance(settings, HashedSettings) else settings):
         say(f"{len(idle):,} stop words are no words in lower case without accents: {', '.join(idle[:5])}")
     return settings
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from shardtrain.arrays.scratch import spill, spilled
 from shardtrain.errors import CorpusFormatError, HashCollisionError
 from shardtrain.pipeline.units import (
-    CountedSettings,
     CountTask,
     FindTask,
     UnitFacts,
@@ -27,10 +26,10 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, selection, sequences
 from shardtrain.vectorize.counts import Bucket, lookup, merge_bucket, plan_buckets
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
-from shardtrain.vectorize.ngrams import NgramSettings, ScoreTask
+from shardtrain.vectorize.ngrams import ScoreTask
 from shardtrain.vectorize.selection import SELECTORS
-from shardtrain.vectorize.sequences import SequenceSettings
-from shardtrain.vectorize.weights import Float, Weights
+from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
+from shardtrain.vectorize.weights import Float, Weights, weights_of
 
 HASH_SEEDS = 4  # a collision among 2**64 hashes is a matter of 1 in thousands for 100 million terms; four are never
 
@@ -182,7 +181,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     for run, mapping in zip(counted.runs, classes, strict=True):
         class_counts += np.bincount(mapping[spilled(run)["labels"]], minlength=len(class_counts))
     num_documents = int(class_counts.sum())
-    weights = settings.weights
+    weights = weights_of(settings)
     select = partial(_select, passes, classes=classes, class_counts=class_counts)
     if SELECTORS[settings.select].by_counts:
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))

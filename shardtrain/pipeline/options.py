@@ -11,9 +11,7 @@ from shardtrain.corpus.source import ReadOptions
 from shardtrain.errors import UsageError
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.codecs import CODECS
-from shardtrain.vectorize.hashed import HashedSettings
-from shardtrain.vectorize.ngrams import NgramSettings
-from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings
 
 VECTORIZERS = ("ngram", "count", "hashing", "sequence", "auto")
 FITTING = (

@@ -24,11 +24,9 @@ from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest
-from shardtrain.vectorize.fitted import Settings, load_vectorizer
-from shardtrain.vectorize.hashed import HashedSettings
-from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.selection import SELECTORS
-from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
 
 
 @dataclass(frozen=True, kw_only=True)

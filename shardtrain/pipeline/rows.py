@@ -17,7 +17,7 @@ from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, s
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Vectorizer
-from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.settings import NgramSettings
 from shardtrain.vectorize.weights import Weights
 
 

@@ -22,11 +22,9 @@ from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import first_documents, spill_run
 from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
-from shardtrain.vectorize.ngrams import NgramSettings
-from shardtrain.vectorize.sequences import SequenceSettings
+from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
+from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.tokens import find_terms
-
-CountedSettings = NgramSettings | SequenceSettings  # of vectorizers that are fitted by counting terms
 
 MAX_LISTED = 1000  # bad rows named in the manifest; all are counted
 NO_KEY = (1 << 64) - 1  # a threshold above it holds every document out
@@ -66,8 +64,8 @@ def warm_up() -> None:
     """Make a worker ready: load what the first unit would have to wait for, compiled kernels and tables of Unicode."""
     keep_freed_memory()
     text = Texts.of(["w\u00f6rd"])
-    NgramSettings().index(text)
-    SequenceSettings().index(text)
+    index_ngrams(NgramSettings(), text)
+    index_words(SequenceSettings(), text)
 
 
 def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
@@ -121,7 +119,7 @@ def count_unit(task: CountTask) -> UnitFacts:
     """Write the run of a unit's training documents: its terms, and each document's ordinal, key and label code."""
     documents, keys, train = _read(task)
     chosen = np.flatnonzero(train)
-    terms = task.settings.index(documents.texts.take(chosen))
+    terms = index_texts(task.settings, documents.texts.take(chosen))
     labels = [documents.labels[i] for i in chosen]
     names = sorted(set(labels))
     code = {name: number for number, name in enumerate(names)}
@@ -147,8 +145,8 @@ def find_in_unit(task: FindTask) -> list[str]:
     """The strings of the wanted terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
     chosen = np.flatnonzero(train)[first_documents(spilled(task.run), task.wanted)]
-    block = task.settings.prepare(documents.texts.take(chosen))
-    found = find_terms(block, task.settings.tokenizer(), task.settings.hashing, task.wanted)
+    block = prepare_texts(task.settings, documents.texts.take(chosen))
+    found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
     return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
 
 

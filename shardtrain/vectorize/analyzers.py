@@ -22,7 +22,6 @@ class Analyzer:
     Attributes:
         prepare: makes texts what the tokenizer walks over.
         characters, min_chars, separator, short_whole: of the tokenizer.
-        terms_per_byte: about how many n-grams of one length begin in a byte of text, for planning memory.
     """
 
     prepare: Callable[[Sequence[str]], TextBlock]
@@ -30,7 +29,6 @@ class Analyzer:
     min_chars: int
     separator: bytes
     short_whole: bool = False
-    terms_per_byte: float
 
     def tokenizer(self, ngram_range: tuple[int, int], stop_words: tuple[str, ...]) -> Tokenizer:
         """The tokenizer that goes with prepared texts."""
@@ -44,14 +42,12 @@ ANALYZERS = {
     # words of two or more characters, scikit-learn's (?u)\b\w\w+\b
     "word": Analyzer(
         prepare=text.lowered_and_stripped, characters=text.word_characters, min_chars=2, separator=b" ",
-        terms_per_byte=0.2,
     ),
     "char": Analyzer(
         prepare=text.with_single_spaces, characters=text.single_characters, min_chars=0, separator=b"",
-        terms_per_byte=1.0,
     ),
     "char_wb": Analyzer(
         prepare=text.in_padded_words, characters=text.single_characters, min_chars=0, separator=b"",
-        short_whole=True, terms_per_byte=1.0,
+        short_whole=True,
     ),
 }  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +20,18 @@ from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.errors import VectorizerError
 from shardtrain.runtime.atomic import commit_json, committed
 from shardtrain.runtime.checksums import checksum, file_checksum
-from shardtrain.vectorize.hashed import HashedSettings
-from shardtrain.vectorize.ngrams import NgramSettings
-from shardtrain.vectorize.sequences import SequenceSettings, ids_of, pad
-from shardtrain.vectorize.tokens import Hashing
+from shardtrain.vectorize.hashed import hashed_rows
+from shardtrain.vectorize.indexing import index_ngrams, index_words
+from shardtrain.vectorize.sequences import ids_of, pad
+from shardtrain.vectorize.settings import (
+    HashedSettings,
+    NgramSettings,
+    SequenceSettings,
+    Settings,
+    parse_settings,
+    settings_record,
+)
+from shardtrain.vectorize.weights import weights_of
 
 DESCRIPTION = "vectorizer.json"  # written last
 TERMS = "terms.json"
@@ -33,9 +40,6 @@ BLOCK_TEXTS = 8192  # texts transformed at a time: bounds memory, long enough fo
 
 Array = npt.NDArray[Any]
 Rows = Csr | Array
-
-
-Settings = NgramSettings | SequenceSettings | HashedSettings
 
 
 class Vectorizer(Protocol):
@@ -76,7 +80,8 @@ class NgramVectorizer:
     def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
         self._description = description
         settings = description["settings"]
-        self.settings = NgramSettings(**{**settings, **_typed(settings)})
+        self.settings = parse_settings(NgramSettings, settings)
+        self._weights = weights_of(self.settings)
         self.num_documents = int(description["num_documents"])
         self.terms = terms
         self.arrays = arrays
@@ -89,19 +94,19 @@ class NgramVectorizer:
         return concatenate([self._transform_block(texts[start : start + step]) for start in starts])
 
     def _transform_block(self, texts: Sequence[str]) -> Csr:
-        found = self.settings.index(texts)
+        found = index_ngrams(self.settings, texts)
         hashes = self.arrays["hashes"]
         places = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)  # both ascend: it stays in cache
         known = hashes[places] == found.hashes
-        of_terms = self.settings.weights.of_terms(self.arrays["counts"][places], self.num_documents)
+        of_terms = self._weights.of_terms(self.arrays["counts"][places], self.num_documents)
         entries = np.diff(found.indptr)
         weights = np.repeat(np.where(known, of_terms, 0.0), entries)
         columns = np.repeat(np.where(known, self.arrays["columns"][places], -1), entries)
 
-        of_times = self.settings.weights.of_times(int(found.times.max(initial=0)))
+        of_times = self._weights.of_times(int(found.times.max(initial=0)))
         values = of_times[found.times] * weights
         norms = np.ones(len(texts))
-        if self.settings.weights.norm:
+        if self._weights.norm:
             norms = np.sqrt(np.bincount(found.documents, values * values, len(texts)))
         kept = np.flatnonzero(columns >= 0)
         rows, row_columns = found.documents[kept], columns[kept].astype(np.int32)
@@ -129,7 +134,7 @@ class SequenceVectorizer:
     def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
         self._description = description
         settings = description["settings"]
-        self.settings = SequenceSettings(**{**settings, **_typed(settings)})
+        self.settings = parse_settings(SequenceSettings, settings)
         self.num_features = int(description["length"])
         self.terms = terms
         self.arrays = arrays
@@ -137,7 +142,7 @@ class SequenceVectorizer:
 
     def transform(self, texts: Sequence[str]) -> Array:
         """Rows of token ids, (texts, num_features)."""
-        found = self.settings.index(texts)
+        found = index_words(self.settings, texts)
         ids = ids_of(found.hashes, self.arrays["hashes"])
         return pad(found.occurrences, found.indptr, ids, self.num_features, self.vocabulary_size)
 
@@ -160,7 +165,7 @@ class HashingVectorizer:
     def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
         self._description = description
         settings = description["settings"]
-        self.settings = HashedSettings(**{**settings, **_typed(settings)})
+        self.settings = parse_settings(HashedSettings, settings)
         self.terms = terms
         self.num_features = self.vocabulary_size = self.settings.max_features
 
@@ -168,7 +173,7 @@ class HashingVectorizer:
         """Rows of hashed n-grams, (texts, num_features)."""
         step = max(1, BLOCK_TEXTS // self.settings.ngrams.density)
         starts = range(0, max(len(texts), 1), step)
-        return concatenate([self.settings.transform(texts[start : start + step]) for start in starts])
+        return concatenate([hashed_rows(self.settings, texts[start : start + step]) for start in starts])
 
     def decode(self, row: Rows) -> list[str]:
         """Nothing can be decoded.
@@ -199,12 +204,6 @@ ARRAYS: dict[str, tuple[str, ...]] = {
 _KIND_OF: dict[type, str] = {NgramSettings: "ngram", SequenceSettings: "sequence", HashedSettings: "hashing"}
 
 
-def _typed(settings: dict[str, Any]) -> dict[str, Any]:
-    """What JSON cannot tell apart: lists are tuples, the hashing is a dataclass."""
-    typed: dict[str, Any] = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
-    return {**typed, "hashing": Hashing(**settings["hashing"])}
-
-
 def save_vectorizer(
     folder: Path,
     settings: Settings,
@@ -226,7 +225,13 @@ def save_vectorizer(
     for name in ARRAYS[kind]:
         _write_npy(folder / f"{name}.npy", arrays[name])
     commit_json(folder / TERMS, terms)
-    description: dict[str, Any] = {"version": VERSION, "kind": kind, "settings": asdict(settings), **facts, "files": {}}
+    description: dict[str, Any] = {
+        "version": VERSION,
+        "kind": kind,
+        "settings": settings_record(settings),
+        **facts,
+        "files": {},
+    }
     for name in (*(f"{name}.npy" for name in ARRAYS[kind]), TERMS):
         description["files"][name] = file_checksum(folder / name)
     description["fingerprint"] = _fingerprint(description)

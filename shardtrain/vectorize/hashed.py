@@ -8,71 +8,42 @@ before that, so no order of adding matters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.errors import UsageError
 from shardtrain.runtime.kernels import inlined_kernel, kernel
-from shardtrain.vectorize.ngrams import NgramSettings
-from shardtrain.vectorize.tokens import Hashing, hashed_words, split_words, word_buffers
+from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
+from shardtrain.vectorize.settings import HashedSettings
+from shardtrain.vectorize.tokens import hashed_words, split_words, word_buffers
 
 _M = np.uint64(0xFFFFFFFF)
 _C1 = np.uint64(0xCC9E2D51)
 _C2 = np.uint64(0x1B873593)
-_MOST_COLUMNS = (1 << 31) - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class HashedSettings:
-    """What the features are; all but `max_features`, the number of columns, means what it does for n-grams.
+def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
+    """Compute the rows of texts, (texts, max_features).
 
-    Raises:
-        UsageError: a setting outside its range.
+    Zeros that opposite signs left are stored, as scikit-learn does.
     """
+    from scipy.sparse import csr_matrix
 
-    analyzer: str = "word"
-    ngram_range: tuple[int, int] = (1, 2)
-    stop_words: tuple[str, ...] = ()
-    binary: bool = False
-    max_features: int = 1 << 20
-    hashing: Hashing = Hashing()  # of stop words only
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_features <= _MOST_COLUMNS:
-            raise UsageError(f"--max-features {self.max_features} must be at least 1 and below 2**31")
-        _ = self.ngrams
-
-    @property
-    def density(self) -> int:
-        """How many times as many n-grams as usual a text has."""
-        return self.ngrams.density
-
-    @property
-    def ngrams(self) -> NgramSettings:
-        """How texts fall into n-grams."""
-        return NgramSettings(analyzer=self.analyzer, ngram_range=self.ngram_range, stop_words=self.stop_words)
-
-    def transform(self, texts: Sequence[str]) -> Csr:
-        """Rows of the texts, (texts, max_features); zeros that opposite signs left are stored, as scikit-learn does."""
-        from scipy.sparse import csr_matrix
-
-        tokenizer, block = self.ngrams.tokenizer(), self.ngrams.prepare(texts)
-        columns, signs, indptr = _hash_block(
-            block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
-            hashed_words(tokenizer.stop_words, 0), *self.ngram_range, tokenizer.short_whole,
-            np.frombuffer(tokenizer.separator, np.uint8), self.max_features,
-        )  # fmt: skip
-        x = csr_matrix((signs, columns, indptr), shape=(len(texts), self.max_features))
-        x.sum_duplicates()
-        values = np.ones(len(x.data)) if self.binary else x.data
-        row_of_entry = np.repeat(np.arange(len(texts)), np.diff(x.indptr))
-        norms = np.sqrt(np.bincount(row_of_entry, values * values, len(texts)))
-        norms[norms == 0] = 1.0
-        data = (values / norms[row_of_entry]).astype(np.float32)
-        return Csr(data, x.indices.astype(np.int32, copy=False), x.indptr.astype(np.int64), x.shape)
+    tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts)
+    columns, signs, indptr = _hash_block(
+        block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, 0), *settings.ngram_range, tokenizer.short_whole,
+        np.frombuffer(tokenizer.separator, np.uint8), settings.max_features,
+    )  # fmt: skip
+    x = csr_matrix((signs, columns, indptr), shape=(len(texts), settings.max_features))
+    x.sum_duplicates()
+    values = np.ones(len(x.data)) if settings.binary else x.data
+    row_of_entry = np.repeat(np.arange(len(texts)), np.diff(x.indptr))
+    norms = np.sqrt(np.bincount(row_of_entry, values * values, len(texts)))
+    norms[norms == 0] = 1.0
+    data = (values / norms[row_of_entry]).astype(np.float32)
+    return Csr(data, x.indices.astype(np.int32, copy=False), x.indptr.astype(np.int64), x.shape)
 
 
 @kernel

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.runtime.kernels import kernel
+from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock
-from shardtrain.vectorize.tokens import Hashing, Tokenizer, hashed_words, mix, split_words, word_buffers
+from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words, word_buffers
 
 _PART_BITS = np.uint64(7)
 _SHIFT = np.uint64(64) - _PART_BITS

@@ -15,11 +15,8 @@ exactly. Keeping that order is why runs remember first appearances; it costs a s
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,129 +24,13 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import kept_open, spill, spilled
-from shardtrain.errors import UsageError
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize import selection
-from shardtrain.vectorize.analyzers import ANALYZERS
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
-from shardtrain.vectorize.inverted import Inverted, invert_block
 from shardtrain.vectorize.selection import SELECTORS, Moments
-from shardtrain.vectorize.text import TextBlock
-from shardtrain.vectorize.tokens import Hashing, Tokenizer
 from shardtrain.vectorize.weights import Float, Weights
 
-Limit = int | float  # a number of documents, or a proportion of them
-
-USUAL_PER_BYTE = 0.4  # n-grams that begin in a byte of text: words and pairs of words
 SCORE_BYTES = 16  # of a candidate and class: its sum and its sum of squares
-
-
-@dataclass(frozen=True, kw_only=True)
-class NgramSettings:
-    """What the features are; the defaults are the guide's.
-
-    Attributes:
-        analyzer: "word", "char" or "char_wb" (characters within words, with a space at both ends).
-        ngram_range: fewest and most words or characters of an n-gram.
-        stop_words: left out before n-grams are made; compared with words in lower case, without accents.
-        min_df: fewest documents an n-gram must occur in; a float is a proportion of the training documents.
-        max_df: most documents it may occur in, likewise.
-        weighting: "tfidf" or "count".
-        binary: an n-gram occurs in a document or not; how often has no weight.
-        sublinear_tf: 1 + ln(times) in place of times.
-        select: "f_classif", "chi2" or "none" (the most frequent n-grams).
-        max_features: n-grams kept.
-        hashing: how terms are told apart.
-
-    Raises:
-        UsageError: a setting outside its range.
-    """
-
-    analyzer: str = "word"
-    ngram_range: tuple[int, int] = (1, 2)
-    stop_words: tuple[str, ...] = ()
-    min_df: Limit = 2
-    max_df: Limit = 1.0
-    weighting: str = "tfidf"
-    binary: bool = False
-    sublinear_tf: bool = False
-    select: str = "f_classif"
-    max_features: int = 20_000
-    hashing: Hashing = Hashing()
-
-    def __post_init__(self) -> None:
-        if self.analyzer not in ANALYZERS:
-            raise UsageError(f"--analyzer {self.analyzer}: choose one of {', '.join(ANALYZERS)}")
-        if self.stop_words and self.analyzer != "word":
-            raise UsageError(f"--stop-words are words, but --analyzer {self.analyzer} makes n-grams of characters")
-        low, high = self.ngram_range
-        if not 1 <= low <= high:
-            raise UsageError(f"--ngram-range {low} {high}: the first must be at least 1 and not above the second")
-        for option, limit in (("--min-df", self.min_df), ("--max-df", self.max_df)):
-            if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
-                raise UsageError(f"{option} {limit}: a number of documents from 1, or a proportion above 0.0 up to 1.0")
-        if isinstance(self.min_df, int) is isinstance(self.max_df, int):
-            self.document_range(1)  # comparable whatever the corpus: said before any work
-        if self.max_features < 1:
-            raise UsageError(f"--max-features {self.max_features} must be at least 1")
-        if self.select not in SELECTORS:
-            raise UsageError(f"--select {self.select}: choose one of {', '.join(SELECTORS)}")
-        if self.weighting not in ("tfidf", "count"):
-            raise UsageError(f"weighting {self.weighting!r}: choose tfidf or count")
-        if self.weighting == "count" and self.sublinear_tf:
-            raise UsageError("--sublinear-tf weighs counts, which --vectorizer count leaves as they are")
-
-    def document_range(self, num_documents: int) -> tuple[int, int]:
-        """Fewest and most documents, both inclusive, that a candidate occurs in.
-
-        Raises:
-            UsageError: the most are fewer than the fewest.
-        """
-        low = self.min_df if isinstance(self.min_df, int) else self.min_df * num_documents
-        high = self.max_df if isinstance(self.max_df, int) else self.max_df * num_documents
-        if high < low:
-            raise UsageError(
-                f"--max-df {self.max_df} corresponds to fewer documents than --min-df {self.min_df}; raise the first "
-                "or lower the second"
-            )
-        return math.ceil(low), math.floor(high)
-
-    @property
-    def per_byte(self) -> float:
-        """About how many n-grams begin in a byte of text, for planning memory and disk."""
-        low, high = self.ngram_range
-        return ANALYZERS[self.analyzer].terms_per_byte * (high - low + 1)
-
-    @property
-    def density(self) -> int:
-        """How many times as many n-grams as usual a text has; so much smaller are the pieces that are held at once."""
-        return max(1, math.ceil(self.per_byte / USUAL_PER_BYTE))
-
-    def idle_stop_words(self) -> list[str]:
-        """Stop words that can match nothing, as they are no words in lower case without accents."""
-        block = self.prepare(self.stop_words)
-        content, ends = block.data.tobytes(), block.bounds.tolist()
-        prepared = [content[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(ends)]
-        pairs = zip(self.stop_words, prepared, strict=True)
-        return [word for word, becomes in pairs if word != becomes or not re.fullmatch(r"\w\w+", word)]
-
-    @property
-    def weights(self) -> Weights:
-        """How the times an n-gram occurs become values."""
-        tfidf = self.weighting == "tfidf"
-        return Weights(binary=self.binary, sublinear=self.sublinear_tf, idf=tfidf, norm=tfidf)
-
-    def tokenizer(self) -> Tokenizer:
-        """How prepared texts fall into terms."""
-        return ANALYZERS[self.analyzer].tokenizer(self.ngram_range, self.stop_words)
-
-    def prepare(self, texts: Sequence[str]) -> TextBlock:
-        """Texts as the tokenizer wants them."""
-        return ANALYZERS[self.analyzer].prepare(texts)
-
-    def index(self, texts: Sequence[str]) -> Inverted:
-        """The terms of some documents, each once a document."""
-        return invert_block(self.prepare(texts), self.tokenizer(), self.hashing)
 
 
 def weigh_unit(

@@ -7,8 +7,6 @@ ids and padded with 0 at the front, where `length` is the longest training docum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.scratch import spill, spilled
-from shardtrain.errors import UsageError
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize import text
-from shardtrain.vectorize.tokens import BlockTerms, Hashing, Tokenizer, index_block
 
 Ids = npt.NDArray[np.uint32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceSettings:
-    """What the sequences are; the defaults are the guide's.
-
-    Raises:
-        UsageError: a setting outside its range.
-    """
-
-    max_features: int = 20_000
-    max_length: int = 500
-    hashing: Hashing = Hashing()
-
-    def __post_init__(self) -> None:
-        if self.max_features < 2 or self.max_length < 1:
-            raise UsageError(
-                f"--max-features {self.max_features} must be at least 2 and --max-length {self.max_length} at least 1"
-            )
-
-    def document_range(self, num_documents: int) -> tuple[int, int | None]:
-        """Fewest and most times a word must occur to be a candidate."""
-        return 1, None
-
-    @property
-    def density(self) -> int:
-        """As for n-grams: words are as many as usual."""
-        return 1
-
-    def tokenizer(self) -> Tokenizer:
-        """Everything between Keras' filters and spaces is a word, of any length."""
-        return Tokenizer(characters=text.keras_characters(), min_chars=1, ngram_range=(1, 1))
-
-    def prepare(self, texts: Sequence[str]) -> text.TextBlock:
-        """Texts as the tokenizer wants them."""
-        return text.lowered(texts)
-
-    def index(self, texts: Sequence[str]) -> BlockTerms:
-        """The words of some documents, every occurrence in order."""
-        return index_block(self.prepare(texts), self.tokenizer(), self.hashing)
 
 
 def shortlist_words(candidates: Path, keep: int, out: Path) -> None:

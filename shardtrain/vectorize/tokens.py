@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.texts import Bytes
 from shardtrain.runtime.kernels import inlined_kernel, kernel
+from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock, decode
 
 FULL_HASH = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -27,14 +28,6 @@ _K2 = np.uint64(0xD6E8FEB86659FD93)
 _K3 = np.uint64(0x100000001B3)
 _K4 = np.uint64(0xC2B2AE3D27D4EB4F)
 _32 = np.uint64(32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hashing:
-    """How terms are hashed: another seed gives unrelated hashes; `mask` shortens them (in tests)."""
-
-    seed: int = 0x9E3779B9  # any number above a byte: from 0, NUL at a word's start would leave no trace in its hash
-    mask: int = int(FULL_HASH)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.vectorize.settings import NgramSettings
+
 Float = npt.NDArray[np.float64]
 
 
@@ -43,6 +45,12 @@ class Weights:
     def of_terms(self, counts: npt.NDArray[np.int64], num_documents: int) -> Float:
         """The weight of terms that occur in `counts` of the documents."""
         return smooth_idf(counts, num_documents) if self.idf else np.ones(len(counts))
+
+
+def weights_of(settings: NgramSettings) -> Weights:
+    """Return how the times an n-gram occurs become values under some settings."""
+    tfidf = settings.weighting == "tfidf"
+    return Weights(binary=settings.binary, sublinear=settings.sublinear_tf, idf=tfidf, norm=tfidf)
 
 
 def smooth_idf(counts: npt.NDArray[np.int64], num_documents: int) -> Float:

@@ -24,9 +24,8 @@ from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_run
 from shardtrain.vectorize.fitted import load_vectorizer
-from shardtrain.vectorize.ngrams import NgramSettings
-from shardtrain.vectorize.sequences import SequenceSettings
-from shardtrain.vectorize.tokens import Hashing
+from shardtrain.vectorize.indexing import index_texts
+from shardtrain.vectorize.settings import Hashing, NgramSettings, SequenceSettings
 
 CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.csv"), "mr": ("all.csv", None)}
 
@@ -125,7 +124,7 @@ def test_a_new_word_that_differs_by_a_nul_from_one_of_the_vocabulary_has_no_id(w
 def test_a_collision_of_hashes_in_a_unit_is_noticed(bits, collides, analyzer):
     texts = [f"word{i} word{i * 7 + 1}" for i in range(5000)]
     settings = NgramSettings(analyzer=analyzer, ngram_range=(1, 5), hashing=Hashing(mask=(1 << bits) - 1))
-    assert settings.index(texts).collided is collides
+    assert index_texts(settings, texts).collided is collides
 
 
 def colliding_seed(texts) -> int:

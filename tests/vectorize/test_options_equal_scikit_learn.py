@@ -18,8 +18,8 @@ from shardtrain.pipeline.options import BuildOptions, read_stop_words
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
 from shardtrain.vectorize.fitted import load_vectorizer
-from shardtrain.vectorize.hashed import HashedSettings
-from shardtrain.vectorize.ngrams import NgramSettings
+from shardtrain.vectorize.indexing import idle_stop_words
+from shardtrain.vectorize.settings import HashedSettings, NgramSettings
 
 STOP_WORDS = ("the", "of", "and", "in", "is", "to", "a", "The", "don't", "", "é", "film")
 EACH = {
@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_before_any_work(options, words):
 
 
 def test_stop_words_that_can_match_nothing_are_named():
-    idle = NgramSettings(stop_words=("ok", "The", "don't", "é", "x", "straße", "über", "中文")).idle_stop_words()
+    idle = idle_stop_words(NgramSettings(stop_words=("ok", "The", "don't", "é", "x", "straße", "über", "中文")))
     assert idle == ["The", "don't", "é", "x", "über"]
 
 

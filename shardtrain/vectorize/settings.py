@@ -1,0 +1,209 @@
+"""What a vectorizer computes, as frozen values that a saved vectorizer keeps; no kernel is needed to make or check one.
+
+`indexing` says how texts become terms under such settings. A setting that a first version did not have is left out of
+the record where it has its default, so that fingerprints of older vectorizers stay what they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from shardtrain.errors import UsageError
+
+Limit = int | float  # a number of documents, or a proportion of them
+
+VECTORIZERS = ("ngram", "count", "hashing", "sequence", "auto")
+TERMS_PER_BYTE = {
+    "word": 0.2,
+    "char": 1.0,
+    "char_wb": 1.0,
+}  # by analyzer: n-grams of one length per byte of text, about
+ANALYZERS = tuple(TERMS_PER_BYTE)
+SELECTORS = ("f_classif", "chi2", "none")
+USUAL_PER_BYTE = 0.4  # n-grams that begin in a byte of text: words and pairs of words
+MAX_COLUMNS = (1 << 31) - 1
+_LATER = "omitted from a record where it is the default"
+
+
+def later(default: Any) -> Any:
+    """A setting that a first version did not have."""
+    return field(default=default, metadata={_LATER: True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hashing:
+    """How terms are hashed: another seed gives unrelated hashes; `mask` shortens them (in tests)."""
+
+    seed: int = 0x9E3779B9  # any number above a byte: from 0, NUL at a word's start would leave no trace in its hash
+    mask: int = (1 << 64) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgramSettings:
+    """N-grams with weights; the defaults are the guide's.
+
+    Attributes:
+        analyzer: "word", "char" or "char_wb" (characters within words, with a space at both ends).
+        ngram_range: fewest and most words or characters of an n-gram.
+        stop_words: removed before n-grams are made; compared with words in lower case, without accents.
+        min_df: fewest documents an n-gram must occur in; a float is a proportion of the training documents.
+        max_df: most documents it may occur in, likewise.
+        weighting: "tfidf" or "count".
+        binary: an n-gram occurs in a document or not; how often has no weight.
+        sublinear_tf: 1 + ln(times) in place of times.
+        select: "f_classif", "chi2" or "none" (the most frequent n-grams).
+        max_features: n-grams kept.
+        hashing: how terms are hashed.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    analyzer: str = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    stop_words: tuple[str, ...] = ()
+    min_df: Limit = 2
+    max_df: Limit = 1.0
+    weighting: str = "tfidf"
+    binary: bool = False
+    sublinear_tf: bool = False
+    select: str = "f_classif"
+    max_features: int = 20_000
+    hashing: Hashing = Hashing()
+
+    def __post_init__(self) -> None:
+        if self.analyzer not in ANALYZERS:
+            raise UsageError(f"--analyzer {self.analyzer}: choose one of {', '.join(ANALYZERS)}")
+        if self.stop_words and self.analyzer != "word":
+            raise UsageError(f"--stop-words are words, but --analyzer {self.analyzer} makes n-grams of characters")
+        low, high = self.ngram_range
+        if not 1 <= low <= high:
+            raise UsageError(f"--ngram-range {low} {high}: the first must be at least 1 and not above the second")
+        for option, limit in (("--min-df", self.min_df), ("--max-df", self.max_df)):
+            if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
+                raise UsageError(f"{option} {limit}: a number of documents from 1, or a proportion above 0.0 up to 1.0")
+        if isinstance(self.min_df, int) is isinstance(self.max_df, int):
+            self.document_range(1)  # comparable whatever the corpus: reported before any work
+        if self.max_features < 1:
+            raise UsageError(f"--max-features {self.max_features} must be at least 1")
+        if self.select not in SELECTORS:
+            raise UsageError(f"--select {self.select}: choose one of {', '.join(SELECTORS)}")
+        if self.weighting not in ("tfidf", "count"):
+            raise UsageError(f"weighting {self.weighting!r}: choose tfidf or count")
+        if self.weighting == "count" and self.sublinear_tf:
+            raise UsageError("--sublinear-tf weighs counts, which --vectorizer count leaves as they are")
+
+    def document_range(self, num_documents: int) -> tuple[int, int]:
+        """Fewest and most documents, both inclusive, that a candidate occurs in.
+
+        Raises:
+            UsageError: the most are fewer than the fewest.
+        """
+        low = self.min_df if isinstance(self.min_df, int) else self.min_df * num_documents
+        high = self.max_df if isinstance(self.max_df, int) else self.max_df * num_documents
+        if high < low:
+            raise UsageError(
+                f"--max-df {self.max_df} corresponds to fewer documents than --min-df {self.min_df}; raise the first "
+                "or lower the second"
+            )
+        return math.ceil(low), math.floor(high)
+
+    @property
+    def per_byte(self) -> float:
+        """About how many n-grams begin in a byte of text, for planning memory and disk."""
+        low, high = self.ngram_range
+        return TERMS_PER_BYTE[self.analyzer] * (high - low + 1)
+
+    @property
+    def density(self) -> int:
+        """How many times as many n-grams as usual a text has; so much smaller are the pieces that are held at once."""
+        return max(1, math.ceil(self.per_byte / USUAL_PER_BYTE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashedSettings:
+    """Hashed n-grams; all but `max_features`, the number of columns, means what it does for n-grams.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    analyzer: str = "word"
+    ngram_range: tuple[int, int] = (1, 2)
+    stop_words: tuple[str, ...] = ()
+    binary: bool = False
+    max_features: int = 1 << 20
+    hashing: Hashing = Hashing()  # of stop words only
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_features <= MAX_COLUMNS:
+            raise UsageError(f"--max-features {self.max_features} must be at least 1 and below 2**31")
+        _ = self.ngrams
+
+    @property
+    def density(self) -> int:
+        """How many times as many n-grams as usual a text has."""
+        return self.ngrams.density
+
+    @property
+    def ngrams(self) -> NgramSettings:
+        """How texts fall into n-grams."""
+        return NgramSettings(**common_fields(self, NgramSettings, without=("max_features", "binary", "hashing")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """Sequences of token ids; the defaults are the guide's.
+
+    Raises:
+        UsageError: a setting outside its range.
+    """
+
+    max_features: int = 20_000
+    max_length: int = 500
+    hashing: Hashing = Hashing()
+
+    def __post_init__(self) -> None:
+        if self.max_features < 2 or self.max_length < 1:
+            raise UsageError(
+                f"--max-features {self.max_features} must be at least 2 and --max-length {self.max_length} at least 1"
+            )
+
+    def document_range(self, num_documents: int) -> tuple[int, int | None]:
+        """Fewest and most times a word must occur to be a candidate."""
+        return 1, None
+
+    @property
+    def density(self) -> int:
+        """As for n-grams: words are as many as usual."""
+        return 1
+
+
+CountedSettings = NgramSettings | SequenceSettings  # of vectorizers that are fitted by counting terms
+Settings = CountedSettings | HashedSettings
+
+
+def common_fields(source: Any, cls: type[Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of `source` for those fields of a dataclass that it has as well."""
+    names = [each.name for each in fields(cls) if each.name not in without]
+    return {name: getattr(source, name) for name in names if hasattr(source, name)}
+
+
+def settings_record(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON values; later settings are left out where they have their default."""
+    defaults = {each.name: each.default for each in fields(settings) if each.metadata.get(_LATER)}
+    return {name: value for name, value in asdict(settings).items() if defaults.get(name, ...) != value}
+
+
+def parse_settings(cls: type[Any], record: Mapping[str, Any]) -> Any:
+    """Settings of a class from their record; the reverse of `settings_record`.
+
+    Raises:
+        UsageError: a setting outside its range.
+        TypeError: a setting that the class does not have.
+    """
+    typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return cls(**{**typed, "hashing": Hashing(**record["hashing"])})
