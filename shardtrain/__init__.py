@@ -9,10 +9,10 @@ from shardtrain.version import __version__
 if TYPE_CHECKING:
     from shardtrain.api import build, fit
     from shardtrain.arrays.csr import Csr
-    from shardtrain.inference.predict import Predictions
+    from shardtrain.inference.predictions import Predictions
+    from shardtrain.inference.run import Run
     from shardtrain.loader.shards import Shards, open_shards
     from shardtrain.sklearn import ShardClassifier
-    from shardtrain.training.run_folder import Run
     from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
 
 __all__ = [
@@ -31,8 +31,8 @@ __all__ = [
 
 _HOMES = {
     "Csr": "shardtrain.arrays.csr",
-    "Predictions": "shardtrain.inference.predict",
-    "Run": "shardtrain.training.run_folder",
+    "Predictions": "shardtrain.inference.predictions",
+    "Run": "shardtrain.inference.run",
     "ShardClassifier": "shardtrain.sklearn",
     "Shards": "shardtrain.loader.shards",
     "Vectorizer": "shardtrain.vectorize.fitted",

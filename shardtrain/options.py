@@ -13,11 +13,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from shardtrain.errors import UsageError
+
+REQUIRED: Any = object()  # in place of a default
 _KEY = "option"  # in a field's metadata
+_POWERS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # of two
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,15 +41,16 @@ class Option:
         choices: the texts that it takes; empty: any value.
         parse: makes a value of a word: `int`, `float`, `Path` or a function that raises ValueError.
         convert: makes the field's value of the parsed ones, such as bytes of "512MiB".
+        show: the reverse of `convert`, for the default in help and docs; None: `str`.
         nargs: as argparse has it: None for one word, "+", "?" or a number of words.
         const: value where nargs is "?" and no word follows.
+        spelled: its name on the command line where Python cannot have it, such as "import".
         unset: the default in words, where its value does not say it.
         switch: a switch with two ends, `--name` and `--no-name`, whose default is neither.
         exclusive: name of a set of options of which one at most may be given.
         identity: whether it decides the result, so that an interrupted job with another value is another job.
-        later: it came after the first release: an older record without it means the default.
         tunable: whether `tune` can try several values.
-        command_line: false for values that only Python can give, such as functions.
+        required: it has no default.
     """
 
     help: str
@@ -54,28 +59,31 @@ class Option:
     choices: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
     convert: Callable[[Any], Any] | None = None
+    show: Callable[[Any], str] | None = None
     nargs: str | int | None = None
     const: Any = None
+    spelled: str = ""
     unset: str = ""
     switch: bool = False
     exclusive: str = ""
     identity: bool = True
-    later: bool = False
     tunable: bool = False
-    command_line: bool = True
+    required: bool = False
 
 
 def option(default: T, help: str, *, group: str, positional: bool = False, **declared: Any) -> T:  # noqa: A002
     """A field of an option class; `declared` are the other attributes of `Option`.
 
     Args:
-        default: the field's value where nothing is given.
+        default: the field's value where nothing is given; `REQUIRED` if it must be given.
         help: see `Option`.
         group: see `Option`.
         positional: whether Python takes it without its name, too.
         declared: see `Option`.
     """
-    metadata = {_KEY: Option(help=help, group=group, **declared)}
+    metadata = {_KEY: Option(help=help, group=group, required=default is REQUIRED, **declared)}
+    if default is REQUIRED:
+        return dataclasses.field(kw_only=not positional, metadata=metadata)  # type: ignore[no-any-return]
     return dataclasses.field(default=default, kw_only=not positional, metadata=metadata)
 
 
@@ -126,6 +134,11 @@ def identity(options: Any, cls: type[Any] | None = None, **resolved: Any) -> dic
     return found
 
 
+def identity_defaults(cls: type[Any]) -> dict[str, Any]:
+    """What `identity` gives for the defaults of a class: what an older record means that lacks an option."""
+    return {name.replace("_", "-"): as_json(default) for name, default in defaults_of(cls).items()}
+
+
 def as_json(value: Any) -> Any:
     """A value of an option as JSON has it: paths and other values as texts, tuples as lists."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -165,6 +178,23 @@ def with_options(
     return decorate
 
 
-def path(text: str) -> Path:
-    """A path on this machine, with ~ as the user's folder."""
-    return Path(text)
+def parse_size(size: str | int) -> int:
+    """Bytes of a size such as 512MiB, 1.5GiB or 1073741824; K, M, G and T are powers of 1024.
+
+    Raises:
+        ValueError: not a size.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(size))
+    unit = match[2].upper().removesuffix("B").removesuffix("I") if match else ""
+    if match is None or unit not in _POWERS or match[2].upper() in ("I", "IB"):
+        raise UsageError(f"{size!r} is not a size; write it like 512MiB or 2GiB")
+    return int(float(match[1]) * (1 << _POWERS[unit]))
+
+
+def show_size(num_bytes: int) -> str:
+    """A number of bytes as `parse_size` reads it, such as 256MiB."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        size = 1 << _POWERS[unit[0]]
+        if num_bytes >= size and num_bytes % size == 0:
+            return f"{num_bytes // size}{unit}"
+    return str(num_bytes)

@@ -24,13 +24,15 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features
 from shardtrain.arrays.texts import Texts
 from shardtrain.errors import LabelError, MissingExtraError, UsageError
-from shardtrain.inference.predict import Classifier, check_shards
+from shardtrain.inference.classifier import Classifier
+from shardtrain.inference.rows import check_shards
+from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.order import permutation
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.models.guide import MlpOptions
-from shardtrain.pipeline.convert import ConvertOptions, convert
+from shardtrain.models.options import MlpOptions
+from shardtrain.pipeline.convert import convert
+from shardtrain.pipeline.options import ConvertOptions
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
-from shardtrain.training.run_folder import Run, load_run
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -121,7 +123,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             folder = Path(scratch if self.folder is None else self.folder)
             if isinstance(X, Shards | str | Path):
                 if y is not None:
-                    raise UsageError("shards hold their own labels; leave y away")
+                    raise UsageError("shards hold their own labels; omit y")
                 shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
                 self.classes_ = np.array(shards.description.class_names)
             else:
@@ -294,7 +296,7 @@ def _loaded(files: dict[str, bytes]) -> tuple[Run, Classifier]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         run = load_run(scratch)
-        classifier = Classifier(run)
+        classifier = run.classifier()
         if run.description.vectorizer:
             _ = classifier.vectorizer  # its arrays are mapped, and stay so when the folder is gone
         return run, classifier

@@ -1,4 +1,4 @@
-"""`doctor`: what this installation and machine have, and what is missing."""
+"""`doctor`: show what this installation and machine have, and what is missing."""
 
 from __future__ import annotations
 
@@ -7,33 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
 
 if TYPE_CHECKING:
     from shardtrain.doctor import Examination, Extra
-
-EXAMPLE = "examples:\n  python -m shardtrain doctor\n  python -m shardtrain doctor /big/disk --json"
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `doctor`."""
-    parser = commands.add_parser(
-        "doctor",
-        help="show versions, machine, disk speed and what is missing",
-        description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. It exits "
-        "with 1 if something is missing without which shardtrain does not work.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="measure the disk of this folder, with at most 256 MiB that leave no trace (default: the current folder)",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,3 +63,25 @@ def _of(ours: float, all_of_it: float, form: str) -> str:
 def _extra(name: str, extra: Extra) -> str:
     how = "installed" if extra.install is None else f"not installed: {extra.install}"
     return f"  {name:<12} {extra.purpose}; {how}"
+
+
+COMMAND = Command(
+    name="doctor",
+    help="show versions, machine, disk speed and what is missing",
+    description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. It exits "
+    "with 1 if something is missing without which shardtrain does not work.",
+    run=run,
+    arguments=(
+        Argument(
+            name="folder",
+            metavar="DIR",
+            nargs="?",
+            default=Path(),
+            help="measure the disk of this folder, with at most 256 MiB that leave no trace (default: the current "
+            "folder)",
+        ),
+    ),
+    examples="""\
+python -m shardtrain doctor
+python -m shardtrain doctor /big/disk --json""",
+)

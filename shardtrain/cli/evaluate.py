@@ -1,48 +1,30 @@
-"""`evaluate`: accuracy and loss of a run on the validation split of some shards, or on raw text."""
+"""`evaluate`: measure a run on the validation split of shards, or on raw text."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardtrain.cli.corpus import add_corpus, corpus_options
-from shardtrain.cli.fit import add_import, add_reading, load_tensorflow, reading
+from shardtrain.cli.arguments import given_options, options_from, spelled
+from shardtrain.cli.build import CORPUS_FORMATS
+from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import rejected_lines, show
+from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import UsageError
+from shardtrain.inference.options import ImportOptions
+from shardtrain.loader.options import LoaderOptions
+from shardtrain.options import defaults_of, options_of
 
 if TYPE_CHECKING:
-    from shardtrain.training.run_folder import Run
-
-EXAMPLE = """examples:
-  python -m shardtrain evaluate runs/mlp-1 data/shards
-  python -m shardtrain evaluate runs/mlp-1 data/dbpedia_csv/test.csv --json"""
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `evaluate`."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="measure a trained model on shards or on raw text",
-        description="Print accuracy and loss on the validation split of shards that the run's own vectorizer made, or "
-        "on a corpus of raw text: a file, or a folder's test split, or all of a folder without one.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("data", type=Path, metavar="SHARDS|CORPUS", help="folder of shards, or a corpus as for build")
-    add_import(parser)
-    add_reading(parser)
-    corpus = parser.add_argument_group("reading raw text")
-    add_corpus(corpus, ("auto", "csv", "tsv", "jsonl", "folder"), labels=False)
-    parser.set_defaults(run=run)
+    from shardtrain.inference.run import Run
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print the result."""
+    from shardtrain.inference.run import load_run
     from shardtrain.shards.layout import MANIFEST
-    from shardtrain.training.run_folder import load_run
 
     folder = load_run(args.run_folder)
     raw = args.data.is_file() or (args.data.is_dir() and not (args.data / MANIFEST).exists())
@@ -57,29 +39,61 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
+    """Refuse options of a class that would change nothing.
+
+    Raises:
+        UsageError: there are such.
+    """
+    defaults = defaults_of(cls)
+    if given := [name for name, value in given_options(args, cls).items() if value != defaults[name]]:
+        flags = ", ".join(spelled(name, options_of(cls)[name], defaults[name]) for name in given)
+        raise UsageError(
+            f"'{args.data}' {reason}, so {flags} would change nothing; omit {'them' if given[1:] else 'it'}"
+        )
+
+
 def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
-    from shardtrain.corpus.source import ReadOptions
     from shardtrain.loader.shards import open_shards
 
-    if corpus_options(args) != ReadOptions():
-        raise UsageError(f"'{args.data}' holds no raw text, so the options of reading it would change nothing")
-    with open_shards(args.data, **reading(args)) as shards:
-        load_tensorflow(args.module)
-        from shardtrain.inference.predict import evaluate
+    _refuse(args, CorpusOptions, "is not raw text")
+    with open_shards(args.data, **given_options(args, LoaderOptions)) as shards:
+        load_tensorflow(options_from(args, ImportOptions).module)
+        from shardtrain.inference.evaluate import evaluate
 
         metrics = evaluate(folder, shards)
         return {"shards": args.data, "examples": shards.validation.num_examples, **metrics}
 
 
 def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
-    if reading(args) != {"verify": True, "io": "auto", "on_corrupt": "fail"}:
-        raise UsageError(f"'{args.data}' is no folder of shards, so the options of reading them would change nothing")
+    _refuse(args, LoaderOptions, "is not a folder of shards")
     from shardtrain.runtime.machine import keep_freed_memory
 
-    load_tensorflow(args.module)
+    load_tensorflow(options_from(args, ImportOptions).module)
     from shardtrain.inference.evaluate import evaluate_corpus
 
     keep_freed_memory()
-    done = asdict(evaluate_corpus(folder, args.data, corpus_options(args)))
+    done = asdict(evaluate_corpus(folder, args.data, options_from(args, CorpusOptions)))
     metrics = done.pop("metrics")
     return {"corpus": args.data, **done, **metrics}
+
+
+COMMAND = Command(
+    name="evaluate",
+    help="measure a trained model on shards or on raw text",
+    description="Print accuracy and loss on the validation split of shards that the run's own vectorizer made, or "
+    "on a corpus of raw text: a file, or a folder's test split, or all of a folder without one.",
+    run=run,
+    arguments=(
+        Argument(name="run_folder", metavar="RUN", help="folder of a finished run"),
+        Argument(name="data", metavar="SHARDS|CORPUS", help="folder of shards, or a corpus as for build"),
+    ),
+    options=(
+        ImportOptions,
+        LoaderOptions,
+        Offered(cls=CorpusOptions, without=("labels",), choices={"format": CORPUS_FORMATS}),
+    ),
+    examples="""\
+python -m shardtrain evaluate runs/mlp-1 data/shards
+python -m shardtrain evaluate runs/mlp-1 data/dbpedia_csv/test.csv --json""",
+)

@@ -1,4 +1,4 @@
-"""`fetch`: a published set becomes a folder that `build` reads."""
+"""`fetch`: download a published set to a folder that `build` reads."""
 
 from __future__ import annotations
 
@@ -8,66 +8,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardtrain.cli.arguments import given_options, options_from, spelled
+from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
+from shardtrain.datasets.options import FetchOptions
+from shardtrain.errors import UsageError
+from shardtrain.options import options_of
 
 if TYPE_CHECKING:
     from shardtrain.corpus.published import Dataset
-
-EXAMPLE = """\
-examples:
-  python -m shardtrain fetch --list
-  python -m shardtrain fetch dbpedia
-  python -m shardtrain fetch yelp_full --out /big/disk/yelp_full
-  python -m shardtrain fetch imdb --from ~/Downloads/aclImdb_v1.tar.gz"""
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `fetch`."""
-    parser = commands.add_parser(
-        "fetch",
-        help="download a published set",
-        description="Download a published set, check that it is what was published, and unpack it for build. "
-        "A download that was interrupted goes on with the same command.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="which set; --list shows all")
-    parser.add_argument("--list", action="store_true", help="show the sets with their sizes and licences, and end")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the set (default data/NAME)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a published set that was fetched to --out")
-    origin = parser.add_argument_group("origin")
-    origin.add_argument("--from", dest="file", type=Path, metavar="FILE", help="use this archive, brought by hand")
-    origin.add_argument("--mirror", metavar="URL", help="folder on another server that has the archive, or its address")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """List the sets, or fetch one."""
     from shardtrain.datasets.fetch import find_dataset
-    from shardtrain.errors import UsageError
 
-    if args.list:
-        others = {
-            "NAME": args.name,
-            "--out": args.out,
-            "--overwrite": args.overwrite,
-            "--from": args.file,
-            "--mirror": args.mirror,
-        }
-        if given := [name for name, value in others.items() if value]:
+    options = options_from(args, FetchOptions)
+    if options.list:
+        known = options_of(FetchOptions)
+        flags = [spelled(name, known[name], None) for name in given_options(args, FetchOptions) if name != "list"]
+        if given := [*(["NAME"] if args.name else []), *flags]:
             raise UsageError(f"--list shows all sets and takes no {', '.join(given)}")
         show_list(as_json=args.json)
         return 0
     if args.name is None:
-        raise UsageError("which set? name one, or say --list to see them")
-    fetch_and_show(
-        find_dataset(args.name),
-        args.out,
-        file=args.file,
-        mirror=args.mirror,
-        overwrite=args.overwrite,
-        as_json=args.json,
-    )
+        raise UsageError("which set? name one; --list shows them")
+    fetch_and_show(find_dataset(args.name), options, as_json=args.json)
     return 0
 
 
@@ -87,22 +53,19 @@ def show_list(*, as_json: bool) -> None:
 
 def fetch_and_show(
     dataset: Dataset,
-    out: Path | None,
+    options: FetchOptions,
     *,
-    file: Path | None = None,
-    mirror: str | None = None,
-    overwrite: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Fetch a set to `out`, or data/NAME; say before what it is, and after what to do next."""
+    """Fetch a set; report before what it is, and after what to do next."""
     from shardtrain.corpus.published import RECORD
     from shardtrain.datasets.fetch import fetch
     from shardtrain.runtime.progress import say
 
-    out = Path("data") / dataset.name if out is None else out
+    out = options.out or Path("data") / dataset.name
     for line in _about(dataset):
         say(line)
-    fetched = fetch(dataset, out, file=file, mirror=mirror, overwrite=overwrite)
+    fetched = fetch(dataset, out, file=options.file, mirror=options.mirror, overwrite=options.overwrite)
     show(
         as_json,
         {**json.loads((out / RECORD).read_bytes()), "folder": out},
@@ -121,3 +84,19 @@ def _about(dataset: Dataset) -> tuple[str, ...]:
         f"  licence: {dataset.licence}",
         f"  cite: {dataset.citation}",
     )
+
+
+COMMAND = Command(
+    name="fetch",
+    help="download a published set",
+    description="Download a published set, check that it is what was published, and unpack it for build. "
+    "A download that was interrupted is resumed by the same command.",
+    run=run,
+    arguments=(Argument(name="name", metavar="NAME", nargs="?", help="which set; --list shows all", parse=str),),
+    options=(FetchOptions,),
+    examples="""\
+python -m shardtrain fetch --list
+python -m shardtrain fetch dbpedia
+python -m shardtrain fetch yelp_full --out /big/disk/yelp_full
+python -m shardtrain fetch imdb --from ~/Downloads/aclImdb_v1.tar.gz""",
+)

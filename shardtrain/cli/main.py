@@ -37,9 +37,12 @@ from shardtrain.errors import ShardtrainError, UsageError
 from shardtrain.runtime.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
 from shardtrain.version import __version__
 
-COMMANDS = (
-    *(demo, fetch, build, convert, index, recompress),
-    *(fit, tune, evaluate, predict, report, inspect, verify, doctor, completion),
+COMMANDS = tuple(
+    module.COMMAND
+    for module in (
+        *(demo, fetch, build, convert, index, recompress),
+        *(fit, tune, evaluate, predict, report, inspect, verify, doctor, completion),
+    )
 )
 EPILOG = """\
 example:
@@ -60,16 +63,17 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"shardtrain {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        command.add_parser(commands)
+        command.add_to(commands)
     for sub in commands.choices.values():
         sub.commands = commands.choices
         sub.add_settings()
-        add_json(sub)
-        told = sub.add_argument_group("what is told, on standard error")
-        level = told.add_mutually_exclusive_group()
+        output = sub.add_argument_group("output and logging")
+        add_json(output)
+        level = output.add_mutually_exclusive_group()
         level.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
-        level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, also short ones")
-        told.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, and the memory plan")
+        output.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    top.set_defaults(whole=top)
     return top
 
 

@@ -76,6 +76,7 @@ class Parser(argparse.ArgumentParser):
         found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _OPEN for each in known}))
         if left := self._taken_last(found, left):
             self.error(f"{self.command} does not take {left[0]!r} here")
+        found.given = {name for name, value in vars(found).items() if value is not _OPEN}
         found.of_file = _fill(found, self, of_file)
         if only_print:
             found.run = partial(print_settings, parser=self)
@@ -152,7 +153,9 @@ def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any])
             continue
         from_file = action.dest in of_file and action.dest not in excluded
         setattr(found, action.dest, of_file[action.dest] if from_file else action.default)
-        taken += [key] if from_file else []
+        if from_file:
+            taken.append(key)
+            found.given.add(action.dest)
     return taken
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 MAX_SHOWN = 10  # rejected rows
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON (default: as text)")
 
@@ -40,7 +41,7 @@ def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str
         yield f"skipped {number - MAX_SHOWN:,} further rows{where}"
 
 
-def split_facts(manifest: Manifest, path: Path) -> dict[str, Any]:
+def split_facts(manifest: Manifest, path: Path | str) -> dict[str, Any]:
     """What shards hold, as the JSON results of the commands that make them have it."""
     return {
         "shards": path,
@@ -53,6 +54,24 @@ def split_facts(manifest: Manifest, path: Path) -> dict[str, Any]:
             for name, split in manifest.splits.items()
         },
     }
+
+
+def show_made(as_json: bool, out: Path, manifest: Manifest, how: str) -> None:
+    """Print what new shards of tables hold, and the next step."""
+    kinds = {"ngram": "sparse features", "dense": "features", "sequence": "token ids per row"}
+    held_out = manifest.splits["validation"].examples if "validation" in manifest.splits else 0
+    show(
+        as_json,
+        split_facts(manifest, out),
+        f"{manifest.splits['train'].examples:,} training and {held_out:,} validation examples of "
+        f"{len(manifest.class_names)} classes, {manifest.num_features:,} {kinds[manifest.kind]}, {how}: {out}",
+        next_step("fit", out),
+    )
+
+
+def next_step(command: str, folder: Path | str, *words: str) -> str:
+    """The line that says what to run next, as it can be typed."""
+    return " ".join(["next: python -m shardtrain", command, shlex.quote(str(folder)), *words])
 
 
 def _bytes(split: SplitEntry) -> int:

@@ -126,7 +126,7 @@ def as_toml(command: str, parser: argparse.ArgumentParser, values: argparse.Name
     excluded = set(_excluded(parser, values))
     for key, action in options(parser).items():
         value = getattr(values, action.dest)
-        if value is None or value == [] or action.dest in excluded:
+        if value is None or value in ([], ()) or action.dest in excluded:
             among = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
             text = " ".join((action.help or "").split()).replace("%%", "%")
             yield f"# {key}{among}: {text}"

@@ -1,83 +1,35 @@
-"""`tune`: try sizes and rates, show what came of them, and keep the best run."""
+"""`tune`: try sizes and rates, show the results, and keep the best run."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardtrain.cli.fit import (
-    add_checkpoints,
-    add_reading,
-    add_training,
-    check_sizes,
-    fit_options,
-    quiet_tensorflow,
-    reading,
-)
-from shardtrain.cli.results import show
+from shardtrain.cli.arguments import given_options, options_from
+from shardtrain.cli.command import Argument, Command
+from shardtrain.cli.results import next_step, show
+from shardtrain.cli.tensorflow import quiet_tensorflow
 from shardtrain.errors import UsageError
+from shardtrain.loader.options import LoaderOptions
+from shardtrain.models.options import SIZES
+from shardtrain.options import Option, flag, options_of
+from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptions, TrainingOptions, check_sizes
+from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
 
 if TYPE_CHECKING:
     from shardtrain.training.tune import Trial, Tuned
 
-OUT = Path("runs/tune")
 BAR = 40  # characters of the longest bar
 SHADES = " ░▒▓█"
-TRIED = {  # what can be tried: type, and help
-    "layers": (int, "mlp: layers with the output (default, if nothing is given: 1 2 3)"),
-    "units": (int, "mlp: units of a hidden layer (default, if nothing is given: 8 16 32 64 128)"),
-    "blocks": (int, "sepcnn: blocks of two convolutions"),
-    "filters": (int, "sepcnn: filters, twice in the last block"),
-    "kernel_size": (int, "sepcnn: tokens a filter sees"),
-    "pool_size": (int, "sepcnn: tokens pooled into one"),
-    "embedding_dim": (int, "sepcnn: numbers for a word"),
-    "dropout": (float, "mlp and sepcnn: share of values dropped in training"),
-    "learning_rate": (float, "step size of Adam"),
-    "batch_size": (int, "examples a step"),
+TRIED: dict[str, Option] = {  # what can be tried
+    name: declared
+    for cls in (*SIZES.values(), StepOptions)
+    for name, declared in options_of(cls).items()
+    if declared.tunable
 }
-EXAMPLE = """\
-examples:
-  python -m shardtrain tune data/shards
-  python -m shardtrain tune data/shards --layers 1 2 3 --units 16 64 --learning-rate 1e-3 3e-3 --out runs/sizes
-  python -m shardtrain tune data/shards --units 8:256 --learning-rate 1e-4:1e-2 --sampler tpe --trials 30"""
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `tune`."""
-    parser = commands.add_parser(
-        "tune",
-        help="try sizes and rates of a model, and keep the best run",
-        description="Train a model with each of several values, show what came of them, and keep the best run. A study "
-        "that was interrupted goes on with the same command.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder of shards with a validation split")
-    study = parser.add_argument_group("study")
-    study.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder of the study (default {OUT})")
-    study.add_argument("--overwrite", action="store_true", help="replace another study in --out")
-    study.add_argument(
-        "--sampler", metavar="NAME", help="grid: every combination; tpe: by what was good so far (default grid)"
-    )
-    study.add_argument("--trials", type=int, metavar="N", help="at most N trainings (default: the whole grid; tpe: 20)")
-    study.add_argument("--metric", metavar="NAME", help="accuracy or loss, on the validation split (default accuracy)")
-    study.add_argument(
-        "--no-prune",
-        action="store_true",
-        help="train each to its end (default: end one that is worse than the median of the others)",
-    )
-    study.add_argument("--keep-all", action="store_true", help="keep all runs (default: the best one)")
-    add_checkpoints(study)
-    tried = parser.add_argument_group("what is tried: values, or LOW:HIGH for tpe (default: that of fit)")
-    for name, (kind, text) in TRIED.items():
-        flag, metavar = "--" + name.replace("_", "-"), "N" if kind is int else "F"
-        tried.add_argument(flag, nargs="+", type=_values_of(kind), metavar=metavar, help=text)
-    add_training(parser.add_argument_group("training"))
-    add_reading(parser)
-    parser.set_defaults(run=run)
+GUIDE_VALUES = {"layers": "1 2 3", "units": "8 16 32 64 128"}  # where nothing is given
 
 
 @dataclass(frozen=True)
@@ -89,6 +41,17 @@ class Between:
 
     def __str__(self) -> str:
         return f"{self.low}:{self.high}"
+
+
+def _add_tried(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are tried: several values, or a range."""
+    group = parser.add_argument_group("what is tried: values, or LOW:HIGH for tpe (default: that of fit)")
+    for name, declared in TRIED.items():
+        assert declared.parse is not None
+        known = f" (default, if nothing is given: {GUIDE_VALUES[name]})" if name in GUIDE_VALUES else ""
+        group.add_argument(
+            flag(name), nargs="+", type=_values_of(declared.parse), metavar=declared.metavar, help=declared.help + known
+        )
 
 
 def _values_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -103,28 +66,22 @@ def _values_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tune, and print what came of it."""
+    """Tune, and print the results."""
     from dataclasses import asdict
 
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
 
+    space = {name: _among(name, getattr(args, name)) for name in TRIED if name in args.given}
+    base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
+    options = TuneOptions(space=space, **given_options(args, TuneOptions))
+    output = options_from(args, StudyOutput)
     keep_freed_memory()
-    with open_shards(args.shards, **reading(args)) as shards:
+    with open_shards(args.shards, **given_options(args, LoaderOptions)) as shards:
+        check_sizes(space, base.model, shards.description.kind)
         with quiet_tensorflow():
             from shardtrain.training.tune import tune
-            from shardtrain.training.tune_options import TuneOptions, told
-
-        kind = shards.description.kind
-        space = {name: _among(name, getattr(args, name)) for name in TRIED if getattr(args, name) is not None}
-        fixed = {name: value for name, value in vars(args).items() if name not in TRIED}
-        base = fit_options(argparse.Namespace(**fixed), kind)
-        check_sizes(space, base.model, kind)
-        given = {
-            name: getattr(args, name) for name in ("sampler", "trials", "metric") if getattr(args, name) is not None
-        }
-        options = TuneOptions(space=space, prune=not args.no_prune, keep_all=args.keep_all, **given)
-        tuned = tune(shards, base, options, out=args.out, overwrite=args.overwrite)
+        tuned = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
     best = tuned.best
     facts = {
         "run": tuned.run.path,
@@ -139,20 +96,19 @@ def run(args: argparse.Namespace) -> int:
         "",
         *plot(tuned, options.metric),
         "",
-        f"best: {told(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: {tuned.run.path}",
-        f"next: python -m shardtrain evaluate {tuned.run.path} {args.shards}",
+        f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: "
+        f"{tuned.run.path}",
+        next_step("evaluate", tuned.run.path, str(args.shards)),
     )
     return 0
 
 
 def _among(name: str, given: Sequence[Any]) -> Any:
     """The values of an option, or its range."""
-    from shardtrain.training.tune_options import Range
-
     if len(given) == 1 and isinstance(given[0], Between):
         return Range(given[0].low, given[0].high)
     if any(isinstance(each, Between) for each in given):
-        raise UsageError(f"--{name.replace('_', '-')} mixes values and a range; give values, or one LOW:HIGH")
+        raise UsageError(f"{flag(name)} mixes values and a range; give values, or one LOW:HIGH")
     return tuple(given)
 
 
@@ -210,3 +166,19 @@ def _surface(tuned: Tuned, metric: str, varied: Sequence[str], low: float, span:
             shade = SHADES[round((len(SHADES) - 1) * (found[0] - low) / span)] if found and span else SHADES[0]
             cells.append(f"{shade * 3:>5} {found[0]:.4f}" if found else f"{'-':>12}")
         yield f"{row:>8g}" + "".join(cells)
+
+
+COMMAND = Command(
+    name="tune",
+    help="try sizes and rates of a model, and keep the best run",
+    description="Train a model with each of several values, show the results, and keep the best run. A study that was "
+    "interrupted is resumed by the same command.",
+    run=run,
+    arguments=(Argument(name="shards", metavar="SHARDS", help="folder of shards with a validation split"),),
+    options=(StudyOutput, TuneOptions, CheckpointOptions, TrainingOptions, LoaderOptions),
+    extend=_add_tried,
+    examples="""\
+python -m shardtrain tune data/shards
+python -m shardtrain tune data/shards --layers 1 2 3 --units 16 64 --learning-rate 1e-3 3e-3 --out runs/sizes
+python -m shardtrain tune data/shards --units 8:256 --learning-rate 1e-4:1e-2 --sampler tpe --trials 30""",
+)

@@ -9,37 +9,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardtrain.cli.arguments import options_from
+from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
+from shardtrain.shards.options import VerifyOptions
 
 if TYPE_CHECKING:
     from shardtrain.shards.verify import Verification
 
 MAX_FAULTS = 20  # that are shown; all are counted
-EXAMPLE = "example:\n  python -m shardtrain verify data/shards"
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of `verify`."""
-    parser = commands.add_parser(
-        "verify",
-        help="check every byte and value of shards",
-        description="Compare all checksums, and then what HDF5 reads with what is mapped. Exit code 1 on any fault.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("shards", type=Path, metavar="DIR", help="folder of finished shards")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that compare checksums (default: one a core)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify, and print what was checked or every fault."""
-    from shardtrain.errors import UsageError
-
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"--workers is {args.workers}; it must be at least 1")
-    done = verified(args.shards, args.workers)
-    tell_faults(done.faults, args.shards)
+    done = verified(args.shards, options_from(args, VerifyOptions).workers)
+    print_faults(done.faults, args.shards)
     whole = (
         f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
         f"{args.shards}"
@@ -58,9 +42,20 @@ def verified(folder: Path, workers: int | None = None) -> Verification:
         return verify_shards(folder, advance=shown.add, workers=workers)
 
 
-def tell_faults(faults: Sequence[str], folder: Path) -> None:
+def print_faults(faults: Sequence[str], folder: Path) -> None:
     """Print the first faults and their number, as errors; nothing if there are none."""
     for fault in faults[:MAX_FAULTS]:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
         print(f"error: {len(faults):,} fault{'s' if len(faults) > 1 else ''} in '{folder}'", file=sys.stderr)
+
+
+COMMAND = Command(
+    name="verify",
+    help="check every byte and value of shards",
+    description="Compare all checksums, and then what HDF5 reads with what is mapped. Exit code 1 on any fault.",
+    run=run,
+    arguments=(Argument(name="shards", metavar="DIR", help="folder of finished shards"),),
+    options=(VerifyOptions,),
+    examples="python -m shardtrain verify data/shards",
+)

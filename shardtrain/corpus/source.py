@@ -15,56 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
+from shardtrain.corpus.options import Column
 from shardtrain.corpus.records import MAX_RECORD
-from shardtrain.errors import UsageError
-
-FORMATS = ("auto", "csv", "tsv", "jsonl", "folder", "lines")
-LABELS = ("auto", "integers", "names")
-ON_BAD_ROW = ("fail", "skip")
-
-Column = int | str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """How to read a corpus; the defaults take what the files themselves say.
-
-    Attributes:
-        format: one of `FORMATS`; auto goes by the extension, else by a look at the first lines. Lines are texts without
-            labels, one each: nothing can be trained on them.
-        label_column: index from 0, header name or JSON key; None takes the first column or a usual name.
-        text_columns: as the label's; several are joined with a comma and a space. None takes all other columns, or
-            those with usual names.
-        header: whether the first record names the columns; None detects it.
-        unescape: turn backslash-n and backslash-quote into newline and quote; None does so for the published sets
-            whose text is written like that.
-        labels: integers (0 or 1 to n), names, or auto: integers where all labels are.
-        on_bad_row: fail at the first row that cannot be used, or skip and list such rows.
-    """
-
-    format: str = "auto"
-    label_column: Column | None = None
-    text_columns: tuple[Column, ...] | None = None
-    header: bool | None = None
-    unescape: bool | None = None
-    labels: str = "auto"
-    on_bad_row: str = "fail"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("format", FORMATS), ("labels", LABELS), ("on_bad_row", ON_BAD_ROW)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
-        columns = () if self.text_columns is None else self.text_columns
-        if self.text_columns is not None and not columns:
-            raise UsageError("text_columns names no column; leave it out or name at least one")
-        for column in (self.label_column, *columns):
-            if isinstance(column, int) and column < 0:
-                raise UsageError(f"column {column} does not exist; columns are counted from 0")
-        if self.label_column is not None and self.label_column in columns:
-            raise UsageError(f"column {self.label_column!r} is named as label and as text; a label is no text")
-        if self.format in ("jsonl", "folder", "lines") and self.header is not None:
-            raise UsageError(f"a header exists in CSV and TSV only, not in format {self.format}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +45,8 @@ class Source:
         data_start: position of the first byte behind a byte order mark and the header.
         data_line: number of the line at `data_start`, from 1.
         folders: the classes of a folder source, sorted by name.
-        unescape: see `ReadOptions`.
-        on_bad_row: see `ReadOptions`.
+        unescape: see `CorpusOptions`.
+        on_bad_row: see `CorpusOptions`.
     """
 
     path: str

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, recognise, recorded
 from shardtrain.corpus.readers import open_corpus, plan_units, read_unit
-from shardtrain.corpus.source import ReadOptions, Source
+from shardtrain.corpus.source import Source
 from shardtrain.corpus.unpack import unpack_archive
 from shardtrain.datasets.download import download, kept_bytes
 from shardtrain.errors import (
@@ -245,7 +246,7 @@ def _check_rows(folder: Path, dataset: Dataset, scratch: Path) -> None:
             f"{', '.join(dataset.archive.members)}; nothing of it was kept"
         )
     try:
-        corpus = open_corpus(folder, ReadOptions(on_bad_row="skip"), scratch=scratch)
+        corpus = open_corpus(folder, CorpusOptions(on_bad_row="skip"), scratch=scratch)
         with progress("count rows", total=sum(expected.values()), unit="rows") as done:
             assert corpus.validation is not None  # there is something in test
             counted = {"training": _count(corpus.train, done), "test": _count(corpus.validation, done)}

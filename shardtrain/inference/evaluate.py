@@ -1,7 +1,7 @@
-"""Figures of a run on a labelled corpus of raw text, without making shards of it.
+"""Measure a run on the validation split of shards, or on a labelled corpus of raw text without making shards of it.
 
 Documents are read and vectorized unit by unit in threads, while Keras measures the ones before. They are those that
-`predict.evaluate` gives on shards of the same documents made with the run's vectorizer, to the float32 in which Keras
+`evaluate` gives on shards of the same documents made with the run's vectorizer, to the float32 in which Keras
 adds them up: the order of documents is another.
 """
 
@@ -15,19 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features
+from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.corpus.labels import Classes, check_known_labels
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Unit
+from shardtrain.corpus.source import BadRow, Documents, Unit
 from shardtrain.errors import CorpusNotFoundError
-from shardtrain.inference.predict_file import PredictOptions, units_of
+from shardtrain.inference.options import PredictOptions
+from shardtrain.inference.predict_file import units_of
+from shardtrain.inference.rows import check_shards
+from shardtrain.inference.run import Run
+from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.progress import progress, say
-from shardtrain.training.run_folder import Run
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
 
 
@@ -48,12 +51,25 @@ class Evaluated:
     rejected: tuple[BadRow, ...]
 
 
+def evaluate(run: Run, shards: Shards) -> Logs:
+    """Accuracy, loss and the model's other metrics on the validation split of `shards`.
+
+    Raises:
+        ModelError: another vectorizer made the shards, or their classes are others.
+        ShardsError: there is no validation split.
+        RunError: the run's files are damaged.
+    """
+    check_shards(run, shards)
+    model = run.load_model()
+    return Steps(model, input_adapter(model, run.description)).evaluate(shards.validation.batches(EVALUATION_ROWS))
+
+
 def evaluate_corpus(
-    run: Run, corpus: Path | str, read: ReadOptions | None = None, *, workers: int | None = None
+    run: Run, corpus: Path | str, read: CorpusOptions | None = None, *, workers: int | None = None
 ) -> Evaluated:
     """Accuracy, loss and the model's other metrics on the documents of a labelled corpus, without making shards.
 
-    They are those that `predict.evaluate` gives on shards of the same documents made with the run's vectorizer, to the
+    They are those that `evaluate` gives on shards of the same documents made with the run's vectorizer, to the
     float32 in which Keras adds them up.
 
     Args:
@@ -68,7 +84,7 @@ def evaluate_corpus(
         RunError: the run's files are damaged.
     """
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-        opened = open_corpus(Path(corpus), read or ReadOptions(), scratch=Path(scratch))
+        opened = open_corpus(Path(corpus), read or CorpusOptions(), scratch=Path(scratch))
         source = opened.validation or opened.train
         for note in opened.notes:
             say(note)
@@ -107,7 +123,7 @@ class _Seen:
                 y = np.array([self.classes.codes[label] for label in documents.labels], np.uint32)
                 for start in range(0, len(y), EVALUATION_ROWS):
                     stop = min(start + EVALUATION_ROWS, len(y))
-                    yield x.rows(start, stop) if isinstance(x, Csr) else x[start:stop], y[start:stop]
+                    yield slice_rows(x, start, stop), y[start:stop]
                 bad = documents.bad_rows
                 self.examples += len(y)
                 self.num_rejected += len(bad)

@@ -9,64 +9,34 @@ pass over the input to find its records before the first answer, and standard in
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import BadRow, Documents, ReadOptions, Source, Unit
+from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
-from shardtrain.inference.predict import Classifier, Predictions
+from shardtrain.inference.classifier import Classifier
+from shardtrain.inference.options import STANDARD, PredictOptions
+from shardtrain.inference.predictions import Predictions
+from shardtrain.inference.run import Run
 from shardtrain.inference.writers import PredictionWriter, writer_for
+from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.units import MAX_LISTED
-from shardtrain.pipeline.workspace import difference, files_of, job_of
-from shardtrain.runtime.atomic import commit_json, committed, locked_folder
+from shardtrain.pipeline.workspace import files_of
+from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.executors import Threads
+from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
-from shardtrain.training.run_folder import Run
 
-STANDARD = "-"  # standard input or output
-MOST_WORKERS = 8  # unless more are asked for: each holds about 100 MiB
-_JOB, _SPOOLED = "job.json", "standard-input"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """How a file of texts is classified.
-
-    Attributes:
-        proba: the probabilities of all classes, besides the best one's.
-        workers: threads; None: one a core, at most `MOST_WORKERS`.
-        overwrite: replace an output that exists, and give up one that was interrupted with other options.
-        read: how the input is read; `labels` has no meaning here.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    proba: bool = False
-    workers: int | None = None
-    overwrite: bool = False
-    read: ReadOptions = field(default_factory=ReadOptions)
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers {self.workers}: at least 1")
-
-    @property
-    def threads(self) -> int:
-        """How many work."""
-        return self.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+_SPOOLED = "standard-input"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +90,11 @@ class _Input:
         documents = read_unit(self.source, unit)
         return documents, self.classifier(documents.texts)
 
-    def write_part(self, unit: Unit, answers: PredictionWriter, path: Path) -> _UnitResult:
+    def write_part(self, unit: Unit, writer: PredictionWriter, path: Path) -> _UnitResult:
         """Classify a unit and write its part of the output."""
         documents, predictions = self.classify(unit)
         with committed(path, synced=False) as file:
-            file.write(answers.part(documents.ordinals, predictions.probabilities))
+            file.write(writer.part(documents.ordinals, predictions.probabilities))
         bad = documents.bad_rows
         return _UnitResult(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED])
 
@@ -132,7 +102,7 @@ class _Input:
 def predict_file(
     run: Run, source: Path | str, output: Path | str, options: PredictOptions | None = None
 ) -> PredictedFile:
-    """Classify the texts of a file, or of standard input ("-"), in their order; a killed call is gone on with.
+    """Classify the texts of a file, or of standard input ("-"), in their order; a killed call is resumed by the next.
 
     Args:
         run: a finished run with a vectorizer.
@@ -142,25 +112,31 @@ def predict_file(
 
     Raises:
         OutputExistsError: the output exists, or an interrupted one was made with other options or of another input.
-        CorpusError: the input cannot be read.
+        CorpusError: the input cannot be options.
         RunError: the run's files are damaged, or the model does not give probabilities.
         DiskFullError: the disk has no room; what is done is kept.
     """
     options, output = options or PredictOptions(), Path(output)
-    answers = writer_for(output, run.description.class_names, proba=options.proba)
+    writer = writer_for(output, run.description.class_names, proba=options.proba)
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")
     working = output.with_name(output.name + ".predicting")
-    if output.exists() and not (options.overwrite and output.is_file()) and not (working / _JOB).exists():
+    if output.exists() and not (options.overwrite and output.is_file()) and not (working / RECORD).exists():
         raise OutputExistsError(f"'{output}' exists already; choose another --output, or replace it with --overwrite")
     working.mkdir(parents=True, exist_ok=True)
-    with locked_folder(working) as mine:
-        if not mine:
-            raise OutputExistsError(f"another process is writing '{output}'; wait for it, or stop it")
+    folder = JobFolder(
+        path=working,
+        owner=output,
+        noun="prediction",
+        error=OutputExistsError,
+        missing=OutputExistsError,
+        resumable=(DiskFullError,),
+        kept=frozenset({_SPOOLED}),
+    )
+    with folder.held():
         path = _spooled(working) if str(source) == STANDARD else Path(source)
-        _adopt(working, _job(run, path, answers, options), overwrite=options.overwrite)
-        with _kept_if_interrupted(working):
-            return _predict(_open(run, path, options, working), answers, output, working, options)
+        with folder.work(_job(run, path, writer, options), overwrite=options.overwrite):
+            return _predict(_open(run, path, options, working), writer, output, working, options)
 
 
 def predict_stream(
@@ -182,14 +158,14 @@ def predict_stream(
 
 
 def _predict(
-    opened: _Input, answers: PredictionWriter, output: Path, working: Path, options: PredictOptions
+    opened: _Input, writer: PredictionWriter, output: Path, working: Path, options: PredictOptions
 ) -> PredictedFile:
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
     with Threads(options.threads) as threads:
         parts = Passes(threads, working, budget=0).run(
             "predicting",
-            lambda unit: opened.write_part(unit, answers, paths[unit.index]),
+            lambda unit: opened.write_part(unit, writer, paths[unit.index]),
             opened.units,
             opened.sizes,
             names=names,
@@ -197,7 +173,7 @@ def _predict(
             decode=_UnitResult.from_record,
         )
     with committed(output) as file:
-        answers.join(paths.values(), file)
+        writer.join(paths.values(), file)
     rejected = [row for part in parts for row in part.bad_rows]
     return PredictedFile(
         output=output,
@@ -212,13 +188,13 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
     """Settle how the input is read, say so, and cut it."""
     names = run.description.class_names
     source, notes = open_texts(
-        path, options.read, labels={*names, *run.labels}, class_names=names, scratch=scratch
+        path, options, labels={*names, *run.labels}, class_names=names, scratch=scratch
     )  # fmt: skip
     if path.name == _SPOOLED:
         source = replace(source, origin="standard input")
     for note in notes:
         say(note)
-    classifier = Classifier(run)
+    classifier = run.classifier()
     units = units_of(source, classifier.vectorizer.settings.density)
     return _Input(source=source, units=units, classifier=classifier)
 
@@ -237,68 +213,15 @@ def _spooled(folder: Path) -> Path:
     return path
 
 
-def _job(run: Run, path: Path, answers: PredictionWriter, options: PredictOptions) -> dict[str, Any]:
-    """What decides the output, as JSON values."""
-    read = options.read
+def _job(run: Run, path: Path, writer: PredictionWriter, options: PredictOptions) -> Job:
+    """What decides the output."""
     chosen = {
         "run": f"the model {run.metrics['model_sha256'][:16]}",
-        "output": f"a file of {answers.kind}",
-        "proba": options.proba,
-        "format": read.format,
-        "label-column": read.label_column,
-        "text-columns": list(read.text_columns) if read.text_columns else None,
-        "header": read.header,
-        "unescape": read.unescape,
-        "on-bad-row": read.on_bad_row,
+        "output": f"a file of {writer.kind}",
+        **identity(options),
     }
     files = files_of(path) if path.is_file() else {}
-    if path.name == _SPOOLED:  # written anew for each call, so its time tells nothing
+    if path.name == _SPOOLED:  # written anew for each call, so its time says nothing
         files = {"standard input": [path.stat().st_size, file_checksum(path)]}
-    return job_of(chosen, files, f"units of {UNIT_BYTES} bytes")
-
-
-def _adopt(working: Path, job: dict[str, Any], *, overwrite: bool) -> None:
-    """Keep what is in the working folder if it is this job's, else begin anew.
-
-    Raises:
-        OutputExistsError: it is another job's.
-    """
-    try:
-        found = json.loads((working / _JOB).read_bytes())
-    except (OSError, ValueError):
-        found = None
-    changed = difference(found, job) if found else ""
-    if found and not changed:
-        say(f"going on with the interrupted predictions in '{working}'")
-        return
-    if found and found.get("boot") != job["boot"]:  # scratch files are not synced
-        say("the machine was restarted since it was interrupted; it starts again")
-    elif found and not overwrite:
-        raise OutputExistsError(
-            f"'{working}' holds interrupted predictions that were others: {changed}; run that command again to go on "
-            "with them, or start from the beginning with --overwrite"
-        )
-    for path in working.iterdir():
-        if path.name != _SPOOLED:
-            path.unlink()
-    commit_json(working / _JOB, job)
-
-
-@contextlib.contextmanager
-def _kept_if_interrupted(working: Path) -> Iterator[None]:
-    """Remove the working folder at the end, but not where the same command can go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command goes on from here, and what is done is kept in '{working}'")
-        raise
-    except DiskFullError:
-        raise
-    except BaseException:
-        (working / _JOB).unlink(missing_ok=True)  # nothing goes on from here
-        shutil.rmtree(working, ignore_errors=True)
-        raise
-    for path in working.iterdir():  # its owner last: until then finished predictions are known as such
-        if path.name != _JOB:
-            path.unlink()
-    shutil.rmtree(working, ignore_errors=True)
+    program = f"units of {UNIT_BYTES} bytes"
+    return file_job(chosen, files, program, defaults=identity_defaults(PredictOptions))

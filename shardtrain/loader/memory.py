@@ -15,8 +15,6 @@ from shardtrain.loader.batches import GATHERED_ROWS
 from shardtrain.loader.split import Split
 from shardtrain.shards import layout
 
-DEFAULT_LIMIT = 1 << 30  # that of a build
-LEAST_LIMIT = 1 << 20
 MOST_AHEAD = 64  # batches: 32,768 rows of 512
 LEAST_AHEAD = 2  # one being used, one being made
 _CSR_BYTES, _POINTER_BYTES = 8, 8  # a value and its column; where a row begins

@@ -9,6 +9,8 @@ from shardtrain.options import option
 
 IO_MODES = ("auto", "map", "read")
 ON_CORRUPT = ("fail", "skip")
+DEFAULT_LIMIT = 1 << 30  # bytes that reading batches may hold: that of a build
+LEAST_LIMIT = 1 << 20
 SHUFFLES = ("none", "blocks", "window", "global")  # `EpochPlan` says what each mixes and costs
 
 

@@ -16,6 +16,7 @@ from shardtrain.errors import ShardsError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.loader.split import Split
+from shardtrain.options import with_options
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.notebook import listed, table
 from shardtrain.shards import layout
@@ -151,7 +152,8 @@ class Shards:
         self.close()
 
 
-def open_shards(path: Path | str, *, verify: bool = True, io: str = "auto", on_corrupt: str = "fail") -> Shards:
+@with_options(LoaderOptions)
+def open_shards(path: Path | str, options: LoaderOptions) -> Shards:
     """Open the folder of shards `path`; the keywords are those of `LoaderOptions`.
 
     Raises:
@@ -161,5 +163,4 @@ def open_shards(path: Path | str, *, verify: bool = True, io: str = "auto", on_c
         UsageError: `io` or `on_corrupt` is none of its values.
     """
     folder = Path(path)
-    options = LoaderOptions(verify=verify, io=io, on_corrupt=on_corrupt)
     return Shards(folder, read_manifest(folder), options)

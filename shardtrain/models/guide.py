@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
@@ -23,52 +22,9 @@ from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.adapters import InputAdapter
 from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam
+from shardtrain.models.options import AUTO, KINDS, MlpOptions, SepcnnOptions, model_for
 from shardtrain.models.schedules import Rate
 from shardtrain.models.user_models import SUFFIX, ModelFunction, call_function, load_file, load_function, said
-
-KINDS = {  # what each model takes
-    "mlp": ("ngram", "dense"),
-    "linear": ("ngram", "dense"),
-    "sepcnn": ("sequence",),
-}
-AUTO = "auto"  # the model that takes what the shards hold
-
-
-@dataclass(frozen=True, kw_only=True)
-class MlpOptions:
-    """Sizes of `mlp`; the defaults are the guide's."""
-
-    layers: int = 2  # with the output layer
-    units: int = 64
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_sizes(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SepcnnOptions:
-    """Sizes of `sepcnn`; the defaults are the guide's."""
-
-    blocks: int = 2  # with the last one, which has no pooling
-    filters: int = 64  # twice as many in the last block
-    kernel_size: int = 3
-    pool_size: int = 3
-    embedding_dim: int = 200
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_sizes(self)
-
-
-def _check_sizes(options: MlpOptions | SepcnnOptions) -> None:
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name == "dropout":
-            if not 0 <= value < 1:
-                raise UsageError(f"dropout is {value}; it must be at least 0 and less than 1")
-        elif value < 1:
-            raise UsageError(f"{field.name} is {value}; it must be at least 1")
 
 
 def mlp(description: DatasetInfo, options: MlpOptions, *, seed: int) -> keras.Model:
@@ -217,15 +173,15 @@ def choose_model(model: str, description: DatasetInfo) -> str:
         ModelError: the model takes features of another kind.
     """
     if model == AUTO:
-        return next(name for name, kinds in KINDS.items() if description.kind in kinds)
+        return model_for(description.kind)
     if ":" in model or model.endswith(SUFFIX):
         return model
     if model not in KINDS:
         raise UsageError(
-            f"model is {model!r}; choose {', '.join(KINDS)}, or MODULE:FUNCTION or FILE.keras for a model of your own"
+            f"--model is {model!r}; choose {', '.join(KINDS)}, or MODULE:FUNCTION or FILE.keras for a model of your own"
         )
     if description.kind not in KINDS[model]:
-        fitting = next(name for name, kinds in KINDS.items() if description.kind in kinds)
+        fitting = model_for(description.kind)
         raise ModelError(
             f"{model} needs {' or '.join(KINDS[model])} features, these shards hold {description.kind} features; "
             f"build shards with `python -m shardtrain build CORPUS --vectorizer {KINDS[model][0]}`, or train {fitting} "

@@ -14,9 +14,6 @@ import keras
 LEAST = 0.01  # of the first rate is what `exponential` ends with
 HALVING = 0.5  # of the rate stays where `plateau` lowers it
 
-OPTIMIZER_SCHEDULES = ("cosine", "linear", "exponential")
-SCHEDULES = ("constant", *OPTIMIZER_SCHEDULES, "plateau")
-
 Rate = float | Any  # a number, or a keras.optimizers.schedules.LearningRateSchedule
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,16 +20,18 @@ from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
+from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.fitting import count
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
 from shardtrain.pipeline.parts import classes_of, first_manifest, longer_manifest, next_number, provenance
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
-from shardtrain.pipeline.running import run_job
+from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
-from shardtrain.pipeline.workspace import Workspace, identify, require_room
+from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
+from shardtrain.runtime.jobs import Job, file_job
 from shardtrain.runtime.passes import (
     LONG_MEMORY,
     PROCESS_BYTES,
@@ -69,46 +70,47 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
     options = options or BuildOptions()
     corpus, out = Path(corpus), Path(out)
     job = job_for(corpus, out, options)
-    how = {"overwrite": options.overwrite, "resume": options.resume, "append": options.append}
-    origin = origin_of(corpus, options, job["corpus"])
 
     def make(space: Workspace) -> tuple[Manifest, Passes]:
         return _make(corpus, space, out, options, _before(out, job) if options.append else None)
 
-    earlier = out if options.append else None
-    return run_job(out, job, make, memory_limit=options.memory_limit, **how, origin=origin, earlier=earlier)
+    return make_shards(
+        out,
+        job,
+        make,
+        memory_limit=options.memory_limit,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        append=options.append,
+        origin=origin_of(corpus, options, job.record["corpus"]),
+        earlier=out if options.append else None,
+    )
 
 
-def job_for(corpus: Path, out: Path, options: BuildOptions) -> dict[str, Any]:
-    """What decides the result of a build; see `identify`.
+def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
+    """What decides the result of a build: options with the identities of what they name, files and unit size.
 
     Raises:
         ShardsNotFoundError: there are no shards to add to.
         VectorizerError: there is no vectorizer to use.
     """
-    return identify(corpus, options, unit_bytes=UNIT_BYTES, reused=_reused(out, options))
+    reused = options.vectorizer_from
+    chosen = identity(
+        options,
+        append=f"to shards {read_manifest(out).fingerprint}" if options.append else None,
+        vectorizer_from=load_vectorizer(reused / layout.VECTORIZER).describe()["fingerprint"] if reused else None,
+        max_features=options.num_features,
+        stop_words=sorted(set(options.stop_words)),
+    )
+    files = {**files_of(corpus), **(files_of(options.validation) if options.validation else {})}
+    program = f"units of {UNIT_BYTES} bytes"
+    return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))
 
 
-def _reused(out: Path, options: BuildOptions) -> dict[str, str]:
-    """Identities of what is reused, as `identify` takes them.
-
-    Raises:
-        ShardsNotFoundError: there are no shards to add to.
-        VectorizerError: there is no vectorizer to use.
-    """
-    if options.append:
-        return {"append": f"to shards {read_manifest(out).fingerprint}"}
-    if options.vectorizer_from:
-        return {
-            "vectorizer-from": load_vectorizer(options.vectorizer_from / layout.VECTORIZER).describe()["fingerprint"]
-        }
-    return {}
-
-
-def _before(out: Path, job: dict[str, Any]) -> Manifest:
+def _before(out: Path, job: Job) -> Manifest:
     """The manifest of the shards that are added to, while the output folder is this process's alone."""
     before = read_manifest(out)
-    if job["options"]["append"] != f"to shards {before.fingerprint}":
+    if job.record["options"]["append"] != f"to shards {before.fingerprint}":
         raise ShardsExistError(f"the shards in '{out}' were changed by another build just now; run the command again")
     found = load_vectorizer(out / layout.VECTORIZER).describe()["fingerprint"]
     expected = before.vectorizer.get("fingerprint")
@@ -132,7 +134,7 @@ def _make(
     path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None
 ) -> tuple[Manifest, Passes]:
     """Make everything that is to be published; `before` is the manifest of the shards that it is added to."""
-    corpus = open_corpus(path, options.read, validation=options.validation, scratch=space.scratch)
+    corpus = open_corpus(path, options, validation=options.validation, scratch=space.scratch)
     for note in corpus.notes:
         say(note)
     folder = (out if before else space.ready) / layout.VECTORIZER
@@ -271,19 +273,12 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
             f"{samples:,} documents of {middle:g} words (median): ratio {ratio:,.0f}, "
             f"{'below' if kind == 'ngram' else 'not below'} {RULE_RATIO:,}, so --vectorizer {kind}"
         )
-    settings = settings_of(kind, options)
+    settings = options.settings(kind)
     if isinstance(settings, SequenceSettings):
         return settings
     if idle := idle_stop_words(settings.ngrams if isinstance(settings, HashedSettings) else settings):
         say(f"{len(idle):,} stop words are no words in lower case without accents: {', '.join(idle[:5])}")
     return settings
-
-
-def settings_of(kind: str, options: BuildOptions) -> Settings:
-    """The settings of a vectorizer that is to be fitted; its kind is not "auto"."""
-    if kind == "sequence":
-        return options.sequence_settings()
-    return options.hashed_settings() if kind == "hashing" else options.ngram_settings(kind)
 
 
 def _median(lengths: Counter[int]) -> float:

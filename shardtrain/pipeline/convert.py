@@ -7,7 +7,6 @@ several processes and ends with equal bytes as a build does.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,21 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import take_rows
 from shardtrain.corpus.labels import Classes, check_validation_labels
 from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.loader.order import document_keys
-from shardtrain.pipeline.options import LEAST_MEMORY
+from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
-from shardtrain.pipeline.running import run_job
+from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.units import spill_rows
-from shardtrain.pipeline.workspace import Workspace, files_of, job_of
+from shardtrain.pipeline.workspace import Workspace, files_of
 from shardtrain.runtime.executors import Processes, Serial
+from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
 from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
-from shardtrain.shards.codecs import CODECS
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.packing import check_codec
@@ -41,58 +41,7 @@ from shardtrain.tables.labels import check_trained, table_classes
 from shardtrain.tables.libsvm import LibsvmTable, column_range
 from shardtrain.tables.opening import open_tables
 
-KINDS = ("auto", "dense", "sparse", "tokens")
 PARALLEL_BYTES = 64 << 20  # smaller files are done before a second process has started
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """How tables become shards.
-
-    Attributes:
-        x: names of the features: a dataset or group of HDF5, an array of .npz, columns of Parquet.
-        y: names of the labels: a dataset, an array, a column, or for .npy a file for each file of features.
-        kind: "dense" or "tokens" where whole numbers may be either; "auto" where it is plain.
-        validation: files of the validation split; none: a fraction.
-        validation_fraction: of the rows, where there are no such files; in [0, 1).
-        labels: "integers", "names", or "auto" for integers where all labels are.
-        compress: HDF5 filter of the shards; None: plain.
-        seed: decides the order of rows and the validation fraction.
-        rows_per_shard: rows of every shard but the last of a split.
-        memory_limit: bytes of anonymous memory.
-        workers: processes; None: one for each core.
-        overwrite: replace finished shards in the output folder.
-        resume: there must be an interrupted conversion to go on with.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    x: tuple[str, ...] = ()
-    y: tuple[str, ...] = ()
-    kind: str = "auto"
-    validation: tuple[Path, ...] = ()
-    validation_fraction: float = 0.1
-    labels: str = "auto"
-    compress: str | None = None
-    seed: int = 1
-    rows_per_shard: int = 1 << 18
-    memory_limit: int = 1 << 30
-    workers: int | None = None
-    overwrite: bool = False
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"--kind {self.kind}: choose one of {', '.join(KINDS)}")
-        if not 0 <= self.validation_fraction < 1:
-            raise UsageError(f"--validation-fraction {self.validation_fraction}: at least 0 and below 1")
-        if self.memory_limit < LEAST_MEMORY:
-            raise UsageError(f"--memory-limit {self.memory_limit / 2**20:.0f}MiB: at least 256MiB")
-        if self.rows_per_shard < 1 or (self.workers is not None and self.workers < 1):
-            raise UsageError(f"--rows-per-shard {self.rows_per_shard} and --workers {self.workers}: at least 1")
-        if self.compress is not None and self.compress not in CODECS:
-            raise UsageError(f"--compress {self.compress}: choose one of {', '.join(CODECS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,18 +93,18 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
     apart, needed = [name for name in options.y if name.endswith(".npy")], len(files) + len(options.validation)
     if apart and not len(apart) == len(options.y) == needed:
         raise UsageError(f"{len(options.y)} names of labels for {needed} files; give a .npy file for each, in order")
-    chosen = {
-        "append": None, "x": list(options.x), "y": list(options.y), "kind": options.kind, "labels": options.labels,
-        "validation": [str(path) for path in options.validation], "compress": options.compress, "seed": options.seed,
-        "validation-fraction": options.validation_fraction, "rows-per-shard": options.rows_per_shard,
-    }  # fmt: skip
     read = [*files, *options.validation, *(Path(name) for name in options.y if name.endswith(".npy"))]
     identities = {name: value for path in read for name, value in files_of(path).items()}
-    job = job_of(chosen, identities, f"tables in blocks of {BLOCK_BYTES} bytes")
-    return run_job(
-        out, job, partial(_make, files, options),
-        memory_limit=options.memory_limit, overwrite=options.overwrite, resume=options.resume,
-    )  # fmt: skip
+    chosen = {"append": None, **identity(options)}
+    program = f"tables in blocks of {BLOCK_BYTES} bytes"
+    return make_shards(
+        out,
+        file_job(chosen, identities, program, defaults=identity_defaults(ConvertOptions)),
+        partial(_make, files, options),
+        memory_limit=options.memory_limit,
+        overwrite=options.overwrite,
+        resume=options.resume,
+    )
 
 
 def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> tuple[Manifest, Passes]:
@@ -169,7 +118,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         for number, table in enumerate(group)
         for place, (start, stop) in enumerate(table.pieces())
     ]
-    workers = affordable_workers(options.workers or len(os.sched_getaffinity(0)), options.memory_limit)
+    workers = affordable_workers(options.cores, options.memory_limit)
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
     with Serial() if workers == 1 or small else Processes(workers, prepare=keep_freed_memory) as executor:
         passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
@@ -181,7 +130,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         classes = _classes(pieces, found, options)
         columns, base = _columns([*tables, *held_out], found)
         placed = _numbered(pieces, found, columns, base)
-        threshold = 0 if held_out else int(options.validation_fraction * 2**64)
+        threshold = 0 if held_out else key_threshold(options.validation_fraction)
         write = partial(
             _write, scratch=space.scratch, seed=options.seed, threshold=threshold, codes=classes.codes,
             num_features=columns.num_features,
@@ -295,7 +244,7 @@ def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: di
         keys = document_keys(ordinals, seed)
         trains = np.zeros(len(y), np.bool_) if piece.held_out else keys >= np.uint64(threshold)
         for split, chosen in (("train", np.flatnonzero(trains)), ("validation", np.flatnonzero(~trains))):
-            x = block.x.take(chosen) if isinstance(block.x, Csr) else block.x[chosen]
+            x = take_rows(block.x, chosen)
             spill_rows(_block_path(scratch, piece, number, split), x, y[chosen], ordinals[chosen], keys[chosen])
     return number + 1
 

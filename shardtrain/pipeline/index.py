@@ -22,11 +22,13 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.corpus.labels import Classes, check_validation_labels
 from shardtrain.errors import CorpusFormatError, UsageError
-from shardtrain.pipeline.options import LEAST_MEMORY
-from shardtrain.pipeline.running import run_job
-from shardtrain.pipeline.workspace import Workspace, files_of, job_of
+from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.options import LEAST_MEMORY, IndexOptions
+from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.workspace import Workspace, files_of
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.executors import Serial
+from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import Pass, progress, say
 from shardtrain.shards import layout
@@ -43,36 +45,6 @@ STRETCHES = 8  # of a file, each with its own held-out rows at its end
 _LEAST_STRETCH = 64  # rows
 _NONZEROS = 1 << 30  # of a shard at about the most; row pointers are 32 bits
 _CHECKSUMMED_AT_ONCE = 64  # blocks
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """What is indexed.
-
-    Attributes:
-        x: name of the features: a dataset, or a group with data, indices and indptr.
-        y: name of the labels: a dataset, or a group with codes and categories.
-        kind: "dense" or "tokens" where whole numbers may be either; "auto" where it is plain.
-        validation: files of the validation split; none: a fraction.
-        validation_fraction: of the rows, where there are no such files; in [0, 1).
-        labels: "integers", "names", or "auto" for integers where all labels are.
-        overwrite: replace finished shards in the output folder.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    x: str
-    y: str
-    kind: str = "auto"
-    validation: tuple[Path, ...] = ()
-    validation_fraction: float = 0.1
-    labels: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise UsageError(f"--validation-fraction {self.validation_fraction}: at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -97,14 +69,11 @@ def index(files: Sequence[Path], out: Path, options: IndexOptions) -> Manifest:
         LabelError: labels that no classifier can be trained on.
         ShardsExistError: `out` holds something that must not be replaced.
     """
-    chosen = {
-        "append": None, "x": options.x, "y": options.y, "kind": options.kind, "labels": options.labels,
-        "validation": [str(path) for path in options.validation], "validation-fraction": options.validation_fraction,
-    }  # fmt: skip
+    chosen = {"append": None, **identity(options)}
     identities = {name: value for path in (*files, *options.validation) for name, value in files_of(path).items()}
-    job = job_of(chosen, identities, "index")
+    job = file_job(chosen, identities, "index", defaults=identity_defaults(IndexOptions))
     make = partial(_make, files, options)
-    return run_job(out, job, make, memory_limit=LEAST_MEMORY, overwrite=options.overwrite, resume=False)
+    return make_shards(out, job, make, memory_limit=LEAST_MEMORY, overwrite=options.overwrite, resume=False)
 
 
 def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tuple[Manifest, Passes]:

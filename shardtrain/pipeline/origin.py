@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import Corpus, ReadOptions, Source
+from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+from shardtrain.options import subset
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import MEASURED, files_of
 from shardtrain.runtime.progress import progress
@@ -33,7 +35,7 @@ def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]]) 
     return {
         "path": str(corpus.resolve()),
         "validation": str(options.validation.resolve()) if options.validation else None,
-        "read": asdict(options.read),
+        "read": asdict(subset(options, CorpusOptions)),
         "files": files,
     }
 
@@ -71,7 +73,7 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         found = {**files_of(path), **(files_of(validation) if validation else {})}
         expected = {str(name): list(identity) for name, identity in origin["files"].items()}
         texts = origin["read"]["text_columns"]
-        read = ReadOptions(**{**origin["read"], "text_columns": None if texts is None else tuple(texts)})
+        read = CorpusOptions(**{**origin["read"], "text_columns": None if texts is None else tuple(texts)})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorpusFormatError(f"{MEASURED} does not say how the corpus was read ({error!r})") from error
     for name, identity in expected.items():

@@ -44,7 +44,7 @@ def classes_of(
     for unit in held_out:
         held_out_counts.update(unit.held_out)
     if before is None:
-        classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.read.labels)
+        classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
         check_validation_labels(held_out_counts, classes)
         return classes
     classes = Classes(before.class_names, _recorded_labels(before))

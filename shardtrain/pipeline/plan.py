@@ -17,9 +17,9 @@ from typing import Any
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import ShardsExistError
-from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, settings_of, workers_for
+from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, workers_for
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.workspace import WORKING, check_free, interrupted, room_of
+from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
 from shardtrain.shards import layout
@@ -124,17 +124,17 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     path, out = Path(corpus), Path(out)
     job = job_for(path, out, options)
     check_free(out, job, overwrite=options.overwrite, append=options.append)
-    changed = interrupted(out, job)
+    changed = folder_of(out).difference(job)
     if changed and not options.overwrite:
-        raise ShardsExistError(f"'{out}' holds an interrupted build that was another one: {changed}")
+        raise ShardsExistError(folder_of(out).refusal(job, changed))
     before = read_manifest(out) if options.append else None
     source = out if before else options.vectorizer_from
     reused = load_vectorizer(source / layout.VECTORIZER) if source else None
-    settings = [reused.settings] if reused else [settings_of(kind, options) for kind in _kinds(options)]
+    settings = [reused.settings] if reused else [options.settings(kind) for kind in options.candidates]
     density = reused.settings.density if reused else options.density
     seed = before.seed if before else options.seed
     with tempfile.TemporaryDirectory() as scratch:
-        found = open_corpus(path, options.read, validation=options.validation, scratch=Path(scratch), looking=True)
+        found = open_corpus(path, options, validation=options.validation, scratch=Path(scratch), looking=True)
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
@@ -161,11 +161,6 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
         disk_bytes=max(disk_bytes(each, found) for each in settings),
         disk_room=room_of(out / WORKING),
     )
-
-
-def _kinds(options: BuildOptions) -> tuple[str, ...]:
-    """The vectorizers that may be fitted."""
-    return ("ngram", "sequence") if options.vectorizer == "auto" else (options.vectorizer,)
 
 
 def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from shardtrain.errors import CorruptShardError, ShardsExistError
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.pipeline.options import LEAST_MEMORY
-from shardtrain.pipeline.running import run_job
-from shardtrain.pipeline.workspace import Workspace, job_of
+from shardtrain.pipeline.options import LEAST_MEMORY, RecompressOptions
+from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.workspace import Workspace
 from shardtrain.runtime.atomic import commit_bytes
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.executors import Serial
+from shardtrain.runtime.jobs import file_job
+from shardtrain.runtime.machine import cores
 from shardtrain.runtime.passes import Passes
 from shardtrain.shards.layout import Manifest, ShardEntry
 from shardtrain.shards.manifest import fingerprint_of, parse_shard, shard_record
@@ -34,9 +36,7 @@ class _Task:
     out: Path
 
 
-def recompress(
-    source: Path, out: Path, codec: str | None, *, overwrite: bool = False, resume: bool = False
-) -> Manifest:
+def recompress(source: Path, out: Path, options: RecompressOptions) -> Manifest:
     """Write the shards in `source` to the folder `out`, with a codec or plainly; every byte read is verified.
 
     Raises:
@@ -48,12 +48,19 @@ def recompress(
     """
     if out.exists() and source.exists() and os.path.samefile(source, out):
         raise ShardsExistError(f"'{out}' is the folder that is read; choose another --out")
-    if codec is not None:
-        check_codec(codec)
+    if options.codec is not None:
+        check_codec(options.codec)
     with open_shards(source) as shards:
-        job = job_of({"compress": codec, "shards": shards.manifest.fingerprint, "append": None}, {}, "recompress")
-        make = partial(_make, shards, codec)
-        return run_job(out, job, make, memory_limit=LEAST_MEMORY, overwrite=overwrite, resume=resume, earlier=source)
+        chosen = {"compress": options.codec, "shards": shards.manifest.fingerprint, "append": None}
+        return make_shards(
+            out,
+            file_job(chosen, {}, "recompress"),
+            partial(_make, shards, options.codec),
+            memory_limit=LEAST_MEMORY,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            earlier=source,
+        )
 
 
 def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest, Passes]:
@@ -87,4 +94,4 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
 
 def _rewrite(task: _Task, *, manifest: Manifest, codec: str | None) -> ShardEntry:
     shape = shape_of(task.shard.entry, manifest)
-    return rewrite_shard(task.shard, shape, codec, task.out, threads=len(os.sched_getaffinity(0)))
+    return rewrite_shard(task.shard, shape, codec, task.out, threads=cores())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
+from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.report import svg
@@ -24,7 +25,6 @@ from shardtrain.report.outcome import BINS, Mistake, Outcome, measure
 from shardtrain.report.page import Section, charts, figure, legend, notice, table
 from shardtrain.report.wording import cut
 from shardtrain.runtime.progress import progress
-from shardtrain.training.run_folder import Run
 
 MISTAKES = 20  # that are shown
 _CELLS = 30  # classes of a heat map
@@ -72,7 +72,7 @@ def measure_on(run: Run, folder: Path, *, scratch: Path) -> Measured:
         ModelError: they were made by another vectorizer, or have other classes.
         RunError: the run's files are damaged.
     """
-    from shardtrain.inference.predict import predict_rows
+    from shardtrain.inference.rows import predict_rows
 
     with open_shards(folder) as shards:
         split = shards.validation

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import RunError, ShardsNotFoundError
+from shardtrain.inference.run import Run
 from shardtrain.report import outcome_page, svg
 from shardtrain.report.markup import Markup
 from shardtrain.report.page import Section, charts, facts, figure, group, legend, notice, page, settings, table
 from shardtrain.report.wording import in_words
-from shardtrain.training.run_folder import HISTORY, Run
+from shardtrain.training.run_folder import HISTORY
 
 
 def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError
+from shardtrain.inference.run import load_run
 from shardtrain.pipeline.workspace import WORKING
 from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
 from shardtrain.runtime.atomic import commit_bytes
 from shardtrain.shards.layout import MANIFEST
-from shardtrain.training.run_folder import CONFIG, METRICS, load_run
+from shardtrain.training.run_folder import CONFIG, METRICS
 
 _MARK = f'<meta name="generator" content="{GENERATOR} '.encode()
 _HEAD = 1 << 12  # bytes of a report in which its mark is

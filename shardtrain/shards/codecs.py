@@ -20,7 +20,6 @@ import numpy.typing as npt
 from shardtrain.errors import CorruptShardError, MissingExtraError
 from shardtrain.shards.safety import load_h5py
 
-CODECS = ("zstd", "lz4", "blosc2")  # what shards can be written with
 PIPELINES = {"zstd": ("shuffle", "zstd"), "lz4": ("shuffle", "lz4"), "blosc2": ("blosc2",)}
 MODULES = {"zstd": "zstandard", "lz4": "lz4.block", "blosc2": "blosc2"}
 ZSTD_LEVEL = 3  # zstd's own default; higher levels cost far more time than they save space on features

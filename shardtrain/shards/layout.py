@@ -42,6 +42,7 @@ DTYPES = {
     DOCUMENT: {"<i8"},
 }
 FEATURE_DTYPES = {"dense": {"<f4"}}  # of `x` where it is not token ids
+CODECS = ("zstd", "lz4", "blosc2")  # filters that shards can be written with
 FILTERS = ("deflate", "shuffle", "fletcher32", "lzf", "lz4", "zstd", "blosc2")  # those of HDF5 that are decoded
 
 

@@ -34,7 +34,7 @@ class Shard:
         entry: what the manifest says of it.
         num_features: columns of its rows, which the arrays of n-grams do not tell.
         verify: compare each block when it is first touched.
-        io: see `ReadOptions`.
+        io: see `CorpusOptions`.
         past_cache: see `ShardFile`.
         buffers: see `ShardFile`.
         sources: the files outside the folder that arrays lie in, by path.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import CheckpointError, UsageError
+from shardtrain.errors import CheckpointError
 from shardtrain.runtime.atomic import committed, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
 from shardtrain.runtime.progress import say
@@ -37,51 +37,6 @@ _NAME = re.compile(r"checkpoint-(\d{8})")
 _PLAIN = (bool, int, float, str, type(None))
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class CheckpointInterval:
-    """How often a checkpoint is written.
-
-    Attributes:
-        amount: of the unit.
-        unit: "s": after so many seconds, and at the end of each epoch; "steps": after every so many steps of the
-            training; "epochs": at the end of every so many epochs.
-    """
-
-    amount: int
-    unit: str
-
-    def __post_init__(self) -> None:
-        if self.unit not in ("s", "steps", "epochs") or self.amount < 1:
-            raise UsageError(f"checkpoint_every is {self}; it must be at least 1 of s, steps or epochs")
-
-    def __str__(self) -> str:
-        return f"{self.amount}{self.unit}"
-
-    def within_epoch(self, seconds: float, steps: int) -> bool:
-        """Whether one is due in an epoch, so many seconds and steps after the latest."""
-        return (self.unit == "s" and seconds >= self.amount) or (self.unit == "steps" and steps >= self.amount)
-
-    def after_epoch(self, epochs: int) -> bool:
-        """Whether one is due at the end of an epoch, `epochs` of which have ended."""
-        return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
-
-
-DEFAULT_INTERVAL = CheckpointInterval(60, "s")  # a minute of work at most is done twice
-
-
-def parse_interval(text: str) -> CheckpointInterval:
-    """Read "60s", "500steps" or "2epochs"; a number alone is seconds.
-
-    Raises:
-        UsageError: something else.
-    """
-    match = re.fullmatch(r"(\d+) ?(s|steps?|epochs?)?", text)
-    if match is None:
-        raise UsageError(f"--checkpoint-every is {text!r}; write seconds as 60s, or 500steps, or 2epochs")
-    unit = match[2] or "s"
-    return CheckpointInterval(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
 
 
 def pack(value: Any, arrays: list[Array]) -> Any:

@@ -1,9 +1,7 @@
-"""From shards to a finished run: the model is made, trained by the loop, and saved; an interrupted run is gone on with.
+"""Train a model on shards in a run folder: make it, run the loop, save it; an interrupted training is resumed.
 
 The best epoch by validation loss is kept, not the last one: the weights that are saved are those the reported
 accuracy belongs to. It costs one copy of the weights.
-
-A run folder that holds checkpoints of the same training is taken up where the newest one was written.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +17,17 @@ import keras
 
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
-from shardtrain.models.guide import KINDS, MlpOptions, SepcnnOptions, model_name
+from shardtrain.models.guide import model_name
+from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.progress import say
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas, devices_for
 from shardtrain.training.loop import Interrupted, Interrupts, TrainingTime
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import as_json, check_job, finished_run, versions
-from shardtrain.training.run_folder import (
-    CHECKPOINTS,
-    Run,
-    check_free,
-    claimed,
-    config_of,
-    cut_short,
-    finish_run,
-    newest_unfinished,
-    run_folder,
-    start_run,
-    write_history,
-)
+from shardtrain.training.resume import finished_run, training_job, versions
+from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.training.staged import StagedTraining, compiled, made, planned_reading, trace
-from shardtrain.training.steps import STEPS_A_CALL, Logs
+from shardtrain.training.steps import STEPS_A_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
 
 
@@ -49,14 +35,14 @@ def fit(
     shards: Shards,
     options: FitOptions,
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Run:
+) -> RunFolder:
     """Train a model on the shards' training split and keep the epoch with the lowest validation loss.
 
-    If `out` holds an interrupted run with the same options, shards and model, it is gone on with, and the result is
+    If `out` holds an interrupted run with the same options, shards and model, it is resumed, and the result is
     what it would have been without the interruption. Ctrl-C and SIGTERM finish the step under way and save first.
 
     Args:
@@ -69,7 +55,7 @@ def fit(
         callbacks: called as `keras.Model.fit` would, after early stopping.
 
     Returns:
-        The finished run.
+        The folder of the finished run.
 
     Raises:
         UsageError: both `overwrite` and `resume`, or options that do not fit the model or the machine.
@@ -86,72 +72,93 @@ def fit(
     """
     started = time.perf_counter()
     if overwrite and resume:
-        raise UsageError("--resume goes on with a run and --overwrite gives it up; leave one of them away")
-    description = shards.description
+        raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
-    name = model_name(options.model, description)
-    job = as_json({"model": name, "options": as_config(options, name), "description": asdict(description)})
-    if resume:
-        out = newest_unfinished(name) if out is None else out
-    if out is not None:
-        check_free(out, overwrite=overwrite or resume)
-        if (resume or (cut_short(out) and not overwrite)) and (done := finished_run(out, job)) is not None:
-            return done
-    check_board(options, out)
-    replicas = Replicas(devices_for(options.devices))
-    with replicas.scope():
-        model = made(shards, options, name)
-    steps = compiled(shards, options, model, replicas, stage=0)
-    ahead = planned_reading(shards, options, STEPS_A_CALL).ahead
-    trace(steps)  # before a folder is made: a model that cannot be trained leaves nothing
-    folder = run_folder(out, name)
-    with claimed(folder), Checkpoints(folder / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
-        saved = None if overwrite else checkpoints.newest()
-        if saved is None:
-            if not overwrite and config_of(folder):
-                say(f"the interrupted training in '{folder}' had saved nothing yet; it begins again")
-            checkpoints.remove()
-            labels = shards.manifest.build.get("labels")
-            config = {
-                **job,
-                "versions": versions(),
-                "shards": str(shards.path.resolve()),
-                **({"labels": labels} if labels else {}),
-            }
-            start_run(folder, config, description, shards.vectorizer_path)
-        else:
-            check_job(saved["about"]["job"], job, folder)
+    name = model_name(options.model, shards.description)
+    job = training_job(options, name, shards.description)
+    named = None if out is None else RunFolder(Path(out))
+    if resume and named is None:
+        named = RunFolder.newest_unfinished(name)
+    if named is not None:
+        named.check_free(overwrite=overwrite or resume)
+        if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
+            return named
+    check_board(options, named)
+    model, steps, replicas = _prepared(shards, options, name)
+    folder = RunFolder.create(None if named is None else named.path, name)
+    with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
+        saved = _saved_state(folder, checkpoints, shards, job, overwrite=overwrite)
         watching = (*callbacks, *make_board(options, folder, new=saved is None))
-        stages_of = StagedTraining(
-            shards, options, job, folder, checkpoints, interrupts, watching, ahead, replicas, started
+        training = StagedTraining(
+            shards=shards,
+            options=options,
+            job=job.record,
+            folder=folder,
+            checkpoints=checkpoints,
+            interrupts=interrupts,
+            callbacks=watching,
+            ahead=planned_reading(shards, options, STEPS_A_CALL).ahead,
+            replicas=replicas,
+            started=started,
         )
         try:
-            history, clock, best_epoch = stages_of.train(model, steps, saved)
+            history, spent, best_epoch = training.train(model, steps, saved)
         except DivergedError:
             checkpoints.remove()
             raise
         except Interrupted as left:
             _keep(checkpoints, left, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
-        write_history(folder, history)
-        metrics = _metrics(history, best_epoch, clock)
-        seconds = clock.before + time.perf_counter() - started
+        folder.write_history(history)
+        metrics = _metrics(history, best_epoch, spent)
+        seconds = spent.before + time.perf_counter() - started
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
-        done = finish_run(folder, model, metrics)
+        folder.finish(model, metrics)
         checkpoints.remove()
-    return done
+    return folder
 
 
-def _keep(checkpoints: Checkpoints, left: Interrupted, folder: Path, *, named: bool, overwrite: bool) -> None:
-    """Save where the training was left, and say how to go on with the command, that names the folder or not."""
+def _prepared(shards: Shards, options: FitOptions, name: str) -> tuple[keras.Model, Steps, Replicas]:
+    """Make, compile and trace the model before any folder is made: one that cannot be trained leaves nothing behind."""
+    replicas = Replicas(devices_for(options.devices))
+    with replicas.scope():
+        model = made(shards, options, name)
+    steps = compiled(shards, options, model, replicas, stage=0)
+    planned_reading(shards, options, STEPS_A_CALL)  # an error where the memory limit is too low
+    trace(steps)
+    return model, steps, replicas
+
+
+def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, *, overwrite: bool) -> Any:
+    """The state to resume from; None, and a folder for a new run, where there is none.
+
+    Raises:
+        RunExistsError: the folder holds another training's.
+        CheckpointError: no checkpoint is whole.
+    """
+    saved = None if overwrite else checkpoints.newest()
+    if saved is not None:
+        folder.check_job(job, saved["about"]["job"])
+        return saved
+    if not overwrite and folder.config():
+        say(f"the interrupted training in '{folder.path}' had saved nothing yet; it starts again")
+    checkpoints.remove()
+    labels = shards.manifest.build.get("labels")
+    config = {**job.record, "versions": versions(), "shards": str(shards.path.resolve())}
+    folder.start({**config, **({"labels": labels} if labels else {})}, shards.description, shards.vectorizer_path)
+    return None
+
+
+def _keep(checkpoints: Checkpoints, left: Interrupted, folder: RunFolder, *, named: bool, overwrite: bool) -> None:
+    """Save where the training was left, and report the command that resumes it, which names the folder or not."""
     checkpoints.save(left.state)
     try:
         checkpoints.finish()
-    except Exception:  # what went wrong was told when it did
-        say(f"interrupted after {left.position}; an older checkpoint may be in '{folder}'")
+    except Exception:  # what went wrong was reported when it did
+        say(f"interrupted after {left.position}; an older checkpoint may be in '{folder.path}'")
         return
     how = "the same command" + ("" if named else " with --resume") + (" without --overwrite" if overwrite else "")
-    say(f"interrupted after {left.position}, and saved in '{folder}'; {how} goes on from there")
+    say(f"interrupted after {left.position}, and saved in '{folder.path}'; {how} resumes it")
 
 
 def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> dict[str, Any]:
@@ -171,17 +178,3 @@ def peak_memory_bytes() -> int:
     """The largest resident memory of this process so far, mapped pages included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def as_config(options: FitOptions, name: str) -> dict[str, Any]:
-    """The options as config.json keeps them: without the sizes of models that were not trained."""
-    values: dict[str, Any] = {**vars(options), "model": name, "checkpoint_every": str(options.checkpoint_every)}
-    values["embeddings"] = None if options.embeddings is None else str(options.embeddings)
-    values["tensorboard"] = (
-        str(options.tensorboard) if isinstance(options.tensorboard, Path) else options.tensorboard or None
-    )
-    return {
-        key: asdict(value) if isinstance(value, MlpOptions | SepcnnOptions) else value
-        for key, value in values.items()
-        if key not in KINDS or key == name
-    }

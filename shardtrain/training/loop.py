@@ -25,7 +25,8 @@ from shardtrain.errors import DivergedError
 from shardtrain.loader.split import Split
 from shardtrain.runtime.progress import Pass, progress
 from shardtrain.training import state
-from shardtrain.training.checkpoint import CheckpointInterval, Packed, packed, unpack
+from shardtrain.training.checkpoint import Packed, packed, unpack
+from shardtrain.training.options import CheckpointInterval
 from shardtrain.training.steps import EVALUATION_ROWS, STEPS_A_CALL, Logs, Steps, numbers
 
 SHOW_SECONDS = 0.2  # how often loss and accuracy beside the bar are read from the model

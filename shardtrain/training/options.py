@@ -1,35 +1,131 @@
-"""How to train, as a frozen value that is checked when it is made; the command line fills it, and `fit` reads it."""
+"""How to train, as options that are checked when they are made."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.errors import UsageError
-from shardtrain.loader.memory import DEFAULT_LIMIT, LEAST_LIMIT
-from shardtrain.loader.order import MODES
-from shardtrain.models.guide import AUTO, MlpOptions, SepcnnOptions
-from shardtrain.models.schedules import SCHEDULES
-from shardtrain.models.user_models import ModelFunction
-from shardtrain.training.checkpoint import DEFAULT_INTERVAL, CheckpointInterval
+from shardtrain.loader.options import DEFAULT_LIMIT, LEAST_LIMIT, SHUFFLES
+from shardtrain.models.options import AUTO, SCHEDULES, SIZES, MlpOptions, SepcnnOptions, model_for
+from shardtrain.options import flag, option, options_of, parse_size, show_size
+
+if TYPE_CHECKING:
+    from shardtrain.models.user_models import ModelFunction
 
 CLASS_WEIGHTS = ("none", "balanced")
+RUNS = Path("runs")  # where runs without a name of their own go
+_RUN, _TRAINING, _RESOURCES = "run folder", "training", "resources"
+
+
+@dataclass(frozen=True)
+class CheckpointInterval:
+    """How often a checkpoint is written.
+
+    Attributes:
+        amount: of the unit.
+        unit: "s": after so many seconds, and at the end of each epoch; "steps": after every so many steps of the
+            training; "epochs": at the end of every so many epochs.
+    """
+
+    amount: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("s", "steps", "epochs") or self.amount < 1:
+            raise UsageError(f"--checkpoint-every is {self}; it must be at least 1 of s, steps or epochs")
+
+    def __str__(self) -> str:
+        return f"{self.amount}{self.unit}"
+
+    def within_epoch(self, seconds: float, steps: int) -> bool:
+        """Whether one is due in an epoch, so many seconds and steps after the latest."""
+        return (self.unit == "s" and seconds >= self.amount) or (self.unit == "steps" and steps >= self.amount)
+
+    def after_epoch(self, epochs: int) -> bool:
+        """Whether one is due at the end of an epoch, `epochs` of which have ended."""
+        return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
+
+
+def parse_interval(text: str) -> CheckpointInterval:
+    """Parse "60s", "500steps" or "2epochs"; a number alone is seconds.
+
+    Raises:
+        UsageError: something else.
+    """
+    match = re.fullmatch(r"(\d+) ?(s|steps?|epochs?)?", text)
+    if match is None:
+        raise UsageError(f"--checkpoint-every is {text!r}; write seconds as 60s, or 500steps, or 2epochs")
+    unit = match[2] or "s"
+    return CheckpointInterval(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How to train; the defaults of epochs, batch size, learning rate and patience are the guide's.
+class RunOutput:
+    """Where a run goes.
 
     Attributes:
-        model: "auto" (what the shards hold decides), "mlp", "sepcnn", "MODULE:FUNCTION", or a function of the shards'
-            description that returns a `keras.Model`. A model that comes compiled keeps its loss, optimizer and
-            metrics; it needs the metric "accuracy".
-        mlp: sizes of the mlp.
-        sepcnn: sizes of the sepcnn.
-        epochs: at most so many; early stopping usually ends training before.
-        batch_size: rows a step.
+        out: the run folder; None for the next free `runs/MODEL-N`, or with `resume` for the newest unfinished one.
+        overwrite: replace a finished or interrupted run in `out`.
+        resume: require an interrupted run; one that is finished already is returned as it is.
+    """
+
+    out: Path | str | None = option(
+        None, "the run folder", group=_RUN, metavar="DIR", parse=Path, unset="runs/MODEL-N, next free N", identity=False
+    )
+    overwrite: bool = option(False, "replace a finished or interrupted run in --out", group=_RUN, identity=False)
+    resume: bool = option(
+        False, "resume the interrupted run in --out, or the newest of the model", group=_RUN, identity=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """How often the state of training is saved.
+
+    Attributes:
+        checkpoint_every: how often.
+    """
+
+    checkpoint_every: CheckpointInterval = option(
+        CheckpointInterval(60, "s"),  # a minute of work at most is done twice
+        "save the state of training every Ns (seconds, and at each epoch's end), Nsteps or Nepochs",
+        group=_RUN,
+        metavar="N",
+        convert=parse_interval,
+        show=str,
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """The size of a step; `tune` tries several.
+
+    Attributes:
+        batch_size: rows per step.
         learning_rate: of Adam; a model that comes compiled keeps its own.
+    """
+
+    batch_size: int = option(128, "examples per step", group=_TRAINING, metavar="N", parse=int, tunable=True)
+    learning_rate: float = option(
+        1e-3, "learning rate of Adam", group=_TRAINING, metavar="F", parse=float, tunable=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to train, but for the sizes that `tune` tries.
+
+    Attributes:
+        model: "auto" (what the shards hold decides), "mlp", "linear", "sepcnn", "FILE.keras", "MODULE:FUNCTION", or a
+            function of the shards' description that returns a `keras.Model`. A model that comes compiled keeps its
+            loss, optimizer and metrics; it needs the metric "accuracy".
+        epochs: at most so many; early stopping usually ends training before.
         patience: epochs without a lower validation loss after which training stops.
         seed: of weights, dropout and the order of examples.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
@@ -42,47 +138,142 @@ class FitOptions:
             trainings has `epochs`.
         devices: that share every step's batch, such as ("GPU:0", "GPU:1"); empty: all GPUs if there are several.
         memory_limit: bytes that reading batches may hold; see `shardtrain.loader.memory`.
-        checkpoint_every: how often the state of training is saved.
-        tensorboard: whether Keras' TensorBoard callback writes events, to `tensorboard/` in the run folder; or to
-            which folder.
     """
 
-    model: str | ModelFunction = AUTO
+    model: str | ModelFunction = option(
+        AUTO,
+        "mlp, linear, sepcnn, FILE.keras, or MODULE:FUNCTION that makes a model",
+        group=_TRAINING,
+        metavar="NAME",
+        unset="by the shards",
+    )
+    epochs: int = option(1000, "at most N epochs", group=_TRAINING, metavar="N", parse=int)
+    patience: int = option(
+        2, "stop after N epochs without a lower validation loss", group=_TRAINING, metavar="N", parse=int
+    )
+    seed: int = option(1, "seed of weights, dropout and order", group=_TRAINING, metavar="S", parse=int)
+    shuffle: str = option(
+        "window",
+        "none, blocks, window, or global: a permutation of all rows",
+        group=_TRAINING,
+        choices=SHUFFLES,
+    )
+    schedule: str = option("constant", "how the learning rate changes", group=_TRAINING, choices=SCHEDULES)
+    clip_norm: float | None = option(
+        None, "clip gradients to this global norm", group=_TRAINING, metavar="F", parse=float, unset="none"
+    )
+    class_weight: str = option(
+        "none",
+        "none, or balanced: every class counts the same",
+        group=_TRAINING,
+        choices=CLASS_WEIGHTS,
+    )
+    mixed_precision: bool = option(False, "compute in bfloat16, keep weights in float32", group=_TRAINING)
+    embeddings: Path | None = option(
+        None,
+        "sepcnn: word vectors as GloVe's or fastText's text file",
+        group=_TRAINING,
+        metavar="FILE",
+        parse=Path,
+        unset="none",
+    )
+    devices: tuple[str, ...] = option(
+        (),
+        "share each batch among these, such as GPU:0 GPU:1",
+        group=_RESOURCES,
+        metavar="NAME",
+        nargs="+",
+        unset="all GPUs",
+        identity=False,
+    )
+    memory_limit: int = option(
+        DEFAULT_LIMIT,
+        "for reading batches, such as 512MiB",
+        group=_RESOURCES,
+        metavar="SIZE",
+        convert=parse_size,
+        show=show_size,
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
+    """How to train; the defaults of epochs, batch size, learning rate and patience are the guide's.
+
+    Attributes:
+        mlp: sizes of the mlp.
+        sepcnn: sizes of the sepcnn.
+        tensorboard: whether Keras' TensorBoard callback writes events, to `tensorboard/` in the run folder; or to
+            which folder.
+
+    The other attributes are those of the classes that it extends.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
     mlp: MlpOptions = field(default_factory=MlpOptions)
     sepcnn: SepcnnOptions = field(default_factory=SepcnnOptions)
-    epochs: int = 1000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    patience: int = 2
-    seed: int = 1
-    shuffle: str = "window"
-    schedule: str = "constant"
-    clip_norm: float | None = None
-    class_weight: str = "none"
-    mixed_precision: bool = False
-    embeddings: Path | None = None
-    devices: tuple[str, ...] = ()
-    memory_limit: int = DEFAULT_LIMIT
-    checkpoint_every: CheckpointInterval = DEFAULT_INTERVAL
-    tensorboard: bool | Path = False
+    tensorboard: bool | Path = option(
+        False,
+        "write losses and metrics of each epoch for TensorBoard to DIR, or to tensorboard/ in the run folder",
+        group=_RUN,
+        metavar="DIR",
+        nargs="?",
+        parse=Path,
+        const=True,
+        unset="off",
+    )
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UsageError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UsageError(f"learning_rate is {self.learning_rate}; it must be a positive number")
+            raise UsageError(f"--learning-rate is {self.learning_rate}; it must be a positive number")
         if not 0 <= self.seed < 1 << 32:
-            raise UsageError(f"seed is {self.seed}; it must be at least 0 and less than 2**32")
+            raise UsageError(f"--seed is {self.seed}; it must be at least 0 and less than 2**32")
         if self.batch_size < len(self.devices):
-            raise UsageError(f"batch_size {self.batch_size} cannot be divided among {len(self.devices)} devices")
-        if self.shuffle not in MODES:
-            raise UsageError(f"shuffle is {self.shuffle!r}; choose one of {', '.join(MODES)}")
+            raise UsageError(f"--batch-size {self.batch_size} cannot be divided among {len(self.devices)} --devices")
         if self.memory_limit < LEAST_LIMIT:
-            raise UsageError(f"memory_limit is {self.memory_limit}; it must be at least {LEAST_LIMIT:,} bytes")
-        if self.schedule not in SCHEDULES:
-            raise UsageError(f"schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
-        if self.class_weight not in CLASS_WEIGHTS:
-            raise UsageError(f"class_weight is {self.class_weight!r}; choose one of {', '.join(CLASS_WEIGHTS)}")
+            raise UsageError(
+                f"--memory-limit is {show_size(self.memory_limit)}; it must be at least {show_size(LEAST_LIMIT)}"
+            )
+        for name in ("shuffle", "schedule", "class_weight"):
+            value, choices = getattr(self, name), options_of(FitOptions)[name].choices
+            if value not in choices:
+                raise UsageError(f"{flag(name)} is {value!r}; choose one of {', '.join(choices)}")
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
-            raise UsageError(f"clip_norm is {self.clip_norm}; it must be a positive number")
+            raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
+
+    def with_sizes(self, sizes: Mapping[str, Any], kind: str) -> FitOptions:
+        """The same options with sizes of the model that is asked for.
+
+        Args:
+            sizes: options of `MlpOptions` or `SepcnnOptions`.
+            kind: of the features, which decides the model where it is "auto".
+
+        Raises:
+            UsageError: a size that the model does not have, or that the word vectors decide.
+        """
+        name = check_sizes(sizes, self.model, kind)
+        if self.embeddings is not None and "embedding_dim" in sizes:
+            raise UsageError("--embedding-dim is that of the vectors in --embeddings; omit it")
+        chosen: dict[str, Any] = {name: SIZES[name](**sizes)} if sizes and name in SIZES else {}
+        return replace(self, **chosen)
+
+
+def check_sizes(names: Mapping[str, Any], model: str | ModelFunction, kind: str) -> str:
+    """Refuse options that are sizes of another model; gives the model's name, also of "auto".
+
+    Raises:
+        UsageError: there are such.
+    """
+    name = model_for(kind) if model == AUTO else str(model)
+    known = options_of(SIZES[name]) if name in SIZES else {}
+    sizes = {each for cls in SIZES.values() for each in options_of(cls)}
+    for each in names:
+        if each in sizes and each not in known:
+            raise UsageError(f"{flag(each)} is not a size of the model '{name}'; see `python -m shardtrain fit --help`")
+    return name

@@ -1,108 +1,101 @@
-"""Whether a training in a run folder is the one that is asked for: then it is gone on with, else refused and not lost.
+"""Decide whether the training in a run folder is the one that is asked for: then it is resumed, else refused and kept.
 
 What decides a training's numbers (options, shards, model) must be the same; the first difference is named. What may
-change them in the last bits (versions, threads, machine) is told.
+change them in the last bits (versions, threads, machine) is reported.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-import shardtrain
-from shardtrain.errors import RunExistsError, RunNotFoundError
+from shardtrain.errors import RunExistsError
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.models.options import KINDS
+from shardtrain.options import as_json, defaults_of, options_of
+from shardtrain.runtime.jobs import Job, difference_in_words
+from shardtrain.runtime.machine import cores
 from shardtrain.runtime.progress import say
-from shardtrain.training import state
 from shardtrain.training.checkpoint import Checkpoints
-from shardtrain.training.run_folder import CHECKPOINTS, METRICS, Run, config_of, load_run
+from shardtrain.training.options import FitOptions
+from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
+from shardtrain.version import __version__
 
-NOT_PART_OF_IDENTITY = ("checkpoint_every", "devices", "memory_limit")  # options that decide nothing about the result
+NOT_PART_OF_IDENTITY = frozenset(name for name, each in options_of(FitOptions).items() if not each.identity)
 
 
-def finished_run(folder: Path, job: Mapping[str, Any]) -> Run | None:
-    """The run in `folder` if it is this job's and finished; None where it is interrupted.
+def training_job(options: FitOptions, name: str, description: DatasetInfo) -> Job:
+    """What decides the result of a training of the model `name` on the described shards."""
+    record = {"model": name, "options": recorded_options(options, name), "description": as_json(asdict(description))}
+    return Job(record=record, defaults=as_json(defaults_of(FitOptions)), ignored=NOT_PART_OF_IDENTITY)
+
+
+def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:
+    """The options as config.json keeps them: without the sizes of models that were not trained."""
+    values: dict[str, Any] = {**vars(options), "model": name, "tensorboard": options.tensorboard or None}
+    return {
+        key: as_json(asdict(value) if key in KINDS else value)
+        for key, value in values.items()
+        if key not in KINDS or key == name
+    }
+
+
+def finished_run(folder: RunFolder, job: Job) -> bool:
+    """Whether the folder holds a finished run of this job; false where it is interrupted.
 
     Raises:
         RunExistsError: it is another job's.
         RunNotFoundError: there is none.
     """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise RunNotFoundError(f"there is no interrupted run in '{folder}'; leave --resume away")
-    if not (folder / METRICS).is_file():
-        if begun := config_of(folder):  # nothing may have been saved before the interruption
-            check_job(begun, job, folder)
-        return None
-    done = load_run(folder)
-    made_by = as_json(
-        {name: done.config[name] for name in ("model", "options")} | {"description": asdict(done.description)}
-    )
-    if said := _difference(made_by, job):
-        raise RunExistsError(f"'{folder}' holds a finished run that was another one: {said}; choose another --out")
-    Checkpoints(folder / CHECKPOINTS).remove()  # a kill may have come between finishing and this
-    say(f"the run in '{folder}' is finished")
-    return done
+    if folder.empty:
+        raise folder.work.missing(folder.work.nothing_to_resume)
+    if not folder.finished:
+        if started := folder.config():  # nothing may have been saved before the interruption
+            folder.check_job(job, started)
+        return False
+    record = folder.read()
+    if changed := job.differs_from({**record.config, "description": as_json(asdict(record.description))}):
+        raise RunExistsError(
+            f"'{folder.path}' holds a finished run that was started differently: {changed}; choose another --out"
+        )
+    Checkpoints(folder.path / CHECKPOINTS).remove()  # a kill may have come between finishing and this
+    say(f"the run in '{folder.path}' is finished")
+    return True
 
 
-def check_job(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with a training that had other options or shards.
-
-    Raises:
-        RunExistsError: it had.
-    """
-    _refuse(_difference(before, now), folder)
-
-
-def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with another model; tell what may change the last bits.
+def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    """Refuse to resume with another model; report what may change the last bits.
 
     Raises:
         RunExistsError: it is another one.
     """
-    _refuse(state.difference(before["model"], now["model"], "the model's"), folder)
-    if said := state.difference(before["environment"], now["environment"]):
-        say(f"{said}: the result may differ in the last bits from that of an uninterrupted training")
-
-
-def _refuse(said: str, folder: Path) -> None:
-    if said:
+    if changed := difference_in_words(_without_homes(before["model"]), _without_homes(now["model"]), "the model's"):
         raise RunExistsError(
-            f"'{folder}' holds an interrupted training that was another one: {said}; run that command again to go on "
-            "with it, choose another --out, or give it up for this one with --overwrite"
+            f"'{folder.path}' holds an interrupted training of another model: {changed}; run that command again to "
+            "resume it, pass --overwrite to discard it, or choose another --out"
         )
+    if changed := difference_in_words(before["environment"], now["environment"]):
+        say(f"{changed}: the result may differ in the last bits from that of an uninterrupted training")
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """How two jobs differ, in the words of the command line; empty if they do not."""
-    if said := state.difference(before["model"], now["model"], "--model"):
-        return said
-    then, given = (
-        {key: job["options"][key] for key in job["options"] if key not in NOT_PART_OF_IDENTITY} for job in (before, now)
-    )
-    if said := state.difference(then, given):
-        where, _, rest = said.partition(" ")
-        return f"--{where.rpartition('.')[2].replace('_', '-')} {rest}"
-    said = state.difference(before["description"], now["description"])
-    return f"it was trained on other shards ({said})" if said else ""
-
-
-def as_json(value: Any) -> Any:
-    """`value` as it comes back from a JSON file."""
-    return json.loads(json.dumps(value))
+def _without_homes(model: Any) -> Any:
+    """A serialized model without the modules of classes that are known by a registered name of this package."""
+    if isinstance(model, Mapping):
+        ours = str(model.get("registered_name", "")).startswith("shardtrain>")
+        return {key: _without_homes(value) for key, value in model.items() if not (ours and key == "module")}
+    return [_without_homes(each) for each in model] if isinstance(model, list) else model
 
 
 def versions() -> dict[str, str]:
-    """Of what trains."""
+    """The versions of what trains."""
     return {
-        "shardtrain": shardtrain.__version__,
+        "shardtrain": __version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -115,7 +108,7 @@ def environment(devices: Sequence[str]) -> dict[str, Any]:
     return {
         **versions(),
         "machine": platform.machine(),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processors": cores(),
         "threads of an operation": tf.config.threading.get_intra_op_parallelism_threads(),
         "threads between operations": tf.config.threading.get_inter_op_parallelism_threads(),
         "GPUs": len(tf.config.list_physical_devices("GPU")),

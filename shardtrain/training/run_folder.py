@@ -1,21 +1,18 @@
-"""A run folder: a trained model with all that is needed to use it, and how a whole one is told from a torso.
+"""Write and read the folder of a run; only a finished run has metrics.json.
 
     model.keras     the model, as Keras saves it
     vectorizer/     the fitted vectorizer, copied from the shards
     config.json     options, what the shards held, versions; written first
-    history.csv     one line an epoch, rewritten after each
+    history.csv     one line per epoch, rewritten after each
     metrics.json    results, and the checksum of the model; written last: without it the run is unfinished
     checkpoints/    the last two states of training; removed when the run is finished
     tensorboard/    what `fit --tensorboard` wrote for TensorBoard, if that was asked for
 
-Every file is committed whole. Models are loaded with Keras' safe mode on, so that a model file cannot run code, and
-only after the checksum was compared, because Keras does not notice a flipped bit in the weights. The vectorizer
-checks its own files.
+Every file is committed whole.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -23,12 +20,12 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundError
+from shardtrain.errors import RunError, RunExistsError, RunNotFoundError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.atomic import (
     PARTIAL,
@@ -37,20 +34,16 @@ from shardtrain.runtime.atomic import (
     commit_json,
     committed,
     full_disk_named,
-    locked_folder,
     remove_partials,
 )
-from shardtrain.runtime.notebook import listed, table
+from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.training.options import RUNS
 
 if TYPE_CHECKING:
     import keras
 
-    from shardtrain.inference.predict import Predictions
-    from shardtrain.vectorize.fitted import Vectorizer
-
 FORMAT = "shardtrain-run"
 VERSION = 1
-RUNS = Path("runs")  # where runs without a name of their own go
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
@@ -58,255 +51,190 @@ _UNSAVED = "unsaved.keras"  # Keras insists on the suffix
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run.
+class RunRecord:
+    """What the JSON files of a finished run say.
 
     Attributes:
-        path: its folder.
         config: how it was trained: `model`, `options`, `versions`, and `shards`, the folder where they were then.
         description: what the shards it was trained on held.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
     """
 
-    path: Path
     config: Mapping[str, Any]
     description: DatasetInfo
     metrics: Mapping[str, Any]
 
-    @classmethod
-    def load(cls, path: Path | str) -> Run:
-        """Open a finished run folder; see `load_run`."""
-        return load_run(path)
 
-    def predict(self, texts: Iterable[str]) -> Predictions:
-        """Classify texts, all results in memory; `shardtrain.inference.predict_file` classifies whole files.
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder, in whatever state it is."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | None, model: str) -> RunFolder:
+        """Make the folder of a run: `path`, or the next free `runs/MODEL-N`."""
+        if path is None:
+            return cls(_next_free(model))
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def newest_unfinished(cls, model: str) -> RunFolder:
+        """The folder of `runs/` in which a model of that name was trained last without being finished.
 
         Raises:
-            RunError: the run's files are damaged, or the model does not give probabilities.
+            RunNotFoundError: there is none.
         """
-        from shardtrain.inference.predict import predict
+        found = [cls(path) for path in RUNS.glob(f"{_stem(model)}-*") if path.is_dir()]
+        unfinished = [folder for folder in found if folder.is_run and not folder.finished]
+        if not unfinished:
+            raise RunNotFoundError(
+                f"there is no interrupted run of the model {model} in '{RUNS}'; omit --resume, or name it with --out"
+            )
+        return max(unfinished, key=lambda folder: (folder.path / CONFIG).stat().st_mtime_ns)
 
-        return predict(self, texts)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        metrics = self.metrics
-        return table(
-            f"Run {self.path}",
-            {
-                "model": self.config["model"],
-                "validation accuracy": f"{metrics['val_accuracy']:.4f}",
-                "validation loss": f"{metrics['val_loss']:.4f}",
-                "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
-                "trained on": f"{self.description.num_train:,} examples, "
-                f"{self.description.num_features:,} {self.description.kind} features",
-                "classes": listed(self.description.class_names),
-            },
+    @property
+    def work(self) -> JobFolder:
+        """The folder as that of a job: config.json is its record."""
+        return JobFolder(
+            path=self.path,
+            owner=self.path,
+            noun="training",
+            error=RunExistsError,
+            missing=RunNotFoundError,
+            record_name=CONFIG,
         )
 
     @property
-    def labels(self) -> dict[str, int]:
-        """Class index of each label as the corpus spells it; of a run that does not record them, of the names."""
-        recorded = self.config.get("labels")
-        names = self.description.class_names
-        return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
+    def finished(self) -> bool:
+        """Whether the run in it is finished."""
+        return (self.path / METRICS).is_file()
 
-    def load_model(self) -> keras.Model:
-        """The trained model, compiled as it was trained.
+    @property
+    def cut_short(self) -> bool:
+        """Whether the run is finished, and its process ended before it could remove the checkpoints."""
+        return self.finished and (self.path / CHECKPOINTS).is_dir()
 
-        Raises:
-            RunError: the file differs from what was saved.
-            ModelError: Keras cannot load it.
-        """
-        self._verify_model()
-        import keras
-
-        import shardtrain.models.layers
-        import shardtrain.models.optimizers  # noqa: F401 - both register the classes that a saved model names
-
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was started in the folder, however far it came."""
+        if not (self.path / CONFIG).is_file():
+            return [path.name for path in self.path.iterdir()] == [CONFIG + PARTIAL]
         try:
-            return keras.saving.load_model(self.path / MODEL, safe_mode=True)
-        except (TypeError, ValueError, ImportError) as error:  # what Keras raises for classes it does not know
-            raise ModelError(
-                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it has layers "
-                "of your own, import the module that registers them first (on the command line: --import MODULE)"
-            ) from error
+            return bool(_read_json(self.path / CONFIG).get("format") == FORMAT)
+        except RunError:
+            return False
 
-    def load_vectorizer(self) -> Vectorizer:
-        """The vectorizer that makes features of texts as the model was trained on.
+    @property
+    def empty(self) -> bool:
+        """Whether there is no such folder, or nothing in it."""
+        return not self.path.is_dir() or not any(self.path.iterdir())
+
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of the run, however far it came; empty where there is no run.
 
         Raises:
-            VectorizerError: it is missing or damaged.
-            RunError: it is not the one whose features the model was trained on.
+            RunError: it is damaged.
         """
-        from shardtrain.vectorize.fitted import load_vectorizer
+        return _read_json(self.path / CONFIG) if (self.path / CONFIG).is_file() else {}
 
-        if not self.description.vectorizer:
-            raise RunError(
-                f"'{self.path}' was trained on {self.description.kind} features that were not made from text, so it "
-                "cannot classify texts; use its model.keras on such features, or `python -m shardtrain evaluate`"
+    def check_free(self, *, overwrite: bool) -> None:
+        """Refuse a folder that a new run must not be written to.
+
+        Raises:
+            RunExistsError: it holds a finished run and `overwrite` is false, or files that are not a run's.
+        """
+        if self.finished and not overwrite and not self.cut_short:
+            raise RunExistsError(
+                f"'{self.path}' holds a finished run; choose another --out, or pass --overwrite to replace it"
             )
-        vectorizer = load_vectorizer(self.path / VECTORIZER)
-        found = vectorizer.describe()["fingerprint"]
-        if found != self.description.vectorizer:
-            raise RunError(
-                f"'{self.path / VECTORIZER}' is not the vectorizer of this run: its fingerprint is {found}, "
-                f"{CONFIG} says {self.description.vectorizer}; copy it again from the shards"
-            )
-        return vectorizer
+        if self.path.exists() and not (self.path.is_dir() and (self.is_run or self.empty)):
+            raise RunExistsError(f"'{self.path}' exists and is not a run folder; choose another --out")
 
-    def _verify_model(self) -> None:
-        path = self.path / MODEL
-        if not path.is_file():
-            raise RunError(
-                f"'{path}' is missing; restore it from a copy or train again with `python -m shardtrain fit`"
-            )
-        found, expected = _sha256(path), str(self.metrics["model_sha256"])
-        if found != expected:
-            raise RunError(
-                f"'{path}' is damaged: its SHA-256 is {found[:16]}…, {METRICS} says {expected[:16]}…; "
-                "restore it from a copy or train again with `python -m shardtrain fit`"
-            )
+    def check_job(self, job: Job, found: Mapping[str, Any]) -> None:
+        """Refuse to resume a training that was started with other options or shards, as `found` records.
 
+        Raises:
+            RunExistsError: it was.
+        """
+        if changed := job.differs_from(found):
+            raise RunExistsError(f"{self.work.refusal(job, changed)}, or choose another --out")
 
-def load_run(path: Path | str) -> Run:
-    """Open a finished run folder; nothing is loaded yet.
+    def start(self, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
+        """Write configuration and vectorizer of a new run.
 
-    Raises:
-        RunNotFoundError: no such folder, or the run in it did not finish.
-        RunError: its JSON files are damaged or of another version.
-    """
-    folder = Path(path)
-    if not (folder / METRICS).is_file():
-        if folder.exists() and not (folder.is_dir() and _is_run(folder)):
-            raise RunNotFoundError(f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote")
-        state = f"holds an unfinished run (no {METRICS})" if folder.exists() else "does not exist"
-        raise RunNotFoundError(f"'{folder}' {state}; train with `python -m shardtrain fit SHARDS --out {folder}`")
-    config, metrics = _read_json(folder / CONFIG), _read_json(folder / METRICS)
-    try:
-        if (config["format"], config["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"format {config['format']!r} {config['version']!r}, expected {FORMAT!r} {VERSION}")
-        described = dict(config.pop("description"))
-        description = DatasetInfo(**{**described, "class_names": tuple(described["class_names"])})
-        return Run(path=folder, config=config, description=description, metrics=metrics)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"'{folder}' is not a run that this shardtrain reads: {error}; train again") from error
+        What an unfinished run, or one that is to be replaced, left in the folder is removed, its metrics first.
 
+        Args:
+            config: `model`, `options`, `versions`, `shards`, and `labels` where they are known.
+            description: what the shards hold.
+            vectorizer: the folder to copy.
+        """
+        (self.path / METRICS).unlink(missing_ok=True)
+        record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
+        commit_json(self.path / CONFIG, record)
+        for name in (MODEL, HISTORY, _UNSAVED):
+            (self.path / name).unlink(missing_ok=True)
+        for name in (VECTORIZER, TENSORBOARD):
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+        remove_partials(self.path)
+        for source in sorted(vectorizer.rglob("*")):
+            if source.is_file():
+                copy = self.path / VECTORIZER / source.relative_to(vectorizer)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with open(source, "rb") as original, committed(copy) as file:
+                    shutil.copyfileobj(original, file)
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that a new run must not be written to.
+    def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Commit history.csv: a header and a line for each epoch, numbers as Python writes them."""
+        names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(epochs)
+        commit_bytes(self.path / HISTORY, text.getvalue().encode())
 
-    Raises:
-        RunExistsError: it holds a finished run and `overwrite` is false, or files that are not a run's.
-    """
-    if (path / METRICS).is_file() and not overwrite and not cut_short(path):
-        raise RunExistsError(f"'{path}' holds a finished run; choose another --out, or pass --overwrite to replace it")
-    if path.exists() and not (path.is_dir() and (_is_run(path) or not any(path.iterdir()))):
-        raise RunExistsError(f"'{path}' exists and is not a run folder; choose another --out")
+    def finish(self, model: keras.Model, metrics: Mapping[str, Any]) -> None:
+        """Commit the model, then the metrics; from then on the run is finished.
 
+        Raises:
+            DiskFullError: the disk has no room; the run stays unfinished.
+        """
+        partial = self.path / _UNSAVED
+        try:
+            with full_disk_named(self.path / MODEL, kept="the run stays unfinished"):
+                model.save(partial)
+                commit_file(partial, self.path / MODEL)
+        finally:
+            partial.unlink(missing_ok=True)
+        commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
 
-def cut_short(folder: Path) -> bool:
-    """Whether the run in a folder is finished, and its process ended before it could remove the checkpoints."""
-    return (folder / METRICS).is_file() and (folder / CHECKPOINTS).is_dir()
+    def read(self) -> RunRecord:
+        """Read what a finished run says of itself.
 
-
-def config_of(folder: Path) -> Mapping[str, Any]:
-    """The configuration of the run in a folder, however far it came; empty where there is no run.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    return _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-
-
-def newest_unfinished(model: str) -> Path:
-    """The folder of `runs/` in which a model of that name was trained last without being finished.
-
-    Raises:
-        RunNotFoundError: there is none.
-    """
-    folders = [path for path in RUNS.glob(f"{_stem(model)}-*") if path.is_dir() and _is_run(path)]
-    unfinished = [path for path in folders if not (path / METRICS).is_file()]
-    if not unfinished:
-        raise RunNotFoundError(
-            f"there is no interrupted run of the model {model} in '{RUNS}'; leave --resume away, or name it with --out"
-        )
-    return max(unfinished, key=lambda path: (path / CONFIG).stat().st_mtime_ns)
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the claim ends with it, however it ends.
-
-    Raises:
-        RunExistsError: another process holds it.
-    """
-    with locked_folder(folder) as mine:
-        if not mine:
-            raise RunExistsError(f"another training is running in '{folder}'; wait for it, or stop it")
-        yield
-
-
-def run_folder(path: Path | None, model: str) -> Path:
-    """Make the folder of a run: `path`, or the next free `runs/MODEL-N`."""
-    if path is None:
-        return _next_free(model)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def start_run(folder: Path, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
-    """Put configuration and vectorizer of a new run into its folder.
-
-    What an unfinished run, or one that is to be replaced, left in the folder is removed, its metrics first.
-
-    Args:
-        folder: of the run.
-        config: `model`, `options`, `versions`, `shards`, and `labels` where they are known.
-        description: what the shards hold.
-        vectorizer: the folder to copy.
-    """
-    (folder / METRICS).unlink(missing_ok=True)
-    commit_json(folder / CONFIG, {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)})
-    for name in (MODEL, HISTORY, _UNSAVED):
-        (folder / name).unlink(missing_ok=True)
-    for name in (VECTORIZER, TENSORBOARD):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-    remove_partials(folder)
-    for source in sorted(vectorizer.rglob("*")):
-        if source.is_file():
-            copy = folder / VECTORIZER / source.relative_to(vectorizer)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with open(source, "rb") as original, committed(copy) as file:
-                shutil.copyfileobj(original, file)
-
-
-def write_history(folder: Path, epochs: Sequence[Mapping[str, float]]) -> None:
-    """Commit history.csv: a header and a line for each epoch, numbers as Python writes them."""
-    names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(epochs)
-    commit_bytes(folder / HISTORY, text.getvalue().encode())
-
-
-def finish_run(folder: Path, model: keras.Model, metrics: Mapping[str, Any]) -> Run:
-    """Commit the model, then the metrics; from then on the run is whole.
-
-    Raises:
-        DiskFullError: the disk has no room; the run stays unfinished.
-    """
-    partial = folder / _UNSAVED
-    try:
-        with full_disk_named(folder / MODEL, kept="the run stays unfinished"):
-            model.save(partial)
-            commit_file(partial, folder / MODEL)
-    finally:
-        partial.unlink(missing_ok=True)
-    commit_json(folder / METRICS, {**metrics, "model_sha256": _sha256(folder / MODEL)})
-    return load_run(folder)
+        Raises:
+            RunNotFoundError: no such folder, or the run in it did not finish.
+            RunError: its JSON files are damaged or of another version.
+        """
+        folder = self.path
+        if not self.finished:
+            if folder.exists() and not (folder.is_dir() and self.is_run):
+                raise RunNotFoundError(
+                    f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
+                )
+            state = f"holds an unfinished run (no {METRICS})" if folder.exists() else "does not exist"
+            raise RunNotFoundError(f"'{folder}' {state}; train with `python -m shardtrain fit SHARDS --out {folder}`")
+        config, metrics = _read_json(folder / CONFIG), _read_json(folder / METRICS)
+        try:
+            if (config["format"], config["version"]) != (FORMAT, VERSION):
+                raise ValueError(f"format {config['format']!r} {config['version']!r}, expected {FORMAT!r} {VERSION}")
+            described = dict(config.pop("description"))
+            description = DatasetInfo(**{**described, "class_names": tuple(described["class_names"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"'{folder}' is not a run that this shardtrain reads: {error}; train again") from error
+        return RunRecord(config=config, description=description, metrics=metrics)
 
 
 def _stem(model: str) -> str:
@@ -326,16 +254,6 @@ def _next_free(model: str) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether the folder was made by `start_run`, however far it came."""
-    if not (folder / CONFIG).is_file():
-        return [path.name for path in folder.iterdir()] == [CONFIG + PARTIAL]
-    try:
-        return bool(_read_json(folder / CONFIG).get("format") == FORMAT)
-    except RunError:
-        return False
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
@@ -346,6 +264,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

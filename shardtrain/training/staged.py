@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,7 +17,8 @@ from shardtrain.loader.memory import ReadingPlan, plan_reading
 from shardtrain.loader.shards import Shards
 from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
-from shardtrain.models.schedules import OPTIMIZER_SCHEDULES, SCHEDULES, learning_rate, schedule_callbacks
+from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
+from shardtrain.models.schedules import learning_rate, schedule_callbacks
 from shardtrain.models.user_models import SUFFIX, said
 from shardtrain.runtime.progress import say
 from shardtrain.training import state
@@ -27,7 +27,7 @@ from shardtrain.training.devices import Replicas
 from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime, short
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import check_model, environment
-from shardtrain.training.run_folder import write_history
+from shardtrain.training.run_folder import RunFolder
 from shardtrain.training.steps import Logs, Steps
 
 HALF_PRECISION = "mixed_bfloat16"  # the range of float32, so that no loss has to be scaled
@@ -54,7 +54,7 @@ class StagedTraining:
     shards: Shards
     options: FitOptions
     job: Mapping[str, Any]
-    folder: Path
+    folder: RunFolder
     checkpoints: Checkpoints
     interrupts: Interrupts
     callbacks: tuple[keras.callbacks.Callback, ...]
@@ -87,14 +87,14 @@ class StagedTraining:
             about["environment"] = environment(self.replicas.devices)
             if saved:
                 check_model(saved["about"], about, self.folder)
-                say(f"going on with the interrupted training in '{self.folder}'")
+                say(f"resuming the interrupted training in '{self.folder.path}'")
             changing = schedule_callbacks(options.schedule, options.patience)
             watching = [stopper, *changing, *self.callbacks]
             training = Training(steps, self._loop(began + options.epochs, about), watching, history, clock)
             if not stage:
                 say(str(planned_reading(self.shards, options, training.steps_a_call(self.shards.train))))
             for epoch in training.epochs(self.shards.train, self.shards.validation, saved):
-                write_history(self.folder, training.history)
+                self.folder.write_history(training.history)
                 say(_summary(epoch, training))
             history, clock, saved = training.history, training.clock, None
         return history, clock, stopper.best_epoch

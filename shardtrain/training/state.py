@@ -143,24 +143,6 @@ def _renamed(value: Any, numbering: Mapping[str, str]) -> Any:
     return value
 
 
-def difference(before: Any, now: Any, where: str = "") -> str:
-    """The first place where two JSON values differ, and how; empty where they are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            if said := difference(before.get(key), now.get(key), f"{where}.{key}" if where else key):
-                return said
-        return ""
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = enumerate(zip(before, now, strict=True))
-        return next((said for i, (old, new) in pairs if (said := difference(old, new, f"{where}.{i}"))), "")
-    return "" if before == now else f"{where} was {_brief(before)}, it is {_brief(now)} now"
-
-
-def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def capture_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str, Any]]:
     """Class and plain attributes of each callback; of those that write files, also how long these are."""
     found = []

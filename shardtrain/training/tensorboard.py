@@ -13,7 +13,7 @@ import keras
 
 from shardtrain.errors import MissingExtraError, RunExistsError
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import TENSORBOARD, config_of
+from shardtrain.training.run_folder import TENSORBOARD, RunFolder
 from shardtrain.training.state import event_files
 
 
@@ -24,12 +24,12 @@ class EpochBoard(keras.callbacks.TensorBoard):
     on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
 
 
-def check_board(options: FitOptions, out: Path | None) -> None:
+def check_board(options: FitOptions, folder: RunFolder | None) -> None:
     """Refuse, before anything is made, what would fail or mix the curves of two trainings.
 
     Args:
         options: of the training.
-        out: its run folder, which may hold an interrupted training or one that is to be replaced.
+        folder: of its run, which may hold an interrupted training or one that is to be replaced.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -42,7 +42,7 @@ def check_board(options: FitOptions, out: Path | None) -> None:
             "--tensorboard needs tensorboard; install it with: pip install 'shardtrain[tensorboard]'"
         )
     if isinstance(options.tensorboard, Path) and event_files(options.tensorboard):
-        before = None if out is None else config_of(out).get("options", {}).get("tensorboard")
+        before = None if folder is None else folder.config().get("options", {}).get("tensorboard")
         if before != str(options.tensorboard):
             raise RunExistsError(
                 f"'{options.tensorboard}' holds events of another training, with whose curves these would mix; choose "
@@ -50,7 +50,7 @@ def check_board(options: FitOptions, out: Path | None) -> None:
             )
 
 
-def make_board(options: FitOptions, folder: Path, *, new: bool) -> tuple[keras.callbacks.Callback, ...]:
+def make_board(options: FitOptions, folder: RunFolder, *, new: bool) -> tuple[keras.callbacks.Callback, ...]:
     """The callback that `options` ask for, if any.
 
     Args:
@@ -60,7 +60,7 @@ def make_board(options: FitOptions, folder: Path, *, new: bool) -> tuple[keras.c
     """
     if not options.tensorboard:
         return ()
-    where = options.tensorboard if isinstance(options.tensorboard, Path) else folder / TENSORBOARD
+    where = options.tensorboard if isinstance(options.tensorboard, Path) else folder.path / TENSORBOARD
     for path in event_files(where) if new else ():
         path.unlink()
     return (EpochBoard(where),)

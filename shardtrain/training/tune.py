@@ -9,7 +9,6 @@ tried next is a function of the seed and of the trials before, whenever these ra
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,13 +20,14 @@ import keras
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
+from shardtrain.options import as_json, defaults_of, options_of
 from shardtrain.runtime.atomic import commit_json, commit_link
+from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import say
-from shardtrain.training.fit import as_config, fit
+from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import NOT_PART_OF_IDENTITY, as_json
-from shardtrain.training.run_folder import RUNS, Run, claimed, load_run
-from shardtrain.training.state import difference
+from shardtrain.training.resume import NOT_PART_OF_IDENTITY, recorded_options
+from shardtrain.training.run_folder import RunFolder
 from shardtrain.training.tune_options import (
     GUIDE,
     Number,
@@ -37,15 +37,14 @@ from shardtrain.training.tune_options import (
     changed,
     check_space,
     grid,
+    in_words,
     matters,
-    told,
 )
 
 if TYPE_CHECKING:
     import optuna
 
 STUDY, STORAGE, TRIALS, BEST = "study.json", "study.db", "trials", "best"
-DEFAULT_OUT = RUNS / "tune"
 TPE_TRIALS = 20
 WARM_UP = 2  # epochs in which no training is ended: low rates and many layers begin slowly
 PRUNED = "pruned"
@@ -82,7 +81,7 @@ class Tuned:
 
     trials: tuple[Trial, ...]
     best: Trial
-    run: Run
+    run: RunFolder
     space: Mapping[str, Values]
 
 
@@ -110,21 +109,24 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
     _require_optuna()
     check_study(out)
     out.mkdir(parents=True, exist_ok=True)
-    with claimed(out):
-        _begin(out, _job(shards, base, options, name), overwrite=overwrite)
+    folder = JobFolder(
+        path=out, owner=out, noun="study", error=RunExistsError, missing=RunExistsError, record_name=STUDY
+    )
+    with folder.held():
+        _begin(folder, _study_job(shards, base, options, name), overwrite=overwrite)
         with _stored(out / STORAGE) as storage:
             study = _study(storage, options, name)
             _keep_best(study, out, options)
             for number, trial, known in _trials(study, base.seed, _most(options, name)):
                 values = _values(trial, options, name)
-                say(f"trial {number + 1}: {told(values)}")
+                say(f"trial {number + 1}: {in_words(values)}")
                 _try(trial, shards, changed(base, values, name), out / TRIALS / f"{number:03}", options, known)
                 _keep_best(study, out, options)
             tried = tuple(_finished(study))
     best = best_of(tried, options.metric)
     if best is None:
         raise DivergedError(f"all {len(tried)} trainings diverged; try a lower --learning-rate")
-    return Tuned(trials=tried, best=best, run=load_run(out / BEST), space=options.space)
+    return Tuned(trials=tried, best=best, run=RunFolder(out / BEST), space=options.space)
 
 
 def check_study(out: Path) -> None:
@@ -147,40 +149,36 @@ def _require_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def _job(shards: Shards, base: FitOptions, options: TuneOptions, name: str) -> Any:
+def _study_job(shards: Shards, base: FitOptions, options: TuneOptions, name: str) -> Job:
     """What decides a study's results; how many trials are made and which are kept does not."""
-    what = {key: value for key, value in asdict(options).items() if key not in ("trials", "keep_all", "space")}
-    config = {key: value for key, value in as_config(base, name).items() if key not in NOT_PART_OF_IDENTITY}
+    chosen = {key: getattr(options, key) for key, declared in options_of(TuneOptions).items() if declared.identity}
+    config = {key: value for key, value in recorded_options(base, name).items() if key not in NOT_PART_OF_IDENTITY}
     space = {key: asdict(v) if isinstance(v, Range) else v for key, v in options.space.items()}
-    return as_json({**what, "space": space, "options": config, "description": asdict(shards.description)})
+    record = {**chosen, "space": space, "options": config, "description": asdict(shards.description)}
+    return Job(record=as_json(record), defaults=as_json(defaults_of(FitOptions)))
 
 
-def _begin(out: Path, job: Any, *, overwrite: bool) -> None:
-    """Make the folder of a new study, or check that the one that is there is of the same.
+def _begin(folder: JobFolder, job: Job, *, overwrite: bool) -> None:
+    """Make the folder of a new study, or check that the one that exists is the same.
 
     Raises:
         RunExistsError: it is another one.
     """
+    out = folder.path
     if overwrite:
         (out / STUDY).unlink(missing_ok=True)
     if (out / STUDY).is_file():
-        if said := difference(_read(out / STUDY), job):
-            raise RunExistsError(
-                f"'{out}' holds another study: {said}; choose another --out, or replace it with --overwrite"
-            )
+        found = folder.recorded()
+        if found is None:
+            raise RunError(f"'{out / STUDY}' cannot be read; start the study again with --overwrite")
+        if changed := job.differs_from(found):
+            raise RunExistsError(f"{folder.refusal(job, changed)}, or choose another --out")
         return
     (out / BEST).unlink(missing_ok=True)
     shutil.rmtree(out / TRIALS, ignore_errors=True)
     for path in out.glob(STORAGE + "*"):  # SQLite's journal too
         path.unlink()
-    commit_json(out / STUDY, job)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"'{path}' cannot be read ({error}); start the study again with --overwrite") from error
+    commit_json(out / STUDY, job.record)
 
 
 @contextlib.contextmanager
@@ -294,7 +292,7 @@ def _try(
     metric = f"val_{how.metric}"
     begun = folder.is_dir() and any(folder.iterdir())
     try:
-        done = fit(shards, options, out=folder, resume=begun, callbacks=[Reporting(trial, metric, known)])
+        done = fit(shards, options, out=folder, resume=begun, callbacks=[Reporting(trial, metric, known)]).read()
     except DivergedError as error:
         say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import UsageError
-from shardtrain.training.options import FitOptions
+from shardtrain.options import option, options_of
+from shardtrain.training.options import RUNS, FitOptions, StepOptions
 
+DEFAULT_OUT = RUNS / "tune"
+_GROUP = "study"
 SAMPLERS = ("grid", "tpe")
 METRIC_NAMES = ("accuracy", "loss")
 GUIDE = {"mlp": {"layers": (1, 2, 3), "units": (8, 16, 32, 64, 128)}}  # what the guide tries
-OF_TRAINING = ("learning_rate", "batch_size")  # tuned options that are not sizes of a model
+OF_TRAINING = tuple(options_of(StepOptions))  # tuned options that are not sizes of a model
 
 Number = int | float
 
@@ -34,6 +38,19 @@ Values = tuple[Number, ...] | Range
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyOutput:
+    """Where a study goes.
+
+    Attributes:
+        out: folder of the study; one of the same study is resumed, also with more trials.
+        overwrite: replace another study in `out`.
+    """
+
+    out: Path = option(DEFAULT_OUT, "folder of the study", group=_GROUP, metavar="DIR", parse=Path, identity=False)
+    overwrite: bool = option(False, "replace another study in --out", group=_GROUP, identity=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneOptions:
     """What is tried.
 
@@ -48,19 +65,31 @@ class TuneOptions:
     """
 
     space: Mapping[str, Values]
-    sampler: str = "grid"
-    trials: int | None = None
-    metric: str = "accuracy"
-    prune: bool = True
-    keep_all: bool = False
+    sampler: str = option(
+        "grid", "grid: every combination; tpe: by what was good so far", group=_GROUP, choices=SAMPLERS
+    )
+    trials: int | None = option(
+        None,
+        "at most N trainings",
+        group=_GROUP,
+        metavar="N",
+        parse=int,
+        unset="the whole grid; tpe: 20",
+        identity=False,
+    )
+    metric: str = option("accuracy", "accuracy or loss, on the validation split", group=_GROUP, choices=METRIC_NAMES)
+    prune: bool = option(
+        True, "train each to its end", group=_GROUP, unset="end one that is worse than the median of the others"
+    )
+    keep_all: bool = option(False, "keep all runs", group=_GROUP, unset="the best one", identity=False)
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
-            raise UsageError(f"sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+            raise UsageError(f"--sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if self.metric not in METRIC_NAMES:
-            raise UsageError(f"metric is {self.metric!r}; choose one of {', '.join(METRIC_NAMES)}")
+            raise UsageError(f"--metric is {self.metric!r}; choose one of {', '.join(METRIC_NAMES)}")
         if self.trials is not None and self.trials < 1:
-            raise UsageError(f"trials is {self.trials}; it must be at least 1")
+            raise UsageError(f"--trials is {self.trials}; it must be at least 1")
         for name, values in self.space.items():
             if isinstance(values, Range) and self.sampler == "grid":
                 raise UsageError(
@@ -71,7 +100,7 @@ class TuneOptions:
                 raise UsageError(f"--{name.replace('_', '-')} names a value twice")
 
 
-def told(values: Mapping[str, Number]) -> str:
+def in_words(values: Mapping[str, Number]) -> str:
     """Values in words, such as "layers 2, units 64"."""
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
 
@@ -112,7 +141,7 @@ def check_space(base: FitOptions, options: TuneOptions, name: str) -> None:
             f"there is nothing to try for the model {name}; list values, such as --learning-rate 1e-3 1e-2"
         )
     if base.embeddings is not None and "embedding_dim" in options.space:
-        raise UsageError("--embedding-dim is that of the vectors in --embeddings; leave it away")
+        raise UsageError("--embedding-dim is that of the vectors in --embeddings; omit it")
     for key, values in options.space.items():
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             changed(base, {key: value}, name)

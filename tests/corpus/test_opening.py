@@ -11,9 +11,10 @@ import h5py
 import pytest
 
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.published import DATASETS, recognise
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import Corpus, ReadOptions
+from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
 ZHANG = '"1","a","b"\n"2","c","d"\n'
@@ -22,7 +23,7 @@ ZHANG = '"1","a","b"\n"2","c","d"\n'
 def opened(path: Path, validation: Path | None = None, **options: object) -> Corpus:
     scratch = path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return open_corpus(path, ReadOptions(**options), validation=validation, scratch=scratch)  # type: ignore[arg-type]
+    return open_corpus(path, CorpusOptions(**options), validation=validation, scratch=scratch)  # type: ignore[arg-type]
 
 
 def texts(corpus: Corpus) -> list[str]:
@@ -150,7 +151,7 @@ def test_keys_of_json_are_chosen_by_usual_names_or_by_option(tmp_path: Path) -> 
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ReadOptions(**options)  # type: ignore[arg-type]
+        CorpusOptions(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_a_folder_that_fits_no_layout_is_refused_with_what_was_found(
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/train.csv", "x" * 300])
 def test_a_missing_path_is_refused_with_a_way_on(tmp_path: Path, path: str) -> None:
     with pytest.raises(CorpusNotFoundError, match=r"no corpus at .*; give a file or a folder, or make an example"):
-        open_corpus(tmp_path / path, ReadOptions(), scratch=tmp_path)
+        open_corpus(tmp_path / path, CorpusOptions(), scratch=tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")

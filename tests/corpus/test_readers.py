@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.records import MAX_RECORD
-from shardtrain.corpus.source import Corpus, Documents, ReadOptions, Source, Unit
+from shardtrain.corpus.source import Corpus, Documents, Source, Unit
 from shardtrain.errors import CorpusFormatError
 
 HUGE = 1 << 40
@@ -27,7 +28,7 @@ HUGE = 1 << 40
 def opened(path: Path, validation: Path | None = None, **options: object) -> Corpus:
     scratch = path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return open_corpus(path, ReadOptions(**options), validation=validation, scratch=scratch)  # type: ignore[arg-type]
+    return open_corpus(path, CorpusOptions(**options), validation=validation, scratch=scratch)  # type: ignore[arg-type]
 
 
 def planned(source: Source, unit_bytes: int = HUGE) -> list[Unit]:
@@ -63,7 +64,7 @@ def written(path: Path, content: str | bytes) -> Path:
 def test_a_published_corpus_arrives_whole(
     data: Path, tmp_path: Path, folder: str, num_train: int, num_validation: int
 ) -> None:
-    corpus = open_corpus(data / folder, ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(data / folder, CorpusOptions(), scratch=tmp_path)
     for source, number in ((corpus.train, num_train), (corpus.validation, num_validation)):
         if source is None:
             assert number == 0
@@ -79,7 +80,7 @@ def test_a_published_corpus_arrives_whole(
 
 @pytest.mark.parametrize("name", ["ag_news", "dbpedia"])
 def test_a_published_corpus_is_read_as_the_guide_reads_it(data: Path, tmp_path: Path, name: str) -> None:
-    corpus = open_corpus(data / name, ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(data / name, CorpusOptions(), scratch=tmp_path)
     with open(data / name / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file, strict=True))
     texts = [f"{title}, {body}" for _, title, body in rows]
@@ -91,7 +92,7 @@ def test_a_published_corpus_is_read_as_the_guide_reads_it(data: Path, tmp_path: 
 
 
 def test_the_first_message_of_the_sms_collection_is_no_header(data: Path, tmp_path: Path) -> None:
-    corpus = open_corpus(data / "sms_spam", ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(data / "sms_spam", CorpusOptions(), scratch=tmp_path)
     read = documents(corpus.train)
     assert corpus.train.format == "tsv"
     assert Counter(read.labels) == {"ham": 4_827, "spam": 747}

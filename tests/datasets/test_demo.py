@@ -15,8 +15,8 @@ from sklearn.naive_bayes import MultinomialNB
 import shardtrain.datasets.demo
 from shardtrain.cli.main import main
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import ReadOptions
 from shardtrain.datasets.demo import write_demo
 from shardtrain.datasets.lexicon import spell
 from shardtrain.errors import CorpusError, UsageError
@@ -94,7 +94,7 @@ def test_rows_are_laid_out_as_the_published_sets_are(demo: Path) -> None:
 
 
 def test_the_demo_is_read_by_the_reader(demo: Path, tmp_path: Path) -> None:
-    corpus = open_corpus(demo, ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(demo, CorpusOptions(), scratch=tmp_path)
     units = plan_units(corpus.train, unit_bytes=1 << 20, advance=lambda num_bytes: None)
     texts = [text for unit in units for text in read_unit(corpus.train, unit).texts]
     assert texts == [f"{title}, {body}" for _, title, body in rows_of(demo / "train.csv")]

@@ -23,9 +23,10 @@ from support.published import Files, Site, files_of, in_small, packed, rows_of, 
 from shardtrain.cli.fetch import fetch_and_show
 from shardtrain.cli.main import main
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.published import DATASETS, RECORD, Dataset
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import ReadOptions, Source
+from shardtrain.corpus.source import Source
 from shardtrain.datasets.fetch import fetch, find_dataset
 from shardtrain.errors import (
     CorpusExistsError,
@@ -95,7 +96,7 @@ def test_every_set_is_read_as_it_was_published(name, site, tmp_path, monkeypatch
         assert words in shown.err
     assert shown.out.endswith(f"data/{name}; next: python -m shardtrain build data/{name}\n")
     assert os.listdir("data") == [name]
-    corpus = open_corpus(Path("data", name), ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(Path("data", name), CorpusOptions(), scratch=tmp_path)
     assert corpus.validation is not None
     for split, source in (("train", corpus.train), ("test", corpus.validation)):
         assert sorted(read(source)) == sorted(expected(dataset, split))
@@ -115,7 +116,7 @@ def test_a_set_is_built_as_it_is(name, site, tmp_path, monkeypatch, capsys):
 def test_a_set_in_a_folder_of_any_name_is_recognised(site, out, tmp_path):
     dataset = published(site, "yelp_full")
     fetch(dataset, out)
-    corpus = open_corpus(out, ReadOptions(), scratch=tmp_path)
+    corpus = open_corpus(out, CorpusOptions(), scratch=tmp_path)
     assert read(corpus.train) == expected(dataset, "train")
     assert any("Yelp Review Full recognised" in note for note in corpus.notes)
 

@@ -22,7 +22,7 @@ from shardtrain.errors import ModelError, RunError, VectorizerError
 from shardtrain.inference.predict import evaluate, predict, predict_batches
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import open_shards
-from shardtrain.models.guide import MlpOptions, SepcnnOptions
+from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.fit import fit

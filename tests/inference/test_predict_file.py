@@ -24,11 +24,12 @@ from support.topics import TOPICS, write_corpus
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, OutputExistsError, UsageError
 from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict import evaluate, predict
-from shardtrain.inference.predict_file import PredictOptions, predict_file
+from shardtrain.inference.predict_file import predict_file
 from shardtrain.inference.writers import csv_lines, json_lines
 from shardtrain.loader.shards import open_shards
-from shardtrain.models.guide import MlpOptions
+from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.fit import fit
@@ -129,7 +130,8 @@ def test_names_are_written_so_that_they_are_read_back() -> None:
 KILLED = """
 import os, signal, sys
 from shardtrain import raw_text
-from shardtrain.inference.predict_file import PredictOptions, predict_file
+from shardtrain.inference.options import PredictOptions
+from shardtrain.inference.predict_file import predict_file
 from shardtrain.training.run_folder import load_run
 
 run, source, out, left = sys.argv[1:]

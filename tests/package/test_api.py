@@ -17,9 +17,9 @@ from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 import shardtrain
 from shardtrain.api import READING, BuildKeywords, FitKeywords
 from shardtrain.cli.main import main
-from shardtrain.corpus.source import ReadOptions
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import ShardsExistError, UsageError
-from shardtrain.models.guide import MlpOptions
+from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.options import FitOptions
 
@@ -50,9 +50,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_keywords_are_the_fields_of_the_options_with_their_types() -> None:
-    read = get_type_hints(ReadOptions)
+    read = get_type_hints(CorpusOptions)
     expected = {**get_type_hints(BuildOptions), **{name: read[name] for name in READING}}
-    assert set(READING) == {field.name for field in fields(ReadOptions)}
+    assert set(READING) == {field.name for field in fields(CorpusOptions)}
     del expected["read"]
     assert get_type_hints(BuildKeywords) == expected
     rooms = ("shardtrain.training.checkpoint", "shardtrain.models.user_models", "shardtrain.models.guide")

@@ -16,7 +16,7 @@ from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 import shardtrain
 from shardtrain.errors import LabelError, ModelError, UsageError
-from shardtrain.models.guide import MlpOptions
+from shardtrain.models.options import MlpOptions
 from shardtrain.sklearn import NOT_APPLICABLE, ShardClassifier, held_out
 
 QUICK: dict[str, Any] = {"epochs": 60, "batch_size": 16, "learning_rate": 0.02, "patience": 8, "units": 16}

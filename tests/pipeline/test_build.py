@@ -20,10 +20,11 @@ from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
+from shardtrain.options import parse_size
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions, parse_size
+from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.placing import plan_shards
 from shardtrain.pipeline.plan import plan_build
 from shardtrain.pipeline.units import spill_rows

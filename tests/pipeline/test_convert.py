@@ -24,7 +24,8 @@ from shardtrain.errors import CorpusError, LabelError, MissingExtraError, Shards
 from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import convert as converting
-from shardtrain.pipeline.convert import ConvertOptions, convert
+from shardtrain.pipeline.convert import convert
+from shardtrain.pipeline.options import ConvertOptions
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.tables import arrays, blocks, hdf5, libsvm
 
@@ -184,7 +185,8 @@ DRIVER = """
 import os, signal, sys
 from pathlib import Path
 from shardtrain.tables import arrays, blocks
-from shardtrain.pipeline.convert import ConvertOptions, convert
+from shardtrain.pipeline.options import ConvertOptions
+from shardtrain.pipeline.convert import convert
 
 folder, out, at = sys.argv[1:]
 arrays.BLOCK_BYTES = blocks.BLOCK_BYTES = 10_000

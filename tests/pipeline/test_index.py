@@ -32,7 +32,8 @@ from shardtrain.errors import (
     UsageError,
 )
 from shardtrain.loader.shards import open_shards
-from shardtrain.pipeline.index import IndexOptions, index
+from shardtrain.pipeline.index import index
+from shardtrain.pipeline.options import IndexOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render

@@ -31,7 +31,8 @@ from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
 from shardtrain.shards import codecs, packing
-from shardtrain.shards.codecs import CODECS, decode_chunk, encode_chunk
+from shardtrain.shards.codecs import decode_chunk, encode_chunk
+from shardtrain.shards.layout import CODECS
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.stored import DECODED, ChunkCache
 from shardtrain.shards.verify import verify_shards

@@ -21,8 +21,8 @@ from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorruptShardError, ManifestError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.index import IndexOptions, index
-from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.index import index
+from shardtrain.pipeline.options import BuildOptions, IndexOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.shards.layout import MANIFEST, VECTORIZER
 from shardtrain.shards.manifest import read_manifest

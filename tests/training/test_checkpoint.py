@@ -20,14 +20,8 @@ from hypothesis import strategies as st
 
 from shardtrain.errors import CheckpointError, DiskFullError, UsageError
 from shardtrain.training import checkpoint
-from shardtrain.training.checkpoint import (
-    CheckpointInterval,
-    Checkpoints,
-    packed,
-    parse_interval,
-    read_checkpoint,
-    write_checkpoint,
-)
+from shardtrain.training.checkpoint import Checkpoints, packed, read_checkpoint, write_checkpoint
+from shardtrain.training.options import CheckpointInterval, parse_interval
 
 KEYS = st.one_of(st.text(), st.integers(), st.booleans(), st.none())
 PLAIN = st.one_of(KEYS, st.floats(allow_nan=False))

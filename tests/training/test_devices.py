@@ -72,7 +72,7 @@ def main(folder: Path) -> dict[str, Any]:
 
     from shardtrain.errors import ShardtrainError
     from shardtrain.loader.shards import open_shards
-    from shardtrain.models.guide import MlpOptions, SepcnnOptions
+    from shardtrain.models.options import MlpOptions, SepcnnOptions
     from shardtrain.training.fit import fit
     from shardtrain.training.options import FitOptions
 

@@ -22,9 +22,10 @@ from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundE
 from shardtrain.inference.predict import evaluate
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.models.guide import MlpOptions, SepcnnOptions, mlp, prepare
+from shardtrain.models.guide import mlp, prepare
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.optimizers import FusedAdam
+from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import METRICS, MODEL, Run, load_run

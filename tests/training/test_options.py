@@ -19,7 +19,8 @@ from support.learnable import write_shards
 
 from shardtrain.errors import ModelError, RunExistsError, UsageError
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.models.guide import MlpOptions, SepcnnOptions, linear, make_model, mlp, prepare
+from shardtrain.models.guide import linear, make_model, mlp, prepare
+from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.models.schedules import learning_rate
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions

@@ -23,13 +23,13 @@ from shardtrain.cli.main import main
 from shardtrain.errors import CheckpointError, DivergedError, RunExistsError, RunNotFoundError, UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.models.guide import MlpOptions
 from shardtrain.models.layers import SparseDense
+from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
 from shardtrain.training import loop, steps
-from shardtrain.training.checkpoint import CheckpointInterval, Checkpoints, read_checkpoint
+from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
 from shardtrain.training.fit import fit
-from shardtrain.training.options import FitOptions
+from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, Run, claimed, load_run
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import keras, numpy as np
-from shardtrain.training.checkpoint import CheckpointInterval
+from shardtrain.training.options import CheckpointInterval
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.models import MlpOptions, SepcnnOptions

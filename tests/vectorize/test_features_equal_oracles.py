@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.oracle import SURROGATES, TEXTS, Oracle, check_any_text, check_ngrams, rows_by_document, write_texts
 
 from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units
-from shardtrain.corpus.source import ReadOptions
 from shardtrain.errors import HashCollisionError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
@@ -35,7 +35,7 @@ def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tm
     train, validation = CORPORA[name]
     labels, texts = read_csv(data / name / train)
     held_out = read_csv(data / name / validation)[1] if validation else None
-    build(data / name, tmp_path / "out", BuildOptions(validation_fraction=0.0, read=ReadOptions(unescape=False)))
+    build(data / name, tmp_path / "out", BuildOptions(validation_fraction=0.0, read=CorpusOptions(unescape=False)))
     classes = [int(label) - 1 for label in labels]
     oracle = Oracle(texts, classes)
     with open_shards(tmp_path / "out") as shards:
@@ -50,7 +50,7 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
     train, validation = CORPORA[name]
     labels, texts = read_csv(data / name / train)
     held_out = read_csv(data / name / validation)[1] if validation else texts[:500]
-    options = BuildOptions(vectorizer="sequence", validation_fraction=0.0, read=ReadOptions(unescape=False))
+    options = BuildOptions(vectorizer="sequence", validation_fraction=0.0, read=CorpusOptions(unescape=False))
     build(data / name, tmp_path / "out", options)
     tokenizer = Tokenizer(num_words=20_000)
     tokenizer.fit_on_texts(texts)
@@ -107,7 +107,7 @@ def test_sequences_of_any_text_equal_keras(texts, max_features, max_length):
 
 def test_control_characters_at_the_start_of_a_word_make_another_word():
     words = ["word", *(chr(code) * times + "word" for code in range(9) for times in (1, 2))]
-    found = SequenceSettings().index(words)
+    found = index_texts(SequenceSettings(), words)
     assert len(found.hashes) == len(words)
     assert not found.collided
 
@@ -130,14 +130,16 @@ def test_a_collision_of_hashes_in_a_unit_is_noticed(bits, collides, analyzer):
 def colliding_seed(texts) -> int:
     """A seed under which two of the texts' terms have the same 16-bit hash."""
     return next(
-        seed for seed in range(2000) if NgramSettings(hashing=Hashing(seed=seed, mask=0xFFFF)).index(texts).collided
+        seed
+        for seed in range(2000)
+        if index_texts(NgramSettings(hashing=Hashing(seed=seed, mask=0xFFFF)), texts).collided
     )
 
 
 def test_after_a_collision_counting_begins_again_with_another_seed_and_is_exact(tmp_path):
     texts = [f"word{i} word{i + 1}" for i in range(12)] * 2
     seed = colliding_seed(texts)
-    source = open_corpus(write_texts(tmp_path, texts, ["a", "b"] * 12), ReadOptions(), scratch=tmp_path).train
+    source = open_corpus(write_texts(tmp_path, texts, ["a", "b"] * 12), CorpusOptions(), scratch=tmp_path).train
     units = plan_units(source, unit_bytes=1 << 20, advance=lambda _: None)
     tasks = [UnitTask(source=source, unit=unit, seed=1, threshold=0) for unit in units]
     hashing = Hashing(seed=seed, mask=0xFFFF)

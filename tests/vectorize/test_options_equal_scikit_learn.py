@@ -10,15 +10,16 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from support.oracle import SURROGATES, TEXTS, Oracle, assert_same_rows, check_any_text, check_ngrams, rows_by_document
 
 from shardtrain.cli.main import main
-from shardtrain.corpus.source import ReadOptions
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions, read_stop_words
+from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.indexing import idle_stop_words
+from shardtrain.vectorize.options import read_stop_words
 from shardtrain.vectorize.settings import HashedSettings, NgramSettings
 
 STOP_WORDS = ("the", "of", "and", "in", "is", "to", "a", "The", "don't", "", "é", "film")
@@ -55,7 +56,7 @@ def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
     options = {"max_features": 3000, **EACH[name]}
     corpus = write_csv("corpus.csv", zip(map(str, classes), texts, strict=True))
-    read = ReadOptions(unescape=False, header=False)
+    read = CorpusOptions(unescape=False, header=False)
     build(corpus, tmp_path / "out", BuildOptions(validation_fraction=0.0, read=read, **options))
     with open_shards(tmp_path / "out") as shards:
         check_ngrams(shards, Oracle(texts, classes, **options), classes, others)
@@ -180,7 +181,7 @@ def test_hashed_rows_of_a_real_corpus(options, part, write_csv, tmp_path):
     classes, texts, others = part
     write_csv("corpus/train.csv", zip(map(str, classes), texts, strict=True))
     write_csv("corpus/test.csv", [(str(classes[0]), text) for text in others])
-    read = ReadOptions(unescape=False, header=False)
+    read = CorpusOptions(unescape=False, header=False)
     build(tmp_path / "corpus", tmp_path / "out", BuildOptions(vectorizer="hashing", read=read, **options))
     with open_shards(tmp_path / "out") as shards:
         assert shards.description.num_features == options.get("max_features", 1 << 20)

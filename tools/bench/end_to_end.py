@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardtrain.pipeline.options import parse_size
+from shardtrain.options import parse_size
 from shardtrain.runtime.memory import anonymous_bytes
 
 DOCUMENT_BYTES = 340  # of a demo document, about

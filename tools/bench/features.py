@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from shardtrain import open_shards
-from shardtrain.pipeline.options import parse_size
+from shardtrain.options import parse_size
 from shardtrain.runtime.memory import anonymous_bytes
 
 DOCUMENT_BYTES = 340  # of a demo document, about

@@ -88,7 +88,7 @@ def accuracies(shards: Shards, mode: str, scratch: Path, args: argparse.Namespac
     """Validation accuracies of a model for each seed."""
     for seed in range(1, args.seeds + 1):
         options = FitOptions(shuffle=mode, seed=seed, epochs=args.epochs, batch_size=BATCH)
-        yield fit(shards, options, out=scratch / f"{mode}-{seed}").metrics["val_accuracy"]
+        yield fit(shards, options, out=scratch / f"{mode}-{seed}").read().metrics["val_accuracy"]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from end_to_end import DOCUMENT_BYTES, measure, shardtrain
 
-from shardtrain.pipeline.options import parse_size
+from shardtrain.options import parse_size
 
 START = "import sys; from shardtrain.cli.main import main; sys.exit(main(['predict', sys.argv[1], 'one text']))"
 SAMPLE = 2000  # documents
@@ -68,8 +68,7 @@ def trained(scratch: Path) -> Path:
 
 def same(run: Path, text: Path, out: Path) -> bool:
     """Whether the file has a row for every document, and a sample of them says what `predict` says in memory."""
-    from shardtrain.inference.predict import predict
-    from shardtrain.training.run_folder import load_run
+    from shardtrain.inference.run import load_run
 
     with open(text, newline="", encoding="utf-8") as file:
         num_documents = sum(1 for _ in csv.reader(file))
@@ -78,7 +77,7 @@ def same(run: Path, text: Path, out: Path) -> bool:
         texts = [", ".join(row[1:]) for number, row in enumerate(csv.reader(file)) if number in chosen]
     labels, probabilities, num_rows = rows_of(out, chosen)
     began = time.perf_counter()
-    expected = predict(load_run(run), texts)
+    expected = load_run(run).predict(texts)
     print(f"in memory: {len(texts):,} texts in {time.perf_counter() - began:.1f} s")
     close = bool(np.allclose(probabilities, expected.probabilities.max(axis=1), rtol=0, atol=TOLERANCE))
     good = num_rows == num_documents and labels == expected.labels and close

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from reading_loaders import LOADERS, MISSING, NOT_COMPARED, Loader
 
-from shardtrain.pipeline.options import parse_size
+from shardtrain.options import parse_size
 from shardtrain.runtime.memory import anonymous_bytes
 
 TOKENS = 256

@@ -158,12 +158,13 @@ class OursCompressed(Ours):
 
     def prepare(self, source: Path, folder: Path) -> None:
         """Plain shards first, then `recompress`."""
+        from shardtrain.pipeline.options import RecompressOptions
         from shardtrain.pipeline.recompress import recompress
 
         plain = folder / "plain"
         plain.mkdir()
         super().prepare(source, plain)
-        recompress(plain, folder / "packed", self.codec)
+        recompress(plain, folder / "packed", RecompressOptions(compress=self.codec))
         shutil.rmtree(plain)
 
     def open(self, folder: Path) -> Any:

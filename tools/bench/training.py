@@ -36,7 +36,8 @@ import numpy as np
 
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.adapters import sparse_tensor, to_tf_dataset
-from shardtrain.models.guide import MlpOptions, SepcnnOptions, mlp, prepare, sepcnn
+from shardtrain.models.guide import mlp, prepare, sepcnn
+from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.training.steps import Steps
@@ -156,7 +157,7 @@ def ours(shards: Shards, out: Path, options: FitOptions) -> Result:
     done = fit(shards, options, out=out, callbacks=[timing])
     with open(done.path / "history.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    wait = f"input wait {done.metrics['input_wait_fraction']:.2%}"
+    wait = f"input wait {done.read().metrics['input_wait_fraction']:.2%}"
     return Result(shards.train.num_examples / min(timing.seconds), float(last["val_accuracy"]), wait)
 
 

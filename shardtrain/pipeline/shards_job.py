@@ -1,20 +1,20 @@
-"""Runs a job in the working folder of its output and publishes what it made: shards appear whole, and a killed job
-goes on.
+"""Make shards as a job: in the working folder of their output, published whole, resumed after a kill.
 
-A job is what decides the result (see `workspace.job_of`); making is the caller's. Whatever makes shards from something
-comes through here, so that all of them resume, refuse and publish alike.
+Whatever makes shards, from text, tables or other shards, comes through here, so that all of them resume, refuse and
+publish alike.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from shardtrain.pipeline.origin import Origin, origins_with
-from shardtrain.pipeline.workspace import MEASURED, Workspace, digest, is_complete, publish, workspace
+from shardtrain.pipeline.workspace import MEASURED, WORKING, Workspace, publish, workspace
 from shardtrain.runtime.atomic import commit_json
+from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
@@ -23,9 +23,9 @@ from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 
 
-def run_job(
+def make_shards(
     out: Path,
-    job: dict[str, Any],
+    job: Job,
     make: Callable[[Workspace], tuple[Manifest, Passes]],
     *,
     memory_limit: int,
@@ -37,14 +37,23 @@ def run_job(
 ) -> Manifest:
     """Make what `make` makes and publish it in `out`; returns the manifest.
 
-    `origin` is where the documents of the part that is made came from, `earlier` the shards whose parts come before it.
+    Args:
+        out: the output folder.
+        job: what decides the result.
+        make: makes the shards in a workspace.
+        memory_limit: for the record of the build.
+        overwrite: finished shards may be replaced.
+        resume: an interrupted build is required.
+        append: finished shards stay, and the job adds to them.
+        origin: where the documents of the part that is made came from.
+        earlier: the shards whose parts come before it.
 
     Raises:
         ShardsExistError: `out` holds something that must not be replaced.
-        ShardsNotFoundError: `resume`, and there is nothing to go on with.
+        ShardsNotFoundError: `resume`, and there is nothing to resume.
     """
-    if resume and is_complete(out, job):
-        say(f"the build in '{out}' is complete, there is nothing to go on with")
+    if resume and _is_complete(out, job):
+        say(f"the build in '{out}' is complete, there is nothing to resume")
         return read_manifest(out)
     with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
         if (space.path / layout.MANIFEST).exists():  # everything is ready; it was killed while it was published
@@ -58,7 +67,7 @@ def run_job(
                 for title, start, stop in passes.spans
             ]
             measured = {
-                "job": digest(job),
+                "job": job.digest,
                 "seconds": round(time.perf_counter() - started, 3),
                 "pass_seconds": {title: round(seconds, 3) for title, seconds in passes.seconds.items()},
                 "pass_spans": spans,
@@ -74,3 +83,12 @@ def run_job(
             write_manifest(space.path, manifest)
         publish(space, out, manifest, append=append)
     return manifest
+
+
+def _is_complete(out: Path, job: Job) -> bool:
+    """Whether the shards in `out` are whole and were made by this job, with nothing left of its work."""
+    try:
+        made_by = json.loads((out / MEASURED).read_bytes())["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return (out / layout.MANIFEST).exists() and not (out / WORKING).exists() and bool(made_by == job.digest)

@@ -1,0 +1,48 @@
+"""Start TensorFlow for the commands that need it, without what its libraries print."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+def load_tensorflow(module: str | None) -> None:
+    """Import what prediction needs, and then the user's module."""
+    with quiet_tensorflow():
+        from shardtrain.models.user_models import import_module
+    if module is not None:
+        import_module(module)
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Import TensorFlow in this block without what its libraries print while they start.
+
+    They write to file descriptor 2 before any log level is read, so the descriptor leads to a scratch file
+    meanwhile; if the block fails, and not by Ctrl-C, what was written is shown. Setting TF_CPP_MIN_LOG_LEVEL keeps
+    everything.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as scratch:
+        os.dup2(scratch.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()  # the search for devices prints as well
+            yield
+        except Exception:
+            scratch.seek(0)
+            os.write(kept, scratch.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

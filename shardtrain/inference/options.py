@@ -1,0 +1,98 @@
+"""How texts are classified, as options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardtrain.corpus.options import CorpusOptions
+from shardtrain.errors import UsageError
+from shardtrain.options import option
+from shardtrain.runtime.machine import cores
+
+MOST_WORKERS = 8  # unless more are asked for: each holds about 100 MiB
+STANDARD = "-"  # standard input or output
+_TEXTS, _OUTPUT = "texts", "output"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictFiles:
+    """What `predict` reads and writes.
+
+    Attributes:
+        input: a file of texts, or "-".
+        output: a file of predictions, or "-".
+    """
+
+    input: str | None = option(
+        None,
+        "CSV, TSV or JSON Lines, else a text per line; also .gz; - is standard input",
+        group=_TEXTS,
+        metavar="FILE",
+        unset="none",
+        identity=False,
+    )
+    output: str | None = option(
+        None,
+        "write row, class and probability to a .csv, .jsonl or .parquet; - prints CSV",
+        group=_OUTPUT,
+        metavar="FILE",
+        unset="a line per text on standard output",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(CorpusOptions):
+    """How a file of texts is classified and read; `labels` has no meaning here.
+
+    Attributes:
+        proba: write the probabilities of all classes, not only of the best one.
+        workers: threads; None: one per core, at most `MOST_WORKERS`.
+        overwrite: replace an output that exists, and discard one that was interrupted with other options.
+
+    The other attributes are those of the class that it extends.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    proba: bool = option(False, "write the probability of every class", group=_OUTPUT)
+    overwrite: bool = option(False, "replace the file in --output if it exists", group=_OUTPUT, identity=False)
+    workers: int | None = option(
+        None,
+        "threads, about 100 MiB each",
+        group=_OUTPUT,
+        metavar="N",
+        parse=int,
+        unset=f"one per core, at most {MOST_WORKERS}",
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: at least 1")
+
+    @property
+    def threads(self) -> int:
+        """How many work."""
+        return self.workers or min(cores(), MOST_WORKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What a saved model of the user needs to be loaded.
+
+    Attributes:
+        module: name of a module that registers layers.
+    """
+
+    module: str | None = option(
+        None,
+        "import this module of the current folder first: it registers the layers of a saved model",
+        group="model",
+        metavar="MODULE",
+        spelled="import",
+        unset="none",
+        identity=False,
+    )

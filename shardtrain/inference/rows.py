@@ -1,0 +1,60 @@
+"""Classify the rows of shards; they must hold the features that the model was trained on.
+
+Shards can only be used if the same fitted vectorizer made them; anything else would give numbers that mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shardtrain.arrays.rows import Labels
+from shardtrain.errors import ModelError
+from shardtrain.inference.predictions import Predictions
+from shardtrain.inference.run import Run
+from shardtrain.loader.shards import Shards
+from shardtrain.training.steps import EVALUATION_ROWS
+
+
+def predict_rows(run: Run, shards: Shards) -> Iterator[tuple[Labels, Predictions]]:
+    """Classify the validation rows of shards in order; gives batches of their classes with what the model says.
+
+    Raises:
+        ModelError: another vectorizer made the shards, or their classes are others; or the model does not give
+            probabilities.
+        ShardsError: there is no validation split.
+        RunError: the run's files are damaged.
+    """
+    check_shards(run, shards)
+    classifier = run.classifier()
+    for x, y in shards.validation.batches(EVALUATION_ROWS):
+        yield y, classifier.of_rows(x)
+
+
+def check_shards(run: Run, shards: Shards) -> None:
+    """Check that shards hold what the run's model was trained on: the same features, the same classes.
+
+    Raises:
+        ModelError: another vectorizer made them, or their classes are others.
+    """
+    trained, given = run.description, shards.description
+    if given.vectorizer != trained.vectorizer:
+        raise ModelError(
+            f"the features of '{shards.path}' were made by another vectorizer ({given.kind}, fingerprint "
+            f"{given.vectorizer}) than those '{run.path}' was trained on ({trained.kind}, fingerprint "
+            f"{trained.vectorizer}); evaluate on shards that this vectorizer made"
+        )
+    if (given.kind, given.num_features) != (trained.kind, trained.num_features):
+        raise ModelError(
+            f"'{shards.path}' has {given.num_features:,} {given.kind} features, '{run.path}' was trained on "
+            f"{trained.num_features:,} {trained.kind} features; evaluate on shards of the same features"
+        )
+    if given.class_names != trained.class_names:
+        raise ModelError(
+            f"the classes of '{shards.path}' are {_listed(given.class_names)}, those of '{run.path}' are "
+            f"{_listed(trained.class_names)}; they must be the same, in the same order"
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -1,0 +1,177 @@
+"""Open a finished run: a trained model with all that is needed to use it.
+
+Models are loaded with Keras' safe mode on, so that a model file cannot run code, and only after the checksum was
+compared, because Keras does not notice a flipped bit in the weights. The vectorizer checks its own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardtrain.errors import ModelError, RunError
+from shardtrain.inference.predictions import Predictions
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.runtime.notebook import listed, table
+from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, RunFolder, sha256
+
+if TYPE_CHECKING:
+    import keras
+
+    from shardtrain.inference.classifier import Classifier
+    from shardtrain.vectorize.fitted import Vectorizer
+
+_BATCH_TEXTS = 512  # classified at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        config: how it was trained: `model`, `options`, `versions`, and `shards`, the folder where they were then.
+        description: what the shards it was trained on held.
+        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    description: DatasetInfo
+    metrics: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """Open a finished run folder; see `load_run`."""
+        return load_run(path)
+
+    def predict(self, texts: Iterable[str]) -> Predictions:
+        """Classify texts, all results in memory; `shardtrain.inference.predict_file` classifies whole files.
+
+        Raises:
+            RunError: the run's files are damaged, or the model does not give probabilities.
+        """
+        names = self.description.class_names
+        parts = [np.zeros((0, len(names)), np.float32)]
+        parts += [batch.probabilities for _, batch in self.predict_batches(texts)]
+        return Predictions(names, np.concatenate(parts))
+
+    def predict_batches(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Predictions]]:
+        """Classify texts as they come; gives batches of them with their predictions, in order.
+
+        Raises:
+            RunError: the run's files are damaged, or the model does not give probabilities.
+        """
+        classifier = self.classifier()
+        remaining = iter(texts)
+        while batch := list(islice(remaining, _BATCH_TEXTS)):
+            yield batch, classifier(batch)
+
+    def classifier(self) -> Classifier:
+        """Load the model, and the vectorizer when it is first needed, to classify many times.
+
+        Raises:
+            RunError: the run's files are damaged.
+            ModelError: Keras cannot load the model.
+        """
+        model = self.load_model()
+        from shardtrain.inference.classifier import Classifier
+
+        return Classifier(model, self.description, self.load_vectorizer)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        metrics = self.metrics
+        return table(
+            f"Run {self.path}",
+            {
+                "model": self.config["model"],
+                "validation accuracy": f"{metrics['val_accuracy']:.4f}",
+                "validation loss": f"{metrics['val_loss']:.4f}",
+                "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
+                "trained on": f"{self.description.num_train:,} examples, "
+                f"{self.description.num_features:,} {self.description.kind} features",
+                "classes": listed(self.description.class_names),
+            },
+        )
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Class index of each label as the corpus spells it; of a run that does not record them, of the names."""
+        recorded = self.config.get("labels")
+        names = self.description.class_names
+        return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
+
+    def load_model(self) -> keras.Model:
+        """The trained model, compiled as it was trained.
+
+        Raises:
+            RunError: the file differs from what was saved.
+            ModelError: Keras cannot load it.
+        """
+        self._verify_model()
+        import keras
+
+        import shardtrain.models.layers
+        import shardtrain.models.optimizers  # noqa: F401 - both register the classes that a saved model names
+
+        try:
+            return keras.saving.load_model(self.path / MODEL, safe_mode=True)
+        except (TypeError, ValueError, ImportError) as error:  # what Keras raises for classes it does not know
+            raise ModelError(
+                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it has layers "
+                "of your own, import the module that registers them first (on the command line: --import MODULE)"
+            ) from error
+
+    def load_vectorizer(self) -> Vectorizer:
+        """The vectorizer that makes features of texts as the model was trained on.
+
+        Raises:
+            VectorizerError: it is missing or damaged.
+            RunError: it is not the one whose features the model was trained on.
+        """
+        from shardtrain.vectorize.fitted import load_vectorizer
+
+        if not self.description.vectorizer:
+            raise RunError(
+                f"'{self.path}' was trained on {self.description.kind} features that were not made from text, so it "
+                "cannot classify texts; use its model.keras on such features, or `python -m shardtrain evaluate`"
+            )
+        vectorizer = load_vectorizer(self.path / VECTORIZER)
+        found = vectorizer.describe()["fingerprint"]
+        if found != self.description.vectorizer:
+            raise RunError(
+                f"'{self.path / VECTORIZER}' is not the vectorizer of this run: its fingerprint is {found}, "
+                f"{CONFIG} says {self.description.vectorizer}; copy it again from the shards"
+            )
+        return vectorizer
+
+    def _verify_model(self) -> None:
+        path = self.path / MODEL
+        if not path.is_file():
+            raise RunError(
+                f"'{path}' is missing; restore it from a copy or train again with `python -m shardtrain fit`"
+            )
+        found, expected = sha256(path), str(self.metrics["model_sha256"])
+        if found != expected:
+            raise RunError(
+                f"'{path}' is damaged: its SHA-256 is {found[:16]}…, {METRICS} says {expected[:16]}…; "
+                "restore it from a copy or train again with `python -m shardtrain fit`"
+            )
+
+
+def load_run(path: Path | str) -> Run:
+    """Open a finished run folder; nothing is loaded yet.
+
+    Raises:
+        RunNotFoundError: no such folder, or the run in it did not finish.
+        RunError: its JSON files are damaged or of another version.
+    """
+    folder = Path(path)
+    record = RunFolder(folder).read()
+    return Run(path=folder, config=record.config, description=record.description, metrics=record.metrics)

@@ -1,0 +1,294 @@
+"""Resume interrupted work: whose work a folder holds, how it differs from what is asked for, and what happens then.
+
+A job is what decides a result, as JSON values: options, inputs, program. Its record lies in the folder in which the
+result is made. The same job resumes what is there, another one is refused with the first difference named, and
+`overwrite` discards it. One process at a time holds a folder; the lock ends with the process, however it ends.
+Scratch files are not synced, so after a restart of the machine they are not trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardtrain.errors import ShardtrainError
+from shardtrain.options import flag
+from shardtrain.runtime.atomic import commit_json, locked_folder
+from shardtrain.runtime.checksums import checksum
+from shardtrain.runtime.progress import say
+from shardtrain.version import __version__
+
+RECORD = "job.json"
+_SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a record; all else is options
+Record = Mapping[str, Any]
+_ENDS = 1 << 16  # bytes at a file's head and tail that identify it
+_MANY_FILES = 64  # above it files are identified together
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What decides a result.
+
+    Attributes:
+        record: as JSON values. Options are compared first: all keys but the following, and those in `options`. Then
+            `corpus` (the files that are read, see `identify_files`), `description` (of shards), `shardtrain` (the
+            program) and `boot` (the machine's start), as far as they are there.
+        defaults: of options that older records may lack.
+        ignored: options that decide nothing.
+    """
+
+    record: Record
+    defaults: Record = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+
+    def differs_from(self, found: Record) -> str:
+        """The first difference from a record, in words; empty where there is none."""
+        before, now = _options_in(found), _options_in(self.record)
+        for name in (each for each in now if each not in self.ignored):
+            if place := first_difference(before.get(name, self.defaults.get(name)), now[name], name, lists=False):
+                return f"{flag(place[0].rpartition('.')[2])} was {brief(place[1])}, it is {brief(place[2])} now"
+        if said := _differing_files(found.get("corpus", {}), self.record.get("corpus", {})):
+            return said
+        if said := difference_in_words(found.get("description"), self.record.get("description")):
+            return f"the shards are different ({said})"
+        if found.get("shardtrain") != self.record.get("shardtrain"):
+            return f"it was started by shardtrain {found.get('shardtrain')}, this is {self.record.get('shardtrain')}"
+        return "the machine was restarted" if found.get("boot") != self.record.get("boot") else ""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the job, whenever the machine was started."""
+        return checksum(json.dumps({**self.record, "boot": None}, sort_keys=True).encode())
+
+
+def file_job(options: Record, files: Record, program: str, *, defaults: Record | None = None) -> Job:
+    """A job that reads files and whose scratch files must not survive a restart of the machine.
+
+    Args:
+        options: by their names on the command line.
+        files: as `identify_files` has them.
+        program: what of the program decides the result, beside its version.
+        defaults: see `Job`.
+    """
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    record = {"shardtrain": f"{__version__}, {program}", "boot": boot, "options": options, "corpus": files}
+    return Job(record=record, defaults=defaults or {})
+
+
+def identify_files(root: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
+    """Size, modification time and a checksum of the ends of each file; of very many below `root`, of all together."""
+    found = list(files)
+    if len(found) <= _MANY_FILES:
+        return {str(file): _identity(file) for file in found}
+    stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in found]
+    return {str(root): [sum(size for _, size, _ in stats), len(stats), checksum(repr(stats).encode())]}
+
+
+def _identity(path: Path) -> list[Any]:
+    with open(path, "rb") as file:
+        stat = os.fstat(file.fileno())
+        head = file.read(_ENDS)
+        file.seek(max(0, stat.st_size - _ENDS))
+        return [stat.st_size, stat.st_mtime_ns, checksum(head + file.read(_ENDS))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFolder:
+    """The folder in which a job is done.
+
+    Attributes:
+        path: the folder.
+        owner: what messages name: the output, or the folder itself.
+        noun: what is made there, such as "build".
+        error: raised where the folder is another job's, or another process holds it.
+        missing: raised where an interrupted job is required and there is none.
+        record_name: of the file that holds the job's record.
+        resumable: failures, beside Ctrl-C, after which the work is kept.
+        kept: names of files that belong to no job.
+    """
+
+    path: Path
+    owner: Path
+    noun: str
+    error: type[ShardtrainError]
+    missing: type[ShardtrainError]
+    record_name: str = RECORD
+    resumable: tuple[type[BaseException], ...] = ()
+    kept: frozenset[str] = frozenset()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder, which must exist, for this process.
+
+        Raises:
+            ShardtrainError: another process holds it.
+        """
+        with locked_folder(self.path) as ours:
+            if not ours:
+                raise self.error(f"another {self.noun} is running in '{self.owner}'; wait until it ends, or stop it")
+            yield
+
+    def recorded(self) -> Record | None:
+        """The record of the job that was started here; None where there is none, or none that can be read."""
+        try:
+            found = json.loads((self.path / self.record_name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def difference(self, job: Job) -> str | None:
+        """How the job that was started here differs from another: empty if it does not, None where there is none."""
+        found = self.recorded()
+        return None if found is None else job.differs_from(found)
+
+    def begin(
+        self, job: Job, *, overwrite: bool, resume: bool = False, found: Record | None = None, settled: bool = False
+    ) -> bool:
+        """Resume a job, or start it: what another one left is discarded if it may be. Whether it was resumed.
+
+        Args:
+            job: that is to be done.
+            overwrite: an interrupted job that differs is discarded.
+            resume: an interrupted job is required.
+            found: the record as it counts here, where that is not what the file says.
+            settled: what lies here is finished and published, so it may go.
+
+        Raises:
+            KeptWorkError: another job's work is here.
+            ShardtrainError: there is no interrupted job, and one is required.
+        """
+        found = self.recorded() if found is None else found
+        changed = job.differs_from(found) if found else ""
+        if found and not changed:
+            say(f"resuming the interrupted {self.noun} in '{self.owner}'")
+            return True
+        if found and found.get("boot") != job.record.get("boot"):
+            say(f"the machine was restarted since the {self.noun} was interrupted; it starts again")
+        elif found and not overwrite and not settled:
+            raise KeptWorkError(self.error(self.refusal(job, changed)))
+        elif resume:
+            raise self.missing(self.nothing_to_resume)
+        self.discard()
+        commit_json(self.path / self.record_name, job.record)
+        return False
+
+    def refusal(self, job: Job, changed: str) -> str:
+        """The message for a folder that holds another job's work; `changed` is the difference."""
+        discard = f"delete '{self.path}'" if job.record.get("options", {}).get("append") else "pass --overwrite"
+        return (
+            f"'{self.owner}' holds an interrupted {self.noun} that was started differently: {changed}; run that "
+            f"command again to resume it, or {discard} to discard it"
+        )
+
+    @property
+    def nothing_to_resume(self) -> str:
+        """The message where an interrupted job is required and there is none."""
+        return f"there is no interrupted {self.noun} in '{self.owner}'; omit --resume"
+
+    @contextlib.contextmanager
+    def work(self, job: Job, *, overwrite: bool, **how: Any) -> Iterator[bool]:
+        """Work in the folder, which is held, and remove it at the end, but not where the work can be resumed.
+
+        The block is told whether work was resumed. `how` are other arguments of `begin`.
+
+        Raises:
+            ShardtrainError: another job's work is here, which is kept, or none where one is required.
+        """
+        try:
+            yield self.begin(job, overwrite=overwrite, **how)
+        except KeyboardInterrupt:
+            say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
+            raise
+        except KeptWorkError as refused:
+            raise refused.error from None
+        except self.resumable:
+            raise
+        except BaseException:
+            (self.path / self.record_name).unlink(missing_ok=True)  # no half-removed folder is ever resumed
+            self.clear()
+            raise
+        self.clear()
+
+    def discard(self) -> None:
+        """Remove what is in the folder, but what belongs to no job."""
+        for path in self.path.iterdir():
+            if path.name not in self.kept:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def clear(self) -> None:
+        """Remove the folder, the record last: until then a finished job is known as such."""
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != self.record_name:
+                path.unlink(missing_ok=True)
+        (self.path / self.record_name).unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class KeptWorkError(Exception):
+    """The folder holds another job's work, which stays; `error` is for the user."""
+
+    def __init__(self, error: ShardtrainError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _differing_files(before: Record, now: Record) -> str:
+    for name in sorted({*now, *before}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            if not old or not new:
+                return f"'{name}' {'did not exist' if not old else 'existed'}, now it {'does not' if old else 'does'}"
+            if old[0] != new[0]:
+                return f"'{name}' had {old[0]:,} bytes, it has {new[0]:,} now"
+            return f"'{name}' was changed meanwhile"
+    return ""
+
+
+def _options_in(record: Record) -> dict[str, Any]:
+    """The options in a record, those beside `options` included."""
+    beside = {name: value for name, value in record.items() if name not in _SECTIONS}
+    return {**beside, **record.get("options", {})}
+
+
+def difference_in_words(before: Any, now: Any, where: str = "") -> str:
+    """The first place where two JSON values differ, and how; empty where they are equal."""
+    place = first_difference(before, now, where)
+    return f"{place[0]} was {brief(place[1])}, it is {brief(place[2])} now" if place else ""
+
+
+def first_difference(before: Any, now: Any, where: str, *, lists: bool = True) -> tuple[str, Any, Any] | None:
+    """The first place where two JSON values differ, as a path with dots, and both values there; None: they are equal.
+
+    Args:
+        before: the older one.
+        now: the newer one.
+        where: path of both.
+        lists: whether lists of one length are compared item by item.
+    """
+    pairs: Iterable[tuple[Any, Any, Any]] = ()
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(key for key in now if key not in before)]
+        pairs = ((key, before.get(key), now.get(key)) for key in keys)
+    elif lists and isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = ((number, *both) for number, both in enumerate(zip(before, now, strict=True)))
+    elif before != now:
+        return where, before, now
+    for key, old, new in pairs:
+        if found := first_difference(old, new, f"{where}.{key}" if where else str(key), lists=lists):
+            return found
+    return None
+
+
+def brief(value: Any) -> str:
+    """A JSON value in at most 80 characters."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
