@@ -11,7 +11,7 @@ from shardtrain.cli.build import CORPUS_FORMATS
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
-from shardtrain.corpus.options import CorpusOptions
+from shardtrain.corpus.options import CorpusOptions, TextOptions
 from shardtrain.errors import UsageError
 from shardtrain.inference.options import ImportOptions
 from shardtrain.loader.options import LoaderOptions
@@ -56,7 +56,7 @@ def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
 def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     from shardtrain.loader.shards import open_shards
 
-    _refuse(args, CorpusOptions, "is not raw text")
+    _refuse(args, TextOptions, "is not raw text")
     with open_shards(args.data, **given_options(args, LoaderOptions)) as shards:
         load_tensorflow(options_from(args, ImportOptions).module)
         from shardtrain.inference.evaluate import evaluate
@@ -73,7 +73,7 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     from shardtrain.inference.evaluate import evaluate_corpus
 
     keep_freed_memory()
-    done = asdict(evaluate_corpus(folder, args.data, options_from(args, CorpusOptions)))
+    done = asdict(evaluate_corpus(folder, args.data, CorpusOptions(**given_options(args, TextOptions))))
     metrics = done.pop("metrics")
     return {"corpus": args.data, **done, **metrics}
 
@@ -91,7 +91,7 @@ COMMAND = Command(
     options=(
         ImportOptions,
         LoaderOptions,
-        Offered(cls=CorpusOptions, without=("labels",), choices={"format": CORPUS_FORMATS}),
+        Offered(cls=TextOptions, choices={"format": CORPUS_FORMATS}),
     ),
     examples="""\
 python -m shardtrain evaluate runs/mlp-1 data/shards

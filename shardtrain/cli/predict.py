@@ -139,7 +139,7 @@ COMMAND = Command(
     ),
     options=(
         PredictFiles,
-        Offered(cls=PredictOptions, without=("labels",), choices={"format": ("auto", "csv", "tsv", "jsonl", "lines")}),
+        Offered(cls=PredictOptions, choices={"format": ("auto", "csv", "tsv", "jsonl", "lines")}),
         ImportOptions,
     ),
     examples="""\

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from shardtrain.corpus.options import Column, CorpusOptions
+from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.errors import CorpusFormatError
 
 LABEL_NAMES = frozenset({
@@ -27,7 +27,7 @@ _LONGEST_NAME = 64  # characters of a header's cell
 _FEWEST_ROWS = 2  # behind a header that is recognised only by being unlike them
 
 
-def has_header(rows: Sequence[Sequence[str]], options: CorpusOptions, *, labelled: bool) -> bool:
+def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled: bool) -> bool:
     """Decide whether the first of some records names the columns.
 
     It does if its cells can be names and either a label's and a text's usual name are among them, or a name given as
@@ -66,7 +66,7 @@ def _parted(record: str) -> str:
 
 
 def choose_columns(
-    names: Sequence[str] | None, first: Sequence[str], options: CorpusOptions, origin: str
+    names: Sequence[str] | None, first: Sequence[str], options: TextOptions, origin: str
 ) -> tuple[int, tuple[int, ...]]:
     """Choose the label's column and the text's columns of a CSV or TSV file with that first record, as indices.
 
@@ -92,7 +92,7 @@ def choose_columns(
 
 
 def choose_texts(
-    names: Sequence[str] | None, rows: Sequence[Sequence[str]], options: CorpusOptions, origin: str, labels: Set[str]
+    names: Sequence[str] | None, rows: Sequence[Sequence[str]], options: TextOptions, origin: str, labels: Set[str]
 ) -> tuple[int, ...]:
     """Choose the text's columns of a CSV or TSV file whose labels, if it has any, are not needed.
 
@@ -117,7 +117,7 @@ def choose_texts(
     return texts
 
 
-def choose_text_keys(keys: Sequence[str], options: CorpusOptions, origin: str) -> tuple[str, ...]:
+def choose_text_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple[str, ...]:
     """Choose the text's keys of JSON objects whose labels, if they have any, are not needed.
 
     Raises:
@@ -142,7 +142,7 @@ def _texts_by_name(names: Sequence[str], label: int | None, origin: str) -> tupl
     return tuple(texts)
 
 
-def choose_keys(keys: Sequence[str], options: CorpusOptions, origin: str) -> tuple[str, tuple[str, ...]]:
+def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple[str, tuple[str, ...]]:
     """Choose the label's key and the text's keys of JSON objects that have these keys.
 
     Raises:

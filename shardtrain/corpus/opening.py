@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardtrain.corpus import columns, detect, folders
-from shardtrain.corpus.options import CorpusOptions
+from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.published import recognise, recorded
 from shardtrain.corpus.rows import parse_json, split_fields
 from shardtrain.corpus.source import Corpus, Source
@@ -25,7 +25,7 @@ _FORMAT_NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines"}
 
 
 def open_corpus(
-    path: Path, options: CorpusOptions, *, validation: Path | None = None, scratch: Path, looking: bool = False
+    path: Path, options: TextOptions, *, validation: Path | None = None, scratch: Path, looking: bool = False
 ) -> Corpus:
     """Find the splits of a corpus and settle how they are read; only the first records are read.
 
@@ -51,7 +51,7 @@ def open_corpus(
 
 
 def open_texts(
-    path: Path, options: CorpusOptions, *, labels: Collection[str], class_names: Sequence[str], scratch: Path
+    path: Path, options: TextOptions, *, labels: Collection[str], class_names: Sequence[str], scratch: Path
 ) -> tuple[Source, tuple[str, ...]]:
     """Settle how a file of texts is read whose labels, if it has any, are not needed; only the first records are read.
 
@@ -85,7 +85,7 @@ def open_texts(
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
 
-def _open(path: Path, options: CorpusOptions, validation: Path | None, scratch: Path, looking: bool) -> Corpus:
+def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Path, looking: bool) -> Corpus:
     layout = folders.find_layout(path, per_class=options.format == "folder")
     notes = list(layout.notes)
     class_names = None if layout.classes is None else folders.read_class_names(layout.classes)
@@ -107,7 +107,7 @@ def _open(path: Path, options: CorpusOptions, validation: Path | None, scratch: 
     return Corpus(train=train, validation=held_out, class_names=class_names, notes=tuple(notes))
 
 
-def _unescapes(folder: Path, class_names: Sequence[str] | None, options: CorpusOptions, notes: list[str]) -> bool:
+def _unescapes(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
     """Whether to unescape text: as the options say, or where it is that of a published set that needs it."""
     dataset = recorded(folder) or recognise(folder.name, None if class_names is None else tuple(class_names))
     if options.unescape is None and dataset is not None and dataset.unescape:
@@ -131,7 +131,7 @@ class _Opening:
     is as in `open_corpus`.
     """
 
-    options: CorpusOptions
+    options: TextOptions
     unescape: bool
     scratch: Path
     notes: list[str]

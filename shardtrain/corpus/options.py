@@ -20,8 +20,8 @@ def _column(name: str) -> Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusOptions:
-    """How to read a corpus; the defaults take what the files themselves say.
+class TextOptions:
+    """How files of text are read; the defaults take what the files themselves say.
 
     Attributes:
         format: one of `FORMATS`; auto goes by the extension, else by a look at the first lines. Lines are texts without
@@ -32,7 +32,6 @@ class CorpusOptions:
         header: whether the first record names the columns; None detects it.
         unescape: turn backslash-n and backslash-quote into newline and quote; None does so for the published sets
             whose text is written like that.
-        labels: integers (0 or 1 to n), names, or auto: integers where all labels are.
         on_bad_row: fail at the first row that cannot be used, or skip and list such rows.
 
     Raises:
@@ -67,15 +66,12 @@ class CorpusOptions:
         switch=True,
         unset="for published sets that need it",
     )
-    labels: str = option(
-        "auto", "integers from 0 or 1, or names", group=_GROUP, choices=LABELS, unset="integers where all labels are"
-    )
     on_bad_row: str = option(
         "fail", "stop at a row that cannot be used, or list and skip it", group=_GROUP, choices=ON_BAD_ROW
     )
 
     def __post_init__(self) -> None:
-        for name, allowed in (("format", FORMATS), ("labels", LABELS), ("on_bad_row", ON_BAD_ROW)):
+        for name, allowed in (("format", FORMATS), ("on_bad_row", ON_BAD_ROW)):
             value = getattr(self, name)
             if value not in allowed:
                 raise UsageError(f"{flag(name)} is {value!r}; expected one of {', '.join(allowed)}")
@@ -89,3 +85,26 @@ class CorpusOptions:
             raise UsageError(f"column {self.label_column!r} is named as label and as text; name it once")
         if self.format in ("jsonl", "folder", "lines") and self.header is not None:
             raise UsageError(f"--header is for CSV and TSV only, not for --format {self.format}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions(TextOptions):
+    """How a labelled corpus is read.
+
+    Attributes:
+        labels: integers (0 or 1 to n), names, or auto: integers where all labels are.
+
+    The other attributes are those of the class that it extends.
+
+    Raises:
+        UsageError: a value that does not exist, or columns that exclude each other.
+    """
+
+    labels: str = option(
+        "auto", "integers from 0 or 1, or names", group=_GROUP, choices=LABELS, unset="integers where all labels are"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels not in LABELS:
+            raise UsageError(f"--labels is {self.labels!r}; expected one of {', '.join(LABELS)}")

@@ -18,13 +18,9 @@ import numpy.typing as npt
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import folders, rows
 from shardtrain.corpus.detect import BYTE_ORDER_MARK, read_exactly
-from shardtrain.corpus.opening import open_corpus
-from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.records import GOOD, MAX_RECORD, TOO_LONG, find_records
-from shardtrain.corpus.source import BadRow, ClassFolder, Corpus, Documents, Source, Unit
+from shardtrain.corpus.source import BadRow, ClassFolder, Documents, Source, Unit
 from shardtrain.errors import CorpusFormatError
-
-__all__ = ["BadRow", "Corpus", "CorpusOptions", "Documents", "Source", "Unit", "open_corpus", "plan_units", "read_unit"]
 
 
 def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None]) -> list[Unit]:

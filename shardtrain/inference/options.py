@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shardtrain.corpus.options import CorpusOptions
+from shardtrain.corpus.options import TextOptions
 from shardtrain.errors import UsageError
 from shardtrain.options import option
 from shardtrain.runtime.machine import cores
@@ -42,8 +42,8 @@ class PredictFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(CorpusOptions):
-    """How a file of texts is classified and read; `labels` has no meaning here.
+class PredictOptions(TextOptions):
+    """How a file of texts is read and classified.
 
     Attributes:
         proba: write the probabilities of all classes, not only of the best one.

@@ -21,6 +21,7 @@ from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
@@ -147,17 +148,19 @@ def _make(
     if codec:
         check_codec(codec)
     with _executor(options, corpus.train.num_bytes) as executor:
-        passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
+        passes = Passes(
+            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
+        )
         threshold = 0 if corpus.validation else options.threshold
         plan = partial(
             plan_source, passes, seed=seed, density=density, workers=executor.workers, memory_limit=options.memory_limit
         )
-        held_out = units = plan(corpus.train, threshold=threshold, title="scanning")
+        held_out = units = plan(corpus.train, threshold=threshold, title=titles.SCAN)
         if corpus.validation:
-            held_out = plan(corpus.validation, threshold=1 << 64, title="scanning validation")
+            held_out = plan(corpus.validation, threshold=1 << 64, title=titles.SCAN_VALIDATION)
         surveyed: list[UnitFacts] = []
         if corpus.validation:  # its labels are checked before any work is spent
-            surveyed = survey(passes, held_out.tasks, held_out.sizes, "surveying validation")
+            surveyed = survey(passes, held_out.tasks, held_out.sizes, titles.VALIDATION_LABELS)
 
         def classes_in(facts: Sequence[UnitFacts]) -> Classes:
             return classes_of(facts, surveyed or facts, corpus, options, before)
@@ -166,7 +169,7 @@ def _make(
         require_room(space, disk_bytes(settings, corpus))
         if reused or isinstance(settings, HashedSettings):  # nothing to count and to fit
             vectorizer = reused or save_vectorizer(folder, settings, {}, [], {})
-            facts = survey(passes, units.tasks, units.sizes, "surveying")
+            facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
             classes = classes_in(facts)
             rows = transform_rows(passes, units.tasks, units.sizes, folder, classes.codes, held_out=False)
         else:
@@ -262,7 +265,7 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     """The vectorizer's settings; `auto` goes by the guide's ratio of samples to median words per sample."""
     kind = options.vectorizer
     if kind == "auto":
-        facts = survey(passes, units.tasks, units.sizes, "surveying", words=True)
+        facts = survey(passes, units.tasks, units.sizes, titles.LENGTHS, words=True)
         lengths: Counter[int] = Counter()
         for unit in facts:
             lengths.update(unit.words)

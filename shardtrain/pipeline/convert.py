@@ -22,6 +22,7 @@ from shardtrain.corpus.labels import Classes, check_validation_labels
 from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import make_shards
@@ -121,9 +122,11 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
     workers = affordable_workers(options.cores, options.memory_limit)
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
     with Serial() if workers == 1 or small else Processes(workers, prepare=keep_freed_memory) as executor:
-        passes = Passes(executor, space.scratch, task_budget(executor.workers, options.memory_limit))
+        passes = Passes(
+            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
+        )
         found = passes.run(
-            "surveying", _survey, pieces, [piece.stop - piece.start for piece in pieces],
+            titles.LABELS, _survey, pieces, [piece.stop - piece.start for piece in pieces],
             names=[f"survey-{piece.name}" for piece in pieces], unit=_unit(tables), encode=asdict,
             decode=lambda record: _Found(**record),
         )  # fmt: skip
@@ -136,7 +139,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             num_features=columns.num_features,
         )  # fmt: skip
         counts = passes.run(
-            "writing rows", write, placed, [facts.rows for facts in found],
+            titles.READ_ROWS, write, placed, [facts.rows for facts in found],
             names=[piece.name for piece in pieces], unit="rows",
         )  # fmt: skip
         blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]

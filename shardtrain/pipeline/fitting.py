@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.scratch import spill, spilled
 from shardtrain.errors import CorpusFormatError, HashCollisionError
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import (
     CountTask,
     FindTask,
@@ -89,7 +90,8 @@ def _count(
         for task, out in zip(units, runs, strict=True)
     ]
     names = [run.name for run in runs]
-    facts = passes.run("counting", count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
+    facts = passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
     check(facts)
     least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
     num_terms = sum(unit.num_terms for unit in facts)
@@ -97,7 +99,7 @@ def _count(
     buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
     share = [num_terms // len(buckets)] * len(buckets)
     merge = partial(_merge, runs=runs, least=least, most=most)
-    merged = passes.run("merging", merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
+    merged = passes.run(titles.MERGE, merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
     return Counted(
         settings=settings,
         units=tuple(units),
@@ -130,7 +132,7 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
         sizes.append(counted.sizes[number])
     names = [f"names-{counted.settings.hashing.seed}-{task.unit.index:05}" for task in tasks]
     strings = [""] * len(hashes)
-    for members, found in zip(places, passes.run("naming", find_in_unit, tasks, sizes, names=names), strict=True):
+    for members, found in zip(places, passes.run(titles.NAMES, find_in_unit, tasks, sizes, names=names), strict=True):
         for place, term in zip(members, found, strict=True):
             strings[by_hash[place]] = term
     return strings
@@ -189,7 +191,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     norms = tuple(run.with_name(run.name.replace("run", "norms")) for run in counted.runs)
     weigh = partial(_weigh, buckets=counted.buckets, weights=weights, num_documents=num_documents)
     numbered = list(zip(range(len(norms)), counted.runs, norms, strict=True))
-    passes.run("weighing", weigh, numbered, counted.sizes, names=[path.name for path in norms])
+    passes.run(titles.NORMS, weigh, numbered, counted.sizes, names=[path.name for path in norms])
     if not SELECTORS[settings.select].by_counts:
         chosen = select(counted, norms, weights)
         if not weights.norm:  # then the other candidates have no part in any row
@@ -234,7 +236,7 @@ def _select(
     ]  # fmt: skip
     share = [counted.num_candidates // len(tasks)] * len(tasks)
     names = [task.out.name for task in tasks]
-    passes.run("scoring", ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
+    passes.run(titles.SELECT, ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
     best_of = partial(_shortlisted, keep=settings.max_features)
     columns = _gathered([task.out for task in tasks], ("hashes", "counts", "first", "scores"), best_of)
     terms = _find(passes, counted, columns["hashes"])
@@ -317,13 +319,13 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     pairs = [(path, short) for (_, path), short in zip(counted.buckets, shorts, strict=True)]
     share = [counted.num_distinct // len(pairs)] * len(pairs)
     names = [path.name for path in shorts]
-    passes.run("ranking", partial(_shorten, keep=keep), pairs, share, names=names, unit="words")
+    passes.run(titles.SELECT, partial(_shorten, keep=keep), pairs, share, names=names, unit="words")
     vocabulary = _gathered(shorts, ("hashes", "counts", "first"), partial(_most_frequent, keep=keep))["hashes"]
     if not len(vocabulary):
         raise CorpusFormatError("the training documents hold no word; is --text-columns right?")
     measure = partial(sequences.longest, vocabulary=vocabulary)
     names = [path.name.replace("run", "length") for path in counted.runs]
-    lengths = passes.run("measuring", measure, counted.runs, counted.sizes, names=names)
+    lengths = passes.run(titles.LONGEST, measure, counted.runs, counted.sizes, names=names)
     facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
     terms = _find(passes, counted, vocabulary)
     return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary

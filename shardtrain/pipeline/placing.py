@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.scratch import Spilled, spilled
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
 from shardtrain.shards.layout import ShardEntry, SplitEntry
@@ -205,7 +206,7 @@ def place_split(
         for number, shard in enumerate(ranges, first_number)
     ]  # fmt: skip
     placed = passes.run(
-        f"placing {split}",
+        titles.write_shards(split),
         place_shard,
         tasks,
         [shard.rows for shard in ranges],

@@ -17,6 +17,7 @@ from typing import Any
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import ShardsExistError
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, workers_for
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
@@ -142,8 +143,8 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
             plan_source, passes, seed=seed, threshold=0, density=density, workers=workers,
             memory_limit=options.memory_limit,
         )  # fmt: skip
-        train = _split(found.train, partial(scan, title="scanning"))
-        held_out = _split(found.validation, partial(scan, title="scanning validation")) if found.validation else None
+        train = _split(found.train, partial(scan, title=titles.SCAN))
+        held_out = _split(found.validation, partial(scan, title=titles.SCAN_VALIDATION)) if found.validation else None
     return BuildPlan(
         out=str(out),
         notes=found.notes,
@@ -198,20 +199,22 @@ def _named(settings: Settings) -> str:
 def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
     """The passes in the order in which a build enters them; `settings` None where a survey decides on them."""
     held_out = corpus.validation is not None
-    titles = ["scanning", *(["scanning validation", "surveying validation"] if held_out else [])]
+    found = [titles.SCAN, *([titles.SCAN_VALIDATION, titles.VALIDATION_LABELS] if held_out else [])]
     if settings is None:
-        titles += ["surveying", "counting", "merging", "then those of the vectorizer that is chosen"]
+        found += [titles.LENGTHS, "then those of the vectorizer that is chosen"]
     elif reused or isinstance(settings, HashedSettings):
-        titles += ["surveying"]
+        found += [titles.LABELS]
     elif isinstance(settings, NgramSettings):
         by_counts = SELECTORS[settings.select].by_counts
-        chosen = ["scoring", "naming", "weighing"] if by_counts else ["weighing", "scoring", "naming"]
-        titles += ["counting", "merging", *chosen]
+        chosen = (
+            [titles.SELECT, titles.NAMES, titles.NORMS] if by_counts else [titles.NORMS, titles.SELECT, titles.NAMES]
+        )
+        found += [titles.COUNT, titles.MERGE, *chosen]
     else:
-        titles += ["counting", "merging", "ranking", "measuring", "naming"]
+        found += [titles.COUNT_WORDS, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
     validated = held_out or options.threshold > 0
-    titles += ["writing rows", *(["writing validation rows"] if validated else []), "placing train"]
-    return (*titles, *(["placing validation"] if validated else []))
+    found += [titles.VECTORIZE, *([titles.VECTORIZE_VALIDATION] if validated else []), titles.write_shards("train")]
+    return (*found, *([titles.write_shards("validation")] if validated else []))
 
 
 def _told(split: SplitPlan) -> str:

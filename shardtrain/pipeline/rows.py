@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.arrays.scratch import spilled
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
 from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, spill_rows, transform_unit
 from shardtrain.runtime.passes import Passes
@@ -35,7 +36,7 @@ def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Pa
         vectorizer, vocabulary = fit_sequences(passes, counted, folder)
         shape = (vectorizer.num_features, vectorizer.vocabulary_size)
         write = partial(_write_sequence_rows, vocabulary=vocabulary, shape=shape, codes=codes)
-    passes.run("writing rows", write, pairs, counted.sizes, names=[path.name for path in files])
+    passes.run(titles.VECTORIZE, write, pairs, counted.sizes, names=[path.name for path in files])
     return vectorizer, files
 
 
@@ -52,7 +53,7 @@ def transform_rows(
         )
         for task, out in zip(units, files, strict=True)
     ]  # fmt: skip
-    title = "writing validation rows" if held_out else "writing rows"
+    title = titles.VECTORIZE_VALIDATION if held_out else titles.VECTORIZE
     passes.run(title, transform_unit, tasks, sizes, names=[path.name for path in files])
     return files
 

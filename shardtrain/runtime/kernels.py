@@ -6,10 +6,14 @@ installation without a home), kernels are compiled in every process instead of f
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event as numba_event
+
+from shardtrain.runtime.progress import say
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -27,3 +31,19 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         return numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # "no locator available": nowhere to cache
         return numba.njit(nogil=True, **options)(function)
+
+
+class _FirstUse(numba_event.Listener):  # type: ignore[misc]
+    """Reports once per process that kernels are being compiled, which numba does where its cache has none."""
+
+    def on_start(self, event: Any) -> None:
+        """Report it when the first compilation starts; workers leave that to their parent."""
+        numba_event.unregister("numba:compile", self)
+        if multiprocessing.parent_process() is None:
+            say("compiling kernels for the first use on this machine; this takes up to a minute")
+
+    def on_end(self, event: Any) -> None:
+        """Do nothing: one report is enough."""
+
+
+numba_event.register("numba:compile", _FirstUse())

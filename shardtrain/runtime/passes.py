@@ -33,12 +33,14 @@ class Passes:
         executor: where tasks run.
         scratch: folder of intermediate files.
         budget: bytes that one task may hold beyond its process and the unit's own.
+        details: titles of passes that are of interest with --verbose only.
         spans: title, begin and end of each finished pass, by the clock `time.perf_counter`.
     """
 
     executor: Executor
     scratch: Path
     budget: int
+    details: frozenset[str] = frozenset()
     spans: list[tuple[str, float, float]] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -83,7 +85,8 @@ class Passes:
         paths = [self.scratch / f"{name}.json" for name in names]
         results: dict[int, Result] = {}
         _enter(title)
-        with self.timed(title), progress(title, total=sum(sizes), unit=unit) as shown:
+        lasting = title not in self.details
+        with self.timed(title), progress(title, total=sum(sizes), unit=unit, lasting=lasting) as shown:
             for i in (i for i, path in enumerate(paths) if path.exists()):
                 results[i] = decode(json.loads(paths[i].read_bytes()))
                 shown.add(sizes[i])

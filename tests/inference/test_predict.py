@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from support.learnable import write_shards
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
+from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.errors import ModelError, RunError, VectorizerError
-from shardtrain.inference.predict import evaluate, predict, predict_batches
+from shardtrain.inference.evaluate import evaluate
+from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import Run, load_run
 
 KINDS = ["ngram", "sequence"]
 
@@ -82,14 +82,14 @@ def validation_texts(trained: Trained) -> list[str]:
 
 
 def test_texts_are_classified_from_the_run_folder_alone(trained: Trained) -> None:
-    found = predict(trained.moved, TEXTS)
+    found = trained.moved.predict(TEXTS)
     assert found.labels == EXPECTED
     assert found.class_names == tuple(TOPICS)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_raw_texts_get_the_answers_that_their_rows_in_the_shards_get(trained: Trained) -> None:
-    found = predict(trained.moved, validation_texts(trained))
+    found = trained.moved.predict(validation_texts(trained))
     with open_shards(trained.shards) as shards:
         _, y = shards.validation.rows(0, shards.validation.num_examples)
     accuracy = (found.probabilities.argmax(axis=1) == y).mean()
@@ -106,7 +106,7 @@ def test_evaluating_gives_exactly_what_training_reported(trained: Trained) -> No
 
 
 def test_one_sigmoid_unit_gives_the_probabilities_of_both_classes(binary: Trained) -> None:
-    found = predict(binary.run, [TEXTS[0], TEXTS[2]])
+    found = binary.run.predict([TEXTS[0], TEXTS[2]])
     assert found.labels == ["cooking", "chess"]
     assert found.probabilities.shape == (2, 2)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
@@ -114,7 +114,7 @@ def test_one_sigmoid_unit_gives_the_probabilities_of_both_classes(binary: Traine
 
 @pytest.mark.parametrize("text", ["", " \n\t", "zzz qqq", "\udcff broken", "日本語"], ids=ascii)
 def test_a_text_without_any_known_word_still_gets_a_class(trained: Trained, text: str) -> None:
-    (label,) = predict(trained.run, [text]).labels
+    (label,) = trained.run.predict([text]).labels
     assert label in TOPICS
 
 
@@ -127,7 +127,7 @@ def test_texts_stream_through_in_order_whatever_their_number(trained: Trained) -
             taken += 1
             yield TEXTS[number % 3]
 
-    batches = predict_batches(trained.run, texts())
+    batches = trained.run.predict_batches(texts())
     first, predictions = next(batches)
     assert taken == len(first) == len(predictions) < 1200
     rest = list(batches)
@@ -137,7 +137,7 @@ def test_texts_stream_through_in_order_whatever_their_number(trained: Trained) -
 
 
 def test_no_texts_give_no_predictions(trained: Trained) -> None:
-    assert predict(trained.run, []).probabilities.shape == (0, 3)
+    assert trained.run.predict([]).probabilities.shape == (0, 3)
 
 
 def test_shards_of_another_vectorizer_are_refused(trainings: dict[str, Trained]) -> None:
@@ -161,7 +161,7 @@ def test_a_vectorizer_that_is_not_the_runs_is_refused(trainings: dict[str, Train
     shutil.rmtree(tmp_path / "run" / "vectorizer")
     shutil.copytree(trainings["sequence"].run.path / "vectorizer", tmp_path / "run" / "vectorizer")
     with pytest.raises(RunError, match="is not the vectorizer of this run"):
-        predict(load_run(tmp_path / "run"), TEXTS)
+        load_run(tmp_path / "run").predict(TEXTS)
 
 
 def test_every_flipped_byte_of_the_vectorizer_is_noticed(trained: Trained, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_every_flipped_byte_of_the_vectorizer_is_noticed(trained: Trained, tmp_p
         content[len(content) // 2] ^= 1
         (broken / "vectorizer" / path.name).write_bytes(content)
         with pytest.raises((VectorizerError, RunError)):
-            predict(load_run(broken), TEXTS)
+            load_run(broken).predict(TEXTS)
 
 
 def test_a_model_that_gives_no_probabilities_is_refused_when_it_is_used(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_model_that_gives_no_probabilities_is_refused_when_it_is_used(tmp_path
     with open_shards(tmp_path / "shards") as shards:
         run = fit(shards, FitOptions(model=logits, epochs=1), out=tmp_path / "run")
     with pytest.raises(ModelError, match="they are not probabilities; end the model with a softmax"):
-        predict(run, TEXTS)
+        run.predict(TEXTS)
 
 
 # The commands
@@ -201,7 +201,7 @@ def test_predict_prints_a_tab_separated_line_for_each_text(
     assert main(["predict", str(trained.moved.path), TEXTS[0], "--input", str(tmp_path / "texts.txt")]) == 0
     captured = capsys.readouterr()
     rows = [line.split("\t") for line in captured.out.splitlines()]
-    found = predict(trained.run, [TEXTS[0], TEXTS[1], "", TEXTS[2]])
+    found = trained.run.predict([TEXTS[0], TEXTS[1], "", TEXTS[2]])
     best = found.probabilities.max(axis=1)
     assert rows == [
         [label, f"{probability:.4f}", text]

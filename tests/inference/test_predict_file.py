@@ -20,21 +20,21 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from support.topics import TOPICS, write_corpus
+from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, OutputExistsError, UsageError
 from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.options import PredictOptions
-from shardtrain.inference.predict import evaluate, predict
 from shardtrain.inference.predict_file import predict_file
+from shardtrain.inference.run import Run
 from shardtrain.inference.writers import csv_lines, json_lines
 from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import Run
 
 WORDS = [word for words in TOPICS.values() for word in words]
 
@@ -88,7 +88,7 @@ def test_a_file_has_a_row_for_each_text_in_order_that_says_what_predict_says(
 ) -> None:
     rows = rows_of(written)
     assert [row["row"] for row in rows] == [str(number) for number in range(len(texts))]
-    expected = predict(run, texts)
+    expected = run.predict(texts)
     assert [row["label"] for row in rows] == expected.labels
     best = expected.probabilities.max(axis=1)
     np.testing.assert_allclose([float(row["probability"]) for row in rows], best, rtol=0, atol=2e-6)
@@ -132,7 +132,7 @@ import os, signal, sys
 from shardtrain import raw_text
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
-from shardtrain.training.run_folder import load_run
+from shardtrain.inference.run import load_run
 
 run, source, out, left = sys.argv[1:]
 answers, parts = raw_text.writer_for, []
@@ -280,7 +280,7 @@ def test_texts_are_found_with_labels_or_without(
     command = ["predict", str(run.path), "--input", str(tmp_path / name), "--output", str(out), "--proba", *options]
     assert main(command) == 0
     rows = rows_of(out)
-    expected = predict(run, ["oven butter", "", "mast", "rook"])
+    expected = run.predict(["oven butter", "", "mast", "rook"])
     assert [row["row"] for row in rows] == [0, 1, 2, 3]
     assert [row["label"] for row in rows] == expected.labels
     found = [list(row["probabilities"].values()) for row in rows]
@@ -360,7 +360,7 @@ def test_json_prints_an_object_for_each_text(
     assert main(["predict", str(run.path), "oven", "--input", str(tmp_path / "in.jsonl"), *flags]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["row"] for row in rows] == [0, 1, 2]
-    assert [row["label"] for row in rows] == predict(run, ["oven", "mast", "rook"]).labels
+    assert [row["label"] for row in rows] == run.predict(["oven", "mast", "rook"]).labels
     assert all(("probabilities" in row) is proba for row in rows)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
 
 import keras
 import numpy as np
@@ -15,13 +13,9 @@ import pytest
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 import shardtrain
-from shardtrain.api import READING, BuildKeywords, FitKeywords
 from shardtrain.cli.main import main
-from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import ShardsExistError, UsageError
 from shardtrain.models.options import MlpOptions
-from shardtrain.pipeline.options import BuildOptions
-from shardtrain.training.options import FitOptions
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +41,6 @@ assert shardtrain.fit.__name__ == "fit" and shardtrain.fit.__module__ == "shardt
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'bild'"):
         _ = shardtrain.bild
-
-
-def test_keywords_are_the_fields_of_the_options_with_their_types() -> None:
-    read = get_type_hints(CorpusOptions)
-    expected = {**get_type_hints(BuildOptions), **{name: read[name] for name in READING}}
-    assert set(READING) == {field.name for field in fields(CorpusOptions)}
-    del expected["read"]
-    assert get_type_hints(BuildKeywords) == expected
-    rooms = ("shardtrain.training.checkpoint", "shardtrain.models.user_models", "shardtrain.models.guide")
-    names = {name: value for room in rooms for name, value in vars(sys.modules[room]).items()}
-    assert get_type_hints(FitKeywords, localns=names) == get_type_hints(FitOptions)
 
 
 def test_from_a_corpus_to_predictions_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from shardtrain.errors import (
 )
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.index import index
-from shardtrain.pipeline.options import IndexOptions
+from shardtrain.pipeline.options import IndexOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
@@ -527,7 +527,7 @@ def test_a_bit_that_flipped_without_a_trace_is_found_before_it_is_used(indexed):
 
 def test_indexed_shards_become_ordinary_ones(indexed, tmp_path):
     path, out = indexed
-    recompress(out, tmp_path / "copy", "lz4")
+    recompress(out, tmp_path / "copy", RecompressOptions(compress="lz4"))
     path.unlink()
     x, y = rows_of(tmp_path / "copy")
     np.testing.assert_array_equal(x, X.astype(np.float32))

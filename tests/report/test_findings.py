@@ -20,7 +20,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.pipeline.workspace import MEASURED
 from shardtrain.report.findings import look_at_shards
@@ -313,7 +313,7 @@ def test_the_texts_of_a_held_out_fraction_and_of_every_added_part_are_found(tmp_
     options = BuildOptions(workers=1, validation_fraction=0.3, rows_per_shard=50)
     build(first, tmp_path / "shards", options)
     build(second, tmp_path / "shards", replace(options, append=True))
-    recompress(tmp_path / "shards", tmp_path / "again", None)
+    recompress(tmp_path / "shards", tmp_path / "again", RecompressOptions(compress="none"))
     everything = sorted(documents(first) + documents(second))
     for folder in ("shards", "again"):
         with open_shards(tmp_path / folder) as shards:

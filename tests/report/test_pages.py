@@ -24,11 +24,11 @@ from support.handmade import make_rows, write_shards
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import ReportExistsError
+from shardtrain.inference.run import load_run
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.markup import element
 from shardtrain.report.writing import write_report
-from shardtrain.training.run_folder import load_run
 
 READABLE = (Path(__file__).parents[1] / "support" / "readable.js").read_text()
 REAL = {"ag_news": 5, "dbpedia": 4}  # every so many documents are taken

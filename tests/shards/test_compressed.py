@@ -26,7 +26,7 @@ from shardtrain.errors import CorruptShardError, DiskFullError, MissingExtraErro
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.contents import report_on
 from shardtrain.report.plain import render
@@ -55,7 +55,7 @@ def packed(plain, tmp_path_factory) -> dict[str, Path]:
     """The same in each codec."""
     folders = {codec: tmp_path_factory.mktemp("packed") / codec for codec in CODECS}
     for codec, folder in folders.items():
-        recompress(plain, folder, codec)
+        recompress(plain, folder, RecompressOptions(compress=codec or "none"))
     return folders
 
 
@@ -96,7 +96,7 @@ def test_rows_of_chunks_in_damaged_blocks_are_left_out_when_told_to_and_no_other
     rows = make_rows("dense", 200_000)
     rows.x[:] = np.random.default_rng(1).normal(size=rows.x.shape)  # so that it fills several blocks
     write_shards(tmp_path / "plain", rows, [len(rows)])
-    recompress(tmp_path / "plain", tmp_path / "packed", "lz4")
+    recompress(tmp_path / "plain", tmp_path / "packed", RecompressOptions(compress="lz4"))
     entry = read_manifest(tmp_path / "packed").splits["train"].shards[0]
     chunks, block = entry.datasets["x"].chunks, 1
     flip(tmp_path / "packed" / entry.file, block * entry.block_bytes + 1000)
@@ -132,7 +132,7 @@ def test_plain_h5py_with_the_plugins_reads_equal_values(plain, packed, codec):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_way_back_gives_the_plain_shards_in_every_byte(plain, packed, codec, tmp_path):
-    recompress(packed[codec], tmp_path / "back", None)
+    recompress(packed[codec], tmp_path / "back", RecompressOptions(compress="none"))
     for name in ("train-00000.h5", "train-00001.h5"):
         assert (tmp_path / "back" / name).read_bytes() == (plain / name).read_bytes()
     assert read_manifest(tmp_path / "back").splits == read_manifest(plain).splits
@@ -140,7 +140,7 @@ def test_the_way_back_gives_the_plain_shards_in_every_byte(plain, packed, codec,
 
 
 def test_from_one_codec_to_another_gives_what_the_direct_way_gives(packed, tmp_path):
-    recompress(packed["lz4"], tmp_path / "zstd", "zstd")
+    recompress(packed["lz4"], tmp_path / "zstd", RecompressOptions(compress="zstd"))
     assert_same_folder(tmp_path / "zstd", packed["zstd"])
 
 
@@ -154,7 +154,7 @@ def test_every_block_is_verified_and_the_report_names_the_codec(packed):
 
 def test_a_shard_without_a_non_zero_is_compressed_too(tmp_path):
     write_shards(tmp_path / "plain", make_rows("ngram", 10, empty=True), [10])
-    recompress(tmp_path / "plain", tmp_path / "packed", "zstd")
+    recompress(tmp_path / "plain", tmp_path / "packed", RecompressOptions(compress="zstd"))
     with open_shards(tmp_path / "packed") as shards:
         assert not dense(shards.train.rows(0, 10)[0]).any()
 
@@ -326,13 +326,13 @@ def test_a_full_disk_is_an_ordinary_error_and_leaves_no_shard(plain, calls, tmp_
 
     monkeypatch.setattr(packing.os, "posix_fallocate", allocate)
     with pytest.raises(DiskFullError):
-        recompress(plain, tmp_path / "out", "zstd")
+        recompress(plain, tmp_path / "out", RecompressOptions(compress="zstd"))
     assert not (tmp_path / "out").exists()
 
 
 def test_shards_are_not_rewritten_over_themselves(plain):
     with pytest.raises(ShardsExistError, match="choose another --out"):
-        recompress(plain, plain, "zstd", overwrite=True)
+        recompress(plain, plain, RecompressOptions(compress="zstd", overwrite=True))
 
 
 # Builds.
@@ -366,7 +366,7 @@ def built(demo, tmp_path_factory) -> Path:
 
 def test_a_compressed_build_is_the_plain_one_compressed(demo, built, tmp_path):
     build(demo, tmp_path / "plain", options(workers=1))
-    recompress(tmp_path / "plain", tmp_path / "packed", "zstd")
+    recompress(tmp_path / "plain", tmp_path / "packed", RecompressOptions(compress="zstd"))
     assert_same_folder(built, tmp_path / "packed")
 
 
@@ -392,6 +392,7 @@ from pathlib import Path
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.options import RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 
 source, out, what, at = sys.argv[1:]
@@ -413,7 +414,7 @@ os.replace = replace
 if what == "build":
     build(source, out, BuildOptions(compress="zstd", workers=1, rows_per_shard=300, max_features=500))
 else:
-    recompress(Path(source), Path(out), "lz4")
+    recompress(Path(source), Path(out), RecompressOptions(compress="lz4"))
 print("renames", renames)
 """
 
@@ -428,11 +429,11 @@ def start(tmp_path: Path, source: Path, out: Path, what: str, at: int = 0) -> tu
 
 @pytest.mark.parametrize("at", [-3, 9, -11])
 def test_recompressing_killed_at_a_commit_and_run_again_equals_uninterrupted(built, at, tmp_path):
-    recompress(built, tmp_path / "whole", "lz4")
+    recompress(built, tmp_path / "whole", RecompressOptions(compress="lz4"))
     code, _ = start(tmp_path, built, tmp_path / "out", "recompress", at)
     assert code == -signal.SIGKILL
     assert not (tmp_path / "out" / "manifest.json").exists()
-    recompress(built, tmp_path / "out", "lz4")
+    recompress(built, tmp_path / "out", RecompressOptions(compress="lz4"))
     assert_same_folder(tmp_path / "out", tmp_path / "whole")
 
 

@@ -22,7 +22,7 @@ from shardtrain.errors import CorruptShardError, ManifestError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.index import index
-from shardtrain.pipeline.options import BuildOptions, IndexOptions
+from shardtrain.pipeline.options import BuildOptions, IndexOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.shards.layout import MANIFEST, VECTORIZER
 from shardtrain.shards.manifest import read_manifest
@@ -88,7 +88,7 @@ def make_sequences(folder: Path, corpus: Path) -> None:
 
 def make_compressed(folder: Path, corpus: Path) -> None:
     make_ngrams(folder.with_name("plain"), corpus)
-    recompress(folder.with_name("plain"), folder, "zstd")
+    recompress(folder.with_name("plain"), folder, RecompressOptions(compress="zstd"))
 
 
 def make_indexed(folder: Path, corpus: Path) -> None:

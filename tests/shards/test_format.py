@@ -25,7 +25,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ManifestError, ShardsError, ShardsNotFoundError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.write import ShardShape, new_shard
@@ -534,7 +534,7 @@ def make_golden() -> None:
     for name in (*GOLDEN_PACKED, GOLDEN_DENSE[1]):
         _, chosen, codec = name.split("-")
         source = GOLDEN / ("v2-dense" if chosen == "dense" else f"v1-{chosen}")
-        recompress(source, GOLDEN / name, codec)
+        recompress(source, GOLDEN / name, RecompressOptions(compress=codec or "none"))
         (GOLDEN / name / "build.json").unlink()
 
 

@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.learnable import write_shards
+from support.training import fit
 
 from shardtrain.cli.fit import SIZES
 from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundError, ShardsError, UsageError
-from shardtrain.inference.predict import evaluate
+from shardtrain.inference.evaluate import evaluate
+from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import mlp, prepare
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import MlpOptions, SepcnnOptions
-from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import METRICS, MODEL, Run, load_run
+from shardtrain.training.run_folder import METRICS, MODEL
 from shardtrain.training.steps import Steps
 
 PROJECT = Path(__file__).resolve().parents[2]

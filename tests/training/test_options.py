@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.learnable import write_shards
+from support.training import fit
 
 from shardtrain.errors import ModelError, RunExistsError, UsageError
+from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import linear, make_model, mlp, prepare
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.models.schedules import learning_rate
-from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import Run
 from shardtrain.training.steps import Steps
 
 QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "epochs": 2, "mlp": MlpOptions(units=8)}

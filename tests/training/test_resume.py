@@ -17,10 +17,12 @@ import keras
 import numpy as np
 import pytest
 from support.learnable import write_shards
+from support.training import fit
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CheckpointError, DivergedError, RunExistsError, RunNotFoundError, UsageError
+from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.layers import SparseDense
@@ -28,9 +30,8 @@ from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
 from shardtrain.training import loop, steps
 from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
-from shardtrain.training.fit import fit
 from shardtrain.training.options import CheckpointInterval, FitOptions
-from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, Run, claimed, load_run
+from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +45,7 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import keras, numpy as np
 from shardtrain.training.options import CheckpointInterval
-from shardtrain.training.fit import fit
+from support.training import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.models import MlpOptions, SepcnnOptions
 from shardtrain.loader.shards import open_shards
@@ -560,7 +561,7 @@ def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Sha
 
 def test_a_folder_in_which_a_training_runs_is_refused(shards: Shards, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with claimed(tmp_path / "run"), pytest.raises(RunExistsError, match="another training is running"):
+    with RunFolder(tmp_path / "run").work.held(), pytest.raises(RunExistsError, match="another training is running"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run")
 
 

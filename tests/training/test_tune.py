@@ -14,10 +14,10 @@ from support.learnable import write_shards
 
 from shardtrain.cli.main import main
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, UsageError
+from shardtrain.inference.run import load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import load_run
 from shardtrain.training.tune import BEST, STORAGE, TRIALS, Tuned, best_of, tune
 from shardtrain.training.tune_options import Range, TuneOptions, check_space, grid
 

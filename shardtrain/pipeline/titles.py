@@ -1,0 +1,21 @@
+"""The passes of a build as its progress, its plan and build.json name them, in words that a user knows."""
+
+from __future__ import annotations
+
+SCAN, SCAN_VALIDATION = "scanning the corpus", "scanning the validation corpus"
+LABELS, VALIDATION_LABELS = "reading labels", "reading validation labels"
+LENGTHS = "measuring documents"
+COUNT, COUNT_WORDS = "counting n-grams", "counting words"
+MERGE = "merging counts"
+NORMS = "computing document norms"
+SELECT = "selecting features"
+LONGEST = "measuring sequences"
+NAMES = "looking up the features' names"
+VECTORIZE, VECTORIZE_VALIDATION = "vectorizing documents", "vectorizing validation documents"
+READ_ROWS = "reading rows"
+DETAILS = frozenset({VALIDATION_LABELS, LABELS, LENGTHS, MERGE, NORMS, LONGEST, NAMES})  # shown with --verbose
+
+
+def write_shards(split: str) -> str:
+    """The pass that writes the shards of a split."""
+    return f"writing {split} shards"
