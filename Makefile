@@ -34,9 +34,10 @@ fmt: .venv/.development ## format the code
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-lint: .venv/.development ## check style
+lint: .venv/.development ## check style, and which room imports which
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports --no-logo
 
 type: .venv/.development ## check types
 	$(BIN)/mypy
