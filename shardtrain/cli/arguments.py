@@ -119,7 +119,7 @@ def _add(group: argparse._ArgumentGroup, name: str, declared: Option, default: A
             "nargs": declared.nargs,
             "choices": choices or None,
             "metavar": declared.metavar or None,
-            "default": word,
+            "default": list(word) if isinstance(word, tuple) else word,
             "required": declared.required,
         }
         if declared.nargs == "?":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from shardtrain.cli.arguments import given_options, options_from
+from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import next_step, rejected_lines, show, split_facts
 from shardtrain.options import option
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.runtime.machine import keep_freed_memory
 
     options, out = options_from(args, BuildOptions), options_from(args, ShardsOutput).out
-    options.refuse_unused(given_options(args, BuildOptions))  # also those that were given as they are by default
+    options.refuse_unused(args.typed)  # also those that were typed as they are by default
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
     keep_freed_memory()  # this process is a build's alone, or one of its workers

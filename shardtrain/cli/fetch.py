@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardtrain.cli.arguments import given_options, options_from, spelled
+from shardtrain.cli.arguments import options_from, spelled
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
 from shardtrain.datasets.options import FetchOptions
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, FetchOptions)
     if options.list:
         known = options_of(FetchOptions)
-        flags = [spelled(name, known[name], None) for name in given_options(args, FetchOptions) if name != "list"]
+        flags = [spelled(name, known[name], None) for name in known if name in args.typed and name != "list"]
         if given := [*(["NAME"] if args.name else []), *flags]:
             raise UsageError(f"--list shows all sets and takes no {', '.join(given)}")
         show_list(as_json=args.json)

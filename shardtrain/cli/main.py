@@ -73,7 +73,7 @@ def parser() -> Parser:
         level.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
         level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, and the memory plan")
         output.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    top.set_defaults(whole=top)
+    commands.choices["completion"].set_defaults(whole=top)
     return top
 
 

@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
         found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _OPEN for each in known}))
         if left := self._taken_last(found, left):
             self.error(f"{self.command} does not take {left[0]!r} here")
-        found.given = {name for name, value in vars(found).items() if value is not _OPEN}
+        found.typed = {name for name, value in vars(found).items() if value is not _OPEN}
+        found.given = set(found.typed)
         found.of_file = _fill(found, self, of_file)
         if only_print:
             found.run = partial(print_settings, parser=self)

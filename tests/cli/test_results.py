@@ -70,7 +70,7 @@ def test_every_command_tells_its_result_as_json(tmp_path: Path, capsys: pytest.C
     tried = ("--units", 4, "--epochs", 1, "--out", tmp_path / "study")
     done["tune"] = told(capsys, "tune", shards, *tried)
     assert done["tune"]["trials"] == [done["tune"]["best"]]
-    assert {*done, "fetch"} == {command.__name__.rpartition(".")[2] for command in COMMANDS}  # its own tests have it
+    assert {*done, "fetch"} == {command.name for command in COMMANDS}  # its own tests have it
     (shards / "train-00000.h5").write_bytes(b"")
     assert told(capsys, "verify", shards, code=1)["faults"]
 
@@ -112,7 +112,7 @@ def test_the_flags_exclude_each_other_and_decide(tmp_path: Path, capsys: pytest.
     assert main([*build, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     assert main([*build, "--verbose"]) == 0
-    assert "scanning:" in capsys.readouterr().err
+    assert "scanning the corpus:" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([*build, "--quiet", "--verbose"])
     assert left.value.code == 2

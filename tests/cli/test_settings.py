@@ -41,10 +41,13 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
 COMMANDS = ALL.choices
 
 
+ABOUT_THE_FILE = {"run", "config", "print_config", "of_file", "typed", "given", "whole"}
+
+
 def parsed(*words: str) -> dict[str, Any]:
     """All values that a command gets, but for what is about the file itself."""
     values = vars(parser().parse_args(list(words)))
-    return {name: value for name, value in values.items() if name not in ("run", "config", "print_config", "of_file")}
+    return {name: value for name, value in values.items() if name not in ABOUT_THE_FILE}
 
 
 def file_of(folder: Path, text: str) -> str:
@@ -99,16 +102,16 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
         tmp_path, "[build]\nmax_features = 7\nseed = 3\nout = 'f'\nheader = true\n[fit]\nunits = 8\nresume = true\n"
     )
     found = parsed("build", "corpus", "--config", config, "--max-features", "9", "--no-header")
-    assert (found["max_features"], found["seed"], found["out"], found["header"]) == (9, 3, "f", False)
+    assert (found["max_features"], found["seed"], found["out"], found["header"]) == (9, 3, Path("f"), False)
     assert found["labels"] == "auto"
     found = parsed("fit", "--units", "16", f"--config={config}")
-    assert (found["units"], found["resume"], found["layers"]) == (16, True, None)
+    assert (found["units"], found["resume"], found["layers"]) == (16, True, 2)
 
 
 def test_an_option_of_the_command_line_takes_the_place_of_those_that_it_excludes(tmp_path):
     config = file_of(tmp_path, "[build]\nvalidation_fraction = 0.2\nverbose = true\nseed = 3\n")
     found = parsed("build", "corpus", "--config", config, "--validation", "v.csv", "--quiet")
-    assert (found["validation"], found["validation_fraction"], found["seed"]) == ("v.csv", None, 3)
+    assert (found["validation"], found["validation_fraction"], found["seed"]) == (Path("v.csv"), 0.1, 3)
     assert (found["quiet"], found["verbose"]) == (True, False)
 
 

@@ -95,7 +95,7 @@ def test_finished_shards_are_trained_on_and_scored(corpus: Path, tmp_path: Path)
     np.testing.assert_array_equal(found.predict_proba(TEXTS), run.predict(TEXTS).probabilities)
     assert found.score(tmp_path / "shards") == pytest.approx(run.metrics["val_accuracy"], abs=1e-6)
     assert len(found.predict(shards)) == shards.validation.num_examples
-    with pytest.raises(UsageError, match="leave y away"):
+    with pytest.raises(UsageError, match="omit y"):
         found.fit(shards, [1])
 
 
