@@ -44,11 +44,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the report, and say where it is."""
-    from shardtrain.report.writing import check_out, is_run, write_report
+    from shardtrain.report.report_file import check_output_file, is_run, write_report
     from shardtrain.runtime.progress import say
     from shardtrain.training.run_folder import load_run
 
-    check_out(args.out)
+    check_output_file(args.out)
     if is_run(args.folder):
         load_run(args.folder)  # before seconds of importing
         load_tensorflow(args.module)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from shardtrain.report.formatting import cut, printable
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.wording import cut, printable
 
 WIDTH = 360
 TEXT = 13  # height of all text

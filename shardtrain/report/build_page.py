@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from shardtrain.report import svg
-from shardtrain.report.findings import ShardsFindings
+from shardtrain.report.analysis import ShardsAnalysis
+from shardtrain.report.formatting import format_value, size
 from shardtrain.report.markup import Markup, joined
 from shardtrain.report.page import charts, figure, notice, settings, table
-from shardtrain.report.wording import in_words, size
 
 _PARTS = 12  # corpora that are shown
 
 
-def build(found: ShardsFindings) -> Markup:
+def build(found: ShardsAnalysis) -> Markup:
     """Passes and memory of the last build, and the corpora of all."""
     making, parts = found.making, _parts(found)
     corpora = _corpora(parts)
@@ -38,7 +38,7 @@ def build(found: ShardsFindings) -> Markup:
     return charts(passes, _memory(found), corpora)
 
 
-def _memory(found: ShardsFindings) -> Markup | None:
+def _memory(found: ShardsAnalysis) -> Markup | None:
     making = found.making
     if making is None or not making.curve or not making.peak_bytes:
         return None
@@ -65,7 +65,7 @@ def _memory(found: ShardsFindings) -> Markup | None:
     return figure("Memory", told, chart, values=values)
 
 
-def _parts(found: ShardsFindings) -> list[dict[str, Any]]:
+def _parts(found: ShardsAnalysis) -> list[dict[str, Any]]:
     """The provenance of each corpus, as far as it is one: the manifest's `build` may hold anything."""
     parts = found.manifest.build.get("parts")
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list | tuple) else []
@@ -92,7 +92,7 @@ def _corpora(parts: list[dict[str, Any]]) -> Markup:
             "bytes replaced": f"{_count(part, 'replaced_bytes'):,}",
             "vectorizer": part.get("vectorizer"),
         }
-        known = [(name, in_words(value)) for name, value in rows.items() if value is not None]
+        known = [(name, format_value(value)) for name, value in rows.items() if value is not None]
         tables.append(settings("Made from", known))
     more = notice(f"{len(parts) - _PARTS:,} further corpora are not shown.") if len(parts) > _PARTS else None
     return joined(*tables, more)

@@ -7,17 +7,17 @@ import math
 import numpy as np
 
 from shardtrain.report import svg
+from shardtrain.report.analysis import FEATURE, MAX_CLASSES, NAMES, ShardsAnalysis
 from shardtrain.report.axes import short
-from shardtrain.report.findings import FEATURE, MAX_CLASSES, NAMES, ShardsFindings
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import charts, figure, notice, settings, table
-from shardtrain.report.survey import MAX_FEATURES, Counts
+from shardtrain.report.row_statistics import MAX_FEATURES, Counts
 
 _FREQUENT = 25  # features that are drawn, and twice as many in their table
 _CURVE = 60  # points of a curve of shares
 
 
-def features(found: ShardsFindings) -> Markup:
+def features(found: ShardsAnalysis) -> Markup:
     """The most frequent features, what they cover, and what they were chosen from."""
     occurrences = found.surveys["train"].occurrences
     if occurrences is None:
@@ -25,7 +25,7 @@ def features(found: ShardsFindings) -> Markup:
     return charts(_frequent(found, occurrences), _coverage(found, occurrences), _coverage_facts(found))
 
 
-def _frequent(found: ShardsFindings, occurrences: Counts) -> Markup:
+def _frequent(found: ShardsAnalysis, occurrences: Counts) -> Markup:
     best = np.argsort(-occurrences, kind="stable")[: 2 * _FREQUENT]
     best = best[occurrences[best] > 0]
     if not len(best):
@@ -55,11 +55,11 @@ def _frequent(found: ShardsFindings, occurrences: Counts) -> Markup:
     return figure(f"Most frequent {what}s", told, svg.bars(bars, alt=alt), values=values)
 
 
-def _hashed(found: ShardsFindings) -> bool:
+def _hashed(found: ShardsAnalysis) -> bool:
     return found.manifest.vectorizer.get("kind") == "hashing"
 
 
-def _coverage(found: ShardsFindings, occurrences: Counts) -> Markup | None:
+def _coverage(found: ShardsAnalysis, occurrences: Counts) -> Markup | None:
     """How many of the most frequent features make up which share of all that occur."""
     ordered = np.sort(occurrences[occurrences > 0])[::-1]
     if not len(ordered):
@@ -83,7 +83,7 @@ def _coverage(found: ShardsFindings, occurrences: Counts) -> Markup | None:
     return figure("Vocabulary coverage", told, chart, values=values)
 
 
-def _coverage_facts(found: ShardsFindings) -> Markup:
+def _coverage_facts(found: ShardsAnalysis) -> Markup:
     rows = []
     if (chosen := found.vocabulary) is not None:
         what = "Distinct words in training documents" if found.manifest.kind == "sequence" else "Candidates"
@@ -101,7 +101,7 @@ def _coverage_facts(found: ShardsFindings) -> Markup:
     return settings("Vocabulary", rows, numbers=True)
 
 
-def telling(found: ShardsFindings) -> Markup:
+def telling(found: ShardsAnalysis) -> Markup:
     """Of each class the features that tell it from the others best."""
     if found.telling is None:
         return notice(

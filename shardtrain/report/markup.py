@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 
-from shardtrain.report.wording import printable
+from shardtrain.report.formatting import printable
 
 _EMPTY = frozenset({"meta", "link", "br", "rect", "line", "path", "circle"})  # have no children here
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import RunError, ShardsNotFoundError
-from shardtrain.report import outcome_page, svg
+from shardtrain.report import evaluation_page, svg
+from shardtrain.report.formatting import format_value
 from shardtrain.report.markup import Markup
 from shardtrain.report.page import Section, charts, facts, figure, group, legend, notice, page, settings, table
-from shardtrain.report.wording import in_words
 from shardtrain.training.run_folder import HISTORY, Run
 
 
@@ -36,10 +36,10 @@ def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
     recorded = run.config.get("shards")
     found, missing = None, "the run does not say where its shards are; name them with --shards"
     if shards is not None:
-        found = outcome_page.measure_on(run, shards, scratch=scratch)
+        found = evaluation_page.evaluate_run(run, shards, scratch=scratch)
     elif isinstance(recorded, str):
         try:
-            found = outcome_page.measure_on(run, Path(recorded), scratch=scratch)
+            found = evaluation_page.evaluate_run(run, Path(recorded), scratch=scratch)
         except ShardsNotFoundError as error:
             missing = f"{error}; if the shards were moved, name them with --shards"
     return page(
@@ -94,14 +94,14 @@ def _facts(run: Run) -> Markup:
 
 
 def _sections(
-    run: Run, epochs: Sequence[dict[str, float]], found: outcome_page.Measured | None, missing: str
+    run: Run, epochs: Sequence[dict[str, float]], found: evaluation_page.RunEvaluation | None, missing: str
 ) -> list[Section]:
     sections = [Section(name="training", title="Training", body=_training(run, epochs))]
     if found is None:
         told = notice(f"What the model makes of the validation rows is not shown: {missing}.")
         sections.append(Section(name="classes", title="Classes", body=told))
     else:
-        sections += outcome_page.sections(found, run.description.class_names)
+        sections += evaluation_page.sections(found, run.description.class_names)
     return [*sections, Section(name="settings", title="Configuration", body=_configuration(run))]
 
 
@@ -158,4 +158,4 @@ def _configuration(run: Run) -> Markup:
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), in_words(value)) for name, value in values.items()]
+    return [(str(name).replace("_", " "), format_value(value)) for name, value in values.items()]

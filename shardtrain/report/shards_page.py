@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.report import svg
+from shardtrain.report.analysis import NAMES, ShardsAnalysis, analyze_shards
 from shardtrain.report.build_page import build
 from shardtrain.report.features_page import features, telling
-from shardtrain.report.findings import NAMES, ShardsFindings, look_at_shards
+from shardtrain.report.formatting import cut, format_value, size
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import Section, charts, facts, figure, legend, page, settings, table
-from shardtrain.report.survey import Counts
-from shardtrain.report.wording import cut, in_words, size
+from shardtrain.report.row_statistics import Counts
 from shardtrain.shards.packing import codec_of
 
 _BARS = 24  # of classes
@@ -23,8 +23,8 @@ _ENTRY = {"ngram": "n-grams", "sequence": "words with an id", "dense": "features
 
 
 def shards_page(folder: Path, *, scratch: Path) -> str:
-    """The report of the shards in `folder`; arguments and errors are those of `look_at_shards`."""
-    found = look_at_shards(folder, scratch=scratch)
+    """The report of the shards in `folder`; arguments and errors are those of `analyze_shards`."""
+    found = analyze_shards(folder, scratch=scratch)
     manifest = found.manifest
     kinds = {"ngram": "n-grams", "sequence": "token ids", "dense": "dense features"}
     num_bytes = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
@@ -49,25 +49,25 @@ def _name(folder: Path) -> str:
     return folder.name or folder.resolve().name
 
 
-def _columns(found: ShardsFindings) -> str:
+def _columns(found: ShardsAnalysis) -> str:
     manifest = found.manifest
     if manifest.kind == "sequence":
         return f"Rows of {manifest.num_features:,} places, {manifest.vocabulary_size - 1:,} words"
     return f"{manifest.num_features:,} columns"
 
 
-def _files_count(found: ShardsFindings) -> int:
+def _files_count(found: ShardsAnalysis) -> int:
     return sum(len(split.shards) for split in found.manifest.splits.values())
 
 
-def _share_equal(found: ShardsFindings) -> tuple[str, str, str]:
+def _share_equal(found: ShardsAnalysis) -> tuple[str, str, str]:
     if "validation" not in found.surveys:
         return ("repeated rows", f"{found.overlap.train_repeated:,}", "equal to an earlier row")
     share = found.overlap.shared / found.surveys["validation"].rows
     return ("validation rows in training", f"{found.overlap.shared:,}", f"{share:.2%} of them")
 
 
-def _classes(found: ShardsFindings) -> Markup:
+def _classes(found: ShardsAnalysis) -> Markup:
     splits = found.manifest.splits
     names = found.manifest.class_names
     counts = {name: split.class_counts for name, split in splits.items()}
@@ -105,12 +105,12 @@ def _first(number: int, limit: int, what: str) -> str:
     return f", the first {limit:,} of {number:,} {what}" if number > limit else ""
 
 
-def _documents(found: ShardsFindings) -> tuple[Markup, ...]:
+def _documents(found: ShardsAnalysis) -> tuple[Markup, ...]:
     """The lengths of the documents themselves, where n-grams do not tell them."""
     if found.words is None:
         return ()
     drawn = _trimmed(found.words, found.words)
-    bins = svg.bins_of([drawn.tolist()], [NAMES["train"]], "words")
+    bins = svg.histogram_bins([drawn.tolist()], [NAMES["train"]], "words")
     least, _, middle, most, longest = _quantiles(found.words)
     told = (
         f"Of {int(found.words.sum()):,} training documents half have at most {middle} words, 95% at most {most}; "
@@ -121,11 +121,11 @@ def _documents(found: ShardsFindings) -> tuple[Markup, ...]:
     return (figure("Document lengths", told, chart),)
 
 
-def _lengths(found: ShardsFindings) -> tuple[Markup, Markup]:
+def _lengths(found: ShardsAnalysis) -> tuple[Markup, Markup]:
     unit = _ENTRY[found.manifest.kind]
     surveys = found.surveys
     drawn = [_trimmed(survey.lengths, surveys["train"].lengths) for survey in surveys.values()]
-    bins = svg.bins_of([each.tolist() for each in drawn], [NAMES[name] for name in surveys], unit)
+    bins = svg.histogram_bins([each.tolist() for each in drawn], [NAMES[name] for name in surveys], unit)
     stated = [(*_quantiles(survey.lengths), f"{survey.mean:,.1f}", f"{survey.empty:,}") for survey in surveys.values()]
     heads = ("least", "5% have at most", "median", "95% have at most", "most", "mean", "rows without any")
     rows = [(name, *each) for name, *each in zip(heads, *stated, strict=True)]
@@ -161,7 +161,7 @@ def _quantiles(lengths: Counts) -> tuple[str, ...]:
     return tuple(f"{int(np.searchsorted(ends, min(place, total - 1), side='right')):,}" for place in places)
 
 
-def _splits(found: ShardsFindings) -> Markup:
+def _splits(found: ShardsAnalysis) -> Markup:
     overlap, surveys = found.overlap, found.surveys
     rows = [
         ("Training rows", f"{surveys['train'].rows:,}", ""),
@@ -204,7 +204,7 @@ def _of(part: int, whole: int) -> str:
     return f"{part / whole:.2%}"
 
 
-def _files(found: ShardsFindings) -> Markup:
+def _files(found: ShardsAnalysis) -> Markup:
     shards = [(name, shard) for name, split in found.manifest.splits.items() for shard in split.shards]
     rows = [(shard.file, NAMES[name], f"{shard.rows:,}", size(shard.bytes)) for name, shard in shards[:_ROWS]]
     codecs = sorted({codec_of(shard) or "plain" for _, shard in shards})
@@ -215,12 +215,12 @@ def _files(found: ShardsFindings) -> Markup:
     return joined(listed, *foreign, _described(found))
 
 
-def _described(found: ShardsFindings) -> Markup:
+def _described(found: ShardsAnalysis) -> Markup:
     described = found.manifest.vectorizer
     values = {
         **described.get("settings", {}),
         **{key: value for key, value in described.items() if key not in ("settings", "files")},
     }
-    rows = [(str(key), in_words(value)) for key, value in values.items()]
+    rows = [(str(key), format_value(value)) for key, value in values.items()]
     rows += [("shards' fingerprint", found.manifest.fingerprint), ("format version", str(found.manifest.version))]
     return element("details", element("summary", "Vectorizer and identity"), settings("Vectorizer", rows))

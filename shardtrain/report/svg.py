@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fitted, label, text_width
+from shardtrain.report.formatting import printable
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.wording import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,7 @@ def _svg(height: float, alt: str, *parts: Markup) -> Markup:
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=alt)
 
 
-def bins_of(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *, most: int = 40) -> list[Bin]:
+def histogram_bins(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *, most: int = 40) -> list[Bin]:
     """Histograms by value from 0, one a series, as at most `most` bins of equal, whole width; heights are shares."""
     stop = max(map(len, counts))
     width = max(1, math.ceil(stop / most))

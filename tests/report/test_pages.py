@@ -27,7 +27,7 @@ from shardtrain.errors import ReportExistsError
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.markup import element
-from shardtrain.report.writing import write_report
+from shardtrain.report.report_file import write_report
 from shardtrain.training.run_folder import load_run
 
 READABLE = (Path(__file__).parents[1] / "support" / "readable.js").read_text()

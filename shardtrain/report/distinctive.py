@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.loader.split import Split
-from shardtrain.report.survey import Counts, distinct, entries_of
+from shardtrain.report.row_statistics import Counts, distinct, read_entries
 
 BUDGET = 64 << 20
 
@@ -22,7 +22,7 @@ Sums = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Telling:
+class DistinctiveFeature:
     """A feature that is typical of a class.
 
     Attributes:
@@ -38,9 +38,9 @@ class Telling:
     share_elsewhere: float
 
 
-def telling_features(
+def distinctive_features(
     split: Split, occurrences: Counts, classes: Sequence[int], *, most: int
-) -> dict[int, tuple[Telling, ...]]:
+) -> dict[int, tuple[DistinctiveFeature, ...]]:
     """Of each of `classes` the `most` features with the highest F among those whose mean is higher in it than outside.
 
     Args:
@@ -59,7 +59,7 @@ def telling_features(
     group[list(classes)] = np.arange(len(classes))
     sums, rows = np.zeros((2, len(classes) + 1, len(columns)))
     squares = np.zeros(len(columns))
-    for entries in entries_of(split):
+    for entries in read_entries(split):
         entries = distinct(entries, split.kind)
         kept = place[entries.columns]
         groups = np.repeat(group[entries.y], np.diff(entries.indptr))
@@ -72,10 +72,10 @@ def telling_features(
     found = {}
     for number, index in enumerate(classes):
         inside = int(counts[index])
-        scores = one_against_rest(sums[number], sums.sum(axis=0), squares, inside, split.num_examples)
+        scores = f_scores(sums[number], sums.sum(axis=0), squares, inside, split.num_examples)
         best = np.argsort(-scores, kind="stable")[:most]
         found[index] = tuple(
-            Telling(
+            DistinctiveFeature(
                 column=int(columns[i]),
                 score=float(scores[i]),
                 share=float(rows[number, i]) / inside,
@@ -87,7 +87,7 @@ def telling_features(
     return found
 
 
-def one_against_rest(sums: Sums, totals: Sums, squares: Sums, inside: int, rows: int) -> Sums:
+def f_scores(sums: Sums, totals: Sums, squares: Sums, inside: int, rows: int) -> Sums:
     """F of each column between the `inside` rows of a class and all others; 0 where its mean is not higher inside.
 
     Args:

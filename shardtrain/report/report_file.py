@@ -33,7 +33,7 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def check_out(out: Path) -> None:
+def check_output_file(out: Path) -> None:
     """Refuse a file that a report must not replace.
 
     Raises:
@@ -67,7 +67,7 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         ReportExistsError: `out` is there and no report.
         UsageError: `out` cannot be written, or `shards` are named for shards.
     """
-    check_out(out)
+    check_output_file(out)
     if is_run(folder):
         written = run_page(load_run(folder), shards, scratch=out.parent)
     elif shards is not None:

@@ -31,7 +31,7 @@ Chunk = tuple[int, ...] | None  # None: an array without values is not chunked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class NonzeroStatistics:
     """Of the non-zeros a row: n-grams, or words that have an id."""
 
     min: int
@@ -41,7 +41,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardReport:
+class ShardSummary:
     """One file; `chunks` has the chunk shape of each of its arrays.
 
     `compression` is the codec it is written with, or None; `sources` are the files outside the folder that its
@@ -50,7 +50,7 @@ class ShardReport:
 
     file: str
     examples: int
-    nonzeros: Spread
+    nonzeros: NonzeroStatistics
     bytes: int
     chunks: dict[str, Chunk]
     compression: str | None
@@ -58,7 +58,7 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassReport:
+class ClassCount:
     """How many examples of a split are of one class."""
 
     name: str
@@ -66,7 +66,7 @@ class ClassReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowReport:
+class DecodedRow:
     """One row in words, n-grams by falling weight; `document` is the ordinal in the file it came from, from 0.
 
     `terms` is None where the shards have no vectorizer to tell, or one that hashes.
@@ -79,19 +79,19 @@ class RowReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitReport:
+class SplitSummary:
     """One split: its shards in row order, its classes, and its first rows (which lie in shuffled order)."""
 
     name: str
     examples: int
     bytes: int
-    shards: tuple[ShardReport, ...]
-    classes: tuple[ClassReport, ...]
-    rows: tuple[RowReport, ...]
+    shards: tuple[ShardSummary, ...]
+    classes: tuple[ClassCount, ...]
+    rows: tuple[DecodedRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ShardsSummary:
     """A folder of shards; `verified` is None where checksums were not compared."""
 
     path: str
@@ -103,11 +103,11 @@ class Report:
     fingerprint: str
     bytes: int
     vectorizer: dict[str, Any]
-    splits: tuple[SplitReport, ...]
+    splits: tuple[SplitSummary, ...]
     verified: Verification | None
 
 
-def report_on(folder: Path, *, num_rows: int, verified: Verification | None = None) -> Report:
+def summarize_shards(folder: Path, *, num_rows: int, verified: Verification | None = None) -> ShardsSummary:
     """Look through the shards in `folder`; the first `num_rows` rows of each split are turned back to words.
 
     Raises:
@@ -116,11 +116,11 @@ def report_on(folder: Path, *, num_rows: int, verified: Verification | None = No
     """
     with open_shards(folder) as shards:
         manifest = shards.manifest
-        vectorizer = vectorizer_of(shards) if num_rows and manifest.files else None
+        vectorizer = load_shards_vectorizer(shards) if num_rows and manifest.files else None
         splits = tuple(
-            _split_report(split, manifest.class_names, vectorizer, num_rows) for split in shards.splits.values()
+            _summarize_split(split, manifest.class_names, vectorizer, num_rows) for split in shards.splits.values()
         )
-    return Report(
+    return ShardsSummary(
         path=str(folder),
         format_version=manifest.version,
         kind=manifest.kind,
@@ -135,7 +135,7 @@ def report_on(folder: Path, *, num_rows: int, verified: Verification | None = No
     )
 
 
-def vectorizer_of(shards: Shards) -> Vectorizer:
+def load_shards_vectorizer(shards: Shards) -> Vectorizer:
     """The vectorizer beside the shards.
 
     Raises:
@@ -153,25 +153,25 @@ def vectorizer_of(shards: Shards) -> Vectorizer:
     return vectorizer
 
 
-def _split_report(
+def _summarize_split(
     split: Split, class_names: Sequence[str], vectorizer: Vectorizer | None, num_rows: int
-) -> SplitReport:
+) -> SplitSummary:
     counts = split.entry.class_counts
-    return SplitReport(
+    return SplitSummary(
         name=split.name,
         examples=split.num_examples,
         bytes=sum(shard.entry.bytes for shard in split.shards),
-        shards=tuple(_shard_report(shard) for shard in split.shards),
-        classes=tuple(ClassReport(name=name, examples=count) for name, count in zip(class_names, counts, strict=True)),
+        shards=tuple(_summarize_shard(shard) for shard in split.shards),
+        classes=tuple(ClassCount(name=name, examples=count) for name, count in zip(class_names, counts, strict=True)),
         rows=tuple(
-            _row_report(split, row, class_names, vectorizer) for row in range(min(num_rows, split.num_examples))
+            _decode_row(split, row, class_names, vectorizer) for row in range(min(num_rows, split.num_examples))
         ),
     )
 
 
-def _row_report(split: Split, row: int, class_names: Sequence[str], vectorizer: Vectorizer | None) -> RowReport:
+def _decode_row(split: Split, row: int, class_names: Sequence[str], vectorizer: Vectorizer | None) -> DecodedRow:
     x, y = split.rows(row, row + 1)
-    return RowReport(
+    return DecodedRow(
         row=row,
         document=int(split.documents(row, row + 1)[0]),
         label=class_names[int(y[0])],
@@ -179,14 +179,14 @@ def _row_report(split: Split, row: int, class_names: Sequence[str], vectorizer: 
     )
 
 
-def _shard_report(shard: Shard) -> ShardReport:
+def _summarize_shard(shard: Shard) -> ShardSummary:
     entry = shard.entry
     histogram = np.zeros(1, np.int64)
     for start in range(0, entry.rows, _ROWS_AT_ONCE):
         counts = np.bincount(shard.nonzeros(start, min(start + _ROWS_AT_ONCE, entry.rows)), minlength=len(histogram))
         counts[: len(histogram)] += histogram
         histogram = counts
-    return ShardReport(
+    return ShardSummary(
         file=entry.file,
         examples=entry.rows,
         nonzeros=_spread(histogram),
@@ -197,12 +197,12 @@ def _shard_report(shard: Shard) -> ShardReport:
     )
 
 
-def _spread(histogram: npt.NDArray[np.int64]) -> Spread:
+def _spread(histogram: npt.NDArray[np.int64]) -> NonzeroStatistics:
     """Of values counted in a histogram: entry v is how many rows have the value v."""
     values, ends = np.flatnonzero(histogram), np.cumsum(histogram)
     total = int(ends[-1])
     middle = [int(np.searchsorted(ends, position, side="right")) for position in ((total - 1) // 2, total // 2)]
-    return Spread(
+    return NonzeroStatistics(
         min=int(values[0]),
         median=sum(middle) / 2,
         mean=float(histogram @ np.arange(len(histogram))) / total,

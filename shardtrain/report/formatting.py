@@ -20,10 +20,10 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:,.1f} MB"
 
 
-def in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A JSON value on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(in_words, value))
+        return ", ".join(map(format_value, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

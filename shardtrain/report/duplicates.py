@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.loader.order import mix64
-from shardtrain.report.survey import Entries
+from shardtrain.report.row_statistics import RowEntries
 
 _RECORD = np.dtype([("hash", "<u8"), ("y", "<u2"), ("validation", "u1"), ("rows", "<u4")])
 _RECORDS_AT_ONCE = 1 << 20
@@ -30,7 +30,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlap:
+class DuplicateCounts:
     """Equal rows.
 
     Attributes:
@@ -47,11 +47,11 @@ class Overlap:
     shared_same_class: int = 0
     contradicting: int = 0
 
-    def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+    def __add__(self, other: DuplicateCounts) -> DuplicateCounts:
+        return DuplicateCounts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
-class RowHashes:
+class DuplicateCounter:
     """Takes rows of splits, and counts the equal ones at the end; files exist while it is entered.
 
     Args:
@@ -66,7 +66,7 @@ class RowHashes:
         self._stack = ExitStack()
         self._parts: list[IO[bytes]] = []
 
-    def __enter__(self) -> RowHashes:
+    def __enter__(self) -> DuplicateCounter:
         for _ in range(1 << self._bits):
             self._parts.append(self._stack.enter_context(tempfile.TemporaryFile(dir=self._scratch)))
         return self
@@ -76,11 +76,11 @@ class RowHashes:
     ) -> None:
         self._stack.close()
 
-    def add(self, entries: Entries, *, validation: bool) -> None:
+    def add(self, entries: RowEntries, *, validation: bool) -> None:
         """Take some rows."""
         there = np.diff(entries.indptr) > 0
         records = np.zeros(int(there.sum()), _RECORD)
-        records["hash"] = hashes_of(entries)[there]
+        records["hash"] = hash_rows(entries)[there]
         records["y"] = entries.y[there]
         records["validation"] = validation
         records["rows"] = 1
@@ -91,16 +91,16 @@ class RowHashes:
             if len(piece):
                 file.write(piece.tobytes())
 
-    def count(self) -> Overlap:
+    def count(self) -> DuplicateCounts:
         """Count the equal rows among all that were taken."""
-        total = Overlap()
+        total = DuplicateCounts()
         for file in self._parts:
             file.seek(0)
             total += _count(_merged(np.frombuffer(file.read(), _RECORD)))
         return total
 
 
-def hashes_of(entries: Entries) -> Hashes:
+def hash_rows(entries: RowEntries) -> Hashes:
     """A hash of each row's features: the sum of the mixed entries, mixed; rows without entries all have the same."""
     if entries.values.dtype.kind == "f":
         bits = np.ascontiguousarray(entries.values, np.float32).view(np.uint32).astype(np.uint64)
@@ -132,10 +132,10 @@ def _merged(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return merged
 
 
-def _count(records: npt.NDArray[np.void]) -> Overlap:
+def _count(records: npt.NDArray[np.void]) -> DuplicateCounts:
     """The equal rows among all records of a range of hashes, which are merged."""
     if not len(records):
-        return Overlap()
+        return DuplicateCounts()
     rows = records["rows"].astype(np.int64)
     held_out = records["validation"] == 1
     group = np.cumsum(np.concatenate([[True], records["hash"][1:] != records["hash"][:-1]])) - 1
@@ -145,7 +145,7 @@ def _count(records: npt.NDArray[np.void]) -> Overlap:
     of_train = np.bincount(group, np.where(held_out, 0, rows)).astype(np.int64)
     of_validation = np.bincount(group, np.where(held_out, rows, 0)).astype(np.int64)
     classes = np.bincount(group, ~held_out).astype(np.int64)  # of a group's training rows
-    return Overlap(
+    return DuplicateCounts(
         train_repeated=int(np.maximum(of_train - 1, 0).sum()),
         validation_repeated=int(np.maximum(of_validation - 1, 0).sum()),
         shared=int(of_validation[of_train > 0].sum()),

@@ -13,7 +13,7 @@ from shardtrain.loader.split import Split
 from shardtrain.pipeline.origin import open_again, read_documents, recorded_origins
 
 
-def texts_behind(
+def find_source_texts(
     shards: Shards, split: Split, rows: Sequence[int], *, scratch: Path
 ) -> tuple[dict[int, str], tuple[str, ...]]:
     """The texts of some rows of a split.

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from shardtrain.report.contents import Report, SplitReport
-from shardtrain.report.wording import cut, in_words, printable, size
+from shardtrain.report.formatting import cut, format_value, printable, size
+from shardtrain.report.summary import ShardsSummary, SplitSummary
 
 _BAR = 40  # characters of the longest bar
 _LINE = 110  # characters of a row's words that are shown
 _MAX_CLASSES = 50  # bars that are drawn
 
 
-def render(report: Report) -> str:
+def render(report: ShardsSummary) -> str:
     """The report as lines of text, without the last line's end."""
     return "\n".join(_lines(report))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: ShardsSummary) -> Iterator[str]:
     yield (
         f"{printable(report.path)}: {report.kind} shards, {report.features:,} features, {size(report.bytes)}, "
         f"seed {report.seed}, format version {report.format_version}, fingerprint {printable(report.fingerprint)}"
@@ -47,7 +47,7 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"  {where}: {cut(printable(words), _LINE)}"
 
 
-def _table(report: Report) -> Iterator[str]:
+def _table(report: ShardsSummary) -> Iterator[str]:
     separator = "  "
     header = ["split", "shard", "examples", "non-zeros a row: min", "median", "mean", "max", "bytes"]
     table = [header]
@@ -65,7 +65,7 @@ def _table(report: Report) -> Iterator[str]:
         yield separator.join(cells)
 
 
-def _chunk_lines(report: Report) -> Iterator[str]:
+def _chunk_lines(report: ShardsSummary) -> Iterator[str]:
     """Chunk shapes; shards that follow each other with the same ones share a line."""
     yield "chunk sizes, in elements"
     shards = [shard for split in report.splits for shard in split.shards]
@@ -80,7 +80,7 @@ def _chunk_lines(report: Report) -> Iterator[str]:
             yield f"    features in {printable(source)}"
 
 
-def _bars(split: SplitReport) -> Iterator[str]:
+def _bars(split: SplitSummary) -> Iterator[str]:
     yield f"classes of {split.name}, {split.examples:,} examples"
     drawn = split.classes[:_MAX_CLASSES]
     width = max(len(printable(each.name)) for each in drawn)
@@ -94,9 +94,9 @@ def _bars(split: SplitReport) -> Iterator[str]:
         yield f"  and {len(split.classes) - len(drawn):,} classes more"
 
 
-def _vectorizer_lines(report: Report) -> Iterator[str]:
+def _vectorizer_lines(report: ShardsSummary) -> Iterator[str]:
     """Settings and sizes; the checksums of its files are left out."""
     facts = {key: value for key, value in report.vectorizer.items() if key not in ("settings", "files")}
     yield "vectorizer"
     for key, value in {**report.vectorizer.get("settings", {}), **facts}.items():
-        yield f"  {printable(key)}: {cut(printable(in_words(value)), _LINE)}"
+        yield f"  {printable(key)}: {cut(printable(format_value(value)), _LINE)}"

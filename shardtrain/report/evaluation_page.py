@@ -17,12 +17,12 @@ from shardtrain.errors import VectorizerError
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.report import svg
-from shardtrain.report.contents import vectorizer_of
+from shardtrain.report.evaluation import BINS, Evaluation, Mistake, evaluate_predictions
+from shardtrain.report.formatting import cut
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.originals import texts_behind
-from shardtrain.report.outcome import BINS, Mistake, Outcome, measure
 from shardtrain.report.page import Section, charts, figure, legend, notice, table
-from shardtrain.report.wording import cut
+from shardtrain.report.source_texts import find_source_texts
+from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 from shardtrain.training.run_folder import Run
 
@@ -36,7 +36,7 @@ _TERMS = 30  # of a row whose text is gone
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class MistakeDetails:
     """A mistake and what its row holds: the text, or the terms of its features, or nothing."""
 
     mistake: Mistake
@@ -46,7 +46,7 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class RunEvaluation:
     """What the run's model makes of the validation rows of shards.
 
     Attributes:
@@ -59,12 +59,12 @@ class Measured:
 
     shards: Path
     grown: bool
-    outcome: Outcome
-    mistakes: tuple[Shown, ...]
+    outcome: Evaluation
+    mistakes: tuple[MistakeDetails, ...]
     reasons: tuple[str, ...]
 
 
-def measure_on(run: Run, folder: Path, *, scratch: Path) -> Measured:
+def evaluate_run(run: Run, folder: Path, *, scratch: Path) -> RunEvaluation:
     """Classify the validation rows of the shards in `folder`, and find the texts of the most confident mistakes.
 
     Raises:
@@ -83,9 +83,9 @@ def measure_on(run: Run, folder: Path, *, scratch: Path) -> Measured:
                     yield y, predictions.probabilities
                     done.add(len(y))
 
-            outcome = measure(batches(), run.description.num_classes, mistakes=MISTAKES)
-        texts, reasons = texts_behind(shards, split, [each.row for each in outcome.mistakes], scratch=scratch)
-        return Measured(
+            outcome = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
+        texts, reasons = find_source_texts(shards, split, [each.row for each in outcome.mistakes], scratch=scratch)
+        return RunEvaluation(
             shards=folder,
             grown=shards.manifest.fingerprint != run.description.fingerprint,
             outcome=outcome,
@@ -94,11 +94,13 @@ def measure_on(run: Run, folder: Path, *, scratch: Path) -> Measured:
         )
 
 
-def _shown(shards: Shards, split: Split, mistakes: Sequence[Mistake], texts: dict[int, str]) -> tuple[Shown, ...]:
+def _shown(
+    shards: Shards, split: Split, mistakes: Sequence[Mistake], texts: dict[int, str]
+) -> tuple[MistakeDetails, ...]:
     vectorizer = None
     if len(texts) < len(mistakes) and shards.manifest.files:
         try:
-            vectorizer = vectorizer_of(shards)
+            vectorizer = load_shards_vectorizer(shards)
         except VectorizerError:  # the rows need none; only their words are missing then
             vectorizer = None
     found = []
@@ -108,11 +110,11 @@ def _shown(shards: Shards, split: Split, mistakes: Sequence[Mistake], texts: dic
         if text is None and vectorizer is not None and vectorizer.terms:
             terms = vectorizer.decode(split.rows(each.row, each.row + 1)[0])
         document = int(split.documents(each.row, each.row + 1)[0])
-        found.append(Shown(mistake=each, document=document, text=text, terms=tuple(terms[:_TERMS])))
+        found.append(MistakeDetails(mistake=each, document=document, text=text, terms=tuple(terms[:_TERMS])))
     return tuple(found)
 
 
-def sections(found: Measured, names: Sequence[str]) -> list[Section]:
+def sections(found: RunEvaluation, names: Sequence[str]) -> list[Section]:
     """The parts of a report that tell of it; `names` are those of the classes."""
     outcome = found.outcome
     classes = charts(*_per_class(outcome, names), _most_confused(outcome, names))
@@ -124,7 +126,7 @@ def sections(found: Measured, names: Sequence[str]) -> list[Section]:
     ]
 
 
-def _about(found: Measured) -> Markup:
+def _about(found: RunEvaluation) -> Markup:
     outcome = found.outcome
     said = (
         f"{outcome.rows:,} validation rows of {found.shards}, classified for this report: {outcome.accuracy:.2%} right."
@@ -135,7 +137,7 @@ def _about(found: Measured) -> Markup:
     return joined(*told)
 
 
-def _per_class(outcome: Outcome, names: Sequence[str]) -> tuple[Markup, Markup]:
+def _per_class(outcome: Evaluation, names: Sequence[str]) -> tuple[Markup, Markup]:
     there = [index for index in range(len(names)) if outcome.support[index] or outcome.guessed[index]]
     means = (float(each[there].mean()) for each in (outcome.precision, outcome.recall, outcome.f1))
     rows = [
@@ -170,7 +172,7 @@ def _per_class(outcome: Outcome, names: Sequence[str]) -> tuple[Markup, Markup]:
     return figure("Precision and recall", told, chart, legend=legend("precision", "recall")), listed
 
 
-def _pairs(outcome: Outcome) -> list[tuple[int, int, int]]:
+def _pairs(outcome: Evaluation) -> list[tuple[int, int, int]]:
     """Rows, true class and chosen class of each confusion, most frequent first."""
     if outcome.confusions is None:
         return []
@@ -179,7 +181,7 @@ def _pairs(outcome: Outcome) -> list[tuple[int, int, int]]:
     return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
 
-def _most_confused(outcome: Outcome, names: Sequence[str]) -> Markup:
+def _most_confused(outcome: Evaluation, names: Sequence[str]) -> Markup:
     if outcome.confusions is None:
         return notice(f"Pairs of {len(names):,} classes are not counted one by one.")
     rows = [
@@ -190,7 +192,7 @@ def _most_confused(outcome: Outcome, names: Sequence[str]) -> Markup:
     return table(heads, rows, caption=caption, text=2, tall=len(rows) > 12) if rows else element("p", "No confusions.")
 
 
-def _matrix(outcome: Outcome, names: Sequence[str]) -> Markup:
+def _matrix(outcome: Evaluation, names: Sequence[str]) -> Markup:
     matrix = outcome.confusions
     if matrix is None or len(names) > _CELLS:
         return notice(f"A matrix of {len(names):,} classes is too large to be drawn.")
@@ -212,7 +214,7 @@ def _matrix(outcome: Outcome, names: Sequence[str]) -> Markup:
     return figure("Confusion matrix", told, svg.heat_map(names, cells, alt=alt, across="taken for class"))
 
 
-def _calibration(outcome: Outcome) -> tuple[Markup, Markup]:
+def _calibration(outcome: Evaluation) -> tuple[Markup, Markup]:
     found = outcome.calibration
     spans = [(number / BINS, (number + 1) / BINS) for number in range(BINS)]
     bins, rows = [], []
@@ -244,7 +246,7 @@ def _calibration(outcome: Outcome) -> tuple[Markup, Markup]:
     )
 
 
-def _mistakes(found: Measured, names: Sequence[str]) -> Markup:
+def _mistakes(found: RunEvaluation, names: Sequence[str]) -> Markup:
     if not found.mistakes:
         return element("p", "There is none.")
     told = [
@@ -256,7 +258,7 @@ def _mistakes(found: Measured, names: Sequence[str]) -> Markup:
         mistake = each.mistake
         verdict = element(
             "p", element("b", names[mistake.guess], dir="auto"), f" at {mistake.probability:.1%}; it is ",
-            element("b", names[mistake.truth], dir="auto"), f", which got {mistake.of_truth:.1%}. ",
+            element("b", names[mistake.truth], dir="auto"), f", which got {mistake.true_probability:.1%}. ",
             f"Document {each.document:,}.", class_="verdict",
         )  # fmt: skip
         content: Markup

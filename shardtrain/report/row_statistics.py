@@ -25,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Entries:
+class RowEntries:
     """The features that some rows have, as (row, column, value), rows ascending.
 
     Attributes:
@@ -44,7 +44,7 @@ class Entries:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SplitSurvey:
+class SplitStatistics:
     """What a split holds.
 
     Attributes:
@@ -69,7 +69,7 @@ class SplitSurvey:
         return float(self.lengths @ np.arange(len(self.lengths))) / self.rows
 
 
-def survey_split(split: Split, num_columns: int, see: Callable[[Entries], None]) -> SplitSurvey:
+def compute_statistics(split: Split, num_columns: int, see: Callable[[RowEntries], None]) -> SplitStatistics:
     """Go through a split once.
 
     Args:
@@ -79,17 +79,17 @@ def survey_split(split: Split, num_columns: int, see: Callable[[Entries], None])
     """
     occurrences = np.zeros(num_columns, np.int64) if num_columns <= MAX_FEATURES else None
     lengths = np.zeros(1, np.int64)
-    for entries in entries_of(split):
+    for entries in read_entries(split):
         found = np.bincount(np.diff(entries.indptr), minlength=len(lengths))
         found[: len(lengths)] += lengths
         lengths = found
         if occurrences is not None:
             np.add.at(occurrences, distinct(entries, split.kind).columns, 1)
         see(entries)
-    return SplitSurvey(rows=split.num_examples, lengths=lengths, occurrences=occurrences)
+    return SplitStatistics(rows=split.num_examples, lengths=lengths, occurrences=occurrences)
 
 
-def entries_of(split: Split) -> Iterator[Entries]:
+def read_entries(split: Split) -> Iterator[RowEntries]:
     """The rows of a split in order, about a million entries at a time."""
     a_row = split.entry.nonzeros // split.num_examples if split.kind == "ngram" else split.num_features
     rows = min(max(_ENTRIES_AT_ONCE // max(a_row, 1), 1), _ROWS_AT_ONCE)
@@ -99,15 +99,15 @@ def entries_of(split: Split) -> Iterator[Entries]:
             indptr = x.indptr.astype(np.int64)
             if not isinstance(there, slice):
                 indptr = np.searchsorted(there, indptr)
-            yield Entries(y, indptr, x.indices[there], x.indices[there], x.data[there])
+            yield RowEntries(y, indptr, x.indices[there], x.indices[there], x.data[there])
             continue
         of_row, place = np.nonzero(x)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(of_row, minlength=len(y)))])
         values = x[of_row, place]
-        yield Entries(y, indptr, values if split.kind == "sequence" else place, place, values)
+        yield RowEntries(y, indptr, values if split.kind == "sequence" else place, place, values)
 
 
-def distinct(entries: Entries, kind: str) -> Entries:
+def distinct(entries: RowEntries, kind: str) -> RowEntries:
     """Each feature of a row once; of sequences that is whether a word occurs, as value 1."""
     if kind != "sequence":
         return entries
@@ -120,4 +120,4 @@ def distinct(entries: Entries, kind: str) -> Entries:
     first[1:] = keys[1:] != keys[:-1]
     rows, columns = np.divmod(keys[first], width)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(entries.y)))])
-    return Entries(entries.y, indptr, columns, columns, np.ones(len(rows), np.float32))
+    return RowEntries(entries.y, indptr, columns, columns, np.ones(len(rows), np.float32))

@@ -30,7 +30,7 @@ class Mistake:
     order: int  # minus the row
     truth: int
     guess: int
-    of_truth: float  # the probability of the true class
+    true_probability: float  # the probability of the true class
 
     @property
     def row(self) -> int:
@@ -60,7 +60,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class Evaluation:
     """What was found.
 
     Attributes:
@@ -102,9 +102,9 @@ class Outcome:
         return _ratio(2 * self.right, self.support + self.guessed)
 
 
-def measure(
+def evaluate_predictions(
     batches: Iterable[tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]], num_classes: int, *, mistakes: int
-) -> Outcome:
+) -> Evaluation:
     """Take the true classes, (rows,), and the probabilities, (rows, num_classes), of batches in row order.
 
     Args:
@@ -132,12 +132,12 @@ def measure(
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:mistakes]].tolist():
             mistake = Mistake(
                 probability=float(confidence[i]), order=-(rows + i), truth=int(y[i]), guess=int(guess[i]),
-                of_truth=float(probabilities[i, y[i]]),
+                true_probability=float(probabilities[i, y[i]]),
             )  # fmt: skip
             heapq.heappush(kept, mistake) if len(kept) < mistakes else heapq.heappushpop(kept, mistake)
         rows += len(y)
     counts, confidences, hits = of_bins
-    return Outcome(
+    return Evaluation(
         rows=rows, support=support, guessed=guessed, right=right, confusions=confusions,
         calibration=Calibration(
             counts=tuple(counts.astype(int).tolist()),

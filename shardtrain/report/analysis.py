@@ -12,11 +12,11 @@ import numpy as np
 
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
-from shardtrain.report.contents import vectorizer_of
-from shardtrain.report.making import Making, read_making
-from shardtrain.report.overlap import Overlap, RowHashes
-from shardtrain.report.survey import Counts, Entries, SplitSurvey, survey_split
-from shardtrain.report.telling import Telling, telling_features
+from shardtrain.report.build_record import BuildRecord, read_build_record
+from shardtrain.report.distinctive import DistinctiveFeature, distinctive_features
+from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
+from shardtrain.report.row_statistics import Counts, RowEntries, SplitStatistics, compute_statistics
+from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 from shardtrain.shards.layout import Manifest
 from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
@@ -45,7 +45,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardsFindings:
+class ShardsAnalysis:
     """What was found in shards.
 
     Attributes:
@@ -62,12 +62,12 @@ class ShardsFindings:
 
     path: Path
     manifest: Manifest
-    surveys: dict[str, SplitSurvey]
-    overlap: Overlap
+    surveys: dict[str, SplitStatistics]
+    overlap: DuplicateCounts
     terms: list[str]
-    telling: dict[int, tuple[Telling, ...]] | None
+    telling: dict[int, tuple[DistinctiveFeature, ...]] | None
     vocabulary: Vocabulary | None
-    making: Making | None
+    making: BuildRecord | None
     words: Counts | None
 
     def name_of(self, column: int) -> str:
@@ -77,7 +77,7 @@ class ShardsFindings:
         return self.terms[column - 1 if self.manifest.kind == "sequence" else column]
 
 
-def look_at_shards(folder: Path, *, scratch: Path) -> ShardsFindings:
+def analyze_shards(folder: Path, *, scratch: Path) -> ShardsAnalysis:
     """Look through the shards in `folder`, in bounded memory.
 
     Args:
@@ -90,7 +90,7 @@ def look_at_shards(folder: Path, *, scratch: Path) -> ShardsFindings:
     """
     with open_shards(folder) as shards:
         manifest = shards.manifest
-        vectorizer = vectorizer_of(shards) if manifest.files else None
+        vectorizer = load_shards_vectorizer(shards) if manifest.files else None
         terms = vectorizer.terms if vectorizer else []
         surveys, overlap = _survey(shards, scratch)
         occurrences = surveys["train"].occurrences
@@ -98,25 +98,25 @@ def look_at_shards(folder: Path, *, scratch: Path) -> ShardsFindings:
         if occurrences is not None and (terms or manifest.vectorizer.get("kind") != "hashing"):
             counts = manifest.splits["train"].class_counts
             classes = sorted(sorted(range(len(counts)), key=lambda index: -counts[index])[:MAX_CLASSES])
-            telling = telling_features(shards.train, occurrences, classes, most=TELLING)
+            telling = distinctive_features(shards.train, occurrences, classes, most=TELLING)
         words = _words(shards, scratch) if manifest.files and manifest.kind == "ngram" else None
-    return ShardsFindings(
+    return ShardsAnalysis(
         path=folder, manifest=manifest, surveys=surveys, overlap=overlap, terms=terms, telling=telling,
-        vocabulary=_vocabulary(manifest, vectorizer), making=read_making(folder), words=words,
+        vocabulary=_vocabulary(manifest, vectorizer), making=read_build_record(folder), words=words,
     )  # fmt: skip
 
 
-def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitSurvey], Overlap]:
+def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:
     splits = shards.splits.values()
     total = sum(split.num_examples for split in splits)
-    with RowHashes(total, scratch) as hashes, progress("looking at rows", total=total, unit="rows") as done:
+    with DuplicateCounter(total, scratch) as hashes, progress("looking at rows", total=total, unit="rows") as done:
 
-        def look_at(split: Split) -> SplitSurvey:
-            def see(entries: Entries) -> None:
+        def look_at(split: Split) -> SplitStatistics:
+            def see(entries: RowEntries) -> None:
                 hashes.add(entries, validation=split.name == "validation")
                 done.add(len(entries.y))
 
-            return survey_split(split, shards.manifest.vocabulary_size, see)
+            return compute_statistics(split, shards.manifest.vocabulary_size, see)
 
         surveys = {split.name: look_at(split) for split in splits}
         return surveys, hashes.count()
@@ -124,11 +124,11 @@ def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitSurvey], Over
 
 def _words(shards: Shards, scratch: Path) -> Counts | None:
     """How many words documents have. Rows lie in mixed order, so those of rows at equal distances are any documents."""
-    from shardtrain.report.originals import texts_behind
+    from shardtrain.report.source_texts import find_source_texts
 
     number = shards.train.num_examples
     rows = range(0, number, -(-number // SAMPLED))
-    texts, _ = texts_behind(shards, shards.train, rows, scratch=scratch)
+    texts, _ = find_source_texts(shards, shards.train, rows, scratch=scratch)
     return np.bincount([len(text.split()) for text in texts.values()]) if texts else None
 
 

@@ -11,7 +11,7 @@ from shardtrain.pipeline.workspace import MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making:
+class BuildRecord:
     """How the last build went.
 
     Attributes:
@@ -35,12 +35,12 @@ class Making:
     resumed: bool
 
 
-def read_making(folder: Path) -> Making | None:
+def read_build_record(folder: Path) -> BuildRecord | None:
     """What build.json in `folder` says; None if it is missing or says something else."""
     try:
         found: dict[str, Any] = json.loads((folder / MEASURED).read_bytes(), parse_constant=_refused)
         limit, curve = int(found["memory_limit"]), found.get("memory_curve", ())
-        return Making(
+        return BuildRecord(
             seconds=float(found["seconds"]),
             passes=tuple((str(title), float(seconds)) for title, seconds in found["pass_seconds"].items()),
             spans=tuple((str(title), float(a), float(b)) for title, a, b in found.get("pass_spans", ())),
