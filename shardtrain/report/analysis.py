@@ -101,9 +101,16 @@ def analyze_shards(folder: Path, *, scratch: Path) -> ShardsAnalysis:
             telling = distinctive_features(shards.train, occurrences, classes, most=TELLING)
         words = _words(shards, scratch) if manifest.files and manifest.kind == "ngram" else None
     return ShardsAnalysis(
-        path=folder, manifest=manifest, surveys=surveys, overlap=overlap, terms=terms, telling=telling,
-        vocabulary=_vocabulary(manifest, vectorizer), making=read_build_record(folder), words=words,
-    )  # fmt: skip
+        path=folder,
+        manifest=manifest,
+        surveys=surveys,
+        overlap=overlap,
+        terms=terms,
+        telling=telling,
+        vocabulary=_vocabulary(manifest, vectorizer),
+        making=read_build_record(folder),
+        words=words,
+    )
 
 
 def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:

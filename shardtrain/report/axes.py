@@ -25,9 +25,17 @@ class Frame:
     height = TOP + PLOT + BOTTOM
 
     def __init__(
-        self, low_x: float, high_x: float, low_y: float, high_y: float, *,
-        log_x: bool = False, x_share: bool = False, y_share: bool = False, integers: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        low_x: float,
+        high_x: float,
+        low_y: float,
+        high_y: float,
+        *,
+        log_x: bool = False,
+        x_share: bool = False,
+        y_share: bool = False,
+        integers: bool = True,
+    ) -> None:
         self._log = log_x
         self._low_x, self._high_x = (math.log(low_x), math.log(high_x)) if log_x else (low_x, high_x)
         self._low_y, self._high_y = low_y, high_y

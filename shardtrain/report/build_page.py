@@ -23,11 +23,13 @@ def build(found: ShardsAnalysis) -> Markup:
     rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in making.passes]
     bars = [
         svg.Bar(
-            label=f"{number} {title}", values=(seconds,), shown=(f"{seconds:,.1f} s",),
+            label=f"{number} {title}",
+            values=(seconds,),
+            shown=(f"{seconds:,.1f} s",),
             hint=f"{title}: {seconds:,.2f} s" + (f", {rate} MB/s of the corpus" if rate else ""),
         )
         for number, ((title, seconds), rate) in enumerate(zip(making.passes, rates, strict=True), start=1)
-    ]  # fmt: skip
+    ]
     rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(making.passes, rates, strict=True)]
     values = table(("pass", "seconds", "corpus MB/s"), rows, caption="Passes", hide_caption=True)
     overall = f", {num_bytes / max(making.seconds, 1e-9) / 1e6:,.1f} MB of the corpus a second" if num_bytes else ""
@@ -54,14 +56,22 @@ def _memory(found: ShardsAnalysis) -> Markup | None:
         f"({making.peak_bytes / making.memory_limit:.0%}). Stretches are numbered as the passes are."
     )
     chart = svg.lines(
-        [svg.Line(name="memory", points=points)], alt=told, x_label="seconds", y_label="MB",
-        y_range=(0, 1.12 * max(limit, making.peak_bytes / 1e6)), spans=spans, level=(limit, "--memory-limit"),
+        [svg.Line(name="memory", points=points)],
+        alt=told,
+        x_label="seconds",
+        y_label="MB",
+        y_range=(0, 1.12 * max(limit, making.peak_bytes / 1e6)),
+        spans=spans,
+        level=(limit, "--memory-limit"),
         area=True,
-    )  # fmt: skip
+    )
     values = table(
-        ("seconds", "MB"), [(f"{seconds:,.2f}", f"{size:,.0f}") for seconds, size in points],
-        caption="Memory over time", tall=True, hide_caption=True,
-    )  # fmt: skip
+        ("seconds", "MB"),
+        [(f"{seconds:,.2f}", f"{size:,.0f}") for seconds, size in points],
+        caption="Memory over time",
+        tall=True,
+        hide_caption=True,
+    )
     return figure("Memory", told, chart, values=values)
 
 

@@ -131,21 +131,28 @@ def evaluate_predictions(
         wrong = np.flatnonzero(~hit)
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:mistakes]].tolist():
             mistake = Mistake(
-                probability=float(confidence[i]), order=-(rows + i), truth=int(y[i]), guess=int(guess[i]),
+                probability=float(confidence[i]),
+                order=-(rows + i),
+                truth=int(y[i]),
+                guess=int(guess[i]),
                 true_probability=float(probabilities[i, y[i]]),
-            )  # fmt: skip
+            )
             heapq.heappush(kept, mistake) if len(kept) < mistakes else heapq.heappushpop(kept, mistake)
         rows += len(y)
     counts, confidences, hits = of_bins
     return Evaluation(
-        rows=rows, support=support, guessed=guessed, right=right, confusions=confusions,
+        rows=rows,
+        support=support,
+        guessed=guessed,
+        right=right,
+        confusions=confusions,
         calibration=Calibration(
             counts=tuple(counts.astype(int).tolist()),
             confidence=tuple(_ratio(confidences, counts).tolist()),
             accuracy=tuple(_ratio(hits, counts).tolist()),
         ),
         mistakes=tuple(sorted(kept, reverse=True)),
-    )  # fmt: skip
+    )
 
 
 def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:

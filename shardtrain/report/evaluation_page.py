@@ -158,13 +158,14 @@ def _per_class(outcome: Evaluation, names: Sequence[str]) -> tuple[Markup, Marku
     drawn = sorted(there, key=lambda index: float(outcome.f1[index]))[:_CELLS]
     bars = [
         svg.Bar(
-            label=names[i], values=(float(outcome.precision[i]), float(outcome.recall[i])),
+            label=names[i],
+            values=(float(outcome.precision[i]), float(outcome.recall[i])),
             shown=(f"{outcome.precision[i]:.3f}", f"{outcome.recall[i]:.3f}"),
             hint=f"{names[i]}: precision {outcome.precision[i]:.4f}, recall {outcome.recall[i]:.4f}, "
             f"{outcome.support[i]:,} rows",
         )
         for i in drawn
-    ]  # fmt: skip
+    ]
     told = f"By rising F1; {cut(names[drawn[0]], _NAME)} is hardest."
     if len(there) > _CELLS:
         told += f" The {_CELLS} hardest of {len(there):,} classes are drawn."
@@ -237,9 +238,12 @@ def _calibration(outcome: Evaluation) -> tuple[Markup, Markup]:
         for (start, stop), count, each in zip(spans, found.counts, bins, strict=True)
     ]
     spread = svg.histogram(
-        shares, alt="Share of rows by the confidence of the model's answer.", x_label="confidence",
-        y_label="share of rows", shares=True,
-    )  # fmt: skip
+        shares,
+        alt="Share of rows by the confidence of the model's answer.",
+        x_label="confidence",
+        y_label="share of rows",
+        shares=True,
+    )
     return (
         figure("Reliability diagram", told, svg.reliability(bins, alt=f"Reliability diagram. {told}"), values=values),
         figure("How sure the model is", "Rows by the probability of the class it chose.", spread),
@@ -257,10 +261,14 @@ def _mistakes(found: RunEvaluation, names: Sequence[str]) -> Markup:
     for each in found.mistakes:
         mistake = each.mistake
         verdict = element(
-            "p", element("b", names[mistake.guess], dir="auto"), f" at {mistake.probability:.1%}; it is ",
-            element("b", names[mistake.truth], dir="auto"), f", which got {mistake.true_probability:.1%}. ",
-            f"Document {each.document:,}.", class_="verdict",
-        )  # fmt: skip
+            "p",
+            element("b", names[mistake.guess], dir="auto"),
+            f" at {mistake.probability:.1%}; it is ",
+            element("b", names[mistake.truth], dir="auto"),
+            f", which got {mistake.true_probability:.1%}. ",
+            f"Document {each.document:,}.",
+            class_="verdict",
+        )
         content: Markup
         if each.text is not None:
             content = element(

@@ -44,8 +44,10 @@ def _frequent(found: ShardsAnalysis, occurrences: Counts) -> Markup:
     values = table(
         (what, "training rows"),
         [(found.name_of(int(column)), f"{occurrences[column]:,}") for column in best],
-        caption=f"The {len(best)} most frequent {what}s", tall=True, hide_caption=True,
-    )  # fmt: skip
+        caption=f"The {len(best)} most frequent {what}s",
+        tall=True,
+        hide_caption=True,
+    )
     told = f"The {len(bars)} that occur in most training rows."
     if not found.terms:
         told += " Their columns have no names" + (", since they are hashed." if _hashed(found) else ".")
@@ -72,14 +74,21 @@ def _coverage(found: ShardsAnalysis, occurrences: Counts) -> Markup | None:
     what = FEATURE[found.manifest.kind]
     told = f"{half:,} {what}s make up half of everything that occurs in training rows, {len(ordered):,} make up all."
     chart = svg.lines(
-        [svg.Line(name="share", points=points, hints=hints)], alt=told, x_label=f"most frequent {what}s",
-        y_label="share of what occurs", y_range=(0, 1), log_x=True, y_share=True,
-    )  # fmt: skip
+        [svg.Line(name="share", points=points, hints=hints)],
+        alt=told,
+        x_label=f"most frequent {what}s",
+        y_label="share of what occurs",
+        y_range=(0, 1),
+        log_x=True,
+        y_share=True,
+    )
     values = table(
         (f"{what}s", "share of what occurs"),
         [(f"{place:,.0f}", f"{share:.1%}") for place, share in points],
-        caption="Share of what occurs in training rows", tall=True, hide_caption=True,
-    )  # fmt: skip
+        caption="Share of what occurs in training rows",
+        tall=True,
+        hide_caption=True,
+    )
     return figure("Vocabulary coverage", told, chart, values=values)
 
 

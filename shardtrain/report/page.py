@@ -111,9 +111,15 @@ def legend(*names: str, outline: bool = False) -> Markup:
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[Child]], *, caption: str, text: int = 1, tall: bool = False,
-    hide_caption: bool = False, hide_heads: bool = False,
-) -> Markup:  # fmt: skip
+    heads: Sequence[str],
+    rows: Sequence[Sequence[Child]],
+    *,
+    caption: str,
+    text: int = 1,
+    tall: bool = False,
+    hide_caption: bool = False,
+    hide_heads: bool = False,
+) -> Markup:
     """A table whose first column heads its rows; it scrolls by itself where it is too wide.
 
     Args:

@@ -141,9 +141,14 @@ def _curve(epochs: Sequence[dict[str, float]], name: str, title: str, best: obje
     if marked:
         told += f"; the weights of epoch {best} are kept (dotted)"
     chart = svg.lines(
-        curves, alt=f"{title} over epochs. {told}.", x_label="epoch", y_label=name, y_range=bounds, marked=marked,
+        curves,
+        alt=f"{title} over epochs. {told}.",
+        x_label="epoch",
+        y_label=name,
+        y_range=bounds,
+        marked=marked,
         y_share=name == "accuracy",
-    )  # fmt: skip
+    )
     return figure(title, f"{told}.", chart, legend=legend(*(curve.name for curve in curves)))
 
 

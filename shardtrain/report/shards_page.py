@@ -85,8 +85,10 @@ def _classes(found: ShardsAnalysis) -> Markup:
     values = table(
         ("class", *(f"{NAMES[name]} rows" for name in counts)),
         [(names[index], *(f"{each[index]:,}" for each in counts.values())) for index in sorted(order[:_ROWS])],
-        caption=f"Rows of each class{_first(len(order), _ROWS, 'classes')}", tall=True, hide_caption=True,
-    )  # fmt: skip
+        caption=f"Rows of each class{_first(len(order), _ROWS, 'classes')}",
+        tall=True,
+        hide_caption=True,
+    )
     most, least = order[0], order[-1]
     told = (
         f"{cut(names[most], _NAME)} has the most training rows, {counts['train'][most]:,}; {cut(names[least], _NAME)} "

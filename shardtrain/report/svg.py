@@ -108,10 +108,19 @@ def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shar
 
 
 def lines(
-    curves: Sequence[Line], *, alt: str, x_label: str, y_label: str, y_range: tuple[float, float],
-    spans: Sequence[Span] = (), level: tuple[float, str] | None = None, marked: tuple[float, str] | None = None,
-    log_x: bool = False, area: bool = False, y_share: bool = False,
-) -> Markup:  # fmt: skip
+    curves: Sequence[Line],
+    *,
+    alt: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float],
+    spans: Sequence[Span] = (),
+    level: tuple[float, str] | None = None,
+    marked: tuple[float, str] | None = None,
+    log_x: bool = False,
+    area: bool = False,
+    y_share: bool = False,
+) -> Markup:
     """Curves over x.
 
     Args:
@@ -138,10 +147,11 @@ def lines(
         x = frame.x(marked[0])
         drawn.append(
             element(
-                "g", element("title", marked[1]),
+                "g",
+                element("title", marked[1]),
                 element("line", x1=x, x2=x, y1=TOP, y2=TOP + PLOT, class_="marked"),
             )
-        )  # fmt: skip
+        )
     for place, curve in enumerate(curves):
         points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -238,8 +248,10 @@ def histogram_bins(counts: Sequence[Sequence[int]], names: Sequence[str], unit: 
         )
         found.append(
             Bin(
-                start=start, stop=stop, heights=tuple(a / b for a, b in zip(sums, totals, strict=True)),
+                start=start,
+                stop=stop,
+                heights=tuple(a / b for a, b in zip(sums, totals, strict=True)),
                 hint=f"{span} {unit}: {told}",
             )
-        )  # fmt: skip
+        )
     return found

@@ -54,10 +54,18 @@ def _table(report: ShardsSummary) -> Iterator[str]:
     for split in report.splits:
         for shard in split.shards:
             spread = shard.nonzeros
-            table.append([
-                split.name, printable(shard.file), f"{shard.examples:,}", f"{spread.min:,}", f"{spread.median:,g}",
-                f"{spread.mean:,.1f}", f"{spread.max:,}", f"{shard.bytes:,}",
-            ])  # fmt: skip
+            table.append(
+                [
+                    split.name,
+                    printable(shard.file),
+                    f"{shard.examples:,}",
+                    f"{spread.min:,}",
+                    f"{spread.median:,g}",
+                    f"{spread.mean:,.1f}",
+                    f"{spread.max:,}",
+                    f"{shard.bytes:,}",
+                ]
+            )
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = [text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True)]

@@ -52,8 +52,12 @@ def inspect(*arguments, check: bool = True):
     """The script in a process of its own; on failure the messages are shown."""
     done = subprocess.run(
         [sys.executable, "tools/inspect_shards.py", *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert "Traceback" not in done.stderr
     assert done.returncode == 0 or not check, done.stderr
     return done
