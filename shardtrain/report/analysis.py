@@ -1,6 +1,6 @@
-"""What a report of shards tells, as a value: everything is found here, and only worded on the page.
+"""Analyze shards for a report: everything is computed here, the pages only format and draw it.
 
-Each split is read once for counts and hashes, and the training split once more for what tells classes apart.
+Each split is read once for counts and hashes, the training split a second time for distinctive features.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from shardtrain.runtime.progress import progress
 from shardtrain.shards.layout import Manifest
 from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
 
-MAX_CLASSES = 16  # whose telling features are looked for: the most frequent ones
-TELLING = 8  # features of a class
-SAMPLED = 500  # training rows whose documents are measured: enough for a histogram, and few pieces of a large corpus
+MAX_CLASSES = 16  # the most frequent classes, for which distinctive features are computed
+FEATURES_PER_CLASS = 8
+SAMPLED_DOCUMENTS = 500  # enough for a histogram, and few reads of a large corpus
 NAMES = {"train": "training", "validation": "validation"}
 FEATURE = {"ngram": "n-gram", "sequence": "word", "dense": "feature"}
-_STEP = 1 << 20  # candidates counted at a time
+_STEP = 1 << 20  # candidates per step of a sum
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """How much of what documents hold has a column.
+    """Coverage of the vocabulary.
 
     Attributes:
-        candidates: n-grams that were often enough to be chosen, or distinct words of the training documents.
-        chosen: of them.
-        covered: the share of all (document, candidate) pairs whose candidate was chosen; None where it is not known.
+        candidates: number of n-grams that passed the frequency limits, or of distinct words of the training documents.
+        chosen: number of candidates in the vocabulary.
+        covered: share of all (document, candidate) pairs whose candidate was chosen; None if unknown.
     """
 
     candidates: int
@@ -46,95 +46,96 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardsAnalysis:
-    """What was found in shards.
+    """The content of a report of shards.
 
     Attributes:
-        path: of their folder.
-        manifest: of the shards.
-        surveys: what the rows of each split hold, by name.
-        overlap: equal rows within and between splits.
-        terms: the term of each column, or of each id from 1; empty where columns have none.
-        telling: by class index, the features that tell it best; None where columns cannot be named or are too many.
-        vocabulary: what was chosen from; None where nothing was.
-        making: how they were built, if that is known.
-        words: of some documents how many have how many words; None where documents are not known, or rows tell it.
+        path: folder of the shards.
+        manifest: manifest of the shards.
+        statistics: by name of a split, the statistics of its rows.
+        duplicates: duplicate rows within and between splits.
+        terms: the term of each column, or of each token id from 1; empty if columns have no names.
+        distinctive: by class index, its most distinctive features; None if columns are hashed or too many.
+        vocabulary: coverage of the vocabulary; None if none was chosen.
+        build_record: times and memory of the last build, if known.
+        document_lengths: entry n is the number of sampled documents of n words; None if the corpus is not available,
+            or the shards are not n-grams.
     """
 
     path: Path
     manifest: Manifest
-    surveys: dict[str, SplitStatistics]
-    overlap: DuplicateCounts
+    statistics: dict[str, SplitStatistics]
+    duplicates: DuplicateCounts
     terms: list[str]
-    telling: dict[int, tuple[DistinctiveFeature, ...]] | None
+    distinctive: dict[int, tuple[DistinctiveFeature, ...]] | None
     vocabulary: Vocabulary | None
-    making: BuildRecord | None
-    words: Counts | None
+    build_record: BuildRecord | None
+    document_lengths: Counts | None
 
     def name_of(self, column: int) -> str:
-        """What a column, or a token id, is called."""
+        """Return the name of a column or token id."""
         if not self.terms:
             return f"column {column:,}"
         return self.terms[column - 1 if self.manifest.kind == "sequence" else column]
 
 
 def analyze_shards(folder: Path, *, scratch: Path) -> ShardsAnalysis:
-    """Look through the shards in `folder`, in bounded memory.
+    """Analyze the shards in `folder`, in bounded memory.
 
     Args:
-        folder: of the shards.
-        scratch: a folder of a disk, for files that are gone afterwards.
+        folder: folder of the shards.
+        scratch: folder for temporary files.
 
     Raises:
-        ShardsError: there are none, or they are damaged.
-        VectorizerError: the vectorizer is missing, damaged or another one than the shards were made with.
+        ShardsError: the shards are missing or damaged.
+        VectorizerError: the vectorizer is missing, damaged or not the one that the shards were built with.
     """
     with open_shards(folder) as shards:
         manifest = shards.manifest
         vectorizer = load_shards_vectorizer(shards) if manifest.files else None
         terms = vectorizer.terms if vectorizer else []
-        surveys, overlap = _survey(shards, scratch)
-        occurrences = surveys["train"].occurrences
-        telling = None
+        statistics, duplicates = _analyze_rows(shards, scratch)
+        occurrences = statistics["train"].occurrences
+        distinctive = None
         if occurrences is not None and (terms or manifest.vectorizer.get("kind") != "hashing"):
             counts = manifest.splits["train"].class_counts
             classes = sorted(sorted(range(len(counts)), key=lambda index: -counts[index])[:MAX_CLASSES])
-            telling = distinctive_features(shards.train, occurrences, classes, most=TELLING)
-        words = _words(shards, scratch) if manifest.files and manifest.kind == "ngram" else None
+            distinctive = distinctive_features(shards.train, occurrences, classes, most=FEATURES_PER_CLASS)
+        lengths = _document_lengths(shards, scratch) if manifest.files and manifest.kind == "ngram" else None
     return ShardsAnalysis(
         path=folder,
         manifest=manifest,
-        surveys=surveys,
-        overlap=overlap,
+        statistics=statistics,
+        duplicates=duplicates,
         terms=terms,
-        telling=telling,
+        distinctive=distinctive,
         vocabulary=_vocabulary(manifest, vectorizer),
-        making=read_build_record(folder),
-        words=words,
+        build_record=read_build_record(folder),
+        document_lengths=lengths,
     )
 
 
-def _survey(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:
+def _analyze_rows(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:
     splits = shards.splits.values()
     total = sum(split.num_examples for split in splits)
-    with DuplicateCounter(total, scratch) as hashes, progress("looking at rows", total=total, unit="rows") as done:
+    with DuplicateCounter(total, scratch) as hashes, progress("analyzing rows", total=total, unit="rows") as done:
 
-        def look_at(split: Split) -> SplitStatistics:
-            def see(entries: RowEntries) -> None:
+        def of_split(split: Split) -> SplitStatistics:
+            def visit(entries: RowEntries) -> None:
                 hashes.add(entries, validation=split.name == "validation")
                 done.add(len(entries.y))
 
-            return compute_statistics(split, shards.manifest.vocabulary_size, see)
+            return compute_statistics(split, shards.manifest.vocabulary_size, visit)
 
-        surveys = {split.name: look_at(split) for split in splits}
-        return surveys, hashes.count()
+        statistics = {split.name: of_split(split) for split in splits}
+        return statistics, hashes.count()
 
 
-def _words(shards: Shards, scratch: Path) -> Counts | None:
-    """How many words documents have. Rows lie in mixed order, so those of rows at equal distances are any documents."""
+def _document_lengths(shards: Shards, scratch: Path) -> Counts | None:
+    """Count the words of sampled documents. Rows are shuffled on disk, so equally spaced rows are a random sample."""
     from shardtrain.report.source_texts import find_source_texts
 
     number = shards.train.num_examples
-    rows = range(0, number, -(-number // SAMPLED))
+    rows = range(0, number, -(-number // SAMPLED_DOCUMENTS))
     texts, _ = find_source_texts(shards, shards.train, rows, scratch=scratch)
     return np.bincount([len(text.split()) for text in texts.values()]) if texts else None
 

@@ -1,4 +1,4 @@
-"""What build.json tells of the last build, its passes and its memory; it is no part of shards and may be missing."""
+"""Read build.json: times and memory of the last build. It is not a part of the shards and may be missing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from shardtrain.pipeline.workspace import MEASURED
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRecord:
-    """How the last build went.
+    """Times and memory of the last build.
 
     Attributes:
-        seconds: of all of it; of a resumed build since it was taken up again.
+        seconds: total time; of a resumed build, the time since it was resumed.
         passes: title and seconds of each pass, in order.
-        spans: title, begin and end of each stretch of a pass, in seconds from the start.
-        curve: seconds from the start, and the most anonymous bytes of all processes from then to the next point.
-        memory_limit: bytes.
-        peak_bytes: the most anonymous bytes; 0 where the system does not tell.
-        workers: processes.
-        resumed: whether an interrupted build was gone on with.
+        spans: title, start and end of each interval in which a pass ran, in seconds since the start.
+        memory_curve: seconds since the start, and the peak of anonymous bytes of all processes until the next point.
+        memory_limit: in bytes.
+        peak_bytes: peak of anonymous bytes; 0 where the system does not report them.
+        workers: number of processes.
+        resumed: whether an interrupted build was resumed.
     """
 
     seconds: float
     passes: tuple[tuple[str, float], ...]
     spans: tuple[tuple[str, float, float], ...]
-    curve: tuple[tuple[float, int], ...]
+    memory_curve: tuple[tuple[float, int], ...]
     memory_limit: int
     peak_bytes: int
     workers: int
@@ -36,15 +36,15 @@ class BuildRecord:
 
 
 def read_build_record(folder: Path) -> BuildRecord | None:
-    """What build.json in `folder` says; None if it is missing or says something else."""
+    """Read build.json in `folder`; return None if it is missing or invalid."""
     try:
-        found: dict[str, Any] = json.loads((folder / MEASURED).read_bytes(), parse_constant=_refused)
+        found: dict[str, Any] = json.loads((folder / MEASURED).read_bytes(), parse_constant=_refuse_constant)
         limit, curve = int(found["memory_limit"]), found.get("memory_curve", ())
         return BuildRecord(
             seconds=float(found["seconds"]),
             passes=tuple((str(title), float(seconds)) for title, seconds in found["pass_seconds"].items()),
             spans=tuple((str(title), float(a), float(b)) for title, a, b in found.get("pass_spans", ())),
-            curve=tuple((float(seconds), int(size)) for seconds, size in curve) if limit > 0 else (),
+            memory_curve=tuple((float(seconds), int(size)) for seconds, size in curve) if limit > 0 else (),
             memory_limit=limit,
             peak_bytes=int(found["peak_memory_bytes"]),
             workers=int(found["workers"]),
@@ -54,5 +54,5 @@ def read_build_record(folder: Path) -> BuildRecord | None:
         return None
 
 
-def _refused(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a finite number")

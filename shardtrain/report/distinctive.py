@@ -1,8 +1,8 @@
-"""Which features tell a class from all others best: F of one class against the rest, over the training rows.
+"""Find the most distinctive features of each class by their F score, one class against the rest.
 
-F is that of scikit-learn's `f_classif` with two groups, from sums over one pass: of every chosen column the sum for
-each chosen class, and the sum of squares. These take at most 64 MiB; of more columns than fit only those that occur in
-most rows are looked at. Of sequences a word counts as 1 in a row that has it.
+F is that of scikit-learn's `f_classif` with two groups, computed from sums over one pass: per column the sum in each
+class and the sum of squares. The sums take at most 64 MiB; if there are more columns than fit, only the most frequent
+ones are scored. In sequences a word has the value 1 in each row that contains it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.loader.split import Split
-from shardtrain.report.row_statistics import Counts, distinct, read_entries
+from shardtrain.report.row_statistics import Counts, drop_repeated, read_entries
 
 BUDGET = 64 << 20
 
@@ -26,10 +26,10 @@ class DistinctiveFeature:
     """A feature that is typical of a class.
 
     Attributes:
-        column: of the feature, or its token id.
-        score: F of the class against the rest; infinite where the feature alone decides.
-        share: of the rows of the class that have it.
-        share_elsewhere: of all other rows.
+        column: column or token id.
+        score: F of the class against the rest; infinite if the feature separates them perfectly.
+        share: share of the rows of the class that have the feature.
+        share_elsewhere: share of all other rows that have it.
     """
 
     column: int
@@ -41,30 +41,30 @@ class DistinctiveFeature:
 def distinctive_features(
     split: Split, occurrences: Counts, classes: Sequence[int], *, most: int
 ) -> dict[int, tuple[DistinctiveFeature, ...]]:
-    """Of each of `classes` the `most` features with the highest F among those whose mean is higher in it than outside.
+    """Return the features of each class with the highest F, among those whose mean is higher inside than outside it.
 
     Args:
-        split: is gone through once.
-        occurrences: in how many rows each column occurs.
-        classes: indices of those to look at.
-        most: features of a class.
+        split: the training split, read once.
+        occurrences: number of rows in which each column occurs.
+        classes: indices of the classes.
+        most: maximum number of features per class.
     """
-    room = BUDGET // (8 * (2 * len(classes) + 2))
-    columns = np.sort(np.argsort(-occurrences, kind="stable")[: min(room, int((occurrences > 0).sum()))])
+    max_columns = BUDGET // (8 * (2 * len(classes) + 2))
+    columns = np.sort(np.argsort(-occurrences, kind="stable")[: min(max_columns, int((occurrences > 0).sum()))])
     if not len(columns):
         return dict.fromkeys(classes, ())
-    place = np.full(len(occurrences), -1, np.int64)
-    place[columns] = np.arange(len(columns))
-    group = np.full(len(split.entry.class_counts), len(classes), np.int64)  # the last group is all other classes
+    slot = np.full(len(occurrences), -1, np.int64)
+    slot[columns] = np.arange(len(columns))
+    group = np.full(len(split.entry.class_counts), len(classes), np.int64)  # the last group holds all other classes
     group[list(classes)] = np.arange(len(classes))
     sums, rows = np.zeros((2, len(classes) + 1, len(columns)))
     squares = np.zeros(len(columns))
     for entries in read_entries(split):
-        entries = distinct(entries, split.kind)
-        kept = place[entries.columns]
+        entries = drop_repeated(entries, split.kind)
+        kept = slot[entries.columns]
         groups = np.repeat(group[entries.y], np.diff(entries.indptr))
-        there = kept >= 0
-        kept, groups, values = kept[there], groups[there], entries.values[there].astype(np.float64)
+        scored = kept >= 0
+        kept, groups, values = kept[scored], groups[scored], entries.values[scored].astype(np.float64)
         np.add.at(sums, (groups, kept), values)
         np.add.at(rows, (groups, kept), 1.0)
         np.add.at(squares, kept, values * values)
@@ -88,14 +88,14 @@ def distinctive_features(
 
 
 def f_scores(sums: Sums, totals: Sums, squares: Sums, inside: int, rows: int) -> Sums:
-    """F of each column between the `inside` rows of a class and all others; 0 where its mean is not higher inside.
+    """Compute F of each column, a class against the rest; 0 where the mean is not higher in the class.
 
     Args:
-        sums: of the column's values over the rows of the class.
-        totals: over all rows.
-        squares: of the values' squares over all rows.
-        inside: rows of the class.
-        rows: all rows.
+        sums: sum of each column over the rows of the class.
+        totals: sum of each column over all rows.
+        squares: sum of squares of each column over all rows.
+        inside: number of rows of the class.
+        rows: number of all rows.
     """
     outside = rows - inside
     if not inside or not outside or rows < 3:
@@ -103,7 +103,7 @@ def f_scores(sums: Sums, totals: Sums, squares: Sums, inside: int, rows: int) ->
     mean, rest = sums / inside, (totals - sums) / outside
     between = inside * outside / rows * (mean - rest) ** 2
     within = squares - inside * mean**2 - outside * rest**2
-    within = np.where(within > 1e-12 * squares, within, 0.0)  # what rounding leaves of nothing is nothing
+    within = np.where(within > 1e-12 * squares, within, 0.0)  # a remainder of this size is rounding error
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = between / (within / (rows - 2))
     return np.where((mean > rest) & (squares > 0), scores, 0.0)

@@ -1,7 +1,7 @@
-"""What a model makes of rows whose classes are known: confusions, calibration, the most confident mistakes.
+"""Evaluate predictions: confusion matrix, precision and recall, calibration, the most confident mistakes.
 
-Batches of predictions are taken one after the other, and nothing is kept of them but counts and some mistakes, so
-memory does not depend on how many there are.
+Batches of predictions are consumed one at a time, and only counts and a fixed number of mistakes are kept, so memory
+does not depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-MAX_MATRIX = 1000  # classes whose confusions are counted pair by pair; 8 MB
+MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB
 BINS = 10  # of confidence
 
 Counts = npt.NDArray[np.int64]
@@ -21,31 +21,31 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Mistake:
-    """A row that was put into the class `guess` with `probability`, and is of the class `truth`.
+    """A misclassified row: class indices and probabilities of the predicted and the true class.
 
-    Ordered by probability; of equal ones the row that comes first is the greater.
+    Ordered by the probability of the predicted class; of equal ones the earlier row is the greater.
     """
 
-    probability: float
-    order: int  # minus the row
-    truth: int
-    guess: int
-    true_probability: float  # the probability of the true class
+    probability: float  # of the predicted class
+    order: int  # minus the row number
+    true_class: int
+    predicted_class: int
+    true_probability: float  # of the true class
 
     @property
     def row(self) -> int:
-        """Its place in the split."""
+        """Row number in the split."""
         return -self.order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Predictions by how probable the model took its own answer.
+    """Predictions binned by confidence, the probability of the predicted class.
 
     Attributes:
-        counts: predictions in each of `BINS` equal ranges of confidence.
-        confidence: their mean confidence; 0 where there is none.
-        accuracy: the share of them that is right; 0 where there is none.
+        counts: predictions in each of `BINS` equal bins of [0, 1].
+        confidence: mean confidence per bin; 0 for empty bins.
+        accuracy: share of correct predictions per bin; 0 for empty bins.
     """
 
     counts: tuple[int, ...]
@@ -54,97 +54,99 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """The expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015): mean distance of both, by rows."""
+        """Compute the expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015)."""
         gaps = zip(self.counts, self.confidence, self.accuracy, strict=True)
         return sum(count * abs(a - b) for count, a, b in gaps) / max(sum(self.counts), 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What was found.
+    """Metrics of a classifier on labelled rows.
 
     Attributes:
-        rows: that were classified.
-        support: rows of each class, (num_classes,).
-        guessed: rows put into each class, (num_classes,).
-        right: rows of each class that were put into it, (num_classes,).
-        confusions: rows of class i put into class j, (num_classes, num_classes); None for more than `MAX_MATRIX`.
-        calibration: how far the probabilities can be believed.
-        mistakes: the most confident ones, falling.
+        rows: number of rows.
+        support: rows of each true class, (num_classes,).
+        predicted: rows of each predicted class, (num_classes,).
+        correct: correctly classified rows of each class, (num_classes,).
+        confusions: rows of true class i predicted as class j, (num_classes, num_classes); None for more than
+            `MAX_MATRIX` classes.
+        calibration: confidence against accuracy.
+        mistakes: the most confident mistakes, by descending confidence.
     """
 
     rows: int
     support: Counts
-    guessed: Counts
-    right: Counts
+    predicted: Counts
+    correct: Counts
     confusions: Counts | None
     calibration: Calibration
     mistakes: tuple[Mistake, ...]
 
     @property
     def accuracy(self) -> float:
-        """The share of rows that is right."""
-        return float(self.right.sum()) / self.rows
+        """Share of correctly classified rows."""
+        return float(self.correct.sum()) / self.rows
 
     @property
     def precision(self) -> npt.NDArray[np.float64]:
-        """Of the rows put into each class the share that is right; 0 where there is none, as scikit-learn has it."""
-        return _ratio(self.right, self.guessed)
+        """Share of the rows predicted as each class that belong to it; 0 if none is, as in scikit-learn."""
+        return _ratio(self.correct, self.predicted)
 
     @property
     def recall(self) -> npt.NDArray[np.float64]:
-        """Of the rows of each class the share that was put into it; 0 where there is none."""
-        return _ratio(self.right, self.support)
+        """Share of the rows of each class that are predicted as it; 0 for classes without rows."""
+        return _ratio(self.correct, self.support)
 
     @property
     def f1(self) -> npt.NDArray[np.float64]:
-        """The harmonic mean of precision and recall of each class; 0 where both are."""
-        return _ratio(2 * self.right, self.support + self.guessed)
+        """Harmonic mean of precision and recall of each class; 0 if both are 0."""
+        return _ratio(2 * self.correct, self.support + self.predicted)
 
 
 def evaluate_predictions(
     batches: Iterable[tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]], num_classes: int, *, mistakes: int
 ) -> Evaluation:
-    """Take the true classes, (rows,), and the probabilities, (rows, num_classes), of batches in row order.
+    """Evaluate batches of predictions.
 
     Args:
-        batches: of the rows, at least one row in all.
-        num_classes: how many classes there are.
-        mistakes: how many of them are kept.
+        batches: true class indices, (rows,), and predicted probabilities, (rows, num_classes), in row order; at least
+            one row in total.
+        num_classes: number of classes.
+        mistakes: number of mistakes to keep.
     """
     confusions = np.zeros((num_classes, num_classes), np.int64) if num_classes <= MAX_MATRIX else None
-    support, guessed, right = np.zeros((3, num_classes), np.int64)
-    of_bins = np.zeros((3, BINS))  # rows, sums of confidence, right ones
+    support, predicted, correct = np.zeros((3, num_classes), np.int64)
+    bin_sums = np.zeros((3, BINS))  # rows, sum of confidence, correct rows
     kept: list[Mistake] = []
     rows = 0
     for y, probabilities in batches:
         y = y.astype(np.int64)
-        guess, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
-        hit = guess == y
-        for sums, found in ((support, y), (guessed, guess), (right, y[hit])):
+        predicted_class, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
+        hit = predicted_class == y
+        for sums, found in ((support, y), (predicted, predicted_class), (correct, y[hit])):
             sums += np.bincount(found, minlength=num_classes)
         if confusions is not None:
-            np.add.at(confusions, (y, guess), 1)
+            np.add.at(confusions, (y, predicted_class), 1)
         bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-        for of_bin, weights in zip(of_bins, (None, confidence, hit), strict=True):
-            of_bin += np.bincount(bins, weights, BINS)
+        for bin_sum, weights in zip(bin_sums, (None, confidence, hit), strict=True):
+            bin_sum += np.bincount(bins, weights, BINS)
         wrong = np.flatnonzero(~hit)
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")[:mistakes]].tolist():
             mistake = Mistake(
                 probability=float(confidence[i]),
                 order=-(rows + i),
-                truth=int(y[i]),
-                guess=int(guess[i]),
+                true_class=int(y[i]),
+                predicted_class=int(predicted_class[i]),
                 true_probability=float(probabilities[i, y[i]]),
             )
             heapq.heappush(kept, mistake) if len(kept) < mistakes else heapq.heappushpop(kept, mistake)
         rows += len(y)
-    counts, confidences, hits = of_bins
+    counts, confidences, hits = bin_sums
     return Evaluation(
         rows=rows,
         support=support,
-        guessed=guessed,
-        right=right,
+        predicted=predicted,
+        correct=correct,
         confusions=confusions,
         calibration=Calibration(
             counts=tuple(counts.astype(int).tolist()),

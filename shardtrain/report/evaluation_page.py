@@ -1,7 +1,6 @@
-"""What a run's model makes of the validation rows of shards, measured, worded and drawn.
+"""Evaluate a run's model on the validation rows of shards and render the result.
 
-The rows are read and classified batch by batch, as `evaluate` does, so that memory does not depend on how many there
-are.
+Rows are read and classified batch by batch, as by the command `evaluate`, so memory does not depend on their number.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from shardtrain.errors import VectorizerError
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.report import svg
-from shardtrain.report.evaluation import BINS, Evaluation, Mistake, evaluate_predictions
-from shardtrain.report.formatting import cut
+from shardtrain.report.evaluation import BINS, MAX_MATRIX, Evaluation, Mistake, evaluate_predictions
+from shardtrain.report.formatting import truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.page import Section, charts, figure, legend, notice, table
+from shardtrain.report.page import Section, figure, grid, legend, notice, table
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 from shardtrain.training.run_folder import Run
 
-MISTAKES = 20  # that are shown
-_CELLS = 30  # classes of a heat map
-_PAIRS = 30  # confusions that are listed
-_ROWS = 200  # of a table
-_NAME = 40  # characters of a name in a sentence
-_CHARACTERS = 600  # of a text
-_TERMS = 30  # of a row whose text is gone
+MISTAKES = 20
+_MAX_CELLS = 30  # classes of a heat map
+_MAX_PAIRS = 30  # confusions in the table
+_MAX_ROWS = 200  # of a table
+_MAX_NAME = 40  # characters of a class name in a sentence
+_MAX_CHARACTERS = 600  # of a text
+_MAX_TERMS = 30  # of a row whose text is not available
 
 
 @dataclass(frozen=True, kw_only=True)
 class MistakeDetails:
-    """A mistake and what its row holds: the text, or the terms of its features, or nothing."""
+    """A mistake with the text of its document, or else the terms of its features, if available."""
 
     mistake: Mistake
     document: int
@@ -47,30 +46,30 @@ class MistakeDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation:
-    """What the run's model makes of the validation rows of shards.
+    """Evaluation of a run's model on the validation rows of shards.
 
     Attributes:
-        shards: their folder.
-        grown: whether they are others than those that the run was trained on, made by the same vectorizer.
-        outcome: what was measured.
-        mistakes: the most confident ones.
+        shards: folder of the shards.
+        changed: whether they differ from the shards the run was trained on; the vectorizer is the same.
+        metrics: the metrics.
+        mistakes: the most confident mistakes.
         reasons: why texts are missing.
     """
 
     shards: Path
-    grown: bool
-    outcome: Evaluation
+    changed: bool
+    metrics: Evaluation
     mistakes: tuple[MistakeDetails, ...]
     reasons: tuple[str, ...]
 
 
 def evaluate_run(run: Run, folder: Path, *, scratch: Path) -> RunEvaluation:
-    """Classify the validation rows of the shards in `folder`, and find the texts of the most confident mistakes.
+    """Classify the validation rows of the shards in `folder` and look up the texts of the most confident mistakes.
 
     Raises:
-        ShardsError: there are none, or they are damaged.
-        ModelError: they were made by another vectorizer, or have other classes.
-        RunError: the run's files are damaged.
+        ShardsError: the shards are missing or damaged.
+        ModelError: the shards were built with another vectorizer or have other classes.
+        RunError: a file of the run is damaged.
     """
     from shardtrain.inference.predict import predict_rows
 
@@ -83,25 +82,25 @@ def evaluate_run(run: Run, folder: Path, *, scratch: Path) -> RunEvaluation:
                     yield y, predictions.probabilities
                     done.add(len(y))
 
-            outcome = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
-        texts, reasons = find_source_texts(shards, split, [each.row for each in outcome.mistakes], scratch=scratch)
+            metrics = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
+        texts, reasons = find_source_texts(shards, split, [each.row for each in metrics.mistakes], scratch=scratch)
         return RunEvaluation(
             shards=folder,
-            grown=shards.manifest.fingerprint != run.description.fingerprint,
-            outcome=outcome,
-            mistakes=_shown(shards, split, outcome.mistakes, texts),
+            changed=shards.manifest.fingerprint != run.description.fingerprint,
+            metrics=metrics,
+            mistakes=_with_texts(shards, split, metrics.mistakes, texts),
             reasons=reasons,
         )
 
 
-def _shown(
+def _with_texts(
     shards: Shards, split: Split, mistakes: Sequence[Mistake], texts: dict[int, str]
 ) -> tuple[MistakeDetails, ...]:
     vectorizer = None
     if len(texts) < len(mistakes) and shards.manifest.files:
         try:
             vectorizer = load_shards_vectorizer(shards)
-        except VectorizerError:  # the rows need none; only their words are missing then
+        except VectorizerError:  # rows are classified without it; only their terms are missing then
             vectorizer = None
     found = []
     for each in mistakes:
@@ -110,171 +109,174 @@ def _shown(
         if text is None and vectorizer is not None and vectorizer.terms:
             terms = vectorizer.decode(split.rows(each.row, each.row + 1)[0])
         document = int(split.documents(each.row, each.row + 1)[0])
-        found.append(MistakeDetails(mistake=each, document=document, text=text, terms=tuple(terms[:_TERMS])))
+        found.append(MistakeDetails(mistake=each, document=document, text=text, terms=tuple(terms[:_MAX_TERMS])))
     return tuple(found)
 
 
-def sections(found: RunEvaluation, names: Sequence[str]) -> list[Section]:
-    """The parts of a report that tell of it; `names` are those of the classes."""
-    outcome = found.outcome
-    classes = charts(*_per_class(outcome, names), _most_confused(outcome, names))
-    trust = charts(_matrix(outcome, names), *_calibration(outcome))
+def sections(result: RunEvaluation, names: Sequence[str]) -> list[Section]:
+    """Render the sections of the evaluation; `names` are the class names."""
+    metrics = result.metrics
+    classes = grid(*_per_class(metrics, names), _most_confused(metrics, names))
+    matrix = grid(_matrix(metrics, names), *_calibration(metrics))
     return [
-        Section(name="classes", title="Classes", body=joined(_about(found), classes)),
-        Section(name="confusions", title="Confusions and calibration", body=trust),
-        Section(name="mistakes", title="Most confident mistakes", body=_mistakes(found, names)),
+        Section(name="classes", title="Classes", body=joined(_accuracy(result), classes)),
+        Section(name="confusions", title="Confusions and calibration", body=matrix),
+        Section(name="mistakes", title="Most confident mistakes", body=_mistakes(result, names)),
     ]
 
 
-def _about(found: RunEvaluation) -> Markup:
-    outcome = found.outcome
-    said = (
-        f"{outcome.rows:,} validation rows of {found.shards}, classified for this report: {outcome.accuracy:.2%} right."
+def _accuracy(result: RunEvaluation) -> Markup:
+    metrics = result.metrics
+    where = f"on {metrics.rows:,} validation rows of {result.shards}, classified for this report"
+    changed = "These are not the shards that the run was trained on; they were built with the same vectorizer."
+    return joined(
+        element("p", f"Accuracy {metrics.accuracy:.2%} {where}."), notice(changed) if result.changed else None
     )
-    told = [element("p", said)]
-    if found.grown:
-        told.append(notice("These shards are others than those the run was trained on; the same vectorizer made them."))
-    return joined(*told)
 
 
-def _per_class(outcome: Evaluation, names: Sequence[str]) -> tuple[Markup, Markup]:
-    there = [index for index in range(len(names)) if outcome.support[index] or outcome.guessed[index]]
-    means = (float(each[there].mean()) for each in (outcome.precision, outcome.recall, outcome.f1))
+def _per_class(metrics: Evaluation, names: Sequence[str]) -> tuple[Markup, Markup]:
+    occurring = [index for index in range(len(names)) if metrics.support[index] or metrics.predicted[index]]
+    means = (float(each[occurring].mean()) for each in (metrics.precision, metrics.recall, metrics.f1))
     rows = [
         (
             names[i],
-            f"{outcome.precision[i]:.3f}",
-            f"{outcome.recall[i]:.3f}",
-            f"{outcome.f1[i]:.3f}",
-            f"{outcome.support[i]:,}",
+            f"{metrics.precision[i]:.3f}",
+            f"{metrics.recall[i]:.3f}",
+            f"{metrics.f1[i]:.3f}",
+            f"{metrics.support[i]:,}",
         )
-        for i in there[:_ROWS]
+        for i in occurring[:_MAX_ROWS]
     ]
     precision, recall, f1 = means
-    rows.append(("mean of all classes", f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{outcome.rows:,}"))
-    more = f", the first {_ROWS} of {len(there):,}" if len(there) > _ROWS else ""
+    rows.append(("macro average", f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{metrics.rows:,}"))
+    more = f", the first {_MAX_ROWS} of {len(occurring):,}" if len(occurring) > _MAX_ROWS else ""
     heads = ("class", "precision", "recall", "F1", "rows")
     listed = table(heads, rows, caption=f"Precision and recall of each class{more}")
-    drawn = sorted(there, key=lambda index: float(outcome.f1[index]))[:_CELLS]
+    drawn = sorted(occurring, key=lambda index: float(metrics.f1[index]))[:_MAX_CELLS]
     bars = [
         svg.Bar(
             label=names[i],
-            values=(float(outcome.precision[i]), float(outcome.recall[i])),
-            shown=(f"{outcome.precision[i]:.3f}", f"{outcome.recall[i]:.3f}"),
-            hint=f"{names[i]}: precision {outcome.precision[i]:.4f}, recall {outcome.recall[i]:.4f}, "
-            f"{outcome.support[i]:,} rows",
+            values=(float(metrics.precision[i]), float(metrics.recall[i])),
+            shown=(f"{metrics.precision[i]:.3f}", f"{metrics.recall[i]:.3f}"),
+            hint=f"{names[i]}: precision {metrics.precision[i]:.4f}, recall {metrics.recall[i]:.4f}, "
+            f"{metrics.support[i]:,} rows",
         )
         for i in drawn
     ]
-    told = f"By rising F1; {cut(names[drawn[0]], _NAME)} is hardest."
-    if len(there) > _CELLS:
-        told += f" The {_CELLS} hardest of {len(there):,} classes are drawn."
-    chart = svg.bars(bars, alt=f"Precision and recall of each class. {told}")
-    return figure("Precision and recall", told, chart, legend=legend("precision", "recall")), listed
+    note = f"Sorted by F1, lowest first: {truncate(names[drawn[0]], _MAX_NAME)}."
+    if len(occurring) > _MAX_CELLS:
+        note += f" The {_MAX_CELLS} of {len(occurring):,} classes with the lowest F1 are shown."
+    chart = svg.bars(bars, alt=f"Precision and recall of each class. {note}")
+    return figure("Precision and recall", note, chart, legend=legend("precision", "recall")), listed
 
 
-def _pairs(outcome: Evaluation) -> list[tuple[int, int, int]]:
-    """Rows, true class and chosen class of each confusion, most frequent first."""
-    if outcome.confusions is None:
+def _pairs(metrics: Evaluation) -> list[tuple[int, int, int]]:
+    """Return (rows, true class, predicted class) of each confusion, most frequent first."""
+    if metrics.confusions is None:
         return []
-    places = zip(*(part.tolist() for part in outcome.confusions.nonzero()), strict=True)
-    pairs = [(int(outcome.confusions[i, j]), i, j) for i, j in places if i != j]
+    places = zip(*(part.tolist() for part in metrics.confusions.nonzero()), strict=True)
+    pairs = [(int(metrics.confusions[i, j]), i, j) for i, j in places if i != j]
     return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
 
-def _most_confused(outcome: Evaluation, names: Sequence[str]) -> Markup:
-    if outcome.confusions is None:
-        return notice(f"Pairs of {len(names):,} classes are not counted one by one.")
+def _most_confused(metrics: Evaluation, names: Sequence[str]) -> Markup:
+    if metrics.confusions is None:
+        return notice(f"Confusions are not counted for more than {MAX_MATRIX:,} classes; the model has {len(names):,}.")
     rows = [
-        (names[i], names[j], f"{count:,}", f"{count / outcome.support[i]:.1%}")
-        for count, i, j in _pairs(outcome)[:_PAIRS]
+        (names[i], names[j], f"{count:,}", f"{count / metrics.support[i]:.1%}")
+        for count, i, j in _pairs(metrics)[:_MAX_PAIRS]
     ]
-    heads, caption = ("class", "taken for", "rows", "share"), "Most frequent confusions"
+    heads, caption = ("true class", "predicted class", "rows", "share"), "Most frequent confusions"
     return table(heads, rows, caption=caption, text=2, tall=len(rows) > 12) if rows else element("p", "No confusions.")
 
 
-def _matrix(outcome: Evaluation, names: Sequence[str]) -> Markup:
-    matrix = outcome.confusions
-    if matrix is None or len(names) > _CELLS:
-        return notice(f"A matrix of {len(names):,} classes is too large to be drawn.")
-    support = outcome.support
+def _matrix(metrics: Evaluation, names: Sequence[str]) -> Markup:
+    matrix = metrics.confusions
+    if matrix is None or len(names) > _MAX_CELLS:
+        return notice(f"The confusion matrix of {len(names):,} classes is too large to draw.")
+    support = metrics.support
     cells = [
         [
             svg.Cell(
                 strength=int(matrix[i, j]) / max(int(support[i]), 1),
                 shown=f"{matrix[i, j]:,}" if matrix[i, j] else "",
-                hint=f"{names[i]} {'right' if i == j else f'taken for {names[j]}'}: {matrix[i, j]:,} of {support[i]:,}",
+                hint=f"{names[i]} predicted as {names[j]}: {matrix[i, j]:,} of {support[i]:,}",
             )
             for j in range(len(names))
         ]
         for i in range(len(names))
     ]
-    worst = "; ".join(f"{names[i]} is taken for {names[j]} ({count:,} rows)" for count, i, j in _pairs(outcome)[:3])
-    alt = f"Confusion matrix. {f'Most often {worst}' if worst else 'All rows are on the diagonal'}."
-    told = "Rows are true classes, columns what the model says; the stronger a cell, the larger its share of the row."
-    return figure("Confusion matrix", told, svg.heat_map(names, cells, alt=alt, across="taken for class"))
+    worst = "; ".join(f"{names[i]} predicted as {names[j]} ({count:,} rows)" for count, i, j in _pairs(metrics)[:3])
+    alt = f"Confusion matrix. {f'Most frequent confusions: {worst}' if worst else 'No confusions'}."
+    note = "Rows are true classes, columns predicted classes; the colour shows the share of the row."
+    return figure("Confusion matrix", note, svg.heat_map(names, cells, alt=alt, across="predicted class"))
 
 
-def _calibration(outcome: Evaluation) -> tuple[Markup, Markup]:
-    found = outcome.calibration
+def _calibration(metrics: Evaluation) -> tuple[Markup, Markup]:
+    found = metrics.calibration
     spans = [(number / BINS, (number + 1) / BINS) for number in range(BINS)]
     bins, rows = [], []
-    for (start, stop), count, mean, right in zip(spans, found.counts, found.confidence, found.accuracy, strict=True):
+    for (start, stop), count, mean, accuracy in zip(spans, found.counts, found.confidence, found.accuracy, strict=True):
         name = f"{start:.0%} to {stop:.0%}"
-        told = f"confidence {name}: {count:,} rows" + (f", mean {mean:.1%}, right {right:.1%}" if count else "")
-        bins.append(svg.Bin(start=start, stop=stop, heights=(right,) if count else (), hint=told))
-        rows.append((name, f"{count:,}", f"{mean:.1%}" if count else "", f"{right:.1%}" if count else ""))
-    confident = sum(count * mean for count, mean in zip(found.counts, found.confidence, strict=True)) / outcome.rows
-    lean = "overconfident" if confident > outcome.accuracy else "underconfident"
-    told = (
-        f"The expected calibration error is {found.error:.3f}: the model is right in {outcome.accuracy:.1%} of rows "
-        f"and on average {confident:.1%} sure, so it is {lean} by {100 * abs(confident - outcome.accuracy):.1f} "
-        "points. On the dashed line it would be neither."
+        note = f"confidence {name}: {count:,} rows" + (
+            f", mean confidence {mean:.1%}, accuracy {accuracy:.1%}" if count else ""
+        )
+        bins.append(svg.Bin(start=start, stop=stop, heights=(accuracy,) if count else (), hint=note))
+        rows.append((name, f"{count:,}", f"{mean:.1%}" if count else "", f"{accuracy:.1%}" if count else ""))
+    confident = sum(count * mean for count, mean in zip(found.counts, found.confidence, strict=True)) / metrics.rows
+    bias = "overconfident" if confident > metrics.accuracy else "underconfident"
+    points = 100 * abs(confident - metrics.accuracy)
+    note = (
+        f"Expected calibration error {found.error:.3f}. The accuracy is {metrics.accuracy:.1%} and the mean confidence "
+        f"{confident:.1%}, so the model is {bias} by {points:.1f} percentage points. The dashed line is perfect "
+        "calibration."
     )
-    heads = ("confidence", "rows", "mean confidence", "right")
+    heads = ("confidence", "rows", "mean confidence", "accuracy")
     values = table(heads, rows, caption="Reliability", hide_caption=True)
     shares = [
-        svg.Bin(start=start, stop=stop, heights=(count / outcome.rows,), hint=each.hint)
+        svg.Bin(start=start, stop=stop, heights=(count / metrics.rows,), hint=each.hint)
         for (start, stop), count, each in zip(spans, found.counts, bins, strict=True)
     ]
     spread = svg.histogram(
         shares,
-        alt="Share of rows by the confidence of the model's answer.",
+        alt="Histogram of the probability of the predicted class.",
         x_label="confidence",
         y_label="share of rows",
         shares=True,
     )
     return (
-        figure("Reliability diagram", told, svg.reliability(bins, alt=f"Reliability diagram. {told}"), values=values),
-        figure("How sure the model is", "Rows by the probability of the class it chose.", spread),
+        figure("Reliability diagram", note, svg.reliability(bins, alt=f"Reliability diagram. {note}"), values=values),
+        figure("Confidence distribution", "Rows by the probability of the predicted class.", spread),
     )
 
 
-def _mistakes(found: RunEvaluation, names: Sequence[str]) -> Markup:
-    if not found.mistakes:
-        return element("p", "There is none.")
-    told = [
-        notice(f"Texts are missing: {reason}. Shown instead are the terms of the rows' features.")
-        for reason in found.reasons
+def _mistakes(result: RunEvaluation, names: Sequence[str]) -> Markup:
+    if not result.mistakes:
+        return element("p", "No mistakes.")
+    notices = [
+        notice(f"Texts are missing: {reason}. The terms of the rows' features are shown instead.")
+        for reason in result.reasons
     ]
     items = []
-    for each in found.mistakes:
+    for each in result.mistakes:
         mistake = each.mistake
         verdict = element(
             "p",
-            element("b", names[mistake.guess], dir="auto"),
-            f" at {mistake.probability:.1%}; it is ",
-            element("b", names[mistake.truth], dir="auto"),
-            f", which got {mistake.true_probability:.1%}. ",
+            element("b", names[mistake.predicted_class], dir="auto"),
+            f" predicted with {mistake.probability:.1%}; true class ",
+            element("b", names[mistake.true_class], dir="auto"),
+            f" with {mistake.true_probability:.1%}. ",
             f"Document {each.document:,}.",
             class_="verdict",
         )
         content: Markup
         if each.text is not None:
             content = element(
-                "p", cut(" ".join(each.text.split()).lstrip(", "), _CHARACTERS) or "(an empty text)", dir="auto"
+                "p", truncate(" ".join(each.text.split()).lstrip(", "), _MAX_CHARACTERS) or "(empty text)", dir="auto"
             )
         else:
-            content = element("p", ", ".join(each.terms) or "(no text and no terms)", dir="auto", class_="soft")
+            content = element(
+                "p", ", ".join(each.terms) or "(neither text nor terms available)", dir="auto", class_="soft"
+            )
         items.append(element("li", verdict, content))
-    return joined(*told, element("ol", *items, class_="mistakes"))
+    return joined(*notices, element("ol", *items, class_="mistakes"))

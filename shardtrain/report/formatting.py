@@ -1,4 +1,4 @@
-"""How values and foreign text are worded in every report: nothing that is not printable gets through."""
+"""Format values and untrusted text for reports; characters that are not printable are escaped."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Text that cannot move the cursor, turn the reading direction or fail to be encoded: all else is escaped."""
+    """Escape control characters, bidirectional overrides and lone surrogates."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def cut(text: str, length: int) -> str:
-    """At most `length` characters of a text, the last of them telling that it goes on."""
+def truncate(text: str, length: int) -> str:
+    """Return at most `length` characters of a text; a truncated one ends with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def size(num_bytes: float) -> str:
-    """Bytes in powers of 1000, as disks and networks count them."""
+def megabytes(num_bytes: float) -> str:
+    """Format a number of bytes in MB of 10^6 bytes."""
     return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def format_value(value: Any) -> str:
-    """A JSON value on one line."""
+    """Format a JSON value on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):

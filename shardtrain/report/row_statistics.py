@@ -1,7 +1,7 @@
-"""What the rows of a split hold, in one pass over it: lengths, how often each feature occurs, equal rows.
+"""Compute row lengths and document frequencies of a split in one pass.
 
-Rows are read some at a time through the batches that training reads, so that shards larger than memory need no more
-than small ones: beside the batches under way it holds one number for each feature and one for each length.
+Rows are read in batches, as in training, so memory does not depend on the number of rows: one counter per feature and
+one per row length, beside the prefetched batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Labels
 from shardtrain.loader.split import Split
 
-MAX_FEATURES = 1 << 22  # columns that are counted; more take 32 MiB for each number that is kept of them
+MAX_FEATURES = 1 << 22  # more columns are not counted: one counter for each of these takes 32 MiB
 _ENTRIES_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 4096
 
@@ -26,32 +26,32 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class RowEntries:
-    """The features that some rows have, as (row, column, value), rows ascending.
+    """The non-zero entries of a batch of rows, in CSR layout.
 
     Attributes:
         y: class indices, (rows,).
         indptr: row r has the entries [indptr[r], indptr[r + 1]), (rows + 1,).
-        columns: of n-grams and dense features their columns, of sequences the token ids.
-        places: what an entry is equal by, together with its value: the column, or the position in the sequence.
-        values: float32; of sequences the token ids.
+        columns: feature of each entry: the column, or for sequences the token id.
+        positions: position of each entry in its row: the column, or for sequences the position of the token.
+        values: float32; for sequences the token ids.
     """
 
     y: Labels
     indptr: npt.NDArray[np.int64]
     columns: npt.NDArray[Any]
-    places: npt.NDArray[Any]
+    positions: npt.NDArray[Any]
     values: npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitStatistics:
-    """What a split holds.
+    """Statistics of a split.
 
     Attributes:
-        rows: in it.
-        lengths: how many rows have so many features (or token ids): entry n is for n, the last is not 0.
-        occurrences: in how many rows each feature occurs, (num_features or vocabulary_size,); None: there are more
-            than `MAX_FEATURES`.
+        rows: number of rows.
+        lengths: entry n is the number of rows with n non-zero features (or token ids); the last is not 0.
+        occurrences: number of rows in which each feature occurs, (num_features or vocabulary_size,); None for more
+            than `MAX_FEATURES` features.
     """
 
     rows: int
@@ -60,22 +60,22 @@ class SplitStatistics:
 
     @property
     def empty(self) -> int:
-        """Rows without any feature."""
+        """Number of rows without any feature."""
         return int(self.lengths[0])
 
     @property
     def mean(self) -> float:
-        """Features a row."""
+        """Mean number of features per row."""
         return float(self.lengths @ np.arange(len(self.lengths))) / self.rows
 
 
-def compute_statistics(split: Split, num_columns: int, see: Callable[[RowEntries], None]) -> SplitStatistics:
-    """Go through a split once.
+def compute_statistics(split: Split, num_columns: int, visit: Callable[[RowEntries], None]) -> SplitStatistics:
+    """Compute the statistics of a split in one pass.
 
     Args:
-        split: to go through.
-        num_columns: every column (or token id) is below it.
-        see: called with the rows in order, some at a time, so that others can look at them in the same pass.
+        split: the split.
+        num_columns: exclusive upper bound of columns (or token ids).
+        visit: called with each batch of rows in order, for further computations in the same pass.
     """
     occurrences = np.zeros(num_columns, np.int64) if num_columns <= MAX_FEATURES else None
     lengths = np.zeros(1, np.int64)
@@ -84,38 +84,38 @@ def compute_statistics(split: Split, num_columns: int, see: Callable[[RowEntries
         found[: len(lengths)] += lengths
         lengths = found
         if occurrences is not None:
-            np.add.at(occurrences, distinct(entries, split.kind).columns, 1)
-        see(entries)
+            np.add.at(occurrences, drop_repeated(entries, split.kind).columns, 1)
+        visit(entries)
     return SplitStatistics(rows=split.num_examples, lengths=lengths, occurrences=occurrences)
 
 
 def read_entries(split: Split) -> Iterator[RowEntries]:
-    """The rows of a split in order, about a million entries at a time."""
-    a_row = split.entry.nonzeros // split.num_examples if split.kind == "ngram" else split.num_features
-    rows = min(max(_ENTRIES_AT_ONCE // max(a_row, 1), 1), _ROWS_AT_ONCE)
+    """Read the rows of a split in order, in batches of about a million entries."""
+    per_row = split.entry.nonzeros // split.num_examples if split.kind == "ngram" else split.num_features
+    rows = min(max(_ENTRIES_AT_ONCE // max(per_row, 1), 1), _ROWS_AT_ONCE)
     for x, y in split.batches(rows, prefetch=2):
         if isinstance(x, Csr):
-            there = np.flatnonzero(x.data != 0) if bool((x.data == 0).any()) else slice(None)
+            nonzero = np.flatnonzero(x.data != 0) if bool((x.data == 0).any()) else slice(None)
             indptr = x.indptr.astype(np.int64)
-            if not isinstance(there, slice):
-                indptr = np.searchsorted(there, indptr)
-            yield RowEntries(y, indptr, x.indices[there], x.indices[there], x.data[there])
+            if not isinstance(nonzero, slice):
+                indptr = np.searchsorted(nonzero, indptr)
+            yield RowEntries(y, indptr, x.indices[nonzero], x.indices[nonzero], x.data[nonzero])
             continue
-        of_row, place = np.nonzero(x)
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(of_row, minlength=len(y)))])
-        values = x[of_row, place]
-        yield RowEntries(y, indptr, values if split.kind == "sequence" else place, place, values)
+        row, position = np.nonzero(x)
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(y)))])
+        values = x[row, position]
+        yield RowEntries(y, indptr, values if split.kind == "sequence" else position, position, values)
 
 
-def distinct(entries: RowEntries, kind: str) -> RowEntries:
-    """Each feature of a row once; of sequences that is whether a word occurs, as value 1."""
+def drop_repeated(entries: RowEntries, kind: str) -> RowEntries:
+    """Drop repeated features of each row; for sequences each distinct token id is kept with the value 1."""
     if kind != "sequence":
         return entries
     if not len(entries.columns):
         return entries
     width = int(entries.columns.max()) + 1
     rows = np.repeat(np.arange(len(entries.y)), np.diff(entries.indptr))
-    keys = np.sort(rows * width + entries.columns)  # one sort of integers is many times as fast as one by two keys
+    keys = np.sort(rows * width + entries.columns)  # one sort of integers is many times faster than a sort by two keys
     first = np.ones(len(keys), np.bool_)
     first[1:] = keys[1:] != keys[:-1]
     rows, columns = np.divmod(keys[first], width)

@@ -1,7 +1,7 @@
-"""What a folder of shards holds, as a value: sizes, classes, the vectorizer, some rows in words.
+"""Summarize a folder of shards: sizes, classes, vectorizer, some rows decoded to terms.
 
-Counts come from the manifest, non-zeros and rows from the mapped arrays, chunk sizes from the HDF5 files themselves.
-All of a sequence split is read once, to tell padding from words; of n-grams only the row pointers are.
+Counts come from the manifest, non-zeros and rows from the mapped arrays, chunk shapes from the HDF5 files. A sequence
+split is read in full, to exclude padding from the counts; of n-grams only the row pointers are read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 1 << 14
 
-Chunk = tuple[int, ...] | None  # None: an array without values is not chunked
+Chunk = tuple[int, ...] | None  # None: not chunked, as an array without values is
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonzeroStatistics:
-    """Of the non-zeros a row: n-grams, or words that have an id."""
+    """Statistics of the non-zeros per row: n-grams, or in-vocabulary words."""
 
     min: int
     median: float
@@ -42,10 +42,9 @@ class NonzeroStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSummary:
-    """One file; `chunks` has the chunk shape of each of its arrays.
+    """Summary of one shard; `chunks` has the chunk shape of each of its arrays.
 
-    `compression` is the codec it is written with, or None; `sources` are the files outside the folder that its
-    features lie in.
+    `compression` is the codec, or None; `sources` are the external files that hold its features.
     """
 
     file: str
@@ -59,7 +58,7 @@ class ShardSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """How many examples of a split are of one class."""
+    """Number of examples of one class in a split."""
 
     name: str
     examples: int
@@ -67,9 +66,9 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedRow:
-    """One row in words, n-grams by falling weight; `document` is the ordinal in the file it came from, from 0.
+    """A row decoded to terms, n-grams by descending weight; `document` is its ordinal in the source file, from 0.
 
-    `terms` is None where the shards have no vectorizer to tell, or one that hashes.
+    `terms` is None if the shards have no vectorizer, or one that hashes.
     """
 
     row: int
@@ -80,7 +79,7 @@ class DecodedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """One split: its shards in row order, its classes, and its first rows (which lie in shuffled order)."""
+    """Summary of one split: its shards in row order, its classes, and its first rows (shuffled documents)."""
 
     name: str
     examples: int
@@ -92,7 +91,7 @@ class SplitSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardsSummary:
-    """A folder of shards; `verified` is None where checksums were not compared."""
+    """Summary of a folder of shards; `verified` is None if checksums were not compared."""
 
     path: str
     format_version: int
@@ -108,11 +107,11 @@ class ShardsSummary:
 
 
 def summarize_shards(folder: Path, *, num_rows: int, verified: Verification | None = None) -> ShardsSummary:
-    """Look through the shards in `folder`; the first `num_rows` rows of each split are turned back to words.
+    """Summarize the shards in `folder`; the first `num_rows` rows of each split are decoded to terms.
 
     Raises:
-        ShardsError: there are none, or they are damaged.
-        VectorizerError: the vectorizer is missing, damaged or another one than the shards were made with.
+        ShardsError: the shards are missing or damaged.
+        VectorizerError: the vectorizer is missing, damaged or not the one that the shards were built with.
     """
     with open_shards(folder) as shards:
         manifest = shards.manifest
@@ -136,10 +135,10 @@ def summarize_shards(folder: Path, *, num_rows: int, verified: Verification | No
 
 
 def load_shards_vectorizer(shards: Shards) -> Vectorizer:
-    """The vectorizer beside the shards.
+    """Load the vectorizer of the shards.
 
     Raises:
-        VectorizerError: it is missing, damaged or another one than the shards were made with.
+        VectorizerError: it is missing, damaged or not the one that the shards were built with.
     """
     from shardtrain.vectorize.fitted import load_vectorizer
 
@@ -147,8 +146,8 @@ def load_shards_vectorizer(shards: Shards) -> Vectorizer:
     found, expected = vectorizer.describe().get("fingerprint"), shards.description.vectorizer
     if found != expected:
         raise VectorizerError(
-            f"'{shards.vectorizer_path}' holds the vectorizer {found}, the shards were made with {expected}; "
-            "restore the folder that belongs to them or rebuild the shards"
+            f"'{shards.vectorizer_path}' holds the vectorizer {found}, but the shards were built with "
+            f"{expected}; restore the folder of that vectorizer or rebuild the shards"
         )
     return vectorizer
 
@@ -189,7 +188,7 @@ def _summarize_shard(shard: Shard) -> ShardSummary:
     return ShardSummary(
         file=entry.file,
         examples=entry.rows,
-        nonzeros=_spread(histogram),
+        nonzeros=_nonzero_statistics(histogram),
         bytes=entry.bytes,
         chunks=_chunks(shard),
         compression=codec_of(entry),
@@ -197,8 +196,8 @@ def _summarize_shard(shard: Shard) -> ShardSummary:
     )
 
 
-def _spread(histogram: npt.NDArray[np.int64]) -> NonzeroStatistics:
-    """Of values counted in a histogram: entry v is how many rows have the value v."""
+def _nonzero_statistics(histogram: npt.NDArray[np.int64]) -> NonzeroStatistics:
+    """Compute statistics from a histogram: entry v is the number of rows with v non-zeros."""
     values, ends = np.flatnonzero(histogram), np.cumsum(histogram)
     total = int(ends[-1])
     middle = [int(np.searchsorted(ends, position, side="right")) for position in ((total - 1) // 2, total // 2)]

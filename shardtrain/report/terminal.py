@@ -1,57 +1,57 @@
-"""The contents of shards as lines of text for a terminal, which nothing in the corpus can drive."""
+"""Format a summary of shards as text for a terminal; control characters from the corpus are escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
 
-from shardtrain.report.formatting import cut, format_value, printable, size
+from shardtrain.report.formatting import format_value, megabytes, printable, truncate
 from shardtrain.report.summary import ShardsSummary, SplitSummary
 
 _BAR = 40  # characters of the longest bar
-_LINE = 110  # characters of a row's words that are shown
-_MAX_CLASSES = 50  # bars that are drawn
+_LINE = 110  # characters of a row's terms
+_MAX_CLASSES = 50  # bars of a split
 
 
-def render(report: ShardsSummary) -> str:
-    """The report as lines of text, without the last line's end."""
-    return "\n".join(_lines(report))
+def render(summary: ShardsSummary) -> str:
+    """Format the summary as lines of text, without a final newline."""
+    return "\n".join(_lines(summary))
 
 
-def _lines(report: ShardsSummary) -> Iterator[str]:
+def _lines(summary: ShardsSummary) -> Iterator[str]:
     yield (
-        f"{printable(report.path)}: {report.kind} shards, {report.features:,} features, {size(report.bytes)}, "
-        f"seed {report.seed}, format version {report.format_version}, fingerprint {printable(report.fingerprint)}"
+        f"{printable(summary.path)}: {summary.kind} shards, {summary.features:,} features, {megabytes(summary.bytes)}, "
+        f"seed {summary.seed}, format version {summary.format_version}, fingerprint {printable(summary.fingerprint)}"
     )
-    if report.verified:
-        done = report.verified
-        yield f"verified: {done.checksums:,} checksums in {done.files:,} files, {size(done.bytes)}: all as written"
+    if summary.verified:
+        done = summary.verified
+        yield f"verified: {done.checksums:,} checksums in {done.files:,} files, {megabytes(done.bytes)}: all match"
     yield ""
-    yield from _table(report)
+    yield from _table(summary)
     yield ""
-    yield from _chunk_lines(report)
-    for split in report.splits:
+    yield from _chunk_lines(summary)
+    for split in summary.splits:
         yield ""
         yield from _bars(split)
     yield ""
-    yield from _vectorizer_lines(report)
-    hashed = report.vectorizer.get("kind") == "hashing"
-    nothing = "(hashed features have no terms)" if hashed else "(no vectorizer to decode with)"
-    for split in report.splits:
+    yield from _vectorizer_lines(summary)
+    hashed = summary.vectorizer.get("kind") == "hashing"
+    placeholder = "(hashed features have no terms)" if hashed else "(no vectorizer to decode with)"
+    for split in summary.splits:
         if split.rows:
             yield ""
             yield f"rows of {split.name}"
         for row in split.rows:
-            words = nothing if row.terms is None else ", ".join(row.terms)
+            words = placeholder if row.terms is None else ", ".join(row.terms)
             where = f"row {row.row}, document {row.document}, label {printable(row.label)}"
-            yield f"  {where}: {cut(printable(words), _LINE)}"
+            yield f"  {where}: {truncate(printable(words), _LINE)}"
 
 
-def _table(report: ShardsSummary) -> Iterator[str]:
+def _table(summary: ShardsSummary) -> Iterator[str]:
     separator = "  "
-    header = ["split", "shard", "examples", "non-zeros a row: min", "median", "mean", "max", "bytes"]
+    header = ["split", "shard", "examples", "non-zeros per row: min", "median", "mean", "max", "bytes"]
     table = [header]
-    for split in report.splits:
+    for split in summary.splits:
         for shard in split.shards:
             spread = shard.nonzeros
             table.append(
@@ -73,10 +73,10 @@ def _table(report: ShardsSummary) -> Iterator[str]:
         yield separator.join(cells)
 
 
-def _chunk_lines(report: ShardsSummary) -> Iterator[str]:
-    """Chunk shapes; shards that follow each other with the same ones share a line."""
-    yield "chunk sizes, in elements"
-    shards = [shard for split in report.splits for shard in split.shards]
+def _chunk_lines(summary: ShardsSummary) -> Iterator[str]:
+    """Format chunk shapes; consecutive shards with equal ones share a line."""
+    yield "chunk shapes, in elements"
+    shards = [shard for split in summary.splits for shard in split.shards]
     for (chunks, codec, sources), group in groupby(
         shards, key=lambda shard: (shard.chunks, shard.compression, shard.sources)
     ):
@@ -99,12 +99,12 @@ def _bars(split: SplitSummary) -> Iterator[str]:
         share = 100 * each.examples / split.examples
         yield f"  {printable(each.name):<{width}}  {each.examples:>{digits},}  {share:5.1f} %  {bar}".rstrip()
     if len(split.classes) > len(drawn):
-        yield f"  and {len(split.classes) - len(drawn):,} classes more"
+        yield f"  and {len(split.classes) - len(drawn):,} more classes"
 
 
-def _vectorizer_lines(report: ShardsSummary) -> Iterator[str]:
-    """Settings and sizes; the checksums of its files are left out."""
-    facts = {key: value for key, value in report.vectorizer.items() if key not in ("settings", "files")}
+def _vectorizer_lines(summary: ShardsSummary) -> Iterator[str]:
+    """Format settings and sizes of the vectorizer, without the checksums of its files."""
+    facts = {key: value for key, value in summary.vectorizer.items() if key not in ("settings", "files")}
     yield "vectorizer"
-    for key, value in {**report.vectorizer.get("settings", {}), **facts}.items():
-        yield f"  {printable(key)}: {cut(printable(format_value(value)), _LINE)}"
+    for key, value in {**summary.vectorizer.get("settings", {}), **facts}.items():
+        yield f"  {printable(key)}: {truncate(printable(format_value(value)), _LINE)}"

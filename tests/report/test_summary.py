@@ -1,4 +1,4 @@
-"""`tools/inspect_shards.py` shows what is in shards, finds every fault with --verify, and never shows a traceback."""
+"""Test `tools/inspect_shards.py`: its summary of shards, --verify, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = {"sport": "team match goal", "märkte": "oil share price", "bell\x1b[31m
 
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request, tmp_path_factory):
-    """Shards of three classes, one of them rarer, in two training shards."""
+    """Build shards of three classes, one of them rarer, with two training shards."""
     path = tmp_path_factory.mktemp("inspect")
     lines = [
         json.dumps({"label": label, "text": f"{words} w{i % 5} {'more ' * (i % 3)}"})
@@ -49,7 +49,7 @@ def copy(folder, tmp_path):
 
 
 def inspect(*arguments, check: bool = True):
-    """The script in a process of its own; on failure the messages are shown."""
+    """Run the script in a subprocess; a failure shows its messages."""
     done = subprocess.run(
         [sys.executable, "tools/inspect_shards.py", *map(str, arguments)],
         capture_output=True,
@@ -63,7 +63,7 @@ def inspect(*arguments, check: bool = True):
     return done
 
 
-def test_the_report_says_what_is_in_the_files(folder):
+def test_the_summary_agrees_with_the_files(folder):
     report = summarize_shards(folder, num_rows=4)
     with open_shards(folder) as shards:
         assert (report.kind, report.features) == (shards.description.kind, shards.description.num_features)
@@ -82,7 +82,7 @@ def test_the_report_says_what_is_in_the_files(folder):
 
 
 def check_shard(folder: Path, found) -> None:
-    """Against the HDF5 file alone."""
+    """Compare a summary with the HDF5 file."""
     assert found.bytes == (folder / found.file).stat().st_size
     with h5py.File(folder / found.file) as file:
         sparse = "x/indptr" in file
@@ -135,7 +135,7 @@ def test_the_text_shows_every_part(folder):
     assert any("train-00000.h5: x" in line for line in lines)
 
 
-def test_bars_are_as_long_as_classes_are_frequent(folder):
+def test_bars_are_proportional_to_class_counts(folder):
     report = summarize_shards(folder, num_rows=0)
     classes = report.splits[0].classes
     bars = [line.count("#") for line in render(report).split("classes of train")[1].splitlines()[1:4]]
@@ -144,14 +144,14 @@ def test_bars_are_as_long_as_classes_are_frequent(folder):
     assert max(bars) == 40
 
 
-def test_text_of_the_corpus_cannot_drive_the_terminal(folder):
+def test_control_characters_of_the_corpus_are_escaped(folder):
     text = render(summarize_shards(folder, num_rows=1000))
     assert "\x1b" not in text
     assert "bell\\x1b[31m" in text
     assert "märkte" in text
 
 
-def test_json_is_one_object_that_says_the_same(folder):
+def test_json_is_one_object_with_the_same_content(folder):
     found = json.loads(inspect(folder, "--json", "--rows", 1, "--verify").stdout)
     expected = json.loads(json.dumps(asdict(summarize_shards(folder, num_rows=1))))
     assert found.pop("verified") == {
@@ -164,7 +164,7 @@ def test_json_is_one_object_that_says_the_same(folder):
     assert found == expected
 
 
-def test_verify_says_what_was_compared(folder):
+def test_verify_reports_what_was_compared(folder):
     done = inspect(folder, "--verify", "--rows", 0)
     assert "verified: " in done.stdout
     assert done.stderr.startswith("verifying: ")
@@ -213,7 +213,7 @@ def test_the_vectorizer_of_other_shards_is_refused(folder, copy, tmp_path):
     build(tmp_path / "other.jsonl", tmp_path / "other", BuildOptions(vectorizer=kind, workers=1))
     shutil.rmtree(copy / "vectorizer")
     shutil.copytree(tmp_path / "other" / "vectorizer", copy / "vectorizer")
-    with pytest.raises(VectorizerError, match="the shards were made with"):
+    with pytest.raises(VectorizerError, match="but the shards were built with"):
         summarize_shards(copy, num_rows=1)
     assert inspect(copy, "--verify", check=False).returncode == 1
 
@@ -225,8 +225,8 @@ def test_shards_without_vectorizer_are_shown_without_words(tmp_path):
     assert "no vectorizer to decode with" in render(report)
 
 
-def test_a_file_that_is_no_hdf5_is_named(tmp_path):
-    """Its arrays are where the manifest says, but HDF5's own head is overwritten; reading would not notice."""
+def test_a_file_that_is_not_hdf5_is_named(tmp_path):
+    """The arrays are intact but the HDF5 signature is overwritten, which mapped reads would not detect."""
     entry = write_shards(tmp_path, make_rows("sequence", 400_000), [400_000]).splits["train"].shards[0]
     with open(tmp_path / entry.file, "r+b") as file:
         file.write(b"\0" * 8)
