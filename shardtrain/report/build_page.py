@@ -19,7 +19,7 @@ def build_section(analysis: ShardsAnalysis) -> Markup:
     corpora = _corpora_tables(parts)
     if record is None:
         return joined(notice("Times and memory are unknown: build.json is missing or cannot be read."), corpora)
-    num_bytes = _count(parts[-1], "corpus_bytes") if parts else 0
+    num_bytes = _integer(parts[-1], "corpus_bytes") if parts else 0
     rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in record.passes]
     bars = [
         svg.Bar(
@@ -81,7 +81,7 @@ def _corpora(analysis: ShardsAnalysis) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list | tuple) else []
 
 
-def _count(part: dict[str, Any], key: str) -> int:
+def _integer(part: dict[str, Any], key: str) -> int:
     value = part.get(key)
     return value if isinstance(value, int) else 0
 
@@ -96,10 +96,10 @@ def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
             "corpus": train.get("name") if isinstance(train, dict) else None,
             "validation": own.get("name") if isinstance(own, dict) else None,
             "validation fraction": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
-            "documents": f"{_count(part, 'documents'):,}",
-            "size": megabytes(_count(part, "corpus_bytes")),
-            "rejected rows": f"{_count(part, 'rejected_rows'):,}",
-            "invalid bytes replaced": f"{_count(part, 'replaced_bytes'):,}",
+            "documents": f"{_integer(part, 'documents'):,}",
+            "size": megabytes(_integer(part, "corpus_bytes")),
+            "rejected rows": f"{_integer(part, 'rejected_rows'):,}",
+            "invalid bytes replaced": f"{_integer(part, 'replaced_bytes'):,}",
             "vectorizer": part.get("vectorizer"),
         }
         known = [(name, format_value(value)) for name, value in rows.items() if value is not None]

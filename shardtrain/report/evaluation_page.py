@@ -262,11 +262,11 @@ def _mistakes(result: RunEvaluation, names: Sequence[str]) -> Markup:
         mistake = each.mistake
         verdict = element(
             "p",
+            "Predicted ",
             element("b", names[mistake.predicted_class], dir="auto"),
-            f" predicted with {mistake.probability:.1%}; true class ",
+            f" ({mistake.probability:.1%}), true class ",
             element("b", names[mistake.true_class], dir="auto"),
-            f" with {mistake.true_probability:.1%}. ",
-            f"Document {each.document:,}.",
+            f" ({mistake.true_probability:.1%}). Document {each.document:,}.",
             class_="verdict",
         )
         content: Markup

@@ -54,7 +54,7 @@ def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
         except ShardsNotFoundError as error:
             missing = f"{error.on_command_line}; if the shards were moved, name them with --shards"
     return render_page(
-        "Run", run.path.name or run.path.resolve().name, _lead(run), _facts(run), _sections(run, epochs, found, missing)
+        "Run", run.path.name or run.path.resolve().name, _lead(run), _tiles(run), _sections(run, epochs, found, missing)
     )
 
 
@@ -84,7 +84,7 @@ def _lead(run: Run) -> str:
     )
 
 
-def _facts(run: Run) -> Markup:
+def _tiles(run: Run) -> Markup:
     metrics = run.metrics
     each = [
         ("validation accuracy", f"{metrics['val_accuracy']:.2%}", ""),
@@ -98,7 +98,7 @@ def _facts(run: Run) -> Markup:
     if "examples_per_second" in metrics:
         each.append(("throughput", f"{metrics['examples_per_second']:,.0f}", "training examples per second"))
     if "input_wait_fraction" in metrics:
-        each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training time"))
+        each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training step time"))
     if "peak_memory_bytes" in metrics:
         each.append(("peak memory", f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB", "resident, including TensorFlow"))
     return tiles(*each)

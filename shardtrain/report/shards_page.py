@@ -37,7 +37,11 @@ def shards_page(folder: Path, *, scratch: Path) -> str:
     ]
     lead = f"{_columns(analysis)}, {len(manifest.class_names):,} classes, seed {manifest.seed}."
     sections = [
-        Section(name="rows", title="Rows", body=grid(_classes(analysis), *_documents(analysis), *_lengths(analysis))),
+        Section(
+            name="rows",
+            title="Rows",
+            body=grid(_classes(analysis), *_draw_document_lengths(analysis), *_draw_row_lengths(analysis)),
+        ),
         Section(name="features", title="Features", body=features_section(analysis)),
         Section(name="distinctive", title="Most distinctive features", body=distinctive_section(analysis)),
         Section(name="duplicates", title="Duplicate rows", body=_duplicates(analysis)),
@@ -67,7 +71,7 @@ def _files_count(analysis: ShardsAnalysis) -> int:
 
 def _duplicates_tile(analysis: ShardsAnalysis) -> tuple[str, str, str]:
     if "validation" not in analysis.statistics:
-        return ("duplicate rows", f"{analysis.duplicates.train_repeated:,}", "of an earlier row")
+        return ("duplicate rows", f"{analysis.duplicates.train_repeated:,}", "equal to an earlier row")
     share = analysis.duplicates.shared / analysis.statistics["validation"].rows
     return ("validation rows also in training", f"{analysis.duplicates.shared:,}", f"{share:.2%} of validation rows")
 
@@ -90,7 +94,7 @@ def _classes(analysis: ShardsAnalysis) -> Markup:
     values = table(
         ("class", *(f"{NAMES[name]} rows" for name in counts)),
         [(names[index], *(f"{each[index]:,}" for each in counts.values())) for index in sorted(order[:_MAX_ROWS])],
-        caption=f"Rows of each class{_first(len(order), _MAX_ROWS, 'classes')}",
+        caption=f"Rows of each class{_limit_note(len(order), _MAX_ROWS, 'classes')}",
         tall=True,
         hide_caption=True,
     )
@@ -108,16 +112,16 @@ def _classes(analysis: ShardsAnalysis) -> Markup:
     return figure("Class distribution", note, svg.bars(rows, alt=alt), legend=series, values=values)
 
 
-def _first(number: int, limit: int, what: str) -> str:
+def _limit_note(number: int, limit: int, what: str) -> str:
     return f", the first {limit:,} of {number:,} {what}" if number > limit else ""
 
 
-def _documents(analysis: ShardsAnalysis) -> tuple[Markup, ...]:
+def _draw_document_lengths(analysis: ShardsAnalysis) -> tuple[Markup, ...]:
     """Draw the lengths of sampled documents in words, which rows of n-grams do not show."""
     lengths = analysis.document_lengths
     if lengths is None:
         return ()
-    drawn = _trimmed(lengths, lengths)
+    drawn = _trim_tail(lengths, lengths)
     bins = svg.histogram_bins([drawn.tolist()], [NAMES["train"]], "words")
     least, _, middle, most, longest = _quantiles(lengths)
     note = (
@@ -129,10 +133,10 @@ def _documents(analysis: ShardsAnalysis) -> tuple[Markup, ...]:
     return (figure("Document lengths", note, chart),)
 
 
-def _lengths(analysis: ShardsAnalysis) -> tuple[Markup, Markup]:
+def _draw_row_lengths(analysis: ShardsAnalysis) -> tuple[Markup, Markup]:
     unit = _ENTRY[analysis.manifest.kind]
     statistics = analysis.statistics
-    drawn = [_trimmed(each.lengths, statistics["train"].lengths) for each in statistics.values()]
+    drawn = [_trim_tail(each.lengths, statistics["train"].lengths) for each in statistics.values()]
     bins = svg.histogram_bins([each.tolist() for each in drawn], [NAMES[name] for name in statistics], unit)
     stated = [(*_quantiles(each.lengths), f"{each.mean:,.1f}", f"{each.empty:,}") for each in statistics.values()]
     heads = ("minimum", "5th percentile", "median", "95th percentile", "maximum", "mean", "empty rows")
@@ -155,7 +159,7 @@ def _lengths(analysis: ShardsAnalysis) -> tuple[Markup, Markup]:
     return figure(title, note, chart, legend=series), summary
 
 
-def _trimmed(lengths: Counts, reference: Counts) -> Counts:
+def _trim_tail(lengths: Counts, reference: Counts) -> Counts:
     """Cut off the long tail of a histogram: it ends at twice the 99th percentile of `reference`."""
     ends = np.cumsum(reference)
     limit = 2 * int(np.searchsorted(ends, 0.99 * ends[-1])) + 1
@@ -176,12 +180,12 @@ def _duplicates(analysis: ShardsAnalysis) -> Markup:
         (
             "duplicates of an earlier training row",
             f"{duplicates.train_repeated:,}",
-            _of(duplicates.train_repeated, statistics["train"].rows),
+            _percent(duplicates.train_repeated, statistics["train"].rows),
         ),
         (
             "duplicates of a training row of another class",
             f"{duplicates.contradicting:,}",
-            _of(duplicates.contradicting, statistics["train"].rows),
+            _percent(duplicates.contradicting, statistics["train"].rows),
         ),
     ]
     if "validation" in statistics:
@@ -192,10 +196,10 @@ def _duplicates(analysis: ShardsAnalysis) -> Markup:
             (
                 "duplicates of an earlier validation row",
                 f"{duplicates.validation_repeated:,}",
-                _of(duplicates.validation_repeated, held_out),
+                _percent(duplicates.validation_repeated, held_out),
             ),
-            ("duplicates of a training row", f"{duplicates.shared:,}", _of(duplicates.shared, held_out)),
-            ("of these, duplicates only of rows of other classes", f"{other:,}", _of(other, held_out)),
+            ("duplicates of a training row", f"{duplicates.shared:,}", _percent(duplicates.shared, held_out)),
+            ("of these, duplicates only of rows of other classes", f"{other:,}", _percent(other, held_out)),
         ]
     note = (
         "Rows are duplicates if all their features are equal; empty rows are not compared. Validation rows that are "
@@ -208,7 +212,7 @@ def _duplicates(analysis: ShardsAnalysis) -> Markup:
     )
 
 
-def _of(part: int, whole: int) -> str:
+def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}"
 
 
@@ -216,7 +220,7 @@ def _files(analysis: ShardsAnalysis) -> Markup:
     shards = [(name, shard) for name, split in analysis.manifest.splits.items() for shard in split.shards]
     rows = [(shard.file, NAMES[name], f"{shard.rows:,}", megabytes(shard.bytes)) for name, shard in shards[:_MAX_ROWS]]
     codecs = sorted({codec_of(shard) or "uncompressed" for _, shard in shards})
-    caption = f"Shards, {' and '.join(codecs)}{_first(len(shards), _MAX_ROWS, 'shards')}"
+    caption = f"Shards, {' and '.join(codecs)}{_limit_note(len(shards), _MAX_ROWS, 'shards')}"
     listed = table(("file", "split", "rows", "size"), rows, caption=caption, text=2, tall=len(rows) > 12)
     sources = sorted(analysis.manifest.sources)
     external = [element("p", f"Features are stored in {path}", class_="soft") for path in sources[:_MAX_ROWS]]

@@ -42,7 +42,7 @@ def ignore(entries: RowEntries) -> None:
 
 @pytest.fixture(params=KINDS)
 def open_split(request, tmp_path):
-    """Open a split of 900 rows in two shards; yield it, its rows as a dense array, its labels, the number of columns."""
+    """Open a split of 900 rows in two shards; yield it, its rows as a dense array, its labels, its column count."""
     rng = np.random.default_rng(5)
     columns = 40 if request.param == "sequence" else NUM_FEATURES[request.param]
     rows = make_rows(request.param, 900)
