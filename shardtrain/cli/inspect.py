@@ -22,14 +22,14 @@ def run(args: argparse.Namespace) -> int:
     if options.shuffle_quality:
         _shuffle_quality(args.shards, options.batch_size, as_json=args.json)
         return 0
-    from shardtrain.report.contents import report_on
-    from shardtrain.report.plain import render
+    from shardtrain.report.summary import summarize_shards
+    from shardtrain.report.terminal import render
 
     checked = verified(args.shards) if options.verify else None
     if checked and checked.faults:
         print_faults(checked.faults, args.shards)
         return 1
-    report = report_on(args.shards, num_rows=options.rows, verified=checked)
+    report = summarize_shards(args.shards, num_rows=options.rows, verified=checked)
     show(args.json, asdict(report), render(report))
     return 0
 

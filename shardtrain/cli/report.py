@@ -16,11 +16,11 @@ from shardtrain.report.options import ReportOptions
 def run(args: argparse.Namespace) -> int:
     """Write the report, and print where it is."""
     from shardtrain.inference.run import load_run
-    from shardtrain.report.writing import check_out, is_run, write_report
+    from shardtrain.report.report_file import check_output_file, is_run, write_report
     from shardtrain.runtime.progress import say
 
     options = options_from(args, ReportOptions)
-    check_out(options.out)
+    check_output_file(options.out)
     if is_run(args.folder):
         load_run(args.folder)  # before seconds of importing
         load_tensorflow(options_from(args, ImportOptions).module)

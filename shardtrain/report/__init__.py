@@ -1,1 +1,1 @@
-"""Show shards and runs: as lines of text (`plain`) and as one HTML file (`shards_page`, `run_page`)."""
+"""Report on shards and runs: as text (`terminal`) and as one HTML file (`shards_page`, `run_page`)."""

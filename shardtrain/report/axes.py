@@ -1,6 +1,6 @@
-"""Where values lie in a chart of 360 units width, its axes, and text of about the right length.
+"""Map values to positions in a chart 360 units wide, draw its axes, and fit text to a width.
 
-Text is measured by a rule of thumb, since no font is known here: the cost is some room.
+The font is unknown when a chart is drawn, so text widths are upper estimates; the cost is some empty space.
 """
 
 from __future__ import annotations
@@ -8,54 +8,62 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from shardtrain.report.formatting import printable, truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.wording import cut, printable
 
 WIDTH = 360
-TEXT = 13  # height of all text
-LEFT, RIGHT, TOP, BOTTOM = 48, 10, 26, 42  # margins around what is plotted
-PLOT = 180  # height of what is plotted
+TEXT = 13  # font size of all text
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 26, 42  # margins around the plot area
+PLOT = 180  # height of the plot area
 _NARROW, _WIDE = frozenset("ijlrtfI .,:;'|!()[]-"), frozenset("mwMW%@…")
 _MAX_TICKS = 5
 
 
 class Frame:
-    """Where values lie between the margins, and the axes around them."""
+    """Scales that map values to positions in the plot area, and its axes."""
 
     height = TOP + PLOT + BOTTOM
 
     def __init__(
-        self, low_x: float, high_x: float, low_y: float, high_y: float, *,
-        log_x: bool = False, x_share: bool = False, y_share: bool = False, integers: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        low_x: float,
+        high_x: float,
+        low_y: float,
+        high_y: float,
+        *,
+        log_x: bool = False,
+        x_share: bool = False,
+        y_share: bool = False,
+        integers: bool = True,
+    ) -> None:
         self._log = log_x
         self._low_x, self._high_x = (math.log(low_x), math.log(high_x)) if log_x else (low_x, high_x)
         self._low_y, self._high_y = low_y, high_y
         self._x_share, self._y_share, self._integers = x_share, y_share, integers
 
     def x(self, value: float) -> float:
-        """Where a value lies, in units from the left."""
+        """Return the position of a value, in units from the left."""
         value = math.log(value) if self._log else value
         spread = (self._high_x - self._low_x) or 1
         share = (value - self._low_x) / spread if self._high_x > self._low_x else 0.5
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """Where a value lies, in units from the top; values beyond the axis are put at its end."""
+        """Return the position of a value, in units from the top; values beyond the axis are clipped."""
         share = (value - self._low_y) / ((self._high_y - self._low_y) or 1)
         return TOP + PLOT * (1 - min(max(share, 0.0), 1.0))
 
     def axes(self, x_label: str, y_label: str) -> Markup:
-        """Both axes with ticks, the grid, and what they show."""
+        """Draw both axes with ticks, labels and grid lines."""
         base = self.y(self._low_y)
         drawn = [label(y_label, 0, TEXT, "soft")]
         for tick in ticks(self._low_y, self._high_y):
             y = self.y(tick)
             drawn.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-            drawn.append(label(_share(tick) if self._y_share else short(tick), LEFT - 6, y + 4, "soft", "end"))
+            drawn.append(label(_share(tick) if self._y_share else short_number(tick), LEFT - 6, y + 4, "soft", "end"))
         for tick in self._x_ticks():
             x = self.x(tick)
-            shown = _share(tick) if self._x_share else short(tick)
+            shown = _share(tick) if self._x_share else short_number(tick)
             half = text_width(shown) / 2
             place = min(max(x, half), WIDTH - half)
             drawn.append(element("line", x1=x, x2=x, y1=base, y2=base + 4, class_="axis"))
@@ -76,7 +84,7 @@ class Frame:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers in [low, high], about five of them; 1, 2 and 5 times powers of ten apart."""
+    """Return about five round numbers in [low, high], spaced by 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     raw = (high - low) / _MAX_TICKS
@@ -90,8 +98,8 @@ def _share(value: float) -> str:
     return f"{100 * value:g}%"
 
 
-def short(value: float) -> str:
-    """A number in few characters."""
+def short_number(value: float) -> str:
+    """Format a number in few characters."""
     for limit, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= limit:
             return f"{value / divisor:.3g}{suffix}"
@@ -99,12 +107,12 @@ def short(value: float) -> str:
 
 
 def text_width(text: str) -> float:
-    """About how wide a text is, in fonts that run wide; characters of East Asia take a square each."""
+    """Estimate the width of a text in a wide font; East Asian wide characters take a full square."""
     return TEXT * sum(map(_width, text))
 
 
 def _width(character: str) -> float:
-    """Of a character, in heights of the text: those of DejaVu Sans, rounded up."""
+    """Return the width of a character in multiples of the font size: that of DejaVu Sans, rounded up."""
     if character in _NARROW:
         return 0.42
     if character in _WIDE or unicodedata.east_asian_width(character) in "WF":
@@ -114,15 +122,15 @@ def _width(character: str) -> float:
     return 0.74 if character.isupper() else 0.64
 
 
-def fitted(text: str, width: float) -> str:
-    """A text as it will be shown, cut to about a width."""
+def fit_text(text: str, width: float) -> str:
+    """Escape a text and truncate it to an estimated width."""
     text = printable(text)
-    length = min(len(text), int(width / (0.42 * TEXT)) + 1)  # of the narrowest characters no more fit
-    while length > 1 and text_width(cut(text, length)) > width:
+    length = min(len(text), int(width / (0.42 * TEXT)) + 1)  # upper bound: all characters of the least width
+    while length > 1 and text_width(truncate(text, length)) > width:
         length -= 1
-    return cut(text, length)
+    return truncate(text, length)
 
 
 def label(text: str, x: float, y: float, look: str = "", anchor: str | None = None) -> Markup:
-    """Text in a chart, its baseline at `y`; `look` is a class of the page's style."""
+    """Return a text element whose baseline is at `y`; `look` is a class of the style sheet."""
     return element("text", text, x=float(x), y=float(y), class_=look or None, text_anchor=anchor)

@@ -1,98 +1,110 @@
-"""How shards were built, worded and drawn: passes, memory under its ceiling, and the corpora they were made from."""
+"""Render the section on the build: passes, memory over time against its limit, and the corpora."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from shardtrain.report import svg
-from shardtrain.report.findings import ShardsFindings
+from shardtrain.report.analysis import ShardsAnalysis
+from shardtrain.report.formatting import format_value, megabytes
 from shardtrain.report.markup import Markup, joined
-from shardtrain.report.page import charts, figure, notice, settings, table
-from shardtrain.report.wording import in_words, size
+from shardtrain.report.page import figure, grid, key_value_table, notice, table
 
-_PARTS = 12  # corpora that are shown
+_MAX_CORPORA = 12  # shown
 
 
-def build(found: ShardsFindings) -> Markup:
-    """Passes and memory of the last build, and the corpora of all."""
-    making, parts = found.making, _parts(found)
-    corpora = _corpora(parts)
-    if making is None:
-        return joined(notice("build.json is missing or cannot be read, so times and memory are not known."), corpora)
-    num_bytes = _count(parts[-1], "corpus_bytes") if parts else 0
-    rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in making.passes]
+def build_section(analysis: ShardsAnalysis) -> Markup:
+    """Render passes and memory of the last build, and the corpora of all builds."""
+    record, parts = analysis.build_record, _corpora(analysis)
+    corpora = _corpora_tables(parts)
+    if record is None:
+        return joined(notice("Times and memory are unknown: build.json is missing or cannot be read."), corpora)
+    num_bytes = _integer(parts[-1], "corpus_bytes") if parts else 0
+    rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in record.passes]
     bars = [
         svg.Bar(
-            label=f"{number} {title}", values=(seconds,), shown=(f"{seconds:,.1f} s",),
+            label=f"{number} {title}",
+            values=(seconds,),
+            shown=(f"{seconds:,.1f} s",),
             hint=f"{title}: {seconds:,.2f} s" + (f", {rate} MB/s of the corpus" if rate else ""),
         )
-        for number, ((title, seconds), rate) in enumerate(zip(making.passes, rates, strict=True), start=1)
-    ]  # fmt: skip
-    rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(making.passes, rates, strict=True)]
+        for number, ((title, seconds), rate) in enumerate(zip(record.passes, rates, strict=True), start=1)
+    ]
+    rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(record.passes, rates, strict=True)]
     values = table(("pass", "seconds", "corpus MB/s"), rows, caption="Passes", hide_caption=True)
-    overall = f", {num_bytes / max(making.seconds, 1e-9) / 1e6:,.1f} MB of the corpus a second" if num_bytes else ""
-    told = f"{making.seconds:,.1f} s in all{overall}, with {making.workers} worker{'s' * (making.workers > 1)}."
-    if making.resumed:
-        told += " It went on with an interrupted build, whose earlier time is not counted."
-    passes = figure("Passes", told, svg.bars(bars, alt=f"Seconds of each pass of the build. {told}"), values=values)
-    return charts(passes, _memory(found), corpora)
+    overall = f", {num_bytes / max(record.seconds, 1e-9) / 1e6:,.1f} MB/s of the corpus" if num_bytes else ""
+    note = f"{record.seconds:,.1f} s in total{overall}, with {record.workers} worker{'s' * (record.workers > 1)}."
+    if record.resumed:
+        note += " An interrupted build was resumed; the time before the interruption is not included."
+    passes = figure("Passes", note, svg.bars(bars, alt=f"Seconds of each pass of the build. {note}"), values=values)
+    return grid(passes, _memory(analysis), corpora)
 
 
-def _memory(found: ShardsFindings) -> Markup | None:
-    making = found.making
-    if making is None or not making.curve or not making.peak_bytes:
+def _memory(analysis: ShardsAnalysis) -> Markup | None:
+    record = analysis.build_record
+    if record is None or not record.memory_curve or not record.peak_bytes:
         return None
-    numbers = {title: str(number) for number, (title, _) in enumerate(making.passes, start=1)}
+    numbers = {title: str(number) for number, (title, _) in enumerate(record.passes, start=1)}
     spans = [
         svg.Span(start=start, stop=stop, label=numbers.get(title, ""), hint=f"{title}: {start:,.1f} to {stop:,.1f} s")
-        for title, start, stop in making.spans
+        for title, start, stop in record.spans
     ]
-    points = tuple((seconds, size / 1e6) for seconds, size in making.curve)
-    limit = making.memory_limit / 1e6
-    told = (
-        f"Anonymous memory of all processes: at most {making.peak_bytes / 1e6:,.0f} MB of {limit:,.0f} MB allowed "
-        f"({making.peak_bytes / making.memory_limit:.0%}). Stretches are numbered as the passes are."
+    points = tuple((seconds, size / 1e6) for seconds, size in record.memory_curve)
+    limit = record.memory_limit / 1e6
+    note = (
+        f"Anonymous memory of all processes: peak {record.peak_bytes / 1e6:,.0f} MB, limit {limit:,.0f} MB "
+        f"({record.peak_bytes / record.memory_limit:.0%}). Shaded intervals have the numbers of the passes."
     )
     chart = svg.lines(
-        [svg.Line(name="memory", points=points)], alt=told, x_label="seconds", y_label="MB",
-        y_range=(0, 1.12 * max(limit, making.peak_bytes / 1e6)), spans=spans, level=(limit, "--memory-limit"),
+        [svg.Line(name="memory", points=points)],
+        alt=note,
+        x_label="seconds",
+        y_label="MB",
+        y_range=(0, 1.12 * max(limit, record.peak_bytes / 1e6)),
+        spans=spans,
+        level=(limit, "--memory-limit"),
         area=True,
-    )  # fmt: skip
+    )
     values = table(
-        ("seconds", "MB"), [(f"{seconds:,.2f}", f"{size:,.0f}") for seconds, size in points],
-        caption="Memory over time", tall=True, hide_caption=True,
-    )  # fmt: skip
-    return figure("Memory", told, chart, values=values)
+        ("seconds", "MB"),
+        [(f"{seconds:,.2f}", f"{size:,.0f}") for seconds, size in points],
+        caption="Memory over time",
+        tall=True,
+        hide_caption=True,
+    )
+    return figure("Memory", note, chart, values=values)
 
 
-def _parts(found: ShardsFindings) -> list[dict[str, Any]]:
-    """The provenance of each corpus, as far as it is one: the manifest's `build` may hold anything."""
-    parts = found.manifest.build.get("parts")
+def _corpora(analysis: ShardsAnalysis) -> list[dict[str, Any]]:
+    """Return the recorded corpora; invalid entries are omitted, since the manifest's `build` is not validated."""
+    parts = analysis.manifest.build.get("parts")
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list | tuple) else []
 
 
-def _count(part: dict[str, Any], key: str) -> int:
+def _integer(part: dict[str, Any], key: str) -> int:
     value = part.get(key)
     return value if isinstance(value, int) else 0
 
 
-def _corpora(parts: list[dict[str, Any]]) -> Markup:
-    """A table for each corpus."""
+def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
+    """Render a table per corpus."""
     tables = []
-    for part in parts[:_PARTS]:
+    for part in parts[:_MAX_CORPORA]:
         train, own = part.get("train"), part.get("validation")
         fraction = part.get("validation_fraction")
         rows = {
             "corpus": train.get("name") if isinstance(train, dict) else None,
             "validation": own.get("name") if isinstance(own, dict) else None,
-            "held out": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
-            "documents": f"{_count(part, 'documents'):,}",
-            "size": size(_count(part, "corpus_bytes")),
-            "rejected rows": f"{_count(part, 'rejected_rows'):,}",
-            "bytes replaced": f"{_count(part, 'replaced_bytes'):,}",
+            "validation fraction": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
+            "documents": f"{_integer(part, 'documents'):,}",
+            "size": megabytes(_integer(part, "corpus_bytes")),
+            "rejected rows": f"{_integer(part, 'rejected_rows'):,}",
+            "invalid bytes replaced": f"{_integer(part, 'replaced_bytes'):,}",
             "vectorizer": part.get("vectorizer"),
         }
-        known = [(name, in_words(value)) for name, value in rows.items() if value is not None]
-        tables.append(settings("Made from", known))
-    more = notice(f"{len(parts) - _PARTS:,} further corpora are not shown.") if len(parts) > _PARTS else None
+        known = [(name, format_value(value)) for name, value in rows.items() if value is not None]
+        tables.append(key_value_table("Corpus", known))
+    more = (
+        notice(f"{len(parts) - _MAX_CORPORA:,} further corpora are not shown.") if len(parts) > _MAX_CORPORA else None
+    )
     return joined(*tables, more)

@@ -1,34 +1,35 @@
-"""Elements of HTML and SVG, built so that foreign text cannot become markup.
+"""Build HTML and SVG elements in which untrusted text cannot become markup.
 
-A child or attribute that is a plain string is text and is escaped; only what `element` made is markup. Whoever forgets
-something shows an angle bracket too many, and never runs a stranger's script.
+Every plain `str`, child or attribute, is escaped; only `Markup`, which `element` returns, is inserted as it is. A
+mistake in a caller therefore shows as a stray angle bracket and cannot inject a script.
 """
 
 from __future__ import annotations
 
 import html
 
-from shardtrain.report.wording import printable
+from shardtrain.report.formatting import printable
 
-_EMPTY = frozenset({"meta", "link", "br", "rect", "line", "path", "circle"})  # have no children here
+_EMPTY = frozenset({"meta", "link", "br", "rect", "line", "path", "circle"})  # elements without children
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Text that is already escaped."""
 
     __slots__ = ()
 
 
-Child = str | int | None  # None: nothing
+Child = str | int | None  # None is omitted
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
-    """An element; in names of attributes a trailing underscore is dropped and others become hyphens.
+    """Return an element.
 
     Args:
-        name: of the element.
-        children: its content in order.
-        attributes: those that are None are left out; an empty one has no value.
+        name: tag name.
+        children: content in order.
+        attributes: a trailing underscore of a name is dropped, other underscores become hyphens; None omits the
+            attribute, an empty string writes it without a value.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     if name in _EMPTY:
@@ -37,14 +38,14 @@ def element(name: str, /, *children: Child, **attributes: str | float | None) ->
 
 
 def joined(*children: Child) -> Markup:
-    """Children one after the other, without an element around them."""
+    """Concatenate children without an element around them."""
     return Markup(
         "".join(child if isinstance(child, Markup) else escaped(str(child)) for child in children if child is not None)
     )
 
 
 def escaped(text: str) -> Markup:
-    """Foreign text as markup that shows it."""
+    """Escape untrusted text."""
     return Markup(html.escape(printable(text)))
 
 

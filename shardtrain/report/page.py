@@ -1,7 +1,7 @@
-"""The parts that every report is made of: the page, facts, figures, tables. One file, no script, nothing is fetched.
+"""Build the HTML components of a report: page, tiles, figures, tables. One file, no script, no external resource.
 
-The page forbids itself to load or run anything (its Content-Security-Policy). Each chart has a text alternative and,
-behind "Values", the table it was drawn from.
+The page's Content-Security-Policy forbids loading or running anything. Each chart has a text alternative and, under
+"Values", the table it was drawn from.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of a page; `name` is its anchor."""
+    """A section of a page; `name` is its anchor."""
 
     name: str
     title: str
     body: Markup
 
 
-def page(kicker: str, title: str, lead: Child, facts: Markup, sections: Sequence[Section]) -> str:
-    """A whole report.
+def render_page(kicker: str, title: str, lead: Child, key_figures: Markup, sections: Sequence[Section]) -> str:
+    """Return a complete HTML document.
 
     Args:
-        kicker: what it is a report of.
-        title: its name.
-        lead: a sentence or two.
-        facts: the most important figures.
-        sections: in order.
+        kicker: kind of report, above the title.
+        title: name of the folder.
+        lead: introduction of one or two sentences.
+        key_figures: built by `tiles`.
+        sections: sections in order.
     """
     head = element(
         "head",
@@ -53,7 +53,7 @@ def page(kicker: str, title: str, lead: Child, facts: Markup, sections: Sequence
         aria_label="Contents",
     )
     header = element(
-        "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead), facts, contents
+        "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead), key_figures, contents
     )
     main = element(
         "main", *(element("section", element("h2", each.title), each.body, id_=each.name) for each in sections)
@@ -63,12 +63,12 @@ def page(kicker: str, title: str, lead: Child, facts: Markup, sections: Sequence
 
 
 def _css() -> str:
-    """The style sheet, without the comment that explains it."""
+    """Return the style sheet without its leading comment."""
     return resources.files(__package__).joinpath("style.css").read_text("utf-8").partition("*/")[2].strip()
 
 
-def facts(*each: tuple[str, str, str]) -> Markup:
-    """Figures side by side: name, value, and what belongs to it or nothing."""
+def tiles(*each: tuple[str, str, str]) -> Markup:
+    """Lay out key figures as tiles, each given as (name, value, note); an empty note is omitted."""
     pairs = (
         element("div", element("dt", name), element("dd", value, element("small", more) if more else None))
         for name, value, more in each
@@ -76,32 +76,32 @@ def facts(*each: tuple[str, str, str]) -> Markup:
     return element("dl", *pairs, class_="facts")
 
 
-def group(*parts: Markup | None) -> Markup:
-    """Parts below each other, as one among `charts`."""
+def stack(*parts: Markup | None) -> Markup:
+    """Stack parts vertically, as one cell of a `grid`."""
     return element("div", *parts)
 
 
-def charts(*figures: Markup | None) -> Markup:
-    """Figures side by side, as many as fit."""
+def grid(*figures: Markup | None) -> Markup:
+    """Lay out figures side by side, as many as fit the width."""
     return element("div", *figures, class_="charts")
 
 
 def figure(
-    title: str, told: Child, chart: Markup, *, legend: Markup | None = None, values: Markup | None = None
+    title: str, note: Child, chart: Markup, *, legend: Markup | None = None, values: Markup | None = None
 ) -> Markup:
-    """A chart with its title, what it tells, and the table of its values."""
-    caption = element("figcaption", element("h3", title), element("p", told) if told else None, legend)
+    """Return a chart with its title, a note on what it shows, and a collapsed table of its values."""
+    caption = element("figcaption", element("h3", title), element("p", note) if note else None, legend)
     more = element("details", element("summary", "Values", _hidden(title)), values) if values else None
     return element("figure", caption, chart, more)
 
 
 def _hidden(title: str) -> Markup:
-    """What tells apart links of the same name, for who hears them."""
+    """Return text for screen readers only, which distinguishes links of the same name."""
     return element("span", f" of {title}", class_="hidden")
 
 
 def legend(*names: str, outline: bool = False) -> Markup:
-    """The names of series in the order of their colours; with `outline` the second is one."""
+    """Return the names of series with their colours; with `outline` the second is shown as an outline."""
     looks = ("k0", "k1 ring" if outline else "k1")
     return element(
         "ul",
@@ -111,19 +111,25 @@ def legend(*names: str, outline: bool = False) -> Markup:
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[Child]], *, caption: str, text: int = 1, tall: bool = False,
-    hide_caption: bool = False, hide_heads: bool = False,
-) -> Markup:  # fmt: skip
-    """A table whose first column heads its rows; it scrolls by itself where it is too wide.
+    heads: Sequence[str],
+    rows: Sequence[Sequence[Child]],
+    *,
+    caption: str,
+    text: int = 1,
+    tall: bool = False,
+    hide_caption: bool = False,
+    hide_heads: bool = False,
+) -> Markup:
+    """Return a table whose first column holds the row headers; it scrolls horizontally if it is too wide.
 
     Args:
-        heads: of the columns.
+        heads: column headers.
         rows: cells in the order of the columns.
-        caption: what is in it.
-        text: the first so many columns are text, the others are figures.
-        tall: whether it scrolls where it is too long.
-        hide_caption: whether the caption is for who hears the page only.
-        hide_heads: whether the heads are.
+        caption: what the table shows.
+        text: number of leading columns that hold text; the rest hold numbers.
+        tall: whether the height is limited and the table scrolls vertically.
+        hide_caption: whether the caption is for screen readers only.
+        hide_heads: whether the column headers are for screen readers only.
     """
 
     def look(column: int) -> str | None:
@@ -151,11 +157,11 @@ def table(
     )
 
 
-def settings(caption: str, values: Sequence[tuple[str, str]], *, numbers: bool = False) -> Markup:
-    """Names and values, one below the other; with `numbers` values are figures."""
+def key_value_table(caption: str, values: Sequence[tuple[str, str]], *, numbers: bool = False) -> Markup:
+    """Return a table of names and values; with `numbers` the values are aligned as numbers."""
     return table(("name", "value"), values, caption=caption, text=1 if numbers else 2, hide_heads=True)
 
 
 def notice(*text: Child) -> Markup:
-    """Something that is missing, and why."""
+    """Return a highlighted note, for instance on what is missing and why."""
     return element("p", joined(*text), class_="notice", role="note")

@@ -1,6 +1,6 @@
-"""The report of a run as an HTML page: its history from its own files, and what its model makes of the validation rows.
+"""Render the report of a run as an HTML page: its history, and an evaluation of its model on the validation rows.
 
-Where the shards are gone the rest is shown, and why that is missing.
+If the shards are missing, the evaluation is replaced by a notice that says why.
 """
 
 from __future__ import annotations
@@ -13,43 +13,54 @@ from typing import Any
 
 from shardtrain.errors import RunError, ShardsNotFoundError
 from shardtrain.inference.run import Run
-from shardtrain.report import outcome_page, svg
+from shardtrain.report import evaluation_page, svg
+from shardtrain.report.formatting import format_value
 from shardtrain.report.markup import Markup
-from shardtrain.report.page import Section, charts, facts, figure, group, legend, notice, page, settings, table
-from shardtrain.report.wording import in_words
+from shardtrain.report.page import (
+    Section,
+    figure,
+    grid,
+    key_value_table,
+    legend,
+    notice,
+    render_page,
+    stack,
+    table,
+    tiles,
+)
 from shardtrain.training.run_folder import HISTORY
 
 
 def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
-    """The report of a finished run.
+    """Render the report of a finished run.
 
     Args:
         run: the run.
-        shards: the folder of shards whose validation rows are classified; None: where the run found them.
-        scratch: a folder of a disk, for files that are gone afterwards.
+        shards: folder of the shards whose validation rows are classified; None: the folder the run was trained on.
+        scratch: folder for temporary files.
 
     Raises:
-        ShardsError: shards that were named are not there, or they are damaged.
-        ModelError: they were made by another vectorizer, or have other classes.
-        RunError: the run's files are damaged.
+        ShardsError: `shards` is missing, or the shards are damaged.
+        ModelError: the shards were built with another vectorizer or have other classes.
+        RunError: a file of the run is damaged.
     """
     epochs = read_history(run)
     recorded = run.config.get("shards")
-    found, missing = None, "the run does not say where its shards are; name them with --shards"
+    found, missing = None, "the run does not record where its shards are; name them with --shards"
     if shards is not None:
-        found = outcome_page.measure_on(run, shards, scratch=scratch)
+        found = evaluation_page.evaluate_run(run, shards, scratch=scratch)
     elif isinstance(recorded, str):
         try:
-            found = outcome_page.measure_on(run, Path(recorded), scratch=scratch)
+            found = evaluation_page.evaluate_run(run, Path(recorded), scratch=scratch)
         except ShardsNotFoundError as error:
-            missing = f"{error}; if the shards were moved, name them with --shards"
-    return page(
-        "Run", run.path.name or run.path.resolve().name, _lead(run), _facts(run), _sections(run, epochs, found, missing)
+            missing = f"{error.on_command_line}; if the shards were moved, name them with --shards"
+    return render_page(
+        "Run", run.path.name or run.path.resolve().name, _lead(run), _tiles(run), _sections(run, epochs, found, missing)
     )
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
-    """The metrics of each epoch, in order.
+    """Read the metrics of each epoch, in order.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -59,7 +70,7 @@ def read_history(run: Run) -> list[dict[str, float]]:
         with open(path, newline="", encoding="utf-8") as file:
             epochs = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         if not epochs or not all(math.isfinite(value) for epoch in epochs for value in epoch.values()):
-            raise ValueError("no epoch, or numbers that are not finite")
+            raise ValueError("it has no epochs, or values that are not finite")
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"'{path}' cannot be read ({error}); restore it from a copy or train again") from error
     return epochs
@@ -67,14 +78,14 @@ def read_history(run: Run) -> list[dict[str, float]]:
 
 def _lead(run: Run) -> str:
     about = run.description
-    made = {"ngram": "n-gram", "sequence": "sequence", "dense": "dense"}[about.kind]
+    kind = {"ngram": "n-gram", "sequence": "sequence", "dense": "dense"}[about.kind]
     return (
-        f"The model {run.config.get('model', '')} on {about.num_train:,} {made} rows of {about.num_classes:,} classes, "
-        f"measured on {about.num_validation:,} validation rows."
+        f"Model {run.config.get('model', '')}, trained on {about.num_train:,} {kind} rows of {about.num_classes:,} "
+        f"classes, validated on {about.num_validation:,} rows."
     )
 
 
-def _facts(run: Run) -> Markup:
+def _tiles(run: Run) -> Markup:
     metrics = run.metrics
     each = [
         ("validation accuracy", f"{metrics['val_accuracy']:.2%}", ""),
@@ -82,27 +93,27 @@ def _facts(run: Run) -> Markup:
         (
             "epochs",
             f"{metrics['epochs']:,}",
-            f"the best was {metrics['best_epoch']:,}" if "best_epoch" in metrics else "",
+            f"best epoch: {metrics['best_epoch']:,}" if "best_epoch" in metrics else "",
         ),
     ]
     if "examples_per_second" in metrics:
-        each.append(("throughput", f"{metrics['examples_per_second']:,.0f}", "training examples a second"))
+        each.append(("throughput", f"{metrics['examples_per_second']:,.0f}", "training examples per second"))
     if "input_wait_fraction" in metrics:
-        each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of the time of training steps"))
+        each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training step time"))
     if "peak_memory_bytes" in metrics:
-        each.append(("peak memory", f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB", "resident, TensorFlow included"))
-    return facts(*each)
+        each.append(("peak memory", f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB", "resident, including TensorFlow"))
+    return tiles(*each)
 
 
 def _sections(
-    run: Run, epochs: Sequence[dict[str, float]], found: outcome_page.Measured | None, missing: str
+    run: Run, epochs: Sequence[dict[str, float]], found: evaluation_page.RunEvaluation | None, missing: str
 ) -> list[Section]:
     sections = [Section(name="training", title="Training", body=_training(run, epochs))]
     if found is None:
-        told = notice(f"What the model makes of the validation rows is not shown: {missing}.")
-        sections.append(Section(name="classes", title="Classes", body=told))
+        note = notice(f"The evaluation on the validation rows is missing: {missing}.")
+        sections.append(Section(name="classes", title="Classes", body=note))
     else:
-        sections += outcome_page.sections(found, run.description.class_names)
+        sections += evaluation_page.sections(found, run.description.class_names)
     return [*sections, Section(name="settings", title="Configuration", body=_configuration(run))]
 
 
@@ -111,11 +122,11 @@ def _training(run: Run, epochs: Sequence[dict[str, float]]) -> Markup:
     names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
     rows = [tuple(_number(epoch[name]) if name in epoch else "" for name in names) for epoch in epochs]
     heads = [name.replace("_", " ") for name in names]
-    every = table(heads, rows, caption="Every epoch", text=0, tall=len(rows) > 9)
+    per_epoch = table(heads, rows, caption="Metrics per epoch", text=0, tall=len(rows) > 9)
     drawn: list[Markup | None] = [
         _curve(epochs, name, title, best) for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"))
     ]
-    return charts(*drawn, every)
+    return grid(*drawn, per_epoch)
 
 
 def _number(value: float) -> str:
@@ -123,7 +134,7 @@ def _number(value: float) -> str:
 
 
 def _curve(epochs: Sequence[dict[str, float]], name: str, title: str, best: object) -> Markup | None:
-    """A metric over the epochs, in training and on validation rows."""
+    """Draw a metric over the epochs for training and validation rows; None if it was not recorded."""
     curves = []
     for key, series in ((name, "training"), (f"val_{name}", "validation")):
         points = tuple((epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch and "epoch" in epoch)
@@ -138,25 +149,34 @@ def _curve(epochs: Sequence[dict[str, float]], name: str, title: str, best: obje
     bounds = (max(0.0, low - pad), high + pad) if name == "loss" else (max(0.0, low - pad), min(1.0, high + pad))
     last = curves[-1].points
     marked = (float(best), f"best epoch: {best}") if isinstance(best, int) else None
-    told = f"From {_number(last[0][1])} to {_number(last[-1][1])} on {curves[-1].name} rows in {len(last):,} epochs"
+    note = f"From {_number(last[0][1])} to {_number(last[-1][1])} on {curves[-1].name} rows over {len(last):,} epochs"
     if marked:
-        told += f"; the weights of epoch {best} are kept (dotted)"
+        note += f"; the weights of epoch {best} were kept (dotted line)"
     chart = svg.lines(
-        curves, alt=f"{title} over epochs. {told}.", x_label="epoch", y_label=name, y_range=bounds, marked=marked,
+        curves,
+        alt=f"{title} over epochs. {note}.",
+        x_label="epoch",
+        y_label=name,
+        y_range=bounds,
+        marked=marked,
         y_share=name == "accuracy",
-    )  # fmt: skip
-    return figure(title, f"{told}.", chart, legend=legend(*(curve.name for curve in curves)))
+    )
+    return figure(title, f"{note}.", chart, legend=legend(*(curve.name for curve in curves)))
 
 
 def _configuration(run: Run) -> Markup:
     about = {name: value for name, value in vars(run.description).items() if name != "class_names"}
     where = {"folder": run.config.get("shards", "not recorded")}
-    return charts(
-        settings("Options", _rows(run.config.get("options", {}))),
-        group(settings("Shards", _rows(where | about)), settings("Versions", _rows(run.config.get("versions", {})))),
-        settings("Results", _rows(run.metrics)),
+    versions = run.config.get("versions", {})
+    return grid(
+        key_value_table("Options", _rows(run.config.get("options", {}))),
+        stack(
+            key_value_table("Shards", _rows(where | about)),
+            key_value_table("Versions", _rows(versions)),
+        ),
+        key_value_table("Results", _rows(run.metrics)),
     )
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), in_words(value)) for name, value in values.items()]
+    return [(str(name).replace("_", " "), format_value(value)) for name, value in values.items()]

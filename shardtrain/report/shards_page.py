@@ -1,4 +1,4 @@
-"""The report of a folder of shards as an HTML page: what is found (`findings`) is only worded and drawn here."""
+"""Render the report of a folder of shards as an HTML page; everything on it is computed by `analysis`."""
 
 from __future__ import annotations
 
@@ -7,72 +7,81 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.report import svg
-from shardtrain.report.build_page import build
-from shardtrain.report.features_page import features, telling
-from shardtrain.report.findings import NAMES, ShardsFindings, look_at_shards
+from shardtrain.report.analysis import NAMES, ShardsAnalysis, analyze_shards
+from shardtrain.report.build_page import build_section
+from shardtrain.report.features_page import distinctive_section, features_section
+from shardtrain.report.formatting import format_value, megabytes, truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.page import Section, charts, facts, figure, legend, page, settings, table
-from shardtrain.report.survey import Counts
-from shardtrain.report.wording import cut, in_words, size
+from shardtrain.report.page import Section, figure, grid, key_value_table, legend, render_page, table, tiles
+from shardtrain.report.row_statistics import Counts
 from shardtrain.shards.packing import codec_of
 
-_BARS = 24  # of classes
-_ROWS = 200  # of a table
-_NAME = 40  # characters of a name in a sentence
-_ENTRY = {"ngram": "n-grams", "sequence": "words with an id", "dense": "features other than 0"}
+_MAX_BARS = 24
+_MAX_ROWS = 200  # of a table
+_MAX_NAME = 40  # characters of a class name in a sentence
+_ENTRY = {"ngram": "n-grams", "sequence": "in-vocabulary words", "dense": "non-zero features"}
 
 
 def shards_page(folder: Path, *, scratch: Path) -> str:
-    """The report of the shards in `folder`; arguments and errors are those of `look_at_shards`."""
-    found = look_at_shards(folder, scratch=scratch)
-    manifest = found.manifest
-    kinds = {"ngram": "n-grams", "sequence": "token ids", "dense": "dense features"}
+    """Render the report of the shards in `folder`; arguments and errors are those of `analyze_shards`."""
+    analysis = analyze_shards(folder, scratch=scratch)
+    manifest = analysis.manifest
     num_bytes = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     named = [
-        (f"{NAMES[name]} rows", f"{split.examples:,}", f"{found.surveys[name].mean:,.1f} {_ENTRY[manifest.kind]} each")
+        (
+            f"{NAMES[name]} rows",
+            f"{split.examples:,}",
+            f"{analysis.statistics[name].mean:,.1f} {_ENTRY[manifest.kind]} per row",
+        )
         for name, split in manifest.splits.items()
     ]
-    lead = f"{_columns(found)} of {kinds[manifest.kind]}, {len(manifest.class_names):,} classes, seed {manifest.seed}."
+    lead = f"{_columns(analysis)}, {len(manifest.class_names):,} classes, seed {manifest.seed}."
     sections = [
-        Section(name="rows", title="Rows", body=charts(_classes(found), *_documents(found), *_lengths(found))),
-        Section(name="features", title="Features", body=features(found)),
-        Section(name="telling", title="What tells the classes apart", body=telling(found)),
-        Section(name="splits", title="Equal rows", body=_splits(found)),
-        Section(name="files", title="Files", body=_files(found)),
-        Section(name="build", title="Build", body=build(found)),
+        Section(
+            name="rows",
+            title="Rows",
+            body=grid(_classes(analysis), *_draw_document_lengths(analysis), *_draw_row_lengths(analysis)),
+        ),
+        Section(name="features", title="Features", body=features_section(analysis)),
+        Section(name="distinctive", title="Most distinctive features", body=distinctive_section(analysis)),
+        Section(name="duplicates", title="Duplicate rows", body=_duplicates(analysis)),
+        Section(name="files", title="Files", body=_files(analysis)),
+        Section(name="build", title="Build", body=build_section(analysis)),
     ]
-    top = facts(*named, ("on disk", size(num_bytes), f"{_files_count(found):,} files"), _share_equal(found))
-    return page("Shards", _name(folder), lead, top, sections)
+    top = tiles(
+        *named, ("on disk", megabytes(num_bytes), f"{_files_count(analysis):,} files"), _duplicates_tile(analysis)
+    )
+    return render_page("Shards", _name(folder), lead, top, sections)
 
 
 def _name(folder: Path) -> str:
     return folder.name or folder.resolve().name
 
 
-def _columns(found: ShardsFindings) -> str:
-    manifest = found.manifest
+def _columns(analysis: ShardsAnalysis) -> str:
+    manifest = analysis.manifest
     if manifest.kind == "sequence":
-        return f"Rows of {manifest.num_features:,} places, {manifest.vocabulary_size - 1:,} words"
-    return f"{manifest.num_features:,} columns"
+        return f"Sequences of {manifest.num_features:,} token ids, {manifest.vocabulary_size - 1:,} words"
+    return f"{manifest.num_features:,} {'n-gram' if manifest.kind == 'ngram' else 'dense'} columns"
 
 
-def _files_count(found: ShardsFindings) -> int:
-    return sum(len(split.shards) for split in found.manifest.splits.values())
+def _files_count(analysis: ShardsAnalysis) -> int:
+    return sum(len(split.shards) for split in analysis.manifest.splits.values())
 
 
-def _share_equal(found: ShardsFindings) -> tuple[str, str, str]:
-    if "validation" not in found.surveys:
-        return ("repeated rows", f"{found.overlap.train_repeated:,}", "equal to an earlier row")
-    share = found.overlap.shared / found.surveys["validation"].rows
-    return ("validation rows in training", f"{found.overlap.shared:,}", f"{share:.2%} of them")
+def _duplicates_tile(analysis: ShardsAnalysis) -> tuple[str, str, str]:
+    if "validation" not in analysis.statistics:
+        return ("duplicate rows", f"{analysis.duplicates.train_repeated:,}", "equal to an earlier row")
+    share = analysis.duplicates.shared / analysis.statistics["validation"].rows
+    return ("validation rows also in training", f"{analysis.duplicates.shared:,}", f"{share:.2%} of validation rows")
 
 
-def _classes(found: ShardsFindings) -> Markup:
-    splits = found.manifest.splits
-    names = found.manifest.class_names
+def _classes(analysis: ShardsAnalysis) -> Markup:
+    splits = analysis.manifest.splits
+    names = analysis.manifest.class_names
     counts = {name: split.class_counts for name, split in splits.items()}
     order = sorted(range(len(names)), key=lambda index: -counts["train"][index])
-    drawn = order[:_BARS] if len(order) > _BARS else sorted(order)
+    drawn = order[:_MAX_BARS] if len(order) > _MAX_BARS else sorted(order)
     rows = [
         svg.Bar(
             label=names[index],
@@ -84,74 +93,77 @@ def _classes(found: ShardsFindings) -> Markup:
     ]
     values = table(
         ("class", *(f"{NAMES[name]} rows" for name in counts)),
-        [(names[index], *(f"{each[index]:,}" for each in counts.values())) for index in sorted(order[:_ROWS])],
-        caption=f"Rows of each class{_first(len(order), _ROWS, 'classes')}", tall=True, hide_caption=True,
-    )  # fmt: skip
+        [(names[index], *(f"{each[index]:,}" for each in counts.values())) for index in sorted(order[:_MAX_ROWS])],
+        caption=f"Rows of each class{_limit_note(len(order), _MAX_ROWS, 'classes')}",
+        tall=True,
+        hide_caption=True,
+    )
     most, least = order[0], order[-1]
-    told = (
-        f"{cut(names[most], _NAME)} has the most training rows, {counts['train'][most]:,}; {cut(names[least], _NAME)} "
-        f"the fewest, {counts['train'][least]:,}."
+    note = (
+        f"{truncate(names[most], _MAX_NAME)} has the most training rows, {counts['train'][most]:,}; "
+        f"{truncate(names[least], _MAX_NAME)} the fewest, {counts['train'][least]:,}."
     )
     if counts["train"][most] == counts["train"][least]:
-        told = f"All classes have the same number of training rows, {counts['train'][most]:,}."
-    if len(order) > _BARS:
-        told += f" The {_BARS} most frequent of {len(order):,} classes are drawn."
-    alt = f"Share of each class in {' and '.join(NAMES[name] for name in counts)}. {told}"
+        note = f"All classes have the same number of training rows, {counts['train'][most]:,}."
+    if len(order) > _MAX_BARS:
+        note += f" The {_MAX_BARS} most frequent of {len(order):,} classes are shown."
+    alt = f"Share of each class in {' and '.join(NAMES[name] for name in counts)}. {note}"
     series = legend(*(NAMES[name] for name in counts)) if len(counts) > 1 else None
-    return figure("Class distribution", told, svg.bars(rows, alt=alt), legend=series, values=values)
+    return figure("Class distribution", note, svg.bars(rows, alt=alt), legend=series, values=values)
 
 
-def _first(number: int, limit: int, what: str) -> str:
+def _limit_note(number: int, limit: int, what: str) -> str:
     return f", the first {limit:,} of {number:,} {what}" if number > limit else ""
 
 
-def _documents(found: ShardsFindings) -> tuple[Markup, ...]:
-    """The lengths of the documents themselves, where n-grams do not tell them."""
-    if found.words is None:
+def _draw_document_lengths(analysis: ShardsAnalysis) -> tuple[Markup, ...]:
+    """Draw the lengths of sampled documents in words, which rows of n-grams do not show."""
+    lengths = analysis.document_lengths
+    if lengths is None:
         return ()
-    drawn = _trimmed(found.words, found.words)
-    bins = svg.bins_of([drawn.tolist()], [NAMES["train"]], "words")
-    least, _, middle, most, longest = _quantiles(found.words)
-    told = (
-        f"Of {int(found.words.sum()):,} training documents half have at most {middle} words, 95% at most {most}; "
-        f"the shortest has {least}, the longest {longest}."
+    drawn = _trim_tail(lengths, lengths)
+    bins = svg.histogram_bins([drawn.tolist()], [NAMES["train"]], "words")
+    least, _, middle, most, longest = _quantiles(lengths)
+    note = (
+        f"Words per document in a sample of {int(lengths.sum()):,} training documents: median {middle}, "
+        f"95th percentile {most}, minimum {least}, maximum {longest}."
     )
-    alt = f"Histogram of words a document. {told}"
-    chart = svg.histogram(bins, alt=alt, x_label="words a document", y_label="share of documents")
-    return (figure("Document lengths", told, chart),)
+    alt = f"Histogram of words per document. {note}"
+    chart = svg.histogram(bins, alt=alt, x_label="words per document", y_label="share of documents")
+    return (figure("Document lengths", note, chart),)
 
 
-def _lengths(found: ShardsFindings) -> tuple[Markup, Markup]:
-    unit = _ENTRY[found.manifest.kind]
-    surveys = found.surveys
-    drawn = [_trimmed(survey.lengths, surveys["train"].lengths) for survey in surveys.values()]
-    bins = svg.bins_of([each.tolist() for each in drawn], [NAMES[name] for name in surveys], unit)
-    stated = [(*_quantiles(survey.lengths), f"{survey.mean:,.1f}", f"{survey.empty:,}") for survey in surveys.values()]
-    heads = ("least", "5% have at most", "median", "95% have at most", "most", "mean", "rows without any")
+def _draw_row_lengths(analysis: ShardsAnalysis) -> tuple[Markup, Markup]:
+    unit = _ENTRY[analysis.manifest.kind]
+    statistics = analysis.statistics
+    drawn = [_trim_tail(each.lengths, statistics["train"].lengths) for each in statistics.values()]
+    bins = svg.histogram_bins([each.tolist() for each in drawn], [NAMES[name] for name in statistics], unit)
+    stated = [(*_quantiles(each.lengths), f"{each.mean:,.1f}", f"{each.empty:,}") for each in statistics.values()]
+    heads = ("minimum", "5th percentile", "median", "95th percentile", "maximum", "mean", "empty rows")
     rows = [(name, *each) for name, *each in zip(heads, *stated, strict=True)]
-    middle = {NAMES[name]: each[2] for name, each in zip(surveys, stated, strict=True)}
-    told = f"Half of the rows have at most {' / '.join(middle.values())} {unit} ({' / '.join(middle)})."
-    beyond = int(surveys["train"].lengths[len(drawn[0]) :].sum())
+    middle = {NAMES[name]: each[2] for name, each in zip(statistics, stated, strict=True)}
+    note = f"Median {' / '.join(middle.values())} {unit} per row ({' / '.join(middle)})."
+    beyond = int(statistics["train"].lengths[len(drawn[0]) :].sum())
     if beyond:
-        told += f" {beyond:,} training rows have {len(drawn[0]):,} or more and are not drawn."
-    if found.manifest.kind == "sequence":
-        full = int(surveys["train"].lengths[found.manifest.num_features :].sum())
-        places = found.manifest.num_features
-        told += f" {full:,} training rows fill all {places:,} places; texts that are longer lost their beginning."
+        note += f" {beyond:,} training rows have {len(drawn[0]):,} or more and are not shown."
+    if analysis.manifest.kind == "sequence":
+        full = int(statistics["train"].lengths[analysis.manifest.num_features :].sum())
+        places = analysis.manifest.num_features
+        note += f" {full:,} training rows fill all {places:,} positions; longer texts were truncated at the beginning."
     chart = svg.histogram(
-        bins, alt=f"Histogram of {unit} a row. {told}", x_label=f"{unit} a row", y_label="share of rows"
+        bins, alt=f"Histogram of {unit} per row. {note}", x_label=f"{unit} per row", y_label="share of rows"
     )
-    title = "Document lengths" if found.manifest.kind == "sequence" else "Non-zeros a row"
-    series = legend(*(NAMES[name] for name in surveys), outline=True) if len(surveys) > 1 else None
-    summary = table(("", *(NAMES[name] for name in surveys)), rows, caption=f"{unit.capitalize()} a row")
-    return figure(title, told, chart, legend=series), summary
+    title = "Document lengths" if analysis.manifest.kind == "sequence" else "Non-zeros per row"
+    series = legend(*(NAMES[name] for name in statistics), outline=True) if len(statistics) > 1 else None
+    summary = table(("", *(NAMES[name] for name in statistics)), rows, caption=f"{unit.capitalize()} per row")
+    return figure(title, note, chart, legend=series), summary
 
 
-def _trimmed(lengths: Counts, decisive: Counts) -> Counts:
-    """A histogram without the long tail: up to twice what 99% of the decisive one stay below."""
-    ends = np.cumsum(decisive)
+def _trim_tail(lengths: Counts, reference: Counts) -> Counts:
+    """Cut off the long tail of a histogram: it ends at twice the 99th percentile of `reference`."""
+    ends = np.cumsum(reference)
     limit = 2 * int(np.searchsorted(ends, 0.99 * ends[-1])) + 1
-    return np.pad(lengths[:limit], (0, max(0, min(limit, len(decisive)) - len(lengths))))
+    return np.pad(lengths[:limit], (0, max(0, min(limit, len(reference)) - len(lengths))))
 
 
 def _quantiles(lengths: Counts) -> tuple[str, ...]:
@@ -161,66 +173,69 @@ def _quantiles(lengths: Counts) -> tuple[str, ...]:
     return tuple(f"{int(np.searchsorted(ends, min(place, total - 1), side='right')):,}" for place in places)
 
 
-def _splits(found: ShardsFindings) -> Markup:
-    overlap, surveys = found.overlap, found.surveys
+def _duplicates(analysis: ShardsAnalysis) -> Markup:
+    duplicates, statistics = analysis.duplicates, analysis.statistics
     rows = [
-        ("Training rows", f"{surveys['train'].rows:,}", ""),
+        ("training rows", f"{statistics['train'].rows:,}", ""),
         (
-            "repeat an earlier training row",
-            f"{overlap.train_repeated:,}",
-            _of(overlap.train_repeated, surveys["train"].rows),
+            "duplicates of an earlier training row",
+            f"{duplicates.train_repeated:,}",
+            _percent(duplicates.train_repeated, statistics["train"].rows),
         ),
         (
-            "are equal to a training row of another class",
-            f"{overlap.contradicting:,}",
-            _of(overlap.contradicting, surveys["train"].rows),
+            "duplicates of a training row of another class",
+            f"{duplicates.contradicting:,}",
+            _percent(duplicates.contradicting, statistics["train"].rows),
         ),
     ]
-    if "validation" in surveys:
-        held_out = surveys["validation"].rows
-        other = overlap.shared - overlap.shared_same_class
+    if "validation" in statistics:
+        held_out = statistics["validation"].rows
+        other = duplicates.shared - duplicates.shared_same_class
         rows += [
-            ("Validation rows", f"{held_out:,}", ""),
+            ("validation rows", f"{held_out:,}", ""),
             (
-                "repeat an earlier validation row",
-                f"{overlap.validation_repeated:,}",
-                _of(overlap.validation_repeated, held_out),
+                "duplicates of an earlier validation row",
+                f"{duplicates.validation_repeated:,}",
+                _percent(duplicates.validation_repeated, held_out),
             ),
-            ("are equal to a training row", f"{overlap.shared:,}", _of(overlap.shared, held_out)),
-            ("of these, to none of their own class", f"{other:,}", _of(other, held_out)),
+            ("duplicates of a training row", f"{duplicates.shared:,}", _percent(duplicates.shared, held_out)),
+            ("of these, duplicates only of rows of other classes", f"{other:,}", _percent(other, held_out)),
         ]
-    told = (
-        "Rows are equal if all their features are; rows without any feature are left out. Validation rows that are "
-        "also training rows make the measured accuracy too good, and equal rows of different classes bound what any "
-        "model can reach."
+    note = (
+        "Rows are duplicates if all their features are equal; empty rows are not compared. Validation rows that are "
+        "also training rows inflate the validation accuracy; duplicates of different classes limit the accuracy that "
+        "any model can reach."
     )
     return joined(
-        element("p", told, class_="soft"),
-        table(("rows", "number", "share"), rows, caption="Equal rows", hide_caption=True),
+        element("p", note, class_="soft"),
+        table(("", "rows", "share"), rows, caption="Duplicate rows", hide_caption=True),
     )
 
 
-def _of(part: int, whole: int) -> str:
+def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}"
 
 
-def _files(found: ShardsFindings) -> Markup:
-    shards = [(name, shard) for name, split in found.manifest.splits.items() for shard in split.shards]
-    rows = [(shard.file, NAMES[name], f"{shard.rows:,}", size(shard.bytes)) for name, shard in shards[:_ROWS]]
-    codecs = sorted({codec_of(shard) or "plain" for _, shard in shards})
-    caption = f"Shards, {' and '.join(codecs)}{_first(len(shards), _ROWS, 'shards')}"
+def _files(analysis: ShardsAnalysis) -> Markup:
+    shards = [(name, shard) for name, split in analysis.manifest.splits.items() for shard in split.shards]
+    rows = [(shard.file, NAMES[name], f"{shard.rows:,}", megabytes(shard.bytes)) for name, shard in shards[:_MAX_ROWS]]
+    codecs = sorted({codec_of(shard) or "uncompressed" for _, shard in shards})
+    caption = f"Shards, {' and '.join(codecs)}{_limit_note(len(shards), _MAX_ROWS, 'shards')}"
     listed = table(("file", "split", "rows", "size"), rows, caption=caption, text=2, tall=len(rows) > 12)
-    sources = sorted(found.manifest.sources)
-    foreign = [element("p", f"Features lie in {path}", class_="soft") for path in sources[:_ROWS]]
-    return joined(listed, *foreign, _described(found))
+    sources = sorted(analysis.manifest.sources)
+    external = [element("p", f"Features are stored in {path}", class_="soft") for path in sources[:_MAX_ROWS]]
+    return joined(listed, *external, _described(analysis))
 
 
-def _described(found: ShardsFindings) -> Markup:
-    described = found.manifest.vectorizer
+def _described(analysis: ShardsAnalysis) -> Markup:
+    described = analysis.manifest.vectorizer
     values = {
         **described.get("settings", {}),
         **{key: value for key, value in described.items() if key not in ("settings", "files")},
     }
-    rows = [(str(key), in_words(value)) for key, value in values.items()]
-    rows += [("shards' fingerprint", found.manifest.fingerprint), ("format version", str(found.manifest.version))]
-    return element("details", element("summary", "Vectorizer and identity"), settings("Vectorizer", rows))
+    rows = [(str(key), format_value(value)) for key, value in values.items()]
+    rows += [
+        ("fingerprint of the shards", analysis.manifest.fingerprint),
+        ("format version", str(analysis.manifest.version)),
+    ]
+    return element("details", element("summary", "Vectorizer and fingerprint"), key_value_table("Vectorizer", rows))

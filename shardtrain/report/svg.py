@@ -1,7 +1,7 @@
-"""Charts as plain inline SVG, each 360 units wide: at the width of a phone a unit is a pixel, so text stays readable.
+"""Draw charts as inline SVG, 360 units wide: one unit is about one pixel on a phone, so text stays readable.
 
-Every mark tells its values when it is pointed at (`<title>`). Colours are classes of the page's style, so that one
-chart serves light and dark.
+Every mark has a tooltip with its values (`<title>`). Colours are classes of the style sheet, so that a chart works in
+light and dark mode.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fitted, label, text_width
+from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fit_text, label, text_width
+from shardtrain.report.formatting import printable
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.wording import printable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A labelled quantity of each series; `shown` words each value, `hint` is told when the bar is pointed at."""
+    """A labelled value per series; `shown` has the text of each value, `hint` is the tooltip."""
 
     label: str
     values: tuple[float, ...]
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """A half-open range of a histogram and the height of each series in it."""
+    """A half-open range [start, stop) of a histogram and the height of each series in it."""
 
     start: float
     stop: float
@@ -38,7 +38,7 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A named curve; `hints` has a text for each point, or nothing for curves of many points."""
+    """A named curve; `hints` has one tooltip per point, or is empty for curves of many points."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of the x axis that is shaded and told about when it is pointed at."""
+    """A shaded range of the x axis with a tooltip."""
 
     start: float
     stop: float
@@ -57,7 +57,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A place of a heat map: how strong it is (0 to 1), what stands in it and what is told of it."""
+    """A cell of a heat map: its strength (0 to 1), its text and its tooltip."""
 
     strength: float
     shown: str
@@ -65,7 +65,7 @@ class Cell:
 
 
 def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
-    """Horizontal bars, all series of a row below each other; lengths are shares of the largest value."""
+    """Draw horizontal bars, the series of a row below each other; lengths are relative to the largest value."""
     longest = max((value for row in rows for value in row.values), default=0) or 1
     labels = min(165.0, max((text_width(printable(row.label)) for row in rows), default=0.0) + 8)
     figures = max((text_width(text) for row in rows for text in row.shown), default=0.0) + 6
@@ -76,7 +76,7 @@ def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
     for number, row in enumerate(rows):
         top = number * height
         drawn: list[Markup] = [element("title", row.hint or f"{row.label}: {', '.join(row.shown)}")]
-        drawn.append(label(fitted(row.label, labels - 7), 0, top + height / 2 + 4))
+        drawn.append(label(fit_text(row.label, labels - 7), 0, top + height / 2 + 4))
         for place, (value, shown) in enumerate(zip(row.values, row.shown, strict=True)):
             y = top + (height - thick * series) / 2 + place * thick
             length = max(room * value / longest, 1.0 if value else 0.0)
@@ -87,9 +87,9 @@ def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
 
 
 def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shares: bool = False) -> Markup:
-    """Columns over ranges of x; of two series the second is an outline before the first.
+    """Draw a histogram; the second of two series is an outline in front of the first.
 
-    Heights are shares; with `shares` x is one, too.
+    Heights are shares; with `shares` x is a share as well.
     """
     top = max((height for each in bins for height in each.heights), default=0) or 1
     frame = Frame(bins[0].start, bins[-1].stop, 0, top, x_share=shares, y_share=True)
@@ -108,24 +108,33 @@ def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shar
 
 
 def lines(
-    curves: Sequence[Line], *, alt: str, x_label: str, y_label: str, y_range: tuple[float, float],
-    spans: Sequence[Span] = (), level: tuple[float, str] | None = None, marked: tuple[float, str] | None = None,
-    log_x: bool = False, area: bool = False, y_share: bool = False,
-) -> Markup:  # fmt: skip
-    """Curves over x.
+    curves: Sequence[Line],
+    *,
+    alt: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float],
+    spans: Sequence[Span] = (),
+    level: tuple[float, str] | None = None,
+    marked: tuple[float, str] | None = None,
+    log_x: bool = False,
+    area: bool = False,
+    y_share: bool = False,
+) -> Markup:
+    """Draw line charts.
 
     Args:
         curves: at least one, with at least one point.
-        alt: what the chart shows, for who cannot see it.
-        x_label: below the x axis.
-        y_label: above the y axis.
+        alt: text alternative.
+        x_label: label below the x axis.
+        y_label: label above the y axis.
         y_range: lowest and highest y.
-        spans: shaded stretches of x.
-        level: a horizontal line and what it is called.
-        marked: a vertical line and what it is called.
-        log_x: whether x is on a logarithmic scale; it must be positive then.
-        area: whether the first curve is filled down to the x axis.
-        y_share: whether y is a share, worded in per cent.
+        spans: shaded ranges of x.
+        level: y of a horizontal line and its label.
+        marked: x of a vertical line and its tooltip.
+        log_x: whether the x axis is logarithmic; x must be positive.
+        area: whether the area under the first curve is filled.
+        y_share: whether y is a share, shown in per cent.
     """
     xs = [x for curve in curves for x, _ in curve.points] + [edge for span in spans for edge in (span.start, span.stop)]
     frame = Frame(min(xs), max(xs), *y_range, log_x=log_x, y_share=y_share, integers=not spans)
@@ -138,10 +147,11 @@ def lines(
         x = frame.x(marked[0])
         drawn.append(
             element(
-                "g", element("title", marked[1]),
+                "g",
+                element("title", marked[1]),
                 element("line", x1=x, x2=x, y1=TOP, y2=TOP + PLOT, class_="marked"),
             )
-        )  # fmt: skip
+        )
     for place, curve in enumerate(curves):
         points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -156,7 +166,7 @@ def lines(
 
 
 def heat_map(names: Sequence[str], cells: Sequence[Sequence[Cell]], *, alt: str, across: str) -> Markup:
-    """A square of cells: a row for each name, columns by the numbers of the rows; those on the diagonal in blue."""
+    """Draw a square heat map with one row per name; columns have the rows' numbers, the diagonal is blue."""
     count = len(names)
     numbers = [f"{number} {name}" for number, name in enumerate(names, start=1)]
     labels = min(120.0, max(text_width(printable(each)) for each in numbers) + 8)
@@ -170,14 +180,14 @@ def heat_map(names: Sequence[str], cells: Sequence[Sequence[Cell]], *, alt: str,
     for row, (name, along) in enumerate(zip(numbers, cells, strict=True)):
         y = top + row * side
         if side >= 14 or row % math.ceil(14 / side) == 0:
-            parts.append(element("g", element("title", name), label(fitted(name, labels - 7), 0, y + side / 2 + 4)))
+            parts.append(element("g", element("title", name), label(fit_text(name, labels - 7), 0, y + side / 2 + 4)))
         for column, cell in enumerate(along):
             parts.append(_cell(cell, labels + column * side, y, side, own=row == column))
     return _svg(top + count * side + 1, alt, *parts)
 
 
 def _cell(cell: Cell, x: float, y: float, side: float, *, own: bool) -> Markup:
-    """A cell: tinted up to a strength of a half, above it in full colour, so that its text can be read on either."""
+    """Draw a cell: tinted up to a strength of 0.5, in full colour above it, so that its text has enough contrast."""
     size = {"x": x, "y": y, "width": side - 1, "height": side - 1}
     drawn = [element("title", cell.hint), element("rect", class_="blank", **size)]
     strong = cell.strength > 0.5
@@ -190,7 +200,7 @@ def _cell(cell: Cell, x: float, y: float, side: float, *, own: bool) -> Markup:
 
 
 def reliability(bins: Sequence[Bin], *, alt: str) -> Markup:
-    """Accuracy over confidence: a column for each range, and the line on which both are equal."""
+    """Draw a reliability diagram: accuracy per range of confidence, and the diagonal of perfect calibration."""
     frame = Frame(0, 1, 0, 1, x_share=True, y_share=True)
     marks = []
     for each in bins:
@@ -202,11 +212,11 @@ def reliability(bins: Sequence[Bin], *, alt: str) -> Markup:
         drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
         marks.append(element("g", *drawn))
     ideal = element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="level")
-    return _svg(frame.height, alt, frame.axes("confidence", "right"), *marks, ideal)
+    return _svg(frame.height, alt, frame.axes("confidence", "accuracy"), *marks, ideal)
 
 
 def _shaded(frame: Frame, spans: Sequence[Span]) -> Markup:
-    """Stretches of x, every other one darker, with their labels where there is room."""
+    """Draw shaded ranges of x, every second one darker, with their labels where they fit."""
     drawn = []
     for number, span in enumerate(spans):
         start, stop = frame.x(span.start), frame.x(span.stop)
@@ -223,8 +233,11 @@ def _svg(height: float, alt: str, *parts: Markup) -> Markup:
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=alt)
 
 
-def bins_of(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *, most: int = 40) -> list[Bin]:
-    """Histograms by value from 0, one a series, as at most `most` bins of equal, whole width; heights are shares."""
+def histogram_bins(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *, most: int = 40) -> list[Bin]:
+    """Bin histograms of integers from 0, one per series, into at most `most` bins of equal integer width.
+
+    Heights are shares of each series.
+    """
     stop = max(map(len, counts))
     width = max(1, math.ceil(stop / most))
     cuts = range(0, stop + width, width)
@@ -233,13 +246,15 @@ def bins_of(counts: Sequence[Sequence[int]], names: Sequence[str], unit: str, *,
     for start, stop in pairwise(cuts):
         sums = [sum(each[start:stop]) for each in counts]
         span = f"{start:,}" if stop - start == 1 else f"{start:,} to {stop - 1:,}"
-        told = ", ".join(
+        shares = ", ".join(
             f"{name} {value:,} ({value / total:.1%})" for name, value, total in zip(names, sums, totals, strict=True)
         )
         found.append(
             Bin(
-                start=start, stop=stop, heights=tuple(a / b for a, b in zip(sums, totals, strict=True)),
-                hint=f"{span} {unit}: {told}",
+                start=start,
+                stop=stop,
+                heights=tuple(a / b for a, b in zip(sums, totals, strict=True)),
+                hint=f"{span} {unit}: {shares}",
             )
-        )  # fmt: skip
+        )
     return found

@@ -35,8 +35,8 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.index import index
 from shardtrain.pipeline.options import IndexOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.report.contents import report_on
-from shardtrain.report.plain import render
+from shardtrain.report.summary import summarize_shards
+from shardtrain.report.terminal import render
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.verify import verify_shards
 
@@ -123,7 +123,7 @@ def test_the_features_are_not_copied_and_the_report_says_where_they_are(tmp_path
     index([path], tmp_path / "out", options())
     size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert size < path.stat().st_size / 10
-    assert f"features in {path}" in render(report_on(tmp_path / "out", num_rows=1))
+    assert f"features in {path}" in render(summarize_shards(tmp_path / "out", num_rows=1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Reports in a real browser: nothing is loaded or run, all can be read on a phone and a desk, light and dark.
+"""Test reports in a real browser: they load and run nothing, and are readable on phone and desktop, light and dark.
 
-They are made of ag_news and dbpedia where these are there, and of the demo corpus anywhere.
+The corpora are ag_news and dbpedia where available, and the demo corpus.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from shardtrain.inference.run import load_run
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.markup import element
-from shardtrain.report.writing import write_report
+from shardtrain.report.report_file import write_report
 
 READABLE = (Path(__file__).parents[1] / "support" / "readable.js").read_text()
-REAL = {"ag_news": 5, "dbpedia": 4}  # every so many documents are taken
+REAL = {"ag_news": 5, "dbpedia": 4}  # every n-th document is used
 REPORTS = (
     "demo shards",
     "demo run",
     "sequences shards",
     *(f"{name} {kind}" for name in REAL for kind in ("shards", "run")),
 )
-CHARTS = {  # that a report must have, by their titles; what follows stands for more of the kind
+CHARTS = {  # charts that a report must have, by the beginnings of their titles
     "shards": ["Class distribution", "Document lengths", "Most frequent", "Vocabulary coverage", "Passes", "Memory"],
     "run": [
         "Loss",
@@ -46,13 +46,13 @@ CHARTS = {  # that a report must have, by their titles; what follows stands for 
         "Precision and recall",
         "Confusion matrix",
         "Reliability diagram",
-        "How sure the model is",
+        "Confidence distribution",
     ],
 }
 
 
 def subset(folder: Path, out: Path, every: int) -> Path:
-    """Every so many documents of a published set."""
+    """Copy every `every`-th document of a published data set."""
     out.mkdir(parents=True)
     shutil.copy(folder / "classes.txt", out)
     for name in ("train.csv", "test.csv"):
@@ -68,12 +68,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reports(root: Path) -> dict[str, Path]:
-    """Reports that were made so far, by corpus and what they show."""
+    """Reports written so far, by corpus and kind."""
     return {}
 
 
 def make(name: str, root: Path, reports: dict[str, Path], data: Path | None) -> None:
-    """Build shards of a corpus, train on them, and report on both."""
+    """Build shards of a corpus, train on them, and write both reports."""
     corpus = root / "corpora" / name
     if name in REAL:
         assert data is not None
@@ -115,9 +115,9 @@ def browser(root: Path) -> Iterator[Browser]:
 @pytest.mark.parametrize(
     ("width", "dark"),
     [(390, False), (390, True), (1280, False)],
-    ids=["phone in light", "phone in the dark", "desk"],
+    ids=["phone, light mode", "phone, dark mode", "desktop"],
 )
-def test_a_report_is_readable_loads_nothing_and_complains_of_nothing(report, browser, width, dark):
+def test_a_report_is_readable_loads_nothing_and_logs_nothing(report, browser, width, dark):
     page = browser.open(report, width=width, dark=dark)
     page.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
     assert page.run(READABLE) == []
@@ -128,7 +128,7 @@ def test_a_report_is_readable_loads_nothing_and_complains_of_nothing(report, bro
     page.close()
 
 
-def test_a_report_has_its_charts_each_with_values_and_words(report, browser):
+def test_a_report_has_its_charts_with_tooltips_and_text_alternatives(report, browser):
     page = browser.open(report, width=1280)
     titles = page.run(
         "[...document.querySelectorAll('figure')].map((f) => f.querySelector('figcaption h3').textContent)"
@@ -151,8 +151,8 @@ def test_a_report_has_its_charts_each_with_values_and_words(report, browser):
     page.close()
 
 
-def test_a_report_is_well_formed_for_who_hears_it(report, browser):
-    """Headings descend without gaps, tables have captions and scopes, anchors lead somewhere, ids are not repeated."""
+def test_a_report_is_accessible_to_screen_readers(report, browser):
+    """Heading levels have no gaps, tables have captions and scopes, anchors resolve, ids are unique."""
     page = browser.open(report, width=1280)
     levels = page.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => Number(each.localName[1]))")
     assert levels[0] == 1
@@ -209,7 +209,7 @@ def test_a_hostile_corpus_stays_text(tmp_path, browser):
 
 
 class Sources(HTMLParser):
-    """What a page would load, and the words in it."""
+    """Collects what a page would load, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ def parsed(path: Path) -> Sources:
     return found
 
 
-def test_a_report_is_one_small_file_that_names_nothing_to_load(report):
+def test_a_report_is_one_small_file_without_external_resources(report):
     found = parsed(report)
     assert found.loads == ["data:,"]
     assert "@import" not in found.words
@@ -238,7 +238,7 @@ def test_a_report_is_one_small_file_that_names_nothing_to_load(report):
     assert report.stat().st_size < 400_000
 
 
-def test_a_report_of_a_run_says_what_its_files_say(demo_run, reports):
+def test_a_report_of_a_run_agrees_with_its_files(demo_run, reports):
     words = parsed(reports["demo run"]).words
     run = load_run(demo_run)
     for shown in (f"{run.metrics['val_accuracy']:.2%}", f"{run.metrics['val_loss']:.4f}", *run.description.class_names):
@@ -246,7 +246,7 @@ def test_a_report_of_a_run_says_what_its_files_say(demo_run, reports):
     with open(demo_run / "history.csv", newline="") as file:
         for epoch in csv.DictReader(file):
             assert f"{float(epoch['val_loss']):.4f}" in words
-    assert f"classified for this report: {run.metrics['val_accuracy']:.2%} right" in words
+    assert f"Accuracy {run.metrics['val_accuracy']:.2%} on " in words
     for version in run.config["versions"].values():
         assert version in words
 
@@ -269,7 +269,7 @@ def test_mistakes_are_shown_with_their_text_until_the_corpus_is_changed(root, de
     (copy / "build.json").write_text(json.dumps(made))
     write_report(demo_run, tmp_path / "report.html", shards=copy)
     words = parsed(tmp_path / "report.html").words
-    assert "was changed after the shards were built. Shown instead are the terms" in words
+    assert "was changed after the shards were built. The terms of the rows' features are shown instead" in words
 
 
 def test_a_run_whose_shards_are_gone_is_shown_without_them(demo_run, tmp_path, capsys):
@@ -287,15 +287,15 @@ def test_a_run_whose_shards_are_gone_is_shown_without_them(demo_run, tmp_path, c
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_shards_that_grew_since_the_training_are_told(root, demo_run, tmp_path):
+def test_shards_that_changed_since_training_are_noted(root, demo_run, tmp_path):
     copy = Path(shutil.copytree(root / "demo-shards", tmp_path / "copy"))
     write_demo(tmp_path / "more", documents=300, classes=5, seed=3)
     build(tmp_path / "more", copy, BuildOptions(workers=1, append=True))
     write_report(demo_run, tmp_path / "report.html", shards=copy)
-    assert "These shards are others than those the run was trained on" in parsed(tmp_path / "report.html").words
+    assert "These are not the shards that the run was trained on" in parsed(tmp_path / "report.html").words
 
 
-@pytest.mark.parametrize("empty", [False, True], ids=["rows with features", "rows without any"])
+@pytest.mark.parametrize("empty", [False, True], ids=["rows with features", "empty rows"])
 @pytest.mark.parametrize("kind", ["ngram", "sequence", "dense"])
 def test_shards_without_vectorizer_build_json_and_validation_are_shown(kind, empty, tmp_path, browser):
     write_shards(tmp_path / "shards", make_rows(kind, 300, empty=empty), [200, 100])
@@ -317,7 +317,7 @@ def test_hashed_features_and_many_long_class_names_are_shown(tmp_path, browser):
         tmp_path / "corpus.jsonl", tmp_path / "shards", BuildOptions(vectorizer="hashing", max_features=256, workers=1)
     )
     assert main(["fit", str(tmp_path / "shards"), "--out", str(tmp_path / "run"), "--epochs", "1"]) == 0
-    for folder, said in (("shards", "Hashed features have no terms"), ("run", "is too large to be drawn")):
+    for folder, said in (("shards", "Not available for hashed features"), ("run", "is too large to draw")):
         write_report(tmp_path / folder, tmp_path / f"{folder}.html")
         page = browser.open(tmp_path / f"{folder}.html", width=390)
         assert page.run(READABLE) == []
@@ -325,7 +325,7 @@ def test_hashed_features_and_many_long_class_names_are_shown(tmp_path, browser):
         page.close()
 
 
-def test_nothing_is_replaced_but_an_older_report(tmp_path, capsys):
+def test_only_an_older_report_is_replaced(tmp_path, capsys):
     write_shards(tmp_path / "shards", make_rows("ngram", 30), [30])
     out = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "shards"), "--out", str(out)]) == 0
@@ -334,7 +334,7 @@ def test_nothing_is_replaced_but_an_older_report(tmp_path, capsys):
     assert out.read_bytes() == first
     out.write_text("<html>my own page</html>")
     assert main(["report", str(tmp_path / "shards"), "--out", str(out)]) == 1
-    assert "is no report" in capsys.readouterr().err
+    assert "is not a report" in capsys.readouterr().err
     assert out.read_text() == "<html>my own page</html>"
     with pytest.raises(ReportExistsError):
         write_report(tmp_path / "shards", out)

@@ -28,8 +28,8 @@ from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.report.contents import report_on
-from shardtrain.report.plain import render
+from shardtrain.report.summary import summarize_shards
+from shardtrain.report.terminal import render
 from shardtrain.shards import codecs, packing
 from shardtrain.shards.codecs import decode_chunk, encode_chunk
 from shardtrain.shards.layout import CODECS
@@ -147,7 +147,7 @@ def test_from_one_codec_to_another_gives_what_the_direct_way_gives(packed, tmp_p
 def test_every_block_is_verified_and_the_report_names_the_codec(packed):
     for codec, folder in packed.items():
         assert verify_shards(folder, advance=lambda _: None).faults == ()
-        report = report_on(folder, num_rows=1)
+        report = summarize_shards(folder, num_rows=1)
         assert {shard.compression for split in report.splits for shard in split.shards} == {codec}
         assert f", {codec}:" in render(report)
 

@@ -19,7 +19,7 @@ from support.handmade import make_rows, write_shards
 from shardtrain.cli.main import main
 from shardtrain.errors import CorruptShardError, ShardsError
 from shardtrain.loader.shards import open_shards
-from shardtrain.report.contents import report_on
+from shardtrain.report.summary import summarize_shards
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.shards import layout
 from shardtrain.shards.layout import BLOCK_BYTES, Manifest
@@ -189,7 +189,7 @@ def test_the_report_refuses(name, tmp_path):
         change(file)
     reseal(tmp_path, manifest)
     with pytest.raises(ShardsError) as failure:
-        report_on(tmp_path, num_rows=0)
+        summarize_shards(tmp_path, num_rows=0)
     assert reason.format(tmp_path / SHARD) in str(failure.value)
 
 
@@ -237,8 +237,8 @@ def test_sealed_row_pointers_that_fall_do_not_reach_the_kernels(shuffle, tmp_pat
 def test_no_plugin_is_looked_for_where_shards_are_given_to_libhdf5(tmp_path):
     write_shards(tmp_path, make_rows("ngram", 40), [40])
     code = (
-        "import os; from pathlib import Path; from shardtrain.report.contents import report_on\n"
-        f"report_on(Path({str(tmp_path)!r}), num_rows=0); print(os.environ['HDF5_PLUGIN_PRELOAD'])"
+        "import os; from pathlib import Path; from shardtrain.report.summary import summarize_shards\n"
+        f"summarize_shards(Path({str(tmp_path)!r}), num_rows=0); print(os.environ['HDF5_PLUGIN_PRELOAD'])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PRELOAD"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven through its own pipe (the DevTools protocol): no driver and no port."""
+"""Drive a headless Chromium over a pipe with the DevTools protocol, without a driver or a port."""
 
 from __future__ import annotations
 
@@ -16,26 +16,37 @@ from typing import IO, Any
 import pytest
 
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-default-browser-check",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-    "--disable-dev-shm-usage", "--remote-debugging-pipe",
-)  # fmt: skip
-HEIGHT = 900  # pixels of a window
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+)
+HEIGHT = 900  # of the window, in pixels
 
 
 @contextmanager
 def running_browser(profile: Path) -> Iterator[Browser]:
-    """A browser with an empty profile in the folder `profile`; skips where none is installed."""
+    """Start a browser with an empty profile in the folder `profile`; skip the test if none is installed."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        pytest.skip("there is no Chromium; on Debian tools/install_chromium.sh installs it")
+        pytest.skip("Chromium is not installed; on Debian tools/install_chromium.sh installs it")
     commands_in, commands = os.pipe()
     messages, messages_out = os.pipe()
-    shell = f'exec "$@" 3<&{commands_in} 4>&{messages_out}'  # the numbers that it expects
+    shell = f'exec "$@" 3<&{commands_in} 4>&{messages_out}'  # the file descriptors that it expects
     process = subprocess.Popen(
         ["/bin/bash", "-c", shell, "chromium", found, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-        pass_fds=(commands_in, messages_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        pass_fds=(commands_in, messages_out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(commands_in)
     os.close(messages_out)
     with open(commands, "wb", buffering=0) as write, open(messages, "rb") as read, process:
@@ -44,11 +55,11 @@ def running_browser(profile: Path) -> Iterator[Browser]:
             yield browser
         finally:
             browser.send("Browser.close")
-            read.read()  # until it has ended
+            read.read()  # until the browser has ended
 
 
 class Browser:
-    """Opens pages one after the other."""
+    """A connection to a running browser."""
 
     def __init__(self, write: IO[bytes], read: IO[bytes]) -> None:
         self._write, self._read = write, read
@@ -57,7 +68,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Give a command and wait for its answer; what happens meanwhile is kept in `events`."""
+        """Send a command and return its result; events received meanwhile are appended to `events`."""
         number = next(self._numbers)
         command: dict[str, Any] = {"id": number, "method": method, "params": parameters}
         if session is not None:
@@ -70,7 +81,7 @@ class Browser:
                 return message["result"]
 
     def receive(self) -> dict[str, Any]:
-        """The next message."""
+        """Receive the next message."""
         while b"\0" not in self._unread:
             piece = self._read.read1(1 << 20)
             assert piece, "the browser ended"
@@ -82,7 +93,7 @@ class Browser:
         return message
 
     def open(self, path: Path, *, width: int, dark: bool = False) -> Page:
-        """Open a file in a window of so many pixels, and wait until it is loaded."""
+        """Open a file in a window `width` pixels wide and wait until it is loaded."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session, target)
@@ -107,31 +118,31 @@ class Page:
         self._browser, self._session, self._target = browser, session, target
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give the page a command."""
+        """Send a command to the page."""
         return self._browser.send(method, self._session, **parameters)
 
     def run(self, script: str) -> Any:
-        """The value of an expression of JavaScript, which must not throw."""
+        """Evaluate a JavaScript expression, which must not throw."""
         done = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that the page asked for so far, its own first."""
+        """URLs requested by the page so far, its own first."""
         self.run("0")
         sent = [event["params"] for event in self._browser.events if event["method"] == "Network.requestWillBeSent"]
         return [each["request"]["url"] for each in sent]
 
     @property
     def complaints(self) -> list[str]:
-        """What the console was told: messages, errors, violations."""
+        """Console messages, errors and policy violations so far."""
         self.run("0")
         wanted = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(event["params"]) for event in self._browser.events if event["method"] in wanted]
 
     def picture(self, *, whole: bool = True) -> bytes:
-        """A PNG of the page, or of what the window shows."""
+        """Take a PNG screenshot of the page, or of the visible part."""
         return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 
     def close(self) -> None:

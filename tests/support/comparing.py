@@ -1,4 +1,4 @@
-"""Comparing what builds leave behind."""
+"""Compare the output folders of builds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shardtrain.pipeline import workspace
 
 
 def assert_same_folder(ours: Path, theirs: Path) -> None:
-    """Both hold the same names and bytes, but for what is measured anew in every build."""
+    """Assert that both hold the same files with the same bytes, except for the times and memory of the build."""
     names, expected = (
         sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()) for root in (ours, theirs)
     )

@@ -1,4 +1,4 @@
-"""A file system of a given size."""
+"""Mount a file system of a given size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, num_bytes: int) -> Iterator[Path]:
-    """A file system of so many bytes, mounted at `folder`."""
+    """Mount a file system of `num_bytes` at `folder`; skip the test if mounting is not permitted."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no mount command to make a small file system with")
+        pytest.skip("the command mount, which creates a small file system, is not installed")
     if done.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
     try:

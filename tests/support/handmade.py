@@ -1,4 +1,4 @@
-"""Shards without a corpus: rows of exact shapes, written by the shard writer, for tests of format and batches."""
+"""Write shards of rows with known values, without a corpus, for tests of the format and of batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import slice_rows
 from shardtrain.shards.layout import Manifest, ShardEntry, SplitEntry
 from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.write import ShardShape, new_shard
@@ -20,7 +21,7 @@ VOCABULARY = {"ngram": 50, "sequence": 1 << 20, "dense": 5}
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Features, class indices and document ordinals of some rows."""
+    """Features, class indices and document ordinals of rows."""
 
     x: Csr | np.ndarray
     y: np.ndarray
@@ -30,14 +31,13 @@ class Rows:
         return len(self.y)
 
     def between(self, start: int, stop: int) -> Rows:
-        x = self.x.rows(start, stop) if isinstance(self.x, Csr) else self.x[start:stop]
-        return Rows(x, self.y[start:stop], self.document[start:stop])
+        return Rows(slice_rows(self.x, start, stop), self.y[start:stop], self.document[start:stop])
 
 
 def make_rows(kind: str, count: int, *, num_classes: int = 3, empty: bool = False) -> Rows:
-    """Rows whose every value tells which row it is in: row r has document r, class r % classes, features r + 1.
+    """Make rows whose values identify them: row r has document r, class r % num_classes, feature values r + 1.
 
-    With `empty`, no row has a non-zero; else of n-grams every fourth has none and the others 1 to 3.
+    Row r of n-grams has r % 4 non-zeros; with `empty`, no row of any kind has a non-zero.
     """
     ids = np.arange(count)
     if kind == "dense":
@@ -66,12 +66,16 @@ def kind_of(rows: Rows) -> str:
 
 
 def write_shard(path: Path, rows: Rows, *, num_classes: int = 3, pieces: int = 1) -> ShardEntry:
-    """One shard, appended in so many pieces."""
+    """Write one shard, appended in `pieces` pieces."""
     kind = kind_of(rows)
     shape = ShardShape(
-        kind=kind, rows=len(rows), num_features=rows.x.shape[1], vocabulary_size=VOCABULARY[kind],
-        nonzeros=len(rows.x.data) if isinstance(rows.x, Csr) else 0, num_classes=num_classes,
-    )  # fmt: skip
+        kind=kind,
+        rows=len(rows),
+        num_features=rows.x.shape[1],
+        vocabulary_size=VOCABULARY[kind],
+        nonzeros=len(rows.x.data) if isinstance(rows.x, Csr) else 0,
+        num_classes=num_classes,
+    )
     cuts = np.linspace(0, len(rows), pieces + 1).astype(int)
     with new_shard(path, shape) as writer:
         for start, stop in pairwise(cuts):
@@ -81,7 +85,7 @@ def write_shard(path: Path, rows: Rows, *, num_classes: int = 3, pieces: int = 1
 
 
 def write_shards(folder: Path, rows: Rows, sizes: Sequence[int], *, num_classes: int = 3, pieces: int = 1) -> Manifest:
-    """A folder whose training split has the rows in shards of the given sizes, and no vectorizer."""
+    """Write a folder whose training split has the rows in shards of the given sizes, without a vectorizer."""
     folder.mkdir(parents=True, exist_ok=True)
     kind = kind_of(rows)
     starts = np.cumsum([0, *sizes])
@@ -96,13 +100,20 @@ def write_shards(folder: Path, rows: Rows, sizes: Sequence[int], *, num_classes:
         shards=entries,
     )
     manifest = Manifest(
-        kind=kind, num_features=rows.x.shape[1], vocabulary_size=VOCABULARY[kind], seed=1, fingerprint="by hand",
-        class_names=tuple(f"class {i}" for i in range(num_classes)), splits={"train": split}, files={}, vectorizer={},
-    )  # fmt: skip
+        kind=kind,
+        num_features=rows.x.shape[1],
+        vocabulary_size=VOCABULARY[kind],
+        seed=1,
+        fingerprint="by hand",
+        class_names=tuple(f"class {i}" for i in range(num_classes)),
+        splits={"train": split},
+        files={},
+        vectorizer={},
+    )
     write_manifest(folder, manifest)
     return manifest
 
 
 def dense(x: Csr | np.ndarray) -> np.ndarray:
-    """Rows of either kind as a plain array."""
+    """Return rows, sparse or dense, as a dense array."""
     return x.toarray() if isinstance(x, Csr) else np.asarray(x)

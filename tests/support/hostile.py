@@ -1,4 +1,4 @@
-"""HDF5 files that a reader must refuse, by what is wrong with them."""
+"""HDF5 files that a reader must reject, by defect."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unknown_filter(file, folder):
 
 
 def numbers_of(kind):
-    """Numbers of a form that NumPy has not, which libhdf5 converts and whose bytes are other numbers."""
+    """Write numbers of a type without a NumPy equivalent: libhdf5 would convert them, but their raw bytes differ."""
 
     def create(file, folder):
         space = h5py.h5s.create_simple(VALUES.shape)
@@ -76,7 +76,7 @@ def brain_float():
 
 
 def never_written(file, folder):
-    """128 GiB in a few KB."""
+    """Declare 128 GiB in a file of a few KB."""
     file.create_dataset("x", (1 << 25, 1024), "f4", chunks=(1024, 1024))
 
 
@@ -108,7 +108,8 @@ HOSTILE = {
     "a user block": (user_block, "begins with a user block of 512 bytes"),
     "strings of variable length": (lambda file, _: file.create_dataset("x", data=["a", "bb"]), "of variable length"),
     "sequences of variable length": (
-        lambda file, _: file.create_dataset("x", (3,), h5py.vlen_dtype(np.int32)), "of variable length",
+        lambda file, _: file.create_dataset("x", (3,), h5py.vlen_dtype(np.int32)),
+        "of variable length",
     ),
     "references": (lambda file, _: file.create_dataset("x", (3,), h5py.ref_dtype), "holds references to objects"),
     "strings of fixed length": (lambda file, _: file.create_dataset("x", data=np.array([b"a"])), "has the type"),
@@ -122,4 +123,4 @@ HOSTILE = {
     "three dimensions": (lambda file, _: file.create_dataset("x", data=np.zeros((2, 2, 2))), "has the shape"),
     "a group": (lambda file, _: file.create_group("x"), "is no dataset"),
     "no such name": (lambda file, _: file.create_group("other"), "has no '/x'; it has 'other'"),
-}  # fmt: skip
+}

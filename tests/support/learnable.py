@@ -1,4 +1,4 @@
-"""Real shards of made-up features from which a model can learn the classes."""
+"""Write shards of synthetic features from which a model can learn the classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_shards(
     seed: int = 0,
     noise: float = 0.0,
 ) -> Path:
-    """Real shards of made-up features that tell the classes apart, but for a share `noise` of the labels."""
+    """Write shards of synthetic features that depend on the class; a share `noise` of the labels is random."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     splits = {}
@@ -67,7 +67,7 @@ def write_shards(
 
 
 def _ngrams(rng: np.random.Generator, classes: np.ndarray, num_features: int, num_classes: int) -> Csr:
-    """Rows in which features of the row's class are likelier; every tenth row has no feature at all."""
+    """Return rows in which the features of the row's class are more likely; every tenth row is empty."""
     likely = np.where(np.arange(num_features) % num_classes == classes[:, None], 0.5, 0.1)
     dense = (rng.random(likely.shape) < likely) * (0.1 + rng.random(likely.shape))
     dense[::10] = 0

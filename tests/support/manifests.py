@@ -1,4 +1,4 @@
-"""Change a manifest and seal it again."""
+"""Modify a manifest and update its checksum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xxhash
 
 
 def reseal(folder: Path, change) -> None:
-    """Change a manifest and give it the checksum that docs/format.md describes."""
+    """Apply `change` to a manifest and write the checksum that docs/format.md describes."""
     body = json.loads((folder / "manifest.json").read_bytes())
     del body["checksum"]
     body = change(body) or body
@@ -19,7 +19,7 @@ def reseal(folder: Path, change) -> None:
 
 
 def at(*keys):
-    """A change that puts `value` at the end of a path of keys; of a shard, at the first training shard."""
+    """Return a function of a value, which returns a change that sets the entry at a path of keys to it."""
 
     def put(value):
         def change(body):

@@ -1,4 +1,4 @@
-"""scikit-learn's features for the options of a build, and any text to compare them on."""
+"""Compute the features of a build with scikit-learn, and generate texts to compare them on."""
 
 from __future__ import annotations
 
@@ -21,18 +21,27 @@ from shardtrain.vectorize.fitted import load_vectorizer
 
 
 class Oracle:
-    """A vectorizer and SelectKBest, by default as the guide sets them; the options are those of a build."""
+    """A scikit-learn vectorizer with SelectKBest; takes the options of a build and has their defaults."""
 
     def __init__(
-        self, texts, labels, *, vectorizer="ngram", select="f_classif", max_features=20_000, min_df=2, max_df=1.0,
-        sublinear_tf=False, **options,
-    ):  # fmt: skip
+        self,
+        texts,
+        labels,
+        *,
+        vectorizer="ngram",
+        select="f_classif",
+        max_features=20_000,
+        min_df=2,
+        max_df=1.0,
+        sublinear_tf=False,
+        **options,
+    ):
         common = {"ngram_range": (1, 2), "strip_accents": "unicode", "decode_error": "replace", **options}
         if "stop_words" in common:
             common["stop_words"] = list(common["stop_words"])
         kind = {"ngram": partial(TfidfVectorizer, sublinear_tf=sublinear_tf), "count": CountVectorizer}[vectorizer]
         limits = {"min_df": min_df, "max_df": max_df}
-        with warnings.catch_warnings():  # constant features, 0/0 and odd stop words are part of what is compared
+        with warnings.catch_warnings():  # constant features, 0/0 and unusual stop words are compared as well
             warnings.simplefilter("ignore")
             if select == "none":
                 self._take_most_frequent(texts, max_features, common, limits, kind)
@@ -51,7 +60,7 @@ class Oracle:
         self.terms = self.vectorizer.get_feature_names_out()[chosen].tolist()
 
     def _take_most_frequent(self, texts, max_features, common, limits, kind):
-        """What `max_features` chooses, where its unstable sort leaves no choice, and else the first of equals."""
+        """Select the most frequent terms as `max_features` does; of equal counts the first, as its sort is unstable."""
         counter = CountVectorizer(**common, **limits)
         totals = np.asarray(counter.fit_transform(texts).sum(axis=0)).ravel()
         order = np.argsort(-totals, kind="stable")
@@ -69,7 +78,7 @@ class Oracle:
 
 
 def rows_by_document(split):
-    """All rows of a split in the order of their documents, and their labels."""
+    """Return all rows of a split in document order, and their labels."""
     x, y = split.rows(0, split.num_examples)
     order = np.argsort(split.documents(0, split.num_examples), kind="stable")
     return (x.to_scipy() if hasattr(x, "to_scipy") else x)[order], np.asarray(y)[order]
@@ -85,7 +94,7 @@ def assert_same_rows(ours, theirs):
 def check_ngrams(shards: Shards, oracle: Oracle, train_labels, texts, validation=None):
     vectorizer = load_vectorizer(shards.vectorizer_path)
     assert vectorizer.terms == oracle.terms
-    np.testing.assert_array_equal(vectorizer.arrays["scores"], oracle.scores)  # in every bit
+    np.testing.assert_array_equal(vectorizer.arrays["scores"], oracle.scores)  # bit for bit
     x, y = rows_by_document(shards.train)
     assert_same_rows(x, oracle.x)
     np.testing.assert_array_equal(y, train_labels)
@@ -96,10 +105,10 @@ def check_ngrams(shards: Shards, oracle: Oracle, train_labels, texts, validation
         assert_same_rows(x, oracle.transform(validation))
 
 
-# Letters whose lower case is longer, depends on its neighbours or is not its own; accents in every form; what
-# Python calls a word character and what Keras calls a filter; white space of all kinds; control characters.
+# Letters whose lower case is longer, depends on the context or is missing; accents in all normalization forms; word
+# characters of Python; filter characters of Keras; all kinds of white space; control characters.
 NASTY = "aAbB éÉe\u0301ßẞİıΣσςǅﬁ①२ª\u200d\u00ad_-.,'\"\\\t\n\r\x00\x1c\x85\u2028\u3000中文ñÅℵ𝔸🙂\u0345\ud800"
-SURROGATES = dict.fromkeys(range(55296, 57344), "�")  # JSON can hold them alone; readers replace them
+SURROGATES = dict.fromkeys(range(55296, 57344), "�")  # JSON may contain lone surrogates, which readers replace
 TEXTS = st.lists(
     st.one_of(
         st.text(st.sampled_from(NASTY), max_size=30),
@@ -118,12 +127,12 @@ def write_texts(folder: Path, texts, labels) -> Path:
 
 
 def check_any_text(texts, seed, options):
-    """Build shards of the texts and compare them with the oracle; texts without a term are passed over."""
+    """Build shards of the texts and compare them with the oracle; examples without any term are rejected."""
     labels = [f"class {(i * 7 + seed) % 3 if i > 1 else i}" for i in range(len(texts))]
     read = [text.translate(SURROGATES) for text in texts]
     try:
         oracle = Oracle(read, labels, **options)
-    except ValueError as error:  # no terms at all
+    except ValueError as error:  # no term remains
         known = ("terms remain", "empty vocabulary", "max_df corresponds")
         assume(not any(reason in str(error) for reason in known))
         raise

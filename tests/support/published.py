@@ -1,4 +1,4 @@
-"""Published sets in small, and a real HTTP server on loopback that has them, with the faults that servers have."""
+"""Small versions of the published data sets, and an HTTP server on loopback that serves them with typical faults."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from shardtrain.corpus.published import Dataset
 
-TEXT_COLUMNS = {"yelp_full": 1, "yelp_polarity": 1, "yahoo_answers": 3}  # the others have two
+TEXT_COLUMNS = {"yelp_full": 1, "yelp_polarity": 1, "yahoo_answers": 3}  # all other data sets have two
 Files = dict[str, bytes]
 
 
 def in_small(dataset: Dataset, url: str, packed: bytes, *, per_class: int = 4) -> Dataset:
-    """The same set as if it had been published with `per_class` rows of each class (half of that in its test split)."""
+    """Return the data set reduced to `per_class` training rows and half as many test rows per class."""
     archive = replace(
         dataset.archive,
         url=f"{url}/{dataset.archive.file_name}",
@@ -33,7 +33,7 @@ def in_small(dataset: Dataset, url: str, packed: bytes, *, per_class: int = 4) -
 
 
 def rows_of(dataset: Dataset, split: str, per_class: int = 4) -> list[tuple[str, list[str]]]:
-    """Label and text columns of the rows of a split, sorted by class, with quotes, newlines and backslashes."""
+    """Return (label, text columns) of the rows of a split, sorted by class, with quotes, newlines and backslashes."""
     number = per_class if split == "train" else per_class // 2
     labels = ["neg", "pos"] if dataset.name == "imdb" else [str(label + 1) for label in range(dataset.num_classes)]
     columns = 1 if dataset.name == "imdb" else TEXT_COLUMNS.get(dataset.name, 2)
@@ -45,7 +45,7 @@ def rows_of(dataset: Dataset, split: str, per_class: int = 4) -> list[tuple[str,
 
 
 def files_of(dataset: Dataset, per_class: int = 4) -> Files:
-    """What is in the archive of a set, by path."""
+    """Return the files in the archive of a data set, by path."""
     if dataset.name == "imdb":
         files = {"aclImdb/README": b"about", "aclImdb/imdb.vocab": b"word", "aclImdb/train/unsup/0_0.txt": b"word"}
         for split in ("train", "test"):
@@ -65,7 +65,7 @@ def files_of(dataset: Dataset, per_class: int = 4) -> Files:
 
 
 def packed(files: Files, *others: tarfile.TarInfo) -> bytes:
-    """A .tar.gz of files, and of other members without content."""
+    """Pack a .tar.gz archive of files and of further members without content."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
         for name, data in files.items():
@@ -79,21 +79,21 @@ def packed(files: Files, *others: tarfile.TarInfo) -> bytes:
 
 @dataclass
 class Site:
-    """What a server has and how it behaves; `asked` grows with the headers of each request.
+    """Content and behaviour of a server; `asked` collects the headers of each request.
 
     Attributes:
-        url: its address.
-        files: by path; what is not there is a 404.
-        ranges: whether it sends parts of files.
-        if_range: whether it looks at If-Range, as it has to.
-        tags: whether it sends an ETag.
-        time: the Last-Modified that it sends, if any.
-        cuts: for each request to come, the bytes after which the connection ends; then none does.
-        lengths: whether it says how long a file is.
-        status: what it answers instead of a file, if not 0.
-        moved: path -> where it sends clients instead.
+        url: base URL.
+        files: content by path; other paths are answered with 404.
+        ranges: whether range requests are supported.
+        if_range: whether the header If-Range is respected, as HTTP requires.
+        tags: whether an ETag is sent.
+        time: value of Last-Modified; empty for none.
+        cuts: for the following requests, the number of bytes after which the connection is closed.
+        lengths: whether Content-Length is sent.
+        status: status that is sent instead of a file, if not 0.
+        moved: path -> URL to redirect to.
         meanwhile: called before each answer.
-        hold: if set, an answer that was cut waits for this before the connection ends.
+        hold: if set, a truncated answer waits for this event before the connection is closed.
     """
 
     url: str
@@ -144,7 +144,7 @@ class Site:
             handler.send_header("Content-Length", str(len(content) - start))
         handler.end_headers()
         stop = start + self.cuts.pop(0) if self.cuts else len(content)
-        with contextlib.suppress(ConnectionError):  # a client that had enough
+        with contextlib.suppress(ConnectionError):  # the client closed the connection
             handler.wfile.write(content[start:stop])
             handler.wfile.flush()
         if self.hold is not None and stop < len(content):
@@ -153,7 +153,7 @@ class Site:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Site]:
-    """A server on a free port of loopback."""
+    """Run a server on a free port of loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

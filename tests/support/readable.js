@@ -1,5 +1,5 @@
-// What of a page cannot be read, as a list of complaints: text that is small, pale, cut off or written over other text,
-// and anything that reaches beyond the window. Text that is on purpose only for who hears the page is left out.
+// Returns what is unreadable on a page as a list of messages: text that is small, of low contrast, clipped or overlapped
+// by other text, and anything outside the window. Text that is for screen readers only is ignored.
 (() => {
   const SMALLEST = 12, CONTRAST = 4.5;
   const complaints = [];
@@ -27,18 +27,18 @@
     return color;
   };
   const shown = (element) => element.checkVisibility() && !element.closest(".hidden");
-  const told = (element) => JSON.stringify(element.textContent.trim().slice(0, 40));
+  const quoted = (element) => JSON.stringify(element.textContent.trim().slice(0, 40));
 
   const texts = [...document.querySelectorAll("body *")].filter(
     (each) => !each.closest("svg") && shown(each) && [...each.childNodes].some((n) => n.nodeType === 3 && n.data.trim())
   );
   for (const each of texts) {
     const style = getComputedStyle(each);
-    if (parseFloat(style.fontSize) < SMALLEST) complaints.push(`${told(each)} has ${style.fontSize}`);
+    if (parseFloat(style.fontSize) < SMALLEST) complaints.push(`${quoted(each)} has ${style.fontSize}`);
     const found = contrast(channels(style.color), behind(each));
-    if (found < CONTRAST) complaints.push(`${told(each)} has a contrast of ${found.toFixed(2)}`);
+    if (found < CONTRAST) complaints.push(`${quoted(each)} has a contrast of ${found.toFixed(2)}`);
     if (each.getBoundingClientRect().right > innerWidth + 1 && !each.closest(".scroll"))
-      complaints.push(`${told(each)} reaches beyond the window`);
+      complaints.push(`${quoted(each)} reaches beyond the window`);
   }
   for (const svg of document.querySelectorAll("svg")) {
     if (!shown(svg)) continue;
@@ -46,7 +46,7 @@
     for (const text of svg.querySelectorAll("text")) {
       const style = getComputedStyle(text), box = text.getBoundingClientRect();
       const size = parseFloat(style.fontSize) * text.getScreenCTM().a;
-      if (size < SMALLEST) complaints.push(`${told(text)} in a chart has ${size.toFixed(1)}px`);
+      if (size < SMALLEST) complaints.push(`${quoted(text)} in a chart has ${size.toFixed(1)}px`);
       let ground = page;
       for (let each = text.previousElementSibling; each; each = each.previousElementSibling) {
         const mark = each.getBoundingClientRect(), look = getComputedStyle(each);
@@ -59,15 +59,15 @@
         }
       }
       const found = contrast(channels(style.fill), ground);
-      if (found < CONTRAST) complaints.push(`${told(text)} in a chart has a contrast of ${found.toFixed(2)}`);
+      if (found < CONTRAST) complaints.push(`${quoted(text)} in a chart has a contrast of ${found.toFixed(2)}`);
       if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
-        complaints.push(`${told(text)} reaches beyond its chart`);
+        complaints.push(`${quoted(text)} reaches beyond its chart`);
       for (const [other, name] of boxes) {
         const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
         const high = Math.min(box.bottom, other.bottom) - Math.max(box.top, other.top);
-        if (wide > 1 && high > 4) complaints.push(`${told(text)} is written over ${name}`);
+        if (wide > 1 && high > 4) complaints.push(`${quoted(text)} is written over ${name}`);
       }
-      boxes.push([box, told(text)]);
+      boxes.push([box, quoted(text)]);
     }
   }
   if (document.documentElement.scrollWidth > innerWidth) complaints.push("the page is wider than the window");

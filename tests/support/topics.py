@@ -1,4 +1,4 @@
-"""A small corpus whose topics differ by their words, with texts and the topics they belong to."""
+"""Write a small corpus whose topics differ in their words; with texts to classify and their topics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON = ("the", "and", "with", "after", "before", "some", "one", "then")
 
 
 def write_corpus(folder: Path, topics: tuple[str, ...], documents: int = 240) -> Path:
-    """A corpus whose topics are told apart by their words."""
+    """Write a corpus whose topics differ in their words."""
     rng = np.random.default_rng(len(topics))
     folder.mkdir(parents=True)
     (folder / "classes.txt").write_text("".join(f"{topic}\n" for topic in topics))

@@ -15,8 +15,8 @@ from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.report.contents import report_on
-from shardtrain.report.plain import render
+from shardtrain.report.summary import summarize_shards
+from shardtrain.report.terminal import render
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.indexing import idle_stop_words
 from shardtrain.vectorize.options import read_stop_words
@@ -216,4 +216,4 @@ def test_hashed_features_say_plainly_that_they_have_no_terms(write_csv, tmp_path
     with pytest.raises(VectorizerError, match="hashed features have no terms"):
         vectorizer.decode(vectorizer.transform(["the ant"]))
     assert vectorizer.transform([]).shape == (0, 50)
-    assert "hashed features have no terms" in render(report_on(tmp_path / "out", num_rows=1))
+    assert "hashed features have no terms" in render(summarize_shards(tmp_path / "out", num_rows=1))

@@ -1,7 +1,7 @@
-"""What a folder of shards holds, as a value: sizes, classes, the vectorizer, some rows in words.
+"""Summarize a folder of shards: sizes, classes, vectorizer, some rows decoded to terms.
 
-Counts come from the manifest, non-zeros and rows from the mapped arrays, chunk sizes from the HDF5 files themselves.
-All of a sequence split is read once, to tell padding from words; of n-grams only the row pointers are.
+Counts come from the manifest, non-zeros and rows from the mapped arrays, chunk shapes from the HDF5 files. A sequence
+split is read in full, to exclude padding from the counts; of n-grams only the row pointers are read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 1 << 14
 
-Chunk = tuple[int, ...] | None  # None: an array without values is not chunked
+Chunk = tuple[int, ...] | None  # None: not chunked, as an array without values is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Of the non-zeros a row: n-grams, or words that have an id."""
+class NonzeroStatistics:
+    """Statistics of the non-zeros per row: n-grams, or in-vocabulary words."""
 
     min: int
     median: float
@@ -41,16 +41,15 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardReport:
-    """One file; `chunks` has the chunk shape of each of its arrays.
+class ShardSummary:
+    """Summary of one shard; `chunks` has the chunk shape of each of its arrays.
 
-    `compression` is the codec it is written with, or None; `sources` are the files outside the folder that its
-    features lie in.
+    `compression` is the codec, or None; `sources` are the external files that hold its features.
     """
 
     file: str
     examples: int
-    nonzeros: Spread
+    nonzeros: NonzeroStatistics
     bytes: int
     chunks: dict[str, Chunk]
     compression: str | None
@@ -58,18 +57,18 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassReport:
-    """How many examples of a split are of one class."""
+class ClassCount:
+    """Number of examples of one class in a split."""
 
     name: str
     examples: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowReport:
-    """One row in words, n-grams by falling weight; `document` is the ordinal in the file it came from, from 0.
+class DecodedRow:
+    """A row decoded to terms, n-grams by descending weight; `document` is its ordinal in the source file, from 0.
 
-    `terms` is None where the shards have no vectorizer to tell, or one that hashes.
+    `terms` is None if the shards have no vectorizer, or one that hashes.
     """
 
     row: int
@@ -79,20 +78,20 @@ class RowReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitReport:
-    """One split: its shards in row order, its classes, and its first rows (which lie in shuffled order)."""
+class SplitSummary:
+    """Summary of one split: its shards in row order, its classes, and its first rows (shuffled documents)."""
 
     name: str
     examples: int
     bytes: int
-    shards: tuple[ShardReport, ...]
-    classes: tuple[ClassReport, ...]
-    rows: tuple[RowReport, ...]
+    shards: tuple[ShardSummary, ...]
+    classes: tuple[ClassCount, ...]
+    rows: tuple[DecodedRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """A folder of shards; `verified` is None where checksums were not compared."""
+class ShardsSummary:
+    """Summary of a folder of shards; `verified` is None if checksums were not compared."""
 
     path: str
     format_version: int
@@ -103,24 +102,24 @@ class Report:
     fingerprint: str
     bytes: int
     vectorizer: dict[str, Any]
-    splits: tuple[SplitReport, ...]
+    splits: tuple[SplitSummary, ...]
     verified: Verification | None
 
 
-def report_on(folder: Path, *, num_rows: int, verified: Verification | None = None) -> Report:
-    """Look through the shards in `folder`; the first `num_rows` rows of each split are turned back to words.
+def summarize_shards(folder: Path, *, num_rows: int, verified: Verification | None = None) -> ShardsSummary:
+    """Summarize the shards in `folder`; the first `num_rows` rows of each split are decoded to terms.
 
     Raises:
-        ShardsError: there are none, or they are damaged.
-        VectorizerError: the vectorizer is missing, damaged or another one than the shards were made with.
+        ShardsError: the shards are missing or damaged.
+        VectorizerError: the vectorizer is missing, damaged or not the one that the shards were built with.
     """
     with open_shards(folder) as shards:
         manifest = shards.manifest
-        vectorizer = vectorizer_of(shards) if num_rows and manifest.files else None
+        vectorizer = load_shards_vectorizer(shards) if num_rows and manifest.files else None
         splits = tuple(
-            _split_report(split, manifest.class_names, vectorizer, num_rows) for split in shards.splits.values()
+            _summarize_split(split, manifest.class_names, vectorizer, num_rows) for split in shards.splits.values()
         )
-    return Report(
+    return ShardsSummary(
         path=str(folder),
         format_version=manifest.version,
         kind=manifest.kind,
@@ -135,11 +134,11 @@ def report_on(folder: Path, *, num_rows: int, verified: Verification | None = No
     )
 
 
-def vectorizer_of(shards: Shards) -> Vectorizer:
-    """The vectorizer beside the shards.
+def load_shards_vectorizer(shards: Shards) -> Vectorizer:
+    """Load the vectorizer of the shards.
 
     Raises:
-        VectorizerError: it is missing, damaged or another one than the shards were made with.
+        VectorizerError: it is missing, damaged or not the one that the shards were built with.
     """
     from shardtrain.vectorize.fitted import load_vectorizer
 
@@ -147,31 +146,31 @@ def vectorizer_of(shards: Shards) -> Vectorizer:
     found, expected = vectorizer.describe().get("fingerprint"), shards.description.vectorizer
     if found != expected:
         raise VectorizerError(
-            f"'{shards.vectorizer_path}' holds the vectorizer {found}, the shards were made with {expected}; "
-            "restore the folder that belongs to them or rebuild the shards"
+            f"'{shards.vectorizer_path}' holds the vectorizer {found}, but the shards were built with "
+            f"{expected}; restore the folder of that vectorizer or rebuild the shards"
         )
     return vectorizer
 
 
-def _split_report(
+def _summarize_split(
     split: Split, class_names: Sequence[str], vectorizer: Vectorizer | None, num_rows: int
-) -> SplitReport:
+) -> SplitSummary:
     counts = split.entry.class_counts
-    return SplitReport(
+    return SplitSummary(
         name=split.name,
         examples=split.num_examples,
         bytes=sum(shard.entry.bytes for shard in split.shards),
-        shards=tuple(_shard_report(shard) for shard in split.shards),
-        classes=tuple(ClassReport(name=name, examples=count) for name, count in zip(class_names, counts, strict=True)),
+        shards=tuple(_summarize_shard(shard) for shard in split.shards),
+        classes=tuple(ClassCount(name=name, examples=count) for name, count in zip(class_names, counts, strict=True)),
         rows=tuple(
-            _row_report(split, row, class_names, vectorizer) for row in range(min(num_rows, split.num_examples))
+            _decode_row(split, row, class_names, vectorizer) for row in range(min(num_rows, split.num_examples))
         ),
     )
 
 
-def _row_report(split: Split, row: int, class_names: Sequence[str], vectorizer: Vectorizer | None) -> RowReport:
+def _decode_row(split: Split, row: int, class_names: Sequence[str], vectorizer: Vectorizer | None) -> DecodedRow:
     x, y = split.rows(row, row + 1)
-    return RowReport(
+    return DecodedRow(
         row=row,
         document=int(split.documents(row, row + 1)[0]),
         label=class_names[int(y[0])],
@@ -179,17 +178,17 @@ def _row_report(split: Split, row: int, class_names: Sequence[str], vectorizer: 
     )
 
 
-def _shard_report(shard: Shard) -> ShardReport:
+def _summarize_shard(shard: Shard) -> ShardSummary:
     entry = shard.entry
     histogram = np.zeros(1, np.int64)
     for start in range(0, entry.rows, _ROWS_AT_ONCE):
         counts = np.bincount(shard.nonzeros(start, min(start + _ROWS_AT_ONCE, entry.rows)), minlength=len(histogram))
         counts[: len(histogram)] += histogram
         histogram = counts
-    return ShardReport(
+    return ShardSummary(
         file=entry.file,
         examples=entry.rows,
-        nonzeros=_spread(histogram),
+        nonzeros=_nonzero_statistics(histogram),
         bytes=entry.bytes,
         chunks=_chunks(shard),
         compression=codec_of(entry),
@@ -197,12 +196,12 @@ def _shard_report(shard: Shard) -> ShardReport:
     )
 
 
-def _spread(histogram: npt.NDArray[np.int64]) -> Spread:
-    """Of values counted in a histogram: entry v is how many rows have the value v."""
+def _nonzero_statistics(histogram: npt.NDArray[np.int64]) -> NonzeroStatistics:
+    """Compute statistics from a histogram: entry v is the number of rows with v non-zeros."""
     values, ends = np.flatnonzero(histogram), np.cumsum(histogram)
     total = int(ends[-1])
     middle = [int(np.searchsorted(ends, position, side="right")) for position in ((total - 1) // 2, total // 2)]
-    return Spread(
+    return NonzeroStatistics(
         min=int(values[0]),
         median=sum(middle) / 2,
         mean=float(histogram @ np.arange(len(histogram))) / total,

@@ -1,4 +1,4 @@
-"""What reports find, against plain computations: lengths, features, equal rows, outcomes, texts, the build's memory."""
+"""Test the computations of reports against plain ones: lengths, features, duplicates, metrics, texts, build memory."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.pipeline.workspace import MEASURED
-from shardtrain.report.findings import look_at_shards
-from shardtrain.report.making import read_making
-from shardtrain.report.originals import texts_behind
-from shardtrain.report.outcome import BINS, MAX_MATRIX, measure
-from shardtrain.report.overlap import Overlap, RowHashes
-from shardtrain.report.survey import Entries, entries_of, survey_split
-from shardtrain.report.telling import BUDGET, telling_features
+from shardtrain.report.analysis import analyze_shards
+from shardtrain.report.build_record import read_build_record
+from shardtrain.report.distinctive import BUDGET, distinctive_features
+from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
+from shardtrain.report.evaluation import BINS, MAX_MATRIX, evaluate_predictions
+from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
+from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
 from shardtrain.vectorize.fitted import load_vectorizer
 
 KINDS = ("ngram", "sequence", "dense")
 
 
-def no_one(entries: Entries) -> None:
-    """Looks at nothing."""
+def ignore(entries: RowEntries) -> None:
+    """Visit nothing."""
 
 
 @pytest.fixture(params=KINDS)
 def open_split(request, tmp_path):
-    """A split of 900 rows in two shards, the same rows as a dense array of features or token ids, classes, columns."""
+    """Open a split of 900 rows in two shards; yield it, its rows as a dense array, its labels, its column count."""
     rng = np.random.default_rng(5)
     columns = 40 if request.param == "sequence" else NUM_FEATURES[request.param]
     rows = make_rows(request.param, 900)
-    if request.param == "sequence":  # words of which some repeat in a row, padded in front
+    if request.param == "sequence":  # words of which some repeat in a row, padded at the front
         x = rng.integers(1, columns, (900, 6)).astype(np.uint32)
         x[np.arange(6) < rng.integers(0, 7, 900)[:, None]] = 0
         x[rows.y == 0, 5] = 7
@@ -60,7 +60,7 @@ def open_split(request, tmp_path):
 
 def test_lengths_and_occurrences_are_those_of_the_rows(open_split):
     split, x, _, columns = open_split
-    found = survey_split(split, columns, no_one)
+    found = compute_statistics(split, columns, ignore)
     lengths = np.count_nonzero(x, axis=1)
     np.testing.assert_array_equal(found.lengths, np.bincount(lengths))
     assert (found.rows, found.empty, found.mean) == (900, (lengths == 0).sum(), pytest.approx(lengths.mean()))
@@ -69,7 +69,7 @@ def test_lengths_and_occurrences_are_those_of_the_rows(open_split):
 
 
 def presence(kind: str, x: np.ndarray, columns: int) -> np.ndarray:
-    """Which features each row has."""
+    """Return which features each row has, (rows, columns)."""
     if kind != "sequence":
         return x != 0
     there = np.zeros((len(x), columns), np.bool_)
@@ -78,11 +78,11 @@ def presence(kind: str, x: np.ndarray, columns: int) -> np.ndarray:
     return there
 
 
-def test_the_scores_that_tell_a_class_are_those_of_f_classif(open_split):
+def test_scores_of_distinctive_features_are_those_of_f_classif(open_split):
     split, x, y, columns = open_split
     there = presence(split.kind, x, columns)
     values = there.astype(float) if split.kind == "sequence" else x.astype(np.float64)
-    found = telling_features(split, there.sum(axis=0), [0, 2], most=50)
+    found = distinctive_features(split, there.sum(axis=0), [0, 2], most=50)
     for index in (0, 2):
         inside = y == index
         varying = values.std(axis=0) > 0
@@ -99,24 +99,24 @@ def test_the_scores_that_tell_a_class_are_those_of_f_classif(open_split):
     assert any(found.values())
 
 
-def test_of_more_features_than_fit_the_most_frequent_are_scored(tmp_path, monkeypatch):
+def test_the_most_frequent_features_are_scored_if_not_all_fit(tmp_path, monkeypatch):
     write_shards(tmp_path, make_rows("ngram", 300), [300])
     with open_shards(tmp_path) as shards:
-        occurrences = survey_split(shards.train, NUM_FEATURES["ngram"], no_one).occurrences
-        monkeypatch.setattr("shardtrain.report.telling.BUDGET", 8 * 4 * 5)
-        found = telling_features(shards.train, occurrences, [0], most=50)
+        occurrences = compute_statistics(shards.train, NUM_FEATURES["ngram"], ignore).occurrences
+        monkeypatch.setattr("shardtrain.report.distinctive.BUDGET", 8 * 4 * 5)
+        found = distinctive_features(shards.train, occurrences, [0], most=50)
     frequent = set(np.argsort(-occurrences, kind="stable")[:5].tolist())
     assert {each.column for each in found[0]} <= frequent
     assert BUDGET == 64 << 20
 
 
-def brute_overlap(train: list[tuple], validation: list[tuple]) -> Overlap:
-    """Counted with dictionaries of whole rows; each is (features, class)."""
+def brute_force_duplicates(train: list[tuple], validation: list[tuple]) -> DuplicateCounts:
+    """Count duplicates with dictionaries of whole rows; each row is (features, class)."""
     of_train: dict[bytes, list[int]] = {}
     for x, y in train:
         of_train.setdefault(x, []).append(y)
     shared = [(x, y) for x, y in validation if x in of_train]
-    return Overlap(
+    return DuplicateCounts(
         train_repeated=len(train) - len(of_train),
         validation_repeated=len(validation) - len({x for x, _ in validation}),
         shared=len(shared),
@@ -125,36 +125,36 @@ def brute_overlap(train: list[tuple], validation: list[tuple]) -> Overlap:
     )
 
 
-@pytest.mark.parametrize("at_once", [1 << 20, 16], ids=["in one part", "in many parts"])
+@pytest.mark.parametrize("at_once", [1 << 20, 16], ids=["in one partition", "in many partitions"])
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
-def test_equal_rows_are_counted_as_by_comparing_all(kind, at_once, tmp_path, monkeypatch):
-    monkeypatch.setattr("shardtrain.report.overlap._RECORDS_AT_ONCE", at_once)
+def test_duplicates_are_counted_as_by_comparing_all_rows(kind, at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr("shardtrain.report.duplicates._RECORDS_PER_PARTITION", at_once)
     rng = np.random.default_rng(3)
-    with RowHashes(700, tmp_path) as hashes:
+    with DuplicateCounter(700, tmp_path) as hashes:
         splits = {}
         for held_out, count in ((False, 500), (True, 200)):
             x = rng.integers(0, 3, (count, 5)).astype(np.uint16)
             y = rng.integers(0, 3, count).astype(np.uint8)
-            x[:40] = 0  # rows without any feature are not compared
+            x[:40] = 0  # empty rows are not compared
             splits[held_out] = [(row.tobytes(), int(label)) for row, label in zip(x, y, strict=True) if row.any()]
             for start in range(0, count, 64):
                 hashes.add(entries(kind, x[start : start + 64], y[start : start + 64]), validation=held_out)
-        assert hashes.count() == brute_overlap(splits[False], splits[True])
+        assert hashes.count() == brute_force_duplicates(splits[False], splits[True])
     assert list(tmp_path.iterdir()) == []
 
 
-def entries(kind: str, x: np.ndarray, y: np.ndarray) -> Entries:
+def entries(kind: str, x: np.ndarray, y: np.ndarray) -> RowEntries:
     rows, places = np.nonzero(x)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(x)))])
     values = x[rows, places]
-    return Entries(y, indptr, places, places, values.astype(np.float32) if kind == "ngram" else values)
+    return RowEntries(y, indptr, places, places, values.astype(np.float32) if kind == "ngram" else values)
 
 
-def test_rows_of_equal_words_at_other_places_are_not_equal(tmp_path):
+def test_rows_of_equal_words_at_other_positions_are_no_duplicates(tmp_path):
     x = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 2]], np.uint16)
-    with RowHashes(4, tmp_path) as hashes:
+    with DuplicateCounter(4, tmp_path) as hashes:
         hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), validation=False)
-        assert hashes.count() == Overlap(train_repeated=1)
+        assert hashes.count() == DuplicateCounts(train_repeated=1)
 
 
 def predictions(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,11 +166,11 @@ def predictions(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [1, 64, 1000])
-def test_an_outcome_is_that_of_scikit_learn_whatever_the_batches(size):
+def test_metrics_are_those_of_scikit_learn_whatever_the_batches(size):
     y, p = predictions(700, 5)
-    p[y == 4, 3] += 1  # a class that is never chosen
+    p[y == 4, 3] += 1  # class 4 is never predicted
     p /= p.sum(axis=1, keepdims=True)
-    found = measure(((y[i : i + size], p[i : i + size]) for i in range(0, 700, size)), 5, mistakes=12)
+    found = evaluate_predictions(((y[i : i + size], p[i : i + size]) for i in range(0, 700, size)), 5, mistakes=12)
     guess = p.argmax(axis=1)
     np.testing.assert_array_equal(found.confusions, confusion_matrix(y, guess, labels=range(5)))
     expected = precision_recall_fscore_support(y, guess, labels=range(5), zero_division=0)
@@ -181,14 +181,14 @@ def test_an_outcome_is_that_of_scikit_learn_whatever_the_batches(size):
     order = wrong[np.argsort(-p[wrong].max(axis=1), kind="stable")][:12]
     assert [each.row for each in found.mistakes] == order.tolist()
     for each in found.mistakes:
-        assert (each.truth, each.guess) == (y[each.row], guess[each.row])
-        assert (each.probability, each.of_truth) == (p[each.row].max(), p[each.row, y[each.row]])
+        assert (each.true_class, each.predicted_class) == (y[each.row], guess[each.row])
+        assert (each.probability, each.true_probability) == (p[each.row].max(), p[each.row, y[each.row]])
 
 
-def test_the_calibration_error_is_the_mean_gap_over_ranges_of_confidence():
+def test_the_calibration_error_is_the_mean_gap_over_bins_of_confidence():
     y, p = predictions(500, 3)
-    p[0] = [1, 0, 0]  # the highest confidence belongs to the last range
-    found = measure([(y, p)], 3, mistakes=0).calibration
+    p[0] = [1, 0, 0]  # the highest confidence belongs to the last bin
+    found = evaluate_predictions([(y, p)], 3, mistakes=0).calibration
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
     error = 0.0
     for number in range(BINS):
@@ -199,9 +199,9 @@ def test_the_calibration_error_is_the_mean_gap_over_ranges_of_confidence():
     assert found.error == pytest.approx(error)
 
 
-def test_confusions_of_very_many_classes_are_not_kept():
+def test_no_confusion_matrix_is_kept_for_too_many_classes():
     y = np.array([0, MAX_MATRIX])
-    found = measure([(y, np.eye(MAX_MATRIX + 1)[y])], MAX_MATRIX + 1, mistakes=3)
+    found = evaluate_predictions([(y, np.eye(MAX_MATRIX + 1)[y])], MAX_MATRIX + 1, mistakes=3)
     assert found.confusions is None
     assert found.accuracy == 1
 
@@ -221,24 +221,24 @@ def test_a_curve_has_few_points_and_loses_no_peak(samples):
 
 def test_a_build_records_its_memory_under_the_ceiling_and_when_passes_ran(tmp_path, corpus):
     build(corpus, tmp_path / "out", BuildOptions(workers=1))
-    made = read_making(tmp_path / "out")
+    made = read_build_record(tmp_path / "out")
     assert made is not None
-    assert max(size for _, size in made.curve) == made.peak_bytes <= made.memory_limit
+    assert max(size for _, size in made.memory_curve) == made.peak_bytes <= made.memory_limit
     assert [title for title, _ in made.passes] == list(dict.fromkeys(title for title, _, _ in made.spans))
     ends = [edge for _, start, stop in made.spans for edge in (start, stop)]
     assert ends == sorted(ends)
     assert 0 <= ends[0] <= ends[-1] <= made.seconds + 0.01
-    assert made.curve[-1][0] <= made.seconds
+    assert made.memory_curve[-1][0] <= made.seconds
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"seconds": 1}', '{"seconds": NaN}', '{"origins": 3}'])
-def test_a_build_json_that_says_something_else_is_no_failure(content, tmp_path, corpus):
+def test_an_invalid_build_json_is_not_an_error(content, tmp_path, corpus):
     build(corpus, tmp_path / "out", BuildOptions(workers=1))
     (tmp_path / "out" / MEASURED).write_text(content)
-    assert look_at_shards(tmp_path / "out", scratch=tmp_path).making is None
+    assert analyze_shards(tmp_path / "out", scratch=tmp_path).build_record is None
     with open_shards(tmp_path / "out") as shards:
-        found = texts_behind(shards, shards.train, [0], scratch=tmp_path)
-    assert found == ({}, ("build.json does not say where the corpus is",))
+        found = find_source_texts(shards, shards.train, [0], scratch=tmp_path)
+    assert found == ({}, ("build.json does not record where the corpus is",))
 
 
 TOPICS = {"chess": "rook pawn endgame", "sailing": "wind harbour anchor"}
@@ -246,7 +246,7 @@ TOPICS = {"chess": "rook pawn endgame", "sailing": "wind harbour anchor"}
 
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """200 short documents and 40 for validation, no two alike."""
+    """Write 200 training and 40 validation documents, all different."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     for name, count in (("train.csv", 200), ("test.csv", 40)):
@@ -284,11 +284,11 @@ def in_folders(corpus: Path) -> Path:
 
 
 def check_texts(shards_folder: Path, scratch: Path, expected: dict[str, list[str]]) -> None:
-    """All texts of both splits are found, and each is the document of its row."""
+    """Check that all texts of both splits are found and that each is the document of its row."""
     with open_shards(shards_folder) as shards:
         for name, split in shards.splits.items():
             rows = range(split.num_examples)
-            texts, reasons = texts_behind(shards, split, rows, scratch=scratch)
+            texts, reasons = find_source_texts(shards, split, rows, scratch=scratch)
             assert reasons == ()
             assert sorted(texts) == list(rows)
             assert sorted(texts.values()) == sorted(expected[name])
@@ -300,7 +300,7 @@ def check_texts(shards_folder: Path, scratch: Path, expected: dict[str, list[str
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed", "folders"])
-def test_the_texts_behind_rows_are_found_again(layout, tmp_path, corpus):
+def test_the_source_texts_of_rows_are_found(layout, tmp_path, corpus):
     expected = {"train": documents(corpus / "train.csv"), "validation": documents(corpus / "test.csv")}
     given = {"plain": lambda path: path, "packed": packed, "folders": in_folders}[layout](corpus)
     build(given, tmp_path / "shards", BuildOptions(workers=1, rows_per_shard=70))
@@ -319,7 +319,7 @@ def test_the_texts_of_a_held_out_fraction_and_of_every_added_part_are_found(tmp_
         with open_shards(tmp_path / folder) as shards:
             found = []
             for split in shards.splits.values():
-                texts, reasons = texts_behind(shards, split, range(split.num_examples), scratch=tmp_path)
+                texts, reasons = find_source_texts(shards, split, range(split.num_examples), scratch=tmp_path)
                 assert reasons == ()
                 found += texts.values()
         assert sorted(found) == everything
@@ -344,66 +344,66 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_no_text_is_taken_from_a_corpus_that_is_not_what_it_was(case, tmp_path, corpus):
+def test_no_text_is_taken_from_a_changed_corpus(case, tmp_path, corpus):
     build(corpus, tmp_path / "shards", BuildOptions(workers=1))
     alter, said = CHANGES[case]
     alter(corpus)
     with open_shards(tmp_path / "shards") as shards:
-        texts, reasons = texts_behind(shards, shards.validation, [0, 5], scratch=tmp_path)
+        texts, reasons = find_source_texts(shards, shards.validation, [0, 5], scratch=tmp_path)
     assert texts == {}
     assert len(reasons) == 1
     assert said in reasons[0]
 
 
-def test_what_was_found_is_what_the_corpus_holds(tmp_path, corpus):
+def test_the_analysis_agrees_with_the_corpus(tmp_path, corpus):
     lines = (corpus / "train.csv").read_text()
     with open(corpus / "test.csv", "a") as file:
         file.write(lines[: lines.index('and more"') + 9] + "\n")  # the first document once more
     build(corpus, tmp_path / "shards", BuildOptions(workers=1))
-    found = look_at_shards(tmp_path / "shards", scratch=tmp_path)
-    assert found.overlap.shared == found.overlap.shared_same_class == 1
-    assert {name: survey.rows for name, survey in found.surveys.items()} == {"train": 200, "validation": 41}
+    found = analyze_shards(tmp_path / "shards", scratch=tmp_path)
+    assert found.duplicates.shared == found.duplicates.shared_same_class == 1
+    assert {name: survey.rows for name, survey in found.statistics.items()} == {"train": 200, "validation": 41}
     assert found.vocabulary is not None
     assert found.vocabulary.chosen == len(found.terms) == found.manifest.num_features
     assert found.vocabulary.candidates >= found.vocabulary.chosen
-    assert found.telling is not None
+    assert found.distinctive is not None
     for index, name in enumerate(found.manifest.class_names):
-        best = {found.name_of(each.column) for each in found.telling[index]}
+        best = {found.name_of(each.column) for each in found.distinctive[index]}
         assert best & set(TOPICS[name].split())
 
 
-def test_looking_at_shards_holds_little_memory_whatever_their_size(tmp_path):
+def test_analyzing_shards_takes_little_memory_whatever_their_size(tmp_path):
     """67 MB of token ids, which would be 268 MB as one array of 64-bit integers."""
     rows = make_rows("sequence", 1 << 19)
     x = np.random.default_rng(1).integers(1, 20_000, (1 << 19, 64), np.uint16)
     write_shards(tmp_path / "shards", replace(rows, x=x), [1 << 18, 1 << 18])
     write_shards(tmp_path / "few", rows.between(0, 10_000), [10_000])
     del rows, x
-    look_at_shards(tmp_path / "few", scratch=tmp_path)  # what is imported and compiled is not meant
+    analyze_shards(tmp_path / "few", scratch=tmp_path)  # exclude imports and compilation
     before = anonymous_bytes(os.getpid())
     with MemoryMeter() as memory:
-        found = look_at_shards(tmp_path / "shards", scratch=tmp_path)
-    assert found.surveys["train"].rows == 1 << 19
+        found = analyze_shards(tmp_path / "shards", scratch=tmp_path)
+    assert found.statistics["train"].rows == 1 << 19
     assert memory.peak_bytes - min(before, PROGRAM_BYTES) < 200 << 20
 
 
 def test_shards_without_vectorizer_name_columns_by_their_numbers(tmp_path):
     write_shards(tmp_path, make_rows("ngram", 90), [90])
-    found = look_at_shards(tmp_path, scratch=tmp_path)
+    found = analyze_shards(tmp_path, scratch=tmp_path)
     assert found.name_of(7) == "column 7"
     assert found.vocabulary is None
-    assert found.making is None
+    assert found.build_record is None
     assert json.loads((tmp_path / "manifest.json").read_text())["build"] == {}
 
 
-def test_entries_of_stored_zeros_are_left_out(tmp_path):
+def test_stored_zeros_are_omitted(tmp_path):
     rows = make_rows("ngram", 8)
     data = rows.x.data.copy()
     data[::2] = 0
     x = Csr(data, rows.x.indices, rows.x.indptr, rows.x.shape)
     write_shards(tmp_path, replace(rows, x=x), [8])
     with open_shards(tmp_path) as shards:
-        (found,) = entries_of(shards.train)
+        (found,) = read_entries(shards.train)
     assert (found.values != 0).all()
     np.testing.assert_array_equal(np.diff(found.indptr), np.count_nonzero(x.toarray(), axis=1))
 
@@ -413,8 +413,8 @@ def test_the_lengths_of_documents_are_those_of_the_corpus_while_it_is_there(tmp_
     build(tmp_path / "demo", tmp_path / "shards", BuildOptions(workers=1))
     with open(tmp_path / "demo" / "train.csv", newline="", encoding="utf-8") as file:
         expected = np.bincount([len(", ".join(row[1:]).split()) for row in csv.reader(file)])
-    found = look_at_shards(tmp_path / "shards", scratch=tmp_path).words
+    found = analyze_shards(tmp_path / "shards", scratch=tmp_path).document_lengths
     assert found is not None
     assert found.tolist() == expected.tolist()
     (tmp_path / "demo" / "train.csv").unlink()
-    assert look_at_shards(tmp_path / "shards", scratch=tmp_path).words is None
+    assert analyze_shards(tmp_path / "shards", scratch=tmp_path).document_lengths is None

@@ -1,4 +1,4 @@
-"""`tools/inspect_shards.py` shows what is in shards, finds every fault with --verify, and never shows a traceback."""
+"""Test `tools/inspect_shards.py`: its summary of shards, --verify, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shardtrain.errors import CorruptShardError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.report.contents import report_on
-from shardtrain.report.plain import render
+from shardtrain.report.summary import summarize_shards
+from shardtrain.report.terminal import render
 from shardtrain.vectorize.fitted import load_vectorizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ WORDS = {"sport": "team match goal", "märkte": "oil share price", "bell\x1b[31m
 
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request, tmp_path_factory):
-    """Shards of three classes, one of them rarer, in two training shards."""
+    """Build shards of three classes, one of them rarer, with two training shards."""
     path = tmp_path_factory.mktemp("inspect")
     lines = [
         json.dumps({"label": label, "text": f"{words} w{i % 5} {'more ' * (i % 3)}"})
@@ -49,18 +49,22 @@ def copy(folder, tmp_path):
 
 
 def inspect(*arguments, check: bool = True):
-    """The script in a process of its own; on failure the messages are shown."""
+    """Run the script in a subprocess; a failure shows its messages."""
     done = subprocess.run(
         [sys.executable, "tools/inspect_shards.py", *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert "Traceback" not in done.stderr
     assert done.returncode == 0 or not check, done.stderr
     return done
 
 
-def test_the_report_says_what_is_in_the_files(folder):
-    report = report_on(folder, num_rows=4)
+def test_the_summary_agrees_with_the_files(folder):
+    report = summarize_shards(folder, num_rows=4)
     with open_shards(folder) as shards:
         assert (report.kind, report.features) == (shards.description.kind, shards.description.num_features)
         assert report.fingerprint == shards.description.fingerprint
@@ -78,7 +82,7 @@ def test_the_report_says_what_is_in_the_files(folder):
 
 
 def check_shard(folder: Path, found) -> None:
-    """Against the HDF5 file alone."""
+    """Compare a summary with the HDF5 file."""
     assert found.bytes == (folder / found.file).stat().st_size
     with h5py.File(folder / found.file) as file:
         sparse = "x/indptr" in file
@@ -95,7 +99,7 @@ def check_shard(folder: Path, found) -> None:
 def test_rows_are_decoded_to_the_words_of_their_documents(folder):
     lines = [json.loads(line) for line in (folder.parent / "corpus.jsonl").read_text().splitlines()]
     vectorizer = load_vectorizer(folder / "vectorizer")
-    for split in report_on(folder, num_rows=1000).splits:
+    for split in summarize_shards(folder, num_rows=1000).splits:
         assert len(split.rows) == split.examples
         for row in split.rows:
             source = lines[row.document]
@@ -108,14 +112,14 @@ def test_rows_are_decoded_to_the_words_of_their_documents(folder):
 def test_medians_of_even_and_odd_numbers_of_rows(tmp_path):
     for count in (1, 2, 6, 7):
         write_shards(tmp_path / str(count), make_rows("ngram", count), [count])
-        spread = report_on(tmp_path / str(count), num_rows=1).splits[0].shards[0].nonzeros
+        spread = summarize_shards(tmp_path / str(count), num_rows=1).splits[0].shards[0].nonzeros
         expected = np.arange(count) % 4
         assert (spread.min, spread.median, spread.max) == (0, np.median(expected), expected.max())
 
 
 def test_the_text_shows_every_part(folder):
     text = inspect(folder, "--rows", 2).stdout
-    report = report_on(folder, num_rows=2)
+    report = summarize_shards(folder, num_rows=2)
     lines = text.splitlines()
     assert f"{report.kind} shards, {report.features:,} features" in lines[0]
     for split in report.splits:
@@ -131,8 +135,8 @@ def test_the_text_shows_every_part(folder):
     assert any("train-00000.h5: x" in line for line in lines)
 
 
-def test_bars_are_as_long_as_classes_are_frequent(folder):
-    report = report_on(folder, num_rows=0)
+def test_bars_are_proportional_to_class_counts(folder):
+    report = summarize_shards(folder, num_rows=0)
     classes = report.splits[0].classes
     bars = [line.count("#") for line in render(report).split("classes of train")[1].splitlines()[1:4]]
     most = max(each.examples for each in classes)
@@ -140,16 +144,16 @@ def test_bars_are_as_long_as_classes_are_frequent(folder):
     assert max(bars) == 40
 
 
-def test_text_of_the_corpus_cannot_drive_the_terminal(folder):
-    text = render(report_on(folder, num_rows=1000))
+def test_control_characters_of_the_corpus_are_escaped(folder):
+    text = render(summarize_shards(folder, num_rows=1000))
     assert "\x1b" not in text
     assert "bell\\x1b[31m" in text
     assert "märkte" in text
 
 
-def test_json_is_one_object_that_says_the_same(folder):
+def test_json_is_one_object_with_the_same_content(folder):
     found = json.loads(inspect(folder, "--json", "--rows", 1, "--verify").stdout)
-    expected = json.loads(json.dumps(asdict(report_on(folder, num_rows=1))))
+    expected = json.loads(json.dumps(asdict(summarize_shards(folder, num_rows=1))))
     assert found.pop("verified") == {
         "files": len(list(folder.glob("*.h5"))) + len(list((folder / "vectorizer").iterdir())),
         "bytes": sum(path.stat().st_size for path in [*folder.glob("*.h5"), *(folder / "vectorizer").iterdir()]),
@@ -160,7 +164,7 @@ def test_json_is_one_object_that_says_the_same(folder):
     assert found == expected
 
 
-def test_verify_says_what_was_compared(folder):
+def test_verify_reports_what_was_compared(folder):
     done = inspect(folder, "--verify", "--rows", 0)
     assert "verified: " in done.stdout
     assert done.stderr.startswith("verifying: ")
@@ -205,36 +209,36 @@ def test_wrong_usage_is_exit_code_2(arguments):
 def test_the_vectorizer_of_other_shards_is_refused(folder, copy, tmp_path):
     lines = [json.dumps({"label": "ab"[i % 2], "text": "other words and others"}) for i in range(8)]
     (tmp_path / "other.jsonl").write_text("\n".join(lines) + "\n")
-    kind = report_on(folder, num_rows=0).kind
+    kind = summarize_shards(folder, num_rows=0).kind
     build(tmp_path / "other.jsonl", tmp_path / "other", BuildOptions(vectorizer=kind, workers=1))
     shutil.rmtree(copy / "vectorizer")
     shutil.copytree(tmp_path / "other" / "vectorizer", copy / "vectorizer")
-    with pytest.raises(VectorizerError, match="the shards were made with"):
-        report_on(copy, num_rows=1)
+    with pytest.raises(VectorizerError, match="but the shards were built with"):
+        summarize_shards(copy, num_rows=1)
     assert inspect(copy, "--verify", check=False).returncode == 1
 
 
 def test_shards_without_vectorizer_are_shown_without_words(tmp_path):
     write_shards(tmp_path, make_rows("ngram", 10), [10])
-    report = report_on(tmp_path, num_rows=2)
+    report = summarize_shards(tmp_path, num_rows=2)
     assert [row.terms for row in report.splits[0].rows] == [None, None]
     assert "no vectorizer to decode with" in render(report)
 
 
-def test_a_file_that_is_no_hdf5_is_named(tmp_path):
-    """Its arrays are where the manifest says, but HDF5's own head is overwritten; reading would not notice."""
+def test_a_file_that_is_not_hdf5_is_named(tmp_path):
+    """The arrays are intact but the HDF5 signature is overwritten, which mapped reads would not detect."""
     entry = write_shards(tmp_path, make_rows("sequence", 400_000), [400_000]).splits["train"].shards[0]
     with open(tmp_path / entry.file, "r+b") as file:
         file.write(b"\0" * 8)
     with pytest.raises(CorruptShardError, match=r"train-00000\.h5"):
-        report_on(tmp_path, num_rows=0)
+        summarize_shards(tmp_path, num_rows=0)
 
 
 def test_reporting_never_imports_tensorflow_and_without_rows_not_the_vectorizer(folder):
     code = (
         "import sys; from pathlib import Path\n"
-        "from shardtrain.report.contents import report_on; from shardtrain.report.plain import render\n"
-        f"assert 'h5py' not in sys.modules; render(report_on(Path({str(folder)!r}), num_rows=0))\n"
+        "from shardtrain.report.summary import summarize_shards; from shardtrain.report.terminal import render\n"
+        f"assert 'h5py' not in sys.modules; render(summarize_shards(Path({str(folder)!r}), num_rows=0))\n"
         "print(sorted({'tensorflow', 'keras', 'numba'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

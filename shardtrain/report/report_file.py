@@ -1,4 +1,4 @@
-"""Writes the report of a folder, whatever it holds, as one file that appears whole."""
+"""Write the HTML report of a folder of shards or of a run, atomically."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shardtrain.shards.layout import MANIFEST
 from shardtrain.training.run_folder import CONFIG, METRICS
 
 _MARK = f'<meta name="generator" content="{GENERATOR} '.encode()
-_HEAD = 1 << 12  # bytes of a report in which its mark is
+_HEAD = 1 << 12  # leading bytes that are searched for the mark
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run rather than shards, finished or not.
+    """Return whether a folder holds a run (finished or not) rather than shards.
 
     Raises:
         ShardsNotFoundError: it holds neither.
@@ -29,50 +29,51 @@ def is_run(folder: Path) -> bool:
     if (folder / MANIFEST).exists() or (folder / WORKING).exists():
         return False
     raise ShardsNotFoundError(
-        f"'{folder}' holds neither shards (no {MANIFEST}) nor a run (no {CONFIG}); make shards with "
+        f"'{folder}' holds neither shards (no {MANIFEST}) nor a run (no {CONFIG}); build shards with "
         f"`python -m shardtrain build CORPUS --out {folder}`, or name another folder"
     )
 
 
-def check_out(out: Path) -> None:
-    """Refuse a file that a report must not replace.
+def check_output_file(out: Path) -> None:
+    """Check that a report may be written to `out`.
 
     Raises:
-        ReportExistsError: it is there and no report.
-        UsageError: its folder is not there.
+        ReportExistsError: `out` exists and is not a report.
+        UsageError: `out` is a folder, or its parent folder does not exist.
     """
     if out.is_dir():
         raise UsageError(f"--out '{out}' is a folder; name a file, such as '{out / 'report.html'}'")
     if not out.parent.is_dir():
-        raise UsageError(f"the folder of --out '{out}' does not exist; make it, or choose another --out")
+        raise UsageError(f"the folder of --out '{out}' does not exist; create it, or choose another --out")
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
-                raise ReportExistsError(f"'{out}' exists and is no report; choose another --out")
+                raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another --out")
 
 
 def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None:
-    """Write the report of the shards or the run in `folder` to the file `out`; an older report is replaced.
+    """Write the report of the shards or the run in `folder` to the file `out`, replacing an older report.
 
-    Scratch files lie beside `out` for the time being: 15 bytes a row, and a packed corpus unpacked.
+    Temporary files in the folder of `out` take 15 bytes per row, plus the unpacked files of a compressed corpus.
 
     Args:
-        folder: of finished shards or of a finished run.
+        folder: folder of finished shards or of a finished run.
         out: the HTML file.
-        shards: of a run, those on whose validation rows it is measured; None: where they were when it was trained.
+        shards: for a run only, the shards whose validation rows are classified; None: the folder the run was
+            trained on.
 
     Raises:
-        ShardsError: there are no shards, or they are damaged.
-        RunError: the run is not finished, or damaged.
-        VectorizerError: a vectorizer is missing or damaged.
-        ReportExistsError: `out` is there and no report.
-        UsageError: `out` cannot be written, or `shards` are named for shards.
+        ShardsError: the shards are missing or damaged.
+        RunError: the run is unfinished or damaged.
+        VectorizerError: the vectorizer is missing or damaged.
+        ReportExistsError: `out` exists and is not a report.
+        UsageError: `out` cannot be written, or `shards` is given although `folder` holds shards.
     """
-    check_out(out)
+    check_output_file(out)
     if is_run(folder):
         written = run_page(load_run(folder), shards, scratch=out.parent)
     elif shards is not None:
-        raise UsageError("--shards is for the report of a run; leave it away")
+        raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")
     else:
         written = shards_page(folder, scratch=out.parent)
     commit_bytes(out, written.encode())

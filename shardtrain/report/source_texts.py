@@ -1,4 +1,4 @@
-"""The texts behind rows of shards, from the corpus they were made of, if it is still there and unchanged."""
+"""Look up the source texts of rows in the corpus that shards were built from, if it exists and is unchanged."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from shardtrain.loader.split import Split
 from shardtrain.pipeline.origin import open_again, read_documents, recorded_origins
 
 
-def texts_behind(
+def find_source_texts(
     shards: Shards, split: Split, rows: Sequence[int], *, scratch: Path
 ) -> tuple[dict[int, str], tuple[str, ...]]:
-    """The texts of some rows of a split.
+    """Look up the source texts of some rows of a split.
 
     Args:
-        shards: whose split it is.
-        split: of the rows.
-        rows: places in the split.
-        scratch: a folder of a disk; packed files are unpacked in it for the time being.
+        shards: the shards that hold the split.
+        split: the split.
+        rows: row numbers in the split.
+        scratch: folder for temporary files; compressed corpora are unpacked in it.
 
     Returns:
-        Texts by row, as far as they are found, and a reason for each part of the shards whose texts are not.
+        The texts found, by row, and one reason for each part of the shards whose texts were not found.
     """
     origins = recorded_origins(shards.path)
-    by_part: dict[int | None, dict[int, int]] = defaultdict(dict)  # of each part, its rows and their ordinals
+    by_part: dict[int | None, dict[int, int]] = defaultdict(dict)  # part -> row -> ordinal of its document
     for row in rows:
         by_part[_part_of(shards, split, row)][row] = int(split.documents(row, row + 1)[0])
     texts: dict[int, str] = {}
@@ -36,7 +36,7 @@ def texts_behind(
     for part, ordinals in by_part.items():
         origin = origins[part] if part is not None and part < len(origins) else None
         if origin is None:
-            reasons.append("build.json does not say where the corpus is")
+            reasons.append("build.json does not record where the corpus is")
             continue
         try:
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -45,13 +45,15 @@ def texts_behind(
                 source = corpus.validation if own and corpus.validation else corpus.train
                 found = read_documents(source, ordinals.values())
             texts |= {row: found[ordinal] for row, ordinal in ordinals.items() if ordinal in found}
-        except (CorpusError, OSError) as error:
+        except CorpusError as error:
+            reasons.append(error.on_command_line)
+        except OSError as error:
             reasons.append(str(error))
     return texts, tuple(dict.fromkeys(reasons))
 
 
 def _part_of(shards: Shards, split: Split, row: int) -> int | None:
-    """Which part of the shards a row is of; None if the manifest does not tell."""
+    """Return the number of the part of the shards that holds a row; None if the manifest does not record it."""
     shard = next(split.pieces(row, row + 1))[0]
     place = split.shards.index(shard)
     for number, part in enumerate(shards.manifest.build.get("parts", ())):
