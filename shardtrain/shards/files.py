@@ -44,7 +44,7 @@ class ShardFile:
     """One open file.
 
     Args:
-        past_cache: read what is not mapped past the page cache, where that can be done.
+        direct_io: read what is not mapped past the page cache, where that can be done.
         buffers: what is read goes there.
 
     Attributes:
@@ -60,7 +60,7 @@ class ShardFile:
         *,
         verify: bool,
         io: str,
-        past_cache: bool = False,
+        direct_io: bool = False,
         buffers: Buffers | None = None,
     ) -> None:
         if io not in IO:
@@ -70,7 +70,7 @@ class ShardFile:
         self._verify = verify
         self._untouched = bytearray(_NEW * -(-entry.bytes // entry.block_bytes))  # a byte a block: found without numpy
         self._damaged: dict[int, str] = {}  # what is wrong, by number of the block
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, self._fd)
@@ -90,7 +90,7 @@ class ShardFile:
         self._map = self._try_map(io)
         self.mapped = self._map is not None
         self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
-        self._direct = self._try_direct() if past_cache and not self.mapped else None
+        self._direct = self._try_direct() if direct_io and not self.mapped else None
         self._buffers = buffers or Buffers(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
@@ -147,16 +147,16 @@ class ShardFile:
         self._look(first, last)
         self._raise_damage(first, last)
 
-    def damaged(self, start: int, stop: int) -> list[int]:
+    def damaged_blocks(self, start: int, stop: int) -> list[int]:
         """The numbers of those blocks of bytes [start, stop) that differ from what was written."""
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
         self._look(first, last)
         return sorted(block for block in self._damaged if first <= block < last)
 
-    def untold_damage(self) -> list[str]:
+    def unreported_damage(self) -> list[str]:
         """What is wrong with each damaged block found since the last call."""
-        new = sorted(set(self._damaged) - self._told)
-        self._told.update(new)
+        new = sorted(set(self._damaged) - self._reported)
+        self._reported.update(new)
         return [self._damaged[block] for block in new]
 
     def touched(self, start: int, stop: int) -> bool:
@@ -207,7 +207,7 @@ class ShardFile:
         start, stop = self.block_range(block)
         return (
             f"shard '{self.path}' is damaged: bytes [{start:,}, {stop:,}) have the checksum {found}, the manifest "
-            f"says {expected}; {self.holds(start, stop)}"
+            f"says {expected}; {self.describe_range(start, stop)}"
         )
 
     def block_range(self, block: int) -> tuple[int, int]:
@@ -215,7 +215,7 @@ class ShardFile:
         size = self.entry.block_bytes
         return block * size, min((block + 1) * size, self.entry.bytes)
 
-    def holds(self, start: int, stop: int) -> str:
+    def describe_range(self, start: int, stop: int) -> str:
         """Say which elements of which arrays lie in bytes [start, stop)."""
         if not self.entry.datasets:
             return "features of several shards may lie there"
@@ -293,7 +293,7 @@ class ShardFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM if random else os.POSIX_FADV_SEQUENTIAL)
 
-    def need(self, start: int, stop: int) -> None:
+    def read_ahead(self, start: int, stop: int) -> None:
         """Have the kernel begin to read bytes [start, stop); does not wait."""
         if stop > start and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_WILLNEED)

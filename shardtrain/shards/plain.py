@@ -20,7 +20,7 @@ class ArrayReader(Protocol):
         """Elements [start, stop), verified. Raises CorruptShardError."""
         ...
 
-    def lost(self, start: int, stop: int) -> Ranges:
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
         """The ranges within [start, stop) that cannot be read because their bytes are damaged."""
         ...
 
@@ -28,7 +28,7 @@ class ArrayReader(Protocol):
         """Whether reading costs nothing any more: all was read before, compared if wanted, and is not decoded."""
         ...
 
-    def need(self, start: int, stop: int) -> None:
+    def read_ahead(self, start: int, stop: int) -> None:
         """Elements [start, stop) will be read soon."""
         ...
 
@@ -53,12 +53,12 @@ class PlainArray:
         shape = (max(stop - start, 0), *self._where.shape[1:])
         return self._file.bytes(*self._range(start, max(stop, start))).view(self._where.dtype).reshape(shape)
 
-    def lost(self, start: int, stop: int) -> Ranges:
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
         """Elements that lie, all or in part, in a damaged block."""
         if stop <= start or not self._stride:
             return []
         found = []
-        for block in sorted(self._file.damaged(*self._range(start, stop))):
+        for block in sorted(self._file.damaged_blocks(*self._range(start, stop))):
             first, last = self._file.block_range(block)
             begin = (max(first, self._where.offset) - self._where.offset) // self._stride
             end = -(-(last - self._where.offset) // self._stride)
@@ -69,9 +69,9 @@ class PlainArray:
         """Whether all of its blocks were read, and compared if that is wanted."""
         return self._file.touched(self._where.offset, self._where.offset + self._where.bytes)
 
-    def need(self, start: int, stop: int) -> None:
+    def read_ahead(self, start: int, stop: int) -> None:
         """Begin to read ahead."""
-        self._file.need(*self._range(start, stop))
+        self._file.read_ahead(*self._range(start, stop))
 
     def release(self, start: int, stop: int) -> None:
         """Give the pages back."""

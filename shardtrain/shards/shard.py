@@ -35,7 +35,7 @@ class Shard:
         num_features: columns of its rows, which the arrays of n-grams do not tell.
         verify: compare each block when it is first touched.
         io: see `ReadOptions`.
-        past_cache: see `ShardFile`.
+        direct_io: see `ShardFile`.
         buffers: see `ShardFile`.
         sources: the files outside the folder that arrays lie in, by path.
     """
@@ -48,14 +48,14 @@ class Shard:
         *,
         verify: bool,
         io: str = "auto",
-        past_cache: bool = False,
+        direct_io: bool = False,
         buffers: Buffers | None = None,
         sources: Mapping[str, ShardFile] | None = None,
     ) -> None:
         self.path = folder / entry.file
         self.entry = entry
         self.num_features = num_features
-        self.file = ShardFile(self.path, entry, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
+        self.file = ShardFile(self.path, entry, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
         elsewhere = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
         self.files = [self.file, *elsewhere.values()]
         self.sources: dict[str, ArrayReader] = {
@@ -124,19 +124,21 @@ class Shard:
         indptr = np.zeros(1, types[layout.INDPTR].dtype)
         return Csr(types[layout.DATA], types[layout.INDICES], indptr, (0, self.num_features)), types[layout.Y]
 
-    def lost_rows(self, start: int, stop: int) -> Mask | None:
+    def damaged_rows(self, start: int, stop: int) -> Mask | None:
         """Which of rows [start, stop) have features or a label in damaged blocks; None: none of them."""
         lost = np.zeros(stop - start, np.bool_)
-        _mark(lost, start, self.sources[layout.Y].lost(start, stop))
+        _mark(lost, start, self.sources[layout.Y].damaged_ranges(start, stop))
         if not self._sparse:
-            _mark(lost, start, self.sources[layout.X].lost(start, stop))
+            _mark(lost, start, self.sources[layout.X].damaged_ranges(start, stop))
             return lost if lost.any() else None
-        for first, last in self.sources[layout.INDPTR].lost(start, stop + 1):
+        for first, last in self.sources[layout.INDPTR].damaged_ranges(start, stop + 1):
             _mark(lost, start, [(max(first - 1, start), min(last, stop))])  # a row needs the pointer behind it, too
         for first, last in list(runs(~lost)):
             pointers = self._pointers(start + first, start + last)
             entries = int(pointers[0]), int(pointers[-1])
-            for begin, end in self.sources[layout.DATA].lost(*entries) + self.sources[layout.INDICES].lost(*entries):
+            for begin, end in self.sources[layout.DATA].damaged_ranges(*entries) + self.sources[
+                layout.INDICES
+            ].damaged_ranges(*entries):
                 rows = np.searchsorted(pointers, [begin, end - 1], side="right") - 1
                 touched = np.arange(int(rows[0]), int(rows[1]) + 1)
                 lost[first + touched[pointers[touched + 1] > pointers[touched]]] = True  # an empty row has no entries
@@ -147,10 +149,10 @@ class Shard:
         """Whether all features and labels were read, and compared if that is wanted, in the life of this object."""
         return all(source.touched() for name, source in self.sources.items() if name != layout.DOCUMENT)
 
-    def need(self, start: int, stop: int) -> None:
+    def read_ahead(self, start: int, stop: int) -> None:
         """Rows [start, stop) will be read soon; of sparse rows the pointers are read now."""
         for source, first, last in self._extents(start, stop):
-            source.need(first, last)
+            source.read_ahead(first, last)
 
     def release(self, start: int, stop: int) -> None:
         """Rows [start, stop) will not be read again soon."""

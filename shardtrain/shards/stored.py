@@ -63,7 +63,7 @@ def open_source(
     *,
     verify: bool,
     io: str = "auto",
-    past_cache: bool = False,
+    direct_io: bool = False,
     buffers: Buffers | None = None,
 ) -> ShardFile:
     """Open a file of somebody else's that arrays lie in; it is read and verified as shards are (see `ShardFile`).
@@ -76,7 +76,7 @@ def open_source(
     as_shard = ShardEntry(
         file=path, rows=1, bytes=entry.bytes, datasets={}, block_bytes=entry.block_bytes, checksums=entry.checksums
     )
-    return ShardFile(Path(path), as_shard, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
+    return ShardFile(Path(path), as_shard, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
 
 
 class ChunkCache:
@@ -146,13 +146,13 @@ class StoredArray:
             return self._plain.read(start, stop).astype(self.dtype, copy=False)
         return self._from_chunks(self.entry.chunks, start, stop)
 
-    def lost(self, start: int, stop: int) -> Ranges:
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
         """Rows of chunks that lie, all or in part, in a damaged block."""
         if self.entry.chunks is None:
-            return self._plain.lost(start, stop)
+            return self._plain.damaged_ranges(start, stop)
         found = []
         for first, last, numbers in self._chunk_rows(self.entry.chunks, start, stop):
-            if any(self._file.damaged(*self._place(number)) for number in numbers):
+            if any(self._file.damaged_blocks(*self._place(number)) for number in numbers):
                 found.append((first, last))
         return found
 
@@ -160,14 +160,14 @@ class StoredArray:
         """Never: even what was compared is decoded, gathered or converted again."""
         return False
 
-    def need(self, start: int, stop: int) -> None:
+    def read_ahead(self, start: int, stop: int) -> None:
         """Begin to read ahead."""
         if self.entry.chunks is None:
-            self._plain.need(start, stop)
+            self._plain.read_ahead(start, stop)
             return
         for _, _, numbers in self._chunk_rows(self.entry.chunks, start, stop):
             for number in numbers:
-                self._file.need(*self._place(number))
+                self._file.read_ahead(*self._place(number))
 
     def release(self, start: int, stop: int) -> None:
         """Give the pages back."""
@@ -244,7 +244,7 @@ class StoredArray:
         return [
             number
             for number in following
-            if DECODED.get((self._token, number)) is None and not self._file.damaged(*self._place(number))
+            if DECODED.get((self._token, number)) is None and not self._file.damaged_blocks(*self._place(number))
         ]
 
     def _decode(self, number: int, raw: Array) -> Array:

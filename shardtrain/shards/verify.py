@@ -133,7 +133,7 @@ def _tasks(pool: ThreadPoolExecutor, file: ShardFile) -> Tasks:
     size = file.entry.bytes
     step = max(1, _TASK_BYTES // file.entry.block_bytes) * file.entry.block_bytes
     ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
-    return [(stop - start, pool.submit(file.damaged, start, stop)) for start, stop in ranges]
+    return [(stop - start, pool.submit(file.damaged_blocks, start, stop)) for start, stop in ranges]
 
 
 def _finish(
@@ -151,7 +151,7 @@ def _finish(
         except ShardsError as error:  # it cannot be read, or was cut short meanwhile
             faults.append(str(error))
         advance(size)
-    faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.untold_damage()]
+    faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.unreported_damage()]
     return len(faults) > before
 
 

@@ -102,7 +102,7 @@ def fit(
     with replicas.scope():
         model = made(shards, options, name)
     steps = compiled(shards, options, model, replicas, stage=0)
-    ahead = planned_reading(shards, options, STEPS_A_CALL).ahead
+    ahead = planned_reading(shards, options, STEPS_A_CALL).prefetch
     trace(steps)  # before a folder is made: a model that cannot be trained leaves nothing
     folder = run_folder(out, name)
     with claimed(folder), Checkpoints(folder / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:

@@ -75,9 +75,11 @@ def test_every_example_comes_exactly_once_an_epoch_from_shards_of_any_size(data)
         with open_shards(folder) as shards:
             for shuffle in MODES:
                 batches = shards.train.batches(
-                    data.draw(st.integers(1, sum(sizes) + 5)), seed=data.draw(st.integers(0, 99)),
-                    epoch=data.draw(st.integers(0, 9)), shuffle=shuffle,
-                )  # fmt: skip
+                    data.draw(st.integers(1, sum(sizes) + 5)),
+                    seed=data.draw(st.integers(0, 99)),
+                    epoch=data.draw(st.integers(0, 9)),
+                    shuffle=shuffle,
+                )
                 assert sorted(drain(batches).tolist()) == all_ids(kind, sum(sizes))
 
 
