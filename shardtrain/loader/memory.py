@@ -110,7 +110,7 @@ def _plan(split: Split, batch_size: int, shuffle: str, batches: int, prefetch: i
 
 def _verified_bytes(split: Split) -> int:
     """Return the bytes read in addition to the rows of a block, as checksum blocks of each array are read whole."""
-    arrays = [name for name in split.shards[0].sources if name != layout.DOCUMENT]
+    arrays = [name for name in split.shards[0].arrays if name != layout.DOCUMENT]
     return len(arrays) * max(file.entry.block_bytes for file in split.files)
 
 

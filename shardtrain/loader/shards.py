@@ -18,10 +18,10 @@ from shardtrain.loader.split import Split
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.notebook import listed, table
 from shardtrain.shards import layout
+from shardtrain.shards.files import open_source
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
-from shardtrain.shards.stored import open_source
 
 _MAX_BUFFERS = 256  # four arrays per block of a few windows
 

@@ -206,7 +206,7 @@ def test_a_batch_that_is_one_run_of_rows_of_one_shard_is_the_file_itself(split, 
         first = (address(y) - address(shard.y(0, 1))) // y.itemsize
         parts = {"y": (y, first)}
         if isinstance(x, Csr):
-            nonzero = int(shard.sources["x/indptr"].read(first, first + 1)[0])
+            nonzero = int(shard.arrays["x/indptr"].read(first, first + 1)[0])
             parts |= {"x/data": (x.data, nonzero), "x/indices": (x.indices, nonzero)}
         else:
             parts |= {"x": (x, first)}

@@ -23,7 +23,7 @@ from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.loader.order import MODES
 from shardtrain.loader.shards import open_shards
 from shardtrain.runtime.machine import memory_bytes
-from shardtrain.shards.files import _LEAST_DIRECT, ShardFile, on_shared_storage
+from shardtrain.shards.files import _MIN_DIRECT, ShardFile, on_shared_storage
 from shardtrain.shards.layout import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +167,7 @@ def test_any_range_can_be_read_past_the_page_cache(direct_file):
     content, rng = direct_file.path.read_bytes(), random.Random(4)
     for _ in range(300):
         start = rng.randrange(len(content))
-        stop = min(len(content), start + rng.choice([1, 4096, _LEAST_DIRECT, 1 << 20]) + rng.randrange(5000))
+        stop = min(len(content), start + rng.choice([1, 4096, _MIN_DIRECT, 1 << 20]) + rng.randrange(5000))
         assert direct_file.bytes(start, stop).tobytes() == content[start:stop]
     assert direct_file.bytes(0, len(content)).tobytes() == content
 
@@ -352,7 +352,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems map the rest of a file in another way")
 @pytest.mark.parametrize("where", ["held by Python", "in a compiled gather"])
-def test_a_process_whose_mapped_file_is_cut_short_says_so_and_ends_with_1(where, tmp_path):
+def test_a_process_whose_mapped_file_is_truncated_says_so_and_ends_with_1(where, tmp_path):
     write_shards(tmp_path, make_rows("sequence", 100_000), [100_000])
     path = tmp_path / "train-00000.h5"
     touch = {
@@ -370,8 +370,8 @@ def test_a_process_whose_mapped_file_is_cut_short_says_so_and_ends_with_1(where,
         "print('survived')\n"
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: shard '{path}' was cut short while it was mapped: it had ")
-    assert "and has 10,000 now" in done.stderr
+    assert done.stderr.startswith(f"error: shard '{path}' was truncated while it was mapped: it had ")
+    assert "and now has 10,000" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
