@@ -228,14 +228,14 @@ def choose_model(model: str, description: DatasetInfo) -> str:
         return model
     if model not in KINDS:
         raise UsageError(
-            f"model is {model!r}; choose {', '.join(KINDS)}, or MODULE:FUNCTION or FILE.keras for a model of your own"
+            f"--model is {model!r}; choose {', '.join(KINDS)}, or MODULE:FUNCTION or FILE.keras for a model of your own"
         )
     if description.kind not in KINDS[model]:
         fitting = next(name for name, kinds in KINDS.items() if description.kind in kinds)
         raise ModelError(
             f"{model} needs {' or '.join(KINDS[model])} features, these shards hold {description.kind} features; "
-            f"build shards with `python -m shardtrain build CORPUS --vectorizer {KINDS[model][0]}`, or train the model "
-            f"{fitting} on these"
+            f"build shards with `python -m shardtrain build CORPUS --vectorizer {KINDS[model][0]}`, or train {fitting} "
+            "on these"
         )
     return model
 

@@ -180,7 +180,7 @@ def _encode_zstd(values: Bytes) -> bytes:
 
 
 def _decode_lz4(raw: Any, itemsize: int, size: int) -> bytes:
-    """Decode the filter's frame: total size (8 bytes, big-endian), block size (4), then each block after its size (4)."""
+    """Decode the filter's frame: total size (8 bytes, big-endian), block size (4), then every block after its size."""
     block_module = codec_module("lz4")
     view = memoryview(raw)
     total, block = int.from_bytes(view[:8], "big"), int.from_bytes(view[8:12], "big")

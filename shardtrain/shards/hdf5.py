@@ -80,7 +80,7 @@ def locate(dataset: Any) -> DatasetEntry:
             if piece.offset != expected or offset % layout.ALIGNMENT:
                 raise ShardsError(
                     f"HDF5 placed a chunk of '{dataset.name}' at byte {piece.offset:,}, expected {expected:,}: "
-                    "this version of libhdf5 cannot make shards that are mapped; please report it"
+                    "this version of libhdf5 cannot write shards that can be mapped; please report it"
                 )
             expected += piece.size
     return DatasetEntry(dtype=dataset.dtype.str, shape=tuple(dataset.shape), offset=offset, bytes=size)

@@ -1,4 +1,4 @@
-"""Files that are damaged, swapped, cut short or read in another way while batches come from them."""
+"""Files that are damaged, replaced, truncated or read in another way while batches come from them."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_a_split_that_is_damaged_all_over_is_an_error_all_the_same(tmp_path):
 CHANGES = {
     "written to": (lambda path: os.utime(path, (1, 1)), "was written to while it was open"),
     "replaced": (lambda path: (shutil.copy2(path, f"{path}.new"), os.replace(f"{path}.new", path)), "was replaced by"),
-    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 1), "is truncated: the manifest says"),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size - 1), "is truncated: the manifest says"),
     "grown": (lambda path: os.truncate(path, path.stat().st_size + 1), "is not the file that was written"),
     "removed": (Path.unlink, "cannot be read: No such file or directory"),
 }
