@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
     from shardtrain.errors import UsageError
-    from shardtrain.loader.mixing import by_chance, chart, measure, visited
+    from shardtrain.loader.mixing import chart, measure, measure_chance, visited_rows
     from shardtrain.loader.options import SHUFFLES
     from shardtrain.loader.shards import open_shards
 
@@ -46,10 +46,10 @@ def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
             raise UsageError(f"--batch-size is {batch_size:,}; for {split.num_examples:,} rows choose 2 to as many")
         labels = split.labels()
         found = {
-            mode: measure(visited(split.batches(batch_size, seed=1, shuffle=mode).plan), labels, batch_size)
+            mode: measure(visited_rows(split.batches(batch_size, seed=1, shuffle=mode).plan), labels, batch_size)
             for mode in SHUFFLES
         }
-        chance = by_chance(labels, batch_size)
+        chance = measure_chance(labels, batch_size)
     show(
         as_json,
         {name: asdict(each) for name, each in {**found, "chance": chance}.items()},

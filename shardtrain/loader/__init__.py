@@ -1,1 +1,1 @@
-"""Shards to batches: the order of rows, splits, batches, and what reading them holds in memory."""
+"""Read shards as batches: splits, the order of rows, batches, and a plan of the memory that reading takes."""

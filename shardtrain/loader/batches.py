@@ -1,11 +1,11 @@
-"""Executes a plan with a reader: windows are read, mixed where the plan says so, and cut into batches.
+"""Execute an epoch plan: read its windows, shuffle them where the plan says so, and cut them into batches.
 
-A batch of neighbouring rows of one shard is a view of the mapped file. Where rows are mixed, some batches at a time are
-gathered from the mapped files into a buffer that fits the processor's cache, and are views of it. A
-background thread does this, and the verifying, ahead of the consumer; memory is the batches that are ahead.
+A batch of consecutive rows of one shard is a view of the mapped file. Shuffled rows are gathered from the mapped files
+in groups of batches, into a buffer that fits the processor's cache. A background thread prefetches: it verifies, reads
+and gathers ahead of the consumer; memory is that of the prefetched batches.
 
-Batch k holds the positions [k * size, (k + 1) * size) of the plan, also where damaged rows are left out of it: then it
-is shorter, or missing if nothing is left, and all others are as they always were.
+Batch k holds the positions [k * size, (k + 1) * size) of the plan. If damaged rows are skipped, their batches are
+shorter, or missing if no row remains; all other batches are unchanged.
 """
 
 from __future__ import annotations
@@ -33,52 +33,52 @@ from shardtrain.runtime.prefetch import prefetched
 from shardtrain.runtime.progress import say
 from shardtrain.shards.shard import Mask, Shard, runs
 
-GATHERED_ROWS = 4096  # at a time: 2 MB of 256 token ids or of n-grams, which stay in the cache until they are used
-READERS = 8  # blocks that are read at a time where files are not mapped
+GATHERED_ROWS = 4096  # per group of batches: 2 MB of n-grams or 256 token ids, which stay in cache until they are used
+READ_THREADS = 8  # blocks that are read concurrently if files are not mapped
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of an epoch that follow each other; fewer than `positions` where some were left out."""
+    """Consecutive rows of an epoch; fewer than `positions` if damaged rows were skipped."""
 
     positions: int
     x: Features
     y: npt.NDArray[Any]
 
-    def between(self, start: int, stop: int) -> Examples:
-        """Positions [start, stop) of a part from which nothing was left out, or all of it."""
+    def slice(self, start: int, stop: int) -> Examples:
+        """Return positions [start, stop); after rows were skipped, only the whole piece."""
         if (start, stop) == (0, self.positions):
             return self.x, self.y
         return slice_rows(self.x, start, stop), self.y[start:stop]
 
 
 class Batches:
-    """One epoch of (x, y) batches; `len` is the number of steps from `start_step` on, and every `iter` begins there.
+    """One epoch of (x, y) batches; `len` counts the steps from `start_step` on, where every `iter` starts.
 
     Attributes:
         plan: the order of rows.
-        windows_ahead: windows that are being read before they are asked for.
-        dropped: rows that the latest iteration left out so far, because they are damaged.
+        prefetched_windows: windows whose reading starts before they are requested.
+        dropped: damaged rows that the latest iteration has skipped so far.
     """
 
     def __init__(self, split: SplitReader, options: BatchOptions, buffers: Buffers) -> None:
         self.split = split
-        self.options = chosen = options
+        self.options = options
         self.dropped = 0
         self._buffers = buffers
-        size = chosen.batch_size
-        # whole batches in a block: then batches of contiguous rows are views, never joined from two blocks
-        mixing = chosen.shuffle in ("window", "global")
+        size, prefetch = options.batch_size, options.prefetch
+        # without gathering a block is a whole number of batches, so that they are views, never joined from two blocks
+        mixing = options.shuffle in ("window", "global")
         self.plan = EpochPlan(
             num_rows=split.num_examples,
-            mode=chosen.shuffle,
-            seed=chosen.seed,
-            epoch=chosen.epoch,
+            mode=options.shuffle,
+            seed=options.seed,
+            epoch=options.epoch,
             block_rows=BLOCK_ROWS if mixing else -(-BLOCK_ROWS // size) * size,
         )
-        self.windows_ahead = 1 if mixing else READERS
-        # batches made in one step: no more than half of what may be ahead, so that two steps overlap
-        self._together = max(1, min(GATHERED_ROWS // size, chosen.prefetch // 2 if chosen.prefetch else GATHERED_ROWS))
+        self.prefetched_windows = 1 if mixing else READ_THREADS
+        # at most half of the prefetched batches, so that gathering a group overlaps with consuming the one before it
+        self._group_size = max(1, min(GATHERED_ROWS // size, prefetch // 2 if prefetch else GATHERED_ROWS))
 
     def __len__(self) -> int:
         rows, size = self.split.num_examples, self.options.batch_size
@@ -88,31 +88,31 @@ class Batches:
     def __iter__(self) -> Generator[Examples, None, None]:
         groups = self._groups()
         if self.options.prefetch and self._has_work:
-            groups = prefetched(groups, max(1, self.options.prefetch // self._together))
+            groups = prefetched(groups, max(1, self.options.prefetch // self._group_size))
         with closing(groups):
             for group in groups:
                 yield from group
 
     @property
     def _has_work(self) -> bool:
-        """Whether making a batch takes time: contiguous rows of files that are in memory and verified are views."""
+        """Whether a batch costs work: contiguous rows of mapped, cached and verified files are views and cost none."""
         mixing = self.plan.mode in ("window", "global")
         return mixing or self.options.as_int32 or self.split.larger_than_memory or not self.split.touched
 
     def _groups(self) -> Generator[list[Examples], None, None]:
-        """The batches, some at a time."""
+        """Yield the batches in groups, one group per piece of rows."""
         size = self.options.batch_size
-        left = min(len(self) * size, self.split.num_examples - self.options.start_step * size)  # positions to come
-        held: list[Examples] = []  # less than one batch, waiting for more rows
-        missing = size
+        left = min(len(self) * size, self.split.num_examples - self.options.start_step * size)  # positions to yield
+        held: list[Examples] = []  # of an incomplete batch
+        missing = size  # positions until it is complete
         self.dropped = 0
-        for part in self._parts() if left > 0 else ():
+        for piece in self._row_pieces() if left > 0 else ():
             group: list[Examples] = []
-            position, stop = 0, min(part.positions, left)
+            position, stop = 0, min(piece.positions, left)
             left -= stop
-            while position < stop:
+            while position < stop:  # invariant: the positions in `held` and `missing` add up to `size`
                 following = min(position + missing, stop)
-                held.append(part.between(position, following))
+                held.append(piece.slice(position, following))
                 missing -= following - position
                 position = following
                 if not missing or (position == stop and not left):
@@ -125,99 +125,99 @@ class Batches:
                 break
         if self.dropped == self.split.num_examples:
             raise CorruptShardError(
-                f"all {self.dropped:,} rows of '{self.split.name}' are damaged, so nothing is left; restore the files "
-                "from a copy or rebuild the shards"
+                f"all {self.dropped:,} rows of '{self.split.name}' are damaged; restore the files from a copy or "
+                "rebuild the shards"
             )
         if self.dropped:
-            say(f"{self.dropped:,} damaged rows of '{self.split.name}' were left out of epoch {self.options.epoch + 1}")
+            say(f"{self.dropped:,} damaged rows of '{self.split.name}' were skipped in epoch {self.options.epoch + 1}")
 
-    def _parts(self) -> Iterator[Piece]:
-        """All rows from `start_step` on; no part with rows left out reaches over the end of a batch."""
+    def _row_pieces(self) -> Iterator[Piece]:
+        """Yield all rows from `start_step` on; a piece with skipped rows does not extend past the end of a batch."""
         split, start = self.split, self.options.start_step * self.options.batch_size
         everywhere = self.plan.mode == "global"
         if everywhere and split.larger_than_memory and not all(file.mapped for file in split.files):
             raise UsageError(
-                f"shuffle 'global' would hold all of '{split.name}' in memory, which is too small for it, because the "
-                "files are not mapped; choose the shuffle 'window', or map them with --io map (in Python io='map')"
+                f"--shuffle global would hold all of '{split.name}' in memory, which is too small for it, because the "
+                "files are not mapped; use --shuffle window, or map the files with --io map"
             )
         split.check_unchanged()
-        # what is read ahead of a block that has another place in the epoch would be gone again before its turn
+        # blocks are not read in file order, so pages that the kernel reads ahead would be evicted before their turn
         split.advise(random=split.larger_than_memory and not split.mapped and self.plan.mode != "none")
         reads = self.options.prefetch and not split.mapped and split.options.on_corrupt == "fail"
-        pool = ThreadPoolExecutor(READERS, "shardtrain-read") if reads else None
-        before: Loaded | None = None  # the window before, whose last batches may still be in use
-        loaded: Loaded | None = None
+        pool = ThreadPoolExecutor(READ_THREADS, "shardtrain-read") if reads else None
+        previous: WindowRows | None = None  # its last batches may still be in use
+        current: WindowRows | None = None
         try:
-            for window, rows in self._loading(start, pool):
-                if loaded is not None and rows is not loaded:
-                    loaded.finish()
-                    if before is not None:
-                        self._forget(before)
-                    before = loaded
-                first, loaded = loaded is None, rows
-                yield from self._window_parts(loaded, window, max(window.start, start))
-                if everywhere and first:  # all rows were read and verified from front to back
+            for window, rows in self._windows(start, pool):
+                if current is not None and rows is not current:
+                    current.finish()
+                    if previous is not None:
+                        self._release(previous)
+                    previous = current
+                first, current = current is None, rows
+                yield from self._window_pieces(current, window, max(window.start, start))
+                if everywhere and first:  # all rows were read and verified in file order
                     split.advise(random=True)
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
-            for each in (before, loaded):
+            for each in (previous, current):
                 if each is not None:
-                    self._forget(each)
+                    self._release(each)
             split.block_buffers.clear()
 
-    def _loading(self, start: int, pool: Executor | None) -> Iterator[tuple[Window, Loaded]]:
-        """The windows from position `start` on with their rows; those of later windows are on their way already."""
+    def _windows(self, start: int, pool: Executor | None) -> Iterator[tuple[Window, WindowRows]]:
+        """Yield the windows from position `start` on with their rows; reading of later windows has already started."""
         split = self.split
-        coming: deque[tuple[Window, Loaded]] = deque()
-        ask = pool is None and (split.larger_than_memory or not split.touched)  # the kernel, to begin to read
+        pending: deque[tuple[Window, WindowRows]] = deque()
+        by_kernel = pool is None and (split.larger_than_memory or not split.touched)
         for window in self.plan.windows(start):
-            if coming and coming[-1][1].segments == window.segments:
-                coming.append((window, coming[-1][1]))
+            if pending and pending[-1][1].segments == window.segments:
+                pending.append((window, pending[-1][1]))
             else:
-                if coming and ask:
-                    split.need(window.segments)
-                coming.append((window, Loaded(split, window.segments, pool)))
-            if len(coming) > self.windows_ahead:
-                yield coming.popleft()
-        yield from coming
+                if pending and by_kernel:
+                    split.read_ahead(window.segments)
+                pending.append((window, WindowRows(split, window.segments, pool)))
+            if len(pending) > self.prefetched_windows:
+                yield pending.popleft()
+        yield from pending
 
-    def _forget(self, loaded: Loaded) -> None:
-        """Give pages back where they are in the way of what comes next."""
+    def _release(self, rows: WindowRows) -> None:
+        """Release page cache that later windows need."""
         if self.plan.mode != "global" and self.split.larger_than_memory:
-            self.split.release(loaded.segments)
+            self.split.release(rows.segments)
 
-    def _window_parts(self, loaded: Loaded, window: Window, start: int) -> Iterator[Piece]:
-        """The rows of one window from position `start` of the epoch on."""
-        together = self._together if loaded.lost is None else 1
-        for first, last in self._cuts(start, window.start + len(window), together):
+    def _window_pieces(self, rows: WindowRows, window: Window, start: int) -> Iterator[Piece]:
+        """Yield the rows of one window from position `start` of the epoch on."""
+        batches = self._group_size if rows.damaged is None else 1
+        for first, last in self._batch_ranges(start, window.start + len(window), batches):
             begin, end = first - window.start, last - window.start
             if window.order is not None:
-                rows = window.order[begin:end]
-                part = self._part(len(rows), *loaded.gather(rows, self._buffers))
-            elif loaded.lost is None:
-                for x, y in loaded.between(begin, end):
-                    yield self._part(len(y), x, y)
+                order = window.order[begin:end]
+                piece = self._piece(len(order), *rows.gather(order, self._buffers))
+            elif rows.damaged is None:
+                for x, y in rows.slices(begin, end):
+                    yield self._piece(len(y), x, y)
                 continue
             else:
-                part = self._part(end - begin, *join(list(loaded.between(begin, end))))
-            self.dropped += part.positions - len(part.y)
-            yield part
+                piece = self._piece(end - begin, *join(list(rows.slices(begin, end))))
+            self.dropped += piece.positions - len(piece.y)
+            yield piece
 
-    def _part(self, positions: int, x: Features, y: npt.NDArray[Any]) -> Piece:
+    def _piece(self, positions: int, x: Features, y: npt.NDArray[Any]) -> Piece:
         if not self.options.as_int32:
             return Piece(positions, x, y)
-        if not isinstance(x, Csr) and x.dtype.kind != "f":  # dense features are float32 anyway
-            return Piece(positions, self._cast(x), self._cast(y))
-        return Piece(positions, x, self._cast(y))
+        if not isinstance(x, Csr) and x.dtype.kind != "f":  # dense features are already float32
+            return Piece(positions, self._as_int32(x), self._as_int32(y))
+        return Piece(positions, x, self._as_int32(y))
 
-    def _cast(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _as_int32(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         out = self._buffers.allocate(values.size, np.int32).reshape(values.shape)
         np.copyto(out, values, casting="unsafe")
         return out
 
-    def _cuts(self, start: int, stop: int, batches: int) -> Iterator[tuple[int, int]]:
-        """Positions [start, stop) in ranges that end where a batch does, each of up to so many batches."""
+    def _batch_ranges(self, start: int, stop: int, batches: int) -> Iterator[tuple[int, int]]:
+        """Cut positions [start, stop) into ranges of at most `batches` batches that end at the end of a batch."""
         size = self.options.batch_size
         while start < stop:
             end = min((start // size + batches) * size, stop)
@@ -225,8 +225,8 @@ class Batches:
             start = end
 
 
-class Loaded:
-    """The rows of a window's segments, numbered through; read when they are asked for, or by a pool from now on.
+class WindowRows:
+    """The rows of a window's segments, numbered consecutively; read on request, or in advance by a pool.
 
     Attributes:
         segments: half-open row ranges of the split.
@@ -239,15 +239,15 @@ class Loaded:
         self._starts = list(accumulate((last - first for _, first, last in self._pieces), initial=0))
         self._reading = [pool.submit(_read, piece) for piece in self._pieces] if pool else []
         self._gatherer: Any = None
-        self._places: npt.NDArray[np.int64] | None = None  # of each row among those that are left
+        self._positions: npt.NDArray[np.int64] | None = None  # of each row among the undamaged ones
 
     @cached_property
-    def lost(self) -> Mask | None:
-        """Which rows are damaged and left out; None where none is, or where damage is an error."""
-        return self._split.lost_rows(self._pieces) if self._split.options.on_corrupt == "skip" else None
+    def damaged(self) -> Mask | None:
+        """Mask of damaged rows to skip; None if there are none, or if damage is an error."""
+        return self._split.damaged_rows(self._pieces) if self._split.options.on_corrupt == "skip" else None
 
-    def between(self, start: int, stop: int) -> Iterator[Examples]:
-        """Rows [start, stop) as they lie, without lost ones, one for each run of rows of a shard; at least one."""
+    def slices(self, start: int, stop: int) -> Iterator[Examples]:
+        """Yield rows [start, stop) without damaged ones, one item per run of rows of a shard; at least one item."""
         found = False
         for number, ((shard, first, last), base) in enumerate(zip(self._pieces, self._starts[:-1], strict=True)):
             begin, end = max(start - base, 0), min(stop - base, last - first)
@@ -255,45 +255,45 @@ class Loaded:
                 continue
             if self._reading:
                 found = True
-                yield self._reading[number].result().between(begin, end)
+                yield self._reading[number].result().slice(begin, end)
                 continue
             good = [(begin, end)]
-            if self.lost is not None:
-                good = [(begin + a, begin + b) for a, b in runs(~self.lost[base + begin : base + end])]
+            if self.damaged is not None:
+                good = [(begin + a, begin + b) for a, b in runs(~self.damaged[base + begin : base + end])]
             for run_start, run_stop in good:
                 found = True
                 yield shard.x(first + run_start, first + run_stop), shard.y(first + run_start, first + run_stop)
         if not found:
-            yield self._nothing()
+            yield self._no_rows()
 
     def gather(self, rows: npt.NDArray[np.int64], buffers: Buffers) -> Examples:
-        """The given rows in that order, without lost ones, in buffers that are used again once they are free."""
+        """Copy the given rows in that order, without damaged ones, into reusable buffers."""
         if self._gatherer is None:
             self._gatherer = self._make_gatherer()
-        if self.lost is not None:
-            rows = rows[~self.lost[rows]]
+        if self.damaged is not None:
+            rows = rows[~self.damaged[rows]]
             if not len(rows):
-                return self._nothing()
-            assert self._places is not None
-            rows = self._places[rows]
+                return self._no_rows()
+            assert self._positions is not None
+            rows = self._positions[rows]
         taken: Examples = self._gatherer.take(rows, buffers.allocate)
         return taken
 
     def _make_gatherer(self) -> Any:
-        from shardtrain.loader.gather import Gatherer  # compiled kernels; contiguous batches do without
+        from shardtrain.loader.gather import Gatherer  # compiled kernels, which contiguous batches do not need
 
-        parts = list(self.between(0, self._starts[-1]))
-        if self.lost is not None:
-            self._places = np.cumsum(~self.lost) - 1
+        parts = list(self.slices(0, self._starts[-1]))
+        if self.damaged is not None:
+            self._positions = np.cumsum(~self.damaged) - 1
         return Gatherer(parts)
 
     def finish(self) -> None:
-        """Let go of what was read to be gathered from."""
+        """Drop references to the rows that were read."""
         self._gatherer = None
         self._reading = []
 
-    def _nothing(self) -> Examples:
-        """No rows, of the right type; damaged arrays are not touched for it."""
+    def _no_rows(self) -> Examples:
+        """Return an empty batch of the right types, without touching damaged arrays."""
         shard = self._pieces[0][0]
         return shard.no_rows()
 

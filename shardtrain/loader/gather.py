@@ -1,10 +1,9 @@
-"""Copies rows that lie anywhere in several arrays into one buffer, in one compiled step without the GIL.
+"""Gather rows from several arrays into one buffer with compiled kernels that run without the GIL.
 
-A batch of a shuffled window has rows of many places in several mapped files. numpy and scipy gather from one array, so
-the window would have to be joined first, a second copy of everything; these kernels take the addresses of all arrays
-and copy each row once. They ask the processor for rows some steps ahead, which makes gathering sparse rows about
-three times as fast. The price is raw addresses: rows and row pointers are checked here, before they are used, and
-the caller keeps the arrays alive.
+A batch of a shuffled window has rows from many positions in several mapped files. numpy and scipy gather from one
+array, so the window would first have to be concatenated; these kernels take the addresses of all arrays and copy each
+row once. They prefetch rows into the processor's cache, which makes gathering sparse rows about three times as fast.
+The price is raw addresses: rows and row pointers are checked here before use, and the arrays must be kept alive.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from shardtrain.errors import CorruptShardError
 from shardtrain.runtime.kernels import kernel
 
 Array = npt.NDArray[Any]
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 Allocate = Callable[[int, Any], Array]  # number of elements and their type -> a flat array with undefined content
 
-_AHEAD = 12  # rows; 8 to 16 do equally well
+_PREFETCH_ROWS = 12  # rows ahead of the copy; 8 to 16 are equally fast
 _LINE = 64  # bytes of a cache line
-_CELL = 256  # rows
+_CELL = 256  # rows per entry of the index from rows to sources
 
 
 @intrinsic
 def _pointer(typing_context: Any, address: Any) -> Any:
-    """A pointer to an address."""
+    """Convert an address to a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
@@ -46,7 +45,7 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def _prefetch(typing_context: Any, address: Any) -> Any:
-    """Ask the processor to bring the cache line at an address; it never fails, whatever the address."""
+    """Prefetch the cache line at an address; invalid addresses are ignored."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
@@ -62,7 +61,7 @@ def _prefetch(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
-    """memcpy of `count` bytes between addresses."""
+    """Copy `count` bytes between addresses with memcpy."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointers = [builder.inttoptr(each, context.get_value_type(types.voidptr)) for each in arguments[:2]]
@@ -73,11 +72,13 @@ def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @kernel
-def _place(starts, cells, order, sources, rows):  # type: ignore[no-untyped-def]
-    """Source and row in it of each of `order`, rows of the sources laid end to end; False if one lies in none.
+def _locate_rows(starts, cells, order, sources, rows):  # type: ignore[no-untyped-def]
+    """Find the source, and the row within it, of each row in `order`; False if a row is out of range.
 
-    `cells` holds the source of every `_CELL`-th row; sources are longer as a rule, so the search ends at once.
+    Rows are numbered through the concatenated sources. `cells` holds the source of every `_CELL`-th row; sources are
+    usually longer than that, so the search rarely takes a step.
     """
+    # invariant: entries [0, i) of sources and rows are filled, with 0 <= rows < length of their source
     for i in range(len(order)):
         row = order[i]
         if row < 0 or row >= starts[-1]:
@@ -92,10 +93,12 @@ def _place(starts, cells, order, sources, rows):  # type: ignore[no-untyped-def]
 
 @kernel
 def _copy_rows(bases, sources, rows, row_bytes, out):  # type: ignore[no-untyped-def]
+    """Copy rows of `row_bytes` bytes each from their sources, which start at the addresses `bases`, to `out`."""
     count, target = len(rows), out.ctypes.data
+    # invariant: rows [0, i) are in out, rows up to i + _PREFETCH_ROWS are on their way to the cache
     for i in range(count):
-        if i + _AHEAD < count:
-            coming = bases[sources[i + _AHEAD]] + rows[i + _AHEAD] * row_bytes
+        if i + _PREFETCH_ROWS < count:
+            coming = bases[sources[i + _PREFETCH_ROWS]] + rows[i + _PREFETCH_ROWS] * row_bytes
             for line in range(0, row_bytes, _LINE):
                 _prefetch(coming + line)
         _copy(target + i * row_bytes, bases[sources[i]] + rows[i] * row_bytes, row_bytes)
@@ -103,11 +106,16 @@ def _copy_rows(bases, sources, rows, row_bytes, out):  # type: ignore[no-untyped
 
 @kernel
 def _read_pointers(bases, limits, sources, rows, like, firsts, indptr):  # type: ignore[no-untyped-def]
-    """First entry of each row and where it goes; the number of the first row whose pointers are impossible, or -1."""
+    """Read the first entry of each row into `firsts` and fill the new row pointers.
+
+    Returns:
+        The index of the first row whose row pointers are invalid, or -1.
+    """
     count = len(rows)
+    # invariant: the entries of rows [0, i) are in range and number indptr[i]
     for i in range(count):
-        if i + _AHEAD < count:
-            _prefetch(bases[sources[i + _AHEAD]] + rows[i + _AHEAD] * like.itemsize)
+        if i + _PREFETCH_ROWS < count:
+            _prefetch(bases[sources[i + _PREFETCH_ROWS]] + rows[i + _PREFETCH_ROWS] * like.itemsize)
         pair = carray(_pointer(bases[sources[i]] + rows[i] * like.itemsize), (2,), like.dtype)
         first, last = np.int64(pair[0]), np.int64(pair[1])
         if first < 0 or last < first or last > limits[sources[i]]:
@@ -119,22 +127,24 @@ def _read_pointers(bases, limits, sources, rows, like, firsts, indptr):  # type:
 
 @kernel
 def _copy_entries(bases, sources, firsts, indptr, itemsize, out):  # type: ignore[no-untyped-def]
+    """Copy the entries of each row, from `firsts` in its source to `indptr` in `out`; `_read_pointers` checked both."""
     count, target = len(firsts), out.ctypes.data
+    # invariant: out is filled up to entry indptr[i]
     for i in range(count):
-        if i + _AHEAD < count:
-            coming = bases[sources[i + _AHEAD]] + firsts[i + _AHEAD] * itemsize
-            for line in range(0, (indptr[i + _AHEAD + 1] - indptr[i + _AHEAD]) * itemsize, _LINE):
+        if i + _PREFETCH_ROWS < count:
+            coming = bases[sources[i + _PREFETCH_ROWS]] + firsts[i + _PREFETCH_ROWS] * itemsize
+            for line in range(0, (indptr[i + _PREFETCH_ROWS + 1] - indptr[i + _PREFETCH_ROWS]) * itemsize, _LINE):
                 _prefetch(coming + line)
         size = (indptr[i + 1] - indptr[i]) * itemsize
         _copy(target + indptr[i] * itemsize, bases[sources[i]] + firsts[i] * itemsize, size)
 
 
 class Gatherer:
-    """Rows of several pieces of one kind, laid end to end; made once for a window.
+    """Gather rows of several pieces, numbered through their concatenation; created once per window.
 
     Args:
-        pieces: features, arrays of shape (rows, ...) or `Csr` of as many columns each, with their labels (rows,). They
-            are kept alive.
+        pieces: features, all arrays of shape (rows, ...) or all `Csr` with equal columns, and labels (rows,) of each
+            piece. References are kept.
     """
 
     def __init__(self, pieces: Sequence[tuple[Csr | Array, Array]]) -> None:
@@ -152,19 +162,19 @@ class Gatherer:
         self._bases = {name: np.array([address(each) for each in part]) for name, part in self._parts.items()}
 
     def take(self, order: npt.NDArray[np.int64], allocate: Allocate) -> tuple[Csr | Array, Array]:
-        """The rows `order` in that order, in buffers that `allocate` makes; `indptr` of sparse rows is int64.
+        """Copy the rows `order`, in that order, to buffers of `allocate`; `indptr` of sparse rows is int64.
 
         Raises:
-            IndexError: there is no such row.
-            CorruptShardError: row pointers fall, or reach outside the entries.
+            IndexError: a row is out of range.
+            CorruptShardError: row pointers decrease, or point outside the entries.
         """
         sources, rows = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
-        if not _place(self._starts, self._cells, order, sources, rows):
-            raise IndexError(f"an order reaches outside of {self._starts[-1]:,} rows")
+        if not _locate_rows(self._starts, self._cells, order, sources, rows):
+            raise IndexError(f"a row to gather is outside [0, {self._starts[-1]:,})")
         take = self._take_dense if "x" in self._parts else self._take_sparse
         return take("x", sources, rows, allocate), self._take_dense("y", sources, rows, allocate)
 
-    def _take_dense(self, name: str, sources: Places, rows: Places, allocate: Allocate) -> Array:
+    def _take_dense(self, name: str, sources: Positions, rows: Positions, allocate: Allocate) -> Array:
         like = self._parts[name][0]
         shape = (len(rows), *like.shape[1:])
         out = allocate(math.prod(shape), like.dtype)
@@ -172,15 +182,15 @@ class Gatherer:
             _copy_rows(self._bases[name], sources, rows, out.nbytes // len(rows), out.view(np.uint8))
         return out.reshape(shape)
 
-    def _take_sparse(self, _: str, sources: Places, rows: Places, allocate: Allocate) -> Csr:
+    def _take_sparse(self, _: str, sources: Positions, rows: Positions, allocate: Allocate) -> Csr:
         firsts, indptr = np.empty(len(rows), np.int64), allocate(len(rows) + 1, np.int64)
         indptr[0] = 0
         like = self._parts["indptr"][0][:0]
         wrong = _read_pointers(self._bases["indptr"], self._limits, sources, rows, like, firsts, indptr)
         if wrong >= 0:
             raise CorruptShardError(
-                f"row pointers fall or reach outside the entries at row {rows[wrong]:,} of piece {sources[wrong]} of a "
-                "window; check the shards with `python -m shardtrain verify` and rebuild them"
+                f"row pointers decrease or point outside the entries at row {rows[wrong]:,} of piece {sources[wrong]} "
+                "of a window; check the shards with `python -m shardtrain verify` and rebuild them"
             )
         arrays = {}
         for name in ("data", "indices"):
@@ -190,6 +200,6 @@ class Gatherer:
 
 
 def _same_type(arrays: Sequence[Array]) -> list[Array]:
-    """The arrays in one type, contiguous; those that have the common type already are not copied."""
+    """Convert arrays to their common type, contiguous; arrays that already are that are not copied."""
     dtype = np.result_type(*{array.dtype for array in arrays})
     return [np.ascontiguousarray(array, dtype) for array in arrays]

@@ -1,4 +1,4 @@
-"""What a model must know of the data it is trained on."""
+"""Describe a dataset to the models trained on it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What a model has to know of the data.
+    """Description of a dataset for a model.
 
     Attributes:
-        kind: "ngram" (x is a `Csr`), "sequence" (x is token ids, 0 for padding, which is at the front) or "dense" (x
-            is float32).
+        kind: "ngram" (x is a `Csr`), "sequence" (x is token ids, with 0 as padding at the front) or "dense" (x is
+            float32).
         num_features: columns of x: n-grams, the length of the sequences, or features.
-        vocabulary_size: for sequences the input size of an embedding: every id is below it; else `num_features`.
+        vocabulary_size: upper bound of the token ids of sequences, the input size of an embedding; otherwise
+            `num_features`.
         class_names: in the order of the class indices.
-        num_train: training examples.
-        num_validation: validation examples.
-        vectorizer: identity of the fitted vectorizer.
-        fingerprint: identity of these shards.
+        num_train: number of training examples.
+        num_validation: number of validation examples.
+        vectorizer: fingerprint of the fitted vectorizer.
+        fingerprint: fingerprint of the shards.
     """
 
     kind: str
@@ -32,5 +33,5 @@ class DatasetInfo:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)

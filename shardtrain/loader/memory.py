@@ -1,9 +1,8 @@
-"""What reading batches for training holds in memory: a plan made before training, told to the user, kept to a limit.
+"""Plan the memory that reading takes during training, and fit it to a limit by prefetching fewer batches.
 
-Batches are gathered from mapped files, whose pages belong to the page cache; counted is what this process takes for
-itself: the batches that are made ahead and those of one call. The order of examples is part of a training's result, so
-a limit only shortens how far reading is ahead. Arrays that are not simply there (compressed, or read instead of mapped)
-are held for a window as well.
+Counted is the memory of this process: the prefetched batches and those of one step, and for compressed arrays, or
+files that are read instead of mapped, the rows of whole windows. Pages of mapped files belong to the page cache and are
+not counted. The limit never changes the order of examples, which is part of a training's result.
 """
 
 from __future__ import annotations
@@ -15,103 +14,106 @@ from shardtrain.loader.batches import GATHERED_ROWS
 from shardtrain.loader.split import Split
 from shardtrain.shards import layout
 
-MOST_AHEAD = 64  # batches: 32,768 rows of 512
-LEAST_AHEAD = 2  # one being used, one being made
-_CSR_BYTES, _POINTER_BYTES = 8, 8  # a value and its column; where a row begins
+MAX_PREFETCH = 64  # batches: 32,768 rows at 512 rows per batch
+MIN_PREFETCH = 2  # one in use and one being gathered
+_CSR_BYTES, _POINTER_BYTES = 8, 8  # of a value with its column; of a row pointer
 _TENSOR_BYTES = 4  # of a token id or a label in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingPlan:
-    """What is held.
+    """What reading holds in memory.
 
     Attributes:
-        window_rows: rows that are mixed with each other; 0: batches are neighbouring rows.
-        window_bytes: of them, where they have to be held; else 0.
-        ahead: batches that are made before they are asked for.
-        ahead_bytes: of them, and of those that are gathered with them.
-        batches: that a call of the step takes.
-        batch_bytes: of these batches.
+        window_rows: rows that are shuffled among each other; 0: batches are consecutive rows.
+        window_bytes: memory of the windows, if their rows are held; otherwise 0.
+        prefetch: batches that are gathered before they are requested.
+        prefetch_bytes: memory of these batches and of a group being gathered.
+        batches_per_step: batches that one call of the training step takes.
+        batch_bytes: memory of these batches.
     """
 
     window_rows: int
     window_bytes: int
-    ahead: int
-    ahead_bytes: int
-    batches: int
+    prefetch: int
+    prefetch_bytes: int
+    batches_per_step: int
     batch_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
-        return self.window_bytes + self.ahead_bytes + self.batch_bytes
+        """Sum of all parts."""
+        return self.window_bytes + self.prefetch_bytes + self.batch_bytes
 
     def __str__(self) -> str:
-        held = f", held ({_size(self.window_bytes)})" if self.window_bytes else ""
-        window = f"mixes windows of {self.window_rows:,} rows{held}, " if self.window_rows else ""
+        held = f" ({_size(self.window_bytes)})" if self.window_bytes else ""
+        window = f"shuffles in windows of {self.window_rows:,} rows{held}, " if self.window_rows else ""
+        batches = "1 batch" if self.batches_per_step == 1 else f"{self.batches_per_step} batches"
         return (
-            f"reading {window}makes up to {self.ahead} batches ahead ({_size(self.ahead_bytes)}) and takes "
-            f"{self.batches} a call ({_size(self.batch_bytes)})"
+            f"reading {window}prefetches up to {self.prefetch} batches ({_size(self.prefetch_bytes)}) and takes "
+            f"{batches} per step ({_size(self.batch_bytes)})"
         )
 
 
 def plan_reading(split: Split, batch_size: int, shuffle: str, *, batches: int, limit: int) -> ReadingPlan:
-    """Plan the reading of a split: as far ahead as the limit allows.
+    """Plan the reading of a split with as many prefetched batches as the limit allows.
 
     Args:
-        split: of the training.
-        batch_size: rows a batch.
+        split: to train on.
+        batch_size: rows per batch.
         shuffle: as in `Split.batches`.
-        batches: that a call of the step takes.
-        limit: bytes that reading may hold.
+        batches: per call of the training step.
+        limit: memory in bytes.
 
     Raises:
-        UsageError: even the least needs more than `limit`.
+        UsageError: even `MIN_PREFETCH` batches need more than `limit`.
     """
-    ahead = MOST_AHEAD
+    prefetch = MAX_PREFETCH
     while True:
-        plan = _plan(split, batch_size, shuffle, batches, ahead)
+        plan = _plan(split, batch_size, shuffle, batches, prefetch)
         if plan.total_bytes <= limit:
             return plan
-        if ahead == LEAST_AHEAD:
+        if prefetch == MIN_PREFETCH:
             break
-        ahead //= 2
-    other = _plan(split, batch_size, "blocks", batches, LEAST_AHEAD)
+        prefetch //= 2
+    other = _plan(split, batch_size, "blocks", batches, MIN_PREFETCH)
     instead = (
         f"--shuffle blocks, which needs {_size(other.total_bytes)}"
         if other.total_bytes <= limit
         else "a smaller --batch-size"
     )
-    raise UsageError(f"{plan}, more than --memory-limit {_size(limit)}; raise it, or choose {instead}")
+    raise UsageError(
+        f"{plan}, in total {_size(plan.total_bytes)}, more than --memory-limit {_size(limit)}; raise it, or choose "
+        f"{instead}"
+    )
 
 
-def _plan(split: Split, batch_size: int, shuffle: str, batches: int, ahead: int) -> ReadingPlan:
-    made = split.batches(batch_size, shuffle=shuffle, prefetch=ahead)
-    mixed = shuffle in ("window", "global")
-    window_rows = min(made.plan.window_rows, split.num_examples) if mixed else 0
-    stored, given = _row_bytes(split)
-    gathered = max(batch_size, min(GATHERED_ROWS, batch_size * max(1, ahead // 2)))  # at a time, as `Batches` does
-    windows = 0 if split.mapped else 1 + made.windows_ahead  # that are held
-    rows = min(made.plan.window_rows, split.num_examples)
-    blocks = -(-rows // made.plan.block_rows) if split.options.verify else 0
+def _plan(split: Split, batch_size: int, shuffle: str, batches: int, prefetch: int) -> ReadingPlan:
+    epoch = split.batches(batch_size, shuffle=shuffle, prefetch=prefetch)
+    mixing = shuffle in ("window", "global")
+    rows = min(epoch.plan.window_rows, split.num_examples)
+    stored_bytes, batch_row_bytes = _row_bytes(split)
+    gathered = max(batch_size, min(GATHERED_ROWS, batch_size * max(1, prefetch // 2)))  # rows per group of `Batches`
+    windows = 0 if split.mapped else 1 + epoch.prefetched_windows
+    blocks = -(-rows // epoch.plan.block_rows) if split.options.verify else 0
     return ReadingPlan(
-        window_rows=window_rows,
-        window_bytes=windows * (rows * stored + blocks * _verified_bytes(split)),
-        ahead=ahead,
-        ahead_bytes=min(ahead * batch_size + gathered, split.num_examples) * given,
-        batches=batches,
-        batch_bytes=min(batches * batch_size, split.num_examples) * given,
+        window_rows=rows if mixing else 0,
+        window_bytes=windows * (rows * stored_bytes + blocks * _verified_bytes(split)),
+        prefetch=prefetch,
+        prefetch_bytes=min(prefetch * batch_size + gathered, split.num_examples) * batch_row_bytes,
+        batches_per_step=batches,
+        batch_bytes=min(batches * batch_size, split.num_examples) * batch_row_bytes,
     )
 
 
 def _verified_bytes(split: Split) -> int:
-    """Bytes that are read with the rows of a block, since of each array whole checksum blocks are compared."""
-    arrays = [name for name in split.shards[0].sources if name != layout.DOCUMENT]
+    """Return the bytes read in addition to the rows of a block, as checksum blocks of each array are read whole."""
+    arrays = [name for name in split.shards[0].arrays if name != layout.DOCUMENT]
     return len(arrays) * max(file.entry.block_bytes for file in split.files)
 
 
 def _row_bytes(split: Split) -> tuple[int, int]:
-    """Bytes of a row on the average, features and label: as it is stored, and as the step takes it."""
+    """Return the average bytes of a row's features and label, as stored and as in a batch."""
     entry = split.entry
     label = split.shards[0].entry.datasets["y"].bytes / split.shards[0].entry.rows
     if split.kind == "ngram":

@@ -1,8 +1,8 @@
-"""How well an order of rows mixes the classes, measured against orders drawn by chance.
+"""Measure how well an order of rows mixes the classes, compared with random permutations.
 
-Two numbers say what training feels: how far the class mix of a batch is from the mix of all rows, and how often
-neighbours in a batch are neighbours on disk or of one class. Both come from the plan and the labels alone; no
-features are read. A sample of true permutations tells what chance gives, so that no threshold has to be known.
+Measured are the distance between the class distribution of a batch and that of all rows, and how often neighbours in a
+batch are neighbours on disk or of one class. Both need only the plan and the labels; no features are read. The same
+measures of random permutations serve as the reference, so that no threshold is needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Of an order of rows cut into batches, all means over batches.
+    """How well an order of rows, cut into batches, mixes the classes.
 
     Attributes:
-        class_distance: total variation distance between a batch's class mix and that of all rows, from 0 to 1.
-        same_class: share of neighbours in the order that are of one class.
-        disk_neighbours: share of neighbours in the order that are neighbours on disk.
+        class_distance: total variation distance between the class distributions of a batch and of all rows, from 0 to
+            1; mean over batches.
+        same_class: fraction of neighbours in the order that have the same class.
+        disk_neighbours: fraction of neighbours in the order that are neighbours on disk.
     """
 
     class_distance: float
@@ -35,8 +36,8 @@ class Mixing:
     disk_neighbours: float
 
 
-def visited(plan: EpochPlan) -> Rows:
-    """The rows of an epoch in the order they are visited, (num_rows,)."""
+def visited_rows(plan: EpochPlan) -> Rows:
+    """Return the rows of an epoch in the order they are visited, (num_rows,)."""
     parts = [np.zeros(0, np.int64)]
     for window in plan.windows():
         rows = np.concatenate([np.arange(start, stop) for start, stop in window.segments])
@@ -45,12 +46,12 @@ def visited(plan: EpochPlan) -> Rows:
 
 
 def measure(order: Rows, labels: npt.NDArray[Any], batch_size: int) -> Mixing:
-    """How well `order` mixes rows with these labels; a last, shorter batch is left out.
+    """Measure how well `order` mixes rows with these labels; a shorter last batch is ignored.
 
     Args:
         order: rows in the order they are visited, at least two and at least one batch.
         labels: class index of each row.
-        batch_size: rows a batch.
+        batch_size: rows per batch.
     """
     classes = int(labels.max()) + 1
     found = labels[order].astype(np.int64)
@@ -65,10 +66,10 @@ def measure(order: Rows, labels: npt.NDArray[Any], batch_size: int) -> Mixing:
 
 
 def chart(found: dict[str, Mixing], chance: Mixing) -> str:
-    """Orders by name against chance, as lines of numbers and bars: a bar as long as chance's is a perfect mix."""
+    """Draw orders by name and chance as text bars: a bar as long as that of chance is a perfect mix."""
     lines = []
     for title, name in (
-        ("class mix of a batch, distance from that of all rows", "class_distance"),
+        ("distance of a batch's class distribution from that of all rows", "class_distance"),
         ("neighbours of one class", "same_class"),
         ("neighbours on disk", "disk_neighbours"),
     ):
@@ -81,9 +82,8 @@ def chart(found: dict[str, Mixing], chance: Mixing) -> str:
     return "\n".join(lines)
 
 
-def by_chance(labels: npt.NDArray[Any], batch_size: int, *, samples: int = 3) -> Mixing:
-    """The mean of what so many true permutations give."""
+def measure_chance(labels: npt.NDArray[Any], batch_size: int, *, samples: int = 3) -> Mixing:
+    """Return the mean measures of `samples` random permutations."""
     found = [measure(permutation(len(labels), seed, 6), labels, batch_size) for seed in range(samples)]
-    return Mixing(**{
-        name: float(np.mean([getattr(each, name) for each in found])) for name in Mixing.__dataclass_fields__
-    })  # fmt: skip
+    means = {name: float(np.mean([getattr(each, name) for each in found])) for name in Mixing.__dataclass_fields__}
+    return Mixing(**means)

@@ -1,13 +1,12 @@
-"""The order of examples, as pure functions of (seed, epoch, position); no file is opened here.
+"""Compute the order of examples as pure functions of (seed, epoch, position), without opening files.
 
-Two orders are decided in this room. On disk, a document's place follows from a 64-bit hash of (seed, ordinal), so
-it does not depend on how the corpus was cut into units. In an epoch, rows are moved in blocks, and windows of
-blocks are mixed row by row, or every row has a place of its own; any position can be found without replaying the ones
-before it.
+On disk, rows are sorted by a 64-bit hash of (seed, document ordinal), so their order does not depend on how the corpus
+was split into work units. In an epoch, blocks of rows are permuted and windows of blocks shuffled row by row, or all
+rows are permuted; any position is computed without replaying the ones before it.
 
-Randomness is integer hashing (splitmix64) and sorting, not a numpy Generator, whose streams may change between
-numpy versions. A sort costs more than a Fisher-Yates shuffle, but only over the blocks or rows of one window; the
-permutation of a whole epoch is computed place by place and never stored.
+Randomness is integer hashing (splitmix64) and sorting, not a numpy Generator, whose streams may change between numpy
+versions. Sorting costs more than a Fisher-Yates shuffle, but only over the blocks or rows of one window; the
+permutation of a whole epoch is computed element by element and never stored.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import UsageError
+from shardtrain.loader.options import SHUFFLES
 
 Keys = npt.NDArray[np.uint64]
 
-MODES = ("none", "blocks", "window", "global")
 BLOCK_ROWS = 4096  # long enough that a block is a sequential read, short enough that a window holds many
 WINDOW_BLOCKS = 16  # 65,536 rows in memory: about 30 MB of n-gram rows
-FEISTEL_ROUNDS = 6  # four are proven to look random for few queries; more cost about 1 ms a window each
-_PIECE = 8192  # numbers
+FEISTEL_ROUNDS = 6  # four are proven to look random for few queries; each further one costs about 1 ms per window
+_PIECE = 8192  # elements whose temporaries fit the cache
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
 def mix64(values: Keys) -> Keys:
-    """The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), element by element; a bijection."""
+    """Apply the finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), a bijection, to each element."""
     mixed = values.astype(np.uint64, order="C", copy=True)
     for z in _pieces(mixed):
         _mix64_in_place(z)
@@ -50,9 +49,9 @@ def _mix64_in_place(z: Keys) -> None:
 
 
 def _pieces(values: Keys) -> Iterator[Keys]:
-    """Views of an array, end to end, so short that what is made of one on the way lies in memory that was used before.
+    """Yield consecutive views of an array, short enough that temporaries of their size reuse memory.
 
-    Fresh memory for all elements at a time takes several times as long as the arithmetic.
+    Fresh memory for temporaries of the whole array takes several times as long as the arithmetic.
     """
     flat = values.reshape(-1)  # a view, since `values` is contiguous
     for start in range(0, len(flat), _PIECE):
@@ -60,14 +59,14 @@ def _pieces(values: Keys) -> Iterator[Keys]:
 
 
 def keys(numbers: npt.NDArray[np.int64], seed: int, *stream: int) -> Keys:
-    """A 64-bit key for each number, independent for every seed and every stream of integers."""
-    spread = numbers.astype(np.uint64, order="C", copy=True)
-    _spread(spread, seed, *stream)
-    return spread
+    """Compute a 64-bit key for each number, independent for every seed and every stream of integers."""
+    result = numbers.astype(np.uint64, order="C", copy=True)
+    _keys_in_place(result, seed, *stream)
+    return result
 
 
-def _spread(numbers: Keys, seed: int, *stream: int) -> None:
-    """Put the key of each number in its place."""
+def _keys_in_place(numbers: Keys, seed: int, *stream: int) -> None:
+    """Replace each number by its key."""
     state = np.array([seed & _MASK], np.uint64)
     for word in stream:
         state = mix64(state + np.uint64(_GOLDEN)) ^ np.uint64(word & _MASK)
@@ -79,19 +78,19 @@ def _spread(numbers: Keys, seed: int, *stream: int) -> None:
 
 
 def document_keys(ordinals: npt.NDArray[np.int64], seed: int) -> Keys:
-    """Where documents go: rows lie in ascending key; keys below fraction * 2**64 make a validation split."""
+    """Compute the keys by which rows are sorted on disk; keys below fraction * 2**64 form the validation split."""
     return keys(ordinals, seed, 1)
 
 
 def permutation(count: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
-    """A permutation of [0, count), a function of the arguments alone: numbers in the order of their keys.
+    """Compute a permutation of [0, count) that depends only on the arguments: the numbers sorted by their keys.
 
-    The low bits of each key are replaced by its number, so that sorting moves both: three times as fast as argsort, and
-    numbers whose keys agree in all other bits, at least 32, keep their order.
+    The low bits of each key are replaced by its number, so that one sort moves both: three times as fast as argsort.
+    Numbers whose keys agree in the remaining bits, at least 32, keep their order.
     """
     low_bits = np.uint64((1 << (max(count, 1) - 1).bit_length()) - 1)
     packed = np.arange(count, dtype=np.uint64)
-    _spread(packed, seed, *stream)
+    _keys_in_place(packed, seed, *stream)
     packed &= ~low_bits
     first = 0
     for piece in _pieces(packed):
@@ -102,27 +101,27 @@ def permutation(count: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
     return packed.view(np.int64)
 
 
-def scattered(places: npt.NDArray[np.int64], count: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
-    """Where a permutation of [0, count) sends each of `places`, without computing it for the others.
+def permuted(positions: npt.NDArray[np.int64], count: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
+    """Compute the images of `positions` under a permutation of [0, count), without computing any other images.
 
-    A Feistel network over pairs of numbers, with steps repeated for results outside [0, count) (the generalized
-    network and cycle walking of Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+    A Feistel network over pairs of numbers, applied again to results outside [0, count) (the generalized network and
+    cycle walking of Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
     """
-    result = places.astype(np.int64, copy=True)
+    result = positions.astype(np.int64, copy=True)
     if count < 2:
         return result
     left = math.isqrt(count - 1) + 1
-    right = -(-count // left)  # left * right is at least `count`, and less than `left` more
-    open_places = np.arange(len(result))
-    while len(open_places):
-        moved = _feistel(result[open_places], left, right, seed, *stream)
-        result[open_places] = moved
-        open_places = open_places[moved >= count]
+    right = -(-count // left)  # count <= left * right < count + left
+    outside = np.arange(len(result))
+    while len(outside):  # invariant: all elements of result but those at `outside` are final and below count
+        images = _feistel(result[outside], left, right, seed, *stream)
+        result[outside] = images
+        outside = outside[images >= count]
     return result
 
 
 def _feistel(values: npt.NDArray[np.int64], left: int, right: int, seed: int, *stream: int) -> npt.NDArray[np.int64]:
-    """A permutation of [0, left * right), element by element."""
+    """Apply a permutation of [0, left * right) to each element."""
     a, b = values // right, values % right
     for number in range(FEISTEL_ROUNDS):
         a = (a + (keys(b, seed, *stream, number) % np.uint64(left)).view(np.int64)) % left
@@ -132,13 +131,13 @@ def _feistel(values: npt.NDArray[np.int64], left: int, right: int, seed: int, *s
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that are in memory together.
+    """Consecutive positions of an epoch whose rows are read together.
 
     Attributes:
-        start: position in the epoch of the first of them.
+        start: position in the epoch of the first row.
         segments: half-open row ranges of the split, in the order they are read.
-        order: for each position in the window the row among the concatenated segments; None: as they are. A window of
-            the mode `global` has all rows as its one segment, and an order that picks some of them.
+        order: for each position in the window, the row among the concatenated segments; None: in order. In the mode
+            `global` the one segment is the whole split, and `order` selects rows from it.
     """
 
     start: int
@@ -151,17 +150,17 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """Which rows an epoch visits, in which order; every row exactly once.
+    """The order in which an epoch visits every row exactly once.
 
-    - `none` keeps the rows as they lie. It mixes nothing and costs nothing.
-    - `blocks` permutes blocks of `block_rows` rows: batches stay contiguous slices of the file, rows of a block stay
-      neighbours. It is as cheap as `none`, and mixes only what the order on disk has mixed already.
-    - `window` permutes blocks and then mixes the rows of `window_blocks` blocks. Reading stays sequential within
-      blocks; each row is copied once. Rows further apart in the epoch than a window mix only as blocks.
-    - `global` is a permutation of all rows, as if drawn by hand. Each row is read where it lies, so it wants data that
-      fits in memory or a disk that is fast at random reads.
+    - `none` keeps the order on disk.
+    - `blocks` permutes blocks of `block_rows` rows: batches stay contiguous slices of the file. It is as cheap as
+      `none`, and relies on the rows being shuffled on disk.
+    - `window` permutes blocks and then shuffles the rows of `window_blocks` blocks, like a shuffle buffer. Reading
+      stays sequential within blocks; each row is copied once. Across windows only blocks are mixed.
+    - `global` permutes all rows. Rows are read at random positions, so the data should fit in memory or be on a disk
+      with fast random reads.
 
-    Block borders move from epoch to epoch (the rows are rotated first), so that a block, and the short block at the
+    Block boundaries move from epoch to epoch (the rows are rotated first), so that blocks, and the short block at the
     end, do not always hold the same rows.
 
     Raises:
@@ -176,23 +175,25 @@ class EpochPlan:
     window_blocks: int = WINDOW_BLOCKS
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"shuffle is {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.mode not in SHUFFLES:
+            raise UsageError(f"--shuffle is {self.mode!r}; choose one of {', '.join(SHUFFLES)}")
         if self.block_rows < 1 or self.window_blocks < 1:
-            raise UsageError(f"blocks of {self.block_rows} rows and windows of {self.window_blocks} blocks: at least 1")
+            raise UsageError(
+                f"block_rows is {self.block_rows} and window_blocks is {self.window_blocks}; both must be at least 1"
+            )
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in the epoch, the short last one included."""
+        """Number of blocks in the epoch, including the short last one."""
         return -(-self.num_rows // self.block_rows)
 
     @property
     def window_rows(self) -> int:
-        """Rows in every window but the last."""
+        """Number of rows in every window except the last."""
         return self.block_rows * (self.window_blocks if self.mode in ("window", "global") else 1)
 
     def windows(self, start: int = 0) -> Iterator[Window]:
-        """The windows in order, from the one that holds position `start` of the epoch."""
+        """Yield the windows in order, from the one that contains position `start` of the epoch."""
         if self.mode == "global":
             yield from self._global_windows(start)
             return
@@ -213,12 +214,12 @@ class EpochPlan:
 
     def _global_windows(self, start: int) -> Iterator[Window]:
         for begin in range(start // self.window_rows * self.window_rows, self.num_rows, self.window_rows):
-            places = np.arange(begin, min(begin + self.window_rows, self.num_rows))
-            order = scattered(places, self.num_rows, self.seed, self.epoch, 5)
+            positions = np.arange(begin, min(begin + self.window_rows, self.num_rows))
+            order = permuted(positions, self.num_rows, self.seed, self.epoch, 5)
             yield Window(begin, ((0, self.num_rows),), order)
 
     def _segments(self, block: int, rotation: int) -> Iterator[tuple[int, int]]:
-        """The row ranges of a block after rotation: one, or two where it wraps around the end."""
+        """Yield the row ranges of a block after rotation: one, or two if it wraps around the end."""
         begin = block * self.block_rows + rotation
         stop = min((block + 1) * self.block_rows, self.num_rows) + rotation
         if begin >= self.num_rows:

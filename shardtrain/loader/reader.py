@@ -1,7 +1,7 @@
-"""Number the rows of a split through its shards, and read them: views of mapped files, or copies.
+"""Read rows of a split across its shards: views of mapped files, or copies.
 
-Each checksum block is verified when it is first touched in a process, so damage is named before its bytes are used;
-after that a read costs nothing but the page fault.
+Each checksum block is verified at its first access in a process, so damage is reported before its bytes are used;
+after that a read costs only the page fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class SplitReader:
 
     Args:
         name: of the split.
-        entry: what the manifest says of it.
+        entry: of the split in the manifest.
         manifest: of the folder.
-        shards: open, in the order of `entry`.
+        shards: open shards in the order of `entry`.
         options: how files are read.
-        larger_than_memory: whether the files are too large to stay in the page cache beside everything else.
-        block_buffers: where rows go that are read from files that are not mapped.
+        larger_than_memory: whether the files are too large to stay in the page cache.
+        block_buffers: for rows of files that are not mapped.
     """
 
     def __init__(
@@ -59,13 +59,15 @@ class SplitReader:
         self._starts = np.cumsum([0] + [shard.rows for shard in entry.shards]).tolist()
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
-        """The shards that hold rows [start, stop) of the split, each with its own half-open row range; at least one.
+        """Yield the shards that hold rows [start, stop) of the split, each with its half-open row range; at least one.
 
         Raises:
-            UsageError: the split has no such rows.
+            UsageError: the range is not within the split.
         """
         if not 0 <= start <= stop <= self.num_examples:
-            raise UsageError(f"rows [{start:,}, {stop:,}) of '{self.name}', which has rows [0, {self.num_examples:,})")
+            raise UsageError(
+                f"rows [{start:,}, {stop:,}) are not within '{self.name}', which has rows [0, {self.num_examples:,})"
+            )
         number = min(bisect.bisect_right(self._starts, start), len(self.shards)) - 1
         for shard, (base, end) in zip(self.shards[number:], pairwise(self._starts[number:]), strict=True):
             yield shard, max(start - base, 0), min(stop, end) - base
@@ -73,65 +75,65 @@ class SplitReader:
                 return
 
     def rows(self, start: int, stop: int) -> Examples:
-        """Rows [start, stop): views of the mapping where they lie in one shard, else joined copies."""
+        """Read rows [start, stop): views of the mapping if one shard holds them, otherwise concatenated copies."""
         parts = [(shard.x(begin, end), shard.y(begin, end)) for shard, begin, end in self.pieces(start, stop)]
         return join(parts)
 
     @property
     def mapped(self) -> bool:
-        """Whether rows are views of mapped files: they lie there as they are, and nothing of them is held."""
+        """Whether rows are views of mapped files, so that reading them allocates no memory."""
         return all(shard.mapped for shard in self.shards)
 
     @property
     def touched(self) -> bool:
-        """Whether all features and labels were read, and compared if that is wanted, since the files were opened."""
+        """Whether all features and labels were read, and verified if requested, since the files were opened."""
         return all(shard.touched for shard in self.shards)
 
     def check_unchanged(self) -> None:
-        """Compare all files with what was opened.
+        """Check that no file has changed since it was opened.
 
         Raises:
-            CorruptShardError: a file was cut short, written to or replaced.
+            CorruptShardError: a file was truncated, written to or replaced.
         """
         for file in self.files:
             file.check_unchanged()
 
     def advise(self, *, random: bool) -> None:
-        """Tell the kernel how the files will be read: here and there, or from front to back."""
+        """Advise the kernel whether the files will be read at random or sequentially."""
         for file in self.files:
             file.advise(random=random)
 
-    def need(self, segments: Iterable[tuple[int, int]]) -> None:
-        """Have the kernel begin to read these half-open row ranges, where they were not touched before."""
+    def read_ahead(self, segments: Iterable[tuple[int, int]]) -> None:
+        """Start reading these half-open row ranges into the page cache, without waiting."""
         for start, stop in segments:
             for shard, first, last in self.pieces(start, stop):
-                shard.need(first, last)
+                shard.read_ahead(first, last)
 
     def release(self, segments: Iterable[tuple[int, int]]) -> None:
-        """Give back the page cache of these half-open row ranges, which are not needed again soon."""
+        """Release the page cache of these half-open row ranges, which are not needed again soon."""
         for start, stop in segments:
             for shard, first, last in self.pieces(start, stop):
                 shard.release(first, last)
 
-    def lost_rows(self, pieces: Sequence[tuple[Shard, int, int]]) -> Mask | None:
-        """Which rows of the pieces, laid end to end, are damaged; None: none. Each damaged block is told once."""
-        masks = [shard.lost_rows(first, last) for shard, first, last in pieces]
+    def damaged_rows(self, pieces: Sequence[tuple[Shard, int, int]]) -> Mask | None:
+        """Return a mask of damaged rows over the concatenated pieces, or None; warn once per damaged block."""
+        masks = [shard.damaged_rows(first, last) for shard, first, last in pieces]
         if all(mask is None for mask in masks):
             return None
         for file in dict.fromkeys(file for shard, _, _ in pieces for file in shard.files):
-            for text in file.untold_damage():
-                warn(f"{text}; these rows are left out")
+            for text in file.unreported_damage():
+                warn(f"{text}; these rows are skipped")
         parts = zip(masks, pieces, strict=True)
-        return np.concatenate([
-            np.zeros(last - first, np.bool_) if mask is None else mask for mask, (_, first, last) in parts
-        ])  # fmt: skip
+        return np.concatenate(
+            [np.zeros(last - first, np.bool_) if mask is None else mask for mask, (_, first, last) in parts]
+        )
 
     def labels(self) -> Labels:
-        """All class indices, (num_examples,); a view where there is one shard."""
+        """Read all class indices, (num_examples,); a view if there is one shard."""
         parts = [shard.y(0, shard.entry.rows) for shard in self.shards]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def documents(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Ordinals of the documents behind rows [start, stop) in the file the split was made from."""
+        """Read the document ordinals of rows [start, stop), in the file that the split was built from."""
         parts = [shard.documents(begin, end) for shard, begin, end in self.pieces(start, stop)]
         return np.concatenate(parts)

@@ -1,9 +1,8 @@
 """Open a folder of shards.
 
-Everything about the layout comes from the manifest, whose numbers were checked when it was read; libhdf5 is not used.
-Each checksum block is verified when it is first touched in a process, so damage is named before its bytes are used;
-after that a read costs nothing but the page fault. Shards are write-once: a file that was cut short, rewritten or
-swapped is refused.
+The layout comes from the manifest, which was checked when it was read; libhdf5 is not used. Each checksum block is
+verified at its first access in a process, so damage is reported before its bytes are used. Shards are write-once: a
+file that was truncated, rewritten or replaced is refused.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from shardtrain.options import with_options
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.notebook import listed, table
 from shardtrain.shards import layout
+from shardtrain.shards.files import open_source
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
-from shardtrain.shards.stored import open_source
 
-_MOST_BUFFERS = 256  # four arrays of each block of a few windows
+_MAX_BUFFERS = 256  # four arrays per block of a few windows
 
 
-def _elsewhere(entry: SplitEntry) -> set[str]:
-    """The files outside the folder that arrays of a split lie in."""
+def _external_files(entry: SplitEntry) -> set[str]:
+    """Return the files outside the folder that hold arrays of a split."""
     return {where.source for shard in entry.shards for where in shard.datasets.values() if where.source}
 
 
 def _is_larger_than_memory(entry: SplitEntry, manifest: Manifest) -> bool:
     size = sum(shard.bytes for shard in entry.shards)
-    return size + sum(manifest.sources[path].bytes for path in _elsewhere(entry)) > memory_bytes() // 2
+    return size + sum(manifest.sources[path].bytes for path in _external_files(entry)) > memory_bytes() // 2
 
 
-def _way_to_read(options: LoaderOptions, larger_than_memory: bool) -> str:
-    """Pages that were mapped for a window may be gone again before it is gathered, where memory is short."""
+def _io_mode(options: LoaderOptions, larger_than_memory: bool) -> str:
+    """Choose "read" over "map" for large data, whose mapped pages may be evicted before their window is gathered."""
     return "read" if options.io == "auto" and larger_than_memory else options.io
 
 
@@ -49,16 +48,16 @@ class Shards:
     def __init__(self, path: Path, manifest: Manifest, options: LoaderOptions) -> None:
         self.path = path
         self.manifest = manifest
-        blocks, batches = Buffers(_MOST_BUFFERS), Buffers()
+        blocks, batches = Buffers(_MAX_BUFFERS), Buffers()
         large = {name for name, entry in manifest.splits.items() if _is_larger_than_memory(entry, manifest)}
-        read_past_cache = {path for name in large for path in _elsewhere(manifest.splits[name])}
+        direct_io_paths = {path for name in large for path in _external_files(manifest.splits[name])}
         sources = {
             name: open_source(
                 name,
                 entry,
                 verify=options.verify,
-                io=_way_to_read(options, name in read_past_cache),
-                past_cache=name in read_past_cache,
+                io=_io_mode(options, name in direct_io_paths),
+                direct_io=name in direct_io_paths,
                 buffers=blocks,
             )
             for name, entry in manifest.sources.items()
@@ -74,8 +73,8 @@ class Shards:
                         shard,
                         manifest.num_features,
                         verify=options.verify,
-                        io=_way_to_read(options, name in large),
-                        past_cache=name in large,
+                        io=_io_mode(options, name in large),
+                        direct_io=name in large,
                         buffers=blocks,
                         sources=sources,
                     )
@@ -104,13 +103,13 @@ class Shards:
         """
         if "validation" not in self.splits:
             raise ShardsError(
-                f"'{self.path}' has no validation split; build with --validation FILE or --validation-fraction F"
+                f"'{self.path}' has no validation split; rebuild with --validation FILE or --validation-fraction F"
             )
         return self.splits["validation"]
 
     @property
     def description(self) -> DatasetInfo:
-        """What a model has to know of these shards."""
+        """Description of these shards for a model."""
         manifest = self.manifest
         validation = manifest.splits.get("validation")
         return DatasetInfo(
@@ -125,7 +124,7 @@ class Shards:
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Render a summary for notebooks."""
         manifest = self.manifest
         size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
         return table(
@@ -140,7 +139,7 @@ class Shards:
         )
 
     def close(self) -> None:
-        """Forget the mappings; views that are still in use keep theirs."""
+        """Drop the mappings; views that are still in use stay valid."""
         self.splits = {}
 
     def __enter__(self) -> Shards:
@@ -157,10 +156,10 @@ def open_shards(path: Path | str, options: LoaderOptions) -> Shards:
     """Open the folder of shards `path`; the keywords are those of `LoaderOptions`.
 
     Raises:
-        ShardsNotFoundError: no such folder, no manifest in it, or a shard is missing.
+        ShardsNotFoundError: the folder, its manifest or a shard does not exist.
         ManifestError: the manifest is damaged.
-        CorruptShardError: a file does not have the size that the manifest says.
-        UsageError: `io` or `on_corrupt` is none of its values.
+        CorruptShardError: a file does not have the size that the manifest records.
+        UsageError: `io` or `on_corrupt` has an unsupported value.
     """
     folder = Path(path)
     return Shards(folder, read_manifest(folder), options)

@@ -1,4 +1,4 @@
-"""One split of a folder of shards: its rows, and the batches of an epoch."""
+"""Read one split of a folder of shards, as rows or as the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Split(SplitReader):
     """The rows of one split, numbered through its shards, and their batches.
 
     Args:
-        batch_buffers: memory of batches that are copies; the same for all splits of a folder.
+        batch_buffers: for batches that are copies; shared by all splits of a folder.
         reader: keywords of `SplitReader`.
     """
 
@@ -26,16 +26,16 @@ class Split(SplitReader):
         self.batch_buffers = batch_buffers
 
     def steps_per_epoch(self, batch_size: int, drop_remainder: bool = False) -> int:
-        """Batches in an epoch: the last, shorter one counts unless `drop_remainder`."""
+        """Count the batches of an epoch, including a shorter last one unless `drop_remainder`."""
         return self.num_examples // batch_size if drop_remainder else -(-self.num_examples // batch_size)
 
     @with_options(BatchOptions)
     def batches(self, options: BatchOptions) -> Batches:
-        """The batches of one epoch, each (x, y); the keywords are those of `BatchOptions`."""
+        """Return the batches of one epoch, each (x, y); the keywords are those of `BatchOptions`."""
         return Batches(self, options, self.batch_buffers)
 
     def generator(self, batch_size: int, *, seed: int = 0, shuffle: str = "none") -> Iterator[Examples]:
-        """Batches for ever, epoch after epoch, each ending with the shorter last batch: for Keras' generator habits."""
+        """Yield batches endlessly, epoch after epoch, including shorter last ones, as Keras expects of generators."""
         epoch = 0
         while True:
             yield from self.batches(batch_size, seed=seed, epoch=epoch, shuffle=shuffle)

@@ -1,1 +1,1 @@
-"""Keras models that fit the shards: layers, optimizers, schedules, the models of the guide, users' models."""
+"""Keras models for shards: data adapters, layers, optimizers, schedules, the guide's models and user models."""

@@ -1,10 +1,9 @@
-"""Batches as TensorFlow and Keras want them: for our own loop, and for people with a Keras model and `fit`.
+"""Convert batches to the inputs of TensorFlow and Keras, for the training loop and for `model.fit`.
 
-Sparse rows cross into TensorFlow as the three components of a `tf.SparseTensor` and become one inside the graph
-(`InputAdapter`). Its coordinates are made by numpy: of 512 rows with 60 non-zeros each in 0.04 ms, where TensorFlow
-takes 1 ms to tell the row of each non-zero from row pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`;
-`to_pydataset` makes the tensors in Python, which costs more a batch but keeps random access. Labels and token ids are
-int32 on this side, whatever their type on disk.
+Sparse rows enter a graph as the three components of a `tf.SparseTensor`, which is assembled inside it (`InputAdapter`).
+numpy computes the coordinates: 0.04 ms for 512 rows of 60 non-zeros, against 1 ms for TensorFlow's expansion of row
+pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`; `to_pydataset` creates the tensors in Python, which
+costs more per batch but keeps random access. Labels and token ids become int32, whatever their type on disk.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ LABELS = tf.TensorSpec((None,), tf.int32)
 
 @dataclass(frozen=True, kw_only=True)
 class InputAdapter:
-    """How features enter a traced function: flat arrays outside, what the model takes inside.
+    """Adapt the features of a batch to a traced function: flat arrays outside, the model's input inside.
 
     Attributes:
         kind: "ngram", "sequence" or "dense".
         num_features: columns of the features.
-        dense: whether the model takes n-grams as dense rows.
+        dense: whether n-grams are passed to the model as dense rows.
     """
 
     kind: str
@@ -43,19 +42,19 @@ class InputAdapter:
 
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
-        """What a traced function has to accept; no number of rows is fixed, so no batch makes it trace again."""
+        """The input signature of a traced function; the number of rows is open, so no batch triggers a retrace."""
         if self.kind != "ngram":
             return (tf.TensorSpec((None, self.num_features), tf.float32 if self.kind == "dense" else tf.int32),)
         return tf.TensorSpec((None, 2), tf.int64), tf.TensorSpec((None,), tf.float32), tf.TensorSpec((2,), tf.int64)
 
     def arrays(self, x: Features) -> tuple[npt.NDArray[Any], ...]:
-        """The arrays of a batch, one for each of `specs`."""
+        """Convert the features of a batch to one array for each of `specs`."""
         if isinstance(x, Csr):
             return sparse_parts(x)
         return (model_array(x),)
 
     def assemble(self, *parts: tf.Tensor) -> Any:
-        """What the model takes: a sparse or dense tensor of shape (rows, num_features)."""
+        """Assemble the model's input, a sparse or dense tensor of shape (rows, num_features), inside the graph."""
         if self.kind != "ngram":
             return parts[0]
         coordinates, values, shape = parts
@@ -64,7 +63,7 @@ class InputAdapter:
 
 
 def sparse_parts(x: Csr) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The components of a `tf.SparseTensor`: (row, column) of each value, (nnz, 2), values, (nnz,), and shape, (2,)."""
+    """Convert CSR rows to the components of a `tf.SparseTensor`: coordinates (nnz, 2), values (nnz,) and shape (2,)."""
     coordinates = np.empty((len(x.data), 2), np.int64)
     coordinates[:, 0] = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
     coordinates[:, 1] = x.indices
@@ -72,17 +71,17 @@ def sparse_parts(x: Csr) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]
 
 
 def sparse_tensor(x: Csr) -> tf.SparseTensor:
-    """Sparse rows as TensorFlow has them."""
+    """Convert CSR rows to a `tf.SparseTensor`."""
     return tf.SparseTensor(*sparse_parts(x))
 
 
 def model_array(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Token ids or dense features as models take them: int32, or float32 as they are."""
+    """Convert token ids to int32; dense float32 features are returned unchanged."""
     return x if x.dtype.kind == "f" else x.astype(np.int32, copy=False)
 
 
 def label_array(y: Labels) -> npt.NDArray[np.int32]:
-    """Class indices as traced functions take them, (rows,)."""
+    """Convert class indices, (rows,), to int32."""
     return y.astype(np.int32, copy=False)
 
 
@@ -95,40 +94,43 @@ def to_tf_dataset(
     shuffle: str = "none",
     drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """A `tf.data.Dataset` of (x, y) over the batches of a split, for `model.fit` and `validation_data`.
+    """Create a `tf.data.Dataset` of (x, y) over the batches of a split, for `model.fit` and `validation_data`.
 
-    Every pass over it is the next epoch: the k-th time it is iterated, it gives the order of epoch k - 1.
+    Every iteration over it is the next epoch: the k-th one yields the order of epoch k - 1.
 
     Args:
         split: for example `open_shards(path).train`.
-        batch_size: rows a batch; the last batch is shorter.
-        dense: n-grams as dense tensors instead of `tf.SparseTensor`; it has no effect on other features.
-        seed: decides the order of examples together with the epoch.
+        batch_size: rows per batch; the last batch may be shorter.
+        dense: n-grams as dense tensors instead of `tf.SparseTensor`; no effect on other features.
+        seed: determines the order of examples together with the epoch.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
-        drop_remainder: leave a shorter last batch out.
+        drop_remainder: omit a shorter last batch.
 
     Returns:
         Elements of shape (rows, num_features) and (rows,), with the number of batches as its known cardinality.
     """
-    feed = InputAdapter(kind=split.kind, num_features=split.num_features, dense=dense)
+    adapter = InputAdapter(kind=split.kind, num_features=split.num_features, dense=dense)
     epochs = itertools.count()
 
     def arrays() -> Iterator[tuple[npt.NDArray[Any], ...]]:
-        batches = split.batches(
-            batch_size, seed=seed, epoch=next(epochs), shuffle=shuffle, drop_remainder=drop_remainder,
+        for x, y in split.batches(
+            batch_size,
+            seed=seed,
+            epoch=next(epochs),
+            shuffle=shuffle,
+            drop_remainder=drop_remainder,
             as_int32=True,
-        )  # fmt: skip
-        for x, y in batches:
-            yield *feed.arrays(x), label_array(y)
+        ):
+            yield *adapter.arrays(x), label_array(y)
 
-    dataset = tf.data.Dataset.from_generator(arrays, output_signature=(*feed.specs, LABELS))
-    dataset = dataset.map(lambda *parts: (feed.assemble(*parts[:-1]), parts[-1]))
+    dataset = tf.data.Dataset.from_generator(arrays, output_signature=(*adapter.specs, LABELS))
+    dataset = dataset.map(lambda *parts: (adapter.assemble(*parts[:-1]), parts[-1]))
     steps = split.steps_per_epoch(batch_size, drop_remainder)
     return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
 
 
 class ShardsPyDataset(keras.utils.PyDataset):
-    """Batches of a split as a `keras.utils.PyDataset`; made by `to_pydataset`."""
+    """Batches of a split as a `keras.utils.PyDataset`; created by `to_pydataset`."""
 
     def __init__(self, split: Split, batch_size: int, *, dense: bool, **order: Any) -> None:
         super().__init__()
@@ -138,30 +140,30 @@ class ShardsPyDataset(keras.utils.PyDataset):
         self._order = order
         self._epoch = 0
         self._iterator: Iterator[Examples] = iter(())
-        self._following = -1  # the batch that the iterator gives next; -1: there is no iterator
+        self._next_index = -1  # the batch that the iterator yields next; -1: no iterator
 
     def __len__(self) -> int:
         return self._split.steps_per_epoch(self._batch_size, bool(self._order["drop_remainder"]))
 
     def __getitem__(self, index: int) -> tuple[Any, npt.NDArray[np.int32]]:
-        """Batch `index` of this epoch; cheap in ascending order, otherwise its whole window is read again.
+        """Return batch `index` of this epoch; cheap in ascending order, otherwise its whole window is read again.
 
         Raises:
             IndexError: `index` is outside the epoch.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of an epoch of {len(self)} batches")
-        if index != self._following:
-            if index and self._following >= 0 and self._order["shuffle"] == "window":
+        if index != self._next_index:
+            if index and self._next_index >= 0 and self._order["shuffle"] == "window":
                 warnings.warn(
-                    "batches are asked for out of order, so windows are read again and again; pass shuffle=False to "
-                    "`fit`: the examples are shuffled already",
+                    "batches are requested out of order, so windows are read repeatedly; pass shuffle=False to `fit`: "
+                    "the examples are already shuffled",
                     stacklevel=2,
                 )
             batches = self._split.batches(self._batch_size, epoch=self._epoch, start_step=index, **self._order)
             self._iterator = iter(batches)
         x, y = next(self._iterator)
-        self._following = index + 1
+        self._next_index = index + 1
         return self._tensor(x), label_array(y)
 
     def _tensor(self, x: Features) -> Any:
@@ -172,9 +174,9 @@ class ShardsPyDataset(keras.utils.PyDataset):
         return sparse_tensor(x)
 
     def on_epoch_end(self) -> None:
-        """Go on to the order of the next epoch."""
+        """Advance to the next epoch and its order."""
         self._epoch += 1
-        self._iterator, self._following = iter(()), -1
+        self._iterator, self._next_index = iter(()), -1
 
 
 def to_pydataset(
@@ -186,9 +188,9 @@ def to_pydataset(
     shuffle: str = "none",
     drop_remainder: bool = False,
 ) -> ShardsPyDataset:
-    """A `keras.utils.PyDataset` of (x, y) over the batches of a split; the arguments are those of `to_tf_dataset`.
+    """Create a `keras.utils.PyDataset` of (x, y) over the batches of a split; arguments as for `to_tf_dataset`.
 
-    Keras tells it where epochs end. Pass `shuffle=False` to `model.fit`: with Keras' own shuffling of batch numbers
-    on top, every batch is still right, but slow to get.
+    Keras calls it at the end of every epoch. Pass `shuffle=False` to `model.fit`: with Keras' own shuffling of batch
+    indices every batch is still correct, but slow to read.
     """
     return ShardsPyDataset(split, batch_size, dense=dense, seed=seed, shuffle=shuffle, drop_remainder=drop_remainder)

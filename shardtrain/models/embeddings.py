@@ -1,9 +1,8 @@
-"""Word vectors that others trained: GloVe's text files and fastText's .vec, read line by line, plain or .gz.
+"""Read pretrained word vectors line by line: GloVe's text format and fastText's .vec, plain or gzipped.
 
-Only the vectors of the vocabulary's words are parsed and kept, so memory is that of the table, whatever the size of the
-file. A line is a word and its numbers, with spaces or tabs between them; how many numbers is what a first line of two
-integers says (fastText), or what the first vector has. Words that the file does not have get zeros. Where a file has a
-word twice the first counts.
+Only vectors of words in the vocabulary are parsed and kept, so memory is that of the embedding table, whatever the size
+of the file. A line is a word and its values, separated by spaces or tabs; the dimension comes from a header of two
+integers (fastText) or from the first vector. Words missing from the file get zeros; of repeated words the first counts.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from shardtrain.errors import ModelError
 
 Table = npt.NDArray[np.float32]
 
-_MARK = b"\xef\xbb\xbf"  # with which some editors begin a file of UTF-8
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8; some editors write it at the start of a file
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Vectors of a vocabulary.
+    """Word vectors of a vocabulary.
 
     Attributes:
-        table: (vocabulary_size, dimension); row i is that of id i, zeros where there is none.
-        found: how many words the file has.
+        table: (vocabulary_size, dimension); row i belongs to id i, zeros if its word is not in the file.
+        found: words of the vocabulary that are in the file.
     """
 
     table: Table
@@ -41,7 +40,7 @@ class Vectors:
 
 
 def vocabulary(vectorizer: Path) -> list[str]:
-    """The words of a fitted sequence vectorizer: that of id i, from 1, is at i - 1."""
+    """Read the words of a fitted sequence vectorizer; the word of id i, from 1, is at index i - 1."""
     words: list[str] = json.loads((vectorizer / "terms.json").read_bytes())
     return words
 
@@ -50,29 +49,29 @@ def read_vectors(path: Path | str, words: Sequence[str], vocabulary_size: int) -
     """Read the vectors of `words`, the first of which has id 1.
 
     Raises:
-        ModelError: there is no such file, it cannot be decompressed, a line of it has other than a word and the right
-            number of numbers, or none of the words is in it.
+        ModelError: the file does not exist or cannot be decompressed, a line has the wrong number of values, or none of
+            the words is in the file.
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"there is no file of word vectors '{path}'; give --embeddings a GloVe or fastText text file")
+        raise ModelError(f"no file of word vectors at '{path}'; pass a GloVe or fastText text file as --embeddings")
     ids = {word.encode(): number for number, word in enumerate(words, 1)}
     table: Table | None = None
     found = 0
     for number, line, width in _lines(path):
-        word, *values = line.rsplit(None, width)  # a few of GloVe's words have spaces in them
-        place = ids.pop(word, 0)
-        if not place and len(values) == width:
+        word, *values = line.rsplit(None, width)  # from the right, as a few words of GloVe contain spaces
+        row = ids.pop(word, 0)
+        if not row and len(values) == width:
             continue
         vector = _parsed(values, width, path, number)
         if table is None:
             table = np.zeros((vocabulary_size, width), np.float32)
-        table[place] = vector
+        table[row] = vector
         found += 1
     if table is None or not found:
         raise ModelError(
-            f"'{path}' has none of the {len(words):,} words of the vocabulary; give --embeddings a file of the corpus' "
-            "language, as text: GloVe's, or fastText's .vec"
+            f"'{path}' has none of the {len(words):,} words of the vocabulary; pass a text file in the language of the "
+            "corpus as --embeddings: GloVe's format or fastText's .vec"
         )
     return Vectors(table, found)
 
@@ -82,7 +81,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """The lines with vectors, their numbers, from 1, and how many values a vector has.
+    """Yield each line with a vector: its number, from 1, its bytes and the dimension of the vectors.
 
     Raises:
         ModelError: the file cannot be decompressed.
@@ -91,8 +90,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
     try:
         with _opened(path) as file:
             for number, line in enumerate(file, 1):
-                line = line.removeprefix(_MARK).rstrip() if number == 1 else line.rstrip()
-                if not line or line[:1].isspace():  # no word, or one of spaces
+                line = line.removeprefix(_BYTE_ORDER_MARK).rstrip() if number == 1 else line.rstrip()
+                if not line or line[:1].isspace():  # the word is missing
                     continue
                 if width is None:
                     width, header = _width(line)
@@ -100,15 +99,15 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
                         continue
                 yield number, line, width
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ModelError(f"'{path}' cannot be decompressed ({error}); get the file again") from error
+        raise ModelError(f"'{path}' cannot be decompressed ({error}); download the file again") from error
 
 
 def _width(line: bytes) -> tuple[int, bool]:
-    """How many values a vector has by the first line, and whether that is a header: the numbers of words and values."""
+    """Return the dimension that the first line gives, and whether it is a header: the number of words and dimension."""
     parts = line.split()
     if len(parts) == 2 and all(part.isdigit() for part in parts):
         return int(parts[1]), True
-    numbers = itertools.takewhile(_is_number, reversed(parts[1:]))  # the word may have spaces in it
+    numbers = itertools.takewhile(_is_number, reversed(parts[1:]))  # the word may contain spaces
     return sum(1 for _ in numbers), False
 
 
@@ -122,7 +121,7 @@ def _is_number(part: bytes) -> bool:
 
 def _parsed(values: Sequence[bytes], width: int, path: Path, number: int) -> Table:
     try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused below
             vector = np.array([float(value) for value in values], np.float32)
     except ValueError:
         vector = np.zeros(0, np.float32)

@@ -1,8 +1,7 @@
-"""The models of Google's text classification guide, and the way from any model to a compiled one that fits the shards.
+"""Build the models of Google's text classification guide, and check and compile any model for given shards.
 
-`mlp` is for n-grams, where it starts with a sparse layer, and for dense features, as is `linear`; `sepcnn` is for
-sequences; each is built layer by layer as the guide has it. All layers have names and seeds of their own, so that equal
-seeds give equal weights without touching a global generator.
+`mlp` and `linear` take n-grams, with a sparse first layer, or dense features; `sepcnn` takes sequences. The layers are
+those of the guide. Every layer has its own name and seed, so equal seeds give equal weights without a global generator.
 """
 
 from __future__ import annotations
@@ -24,11 +23,18 @@ from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import AUTO, KINDS, MlpOptions, SepcnnOptions, model_for
 from shardtrain.models.schedules import Rate
-from shardtrain.models.user_models import SUFFIX, ModelFunction, call_function, load_file, load_function, said
+from shardtrain.models.user_models import (
+    SUFFIX,
+    ModelFunction,
+    call_function,
+    load_file,
+    load_function,
+    summarize_error,
+)
 
 
 def mlp(description: DatasetInfo, options: MlpOptions, *, seed: int) -> keras.Model:
-    """Dropout on the input, then layers - 1 times [dense relu, dropout], then the output; n-grams stay sparse."""
+    """Build input dropout, layers - 1 times [dense relu, dropout] and the output layer; n-grams stay sparse."""
     seeds = _seeds(seed)
     sparse = description.kind == "ngram"
     inputs = keras.Input((description.num_features,), sparse=sparse, name="ngrams" if sparse else "features")
@@ -43,7 +49,7 @@ def mlp(description: DatasetInfo, options: MlpOptions, *, seed: int) -> keras.Mo
 
 
 def linear(description: DatasetInfo, *, seed: int) -> keras.Model:
-    """The output layer alone, which is logistic regression; n-grams stay sparse."""
+    """Build a model of the output layer alone, which is logistic regression; n-grams stay sparse."""
     sparse = description.kind == "ngram"
     inputs = keras.Input((description.num_features,), sparse=sparse, name="ngrams" if sparse else "features")
     layer = SparseDense if sparse else keras.layers.Dense
@@ -51,10 +57,10 @@ def linear(description: DatasetInfo, *, seed: int) -> keras.Model:
 
 
 def sepcnn(description: DatasetInfo, options: SepcnnOptions, *, seed: int) -> keras.Model:
-    """Embedding, blocks of separable convolutions with pooling between them, global average, dropout, output.
+    """Build embedding, blocks of separable convolutions with pooling between them, global average, dropout, output.
 
     Raises:
-        ModelError: the sequences are too short for that much pooling.
+        ModelError: the sequences are shorter than the pooling requires.
     """
     shortest = options.pool_size ** (options.blocks - 1)
     if description.num_features < shortest:
@@ -81,11 +87,11 @@ def sepcnn(description: DatasetInfo, options: SepcnnOptions, *, seed: int) -> ke
 
 
 def _convolutions(x: Any, filters: int, kernel_size: int, block: int, seeds: Iterator[int]) -> Any:
-    """The two separable convolutions of a block.
+    """Append the two separable convolutions of a block.
 
-    The guide asks for uniform depthwise weights and names no range. When it was written "uniform" meant [0, 1); the
-    ±0.05 of today's Keras makes the signal 20 times smaller a layer, and training stays at chance. The range here is
-    LeCun's for the kernel_size inputs of a depthwise filter, with which the variance stays what it is.
+    The guide specifies uniform depthwise weights without a range. "uniform" then meant [0, 1); the ±0.05 of current
+    Keras shrinks the signal 20 times per layer, and training stays at chance. The range here is LeCun's for the
+    kernel_size inputs of a depthwise filter, which preserves the variance.
     """
     reach = math.sqrt(3 / kernel_size)
     for part in "ab":
@@ -103,12 +109,12 @@ def _convolutions(x: Any, filters: int, kernel_size: int, block: int, seeds: Ite
 
 
 def _output(x: Any, layer: type[keras.layers.Dense], description: DatasetInfo, seeds: Iterator[int]) -> Any:
-    """Probabilities: of class 1 alone where there are two classes, else of every class."""
+    """Append the output layer: the probability of class 1 if there are two classes, otherwise one per class."""
     binary = description.num_classes == 2
     return layer(
         1 if binary else description.num_classes,
         activation="sigmoid" if binary else "softmax",
-        dtype="float32",  # also where the layers before it compute in half precision
+        dtype="float32",  # also if the layers before it compute in half precision
         kernel_initializer=_glorot(seeds),
         name="output",
     )(x)
@@ -119,18 +125,18 @@ def _glorot(seeds: Iterator[int]) -> keras.initializers.Initializer:
 
 
 def _seeds(seed: int) -> Iterator[int]:
-    """A seed for each layer."""
+    """Yield a seed for each layer."""
     generator = random.Random(seed)
     while True:
         yield generator.getrandbits(31)
 
 
 def model_name(model: str | ModelFunction, description: DatasetInfo) -> str:
-    """The name of the model that is asked for: "mlp" and so on, or MODULE:FUNCTION of a function.
+    """Return the name of the requested model, such as "mlp", or MODULE:FUNCTION for a function.
 
     Raises:
-        UsageError: not a model's name, MODULE:FUNCTION or FILE.keras.
-        ModelError: it takes features of another kind.
+        UsageError: `model` is not a model's name, MODULE:FUNCTION or FILE.keras.
+        ModelError: the model takes features of another kind.
     """
     if callable(model):
         return f"{model.__module__}:{getattr(model, '__qualname__', type(model).__qualname__)}"
@@ -145,11 +151,11 @@ def make_model(
     *,
     seed: int,
 ) -> keras.Model:
-    """Build the model that is asked for: "auto", a name, MODULE:FUNCTION, FILE.keras or a function.
+    """Build or load the requested model: "auto", a name, MODULE:FUNCTION, FILE.keras or a function.
 
     Raises:
-        UsageError: not a model's name, MODULE:FUNCTION or FILE.keras.
-        ModelError: it cannot be built, or takes features of another kind.
+        UsageError: `model` is not a model's name, MODULE:FUNCTION or FILE.keras.
+        ModelError: the model cannot be built, or takes features of another kind.
     """
     if callable(model):
         return call_function(model, description, seed=seed)
@@ -166,10 +172,10 @@ def make_model(
 
 
 def choose_model(model: str, description: DatasetInfo) -> str:
-    """Resolve "auto", and check that a model of ours takes what the shards hold.
+    """Resolve "auto", and check that a built-in model takes the features of the shards.
 
     Raises:
-        UsageError: not a model's name, MODULE:FUNCTION or FILE.keras.
+        UsageError: `model` is not a model's name, MODULE:FUNCTION or FILE.keras.
         ModelError: the model takes features of another kind.
     """
     if model == AUTO:
@@ -191,8 +197,8 @@ def choose_model(model: str, description: DatasetInfo) -> str:
 
 
 def input_adapter(model: keras.Model, description: DatasetInfo) -> InputAdapter:
-    """How batches of the described shards enter `model`: n-grams densely where its input is not sparse."""
-    inputs: Any = getattr(model, "inputs", None)  # None: a model that waits for its first batch, which will be sparse
+    """Return the adapter from batches to the input of `model`: n-grams are made dense if its input is not sparse."""
+    inputs: Any = getattr(model, "inputs", None)  # None: the model is built by its first batch, which will be sparse
     dense = bool(inputs) and not inputs[0].sparse
     return InputAdapter(kind=description.kind, num_features=description.num_features, dense=dense)
 
@@ -204,75 +210,75 @@ def prepare(
     learning_rate: Rate,
     clip_norm: float | None = None,
 ) -> InputAdapter:
-    """Check that the model takes the shards' batches and gives their classes; compile it if it is not.
+    """Check that the model's input and output fit the shards, and compile it unless it is already compiled.
 
     Args:
-        model: one of ours or of the user's.
+        model: a built-in or custom model.
         description: of the shards.
-        learning_rate: of Adam, unless the model comes compiled.
-        clip_norm: gradients that are longer, all weights together, are shortened to it; None: none are.
+        learning_rate: of Adam; ignored if the model is already compiled.
+        clip_norm: gradients are scaled down to this global norm; None: no clipping.
 
     Returns:
-        How to feed it.
+        The adapter from batches to the model's input.
 
     Raises:
-        ModelError: it does not take such batches, its output has another size, or it is to be compiled and its outputs
-            are no probabilities.
+        ModelError: the model does not take such batches, its output has another size, or it must be compiled and its
+            outputs are not probabilities.
     """
-    feed = input_adapter(model, description)
-    outputs = _of_an_empty_row(model, feed)
+    adapter = input_adapter(model, description)
+    outputs = _outputs_for_empty_row(model, adapter)
     width = outputs.shape[1]
     if width != description.num_classes and (width, description.num_classes) != (1, 2):
         expected = "1 or 2 units" if description.num_classes == 2 else f"{description.num_classes} units"
         raise ModelError(
-            f"the model's output has {width} units; for {description.num_classes} classes it must have {expected} "
-            "that are probabilities"
+            f"the model's output has {width} units; for {description.num_classes} classes it must have {expected} of "
+            "probabilities"
         )
     if not model.compiled:
         _check_probabilities(outputs)
         compile_model(model, width, learning_rate, clip_norm)
-    return feed
+    return adapter
 
 
 def compile_model(model: keras.Model, width: int, learning_rate: Rate, clip_norm: float | None) -> None:
-    """Compile a model with the loss that fits the width of its output, with Adam and accuracy."""
+    """Compile a model with Adam, accuracy and the cross-entropy loss for an output of `width` units."""
     loss = "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
     model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=["accuracy"])
 
 
-def _of_an_empty_row(model: keras.Model, feed: InputAdapter) -> npt.NDArray[Any]:
-    """What the model gives for one empty row, (1, units); this also builds a model that waits for its first batch.
+def _outputs_for_empty_row(model: keras.Model, adapter: InputAdapter) -> npt.NDArray[Any]:
+    """Compute the model's output for one empty row, (1, units); this also builds a model that has no input shape yet.
 
     Raises:
-        ModelError: it fails, or gives something else.
+        ModelError: the model fails, or its output is not one tensor of that shape.
     """
-    rows = (1, feed.num_features)
-    empty = Csr(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(2, np.int64), rows)
-    x = empty if feed.kind == "ngram" else np.zeros(rows, np.float32 if feed.kind == "dense" else np.uint8)
+    shape = (1, adapter.num_features)
+    empty = Csr(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(2, np.int64), shape)
+    x = empty if adapter.kind == "ngram" else np.zeros(shape, np.float32 if adapter.kind == "dense" else np.uint8)
     try:
-        outputs = model(feed.assemble(*feed.arrays(x)))
-    except Exception as error:  # Keras raises many kinds for shapes that do not fit
+        outputs = model(adapter.assemble(*adapter.arrays(x)))
+    except Exception as error:  # Keras raises many types for shapes that do not fit
         raise ModelError(
-            f"the model does not take batches of {feed.kind} features of shape (rows, {feed.num_features}): "
-            f"{said(error)}"
+            f"the model does not take batches of {adapter.kind} features of shape (rows, {adapter.num_features}): "
+            f"{summarize_error(error)}"
         ) from error
     if not keras.ops.is_tensor(outputs):
-        raise ModelError(f"the model gives a {type(outputs).__name__} for a batch; it must have one output")
+        raise ModelError(f"the model returns a {type(outputs).__name__} for a batch; it must have one output")
     if len(outputs.shape) != 2:
-        raise ModelError(f"the model's output has the shape {tuple(outputs.shape)} for one row; it must be (1, units)")
+        raise ModelError(f"the model's output for one row has shape {tuple(outputs.shape)}; it must be (1, units)")
     return np.asarray(keras.ops.cast(outputs, "float32"))
 
 
 def _check_probabilities(outputs: npt.NDArray[Any]) -> None:
-    """Refuse outputs for which the loss that we choose would be wrong, as are those of a last layer without activation.
+    """Check that outputs for an empty row can be probabilities, as the cross-entropy loss requires.
 
-    Such a layer gives its biases for an empty row, which are zeros at first; softmax and sigmoid do not.
+    A last layer without activation outputs its biases, initially zeros; softmax and sigmoid never output only zeros.
 
     Raises:
-        ModelError: they cannot be probabilities.
+        ModelError: the outputs cannot be probabilities.
     """
     if not ((outputs >= 0) & (outputs <= 1)).all() or not outputs.any():
         raise ModelError(
-            f"the model's outputs are no probabilities: for an empty row they lie between {outputs.min():.3g} and "
+            f"the model's outputs are not probabilities: for an empty row they range from {outputs.min():.3g} to "
             f"{outputs.max():.3g}; end the model with a softmax, or a sigmoid for two classes"
         )

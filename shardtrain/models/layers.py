@@ -1,15 +1,13 @@
-"""Keras layers that take sparse rows and never make them dense: the first layer of a model over n-grams.
+"""Keras layers over sparse rows that never convert them to dense ones: the first layer of a model over n-grams.
 
-`SparseDense` computes activation(x W + b) for a `tf.SparseTensor` as a CSR matrix product, with a gradient of its
-own: the transposed matrix is made and multiplied, which gives the kernel a dense gradient in which features that
-occur in several rows are summed already. An optimizer that squares gradients needs exactly that; sparse slices with
-repeated rows would give it the wrong second moment.
+`SparseDense` computes activation(x W + b) for a `tf.SparseTensor` as a CSR matrix product with a custom gradient, the
+product with the transposed matrix. The kernel's gradient is therefore dense, with features of several rows summed; with
+repeated sparse slices, an optimizer that squares gradients would compute a wrong second moment.
 
-The choice was measured with 20,000 features, 60 non-zeros a row and 64 units on two cores. At 512 rows a batch the
-CSR product is 5 times as fast as `tf.sparse.sparse_dense_matmul` and 1.6 times as fast as gathering and summing
-kernel rows; its gradient is 3.6 and 2.2 times as fast as theirs. At 128 rows: 2.2 and 1.05 times forward, 1.8
-and 2 times backward. It is therefore used for every batch size. The cost: products are computed in float32 even
-under mixed precision, as TensorFlow has no half-precision kernel for it.
+Measured with 20,000 features, 60 non-zeros per row and 64 units on two cores: at 512 rows per batch the CSR product is
+5 times as fast as `tf.sparse.sparse_dense_matmul` and 1.6 times as fast as gathering and summing kernel rows, its
+gradient 3.6 and 2.2 times. At 128 rows: 2.2 and 1.05 times forward, 1.8 and 2 times backward. The cost: products are
+computed in float32 even under mixed precision, as TensorFlow has no half-precision kernel.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ if keras.config.backend() != "tensorflow":
 
 
 def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor) -> tf.Tensor:
-    """The product of `x`, (rows, num_features) float32 in row-major order, and `kernel`, (num_features, units) float32.
+    """Multiply `x`, (rows, num_features) float32 in row-major order, and `kernel`, (num_features, units) float32.
 
-    Its gradient with respect to `kernel` is dense, repeated features summed; the one with respect to the values of
-    `x` is (nnz,).
+    The gradient with respect to `kernel` is dense, repeated features summed; the one with respect to the values of `x`
+    is (nnz,).
     """
 
     @tf.custom_gradient
@@ -51,8 +49,8 @@ def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor) -> tf.Tensor:
 def transposed_product(matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Multiply the transpose of `matrix`, the variant tensor of a float32 CSR matrix, and the dense `right`.
 
-    Making the transposed matrix first lets the product run on all cores, by rows of the result; asking the product
-    itself to transpose is 2.2 to 2.7 times slower.
+    Transposing first lets the product run on all cores, by rows of the result; the product's own `transpose_a` is 2.2
+    to 2.7 times slower.
     """
     transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
     return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=right)
@@ -60,15 +58,15 @@ def transposed_product(matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="shardtrain")
 class SparseDense(keras.layers.Dense):
-    """`keras.layers.Dense` that takes sparse rows as they are; its options and weights are those of `Dense`.
+    """`keras.layers.Dense` for sparse rows; options and weights are those of `Dense`.
 
-    A `tf.SparseTensor` of shape (rows, num_features), as `keras.Input((num_features,), sparse=True)` gives, is
-    multiplied without making it dense, and training it gives the same weights as dense rows do, to float tolerance.
-    A dense tensor is treated as by `Dense`.
+    A `tf.SparseTensor` of shape (rows, num_features), such as `keras.Input((num_features,), sparse=True)`, is
+    multiplied without converting it to a dense tensor; the trained weights equal those of dense rows, to float
+    tolerance. Dense tensors are handled by `Dense`.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """activation(inputs W + b), (rows, units)."""
+        """Compute activation(inputs W + b), (rows, units)."""
         if not isinstance(inputs, tf.SparseTensor):
             return super().call(inputs, training=training)
         values = tf.SparseTensor(inputs.indices, tf.cast(inputs.values, tf.float32), inputs.dense_shape)
@@ -82,15 +80,15 @@ class SparseDense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="shardtrain")
 class SparseDropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` on the non-zeros of sparse rows: the zeros would stay zeros anyway.
+    """`keras.layers.Dropout` on the stored values of sparse rows.
 
-    In training every stored value is set to 0 with probability `rate`, and the others are divided by 1 - rate, so
-    the distribution of the result is that of dropout on the dense rows. Without training, and for dense
-    tensors, it is `Dropout`.
+    In training every stored value is set to 0 with probability `rate`, and the remaining ones are divided by 1 - rate:
+    the same distribution as dropout on the dense rows, whose zeros stay zeros. Outside training, and for dense tensors,
+    it is `Dropout`.
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
-        """`inputs` with some of its values dropped; sparse stays sparse, with the same coordinates."""
+        """Drop values of `inputs`; sparse inputs stay sparse, with the same coordinates."""
         if not isinstance(inputs, tf.SparseTensor):
             return super().call(inputs, training=training)
         if not training or self.rate == 0:
@@ -99,5 +97,5 @@ class SparseDropout(keras.layers.Dropout):
         return tf.SparseTensor(inputs.indices, values, inputs.dense_shape)
 
     def compute_output_spec(self, inputs: Any, training: bool | None = False) -> Any:
-        """The shape, type and sparseness of `inputs`."""
+        """Return a symbolic tensor with the shape, type and sparseness of `inputs`."""
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype, sparse=inputs.sparse)

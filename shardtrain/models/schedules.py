@@ -1,8 +1,8 @@
-"""Learning rates that change while training goes on, by name.
+"""Create learning rate schedules by name.
 
-All but `plateau` are functions of the number of steps done, which an optimizer counts, so they go on exactly after an
-interruption; `plateau` is Keras' callback. They are meant for `--epochs` that are all used: over the default of 1000
-epochs, of which early stopping leaves a few, cosine and linear hardly move.
+All except `plateau`, a Keras callback, are functions of the optimizer's step count, so a resumed run continues them
+exactly. They assume that all `--epochs` are trained: over the default of 1000 epochs, of which early stopping leaves a
+few, cosine and linear hardly change the rate.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any
 
 import keras
 
-LEAST = 0.01  # of the first rate is what `exponential` ends with
-HALVING = 0.5  # of the rate stays where `plateau` lowers it
+EXPONENTIAL_END = 0.01  # the last rate of `exponential`, as a fraction of the first
+PLATEAU_FACTOR = 0.5  # by which `plateau` multiplies the rate
 
 Rate = float | Any  # a number, or a keras.optimizers.schedules.LearningRateSchedule
 
 
 def learning_rate(name: str, first: float, steps: int) -> Rate:
-    """The rate of `steps` steps that begins with `first`."""
+    """Create the schedule `name` over `steps` steps with the initial rate `first`; a number if it is constant."""
     if name == "cosine":
         return keras.optimizers.schedules.CosineDecay(first, steps)
     if name == "linear":
         return keras.optimizers.schedules.PolynomialDecay(first, steps, end_learning_rate=0.0)
     if name == "exponential":
-        return keras.optimizers.schedules.ExponentialDecay(first, steps, LEAST)
+        return keras.optimizers.schedules.ExponentialDecay(first, steps, EXPONENTIAL_END)
     return first
 
 
 def schedule_callbacks(name: str, patience: int) -> list[keras.callbacks.Callback]:
-    """What changes the rate from outside the optimizer: halving it after half of early stopping's patience."""
+    """Create the callbacks of a schedule: `plateau` halves the rate after half of early stopping's patience."""
     if name != "plateau":
         return []
-    return [keras.callbacks.ReduceLROnPlateau("val_loss", factor=HALVING, patience=max(1, patience // 2))]
+    return [keras.callbacks.ReduceLROnPlateau("val_loss", factor=PLATEAU_FACTOR, patience=max(1, patience // 2))]

@@ -32,10 +32,11 @@ from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import Pass, progress, say
 from shardtrain.shards import layout
+from shardtrain.shards.decoded_array import DecodedArray
+from shardtrain.shards.files import open_source
 from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
 from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.safety import open_object
-from shardtrain.shards.stored import StoredArray, open_source
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.tables.foreign import check_rows, check_sparse, locate, sliced
 from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind, open_file
@@ -136,7 +137,7 @@ def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFil
             checksums=_checksums(path, shown),
         )  # fmt: skip
         stored = open_source(str(path), entry, verify=False)  # also: nothing has changed meanwhile
-        readers = {name: StoredArray(name, where, stored) for name, where in arrays.items()}
+        readers = {name: DecodedArray(name, where, stored) for name, where in arrays.items()}
         most = (
             check_sparse(file, matrix, readers, path) if kind == "ngram" else check_rows(readers[layout.X], kind, path)
         )
@@ -167,7 +168,7 @@ def _shape(sources: Sequence[_IndexedFile], classes: Classes) -> ShardShape:
     return ShardShape(
         kind=kind, rows=0, num_features=columns, nonzeros=0, num_classes=len(classes.names),
         vocabulary_size=max(2, 1 + max(source.most for source in sources)) if kind == "sequence" else columns,
-        elsewhere=tuple(sources[0].arrays),
+        external=tuple(sources[0].arrays),
     )  # fmt: skip
 
 

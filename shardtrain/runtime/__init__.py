@@ -1,1 +1,1 @@
-"""How work runs on this machine: files committed whole, jobs, passes, executors, memory, progress. Knows no data."""
+"""How work runs on this machine: atomic files, jobs, passes, executors, memory, progress; independent of the data."""

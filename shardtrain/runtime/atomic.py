@@ -1,9 +1,8 @@
-"""The only place that commits a file: temporary name, fsync, rename, fsync of the folder.
+"""Commit files and folders atomically: write under a temporary name, fsync, rename, fsync the parent folder.
 
-A file that exists under its final name is therefore whole. A crash leaves at most a temporary file
-(its name ends in `.partial`), which the next commit to the same name replaces and `remove_partials` sweeps.
-The cost is two fsyncs a file, which is why files are committed whole and never appended to. A folder is committed
-in the same way, and one process at a time can hold one.
+A file that exists under its final name is therefore complete. A crash leaves at most a temporary file (its name ends
+in `.partial`), which the next commit to the same name replaces and `remove_partials` removes. No other module commits
+files. The cost is two fsyncs per file, so files are written in one go and never appended to.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from typing import IO, Any
 from shardtrain.errors import DiskFullError
 
 PARTIAL = ".partial"
-_MANY = 256  # files of a folder; for more of them one sync of all disks is faster than theirs
+_MAX_FSYNCS = 256  # files per folder; beyond that, one sync of all disks is faster than one fsync per file
 
 
 @contextlib.contextmanager
 def committed(path: Path | str, *, synced: bool = True) -> Iterator[IO[bytes]]:
-    """Open a binary file for writing and reading that appears at `path` only when the block ends well.
+    """Open a binary file for writing and reading that appears at `path` only if the block ends without an exception.
 
-    With `synced` false it survives the death of the process but not of the machine: for scratch files.
+    With `synced` false the file survives a crash of the process but not of the machine: for scratch files.
 
     Raises:
-        DiskFullError: the disk has no room; the partial file is removed and `path` is as before.
+        DiskFullError: the disk is full; the partial file is removed and `path` is unchanged.
     """
     path = Path(path)
     partial = path.with_name(path.name + PARTIAL)
@@ -51,7 +50,7 @@ def committed(path: Path | str, *, synced: bool = True) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def full_disk_named(path: Path, *, kept: str) -> Iterator[None]:
-    """Turn a full disk (or quota) met while writing `path` into a DiskFullError that says what was kept."""
+    """Convert "disk full" and "quota exceeded" while writing `path` to a DiskFullError that says what was kept."""
     try:
         yield
     except OSError as error:
@@ -63,7 +62,7 @@ def full_disk_named(path: Path, *, kept: str) -> Iterator[None]:
 
 
 def commit_file(partial: Path, path: Path) -> None:
-    """Sync a file that another library wrote under a temporary name and give it its final name."""
+    """Sync a file that another library wrote under a temporary name and rename it to its final name."""
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -71,10 +70,10 @@ def commit_file(partial: Path, path: Path) -> None:
 
 
 def commit_folder(staged: Path, folder: Path) -> None:
-    """Sync a folder with all that is in it and give it its final name, where nothing or an empty folder may be."""
+    """Sync a folder with its contents and rename it to `folder`, which must not exist or be an empty folder."""
     folders = [staged, *(path for path in staged.rglob("*") if path.is_dir())]
     files = [path for place in folders for path in place.iterdir() if path.is_file()]
-    if len(files) > _MANY:
+    if len(files) > _MAX_FSYNCS:
         os.sync()
     else:
         for path in files:
@@ -88,9 +87,9 @@ def commit_folder(staged: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[bool]:
-    """Hold a folder for this process, which the block is told; false where another one does.
+    """Lock a folder for this process; yield whether that succeeded, false if another process holds the lock.
 
-    The lock ends with the process, however that ends.
+    The kernel releases the lock when the process ends, also when it is killed.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -105,7 +104,7 @@ def locked_folder(folder: Path) -> Iterator[bool]:
 
 
 def commit_link(target: Path, path: Path) -> None:
-    """Have `path` point at `target`, which is relative to its folder, in place of what it points at."""
+    """Create or atomically replace the symbolic link `path`; `target` is relative to the folder of `path`."""
     partial = path.with_name(path.name + PARTIAL)
     partial.unlink(missing_ok=True)
     os.symlink(target, partial)
@@ -114,7 +113,7 @@ def commit_link(target: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` survive a power cut."""
+    """Fsync a folder, so that new names and renames in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,17 +122,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def commit_bytes(path: Path | str, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path` atomically."""
     with committed(path) as file:
         file.write(content)
 
 
 def commit_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all; NaN and infinities are refused."""
+    """Write `value` as indented JSON to `path` atomically; NaN and infinities raise ValueError."""
     commit_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what an interrupted commit left in `folder` (not in folders below it)."""
+    """Remove temporary files of interrupted commits from `folder` (not from its subfolders)."""
     for path in folder.glob("*" + PARTIAL):
         path.unlink(missing_ok=True)

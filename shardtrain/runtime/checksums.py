@@ -1,4 +1,4 @@
-"""Checksums: XXH3, 64 bits, as 16 hex digits; about as fast as memory is read."""
+"""Compute checksums: 64-bit XXH3 as 16 hex digits, about as fast as memory can be read."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _PIECE = 1 << 20
 
 
 def checksum(content: Any) -> str:
-    """Checksum of a bytes-like object."""
+    """Compute the checksum of a bytes-like object."""
     return xxhash.xxh3_64_hexdigest(content)
 
 
 def block_checksums(content: Any, block_bytes: int) -> str:
-    """The checksums of each `block_bytes` of a bytes-like object, joined; the last block may be shorter."""
+    """Compute the joined checksums of consecutive blocks of `block_bytes` bytes; the last block may be shorter."""
     view = memoryview(content)
     return "".join([checksum(view[start : start + block_bytes]) for start in range(0, len(view), block_bytes)])
 
 
 def running_checksum() -> xxhash.xxh3_64:
-    """A checksum to be fed in pieces: `update(piece)`, then `hexdigest()`."""
+    """Create an incremental checksum: call `update(piece)`, then `hexdigest()`."""
     return xxhash.xxh3_64()
 
 
 def file_checksum(path: Path) -> str:
-    """Checksum of a file's bytes, read in pieces.
+    """Compute the checksum of a file, which is read in pieces.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,9 +1,9 @@
-"""Where units of work run: in this thread, in threads, or in spawned processes. Results come in the tasks' order.
+"""Run a function over tasks in this thread, in a thread pool or in spawned processes; results keep the tasks' order.
 
-Work is a top-level function and a picklable task, so where it runs cannot matter. Processes are spawned, not forked:
-a fork of a process that holds threads or mapped HDF5 files is not safe. Starting one costs about a second, so a
-pool is started for real work only and kept for all passes. Threads are for work that holds a model, which cannot be
-sent to a process: kernels, numpy's sorts and TensorFlow run without the GIL.
+Work is a top-level function and a picklable task, so the result does not depend on where it runs. Processes are
+spawned, not forked, because forking a process with threads or mapped HDF5 files is not safe. Starting one costs about
+a second, so a pool is started once and kept for all passes. Threads are for work that holds a model, which cannot be
+pickled: kernels, numpy's sorts and TensorFlow run without the GIL.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """Runs a function over tasks; a context manager."""
+    """Run a function over tasks; a context manager."""
 
     workers: int
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order; the first failure is raised and ends the work."""
+        """Yield `function(task)` for each task, in order; the first exception is raised and ends the iteration."""
         ...
 
     def __enter__(self) -> Executor: ...
@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 
 class Serial:
-    """One task after the other in this process."""
+    """Run tasks one after the other in this thread."""
 
     workers = 1
 
@@ -59,7 +59,7 @@ class Serial:
 
 
 class Threads:
-    """Tasks in `workers` threads of this process, at most two a worker under way, so that memory stays bounded."""
+    """Run tasks in `workers` threads of this process, at most two pending per worker, which bounds memory."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -77,9 +77,9 @@ class Threads:
 
 
 class Processes:
-    """Tasks in `workers` spawned processes, at most two a worker under way, so that memory stays bounded.
+    """Run tasks in `workers` spawned processes, at most two pending per worker, which bounds memory.
 
-    The processes are started at once, and each calls `prepare` first: what it loads is ready when work comes.
+    The processes start immediately and call `prepare` first, so that its imports are done before the first task.
     """
 
     def __init__(self, workers: int, *, prepare: Callable[[], None]) -> None:
@@ -90,20 +90,20 @@ class Processes:
             initializer=_prepare_worker,
             initargs=(prepare,),
         )
-        self._pool.submit(_nothing)  # spawned processes start with the first task, all of them
+        self._pool.submit(_no_op)  # the first task starts all processes
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield `function(task)` for each task, in order.
 
         Raises:
-            ShardtrainError: a worker died; what `function` raised is raised as it is.
+            ShardtrainError: a worker process died. Exceptions of `function` are raised unchanged.
         """
         try:
             yield from _bounded(self._pool, function, tasks, 2 * self.workers)
         except BrokenProcessPool as error:
             raise ShardtrainError(
-                "a worker process died, most likely killed for want of memory; run the same command again, "
-                "with fewer --workers or more memory"
+                "a worker process died, probably out of memory; run the same command again with fewer --workers or "
+                "more memory"
             ) from error
 
     def __enter__(self) -> Processes:
@@ -114,28 +114,28 @@ class Processes:
 
 
 def _bounded(
-    pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], most: int
-) -> Iterator[Result]:  # fmt: skip
-    """The results of a pool in order, at most so many of them under way or waiting to be taken."""
-    waiting: list[Future[Result]] = []
+    pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], max_pending: int
+) -> Iterator[Result]:
+    """Yield the results of a pool in order; at most `max_pending` tasks are submitted and not yet yielded."""
+    pending: list[Future[Result]] = []
     try:
         for task in tasks:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) >= most:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
+            pending.append(pool.submit(function, task))
+            if len(pending) >= max_pending:
+                yield pending.pop(0).result()
+        while pending:
+            yield pending.pop(0).result()
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     pass
 
 
 def _prepare_worker(prepare: Callable[[], None]) -> None:
-    """Leave Ctrl-C, which reaches the whole process group, to the parent; end when the parent ends, however it does."""
+    """Ignore Ctrl-C, which reaches the whole process group and is the parent's to handle; exit with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     prepare()
@@ -145,4 +145,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # a killed parent cannot tell its workers; they would wait for tasks for ever
+        os._exit(1)  # a killed parent cannot shut its workers down; they would wait for tasks forever

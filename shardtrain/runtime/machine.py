@@ -1,4 +1,4 @@
-"""Memory and cores of the machine that this process can use, as far as the system tells; whether it keeps memory."""
+"""Detect the memory and cores that this process can use, and tune whether the C library keeps freed memory."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import ctypes
 import os
 from pathlib import Path
 
-_KEPT_BYTES = 192 << 20  # more than a task of a build takes for its arrays, or a training step for its gradients
+_KEPT_BYTES = 192 << 20  # more than the arrays of a build task or the gradients of a training step take
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def cores() -> int:
-    """Processor cores that this process may run on."""
+    """Return how many processor cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_memory_bytes() -> int:
-    """Memory of the whole machine."""
+    """Return the physical memory of the machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def memory_bytes() -> int:
-    """Memory this process can use: the machine's, or less where a control group limits it."""
+    """Return the memory in bytes that this process can use: the machine's, or less if a control group limits it."""
     limits = [machine_memory_bytes()]
     try:
         groups = Path("/proc/self/cgroup").read_text().splitlines()
@@ -46,15 +46,14 @@ def _limit(path: Path) -> list[int]:
         text = path.read_text().strip()
     except OSError:
         return []
-    return [int(text)] if text.isdecimal() else []  # "max" is none
+    return [int(text)] if text.isdecimal() else []  # "max": unlimited
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees for what it needs next, where its C library is glibc.
+    """Make glibc keep freed memory for later allocations of this process; no effect with other C libraries.
 
-    Otherwise every large array is new memory, which the kernel clears page by page: a quarter of the time of counting,
-    a tenth of that of a training step. It changes the whole process, so commands call it and no function that others
-    call does.
+    Otherwise every large array is new memory that the kernel clears page by page: a quarter of the time of counting, a
+    tenth of a training step. It affects the whole process, so only commands call it, never library functions.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -63,6 +62,6 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give what this process has freed back to the system, where its C library is glibc."""
+    """Return freed memory to the system; no effect unless the C library is glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

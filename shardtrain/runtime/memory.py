@@ -1,8 +1,8 @@
-"""Measures a build's anonymous memory: its own and its workers', sampled from the kernel.
+"""Measure the anonymous memory of a build and its worker processes, sampled from /proc.
 
-Anonymous memory is what a process took for itself; pages of mapped files belong to the page cache and can be dropped
-at any time. Linux tells it in /proc; elsewhere the peak stays 0 and is recorded as unknown. A build may be called from
-a process that holds much already, a notebook with a model in it for one: that is the caller's, and not counted.
+Anonymous memory is what a process allocated; pages of mapped files belong to the page cache and can be dropped at any
+time. Outside Linux the peak stays 0 and is recorded as unknown. Memory that the calling process held before the build,
+such as a model in a notebook, is not counted.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import threading
 import time
 from pathlib import Path
 
-PROGRAM_BYTES = 160 << 20  # more than a process takes that has imported all that a build needs, and nothing else
+PROGRAM_BYTES = 160 << 20  # upper bound for a process that has only imported what a build needs
 _INTERVAL_SECONDS = 0.05
-MAX_POINTS = 200  # of a curve: a chart shows no more, and build.json stays small
+MAX_POINTS = 200  # per curve: enough for a chart, and build.json stays small
 
 
 class Curve:
-    """A quantity over time in at most `MAX_POINTS` points, however long it is watched; peaks are never lost.
+    """A time series downsampled to at most `MAX_POINTS` points, however long it gets; maxima are kept.
 
     Attributes:
-        points: of equal spans of time, the seconds at which each began and the largest value in it.
+        points: for equal time spans, the second at which each starts and its largest value.
     """
 
     def __init__(self) -> None:
         self.points: list[tuple[float, int]] = []
-        self._samples = 1  # that make a point
-        self._in_last = 0  # samples that the last point has
+        self._samples_per_point = 1
+        self._samples_in_last = 0
 
     def add(self, seconds: float, value: int) -> None:
-        """Take a sample; samples come at equal intervals."""
-        if self._in_last < self._samples and self.points:
-            began, largest = self.points[-1]
-            self.points[-1] = began, max(largest, value)
-            self._in_last += 1
+        """Add a sample; samples must come at equal intervals."""
+        if self._samples_in_last < self._samples_per_point and self.points:
+            start, largest = self.points[-1]
+            self.points[-1] = start, max(largest, value)
+            self._samples_in_last += 1
             return
-        if len(self.points) == MAX_POINTS:  # pairs become one, and so does what follows
+        if len(self.points) == MAX_POINTS:  # halve the resolution, also for later samples
             pairs = zip(self.points[::2], self.points[1::2], strict=True)
-            self.points = [(began, max(first, second)) for (began, first), (_, second) in pairs]
-            self._samples *= 2
+            self.points = [(start, max(first, second)) for (start, first), (_, second) in pairs]
+            self._samples_per_point *= 2
         self.points.append((seconds, value))
-        self._in_last = 1
+        self._samples_in_last = 1
 
 
 class MemoryMeter:
-    """Samples while it is entered, over this process and its children.
+    """Sample the anonymous memory of this process and its descendants; a context manager.
 
     Attributes:
-        held_bytes: what they held when it was entered beyond `PROGRAM_BYTES`; left out of everything else.
-        peak_bytes: the largest sum seen.
-        curve: the sums over the seconds since `started`.
-        started: the clock (`time.perf_counter`) when it was entered.
+        baseline_bytes: memory beyond `PROGRAM_BYTES` at entry; subtracted from all samples.
+        peak_bytes: the largest sample.
+        curve: the samples over the seconds since `started`.
+        started: `time.perf_counter` at entry.
     """
 
     def __init__(self) -> None:
-        self.held_bytes = 0
+        self.baseline_bytes = 0
         self.peak_bytes = 0
         self.curve = Curve()
         self.started = 0.0
@@ -64,13 +64,13 @@ class MemoryMeter:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            found = max(0, anonymous_bytes(os.getpid()) - self.held_bytes)
+            found = max(0, anonymous_bytes(os.getpid()) - self.baseline_bytes)
             self.peak_bytes = max(self.peak_bytes, found)
             self.curve.add(time.perf_counter() - self.started, found)
             self._stop.wait(_INTERVAL_SECONDS)
 
     def __enter__(self) -> MemoryMeter:
-        self.held_bytes = max(0, anonymous_bytes(os.getpid()) - PROGRAM_BYTES)
+        self.baseline_bytes = max(0, anonymous_bytes(os.getpid()) - PROGRAM_BYTES)
         self.started = time.perf_counter()
         self._thread.start()
         return self
@@ -81,11 +81,11 @@ class MemoryMeter:
 
 
 def anonymous_bytes(process: int) -> int:
-    """Anonymous memory of a process and all its descendants; 0 where the kernel does not tell."""
+    """Return the anonymous memory of a process and its descendants in bytes; 0 where the kernel does not report it."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:  # it ended meanwhile, or there is no /proc
+    except OSError:  # the process has ended, or the system has no /proc
         return 0
     own = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon:")), 0)
     return own + sum(anonymous_bytes(int(child)) for child in children)

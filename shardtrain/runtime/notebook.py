@@ -1,4 +1,4 @@
-"""How shards and runs show themselves in a notebook: a small table of HTML, every value escaped."""
+"""Render summaries of shards and runs for notebooks: small HTML tables with every value escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_NAMES = 8
 
 
 def table(title: str, rows: Mapping[str, object]) -> str:
-    """A table with a caption and a row for each name and value; it takes the notebook's own colours."""
+    """Return an HTML table with a caption and a row per name and value; colours are the notebook's."""
     lines = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left">{escape(str(value))}</td></tr>'
@@ -19,6 +19,6 @@ def table(title: str, rows: Mapping[str, object]) -> str:
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """The number of names and the first of them."""
+    """Return the number of names and the first `MAX_NAMES` of them as text."""
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return f"{len(names):,}: {', '.join(names[:MAX_NAMES])}{more}"

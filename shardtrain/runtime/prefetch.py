@@ -1,8 +1,8 @@
-"""Makes the next items of an iterator in a background thread while the consumer works on this one.
+"""Prefetch the items of a generator in a background thread.
 
-A bounded number of items is ahead, in order, so memory is bounded and nothing about the result changes. The thread ends
-with the consumer's loop: at the end, at an exception on either side, and when the generator is closed. It pays because
-gathers, checksums and page faults run without the GIL.
+Order is kept and the number of prefetched items is bounded, so memory is bounded and results do not change. The thread
+ends with the consumer's loop: at the end, at an exception on either side, and when the generator is closed. A thread is
+enough because gathers, checksums and page faults run without the GIL.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Item = TypeVar("Item")
 
 
 def prefetched(items: Generator[Item, None, None], ahead: int) -> Generator[Item, None, None]:
-    """The same items; at most `ahead` of them (at least 1) are made before they are asked for.
+    """Yield the same items, of which at most `ahead` (at least 1) are produced before they are requested.
 
-    What `items` raises is raised here, after the items before it. `items` is closed in its own thread.
+    An exception in `items` is raised here after the items before it. `items` is closed in the background thread.
     """
     made: queue.SimpleQueue[tuple[bool, Item | None, BaseException | None]] = queue.SimpleQueue()
     permits = threading.Semaphore(ahead)
@@ -30,11 +30,11 @@ def prefetched(items: Generator[Item, None, None], ahead: int) -> Generator[Item
             permits.acquire()
             for item in items:
                 made.put((True, item, None))
-                del item  # the consumer alone decides how long it lives
+                del item  # only the consumer's reference may keep it alive
                 permits.acquire()
                 if stopped.is_set():
                     break
-        except BaseException as error:  # handed to the consumer
+        except BaseException as error:  # raised again in the consumer's thread
             failure = error
         finally:
             items.close()

@@ -1,8 +1,8 @@
-"""How a long pass shows itself: a tqdm bar on a terminal or in a notebook, one finished line elsewhere; on stderr.
+"""Report progress on stderr: a tqdm bar on a terminal or in a notebook, one line per finished pass elsewhere.
 
-Passes report through the `Pass` they are handed and never print, so that a test, a notebook or a log file sees
-what suits it. Bytes are shown in powers of 1000, as disks and networks count them. How much is told is decided in one
-place, `verbosity`; colours are for terminals, and for nobody who has set NO_COLOR (https://no-color.org).
+Passes report through a `Pass` object and never print, so that terminals, notebooks and log files each get a suitable
+form. Bytes are shown in powers of 1000, as for disks and networks. `verbosity` alone decides how much is shown; colours
+are for terminals, unless NO_COLOR is set (https://no-color.org).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-QUIET, NORMAL, VERBOSE = -1, 0, 1  # warnings and errors only; what lasts; every pass with its time
+QUIET, NORMAL, VERBOSE = -1, 0, 1  # warnings and errors only; lasting passes; every pass with its time
 RED, YELLOW = 31, 33
 
-_level = NORMAL  # of this process; workers tell nothing
+_level = NORMAL  # of this process; worker processes show nothing
 
 
 class Pass:
-    """One pass under way; `add` may be called from one thread only."""
+    """A running pass; `add` may be called from one thread only."""
 
     def __init__(self, bar: Any | None) -> None:
         self._bar = bar
         self.done = 0
 
     def add(self, amount: int) -> None:
-        """Say that `amount` more units (bytes, rows or steps) are done."""
+        """Report that `amount` more units (bytes, rows or steps) are done."""
         self.done += amount
         if self._bar is not None:
             self._bar.update(amount)
@@ -41,7 +41,7 @@ class Pass:
 
 @contextmanager
 def verbosity(level: int) -> Iterator[None]:
-    """Tell as much as `QUIET`, `NORMAL` or `VERBOSE` says while the block runs."""
+    """Set the verbosity, `QUIET`, `NORMAL` or `VERBOSE`, while the block runs."""
     global _level
     before, _level = _level, level
     try:
@@ -54,11 +54,11 @@ def verbosity(level: int) -> Iterator[None]:
 def progress(
     title: str, *, total: int | None, unit: str = "B", lasting: bool = True, initial: int = 0
 ) -> Iterator[Pass]:
-    """Show a pass over `total` units named `unit`; with `lasting` false nothing of it remains when it ends.
+    """Show a pass over `total` units named `unit`; with `lasting` false its bar is removed when it ends.
 
-    On a terminal and in a notebook it is a bar with rate and remaining time, `initial` of the units being done already.
-    Elsewhere one line appears when the pass ends well, and none where `lasting` is false. Where everything is told, all
-    passes last; quietly, none is shown.
+    On a terminal and in a notebook this is a bar with rate and remaining time that starts at `initial` units. Elsewhere
+    one line is written when the pass succeeds, and none if `lasting` is false. `VERBOSE` makes all passes lasting;
+    `QUIET` shows none.
     """
     lasting = lasting or _level == VERBOSE
     if _level == QUIET:
@@ -92,18 +92,18 @@ def progress(
 
 
 def say(line: str) -> None:
-    """Tell the user one fact, unless only warnings are wanted."""
+    """Write a line to stderr, unless the verbosity is `QUIET`."""
     if _level != QUIET:
         _write(line)
 
 
 def warn(text: str) -> None:
-    """Tell the user what may be wrong, always."""
+    """Write a warning to stderr, at any verbosity."""
     _write(painted(f"warning: {text}", YELLOW, sys.stderr))
 
 
 def painted(text: str, colour: int, stream: IO[str]) -> str:
-    """The text in a colour where the stream is a terminal that may have colours, else as it is."""
+    """Return the text in a colour if the stream is a terminal that may have colours, otherwise unchanged."""
     return f"\x1b[{colour}m{text}\x1b[0m" if _coloured(stream) else text
 
 
@@ -112,14 +112,14 @@ def _coloured(stream: IO[str]) -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this is the kernel of a notebook, whose stderr is no terminal and can show bars all the same."""
+    """Whether this is a notebook kernel, whose stderr is not a terminal but can show bars."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
 def _write(line: str) -> None:
-    """A line on stderr that tears no bar."""
+    """Write a line to stderr without breaking a visible bar."""
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)

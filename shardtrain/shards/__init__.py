@@ -1,1 +1,1 @@
-"""Shards on disk: their format, writing them, reading them."""
+"""The format of shards on disk: manifest, writing, reading, codecs, verification."""

@@ -1,10 +1,9 @@
-"""Explains the death of a process whose mapped file was cut short.
+"""Report which mapped file was truncated when the kernel raises SIGBUS, instead of dying without a message.
 
-Touching a mapped page behind the end of its file (or one that the disk cannot deliver) raises SIGBUS in the middle of
-an instruction: no Python signal handler runs, and the process would end without a word. A C-level handler names the
-file and ends the process with exit code 1. It runs Python in the handler, which is sound here because the fault lies in
-a read of mapped data, never inside the interpreter or its allocator; for any other SIGBUS the handler before it is put
-back.
+Touching a mapped page behind the end of its file (or one that the disk cannot deliver) raises SIGBUS within an
+instruction, so Python signal handlers never run. A C-level handler names the file and exits with code 1. It runs Python
+code, which is sound because the fault is in a read of mapped data, never inside the interpreter or its allocator; for
+any other SIGBUS the previous handler is restored.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-_watched: dict[int, tuple[Path, int]] = {}  # path and size when it was mapped, by number
+_watched: dict[int, tuple[Path, int]] = {}  # by number: path, and size when it was mapped
 _numbers = itertools.count()
-_installed: list[Any] = []  # the handler, libc's `signal` and the handler before; the first must never be collected
+_installed: list[Any] = []  # handler, libc's `signal` and previous handler; the first must never be collected
 _lock = threading.Lock()
 
 
 def watch(mapped: mmap.mmap, path: Path) -> None:
-    """Explain a SIGBUS that comes from this mapping of the whole file `path`, as long as it lives."""
+    """Report a SIGBUS that comes from this mapping of the whole file `path`, until the mapping is collected."""
     number = next(_numbers)
     _watched[number] = path.absolute(), len(mapped)
     weakref.finalize(mapped, _watched.pop, number).atexit = False
@@ -41,7 +40,7 @@ def watch(mapped: mmap.mmap, path: Path) -> None:
 
 
 def _explain(number: int) -> None:
-    """Write which file shrank and end the process; put the handler before this one back if none did."""
+    """Write which file was truncated and exit; restore the previous handler if none was."""
     for path, size in list(_watched.values()):
         try:
             found = os.stat(path).st_size
@@ -50,9 +49,9 @@ def _explain(number: int) -> None:
         if found < size:
             os.write(
                 2,
-                f"error: shard '{path}' was cut short while it was mapped: it had {size:,} bytes and has {found:,} "
-                "now. Restore the file from a copy or rebuild the shards, and find out what wrote to it: shards are "
-                "write-once\n".encode(),
+                f"error: shard '{path}' was truncated while it was mapped: it had {size:,} bytes and now has "
+                f"{found:,}. Restore the file from a copy or rebuild the shards, and find out what wrote to it: shards "
+                "are write-once\n".encode(),
             )
             os._exit(1)
     _, install, before = _installed

@@ -1,12 +1,11 @@
-"""The bytes of one shard, verified when they are first touched: mapped, or read at their position.
+"""Read the bytes of one shard or external file, mapped or with positioned reads, verified at their first access.
 
-A mapping hands out the page cache's own pages and costs no copy; positioned reads are for file systems where a mapping
-is slow or can kill the process (network, FUSE) and copy each byte once. Each checksum block is compared once in a
-process.
+A mapping shares the pages of the page cache and needs no copy; positioned reads are for file systems where a mapping is
+slow or can kill the process (network, FUSE) and copy each byte once. Each checksum block is compared once per process.
 
-Data that is larger than memory leaves the page cache before it is read again, and making room there costs the kernel
-more than the copy. So it is read past the page cache (O_DIRECT) into buffers that are used again, where the file system
-can do that; where it cannot, and in a mapping, the pages behind the reader are given back.
+Data larger than memory is evicted from the page cache before it is read again, and eviction costs the kernel more than
+the copy. It is therefore read with O_DIRECT into reusable buffers where the file system supports that; elsewhere, and
+for mappings, the pages behind the reader are released.
 """
 
 from __future__ import annotations
@@ -28,28 +27,30 @@ from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundErro
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
-from shardtrain.shards.layout import ShardEntry
+from shardtrain.shards.layout import ShardEntry, SourceEntry
 
 Bytes = npt.NDArray[np.uint8]
 
-_LEAST_DIRECT = 1 << 17  # bytes: what is read past the page cache costs a way to the disk each time
-_LEAST_RELEASED = 1 << 17  # bytes: the kernel takes as long for a page, and cannot give back a part of a large one
-_NEW, _SEEN = b"\1", b"\0"  # whether a block was compared yet
+_MIN_DIRECT = 1 << 17  # bytes; smaller reads go through the page cache, as every direct read goes to the disk
+_MIN_RELEASED = 1 << 17  # bytes; releasing one page takes as long, and a huge page cannot be released in part
+_NEW, _SEEN = b"\1", b"\0"  # whether a block has been compared
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
-_SHARED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # not fuseblk: a local disk
+_NETWORK = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # fuseblk is a local disk
 
 
 class ShardFile:
     """One open file.
 
     Args:
-        past_cache: read what is not mapped past the page cache, where that can be done.
-        buffers: what is read goes there.
+        path: of the file.
+        entry: of the file in the manifest.
+        verify: compare checksums at the first access.
+        io: see `LoaderOptions`.
+        direct_io: bypass the page cache if the file is not mapped and the file system supports it.
+        buffers: for bytes that are read.
 
     Attributes:
-        path: where it was opened.
-        entry: what the manifest says of it.
         mapped: whether bytes are views of a mapping instead of copies.
     """
 
@@ -60,17 +61,17 @@ class ShardFile:
         *,
         verify: bool,
         io: str,
-        past_cache: bool = False,
+        direct_io: bool = False,
         buffers: Buffers | None = None,
     ) -> None:
         if io not in IO:
-            raise UsageError(f"io is {io!r}; choose one of {', '.join(IO)}")
+            raise UsageError(f"--io is {io!r}; choose one of {', '.join(IO)}")
         self.path = path
         self.entry = entry
         self._verify = verify
-        self._untouched = bytearray(_NEW * -(-entry.bytes // entry.block_bytes))  # a byte a block: found without numpy
-        self._damaged: dict[int, str] = {}  # what is wrong, by number of the block
-        self._told: set[int] = set()
+        self._untouched = bytearray(_NEW * -(-entry.bytes // entry.block_bytes))  # one byte per block
+        self._damaged: dict[int, str] = {}  # messages by block number
+        self._reported: set[int] = set()
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, self._fd)
@@ -90,7 +91,7 @@ class ShardFile:
         self._map = self._try_map(io)
         self.mapped = self._map is not None
         self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
-        self._direct = self._try_direct() if past_cache and not self.mapped else None
+        self._direct = self._try_direct() if direct_io and not self.mapped else None
         self._buffers = buffers or Buffers(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
@@ -101,26 +102,24 @@ class ShardFile:
         except OSError as error:
             if io == "auto":
                 return None
-            raise ShardsError(
-                f"shard '{self.path}' cannot be mapped: {error.strerror}; use --io read (in Python io='read')"
-            ) from error
+            raise ShardsError(f"shard '{self.path}' cannot be mapped: {error.strerror}; use --io read") from error
         watch(mapped, self.path)
         return mapped
 
     def _try_direct(self) -> int | None:
-        """A descriptor that reads past the page cache; None where there is no such way, or not to this file."""
+        """Open a descriptor that bypasses the page cache; None if the system or file system does not support that."""
         try:
             direct = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-        except (AttributeError, OSError):  # another system; a file system in memory
+        except (AttributeError, OSError):  # no O_DIRECT; an in-memory file system
             return None
         weakref.finalize(self, os.close, direct)
         return direct if _identity(os.fstat(direct)) == self._identity else None
 
     def bytes(self, start: int, stop: int) -> Bytes:
-        """Bytes [start, stop) of the file, verified; a view of the mapping, or a copy.
+        """Read bytes [start, stop) of the file, verified: a view of the mapping, or a copy.
 
         Raises:
-            CorruptShardError: naming the first block that differs and what lies in it.
+            CorruptShardError: a block differs; the message names the first one and its contents.
         """
         if stop <= start:
             return self._whole[:0]
@@ -132,7 +131,7 @@ class ShardFile:
         if not self._is_new(first, last):
             self._raise_damage(first, last)
             return self._read(start, stop)
-        content = self._read(first * size, min(last * size, self.entry.bytes))  # what is compared is what is used
+        content = self._read(first * size, min(last * size, self.entry.bytes))  # compare the very bytes that are used
         self._compare(first, last, content, first * size)
         self._raise_damage(first, last)
         return content[start - first * size : stop - first * size]
@@ -141,33 +140,33 @@ class ShardFile:
         """Compare the blocks that hold bytes [start, stop), each once in the life of this object.
 
         Raises:
-            CorruptShardError: naming the first block that differs and what lies in it.
+            CorruptShardError: a block differs; the message names the first one and its contents.
         """
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
-        self._look(first, last)
+        self._compare_new(first, last)
         self._raise_damage(first, last)
 
-    def damaged(self, start: int, stop: int) -> list[int]:
-        """The numbers of those blocks of bytes [start, stop) that differ from what was written."""
+    def damaged_blocks(self, start: int, stop: int) -> list[int]:
+        """Return the numbers of the blocks of bytes [start, stop) that differ from what was written."""
         first, last = start // self.entry.block_bytes, -(-stop // self.entry.block_bytes)
-        self._look(first, last)
+        self._compare_new(first, last)
         return sorted(block for block in self._damaged if first <= block < last)
 
-    def untold_damage(self) -> list[str]:
-        """What is wrong with each damaged block found since the last call."""
-        new = sorted(set(self._damaged) - self._told)
-        self._told.update(new)
+    def unreported_damage(self) -> list[str]:
+        """Return a message for each damaged block found since the last call."""
+        new = sorted(set(self._damaged) - self._reported)
+        self._reported.update(new)
         return [self._damaged[block] for block in new]
 
     def touched(self, start: int, stop: int) -> bool:
-        """Whether all blocks that hold bytes [start, stop) were read, and compared if that is wanted, before."""
+        """Whether all blocks that hold bytes [start, stop) have been read, and verified if requested."""
         return not self._is_new(start // self.entry.block_bytes, -(-stop // self.entry.block_bytes))
 
     def _is_new(self, first: int, last: int) -> bool:
         return self._untouched.find(_NEW, first, last) >= 0
 
     def _new(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Those among blocks [first, last) that were not compared before, as half-open ranges."""
+        """Yield the blocks among [first, last) that have not been compared, as half-open ranges."""
         start = self._untouched.find(_NEW, first, last)
         while start >= 0:
             stop = self._untouched.find(_SEEN, start, last)
@@ -175,8 +174,8 @@ class ShardFile:
             yield start, stop
             start = self._untouched.find(_NEW, stop, last)
 
-    def _look(self, first: int, last: int) -> None:
-        """Compare the blocks [first, last) that were not compared before."""
+    def _compare_new(self, first: int, last: int) -> None:
+        """Read and compare the blocks among [first, last) that have not been compared."""
         if self.mapped:
             self._compare(first, last, self._whole, 0)
             return
@@ -186,7 +185,7 @@ class ShardFile:
                 self._compare(block, block + 1, self._read(*self.block_range(block)), block * size)
 
     def _compare(self, first: int, last: int, content: Bytes, origin: int) -> None:
-        """Compare the new ones among blocks [first, last); `content` is the file from byte `origin` on."""
+        """Compare the new blocks among [first, last); `content` is the file from byte `origin` on."""
         size = self.entry.block_bytes
         for start, stop in self._new(first, last):
             if self._verify:
@@ -207,42 +206,42 @@ class ShardFile:
         start, stop = self.block_range(block)
         return (
             f"shard '{self.path}' is damaged: bytes [{start:,}, {stop:,}) have the checksum {found}, the manifest "
-            f"says {expected}; {self.holds(start, stop)}"
+            f"says {expected}; {self.describe_range(start, stop)}"
         )
 
     def block_range(self, block: int) -> tuple[int, int]:
-        """The half-open byte range of checksum block number `block`."""
+        """Return the half-open byte range of checksum block number `block`."""
         size = self.entry.block_bytes
         return block * size, min((block + 1) * size, self.entry.bytes)
 
-    def holds(self, start: int, stop: int) -> str:
-        """Say which elements of which arrays lie in bytes [start, stop)."""
+    def describe_range(self, start: int, stop: int) -> str:
+        """Describe which elements of which arrays bytes [start, stop) hold."""
         if not self.entry.datasets:
-            return "features of several shards may lie there"
+            return "they may hold features of several shards"
         found = []
         for name, where in self.entry.datasets.items():
             begin, end = (0, 0) if where.source else layout.rows_in(where, start, stop)
             if begin < end:
                 if name not in (layout.DATA, layout.INDICES):
                     found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
-                elif self.entry.datasets[layout.INDPTR].chunks is not None:  # they would have to be decoded to tell
+                elif self.entry.datasets[layout.INDPTR].chunks is not None:  # finding the rows would mean decoding them
                     found.append(f"entries [{begin:,}, {end:,}) of '{name}'")
                 else:
                     begin, end = self._rows_of_entries(begin, end)
                     found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
-        return "they hold " + ", ".join(found) if found else "they hold only HDF5's own structures"
+        return "they hold " + ", ".join(found) if found else "they hold only HDF5 metadata"
 
     def _rows_of_entries(self, begin: int, end: int) -> tuple[int, int]:
-        """Rows that have the entries [begin, end), as far as the row pointers, which may be damaged too, tell."""
+        """Return the rows of the entries [begin, end) according to the row pointers, which may be damaged as well."""
         where = self.entry.datasets[layout.INDPTR]
-        raw = self._whole[where.offset : where.offset + where.bytes] if self.mapped else self._read(
-            where.offset, where.offset + where.bytes)  # fmt: skip
+        start, stop = where.offset, where.offset + where.bytes
+        raw = self._whole[start:stop] if self.mapped else self._read(start, stop)
         rows = np.searchsorted(raw.view(where.dtype), [begin, end - 1], side="right") - 1
         return max(int(rows[0]), 0), int(rows[1]) + 1
 
     def _read(self, start: int, stop: int) -> Bytes:
-        """Bytes [start, stop) as they are in the file now; where the page cache is left out, from whole pages."""
-        direct = self._direct if stop - start >= _LEAST_DIRECT else None
+        """Read bytes [start, stop) without verification; direct I/O reads whole pages."""
+        direct = self._direct if stop - start >= _MIN_DIRECT else None
         unit = 1 if direct is None else mmap.PAGESIZE
         begin, end = start // unit * unit, -(-stop // unit) * unit
         out = self._buffers.allocate(max(end - begin, 0), np.uint8)
@@ -251,9 +250,7 @@ class ShardFile:
             try:
                 count = os.preadv(self._fd if direct is None else direct, [view], position)
             except OSError as error:
-                if (
-                    direct is not None and error.errno == errno.EINVAL
-                ):  # larger sectors, or a disk that begins within one
+                if direct is not None and error.errno == errno.EINVAL:  # the device needs a larger alignment
                     direct = self._direct = None
                     continue
                 raise _unreadable(self.path, error) from error
@@ -263,50 +260,99 @@ class ShardFile:
         return out[start - begin : stop - begin]
 
     def check_unchanged(self) -> None:
-        """Compare the file with what was opened.
+        """Check that the file has not changed since it was opened.
 
         Raises:
-            CorruptShardError: it was cut short, written to, or another file lies in its place.
+            CorruptShardError: it was truncated, written to or replaced by another file.
         """
         try:
-            ours, there = _identity(os.fstat(self._fd)), _identity(os.stat(self.path))
+            opened, found = _identity(os.fstat(self._fd)), _identity(os.stat(self.path))
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        if ours[2] != self.entry.bytes:
-            raise CorruptShardError(_wrong_size(self.path, self.entry.bytes, ours[2]))
-        if ours != self._identity:
+        if opened[2] != self.entry.bytes:
+            raise CorruptShardError(_wrong_size(self.path, self.entry.bytes, opened[2]))
+        if opened != self._identity:
             raise CorruptShardError(
                 f"shard '{self.path}' was written to while it was open (its modification time changed); shards are "
                 f"write-once: check it with `python -m shardtrain verify {self.path.parent}` and start again"
             )
-        if there != ours:
+        if found != opened:
             raise CorruptShardError(
                 f"shard '{self.path}' was replaced by another file while it was open; start again to use the new one"
             )
 
     def advise(self, *, random: bool) -> None:
-        """Tell the kernel how the file will be read: here and there, or from front to back (with long read-ahead)."""
+        """Advise the kernel whether the file will be read at random or sequentially (with long read-ahead)."""
         if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
-            # never MADV_SEQUENTIAL: its pages are evicted first, even before a window that was read is gathered
+            # never MADV_SEQUENTIAL: its pages are evicted first, possibly before their window is gathered
             self._map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
-        random = random or self._direct is not None  # what is left to the page cache is short
+        random = random or self._direct is not None  # then only small reads go through the page cache
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM if random else os.POSIX_FADV_SEQUENTIAL)
 
-    def need(self, start: int, stop: int) -> None:
-        """Have the kernel begin to read bytes [start, stop); does not wait."""
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Start reading bytes [start, stop) into the page cache, without waiting."""
         if stop > start and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_WILLNEED)
 
     def release(self, start: int, stop: int) -> None:
-        """Give back the pages of bytes [start, stop), which are not needed again soon; views of them stay valid."""
+        """Release the pages of bytes [start, stop), which are not needed again soon; views of them stay valid."""
         start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
-        if stop - start < _LEAST_RELEASED:
+        if stop - start < _MIN_RELEASED:
             return
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+def check_source(path: str, entry: SourceEntry) -> None:
+    """Check that an external file that holds arrays has not changed since it was indexed.
+
+    Raises:
+        ShardsNotFoundError: the file is missing.
+        CorruptShardError: the file was changed or replaced.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ShardsNotFoundError(
+            f"'{path}' cannot be read ({error.strerror}), but holds the features of the shards; restore it, or index "
+            "it at its new location with `python -m shardtrain index`"
+        ) from error
+    facts = (
+        ("bytes", found.st_size, entry.bytes),
+        ("modified at", found.st_mtime_ns, entry.mtime_ns),
+        ("inode", found.st_ino, entry.inode),
+    )
+    for what, now, then in facts:
+        if now != then or not stat.S_ISREG(found.st_mode):
+            raise CorruptShardError(
+                f"'{path}' was changed or replaced since it was indexed ({what}: {then:,} then, {now:,} now); restore "
+                "the old file, or index it again with `python -m shardtrain index`"
+            )
+
+
+def open_source(
+    path: str,
+    entry: SourceEntry,
+    *,
+    verify: bool,
+    io: str = "auto",
+    direct_io: bool = False,
+    buffers: Buffers | None = None,
+) -> ShardFile:
+    """Open an external file that holds arrays; it is read and verified like a shard (see `ShardFile`).
+
+    Raises:
+        ShardsNotFoundError: the file is missing.
+        CorruptShardError: the file was changed or replaced since it was indexed.
+    """
+    check_source(path, entry)
+    as_shard = ShardEntry(
+        file=path, rows=1, bytes=entry.bytes, datasets={}, block_bytes=entry.block_bytes, checksums=entry.checksums
+    )
+    return ShardFile(Path(path), as_shard, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
@@ -323,7 +369,7 @@ def _wrong_size(path: Path, expected: int, found: int) -> str:
 
 
 def on_shared_storage(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
-    """Whether a file lies on a network or FUSE file system, as far as the kernel tells."""
+    """Whether a file is on a network or FUSE file system, according to the kernel's mount table."""
     try:
         lines = Path(mounts).read_text().splitlines()
     except OSError:
@@ -334,4 +380,4 @@ def on_shared_storage(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
         mount = Path(fields[0].split()[4].encode().decode("unicode_escape"))
         if where.is_relative_to(mount) and len(mount.parts) >= best:
             best, kind = len(mount.parts), fields[1].split()[0]
-    return _SHARED.fullmatch(kind) is not None
+    return _NETWORK.fullmatch(kind) is not None

@@ -1,8 +1,8 @@
-"""Opens HDF5 files that may be hostile: only plain numbers, lying in the file itself, come out.
+"""Open shards with libhdf5 after safety checks, so that untrusted files yield only plain numbers of their own.
 
 A file can make libhdf5 read other files (external and soft links, external storage, virtual datasets), load a library
-(an unknown filter) or take memory without end (a dataset of terabytes that was never written). Reading shards does not
-use libhdf5 at all; whatever does use it, `verify`, the report and the writer's own check, comes through here.
+(an unknown filter) or allocate unlimited memory (a dataset of terabytes that was never written). Reading shards does
+not use libhdf5; everything that does, `verify`, the report and the writer's own check, goes through this module.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from shardtrain.shards.safety import chunk_places, filter_names, load_h5py, open
 
 @contextmanager
 def open_shard_file(path: Path) -> Iterator[Any]:
-    """A file to read, as `h5py.File`; whatever libhdf5 finds wrong in the block becomes one kind of error.
+    """Open a file for reading as `h5py.File`; errors of libhdf5 within the block become one type of error.
 
     Raises:
-        CorruptShardError: it is no HDF5 file, or its structures are damaged.
+        CorruptShardError: the file is not an HDF5 file, or its metadata is damaged.
     """
     h5py = load_h5py()
     try:
@@ -33,36 +33,35 @@ def open_shard_file(path: Path) -> Iterator[Any]:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, ValueError, TypeError) as error:
         raise CorruptShardError(
-            f"shard '{path}' is not the HDF5 file it should be ({error}); restore the file from a copy or "
-            "rebuild the shards"
+            f"shard '{path}' is not a valid HDF5 file ({error}); restore the file from a copy or rebuild the shards"
         ) from error
 
 
 def shard_dataset(file: Any, name: str, where: DatasetEntry) -> Any:
-    """The dataset `name` of an open shard, after checking that it is honest and stored as the manifest's entry says.
+    """Open the dataset `name` of a shard after checking that it is safe and stored as in the manifest.
 
     Raises:
-        ShardsError: it is anything but plain numbers in this file; see `honest`.
-        CorruptShardError: it can grow, or goes through other filters.
+        ShardsError: it is not plain numbers in this file; see `safety.check_dataset`.
+        CorruptShardError: it is resizable, or has other filters.
     """
     dataset = open_dataset(file, name)
     place = f"'{name}' in '{file.filename}'"
     if dataset.maxshape != dataset.shape:
-        raise CorruptShardError(f"{place} can grow to {dataset.maxshape}; shards have fixed shapes")
+        raise CorruptShardError(f"{place} is resizable to {dataset.maxshape}; shards have fixed shapes; rebuild them")
     found, expected = filter_names(dataset), where.chunks.filters if where.chunks else ()
     if found != expected:
         raise CorruptShardError(
-            f"{place} goes through the filters {', '.join(found) or 'none'}, the manifest says "
-            f"{', '.join(expected) or 'none'}; rebuild the shards"
+            f"{place} has the filters {', '.join(found) or 'none'}, the manifest says {', '.join(expected) or 'none'}; "
+            "rebuild the shards"
         )
     return dataset
 
 
 def locate(dataset: Any) -> DatasetEntry:
-    """Where a dataset's values lie: its chunks if it is compressed, else one aligned piece of the file.
+    """Find where a dataset's values are: its chunks if it is compressed, otherwise one aligned range of the file.
 
     Raises:
-        ShardsError: libhdf5 laid the chunks out in another way than shards rely on.
+        ShardsError: libhdf5 did not place uncompressed chunks consecutively, as mapping requires.
     """
     size = dataset.size * dataset.dtype.itemsize
     offset = 0
@@ -81,7 +80,7 @@ def locate(dataset: Any) -> DatasetEntry:
             if piece.offset != expected or offset % layout.ALIGNMENT:
                 raise ShardsError(
                     f"HDF5 placed a chunk of '{dataset.name}' at byte {piece.offset:,}, expected {expected:,}: "
-                    "this version of libhdf5 cannot make shards that are mapped; please report it"
+                    "this version of libhdf5 cannot write shards that can be mapped; please report it"
                 )
             expected += piece.size
     return DatasetEntry(dtype=dataset.dtype.str, shape=tuple(dataset.shape), offset=offset, bytes=size)

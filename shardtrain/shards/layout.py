@@ -1,8 +1,8 @@
-"""The on-disk contract, and the only place that spells an HDF5 path: names, types, limits, and what a manifest says.
+"""Define the format on disk: HDF5 paths, types, limits, and the contents of a manifest as values.
 
-A folder of shards is a set of ordinary HDF5 files and `manifest.json`, written last, which says where in each file
-every array lies. Reading needs the manifest alone: libhdf5 never parses a file on the read path. The price is
-that shards are write-once. docs/format.md specifies all of it.
+A folder of shards is a set of ordinary HDF5 files and `manifest.json`, written last, which records where in each file
+every array is. Reading needs only the manifest: libhdf5 never parses a file on the read path. The price is that shards
+are write-once. docs/format.md is the specification.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = "shardtrain"
-VERSION = 2  # the latest; a manifest is written in the oldest that can say what it says
+VERSION = 2  # the latest; a manifest is written in the oldest version that can express it
 MANIFEST = "manifest.json"
 VECTORIZER = "vectorizer"  # folder of the fitted vectorizer, beside the shards
 KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense")}  # by version
@@ -24,14 +24,14 @@ Y = "y"
 DOCUMENT = "document"
 CSR_ATTRIBUTES = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}  # as AnnData reads them
 
-ALIGNMENT = 4096  # bytes; every chunk begins on a page
-CHUNK_BYTES = 1 << 20  # about this many bytes a chunk
-PACKED_CHUNK_BYTES = 1 << 18  # of values in a compressed chunk: a block of rows then needs few bytes besides its own
-MAX_BYTES = (1 << 63) - 1  # what a file offset can be
+ALIGNMENT = 4096  # bytes; every chunk starts on a page
+CHUNK_BYTES = 1 << 20  # approximately, per chunk
+PACKED_CHUNK_BYTES = 1 << 18  # of values per compressed chunk, so that a block of rows decodes little besides its own
+MAX_BYTES = (1 << 63) - 1  # the largest file offset
 MAX_FEATURES = (1 << 31) - 1  # column indices are int32
 MAX_VOCABULARY = 1 << 32  # token ids are 32 bits at most
 MAX_CLASSES = 1 << 16  # labels are 16 bits at most
-BLOCK_BYTES = 1 << 17  # a checksum for each block of so many bytes of the file; rows that lie in one are read with it
+BLOCK_BYTES = 1 << 17  # of the file per checksum; a row is verified by reading the whole checksum blocks that hold it
 DATASETS = {"ngram": {DATA, INDICES, INDPTR, Y, DOCUMENT}, "sequence": {X, Y, DOCUMENT}, "dense": {X, Y, DOCUMENT}}
 DTYPES = {
     DATA: {"<f4"},
@@ -41,22 +41,22 @@ DTYPES = {
     Y: {"|u1", "<u2"},
     DOCUMENT: {"<i8"},
 }
-FEATURE_DTYPES = {"dense": {"<f4"}}  # of `x` where it is not token ids
-CODECS = ("zstd", "lz4", "blosc2")  # filters that shards can be written with
-FILTERS = ("deflate", "shuffle", "fletcher32", "lzf", "lz4", "zstd", "blosc2")  # those of HDF5 that are decoded
+FEATURE_DTYPES = {"dense": {"<f4"}}  # of `x` if it is not token ids
+CODECS = ("zstd", "lz4", "blosc2")  # filters for writing shards
+FILTERS = ("deflate", "shuffle", "fletcher32", "lzf", "lz4", "zstd", "blosc2")  # HDF5 filters that can be decoded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """An array in pieces that are decoded or lie apart.
+    """The chunks of an array that is compressed or not contiguous.
 
     Attributes:
-        shape: of every chunk, in elements; the last ones of an axis are padded.
+        shape: of every chunk, in elements; the last chunks along an axis are padded.
         filters: names in `FILTERS`, in the order in which a writer applies them.
-        offsets: where each chunk begins in the file, in bytes, in row-major order of the chunks.
-        sizes: how many bytes each takes there.
-        masks: of each chunk, bit i: filter i was left out; empty where none ever was.
-        start: rows of the first chunk that come before the array's first.
+        offsets: of each chunk in the file, in bytes, in row-major order of the chunks.
+        sizes: of each chunk in the file, in bytes.
+        masks: of each chunk; bit i is set if filter i was skipped; empty if none ever was.
+        start: rows of the first chunk before the array's first row.
     """
 
     shape: tuple[int, ...]
@@ -69,16 +69,16 @@ class Chunks:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry:
-    """Where one array lies in its file.
+    """Where one array is in its file.
 
     Attributes:
         dtype: of the values in the file.
         shape: of the array.
-        offset: of the values, in bytes, where they lie in one piece; else 0.
-        bytes: of the values, decoded.
-        chunks: where the pieces lie, if it is not one.
-        source: path of the file, one of the manifest's `sources`; None: the shard itself.
-        converted: type that a reader gives the values of a source; None: `dtype`.
+        offset: of contiguous values, in bytes; otherwise 0.
+        bytes: of the decoded values.
+        chunks: of values that are not contiguous.
+        source: path of the external file, one of the manifest's `sources`; None: the shard itself.
+        converted: type to which a reader converts values of an external file; None: `dtype`.
     """
 
     dtype: str
@@ -104,7 +104,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitEntry:
-    """The shards of one split, in row order, and what they hold together."""
+    """The shards of one split, in row order, and their totals."""
 
     examples: int
     nonzeros: int
@@ -114,7 +114,7 @@ class SplitEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """A file beside the shards and the XXH3 checksum (64 bits, hex) of its bytes."""
+    """A file of the fitted vectorizer, with the XXH3 checksum (64 bits, hex) of its bytes."""
 
     bytes: int
     checksum: str
@@ -122,7 +122,7 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """A file of somebody else's whose arrays are used where they are: what it was like when it was indexed."""
+    """An external file whose arrays are used in place, as it was when it was indexed."""
 
     bytes: int
     mtime_ns: int
@@ -133,11 +133,11 @@ class SourceEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything about a folder of shards that is not in the arrays.
+    """Everything about a folder of shards except the arrays.
 
-    `vectorizer` describes the settings of the fitted vectorizer in `files`; `fingerprint` is its identity; `build`
-    records how the shards were made and is informative only. `sources` has, by absolute path, the files outside the
-    folder that arrays lie in.
+    `vectorizer` describes the settings of the fitted vectorizer in `files`; `fingerprint` identifies the shards;
+    `build` records how they were built, for information only. `sources` holds, by absolute path, the external files
+    that contain arrays.
     """
 
     kind: str
@@ -154,14 +154,14 @@ class Manifest:
 
     @property
     def version(self) -> int:
-        """The oldest version of the format that can say this."""
+        """The oldest version of the format that can express this manifest."""
         entries = (e for split in self.splits.values() for shard in split.shards for e in shard.datasets.values())
         plain = self.kind in KINDS[1] and not self.sources
         return 1 if plain and all(entry.chunks is None for entry in entries) else 2
 
 
 def rows_in(entry: DatasetEntry, start: int, stop: int) -> tuple[int, int]:
-    """The elements [first, last) along an array's first axis that bytes [start, stop) of its file hold parts of."""
+    """Return the rows [first, last) of an array that bytes [start, stop) of its file hold, at least in part."""
     if entry.chunks is None:
         begin, end = max(start, entry.offset), min(stop, entry.offset + entry.bytes)
         stride = entry.bytes // entry.shape[0] if entry.bytes else 1

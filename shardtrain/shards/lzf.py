@@ -1,7 +1,6 @@
-"""LZF, h5py's own filter: literals and references back into what was decoded, byte by byte.
+"""Decode LZF, h5py's own filter: literals and back-references into the decoded bytes.
 
-The format is that of Marc Lehmann's liblzf. There is no binding of it that everybody has, and in compiled code it is
-twenty lines.
+The format is that of Marc Lehmann's liblzf, which has no widely installed Python binding.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from shardtrain.runtime.kernels import kernel
 
 @kernel
 def decompress(raw: Any, out: Any) -> int:
-    """Decode the bytes `raw` into `out`; how many came out, or -1 for bytes that LZF does not write."""
+    """Decode the bytes `raw` into `out`; return the decoded size, or -1 for invalid data."""
     position = made = 0
+    # invariant: raw[:position] decodes to out[:made]; both stay within their arrays, whatever the bytes are
     while position < len(raw):
         control = int(raw[position])
         position += 1

@@ -1,8 +1,8 @@
-"""Read, check and write the manifest: the one module that turns it into values and back.
+"""Read, check and write the manifest of a folder of shards.
 
-Reading trusts its numbers, so whatever could make it read outside a file, or hand out rows that do not exist, is
-refused here, with what was found: numbers in range, arrays inside their files and not over each other, names in the
-folder. The checks run once, when a manifest is read, and open no file.
+Readers trust its numbers, so everything that could make them read outside a file, or return rows that do not exist, is
+refused here: numbers out of range, arrays outside their files or overlapping, file names outside the folder. The checks
+run once, when a manifest is read, and open no other file.
 """
 
 from __future__ import annotations
@@ -51,78 +51,78 @@ from shardtrain.shards.layout import (
 )
 
 MAX_CHUNK_BYTES = (1 << 32) - 1  # HDF5's own limit
-_FOREIGN = {X, DATA, INDICES}  # arrays that may lie in other people's files
+_EXTERNAL_ARRAYS = {X, DATA, INDICES}  # arrays that may be in external files
 
 
 def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
-    """Identity of shards: of all their checksums."""
+    """Compute the fingerprint of shards, a checksum of all their checksums."""
     parts = [shard.checksums for split in splits.values() for shard in split.shards]
     return checksum("".join(parts + [source.checksums for source in sources.values()]).encode())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Commit the manifest; from then on the folder is complete."""
+    """Commit the manifest, which makes the folder complete."""
     body = {"format": FORMAT, "format_version": manifest.version, **asdict(manifest)}
     if manifest.version == 1:
         del body["sources"]
     for split, entry in manifest.splits.items():
         body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
-    body["checksum"] = _seal(body)
+    body["checksum"] = _manifest_checksum(body)
     commit_bytes(folder / MANIFEST, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _no_shards(folder: Path) -> str:
-    """What is there in place of finished shards, and the next step."""
+def _missing_manifest(folder: Path) -> str:
+    """Describe what was found instead of shards, and the next step."""
     build = "python -m shardtrain build"
     if folder.is_dir():
         state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
-        return f"'{folder}' {state}; `{build} CORPUS --out DIR` makes shards, and goes on where it was interrupted"
+        return f"'{folder}' {state}; `{build} CORPUS --out DIR` builds shards, and resumes an interrupted build"
     if folder.exists():
-        return f"'{folder}' is no folder of shards; if it is a corpus, `{build} {folder} --out DIR` makes shards of it"
-    return f"'{folder}' does not exist; make shards with `make shards` or `{build} CORPUS --out {folder}`"
+        return f"'{folder}' is not a folder of shards; to build shards of a corpus use `{build} {folder} --out DIR`"
+    return f"'{folder}' does not exist; build shards with `make shards` or `{build} CORPUS --out {folder}`"
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of `folder`.
 
     Raises:
-        ShardsNotFoundError: there is no such folder or no manifest in it.
-        ManifestError: it is damaged, of another version, or says something impossible.
+        ShardsNotFoundError: the folder or its manifest does not exist.
+        ManifestError: the manifest is damaged, invalid, or of an unsupported version.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ShardsNotFoundError(_no_shards(folder))
+        raise ShardsNotFoundError(_missing_manifest(folder))
     try:
         body = json.loads(path.read_bytes())
     except OSError as error:
         raise ManifestError(f"'{path}' cannot be read: {error.strerror}; check the disk and the permissions") from error
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of endless digits
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers with too many digits
         raise ManifestError(f"'{path}' is not valid JSON ({error}); rebuild the shards") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ManifestError(f"'{path}' is not a shardtrain manifest")
     version = body.get("format_version")
     if type(version) is not int or version not in KINDS:
         raise ManifestError(
-            f"'{path}' has format version {version!r:.60}, this shardtrain reads the versions 1 to {VERSION}; "
-            "rebuild the shards or install the version that wrote them"
+            f"'{path}' has format version {version!r:.60}, this shardtrain reads versions 1 to {VERSION}; rebuild the "
+            "shards or install the version that wrote them"
         )
-    if body.pop("checksum", None) != _seal(body):
-        raise ManifestError(f"'{path}' was changed or damaged after it was written: its checksum differs; rebuild")
+    if body.pop("checksum", None) != _manifest_checksum(body):
+        raise ManifestError(f"'{path}' was changed or damaged: its checksum differs; restore it or rebuild the shards")
     try:
         manifest = _parse(body, version)
         check_manifest(manifest, version)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
-        raise ManifestError(f"'{path}' says something impossible: {reason}; rebuild the shards") from error
+        raise ManifestError(f"'{path}' is not a valid manifest: {reason}; rebuild the shards") from error
     return manifest
 
 
-def _seal(body: dict[str, Any]) -> str:
+def _manifest_checksum(body: dict[str, Any]) -> str:
     return checksum(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
 def shard_record(shard: ShardEntry) -> dict[str, Any]:
-    """A shard's entry as JSON values; what an array does not have is left out."""
+    """Convert a shard's entry to JSON values; optional keys that are None are omitted."""
     record = asdict(shard)
     for dataset in record["datasets"].values():
         for key in ("chunks", "source", "converted"):
@@ -132,7 +132,7 @@ def shard_record(shard: ShardEntry) -> dict[str, Any]:
 
 
 def parse_shard(entry: dict[str, Any]) -> ShardEntry:
-    """A shard's entry from its JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
+    """Parse a shard's entry from JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
     return ShardEntry(
         **{**entry, "datasets": {name: _parse_dataset(value) for name, value in entry["datasets"].items()}}
     )
@@ -144,7 +144,7 @@ def _parse_dataset(value: dict[str, Any]) -> DatasetEntry:
         lists = ("shape", "filters", "offsets", "sizes", "masks")
         fields["chunks"] = Chunks(**{**value["chunks"], **{key: _items(value["chunks"][key]) for key in lists}})
     if any(value[key] is None for key in ("chunks", "source", "converted") if key in value):
-        raise TypeError("null stands where a value belongs")
+        raise TypeError("a value is null")
     return DatasetEntry(**fields)
 
 
@@ -171,21 +171,21 @@ def _parse(body: dict[str, Any], version: int) -> Manifest:
 
 def _items(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r:.60} stands where a list belongs")
+        raise TypeError(f"{value!r:.60} is not a list")
     return tuple(value)
 
 
 def check_manifest(manifest: Manifest, version: int) -> None:
-    """Raise ValueError for a manifest of a version that cannot be true or reaches outside its folder.
+    """Raise ValueError for a manifest with inconsistent values, or files outside its folder.
 
-    Files outside it are used only where `sources` names them, by absolute paths.
+    External files are allowed only in `sources`, with absolute paths.
     """
     if manifest.kind not in KINDS[version]:
         raise ValueError(f"kind is {manifest.kind!r}")
     if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS):
         raise ValueError(f"splits are {sorted(manifest.splits)}")
     if not all(isinstance(value, dict) for value in (manifest.vectorizer, manifest.build)):
-        raise ValueError("vectorizer or build is no object")
+        raise ValueError("vectorizer or build is not an object")
     _check_number(manifest.num_features, "num_features", 1, MAX_FEATURES)
     _check_number(manifest.vocabulary_size, "vocabulary_size", 1, MAX_VOCABULARY)
     if manifest.kind != "sequence" and manifest.vocabulary_size != manifest.num_features:
@@ -194,7 +194,7 @@ def check_manifest(manifest: Manifest, version: int) -> None:
         raise ValueError(f"seed is {manifest.seed!r:.60}")
     _check_number(len(manifest.class_names), "the number of classes", 1, MAX_CLASSES)
     if not all(isinstance(text, str) for text in (manifest.fingerprint, *manifest.class_names)):
-        raise ValueError("the fingerprint or a class name is no text")
+        raise ValueError("the fingerprint or a class name is not a string")
     for name, file in manifest.files.items():
         _check_inside(name)
         _check_number(file.bytes, f"bytes of '{name}'")
@@ -204,13 +204,13 @@ def check_manifest(manifest: Manifest, version: int) -> None:
     for name, split in manifest.splits.items():
         _check_split(name, split, manifest)
     if manifest.version > version:
-        raise ValueError(f"it has arrays in chunks, which version {version} does not know")
+        raise ValueError(f"it has arrays in chunks, which version {version} does not support")
     _check_distinct([*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)])
 
 
 def _check_source(path: str, source: SourceEntry) -> None:
     if not PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
-        raise ValueError(f"the source {path!r:.200} is no absolute path")
+        raise ValueError(f"the source {path!r:.200} is not an absolute path")
     path.encode()
     for value, name in ((source.bytes, "bytes"), (source.block_bytes, "block_bytes")):
         _check_number(value, f"{name} of '{path}'", 1)
@@ -232,9 +232,7 @@ def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
     _check_equal(split.nonzeros, nonzeros, f"{name}: nonzeros against those of its shards")
 
 
-def _check_shard(
-    shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]
-) -> None:  # fmt: skip
+def _check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]) -> None:
     _check_inside(shard.file)
     if set(shard.datasets) != DATASETS[kind]:
         raise ValueError(f"'{shard.file}' has the arrays {sorted(shard.datasets)}")
@@ -244,33 +242,37 @@ def _check_shard(
     _check_checksums(shard.checksums, -(-shard.bytes // shard.block_bytes), f"'{shard.file}'")
     nonzeros = shard.datasets[DATA].shape[:1] if kind == "ngram" else ()
     shapes = {
-        DATA: nonzeros, INDICES: nonzeros, INDPTR: (shard.rows + 1,), X: (shard.rows, num_features),
-        Y: (shard.rows,), DOCUMENT: (shard.rows,),
-    }  # fmt: skip
+        DATA: nonzeros,
+        INDICES: nonzeros,
+        INDPTR: (shard.rows + 1,),
+        X: (shard.rows, num_features),
+        Y: (shard.rows,),
+        DOCUMENT: (shard.rows,),
+    }
     for name, entry in shard.datasets.items():
         where = f"'{name}' in '{shard.file}'"
         dtypes = FEATURE_DTYPES.get(kind, DTYPES[name]) if name == X else DTYPES[name]
         if entry.source is not None:
-            whole = name == INDICES or kind == "sequence"
-            if entry.source not in sources or name not in _FOREIGN or not _foreign(entry.dtype, whole=whole):
-                raise ValueError(f"{where} of type {entry.dtype!r:.20} cannot lie in {entry.source!r:.200}")
+            integers = name == INDICES or kind == "sequence"
+            allowed = name in _EXTERNAL_ARRAYS and _is_external_dtype(entry.dtype, integers=integers)
+            if entry.source not in sources or not allowed:
+                raise ValueError(f"{where} of type {entry.dtype!r:.20} cannot be in {entry.source!r:.200}")
         elif entry.converted is not None:
-            raise ValueError(f"{where} is converted, but its file is the shard's own")
+            raise ValueError(f"{where} is converted, but not in an external file")
         _check_dataset(entry, where, dtypes, shapes[name])
     sizes: dict[str | None, int] = {None: shard.bytes, **{path: source.bytes for path, source in sources.items()}}
     for place in {entry.source for entry in shard.datasets.values()}:
         _check_places({n: e for n, e in shard.datasets.items() if e.source == place}, sizes[place], shard.file)
 
 
-def _foreign(dtype: str, *, whole: bool) -> bool:
-    """Whether it is a type that other people's arrays may have: any plain numbers, or `whole` ones."""
-    return (
-        isinstance(dtype, str) and re.fullmatch("[<>|][iu][1248]" if whole else "[<>|][iuf][1248]", dtype) is not None
-    )
+def _is_external_dtype(dtype: str, *, integers: bool) -> bool:
+    """Whether arrays in external files may have this type: plain numbers, or only integers."""
+    pattern = "[<>|][iu][1248]" if integers else "[<>|][iuf][1248]"
+    return isinstance(dtype, str) and re.fullmatch(pattern, dtype) is not None
 
 
 def _check_places(datasets: Mapping[str, DatasetEntry], size: int, file: str) -> None:
-    """Of the arrays in one file: every piece in it, none over another."""
+    """Check that all pieces of the arrays in one file are within the file and do not overlap."""
     pieces = [
         piece
         for name, entry in datasets.items()
@@ -283,12 +285,12 @@ def _check_places(datasets: Mapping[str, DatasetEntry], size: int, file: str) ->
     end = 0
     for offset, length, name in sorted(pieces):
         if length and (offset < end or offset + length > size):
-            raise ValueError(f"'{name}' in '{file}' lies outside the file or over another array")
+            raise ValueError(f"'{name}' in '{file}' is outside the file or overlaps another array")
         end = max(end, offset + length)
 
 
 def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tuple[int, ...]) -> None:
-    """Type, shape and place of one array; an array without values is at offset 0."""
+    """Check type, shape and offset of one array; an array without values is at offset 0."""
     if (entry.converted or entry.dtype) not in dtypes:
         raise ValueError(f"{where} has type {entry.converted or entry.dtype!r}")
     for size in entry.shape:
@@ -302,11 +304,14 @@ def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tup
     if entry.chunks is not None:
         _check_chunks(entry, entry.chunks, where)
     elif (entry.source is None and entry.offset % ALIGNMENT) or (entry.offset and not entry.bytes):
-        raise ValueError(f"{where} is at byte {entry.offset}, which no writer chooses")
+        raise ValueError(
+            f"{where} is at byte {entry.offset}, but the writer aligns arrays to {ALIGNMENT:,} bytes and places empty "
+            "ones at 0"
+        )
 
 
 def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str) -> None:
-    """As many chunks as the shape takes, of sizes that can be, through filters that are known."""
+    """Check that there are as many chunks as the shape needs, of possible sizes, with supported filters."""
     if entry.offset or not entry.bytes or len(chunks.shape) != len(entry.shape):
         raise ValueError(f"{where} has chunks, an offset of {entry.offset} and {entry.bytes} bytes")
     for size in chunks.shape:
@@ -324,7 +329,7 @@ def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str) -> None:
         _check_number(offset, f"a chunk's offset of {where}")
         _check_number(size, f"a chunk's size of {where}", 1)
         if not chunks.filters and size != chunk_bytes:
-            raise ValueError(f"{where} has a chunk of {size} bytes that should have {chunk_bytes}")
+            raise ValueError(f"{where} has a chunk of {size} bytes, expected {chunk_bytes}")
     if chunks.masks:
         _check_equal(len(chunks.masks), count, f"masks of chunks of {where}")
     for mask in chunks.masks:
@@ -332,8 +337,8 @@ def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str) -> None:
 
 
 def _check_number(value: Any, what: str, least: int = 0, most: int = MAX_BYTES) -> None:
-    if type(value) is not int or not least <= value <= most:  # bool is an int, and no number of anything
-        raise ValueError(f"{what} is {value!r:.60}, not a whole number from {least} to {most}")
+    if type(value) is not int or not least <= value <= most:  # not isinstance, because bool is an int
+        raise ValueError(f"{what} is {value!r:.60}, not an integer from {least} to {most}")
 
 
 def _check_equal(found: int, expected: int, what: str) -> None:
@@ -350,7 +355,7 @@ def _check_inside(name: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
         raise ValueError(f"the file name {name!r} reaches outside the folder")
-    name.encode()  # half a surrogate pair names no file
+    name.encode()  # raises for half a surrogate pair, which cannot be in a file name
 
 
 def _check_distinct(names: Iterable[str]) -> None:

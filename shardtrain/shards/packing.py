@@ -1,8 +1,8 @@
-"""Writes a shard again with another compression: the same values in chunks that go through HDF5's own filters.
+"""Rewrite a shard with another compression: the same values in chunks encoded with HDF5's filters.
 
-Chunks are encoded here, in threads, and handed to libhdf5 as they are, array after array, so the file is a function of
-the values and the codec. Room for each chunk is reserved before libhdf5 writes it: a full disk is an ordinary error
-then, not a crash. The cost is that a shard has to exist plainly first; a build keeps it in scratch.
+Chunks are encoded here, in threads, and written as raw chunks array by array, so the file is a function of the values
+and the codec. Space for each chunk is reserved before libhdf5 writes it, so that a full disk is an ordinary error and
+not a crash. The cost is that the uncompressed shard must exist first; a build keeps it in scratch.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
 from shardtrain.shards.hdf5 import locate
 from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry
-from shardtrain.shards.plain import ArrayReader
+from shardtrain.shards.plain_array import ArrayReader
 from shardtrain.shards.safety import load_h5py
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, create_file, new_shard
 
-_SLACK = 1 << 20  # bytes reserved beyond the chunks: libhdf5's own structures, and what closing the file writes
-_COPY_BYTES = 16 << 20  # of features moved at a time where a shard becomes plain again
+_SLACK = 1 << 20  # bytes reserved beyond the chunks, for HDF5 metadata and what closing the file writes
+_COPY_BYTES = 16 << 20  # of values per copy when a shard is decompressed
 
 
 def check_codec(codec: str) -> None:
-    """Find out before any work whether shards can be written with `codec`.
+    """Check before any work that shards can be written with `codec`.
 
     Raises:
         MissingExtraError: its binding or hdf5plugin is not installed.
@@ -44,19 +44,19 @@ def check_codec(codec: str) -> None:
     codec_module(codec)
     if not load_plugins():
         raise MissingExtraError(
-            "compressed shards are written with the package 'hdf5plugin'; install it with "
+            "writing compressed shards needs the package 'hdf5plugin'; install it with "
             "`pip install 'shardtrain[compress]'`"
         )
 
 
 def codec_of(shard: ShardEntry) -> str | None:
-    """The codec that a shard of ours was written with; None: plain."""
+    """Return the codec that a shard was written with; None: uncompressed."""
     filters = {entry.chunks.filters for entry in shard.datasets.values() if entry.chunks and entry.source is None}
     return next((codec for codec, pipeline in PIPELINES.items() if pipeline in filters), None)
 
 
 def shape_of(shard: ShardEntry, manifest: Manifest) -> ShardShape:
-    """What the writer has to know of a shard of `manifest` to write it again."""
+    """Return the shape that the writer needs to rewrite a shard of `manifest`."""
     return ShardShape(
         kind=manifest.kind,
         rows=shard.rows,
@@ -68,12 +68,12 @@ def shape_of(shard: ShardEntry, manifest: Manifest) -> ShardShape:
 
 
 def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path, *, threads: int = 1) -> ShardEntry:
-    """Write the values of an open shard to `path`, with a codec or plainly; the file appears when it is whole.
+    """Write the values of an open shard atomically to `path`, with a codec, or uncompressed if it is None.
 
     Raises:
         CorruptShardError: the shard is damaged.
         MissingExtraError: a codec is not installed.
-        DiskFullError: the disk has no room.
+        DiskFullError: the disk is full.
     """
     if codec is None:
         return _write_plain(shard, shape, path)
@@ -119,18 +119,18 @@ def _write_packed(
             dataset = _create_dataset(file, name, dims, np.dtype(dtype), codec)
             if math.prod(dims):
                 chunk = packed_shape(dims, np.dtype(dtype).itemsize)
-                source = shard.sources[name]
+                source = shard.arrays[name]
                 for row, content in _encoded(pool, threads, source, dims[0], chunk, codec):
                     reserve(len(content))
                     dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
     with h5py.File(path, "r") as file:
         entries = {name: locate(file[name]) for name in shape.datasets()}
-    os.ftruncate(descriptor, _end_of(descriptor))  # what was reserved and not used
+    os.ftruncate(descriptor, _end_of(descriptor))  # release unused reserved space
     return entries
 
 
 def packed_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """A chunk of whole rows of about PACKED_CHUNK_BYTES."""
+    """Return the shape of a chunk of whole rows of about PACKED_CHUNK_BYTES."""
     row_bytes = itemsize * math.prod(dims[1:])
     return (min(max(1, layout.PACKED_CHUNK_BYTES // row_bytes), dims[0]), *dims[1:])
 
@@ -138,23 +138,23 @@ def packed_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 def _encoded(
     pool: ThreadPoolExecutor, threads: int, source: ArrayReader, rows: int, chunk: tuple[int, ...], codec: str
 ) -> Iterator[tuple[int, bytes]]:
-    """The first row and the bytes of every chunk, in order; a few are encoded at once."""
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    """Yield the first row and the encoded bytes of every chunk, in order; chunks are encoded concurrently."""
+    pending: deque[tuple[int, Future[bytes]]] = deque()
     encode: Callable[[str, npt.NDArray[Any]], bytes] = encode_chunk
     for row in range(0, rows, chunk[0]):
         values = source.read(row, min(row + chunk[0], rows))
         if len(values) < chunk[0]:
             values = np.concatenate([values, np.zeros((chunk[0] - len(values), *chunk[1:]), values.dtype)])
-        waiting.append((row, pool.submit(encode, codec, np.ascontiguousarray(values))))
-        if len(waiting) > 2 * threads:
-            first, future = waiting.popleft()
+        pending.append((row, pool.submit(encode, codec, np.ascontiguousarray(values))))
+        if len(pending) > 2 * threads:
+            first, future = pending.popleft()
             yield first, future.result()
-    for first, future in waiting:
+    for first, future in pending:
         yield first, future.result()
 
 
 def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype[Any], codec: str) -> Any:
-    """A chunked dataset with the codec's filters; one without values is contiguous, as HDF5 demands."""
+    """Create a chunked dataset with the codec's filters; an empty one is contiguous, as HDF5 requires."""
     h5py = load_h5py()
 
     create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -171,5 +171,5 @@ def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype
 
 
 def _end_of(descriptor: int) -> int:
-    """Where an HDF5 file with superblock version 3 ends, as it says itself (base, extension, end of file: 8 bytes)."""
+    """Read the end-of-file address from superblock version 3 (after base and extension addresses, 8 bytes each)."""
     return int.from_bytes(os.pread(descriptor, 8, 28), "little")

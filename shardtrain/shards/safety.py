@@ -1,9 +1,9 @@
-"""Whether an HDF5 dataset is what it seems: plain numbers whose bytes lie in this very file, all of them.
+"""Check that an HDF5 dataset of an untrusted file is safe: plain numbers, all of whose bytes are in that file.
 
-libhdf5 follows what a file says: to other files (links, external storage, virtual datasets), to plugins on the disk
-(unknown filters), to gigabytes that were never written. Whoever hands values of a file to others asks here first.
-Every link on the way is looked at before it is followed; nothing of a dataset's values is read. The cost is that
-some honest datasets are refused: strings, compact ones, and those whose chunks were not all written.
+libhdf5 follows whatever a file says: to other files (links, external storage, virtual datasets), to plugins on disk
+(unknown filters), to gigabytes that were never written. Values of external files are used only after these checks.
+Every link on a path is inspected before it is followed; no values are read. The cost is that some harmless datasets are
+refused: strings, compact ones, and those with unwritten chunks.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FILTERS = {
     32004: "lz4",
     32015: "zstd",
     32026: "blosc2",
-}  # the registered numbers of the filters that this package decodes itself
-MAX_CHUNKS = 1 << 22  # of one dataset; a list of more is not worth having
+}  # registered numbers of the filters that this package decodes itself
+MAX_CHUNKS = 1 << 22  # per dataset, which bounds the memory of the list of chunks
 
 
 def load_h5py() -> Any:
-    """The module h5py, with the search for filter plugins switched off unless the user has set it up."""
-    os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read by libhdf5 when it starts; "::" loads none
+    """Import h5py with the search for filter plugins disabled, unless the user has configured it."""
+    os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read by libhdf5 when it is loaded; "::" disables the search
     import h5py
 
     return h5py
@@ -38,7 +38,7 @@ def load_h5py() -> Any:
 
 @dataclass(frozen=True)
 class ChunkPlace:
-    """Where one chunk lies: `offset` and `size` in bytes of the file; bit i of `mask`: filter i was left out."""
+    """Where one chunk is: `offset` and `size` in bytes; bit i of `mask` is set if filter i was skipped."""
 
     offset: int
     size: int
@@ -46,10 +46,10 @@ class ChunkPlace:
 
 
 def open_dataset(file: Any, name: str) -> Any:
-    """The dataset `name` of an open HDF5 file, reached over hard links alone, and checked.
+    """Open the dataset `name` of an HDF5 file, following only hard links, and check it.
 
     Raises:
-        ShardsError: there is no such dataset, or a link on the way leads elsewhere; else as `check_dataset`.
+        ShardsError: the dataset does not exist, or its path contains a soft or external link; also as `check_dataset`.
     """
     dataset = open_object(file, name)
     check_dataset(dataset)
@@ -57,53 +57,53 @@ def open_dataset(file: Any, name: str) -> Any:
 
 
 def open_object(file: Any, name: str) -> Any:
-    """The group or dataset `name` of an open HDF5 file, reached over hard links alone.
+    """Open the group or dataset `name` of an HDF5 file, following only hard links.
 
     Raises:
-        ShardsError: there is no such object, or a link on the way leads elsewhere.
+        ShardsError: the object does not exist, or its path contains a soft or external link.
     """
     import h5py
 
-    where, place = file, ""
-    for part in (part for part in name.split("/") if part not in ("", ".")):  # as libhdf5 reads a path
-        place += "/" + part
+    found, path = file, ""
+    for part in (part for part in name.split("/") if part not in ("", ".")):  # as libhdf5 parses a path
+        path += "/" + part
         try:
-            link = where.get(part, getlink=True) if isinstance(where, h5py.Group) else None
+            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
         except (RuntimeError, ValueError, OSError) as error:
-            raise CorruptShardError(f"'{file.filename}' is damaged at '{place}': {error}; restore the file") from error
+            raise CorruptShardError(f"'{file.filename}' is damaged at '{path}': {error}; restore the file") from error
         if link is None:
-            raise ShardsError(f"'{file.filename}' has no '{place}'; it has {_listed(where)}")
+            raise ShardsError(f"'{file.filename}' has no '{path}'; it has {_list_names(found)}")
         if isinstance(link, h5py.ExternalLink):
             raise ShardsError(
-                f"'{place}' in '{file.filename}' is an external link to '{link.path}' in the file '{link.filename}', "
-                "which is not followed; name that file itself"
+                f"'{path}' in '{file.filename}' is an external link to '{link.path}' in the file '{link.filename}', "
+                "which is not followed; pass that file instead"
             )
         if isinstance(link, h5py.SoftLink):
             raise ShardsError(
-                f"'{place}' in '{file.filename}' is a soft link to '{link.path}', which is not followed; name what it "
-                "leads to"
+                f"'{path}' in '{file.filename}' is a soft link to '{link.path}', which is not followed; name its "
+                "target instead"
             )
         try:
-            where = where[part]
+            found = found[part]
         except (KeyError, RuntimeError, ValueError, OSError, TypeError) as error:
-            raise CorruptShardError(f"'{file.filename}' is damaged at '{place}': {error}; restore the file") from error
-    return where
+            raise CorruptShardError(f"'{file.filename}' is damaged at '{path}': {error}; restore the file") from error
+    return found
 
 
-def _listed(group: Any) -> str:
+def _list_names(group: Any) -> str:
     names = sorted(group)[:10] if hasattr(group, "keys") else []
-    return ", ".join(f"'{name}'" for name in names) if names else "nothing there"
+    return ", ".join(f"'{name}'" for name in names) if names else "no objects there"
 
 
 def check_dataset(dataset: Any) -> None:
-    """Refuse an h5py dataset that is not plain numbers stored whole in its own file.
+    """Check that an h5py dataset is plain numbers stored completely in its own file.
 
-    It may be contiguous or chunked, of one or two dimensions, and pass through the filters in `FILTERS`.
+    It may be contiguous or chunked, of one or two dimensions, and use the filters in `FILTERS`.
 
     Raises:
-        ShardsError: it is no dataset, its values lie in other files, its type is no plain number, or a filter is not
-            known.
-        CorruptShardError: its bytes are not all there, lie outside the file or over each other.
+        ShardsError: it is not a dataset, its values are in other files, or its type, shape, layout or a filter is
+            unsupported.
+        CorruptShardError: its bytes are incomplete, outside the file or overlap.
     """
     check_contents(dataset)
     _check_bits(dataset, _where(dataset))
@@ -113,10 +113,10 @@ def check_dataset(dataset: Any) -> None:
 
 
 def check_contents(dataset: Any) -> None:
-    """Refuse an h5py dataset whose values are no plain numbers, or not in its own file; for values that libhdf5 reads.
+    """Check that the values of an h5py dataset are plain numbers in its own file; enough if libhdf5 reads them.
 
     Raises:
-        ShardsError: it is no dataset, its values lie in other files, or its type is no plain number.
+        ShardsError: it is not a dataset, its values are in other files, or its type or shape is unsupported.
     """
     check_storage(dataset)
     _check_type(dataset, _where(dataset))
@@ -127,37 +127,37 @@ def _where(dataset: Any) -> str:
 
 
 def check_storage(dataset: Any) -> None:
-    """Refuse an h5py dataset whose values lie in other files.
+    """Check that the values of an h5py dataset are in its own file.
 
     Raises:
-        ShardsError: it is no dataset, is virtual, or has external storage.
+        ShardsError: it is not a dataset, is virtual, or has external storage.
     """
     import h5py
 
     where = _where(dataset)
     if not isinstance(dataset, h5py.Dataset):
-        raise ShardsError(f"{where} is no dataset; name one")
+        raise ShardsError(f"{where} is not a dataset; name a dataset")
     properties = dataset.id.get_create_plist()
     kind = properties.get_layout()
     if kind == h5py.h5d.VIRTUAL:
-        raise ShardsError(f"{where} is a virtual dataset, made of other files; name these files")
+        raise ShardsError(f"{where} is a virtual dataset, composed of other files; pass those files instead")
     if properties.get_external_count():
         name = properties.get_external(0)[0].decode(errors="replace")
-        raise ShardsError(f"{where} keeps its values in the external file '{name}'")
+        raise ShardsError(f"{where} keeps its values in the external file '{name}'; store them in the file itself")
 
 
 def _check_layout(dataset: Any) -> None:
-    """Storage whose bytes have a place in the file."""
+    """Check that the values are contiguous or chunked, at offsets that are those of the file."""
     import h5py
 
     if dataset.id.get_create_plist().get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
         raise ShardsError(
-            f"{_where(dataset)} is a compact dataset, which has no place of its own in the file; store it chunked"
+            f"{_where(dataset)} is a compact dataset, stored within HDF5 metadata; store it contiguous or chunked"
         )
     if dataset.file.userblock_size:
         raise ShardsError(
             f"'{dataset.file.filename}' begins with a user block of {dataset.file.userblock_size:,} bytes; "
-            "take it off with h5unjam"
+            "remove it with h5unjam"
         )
 
 
@@ -177,17 +177,17 @@ def _check_type(dataset: Any, where: str) -> None:
 
 
 def _check_bits(dataset: Any, where: str) -> None:
-    """Numbers whose bits in the file are those of the NumPy type that h5py gives them.
+    """Check that the bits of the numbers in the file are those of the NumPy type that h5py reports.
 
-    HDF5 also has integers of 12 bits that begin at the fourth, and floats with an exponent of any width; libhdf5
-    converts them, but their bytes taken as they lie would be other numbers.
+    HDF5 also has, for example, 12-bit integers that start at bit 4, and floats with exponents of any width; libhdf5
+    converts them, but their raw bytes would be read as other numbers.
     """
     import h5py
 
     if dataset.id.get_type() != h5py.h5t.py_create(dataset.dtype):
         raise ShardsError(
-            f"{where} has numbers in a form of its own (of {dataset.id.get_type().get_precision()} bits), other than "
-            f"{dataset.dtype} in the same bytes; only plain numbers can be read"
+            f"{where} has numbers in a non-standard format (of {dataset.id.get_type().get_precision()} bits) that "
+            f"differs from {dataset.dtype}; only plain numbers can be read"
         )
 
 
@@ -197,13 +197,13 @@ def _check_filters(dataset: Any, where: str) -> None:
         code, _, _, name = properties.get_filter(number)
         if code not in FILTERS:
             raise ShardsError(
-                f"{where} passes through the filter {code} ({name.decode(errors='replace')[:60]!r}), which is not "
-                f"known; known are {', '.join(FILTERS.values())}"
+                f"{where} has the filter {code} ({name.decode(errors='replace')[:60]!r}), which is unsupported; "
+                f"supported are {', '.join(FILTERS.values())}"
             )
 
 
 def _check_places(dataset: Any, where: str) -> None:
-    """The bytes: all there, in the file, each belonging to one chunk."""
+    """Check that all chunks were written, are within the file and do not overlap."""
     size, itemsize = math.prod(dataset.shape), dataset.dtype.itemsize
     if not size:
         return
@@ -219,24 +219,24 @@ def _check_places(dataset: Any, where: str) -> None:
             needed = math.prod(dataset.chunks) * itemsize
     if len(places) != count:
         raise CorruptShardError(
-            f"{where} declares {size:,} values in {count:,} pieces, {len(places):,} of which are in the file; the "
-            "others were never written"
+            f"{where} declares {size:,} values in {count:,} pieces, {len(places):,} of which are in the file; the rest "
+            "were never written"
         )
-    before = 0
+    free = 0  # the first byte after the pieces so far
     for place in sorted(places, key=lambda place: place.offset):
         if needed is not None and place.size != needed:
-            raise CorruptShardError(f"{where} has a piece of {place.size:,} bytes that should have {needed:,}")
+            raise CorruptShardError(f"{where} has a piece of {place.size:,} bytes, expected {needed:,}")
         if place.offset + place.size > end:
             raise CorruptShardError(
-                f"{where} lies outside the file: bytes [{place.offset:,}, {place.offset + place.size:,}) of {end:,}"
+                f"{where} is outside the file: bytes [{place.offset:,}, {place.offset + place.size:,}) of {end:,}"
             )
-        if place.offset < before:
-            raise CorruptShardError(f"{where} has pieces that lie over each other at byte {place.offset:,}")
-        before = place.offset + place.size
+        if place.offset < free:
+            raise CorruptShardError(f"{where} has pieces that overlap at byte {place.offset:,}")
+        free = place.offset + place.size
 
 
 def chunk_places(dataset: Any) -> list[ChunkPlace]:
-    """Where the chunks of an h5py dataset lie, in row-major order; of a contiguous one, its values as one piece.
+    """Return where the chunks of an h5py dataset are, in row-major order; contiguous values are one piece.
 
     Raises:
         ShardsError: there are more than `MAX_CHUNKS`.
@@ -247,8 +247,8 @@ def chunk_places(dataset: Any) -> list[ChunkPlace]:
     count = dataset.id.get_num_chunks()
     if count > MAX_CHUNKS:
         raise ShardsError(
-            f"'{dataset.name}' in '{dataset.file.filename}' has {count:,} chunks, at most {MAX_CHUNKS:,} can be used; "
-            "store it with larger chunks (h5repack -l)"
+            f"'{dataset.name}' in '{dataset.file.filename}' has {count:,} chunks, supported are at most "
+            f"{MAX_CHUNKS:,}; store it with larger chunks (h5repack -l)"
         )
     chunks: list[Any] = []
     if count:
@@ -258,7 +258,7 @@ def chunk_places(dataset: Any) -> list[ChunkPlace]:
 
 
 def filter_names(dataset: Any) -> tuple[str, ...]:
-    """The filters of a checked dataset, in the order in which a writer applies them."""
+    """Return the filters of a checked dataset, in the order in which a writer applies them."""
     properties = dataset.id.get_create_plist()
     return tuple(FILTERS[properties.get_filter(number)[0]] for number in range(properties.get_nfilters()))
 
@@ -267,8 +267,8 @@ def open_untrusted(path: Path) -> Any:
     """Open an HDF5 file for reading.
 
     Raises:
-        ShardsError: it is missing or cannot be read.
-        CorruptShardError: it is no HDF5 file.
+        ShardsError: the file is missing or cannot be read.
+        CorruptShardError: it is not an HDF5 file.
     """
     h5py = load_h5py()
     try:

@@ -1,7 +1,7 @@
-"""The rows of one shard: which elements of which arrays they are, and what damage costs.
+"""Read the rows of one shard, dense or sparse, and find the rows that damaged blocks affect.
 
-An array is an `ArrayReader`: `PlainArray` if its elements lie in the file as they are, else `StoredArray`. Row pointers
-are checked before anything follows them, also where checksums are not compared.
+Arrays are read by an `ArrayReader`: a `PlainArray` if the bytes in the file can be used directly, otherwise a
+`DecodedArray`. Row pointers are checked before they are followed, even if checksums are not compared.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features, Labels
 from shardtrain.errors import CorruptShardError
 from shardtrain.shards import layout
+from shardtrain.shards.decoded_array import DecodedArray
 from shardtrain.shards.files import ShardFile
 from shardtrain.shards.layout import ShardEntry
-from shardtrain.shards.plain import Array, ArrayReader, PlainArray, Ranges
-from shardtrain.shards.stored import StoredArray
+from shardtrain.shards.plain_array import Array, ArrayReader, PlainArray, Ranges
 
 Mask = npt.NDArray[np.bool_]
 
@@ -31,13 +31,13 @@ class Shard:
 
     Args:
         folder: of the shards.
-        entry: what the manifest says of it.
-        num_features: columns of its rows, which the arrays of n-grams do not tell.
-        verify: compare each block when it is first touched.
-        io: see `CorpusOptions`.
-        past_cache: see `ShardFile`.
+        entry: of the shard in the manifest.
+        num_features: columns of its rows, which CSR arrays do not contain.
+        verify: compare each block at its first access.
+        io: see `LoaderOptions`.
+        direct_io: see `ShardFile`.
         buffers: see `ShardFile`.
-        sources: the files outside the folder that arrays lie in, by path.
+        sources: external files that hold arrays, by path.
     """
 
     def __init__(
@@ -48,73 +48,73 @@ class Shard:
         *,
         verify: bool,
         io: str = "auto",
-        past_cache: bool = False,
+        direct_io: bool = False,
         buffers: Buffers | None = None,
         sources: Mapping[str, ShardFile] | None = None,
     ) -> None:
         self.path = folder / entry.file
         self.entry = entry
         self.num_features = num_features
-        self.file = ShardFile(self.path, entry, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
-        elsewhere = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
-        self.files = [self.file, *elsewhere.values()]
-        self.sources: dict[str, ArrayReader] = {
-            name: StoredArray(name, where, elsewhere[where.source] if where.source else self.file)
+        self.file = ShardFile(self.path, entry, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
+        external = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
+        self.files = [self.file, *external.values()]
+        self.arrays: dict[str, ArrayReader] = {
+            name: DecodedArray(name, where, external[where.source] if where.source else self.file)
             if where.chunks or where.source
             else PlainArray(self.file, where)
             for name, where in entry.datasets.items()
         }
-        self._sparse = layout.INDPTR in self.sources
+        self._sparse = layout.INDPTR in self.arrays
 
     @property
     def mapped(self) -> bool:
         """Whether all arrays are views of mapped files."""
-        plain = all(isinstance(source, PlainArray) for source in self.sources.values())
+        plain = all(isinstance(array, PlainArray) for array in self.arrays.values())
         return plain and all(file.mapped for file in self.files)
 
     def x(self, start: int, stop: int) -> Features:
-        """Features of rows [start, stop); views where the file is mapped.
+        """Read the features of rows [start, stop); views if the file is mapped.
 
         Raises:
-            CorruptShardError: the bytes that hold them differ from what was written, or row pointers are impossible.
+            CorruptShardError: the bytes that hold them differ from what was written, or row pointers are invalid.
         """
         if not self._sparse:
-            return self.sources[layout.X].read(start, stop)
+            return self.arrays[layout.X].read(start, stop)
         pointers = self._pointers(start, stop)
         first, last = int(pointers[0]), int(pointers[-1])
-        data, indices = (self.sources[name].read(first, last) for name in (layout.DATA, layout.INDICES))
+        data, indices = (self.arrays[name].read(first, last) for name in (layout.DATA, layout.INDICES))
         indptr = pointers if first == 0 else pointers - pointers[0]
         return Csr(data, indices, indptr, (stop - start, self.num_features))
 
     def _pointers(self, start: int, stop: int) -> Array:
-        """Row pointers of rows [start, stop), (stop - start + 1,), that can be followed."""
-        pointers = self.sources[layout.INDPTR].read(start, stop + 1)
+        """Read and check the row pointers of rows [start, stop), (stop - start + 1,)."""
+        pointers = self.arrays[layout.INDPTR].read(start, stop + 1)
         nonzeros = self.entry.datasets[layout.INDICES].shape[0]
         if pointers[0] < 0 or pointers[-1] > nonzeros or bool((pointers[1:] < pointers[:-1]).any()):
             falls = np.flatnonzero(pointers[1:] < pointers[:-1])
             row = start + int(falls[0]) if len(falls) else start
             raise CorruptShardError(
-                f"the row pointers of shard '{self.path}' are impossible: from row {row:,} on they fall or leave the "
+                f"the row pointers of shard '{self.path}' are invalid: from row {row:,} on they decrease or leave the "
                 f"range from 0 to {nonzeros:,}; restore the file from a copy or rebuild the shards"
             )
         return pointers
 
     def nonzeros(self, start: int, stop: int) -> npt.NDArray[np.integer[Any]]:
-        """How many n-grams, or token ids other than padding, each of rows [start, stop) has."""
+        """Count the n-grams, or the token ids other than padding, of each of rows [start, stop)."""
         if not self._sparse:
-            return np.asarray(np.count_nonzero(self.sources[layout.X].read(start, stop), axis=1))
+            return np.asarray(np.count_nonzero(self.arrays[layout.X].read(start, stop), axis=1))
         return np.diff(self._pointers(start, stop))
 
     def y(self, start: int, stop: int) -> Labels:
-        """Class indices of rows [start, stop)."""
-        return self.sources[layout.Y].read(start, stop)
+        """Read the class indices of rows [start, stop)."""
+        return self.arrays[layout.Y].read(start, stop)
 
     def documents(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Ordinals of the documents behind rows [start, stop)."""
-        return self.sources[layout.DOCUMENT].read(start, stop)
+        """Read the document ordinals of rows [start, stop)."""
+        return self.arrays[layout.DOCUMENT].read(start, stop)
 
     def no_rows(self) -> tuple[Features, Labels]:
-        """Features and labels of no row, in the types of this shard; nothing is read."""
+        """Return empty features and labels in the types of this shard, without reading anything."""
         types = {
             name: np.zeros((0, *where.shape[1:]), where.converted or where.dtype)
             for name, where in self.entry.datasets.items()
@@ -124,53 +124,55 @@ class Shard:
         indptr = np.zeros(1, types[layout.INDPTR].dtype)
         return Csr(types[layout.DATA], types[layout.INDICES], indptr, (0, self.num_features)), types[layout.Y]
 
-    def lost_rows(self, start: int, stop: int) -> Mask | None:
-        """Which of rows [start, stop) have features or a label in damaged blocks; None: none of them."""
-        lost = np.zeros(stop - start, np.bool_)
-        _mark(lost, start, self.sources[layout.Y].lost(start, stop))
+    def damaged_rows(self, start: int, stop: int) -> Mask | None:
+        """Return a mask of the rows [start, stop) with features or labels in damaged blocks; None if there are none."""
+        damaged = np.zeros(stop - start, np.bool_)
+        _mark(damaged, start, self.arrays[layout.Y].damaged_ranges(start, stop))
         if not self._sparse:
-            _mark(lost, start, self.sources[layout.X].lost(start, stop))
-            return lost if lost.any() else None
-        for first, last in self.sources[layout.INDPTR].lost(start, stop + 1):
-            _mark(lost, start, [(max(first - 1, start), min(last, stop))])  # a row needs the pointer behind it, too
-        for first, last in list(runs(~lost)):
+            _mark(damaged, start, self.arrays[layout.X].damaged_ranges(start, stop))
+            return damaged if damaged.any() else None
+        for first, last in self.arrays[layout.INDPTR].damaged_ranges(start, stop + 1):
+            _mark(damaged, start, [(max(first - 1, start), min(last, stop))])  # a row also needs the next row pointer
+        for first, last in list(runs(~damaged)):
             pointers = self._pointers(start + first, start + last)
             entries = int(pointers[0]), int(pointers[-1])
-            for begin, end in self.sources[layout.DATA].lost(*entries) + self.sources[layout.INDICES].lost(*entries):
+            for begin, end in self.arrays[layout.DATA].damaged_ranges(*entries) + self.arrays[
+                layout.INDICES
+            ].damaged_ranges(*entries):
                 rows = np.searchsorted(pointers, [begin, end - 1], side="right") - 1
                 touched = np.arange(int(rows[0]), int(rows[1]) + 1)
-                lost[first + touched[pointers[touched + 1] > pointers[touched]]] = True  # an empty row has no entries
-        return lost if lost.any() else None
+                damaged[first + touched[pointers[touched + 1] > pointers[touched]]] = True  # empty rows have no entries
+        return damaged if damaged.any() else None
 
     @property
     def touched(self) -> bool:
-        """Whether all features and labels were read, and compared if that is wanted, in the life of this object."""
-        return all(source.touched() for name, source in self.sources.items() if name != layout.DOCUMENT)
+        """Whether all features and labels have been read by this object, and verified if requested."""
+        return all(array.touched() for name, array in self.arrays.items() if name != layout.DOCUMENT)
 
-    def need(self, start: int, stop: int) -> None:
-        """Rows [start, stop) will be read soon; of sparse rows the pointers are read now."""
-        for source, first, last in self._extents(start, stop):
-            source.need(first, last)
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Start reading rows [start, stop) into the page cache; two row pointers of sparse rows are read at once."""
+        for array, first, last in self._extents(start, stop):
+            array.read_ahead(first, last)
 
     def release(self, start: int, stop: int) -> None:
-        """Rows [start, stop) will not be read again soon."""
-        for source, first, last in self._extents(start, stop):
-            source.release(first, last)
+        """Release the page cache of rows [start, stop), which are not needed again soon."""
+        for array, first, last in self._extents(start, stop):
+            array.release(first, last)
 
     def _extents(self, start: int, stop: int) -> Iterator[tuple[ArrayReader, int, int]]:
-        yield self.sources[layout.Y], start, stop
+        yield self.arrays[layout.Y], start, stop
         if not self._sparse:
-            yield self.sources[layout.X], start, stop
+            yield self.arrays[layout.X], start, stop
             return
         try:
-            ends = [int(self.sources[layout.INDPTR].read(row, row + 1)[0]) for row in (start, stop)]
-        except CorruptShardError:  # advice to the kernel fails at nothing; whoever reads the rows will be told
+            ends = [int(self.arrays[layout.INDPTR].read(row, row + 1)[0]) for row in (start, stop)]
+        except CorruptShardError:  # advice must not fail; reading the rows will raise the error
             return
         nonzeros = self.entry.datasets[layout.INDICES].shape[0]
         first, last = (min(max(end, 0), nonzeros) for end in ends)
-        yield self.sources[layout.DATA], first, last
-        yield self.sources[layout.INDICES], first, last
-        yield self.sources[layout.INDPTR], start, stop
+        yield self.arrays[layout.DATA], first, last
+        yield self.arrays[layout.INDICES], first, last
+        yield self.arrays[layout.INDPTR], start, stop
 
 
 def _mark(mask: Mask, origin: int, ranges: Ranges) -> None:
@@ -179,6 +181,6 @@ def _mark(mask: Mask, origin: int, ranges: Ranges) -> None:
 
 
 def runs(mask: Mask) -> Iterator[tuple[int, int]]:
-    """The half-open ranges in which a mask is true."""
+    """Yield the half-open ranges in which a mask is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

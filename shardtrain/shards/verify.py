@@ -1,9 +1,9 @@
-"""Checks everything that can be checked of finished shards: each byte, each value, and that the files are honest HDF5.
+"""Verify finished shards completely: every byte, every value, and that the files are safe, consistent HDF5.
 
-Reading checks only what it touches; this is for a copy, a backup, a doubtful disk, or shards from somebody else. First
-all checksums are compared, in several threads; then, of files whose bytes are as written, whether HDF5 sees the same
-arrays in the same places with the same values, and whether the values can be true. It goes on after a fault, so that
-one run names everything that has to be restored. Values are read twice, by plain reads and by libhdf5.
+Reading checks only what it touches; this is for a copy, a backup, a doubtful disk or untrusted shards. First all
+checksums are compared, in several threads. Undamaged files are then checked for HDF5 seeing the same arrays at the same
+offsets with the same values, and for values in range. Verification continues after a fault, so that one run reports
+everything to restore. Values are read twice, with positioned reads and by libhdf5.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from shardtrain.errors import CorruptShardError, ShardsError
 from shardtrain.runtime.checksums import running_checksum
 from shardtrain.shards import layout
 from shardtrain.shards.codecs import load_plugins
-from shardtrain.shards.files import ShardFile
+from shardtrain.shards.files import ShardFile, open_source
 from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
 from shardtrain.shards.layout import DatasetEntry, FileEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
-from shardtrain.shards.stored import open_source
 
 _PIECE_BYTES = 1 << 20
-_TASK_BYTES = 1 << 26  # that one thread checks at a time
-_COMPARED_BYTES = 1 << 23  # that are compared with HDF5's at a time
+_TASK_BYTES = 1 << 26  # checked per task of a thread
+_COMPARED_BYTES = 1 << 23  # compared with HDF5's values per step
 
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was checked: files, bytes and checksums; `faults` has a message for each thing that is wrong."""
+    """What was checked, as numbers of files, bytes and checksums; `faults` has a message for each fault found."""
 
     files: int
     bytes: int
@@ -47,34 +46,36 @@ class Verification:
 
 
 def num_checked_bytes(manifest: Manifest) -> int:
-    """Bytes that `verify_shards` will report as done: those of all files, and those of all values once more."""
+    """Return the bytes that `verify_shards` will report as done: all files, and all values once more."""
     return sum(entry.bytes for entry in _entries(manifest)) + sum(map(_value_bytes, _shards(manifest)))
 
 
 def verify_shards(folder: Path, *, advance: Advance, workers: int | None = None) -> Verification:
-    """Check the folder of shards `folder`.
+    """Verify the folder of shards `folder`.
 
     Args:
-        folder: with a manifest; the manifest's own seal is checked as always.
+        folder: with a manifest, whose own checksum is compared as well.
         advance: called in this thread with the number of bytes done since the last call.
-        workers: threads that compare checksums; None: one a core.
+        workers: threads that compare checksums; None: one per core.
 
     Raises:
-        ShardsNotFoundError: no such folder, or no manifest in it.
+        ShardsNotFoundError: the folder or its manifest does not exist.
         ManifestError: the manifest is damaged.
     """
     manifest = read_manifest(folder)
     faults: list[str] = []
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        pending = [(shard, *_begin(pool, folder, shard)) for shard in _shards(manifest)]
-        foreign = [(path, entry, *_begin_source(pool, path, entry)) for path, entry in manifest.sources.items()]
-        damaged = {shard.file for shard, file, tasks in pending if _finish(file, tasks, shard, faults, advance)}
-        spoiled = {path for path, entry, file, tasks in foreign if _finish(file, tasks, entry, faults, advance)}
+        shards = [(shard, *_submit(pool, folder, shard)) for shard in _shards(manifest)]
+        external = [(path, entry, *_submit_source(pool, path, entry)) for path, entry in manifest.sources.items()]
+        damaged = {shard.file for shard, file, tasks in shards if _collect(file, tasks, shard, faults, advance)}
+        damaged_sources = {
+            path for path, entry, file, tasks in external if _collect(file, tasks, entry, faults, advance)
+        }
     for split in manifest.splits.values():
         counts = np.zeros(len(manifest.class_names), np.int64)
         before = len(faults)
         for shard in split.shards:
-            if shard.file in damaged or spoiled & {where.source for where in shard.datasets.values()}:
+            if shard.file in damaged or damaged_sources & {where.source for where in shard.datasets.values()}:
                 damaged.add(shard.file)
                 advance(_value_bytes(shard))
             else:
@@ -111,21 +112,21 @@ def _value_bytes(shard: ShardEntry) -> int:
 Tasks = list[tuple[int, "Future[list[int]]"]]  # bytes, and the numbers of damaged blocks among them
 
 
-def _begin(pool: ThreadPoolExecutor, folder: Path, entry: ShardEntry) -> tuple[ShardFile | str, Tasks]:
-    """Have the blocks of a shard compared; where it cannot be opened the message why."""
+def _submit(pool: ThreadPoolExecutor, folder: Path, entry: ShardEntry) -> tuple[ShardFile | str, Tasks]:
+    """Submit the comparison of a shard's blocks; if it cannot be opened, return the message instead of the file."""
     try:
         file = ShardFile(folder / entry.file, entry, verify=True, io="read")
     except ShardsError as error:  # missing, or of another size
-        return str(error), []
+        return error.on_command_line, []
     return file, _tasks(pool, file)
 
 
-def _begin_source(pool: ThreadPoolExecutor, path: str, entry: SourceEntry) -> tuple[ShardFile | str, Tasks]:
-    """The same for somebody else's file."""
+def _submit_source(pool: ThreadPoolExecutor, path: str, entry: SourceEntry) -> tuple[ShardFile | str, Tasks]:
+    """Submit the comparison of an external file's blocks, as `_submit` does."""
     try:
         file = open_source(path, entry, verify=True, io="read")
     except ShardsError as error:
-        return str(error), []
+        return error.on_command_line, []
     return file, _tasks(pool, file)
 
 
@@ -133,13 +134,13 @@ def _tasks(pool: ThreadPoolExecutor, file: ShardFile) -> Tasks:
     size = file.entry.bytes
     step = max(1, _TASK_BYTES // file.entry.block_bytes) * file.entry.block_bytes
     ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
-    return [(stop - start, pool.submit(file.damaged, start, stop)) for start, stop in ranges]
+    return [(stop - start, pool.submit(file.damaged_blocks, start, stop)) for start, stop in ranges]
 
 
-def _finish(
+def _collect(
     file: ShardFile | str, tasks: Tasks, entry: ShardEntry | SourceEntry, faults: list[str], advance: Advance
 ) -> bool:
-    """Wait for the blocks of a shard, collect what is wrong with them, and say whether anything is."""
+    """Wait for the comparison of a file, append its faults, and return whether there are any."""
     if isinstance(file, str):
         faults.append(file)
         advance(entry.bytes)
@@ -148,17 +149,17 @@ def _finish(
     for size, task in tasks:
         try:
             task.result()
-        except ShardsError as error:  # it cannot be read, or was cut short meanwhile
-            faults.append(str(error))
+        except ShardsError as error:  # it cannot be read, or was truncated since it was opened
+            faults.append(error.on_command_line)
         advance(size)
-    faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.untold_damage()]
+    faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.unreported_damage()]
     return len(faults) > before
 
 
 def _content_faults(
     folder: Path, entry: ShardEntry, manifest: Manifest, counts: npt.NDArray[np.int64], advance: Advance
 ) -> Iterator[str]:
-    """What HDF5 sees in a shard against what a mapping sees, and values that cannot be; `counts` gets its classes."""
+    """Compare what HDF5 and this package read from a shard, and check all values; add its classes to `counts`."""
     left = _value_bytes(entry)
     try:
         sources = {path: open_source(path, source, verify=False) for path, source in manifest.sources.items()}
@@ -182,18 +183,18 @@ def _content_faults(
             if layout.INDICES in found:
                 _check_pointers(found[layout.INDPTR][...], found[layout.INDICES], plain.path)
     except ShardsError as error:
-        yield str(error)
+        yield error.on_command_line
     advance(left)
 
 
 def _check_names(file: Any, names: set[str]) -> None:
-    """That a file, whose arrays were found, has nothing else."""
+    """Check that a file has no objects other than its arrays."""
     extra = set(file.keys()) - {name.split("/")[0] for name in names}
     if layout.INDPTR in names:
         extra |= {f"{layout.X}/{name}" for name in file[layout.X]} - names
     if extra:
         raise CorruptShardError(
-            f"shard '{file.filename}' holds {sorted(extra)}, which no shard has; rebuild the shards"
+            f"shard '{file.filename}' holds {sorted(extra)}, which do not belong in a shard; rebuild the shards"
         )
 
 
@@ -202,30 +203,37 @@ def _check_place(dataset: Any, name: str, entry: ShardEntry, path: Path) -> None
     found = locate(dataset)
     if found != expected:
         raise CorruptShardError(
-            f"'{name}' in '{path}' is, as HDF5 has it, {found.dtype} {found.shape} at byte {found.offset:,}; the "
-            f"manifest says {expected.dtype} {expected.shape} at byte {expected.offset:,}; rebuild the shards"
+            f"'{name}' in '{path}' is {found.dtype} {found.shape} at byte {found.offset:,} according to HDF5, but "
+            f"{expected.dtype} {expected.shape} at byte {expected.offset:,} in the manifest; rebuild the shards"
         )
 
 
 def _compared(dataset: Any, name: str, where: DatasetEntry, shard: Shard) -> Iterator[npt.NDArray[Any]]:
-    """The values of an array, some at a time, as readers get them; those of the shard's own file are HDF5's as well."""
+    """Yield the values of an array in parts, as readers get them, after comparing them with those of HDF5.
+
+    Values in external files, where `dataset` is None, are not compared.
+    """
     stride = where.bytes // where.shape[0] if where.shape[0] else 1
     step = max(1, _COMPARED_BYTES // stride)
     for start in range(0, where.shape[0], step):
         stop = min(start + step, where.shape[0])
-        ours = shard.sources[name].read(start, stop)
+        ours = shard.arrays[name].read(start, stop)
         if dataset is not None and dataset[start:stop].tobytes() != ours.tobytes():
             raise CorruptShardError(
-                f"'{name}' in '{shard.path}' has other values in rows [{start:,}, {stop:,}) for HDF5 than at the "
-                "manifest's offset; rebuild the shards"
+                f"'{name}' in '{shard.path}': HDF5 reads other values in rows [{start:,}, {stop:,}) than are at the "
+                "offset in the manifest; rebuild the shards"
             )
         yield ours
 
 
 def _check_values(values: npt.NDArray[Any], name: str, manifest: Manifest, path: Path) -> None:
-    """That values lie in their range."""
-    limits = {layout.Y: len(manifest.class_names), layout.X: manifest.vocabulary_size,
-              layout.INDICES: manifest.num_features, layout.DOCUMENT: layout.MAX_BYTES}  # fmt: skip
+    """Check that values are in their range."""
+    limits = {
+        layout.Y: len(manifest.class_names),
+        layout.X: manifest.vocabulary_size,
+        layout.INDICES: manifest.num_features,
+        layout.DOCUMENT: layout.MAX_BYTES,
+    }
     if name == layout.X and manifest.kind == "dense":
         return
     if name in limits and (int(values.max()) >= limits[name] or int(values.min()) < 0):
@@ -236,11 +244,11 @@ def _check_values(values: npt.NDArray[Any], name: str, manifest: Manifest, path:
 
 
 def _check_pointers(indptr: npt.NDArray[Any], indices: Any, path: Path) -> None:
-    """That row pointers begin at 0, never fall and end with the entries, and columns ascend within a row."""
+    """Check that row pointers start at 0, never decrease and end with the entries, and columns ascend within a row."""
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
         raise CorruptShardError(
-            f"the row pointers of '{path}' are impossible: they go from {int(indptr[0]):,} to {int(indptr[-1]):,} for "
-            f"{len(indices):,} entries, and must never fall; rebuild the shards"
+            f"the row pointers of '{path}' are invalid: they go from {int(indptr[0]):,} to {int(indptr[-1]):,} for "
+            f"{len(indices):,} entries, and must never decrease; rebuild the shards"
         )
     borders = np.zeros(len(indices) + 1, np.bool_)
     borders[indptr] = True
@@ -272,7 +280,7 @@ def _file_faults(path: Path, entry: FileEntry, advance: Advance) -> Iterator[str
                 size += len(piece)
                 advance(len(piece))
     except OSError as error:
-        yield f"'{path}' cannot be read ({error.strerror}), but the manifest names it; restore it or rebuild the shards"
+        yield f"'{path}' cannot be read ({error.strerror}), but is in the manifest; restore it or rebuild the shards"
         return
     if (size, state.hexdigest()) != (entry.bytes, entry.checksum):
         yield (

@@ -1,9 +1,8 @@
-"""Writes one shard: a skeleton made by h5py, then the arrays as plain writes at their final offsets.
+"""Write one shard: h5py creates the file without values, then `pwrite` puts them at their final offsets.
 
-libhdf5 lays the file out (early allocation, no fill, page alignment), is closed, and never sees the data: a full
-disk then is an ordinary error of `pwrite` instead of a crash inside libhdf5, and rows can be written in any order.
-That every array lies in one piece is checked in the file that was made, not assumed. The cost is that the number
-of rows and non-zeros must be known beforehand.
+libhdf5 only lays the file out (early allocation, no fill values, page alignment) and never sees the data, so a full
+disk is an ordinary error of `pwrite` instead of a crash inside libhdf5. That every array is contiguous is checked in
+the created file, not assumed. The cost is that the number of rows and non-zeros must be known in advance.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from shardtrain.shards.safety import load_h5py
 
 @dataclass(frozen=True, kw_only=True)
 class ShardShape:
-    """What has to be known of a shard before its file is made.
+    """What must be known about a shard before its file is created.
 
-    `nonzeros` is 0 but for n-grams. The arrays `elsewhere` lie in another file, so they are not in this one.
+    `nonzeros` is 0 except for n-grams. The arrays `external` are in another file and omitted from this one.
     """
 
     kind: str
@@ -43,14 +42,14 @@ class ShardShape:
     nonzeros: int
     num_classes: int
     vocabulary_size: int
-    elsewhere: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
 
     def datasets(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Type and shape of every array of the file, in file order."""
-        return {name: value for name, value in self._all_datasets().items() if name not in self.elsewhere}
+        """Return type and shape of every array of the file, in file order."""
+        return {name: value for name, value in self._all_datasets().items() if name not in self.external}
 
     def full_dtypes(self) -> dict[str, str]:
-        """Types of all arrays, also of those that are elsewhere."""
+        """Return the types of all arrays, including external ones."""
         return {name: dtype for name, (dtype, _) in self._all_datasets().items()}
 
     def _all_datasets(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -71,7 +70,7 @@ class ShardShape:
 
 
 class ShardWriter:
-    """Fills the arrays of one shard, rows in order; made by `new_shard`, after whose block `entry` describes it."""
+    """Writes the rows of one shard in order; created by `new_shard`, which sets `entry` when its block ends."""
 
     entry: ShardEntry
 
@@ -83,12 +82,12 @@ class ShardWriter:
         self._nonzeros = 0
 
     def append(self, x: Csr | npt.NDArray[Any], y: npt.NDArray[Any], document: npt.NDArray[np.int64]) -> None:
-        """Write the next rows: features, class indices (rows,) and ordinals of their documents (rows,).
+        """Write the next rows: features, class indices (rows,) and document ordinals (rows,).
 
-        Of features that are elsewhere only the number of rows, and of sparse ones `indptr`, are looked at.
+        Of external features only the number of rows, and `indptr` if they are sparse, are used.
 
         Raises:
-            ShardsError: more rows or non-zeros than the shard was made for, or class indices outside its range.
+            ShardsError: more rows or non-zeros than the shard was created for, or class indices out of range.
         """
         stop = self._rows + len(y)
         if stop > self._shape.rows or len(x) != len(y) or len(document) != len(y):
@@ -111,7 +110,7 @@ class ShardWriter:
 
     def _write(self, name: str, position: int, values: npt.NDArray[Any]) -> None:
         """Write `values` as elements [position, position + size) of the flat array `name`."""
-        if name in self._shape.elsewhere:
+        if name in self._shape.external:
             return
         entry = self._datasets[name]
         content = np.ascontiguousarray(values, np.dtype(entry.dtype))
@@ -122,10 +121,10 @@ class ShardWriter:
             view, offset = view[written:], offset + written
 
     def finish(self, name: str) -> ShardEntry:
-        """Check that the shard is full and describe it, checksums included."""
+        """Check that the shard is full, and return its manifest entry with checksums."""
         if self._rows != self._shape.rows or self._nonzeros != self._shape.nonzeros:
             raise ShardsError(
-                f"'{name}' was made for {self._shape.rows:,} rows and {self._shape.nonzeros:,} non-zeros and got "
+                f"'{name}' was created for {self._shape.rows:,} rows and {self._shape.nonzeros:,} non-zeros, but got "
                 f"{self._rows:,} and {self._nonzeros:,}"
             )
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -142,16 +141,16 @@ class ShardWriter:
 
 @contextmanager
 def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator[ShardWriter]:
-    """Make the shard `path`; the file appears, whole, and synced if it has to survive, when the block ends well.
+    """Create the shard `path` atomically: the file appears, by default synced, if the block ends without an exception.
 
     Raises:
         ShardsError: too many non-zeros for one shard, or the block did not fill it.
-        DiskFullError: the disk has no room.
+        DiskFullError: the disk is full.
     """
     if shape.nonzeros > np.iinfo(np.int32).max:
-        raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; at most 2,147,483,647 fit a shard")
+        raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; a shard holds at most 2,147,483,647")
     with committed(path, synced=synced) as file:
-        os.posix_fallocate(file.fileno(), 0, _enough_bytes(shape))  # a full disk is met here, not inside libhdf5
+        os.posix_fallocate(file.fileno(), 0, _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
         os.ftruncate(file.fileno(), 0)
         datasets = _make_skeleton(Path(file.name), shape)
         os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, 1))
@@ -160,8 +159,8 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
         writer.entry = writer.finish(path.name)
 
 
-def _enough_bytes(shape: ShardShape) -> int:
-    """At least what the file will take: its arrays in whole chunks, and libhdf5's own structures."""
+def _max_bytes(shape: ShardShape) -> int:
+    """Compute an upper bound of the file's size: its arrays in whole chunks, and HDF5 metadata."""
     size = layout.CHUNK_BYTES // 8
     for dtype, dims in shape.datasets().values():
         if math.prod(dims):
@@ -172,7 +171,7 @@ def _enough_bytes(shape: ShardShape) -> int:
 
 
 def _make_skeleton(path: Path, shape: ShardShape) -> dict[str, DatasetEntry]:
-    """Create the HDF5 file without its values and find out where they belong."""
+    """Create the HDF5 file without values and locate its arrays."""
     h5py = load_h5py()
 
     version = 1 if shape.kind in layout.KINDS[1] else layout.VERSION
@@ -184,13 +183,13 @@ def _make_skeleton(path: Path, shape: ShardShape) -> dict[str, DatasetEntry]:
 
 
 def create_file(path: Path, shape: ShardShape, *, version: int, alignment: int = 1) -> Any:
-    """An open h5py.File for a shard, with its attributes and group and no datasets; equal calls give equal bytes."""
+    """Create a shard's h5py.File with attributes and group but no datasets; equal calls give equal bytes."""
     h5py = load_h5py()
     properties = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
     access.set_alignment(1, alignment)
-    properties.set_obj_track_times(False)  # equal content gives equal bytes
+    properties.set_obj_track_times(False)  # timestamps would make equal contents differ
     file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, properties, access))
     file.attrs["format"] = layout.FORMAT
     file.attrs["format_version"] = version
@@ -205,7 +204,7 @@ def create_file(path: Path, shape: ShardShape, *, version: int, alignment: int =
 
 
 def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """A chunked dataset with every chunk allocated; one without values is contiguous, as HDF5 demands."""
+    """Create a chunked dataset with all chunks allocated; an empty one is contiguous, as HDF5 requires."""
     h5py = load_h5py()
 
     create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -218,8 +217,8 @@ def _create_dataset(file: Any, name: str, dims: tuple[int, ...], dtype: np.dtype
 
 
 def chunk_shape(dims: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Whole rows of about CHUNK_BYTES; full chunks are a multiple of the alignment, so that they can touch."""
+    """Return a chunk of whole rows of about CHUNK_BYTES, a multiple of the alignment, so that chunks are contiguous."""
     row_bytes = itemsize * math.prod(dims[1:])
-    step = layout.ALIGNMENT // math.gcd(layout.ALIGNMENT, row_bytes)  # fewest rows that end on a page
+    step = layout.ALIGNMENT // math.gcd(layout.ALIGNMENT, row_bytes)  # the fewest rows that fill whole pages
     rows = max(step, layout.CHUNK_BYTES // row_bytes // step * step)
     return (min(rows, dims[0]), *dims[1:])

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.shards import layout
+from shardtrain.shards.decoded_array import DecodedArray
 from shardtrain.shards.layout import Chunks, DatasetEntry
 from shardtrain.shards.safety import check_dataset, chunk_places, filter_names, open_object
-from shardtrain.shards.stored import StoredArray
 from shardtrain.tables.blocks import BLOCK_BYTES, ascending, check_finite
 from shardtrain.tables.hdf5 import Matrix
 
@@ -82,7 +82,7 @@ def sliced(entry: DatasetEntry, start: int, stop: int, dtype: str) -> DatasetEnt
     )  # fmt: skip
 
 
-def check_rows(x: StoredArray, kind: str, path: Path) -> int:
+def check_rows(x: DecodedArray, kind: str, path: Path) -> int:
     """Refuse features that are not finite, or negative token ids; the highest id, 0 for other features."""
     rows = max(1, BLOCK_BYTES // (x.dtype.itemsize * x.shape[1]))
     most = 0
@@ -99,7 +99,7 @@ def check_rows(x: StoredArray, kind: str, path: Path) -> int:
     return most
 
 
-def check_sparse(file: Any, matrix: Matrix, readers: dict[str, StoredArray], path: Path) -> int:
+def check_sparse(file: Any, matrix: Matrix, readers: dict[str, DecodedArray], path: Path) -> int:
     """Refuse a CSR matrix whose pointers, columns or values are not what they have to be."""
     data, indices = readers[layout.DATA], readers[layout.INDICES]
     before = 0

@@ -97,7 +97,7 @@ def fit(
             checkpoints=checkpoints,
             interrupts=interrupts,
             callbacks=watching,
-            ahead=planned_reading(shards, options, STEPS_A_CALL).ahead,
+            ahead=planned_reading(shards, options, STEPS_A_CALL).prefetch,
             replicas=replicas,
             started=started,
         )

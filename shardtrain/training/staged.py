@@ -19,7 +19,7 @@ from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
 from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
 from shardtrain.models.schedules import learning_rate, schedule_callbacks
-from shardtrain.models.user_models import SUFFIX, said
+from shardtrain.models.user_models import SUFFIX, summarize_error
 from shardtrain.runtime.progress import say
 from shardtrain.training import state
 from shardtrain.training.checkpoint import Checkpoints
@@ -208,7 +208,7 @@ def trace(steps: Steps) -> None:
     except ShardtrainError:
         raise
     except Exception as error:  # a user's loss, metric or layer may raise anything, and Keras many kinds of its own
-        raise ModelError(f"a training step of the model fails: {said(error)}") from error
+        raise ModelError(f"a training step of the model fails: {summarize_error(error)}") from error
 
 
 def _of_no_effect(optimizer: keras.optimizers.Optimizer, options: FitOptions) -> str:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from shardtrain.arrays.rows import Examples
 from shardtrain.errors import ModelError
 from shardtrain.models.adapters import LABELS, InputAdapter, label_array
-from shardtrain.models.optimizers import summed
+from shardtrain.models.optimizers import sum_repeated_rows
 from shardtrain.training.devices import Replicas
 
 EVALUATION_ROWS = 512  # rows a batch without training: past it the step gains nothing, and memory stays small
@@ -124,7 +124,7 @@ class Steps:
             loss = mean if share is None else mean * share
             scaled = self.model.optimizer.scale_loss(loss)
         variables = self.model.trainable_variables
-        self.replicas.apply(self.model.optimizer, summed(tape.gradient(scaled, variables)), variables)
+        self.replicas.apply(self.model.optimizer, sum_repeated_rows(tape.gradient(scaled, variables)), variables)
         return loss, self._measure(x, y, predicted, mean)
 
     def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:

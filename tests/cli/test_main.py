@@ -190,7 +190,7 @@ def test_fit_and_evaluate_leave_out_damaged_rows_when_told_to(tmp_path, capsys):
     assert "is damaged: bytes [0, " in capsys.readouterr().err
     skipping = ("--on-corrupt", "skip")
     assert run("fit", shards, "--epochs", 1, "--out", tmp_path / "skipping", *skipping) == 0
-    assert "6 damaged rows of 'train' were left out of epoch 1" in capsys.readouterr().err
+    assert "6 damaged rows of 'train' were skipped in epoch 1" in capsys.readouterr().err
     assert run("evaluate", tmp_path / "run", shards, *skipping) == 0
     assert run("fit", shards, "--no-verify", *skipping) == 2
     with pytest.raises(SystemExit) as left:

@@ -75,9 +75,11 @@ def test_every_example_comes_exactly_once_an_epoch_from_shards_of_any_size(data)
         with open_shards(folder) as shards:
             for shuffle in MODES:
                 batches = shards.train.batches(
-                    data.draw(st.integers(1, sum(sizes) + 5)), seed=data.draw(st.integers(0, 99)),
-                    epoch=data.draw(st.integers(0, 9)), shuffle=shuffle,
-                )  # fmt: skip
+                    data.draw(st.integers(1, sum(sizes) + 5)),
+                    seed=data.draw(st.integers(0, 99)),
+                    epoch=data.draw(st.integers(0, 9)),
+                    shuffle=shuffle,
+                )
                 assert sorted(drain(batches).tolist()) == all_ids(kind, sum(sizes))
 
 
@@ -204,7 +206,7 @@ def test_a_batch_that_is_one_run_of_rows_of_one_shard_is_the_file_itself(split, 
         first = (address(y) - address(shard.y(0, 1))) // y.itemsize
         parts = {"y": (y, first)}
         if isinstance(x, Csr):
-            nonzero = int(shard.sources["x/indptr"].read(first, first + 1)[0])
+            nonzero = int(shard.arrays["x/indptr"].read(first, first + 1)[0])
             parts |= {"x/data": (x.data, nonzero), "x/indices": (x.indices, nonzero)}
         else:
             parts |= {"x": (x, first)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from support.learnable import write_shards
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import UsageError
-from shardtrain.loader.memory import LEAST_AHEAD, MOST_AHEAD, plan_reading
+from shardtrain.loader.memory import MAX_PREFETCH, MIN_PREFETCH, plan_reading
 from shardtrain.loader.order import BLOCK_ROWS, WINDOW_BLOCKS
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.shards.layout import BLOCK_BYTES, Manifest, SplitEntry
@@ -37,8 +36,9 @@ def test_the_plan_counts_the_bytes_of_the_arrays_that_are_held(shards: Shards, s
     assert plan.window_rows == (300 if shuffle == "window" else 0)
     assert plan.window_bytes == 0  # views of mapped files
     assert plan.batch_bytes == pytest.approx(given, rel=0.01)
-    assert plan.ahead_bytes == pytest.approx(given, rel=0.01)  # the split has no more rows
-    assert str(plan).startswith(f"reading {'mixes windows of 300 rows, ' if shuffle == 'window' else ''}makes up to 64")
+    assert plan.prefetch_bytes == pytest.approx(given, rel=0.01)  # the split has no more rows
+    window = "shuffles in windows of 300 rows, " if shuffle == "window" else ""
+    assert str(plan).startswith(f"reading {window}prefetches up to 64 batches (")
 
 
 @pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
@@ -51,15 +51,13 @@ def test_a_window_is_counted_where_it_has_to_be_held(shards: Shards, verify: boo
         assert plan.window_bytes == pytest.approx(2 * (stored + y.nbytes + together), rel=0.01)
 
 
-def test_a_limit_shortens_how_far_reading_is_ahead_and_below_the_least_it_is_refused(shards: Shards) -> None:
+def test_a_limit_reduces_prefetching_and_below_the_minimum_it_is_refused(shards: Shards) -> None:
     most = plan_reading(shards.train, 4, "window", batches=1, limit=GIB)
-    assert most.ahead == MOST_AHEAD
+    assert most.prefetch == MAX_PREFETCH
     fewer = plan_reading(shards.train, 4, "window", batches=1, limit=most.total_bytes - 1)
-    assert LEAST_AHEAD <= fewer.ahead < most.ahead
+    assert MIN_PREFETCH <= fewer.prefetch < most.prefetch
     assert fewer.total_bytes < most.total_bytes
-    with pytest.raises(
-        UsageError, match=re.escape("more than --memory-limit") + r".* or choose a smaller --batch-size"
-    ):
+    with pytest.raises(UsageError, match=r"in total .*, more than memory_limit .* or choose a smaller batch_size"):
         plan_reading(shards.train, 4, "window", batches=1, limit=100)
 
 
@@ -87,10 +85,17 @@ def write_long(folder: Path, rows: int) -> None:
     write_manifest(
         folder,
         Manifest(
-            kind="ngram", num_features=1010, vocabulary_size=1010, class_names=("a", "b"), seed=0, fingerprint="f",
-            splits=splits, files={}, vectorizer={"fingerprint": "v"},
+            kind="ngram",
+            num_features=1010,
+            vocabulary_size=1010,
+            class_names=("a", "b"),
+            seed=0,
+            fingerprint="f",
+            splits=splits,
+            files={},
+            vectorizer={"fingerprint": "v"},
         ),
-    )  # fmt: skip
+    )
 
 
 TRAINING = """

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from support.handmade import make_rows, write_shards
 
-from shardtrain.loader.mixing import Mixing, by_chance, measure, visited
-from shardtrain.loader.order import MODES, EpochPlan, document_keys
+from shardtrain.loader.mixing import Mixing, measure, measure_chance, visited_rows
+from shardtrain.loader.options import SHUFFLES
+from shardtrain.loader.order import EpochPlan, document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -30,24 +31,24 @@ def test_a_sorted_order_is_as_far_from_chance_as_can_be():
 
 
 def test_chance_itself_is_near_what_is_expected_of_it():
-    found = by_chance(SORTED, 100)
+    found = measure_chance(SORTED, 100)
     assert found.same_class == pytest.approx(1 / 14, rel=0.05)
     assert found.disk_neighbours < 1e-3
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SHUFFLES)
 def test_all_rows_are_visited(mode):
-    order = visited(EpochPlan(num_rows=5000, mode=mode, seed=1, epoch=2, block_rows=100, window_blocks=4))
+    order = visited_rows(EpochPlan(num_rows=5000, mode=mode, seed=1, epoch=2, block_rows=100, window_blocks=4))
     assert sorted(order.tolist()) == list(range(5000))
 
 
 def mean_over_epochs(plans, labels, batch_size: int) -> Mixing:
-    found = [measure(visited(plan), labels, batch_size) for plan in plans]
+    found = [measure(visited_rows(plan), labels, batch_size) for plan in plans]
     return Mixing(**{name: np.mean([getattr(each, name) for each in found]) for name in vars(found[0])})
 
 
 def assert_as_by_chance(found: Mixing, labels, batch_size: int) -> None:
-    chance = by_chance(labels, batch_size, samples=10)
+    chance = measure_chance(labels, batch_size, samples=10)
     assert found.class_distance == pytest.approx(chance.class_distance, rel=0.05)
     assert found.same_class == pytest.approx(chance.same_class, rel=0.05)
     assert found.disk_neighbours < 0.001
@@ -71,9 +72,9 @@ def test_window_shuffle_over_many_windows_is_within_5_percent_of_a_permutation()
 
 
 def test_global_shuffle_mixes_rows_that_are_sorted_on_disk_and_blocks_does_not():
-    chance = by_chance(SORTED, 100)
+    chance = measure_chance(SORTED, 100)
     for mode, near in (("global", True), ("blocks", False), ("none", False)):
-        found = measure(visited(EpochPlan(num_rows=len(SORTED), mode=mode, seed=1, epoch=0)), SORTED, 100)
+        found = measure(visited_rows(EpochPlan(num_rows=len(SORTED), mode=mode, seed=1, epoch=0)), SORTED, 100)
         assert (abs(found.class_distance - chance.class_distance) < 0.05 * chance.class_distance) is near
 
 
@@ -84,7 +85,7 @@ def test_the_script_shows_every_shuffle_against_chance(tmp_path):
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
     found = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     values = json.loads(found.stdout)
-    assert list(values) == [*MODES, "chance"]
+    assert list(values) == [*SHUFFLES, "chance"]
     assert values["none"]["disk_neighbours"] == 1
     assert values["window"]["class_distance"] == pytest.approx(values["chance"]["class_distance"], rel=0.1)
     lines = shown.splitlines()

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardtrain.errors import UsageError
-from shardtrain.loader.order import MODES, EpochPlan, document_keys, keys, mix64, permutation, scattered
+from shardtrain.loader.options import SHUFFLES
+from shardtrain.loader.order import EpochPlan, document_keys, keys, mix64, permutation, permuted
 
 LAWS = settings(max_examples=200, deadline=None, derandomize=True)
 PLANS = st.builds(
     EpochPlan,
     num_rows=st.integers(0, 300),
-    mode=st.sampled_from(MODES),
+    mode=st.sampled_from(SHUFFLES),
     seed=st.integers(-(1 << 70), 1 << 70),
     epoch=st.integers(0, 1 << 40),
     block_rows=st.integers(1, 40),
@@ -188,23 +189,23 @@ def test_a_key_depends_on_its_number_alone():
 @LAWS
 @given(st.integers(1, 500), st.integers(-(1 << 70), 1 << 70), st.lists(st.integers(0, 1 << 70), max_size=3), st.data())
 def test_places_are_scattered_as_a_permutation_each_by_itself(count, seed, stream, data):
-    whole = scattered(np.arange(count), count, seed, *stream)
+    whole = permuted(np.arange(count), count, seed, *stream)
     assert sorted(whole.tolist()) == list(range(count))
     some = data.draw(st.lists(st.integers(0, count - 1), max_size=20))
-    assert scattered(np.array(some, np.int64), count, seed, *stream).tolist() == whole[some].tolist()
+    assert permuted(np.array(some, np.int64), count, seed, *stream).tolist() == whole[some].tolist()
 
 
 def test_scattered_places_look_like_a_permutation_drawn_by_chance():
     count = 40_000
     for epoch in range(5):
-        found = scattered(np.arange(count), count, 1, epoch)
+        found = permuted(np.arange(count), count, 1, epoch)
         assert abs(np.corrcoef(found, np.arange(count))[0, 1]) < 5 / count**0.5
         assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 5 / count**0.5
         table = np.histogram2d(np.arange(count), found, bins=20)[0]
         chi_square = ((table - 100.0) ** 2 / 100.0).sum()
         assert abs(chi_square - 361) < 6 * (2 * 361) ** 0.5  # 19 * 19 degrees of freedom
         assert np.count_nonzero(np.abs(np.diff(found)) == 1) < 20  # 2 are expected
-    first = [scattered(np.arange(3), 3, seed).tolist() for seed in range(600)]
+    first = [permuted(np.arange(3), 3, seed).tolist() for seed in range(600)]
     counts = [first.count(order) for order in ([0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0])]
     assert min(counts) > 50
 
@@ -246,8 +247,8 @@ def test_window_mixes_a_window_evenly():
     ("mode", "sizes", "reason"),
     [
         ("random", {}, "choose one of none, blocks, window, global"),
-        ("blocks", {"block_rows": 0}, "blocks of 0 rows"),
-        ("window", {"window_blocks": -1}, "windows of -1 blocks"),
+        ("blocks", {"block_rows": 0}, "block_rows is 0"),
+        ("window", {"window_blocks": -1}, "window_blocks is -1"),
     ],
 )
 def test_what_is_no_plan_is_refused(mode, sizes, reason):

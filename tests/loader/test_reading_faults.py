@@ -1,4 +1,4 @@
-"""Files that are damaged, swapped, cut short or read in another way while batches come from them."""
+"""Files that are damaged, replaced, truncated or read in another way while batches come from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.loader.order import MODES
 from shardtrain.loader.shards import open_shards
 from shardtrain.runtime.machine import memory_bytes
-from shardtrain.shards.files import _LEAST_DIRECT, ShardFile, on_shared_storage
+from shardtrain.shards.files import _MIN_DIRECT, ShardFile, on_shared_storage
 from shardtrain.shards.layout import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,60 +143,60 @@ def test_what_is_larger_than_memory_is_read_and_cannot_be_shuffled_globally(larg
 
 
 @pytest.fixture
-def past_cache(large, tmp_path) -> ShardFile:
-    """A shard of its own that is read past the page cache; it does not end where a page does."""
+def direct_file(large, tmp_path) -> ShardFile:
+    """A copy of a shard that is read past the page cache; it does not end on a page boundary."""
     folder, _, _ = large
     with open_shards(folder) as shards:
         entry = shards.train.shards[0].entry
     shutil.copy(folder / entry.file, tmp_path / "shard.h5")
-    file = ShardFile(tmp_path / "shard.h5", entry, verify=True, io="read", past_cache=True)
+    file = ShardFile(tmp_path / "shard.h5", entry, verify=True, io="read", direct_io=True)
     if file._direct is None:
         pytest.skip("this file system reads everything through the page cache")
     return file
 
 
 def bytes_from_disk() -> int:
-    """What this process has had read from disks so far."""
+    """Bytes that this process has had read from disks so far."""
     counts = Path("/proc/self/io")
     if not counts.exists():
         pytest.skip("this system does not count what a process reads from disks")
     return int(re.findall("^read_bytes: (.*)$", counts.read_text(), re.MULTILINE)[0])
 
 
-def test_any_range_can_be_read_past_the_page_cache(past_cache):
-    content, rng = past_cache.path.read_bytes(), random.Random(4)
+def test_any_range_can_be_read_past_the_page_cache(direct_file):
+    content, rng = direct_file.path.read_bytes(), random.Random(4)
     for _ in range(300):
         start = rng.randrange(len(content))
-        stop = min(len(content), start + rng.choice([1, 4096, _LEAST_DIRECT, 1 << 20]) + rng.randrange(5000))
-        assert past_cache.bytes(start, stop).tobytes() == content[start:stop]
-    assert past_cache.bytes(0, len(content)).tobytes() == content
+        stop = min(len(content), start + rng.choice([1, 4096, _MIN_DIRECT, 1 << 20]) + rng.randrange(5000))
+        assert direct_file.bytes(start, stop).tobytes() == content[start:stop]
+    assert direct_file.bytes(0, len(content)).tobytes() == content
 
 
-def test_the_page_cache_is_left_out(past_cache):
-    size = past_cache.path.stat().st_size
+def test_the_page_cache_is_bypassed(direct_file):
+    size = direct_file.path.stat().st_size
     before = bytes_from_disk()
-    assert os.preadv(past_cache._direct, [mmap.mmap(-1, mmap.PAGESIZE)], 0) == mmap.PAGESIZE
+    assert os.preadv(direct_file._direct, [mmap.mmap(-1, mmap.PAGESIZE)], 0) == mmap.PAGESIZE
     if bytes_from_disk() == before:
         pytest.skip("this file system is in memory")
-    past_cache.path.read_bytes()  # now it is in the page cache, where the copy was made or from here on
+    direct_file.path.read_bytes()  # now it is in the page cache, where the copy was made or from here on
     before = bytes_from_disk()
-    past_cache.bytes(0, size)
+    direct_file.bytes(0, size)
     assert bytes_from_disk() - before >= size
 
 
-def test_where_the_page_cache_cannot_be_left_out_files_are_read_through_it(past_cache, monkeypatch):
-    content, real = past_cache.path.read_bytes(), os.preadv
+def test_where_the_page_cache_cannot_be_bypassed_files_are_read_through_it(direct_file, monkeypatch):
+    content, real = direct_file.path.read_bytes(), os.preadv
 
     def refused(descriptor, buffers, offset):
         if descriptor == direct:
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(descriptor, buffers, offset)
 
-    direct = past_cache._direct
+    direct = direct_file._direct
     monkeypatch.setattr(os, "preadv", refused)
-    assert past_cache.bytes(5, len(content) - 5).tobytes() == content[5:-5]
+    assert direct_file.bytes(5, len(content) - 5).tobytes() == content[5:-5]
     monkeypatch.delattr(os, "O_DIRECT")
-    other = ShardFile(past_cache.path, past_cache.entry, verify=True, io="read", past_cache=True)
+    other = ShardFile(direct_file.path, direct_file.entry, verify=True, io="read", direct_io=True)
     assert other.bytes(5, len(content) - 5).tobytes() == content[5:-5]
 
 
@@ -279,7 +279,7 @@ def test_skipping_leaves_out_exactly_the_rows_in_damaged_blocks_and_no_others(la
         told = capsys.readouterr().err
         assert f"warning: shard '{folder / entry.file}' is damaged: bytes [" in told
         assert told.count("warning: ") == 1
-        assert f"{lost.sum():,} damaged rows of 'train' were left out of epoch 1" in told
+        assert f"{lost.sum():,} damaged rows of 'train' were skipped in epoch 1" in told
         kept = [~lost[visited[position : position + 512]] for position in range(0, len(visited), 512)]
         expected = [row_subset(batch, good) for batch, good in zip(whole, kept, strict=True) if good.any()]
         assert [len(y) for _, y in found] == [len(y) for _, y in expected]
@@ -326,7 +326,7 @@ def test_a_split_that_is_damaged_all_over_is_an_error_all_the_same(tmp_path):
 CHANGES = {
     "written to": (lambda path: os.utime(path, (1, 1)), "was written to while it was open"),
     "replaced": (lambda path: (shutil.copy2(path, f"{path}.new"), os.replace(f"{path}.new", path)), "was replaced by"),
-    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 1), "is truncated: the manifest says"),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size - 1), "is truncated: the manifest says"),
     "grown": (lambda path: os.truncate(path, path.stat().st_size + 1), "is not the file that was written"),
     "removed": (Path.unlink, "cannot be read: No such file or directory"),
 }
@@ -352,7 +352,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems map the rest of a file in another way")
 @pytest.mark.parametrize("where", ["held by Python", "in a compiled gather"])
-def test_a_process_whose_mapped_file_is_cut_short_says_so_and_ends_with_1(where, tmp_path):
+def test_a_process_whose_mapped_file_is_truncated_says_so_and_ends_with_1(where, tmp_path):
     write_shards(tmp_path, make_rows("sequence", 100_000), [100_000])
     path = tmp_path / "train-00000.h5"
     touch = {
@@ -370,8 +370,8 @@ def test_a_process_whose_mapped_file_is_cut_short_says_so_and_ends_with_1(where,
         "print('survived')\n"
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: shard '{path}' was cut short while it was mapped: it had ")
-    assert "and has 10,000 now" in done.stderr
+    assert done.stderr.startswith(f"error: shard '{path}' was truncated while it was mapped: it had ")
+    assert "and now has 10,000" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

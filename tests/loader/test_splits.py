@@ -120,7 +120,7 @@ def test_rows_of_one_shard_are_read_only_views_of_the_file_at_the_manifests_offs
         x, y = shards.train.rows(8, 30)
         views = {"y": (y, 8)}
         if isinstance(x, Csr):
-            first = int(shard.sources["x/indptr"].read(8, 9)[0])
+            first = int(shard.arrays["x/indptr"].read(8, 9)[0])
             views |= {"x/data": (x.data, first), "x/indices": (x.indices, first)}
         else:
             views |= {"x": (x, 8)}

@@ -256,9 +256,9 @@ def two_outputs() -> keras.Model:
         (dense_model(30, 3), BINARY, "has 3 units; for 2 classes it must have 1 or 2 units"),
         (dense_model(31, 3), NGRAM, r"does not take batches of ngram features of shape \(rows, 30\)"),
         (keras.Sequential([keras.layers.Embedding(50, 3)]), SEQUENCE, r"shape \(1, 20, 3\)"),
-        (two_outputs(), NGRAM, "gives a list for a batch; it must have one output"),
-        (dense_model(30, 3, "linear"), NGRAM, "no probabilities: for an empty row they lie between 0 and 0; end"),
-        (dense_model(30, 1, "linear"), BINARY, "no probabilities"),
+        (two_outputs(), NGRAM, "returns a list for a batch; it must have one output"),
+        (dense_model(30, 3, "linear"), NGRAM, "not probabilities: for an empty row they range from 0 to 0; end"),
+        (dense_model(30, 1, "linear"), BINARY, "not probabilities"),
     ],
     ids=[
         *("too many units", "too few units", "neither 1 nor 2", "other width", "an output for each token"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from shardtrain.models.optimizers import FusedAdam, summed
+from shardtrain.models.optimizers import FusedAdam, sum_repeated_rows
 
 ROWS, WIDTH = 11, 3
 
@@ -53,7 +53,7 @@ def moved(optimizer: keras.optimizers.Optimizer, gradient: Callable[[int], objec
 def test_slices_with_repeated_rows_move_weights_as_the_dense_gradient_does(
     make: Callable[[], keras.optimizers.Optimizer], steps: int
 ) -> None:
-    sparse = moved(make(), lambda step: summed([slices(step)[0]])[0], steps)
+    sparse = moved(make(), lambda step: sum_repeated_rows([slices(step)[0]])[0], steps)
     dense = moved(make(), lambda step: tf.constant(slices(step)[1]), steps)
     np.testing.assert_allclose(sparse, dense, rtol=1e-5, atol=1e-6)
     assert (dense != np.asarray(start())).any()
@@ -65,10 +65,10 @@ def test_the_fast_adam_sums_repeated_rows_itself() -> None:
     np.testing.assert_allclose(sparse, dense, rtol=1e-5, atol=1e-6)
 
 
-def test_summed_gives_dense_sums_and_leaves_dense_gradients_and_none_alone() -> None:
+def test_repeated_rows_are_summed_into_dense_gradients_and_dense_ones_and_none_are_kept() -> None:
     dense = tf.ones((2, 2))
     sparse, expected = slices(0)
-    result = summed([dense, None, sparse])
+    result = sum_repeated_rows([dense, None, sparse])
     assert result[0] is dense
     assert result[1] is None
     np.testing.assert_allclose(result[2], expected, rtol=1e-6, atol=1e-6)
@@ -79,19 +79,19 @@ def test_summed_gives_dense_sums_and_leaves_dense_gradients_and_none_alone() -> 
     [((ROWS,), tf.float32), ((ROWS, 2, 2), tf.float32), ((ROWS, WIDTH), tf.float64)],
     ids=["one axis", "three axes", "double precision"],
 )
-def test_summed_takes_tables_of_any_rank_and_type(shape: tuple[int, ...], dtype: tf.DType) -> None:
+def test_sum_repeated_rows_takes_tables_of_any_rank_and_type(shape: tuple[int, ...], dtype: tf.DType) -> None:
     rows = [4, 1, 4]
     values = np.random.default_rng(0).standard_normal((3, *shape[1:]))
-    (result,) = summed([tf.IndexedSlices(tf.constant(values, dtype), tf.constant(rows), tf.constant(shape))])
+    (result,) = sum_repeated_rows([tf.IndexedSlices(tf.constant(values, dtype), tf.constant(rows), tf.constant(shape))])
     expected = np.zeros(shape)
     np.add.at(expected, rows, values)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
     assert result.dtype == dtype
 
 
-def test_summed_of_no_slices_is_zero() -> None:
+def test_the_sum_of_no_slices_is_zero() -> None:
     empty = tf.IndexedSlices(tf.zeros((0, WIDTH)), tf.zeros((0,), tf.int32), tf.constant([ROWS, WIDTH]))
-    np.testing.assert_array_equal(summed([empty])[0], np.zeros((ROWS, WIDTH)))
+    np.testing.assert_array_equal(sum_repeated_rows([empty])[0], np.zeros((ROWS, WIDTH)))
 
 
 @pytest.mark.parametrize(

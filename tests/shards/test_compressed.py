@@ -32,9 +32,9 @@ from shardtrain.report.summary import summarize_shards
 from shardtrain.report.terminal import render
 from shardtrain.shards import codecs, packing
 from shardtrain.shards.codecs import decode_chunk, encode_chunk
+from shardtrain.shards.decoded_array import DECODED, ChunkCache
 from shardtrain.shards.layout import CODECS
 from shardtrain.shards.manifest import read_manifest
-from shardtrain.shards.stored import DECODED, ChunkCache
 from shardtrain.shards.verify import verify_shards
 
 KINDS = ("ngram", "sequence", "dense")
@@ -92,7 +92,7 @@ def test_every_way_of_reading_gives_the_same_batches(plain, packed, how, io):
             assert dense(x).dtype == dense(expected_x).dtype
 
 
-def test_rows_of_chunks_in_damaged_blocks_are_left_out_when_told_to_and_no_others(tmp_path, capsys):
+def test_exactly_the_rows_of_chunks_in_damaged_blocks_are_skipped_on_request(tmp_path, capsys):
     rows = make_rows("dense", 200_000)
     rows.x[:] = np.random.default_rng(1).normal(size=rows.x.shape)  # so that it fills several blocks
     write_shards(tmp_path / "plain", rows, [len(rows)])
@@ -101,9 +101,10 @@ def test_rows_of_chunks_in_damaged_blocks_are_left_out_when_told_to_and_no_other
     chunks, block = entry.datasets["x"].chunks, 1
     flip(tmp_path / "packed" / entry.file, block * entry.block_bytes + 1000)
     hit = [
-        number for number, (offset, size) in enumerate(zip(chunks.offsets, chunks.sizes, strict=True))
+        number
+        for number, (offset, size) in enumerate(zip(chunks.offsets, chunks.sizes, strict=True))
         if offset < (block + 1) * entry.block_bytes and offset + size > block * entry.block_bytes
-    ]  # fmt: skip
+    ]
     left = np.ones(len(rows), np.bool_)
     for number in hit:
         left[number * chunks.shape[0] : (number + 1) * chunks.shape[0]] = False
@@ -331,7 +332,7 @@ def test_a_full_disk_is_an_ordinary_error_and_leaves_no_shard(plain, calls, tmp_
 
 
 def test_shards_are_not_rewritten_over_themselves(plain):
-    with pytest.raises(ShardsExistError, match="choose another --out"):
+    with pytest.raises(ShardsExistError, match="choose another out"):
         recompress(plain, plain, RecompressOptions(compress="zstd", overwrite=True))
 
 

@@ -144,10 +144,10 @@ HOSTILE = {
     "an external link": (external_link, "in the file '/etc/passwd', which is not followed"),
     "external storage": (external_storage, "'/y' in '{}' keeps its values in the external file '/etc/passwd'"),
     "a virtual dataset": (virtual, "'/y' in '{}' is a virtual dataset"),
-    "an unknown filter": (unknown_filter, "'/y' in '{}' passes through the filter 32099 (''), which is not known"),
+    "an unknown filter": (unknown_filter, "'/y' in '{}' has the filter 32099 (''), which is unsupported"),
     "a known filter": (
         lambda file: refill(file, "y", compression="gzip"),
-        "'y' in '{}' goes through the filters deflate, the manifest says none",
+        "'y' in '{}' has the filters deflate, the manifest says none",
     ),
     "a header": (compact, "'/y' in '{}' is a compact dataset"),
     "text of variable length": (of_type(h5py.string_dtype()), "'/y' in '{}' has values of variable length"),
@@ -158,14 +158,14 @@ HOSTILE = {
     "arrays as elements": (of_type(np.dtype(("u1", (3,)))), "'/y' in '{}' has the type ("),
     "opaque bytes": (of_type("V7"), "'/y' in '{}' has the type |V7"),
     "no shape": (null, "'/y' in '{}' has the shape None"),
-    "a shape that can grow": (lambda file: refill(file, "y", maxshape=(None,)), "'y' in '{}' can grow to (None,)"),
+    "a shape that can grow": (lambda file: refill(file, "y", maxshape=(None,)), "'y' in '{}' is resizable to (None,)"),
     "128 GiB in some KiB": (endless, "'/y' in '{}' declares 137,438,953,472 values in"),
     "a missing array": (missing, "'{}' has no '/y'"),
-    "a group": (group_instead, "'/y' in '{}' is no dataset"),
-    "one array more": (more, "'{}' holds ['extra'], which no shard has"),
-    "one array more in a group": (more_inside, "'{}' holds ['x/extra'], which no shard has"),
-    "another place": (moved, "'y' in '{}' is, as HDF5 has it, |u1 (40,) at byte "),
-    "another type": (lambda file: refill(file, "y", dtype="<f8"), "'y' in '{}' is, as HDF5 has it, <f8 (40,)"),
+    "a group": (group_instead, "'/y' in '{}' is not a dataset"),
+    "one array more": (more, "'{}' holds ['extra'], which do not belong in a shard"),
+    "one array more in a group": (more_inside, "'{}' holds ['x/extra'], which do not belong in a shard"),
+    "another place": (moved, "'y' in '{}' is |u1 (40,) at byte "),
+    "another type": (lambda file: refill(file, "y", dtype="<f8"), "'y' in '{}' is <f8 (40,)"),
 }
 
 
@@ -204,8 +204,8 @@ def change_values(folder: Path, manifest: Manifest, name: str, position: int, va
 
 
 IMPOSSIBLE = {
-    "falling row pointers": ("ngram", "x/indptr", 10, [15, 2], "the row pointers of '{}' are impossible"),
-    "row pointers that end too early": ("ngram", "x/indptr", 40, [3], "the row pointers of '{}' are impossible"),
+    "falling row pointers": ("ngram", "x/indptr", 10, [15, 2], "the row pointers of '{}' are invalid"),
+    "row pointers that end too early": ("ngram", "x/indptr", 40, [3], "the row pointers of '{}' are invalid"),
     "a column that there is not": ("ngram", "x/indices", 5, [50], "'x/indices' in '{}' holds values from 0 to 50;"),
     "a negative column": ("ngram", "x/indices", 5, [-1], "'x/indices' in '{}' holds values from -1 to"),
     "columns that do not ascend": ("ngram", "x/indices", 4, [9, 9], "the columns of row 3 of '{}' do not ascend"),
@@ -242,9 +242,12 @@ def test_no_plugin_is_looked_for_where_shards_are_given_to_libhdf5(tmp_path):
     )
     environment = {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PRELOAD"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**environment, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.stdout.strip() == "::"
 
 

@@ -547,7 +547,8 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
     line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}\n"
     reading = (
-        r"reading mixes windows of 300 rows, makes up to 64 batches ahead \(\d+ kB\) and takes 1 a call \(\d+ kB\)\n"
+        r"reading shuffles in windows of 300 rows, prefetches up to 64 batches \(\d+ kB\) and takes 1 batch per step "
+        r"\(\d+ kB\)\n"
     )
     assert re.fullmatch(f"{reading}epoch 1: {line}epoch 2: {line}", done.stderr), done.stderr
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from shardtrain.loader.mixing import by_chance, measure, visited
+from shardtrain.loader.mixing import measure, measure_chance, visited_rows
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
@@ -78,8 +78,8 @@ def mixes_as_chance(shards: Shards, mode: str) -> bool:
     """Print how far the class mix of a batch is from that of all rows, and whether that is as chance has it."""
     labels = shards.train.labels()
     epochs = (shards.train.batches(BATCH, seed=1, epoch=epoch, shuffle=mode).plan for epoch in range(EPOCHS))
-    ours = statistics.mean(measure(visited(plan), labels, BATCH).class_distance for plan in epochs)
-    chance = by_chance(labels, BATCH, samples=EPOCHS).class_distance
+    ours = statistics.mean(measure(visited_rows(plan), labels, BATCH).class_distance for plan in epochs)
+    chance = measure_chance(labels, BATCH, samples=EPOCHS).class_distance
     print(f"  {mode:<8} class mix of a batch {ours:.4f} from that of all rows, by chance {chance:.4f}")
     return abs(ours / chance - 1) <= CLOSE
 

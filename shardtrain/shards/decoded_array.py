@@ -1,15 +1,14 @@
-"""Arrays that are not simply there: decoded from compressed chunks, gathered from scattered ones, converted.
+"""Read arrays that must be decoded, gathered or converted: compressed chunks, scattered chunks, other types.
 
-A mapped array is a view of its file; this is the same behind one method, `read`, for all others. Chunks are decoded in
-a pool of threads, outside libhdf5's lock, and kept in a bounded cache that all arrays of the process share, because
-neighbouring rows are asked for next. Rows of one chunk are a view of the cache; rows of several are copied together.
+Chunks are decoded in a thread pool, outside libhdf5's lock, and kept in a bounded cache that all arrays of the process
+share, because neighbouring rows are usually requested next. Rows of one chunk are a view of the cache; rows of several
+chunks are copied together.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import stat
 import threading
 import weakref
 from collections import OrderedDict
@@ -17,70 +16,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shardtrain.arrays.buffers import Buffers
-from shardtrain.errors import CorruptShardError, ShardsNotFoundError
+from shardtrain.errors import CorruptShardError
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.layout import Chunks, DatasetEntry, ShardEntry, SourceEntry
-from shardtrain.shards.plain import Array, PlainArray, Ranges
+from shardtrain.shards.layout import Chunks, DatasetEntry
+from shardtrain.shards.plain_array import Array, PlainArray, Ranges
 
-_AHEAD_BYTES = 2 << 20  # decoded at once where rows are read in order
-CACHE_BYTES = 128 << 20  # of decoded chunks: a window of wide rows, and of every array the chunk that is being read
-
-
-def check_source(path: str, entry: SourceEntry) -> None:
-    """Check that a file of somebody else's that arrays lie in is still what it was when it was indexed.
-
-    Raises:
-        ShardsNotFoundError: it is missing.
-        CorruptShardError: it was changed or replaced.
-    """
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise ShardsNotFoundError(
-            f"'{path}' cannot be read ({error.strerror}), but the shards' features lie in it; put it back, or index it "
-            "where it is now with `python -m shardtrain index`"
-        ) from error
-    facts = (("bytes", found.st_size, entry.bytes), ("modified at", found.st_mtime_ns, entry.mtime_ns),
-             ("inode", found.st_ino, entry.inode))  # fmt: skip
-    for what, now, then in facts:
-        if now != then or not stat.S_ISREG(found.st_mode):
-            raise CorruptShardError(
-                f"'{path}' was changed or replaced since it was indexed ({what}: {then:,} then, {now:,} now); put the "
-                "old file back, or index it again with `python -m shardtrain index`"
-            )
-
-
-def open_source(
-    path: str,
-    entry: SourceEntry,
-    *,
-    verify: bool,
-    io: str = "auto",
-    past_cache: bool = False,
-    buffers: Buffers | None = None,
-) -> ShardFile:
-    """Open a file of somebody else's that arrays lie in; it is read and verified as shards are (see `ShardFile`).
-
-    Raises:
-        ShardsNotFoundError: it is missing.
-        CorruptShardError: it was changed or replaced since it was indexed.
-    """
-    check_source(path, entry)
-    as_shard = ShardEntry(
-        file=path, rows=1, bytes=entry.bytes, datasets={}, block_bytes=entry.block_bytes, checksums=entry.checksums
-    )
-    return ShardFile(Path(path), as_shard, verify=verify, io=io, past_cache=past_cache, buffers=buffers)
+_AHEAD_BYTES = 2 << 20  # decoded in advance if rows are read in order
+CACHE_BYTES = 128 << 20  # of decoded chunks: a window of wide rows, and the current chunk of every array
 
 
 class ChunkCache:
-    """Decoded chunks by (array, number), the least recently used ones dropped beyond `max_bytes`."""
+    """An LRU cache of decoded chunks by (array, chunk number), of at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -89,14 +40,14 @@ class ChunkCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> Array | None:
-        """The chunk, if it is here still."""
+        """Return the chunk, or None if it is not cached."""
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
             return self._chunks.get(key)
 
     def put(self, key: tuple[int, int], chunk: Array) -> None:
-        """Keep a chunk; others may have to go, also this one if it is larger than the cache."""
+        """Cache a chunk and evict the least recently used ones, or the chunk itself if it exceeds the cache."""
         with self._lock:
             if key not in self._chunks:
                 self._chunks[key] = chunk
@@ -105,7 +56,7 @@ class ChunkCache:
                 self.bytes -= self._chunks.popitem(last=False)[1].nbytes
 
     def forget(self, array: int) -> None:
-        """Drop the chunks of an array that is gone."""
+        """Evict the chunks of an array."""
         with self._lock:
             for key in [key for key in self._chunks if key[0] == array]:
                 self.bytes -= self._chunks.pop(key).nbytes
@@ -120,8 +71,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
 
-class StoredArray:
-    """One array of a shard; `read` gives rows of it, verified, decoded and converted."""
+class DecodedArray:
+    """An array of a shard that is chunked, compressed or converted; `read` returns verified, decoded rows."""
 
     def __init__(self, name: str, entry: DatasetEntry, file: ShardFile) -> None:
         self.name = name
@@ -129,13 +80,13 @@ class StoredArray:
         self.shape = entry.shape
         self.dtype = np.dtype(entry.converted or entry.dtype)
         self._file = file
-        self._plain = PlainArray(file, entry)  # of one piece
-        self._token = next(_tokens)
-        self._last = -1  # chunk that was read last
+        self._plain = PlainArray(file, entry)  # used if the array is not chunked
+        self._token = next(_tokens)  # identifies the array in the cache
+        self._last = -1  # the chunk read last
         weakref.finalize(self, DECODED.forget, self._token)
 
     def read(self, start: int, stop: int) -> Array:
-        """Elements [start, stop) along the first axis: read-only, or a copy of the caller's own.
+        """Read elements [start, stop) along the first axis: a read-only view, or a copy that the caller owns.
 
         Raises:
             CorruptShardError: the bytes that hold them differ from what was written.
@@ -146,31 +97,31 @@ class StoredArray:
             return self._plain.read(start, stop).astype(self.dtype, copy=False)
         return self._from_chunks(self.entry.chunks, start, stop)
 
-    def lost(self, start: int, stop: int) -> Ranges:
-        """Rows of chunks that lie, all or in part, in a damaged block."""
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
+        """Return the ranges of rows whose chunks are at least partly in damaged blocks."""
         if self.entry.chunks is None:
-            return self._plain.lost(start, stop)
+            return self._plain.damaged_ranges(start, stop)
         found = []
         for first, last, numbers in self._chunk_rows(self.entry.chunks, start, stop):
-            if any(self._file.damaged(*self._place(number)) for number in numbers):
+            if any(self._file.damaged_blocks(*self._place(number)) for number in numbers):
                 found.append((first, last))
         return found
 
     def touched(self) -> bool:
-        """Never: even what was compared is decoded, gathered or converted again."""
+        """Return False: even verified chunks must be decoded, gathered or converted."""
         return False
 
-    def need(self, start: int, stop: int) -> None:
-        """Begin to read ahead."""
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Start reading the chunks of the elements into the page cache."""
         if self.entry.chunks is None:
-            self._plain.need(start, stop)
+            self._plain.read_ahead(start, stop)
             return
         for _, _, numbers in self._chunk_rows(self.entry.chunks, start, stop):
             for number in numbers:
-                self._file.need(*self._place(number))
+                self._file.read_ahead(*self._place(number))
 
     def release(self, start: int, stop: int) -> None:
-        """Give the pages back."""
+        """Release the pages of the elements' chunks."""
         if self.entry.chunks is None:
             self._plain.release(start, stop)
             return
@@ -179,17 +130,17 @@ class StoredArray:
                 self._file.release(*self._place(number))
 
     def _place(self, number: int) -> tuple[int, int]:
-        """The bytes of a chunk in the file."""
+        """Return the half-open byte range of a chunk in the file."""
         chunks = self.entry.chunks
         assert chunks is not None
         return chunks.offsets[number], chunks.offsets[number] + chunks.sizes[number]
 
     def _columns(self, chunks: Chunks) -> int:
-        """Chunks side by side."""
+        """Return the number of chunks side by side."""
         return math.prod(-(-n // m) for n, m in zip(self.shape[1:], chunks.shape[1:], strict=True))
 
     def _chunk_rows(self, chunks: Chunks, start: int, stop: int) -> Iterator[tuple[int, int, range]]:
-        """The chunks that hold rows [start, stop): those rows of each row of chunks, and the chunks' numbers."""
+        """Yield, for each row of chunks that holds rows [start, stop), its share of them and the chunk numbers."""
         columns, height = self._columns(chunks), chunks.shape[0]
         for row in range((start + chunks.start) // height, -(-(stop + chunks.start) // height) if stop > start else 0):
             first, last = row * height - chunks.start, (row + 1) * height - chunks.start
@@ -221,11 +172,11 @@ class StoredArray:
         return out
 
     def _decoded(self, chunks: Chunks, numbers: range) -> list[Array]:
-        """The chunks of those numbers, each as an array of a chunk's shape."""
+        """Return decoded chunks by number, from the cache where possible."""
         found = {number: DECODED.get((self._token, number)) for number in numbers}
         missing = [number for number, chunk in found.items() if chunk is None]
         last, self._last = self._last, max(found)
-        if missing == [last + 1]:  # from front to back, less than a chunk at a time
+        if missing == [last + 1]:  # sequential reads of less than a chunk
             missing += self._ahead(chunks, last + 2)
         raws = [self._file.bytes(*self._place(number)) for number in missing]
         decode = _pool().map if len(missing) > 1 and chunks.filters else map
@@ -236,7 +187,7 @@ class StoredArray:
         return [found[number] for number in numbers]  # type: ignore[misc]
 
     def _ahead(self, chunks: Chunks, first: int) -> list[int]:
-        """Chunks from `first` on to decode with the one before, so that reading in order uses all cores, too."""
+        """Return the chunks from `first` on to decode in advance, so that sequential reads use all cores."""
         if not chunks.filters:
             return []
         count = _AHEAD_BYTES // (math.prod(chunks.shape) * self.dtype.itemsize)
@@ -244,7 +195,7 @@ class StoredArray:
         return [
             number
             for number in following
-            if DECODED.get((self._token, number)) is None and not self._file.damaged(*self._place(number))
+            if DECODED.get((self._token, number)) is None and not self._file.damaged_blocks(*self._place(number))
         ]
 
     def _decode(self, number: int, raw: Array) -> Array:
@@ -257,7 +208,8 @@ class StoredArray:
         except CorruptShardError as error:
             raise CorruptShardError(
                 f"'{self._file.path}' cannot be decoded: chunk {number:,} of '{self.name}' at byte "
-                f"{chunks.offsets[number]:,}: {error}; restore the file from a copy or make the shards again"
+                f"{chunks.offsets[number]:,}: {error.on_command_line}; restore the file from a copy or rebuild the "
+                "shards"
             ) from error
         values = self._values(content, chunks.shape)
         values.flags.writeable = False

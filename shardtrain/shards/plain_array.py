@@ -1,4 +1,4 @@
-"""Where the elements of an array come from, and the simplest answer: they lie in the file as they are."""
+"""Read arrays that are contiguous and uncompressed in the file, and define the interface of all array readers."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Ranges = list[tuple[int, int]]
 
 
 class ArrayReader(Protocol):
-    """One array of a shard, numbered along its first axis; ranges are half-open."""
+    """Reads one array of a shard by half-open ranges of its first axis."""
 
     def read(self, start: int, stop: int) -> Array:
-        """Elements [start, stop), verified. Raises CorruptShardError."""
+        """Read elements [start, stop), verified; raises CorruptShardError."""
         ...
 
-    def lost(self, start: int, stop: int) -> Ranges:
-        """The ranges within [start, stop) that cannot be read because their bytes are damaged."""
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
+        """Return the ranges within [start, stop) that cannot be read because their bytes are damaged."""
         ...
 
     def touched(self) -> bool:
-        """Whether reading costs nothing any more: all was read before, compared if wanted, and is not decoded."""
+        """Whether reading costs no work: all bytes have been read, verified if requested, and need no decoding."""
         ...
 
-    def need(self, start: int, stop: int) -> None:
-        """Elements [start, stop) will be read soon."""
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Start reading elements [start, stop) into the page cache, without waiting."""
         ...
 
     def release(self, start: int, stop: int) -> None:
-        """Elements [start, stop) will not be read again soon."""
+        """Release the page cache of elements [start, stop), which are not needed again soon."""
         ...
 
 
 class PlainArray:
-    """An array whose elements lie in the file as they are; reading from a mapped file gives views."""
+    """An uncompressed contiguous array; reading from a mapped file returns views."""
 
     def __init__(self, file: ShardFile, where: DatasetEntry) -> None:
         self._file = file
@@ -49,16 +49,16 @@ class PlainArray:
         return self._where.offset + start * self._stride, self._where.offset + stop * self._stride
 
     def read(self, start: int, stop: int) -> Array:
-        """Elements [start, stop), verified."""
+        """Read elements [start, stop), verified."""
         shape = (max(stop - start, 0), *self._where.shape[1:])
         return self._file.bytes(*self._range(start, max(stop, start))).view(self._where.dtype).reshape(shape)
 
-    def lost(self, start: int, stop: int) -> Ranges:
-        """Elements that lie, all or in part, in a damaged block."""
+    def damaged_ranges(self, start: int, stop: int) -> Ranges:
+        """Return the ranges of elements that are at least partly in damaged blocks."""
         if stop <= start or not self._stride:
             return []
         found = []
-        for block in sorted(self._file.damaged(*self._range(start, stop))):
+        for block in sorted(self._file.damaged_blocks(*self._range(start, stop))):
             first, last = self._file.block_range(block)
             begin = (max(first, self._where.offset) - self._where.offset) // self._stride
             end = -(-(last - self._where.offset) // self._stride)
@@ -66,13 +66,13 @@ class PlainArray:
         return found
 
     def touched(self) -> bool:
-        """Whether all of its blocks were read, and compared if that is wanted."""
+        """Whether all blocks of the array have been read, and verified if requested."""
         return self._file.touched(self._where.offset, self._where.offset + self._where.bytes)
 
-    def need(self, start: int, stop: int) -> None:
-        """Begin to read ahead."""
-        self._file.need(*self._range(start, stop))
+    def read_ahead(self, start: int, stop: int) -> None:
+        """Start reading the elements into the page cache."""
+        self._file.read_ahead(*self._range(start, stop))
 
     def release(self, start: int, stop: int) -> None:
-        """Give the pages back."""
+        """Release the pages of the elements."""
         self._file.release(*self._range(start, stop))
