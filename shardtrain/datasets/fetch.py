@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, recognise, recorded
 from shardtrain.corpus.readers import open_corpus, plan_units, read_unit
 from shardtrain.corpus.source import ReadOptions, Source
-from shardtrain.corpus.unpack import unpack_archive
+from shardtrain.datasets.archive import unpack_archive
 from shardtrain.datasets.download import download, kept_bytes
 from shardtrain.errors import (
     CorpusError,
@@ -110,8 +110,9 @@ def fetch(
         staged = working / _STAGED
         staged.mkdir()
         limit = _SLACK * dataset.archive.unpacked_bytes
-        num_bytes = unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
+        unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
         _check_rows(staged, dataset, working)
+        num_bytes = _size(staged)
         _record(staged, dataset, url if file is None else archive.name, checksum, num_bytes)
         if not _is_there(dataset, out, overwrite):  # which may have changed meanwhile
             if target.is_dir() and any(target.iterdir()):

@@ -169,9 +169,9 @@ WRONG: dict[str, tuple[Change | None, tuple[tarfile.TarInfo, ...], str]] = {
     "no test rows": (without("test.csv"), (), "holds no test rows where they should be, in train.csv, test.csv"),
     "no rows": (without(".csv"), (), "holds no train and no test rows"),
     "a path outside its folder": (None, (member("../../evil.csv"),), "leads outside its folder"),
-    "an absolute path": (None, (member("/evil.csv"),), "leads outside its folder"),
-    "a link": (None, (member("dbpedia_csv/x", tarfile.SYMTYPE, "/etc"),), "is a link"),
-    "a device": (None, (member("dbpedia_csv/x", tarfile.BLKTYPE),), "neither a plain file nor a folder"),
+    "an absolute path": (None, (member("/evil.csv"),), "is an absolute path"),
+    "a link": (None, (member("dbpedia_csv/x", tarfile.SYMTYPE, "/etc"),), "is a link or a special file"),
+    "a device": (None, (member("dbpedia_csv/x", tarfile.BLKTYPE),), "only plain files and folders"),
 }
 
 
