@@ -126,7 +126,7 @@ def test_words_are_all_different() -> None:
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])
 def test_a_corpus_that_is_there_is_not_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* --overwrite"):
+    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* overwrite"):
         write_demo(tmp_path, documents=10)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"

@@ -226,7 +226,7 @@ def test_a_broken_download_keeps_what_has_arrived_and_goes_on(site, out):
     size = len(site.files["dbpedia_csv.tgz"])
     site.cuts = [size // 2]
     with pytest.raises(
-        DownloadError, match=r"the same command goes on; --mirror URL takes dbpedia_csv.tgz from another"
+        DownloadError, match=r"run the same command to resume; mirror URL takes dbpedia_csv.tgz from another"
     ):
         fetch(dataset, out)
     assert left(out) == [
@@ -248,20 +248,26 @@ def test_an_archive_that_was_replaced_on_the_server_is_not_joined(site, out):
     assert len((out / "readme.txt").read_bytes()) == 5000
 
 
-def test_a_broken_download_that_cannot_go_on_leaves_nothing(site, out):
+def test_an_archive_that_was_replaced_on_a_server_without_etags_is_refused_once(site, out):
+    """Whether the kept bytes belong to the new archive is decided by its checksum."""
     dataset = published(site, "ag_news")
     site.tags, site.cuts = False, [100]
-    with pytest.raises(DownloadError, match="nothing is kept"):
+    with pytest.raises(DownloadError, match=r"0\.0 MB are kept"):
         fetch(dataset, out)
+    newer = published(site, "ag_news", lambda files: files.update({"a.txt": os.urandom(5000)}))
+    first = site.files["ag_news_csv.tgz"]
+    assert first[:100] != (out.parent / ".set.fetching" / "ag_news_csv.tgz.partial").read_bytes()
+    with pytest.raises(CorpusFormatError, match="is not what was published"):
+        fetch(newer, out)
     assert left(out) == []
-    fetch(dataset, out)
+    fetch(newer, out)
 
 
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_server_without_the_archive_leaves_nothing(status, site, out):
     dataset = published(site, "dbpedia")
     site.status = status
-    with pytest.raises(DownloadError, match=f"status {status}.*--from FILE takes one that you have"):
+    with pytest.raises(DownloadError, match=f"status {status}.*from FILE takes one that you have"):
         fetch(dataset, out)
     assert left(out) == []
 
@@ -393,7 +399,7 @@ def test_a_set_that_was_changed_is_refused_and_replaced_only_with_overwrite(site
     fetch(dataset, out)
     with open(out / "train.csv", "a") as file:
         file.write("more")
-    with pytest.raises(CorpusExistsError, match=r"was changed after it was fetched: .* --overwrite"):
+    with pytest.raises(CorpusExistsError, match=r"was changed after it was fetched: .* overwrite"):
         fetch(dataset, out)
     assert fetch(dataset, out, overwrite=True).was_there is False
     assert not (out / "train.csv").read_bytes().endswith(b"more")
@@ -425,13 +431,13 @@ def test_what_others_put_into_the_folder_is_never_touched(site, out):
     dataset, other = published(site, "dbpedia"), published(site, "ag_news")
     out.mkdir(parents=True)
     fetch(dataset, out)  # into an empty folder
-    with pytest.raises(CorpusExistsError, match="holds DBPedia; choose another --out, or replace it with --overwrite"):
+    with pytest.raises(CorpusExistsError, match="holds DBPedia; choose another out, or replace it with overwrite"):
         fetch(other, out)
     mine = out.parent / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(CorpusExistsError, match=r"holds other files \(thesis.txt\); choose another --out"):
+        with pytest.raises(CorpusExistsError, match=r"holds other files \(thesis.txt\); choose another out"):
             fetch(dataset, mine, overwrite=overwrite)
         with pytest.raises(CorpusExistsError, match="is a file; choose another"):
             fetch(dataset, mine / "thesis.txt", overwrite=overwrite)
@@ -464,7 +470,7 @@ def test_a_disk_that_fills_up_while_it_is_downloaded_keeps_what_has_arrived(site
     dataset = replace(dataset, archive=replace(dataset.archive, num_bytes=len(site.files["dbpedia_csv.tgz"]) * 6 // 10))
     dataset = replace(dataset, archive=replace(dataset.archive, unpacked_bytes=1000))
     with small_disk(tmp_path / "disk", 700_000) as disk:
-        with pytest.raises(DiskFullError, match="what has arrived is kept: free some space and run the same command"):
+        with pytest.raises(DiskFullError, match="received bytes are kept: free some space and run the same command"):
             fetch(dataset, disk / "set")
         assert not (disk / "set").exists()
         shutil.copytree(disk, tmp_path / "larger")
