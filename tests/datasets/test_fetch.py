@@ -159,15 +159,15 @@ CHANGED: dict[str, tuple[str, Callable[[list[bytes]], list[bytes]], str]] = {
     "a test row too few": ("test.csv", lambda rows: rows[1:], "has 27 test rows of 14 classes, expected 28"),
     "a class too few": ("train.csv", lambda rows: [*rows[:-4], *rows[:4]], "56 training rows of 13 classes"),
     "a class too many": ("test.csv", lambda rows: [*rows[:-1], b'"15","a","b"\n'], "28 test rows of 15 classes"),
-    "other classes": ("test.csv", lambda rows: [row.replace(b'"14",', b'"15",') for row in rows], "are not the same"),
-    "a class name too few": ("classes.txt", lambda rows: rows[1:], r"classes\.txt are not the same"),
+    "other classes": ("test.csv", lambda rows: [row.replace(b'"14",', b'"15",') for row in rows], "classes.txt differ"),
+    "a class name too few": ("classes.txt", lambda rows: rows[1:], r"classes\.txt differ"),
     "rows that are no rows": ("train.csv", lambda rows: [b"\x89HDF\r\n\x1a\n"], "cannot be read .* an HDF5 file"),
     "far more than was published": ("readme.txt", lambda rows: [bytes(3 << 20)], "holds more than 2.1 MB, far more"),
 }  # fmt: skip
 WRONG: dict[str, tuple[Change | None, tuple[tarfile.TarInfo, ...], str]] = {
     **{case: (edited(name, edit), (), message) for case, (name, edit, message) in CHANGED.items()},
-    "no test rows": (without("test.csv"), (), "holds no test rows where they should be, in train.csv, test.csv"),
-    "no rows": (without(".csv"), (), "holds no train and no test rows"),
+    "no test rows": (without("test.csv"), (), "has no test rows; expected files: train.csv, test.csv"),
+    "no rows": (without(".csv"), (), "has no train and no test rows"),
     "a path outside its folder": (None, (member("../../evil.csv"),), "leads outside its folder"),
     "an absolute path": (None, (member("/evil.csv"),), "is an absolute path"),
     "a link": (None, (member("dbpedia_csv/x", tarfile.SYMTYPE, "/etc"),), "is a link or a special file"),
@@ -215,7 +215,7 @@ def test_an_archive_without_a_known_checksum_is_held_against_its_rows(site, out)
 def test_rows_that_cannot_be_read_are_counted_and_said(site, out, capsys):
     dataset = published(site, "dbpedia", edited("train.csv", lambda rows: [*rows[:-1], b'"14","a"b","c"\n']))
     fetch(dataset, out)
-    assert "1 training rows cannot be read; `build` leaves them out with --on-bad-row skip" in capsys.readouterr().err
+    assert "1 training rows cannot be read; `build` skips them with --on-bad-row skip" in capsys.readouterr().err
 
 
 # Downloads that do not end.
@@ -225,9 +225,7 @@ def test_a_broken_download_keeps_what_has_arrived_and_goes_on(site, out):
     dataset = published(site, "dbpedia")
     size = len(site.files["dbpedia_csv.tgz"])
     site.cuts = [size // 2]
-    with pytest.raises(
-        DownloadError, match=r"run the same command to resume; mirror URL takes dbpedia_csv.tgz from another"
-    ):
+    with pytest.raises(DownloadError, match=r"run the same command to resume; get dbpedia_csv.tgz from another server"):
         fetch(dataset, out)
     assert left(out) == [
         ".set.fetching", ".set.fetching/dbpedia_csv.tgz.download", ".set.fetching/dbpedia_csv.tgz.partial"
@@ -267,7 +265,7 @@ def test_an_archive_that_was_replaced_on_a_server_without_etags_is_refused_once(
 def test_a_server_without_the_archive_leaves_nothing(status, site, out):
     dataset = published(site, "dbpedia")
     site.status = status
-    with pytest.raises(DownloadError, match=f"status {status}.*from FILE takes one that you have"):
+    with pytest.raises(DownloadError, match=f"status {status}.*use a local copy with from FILE"):
         fetch(dataset, out)
     assert left(out) == []
 
@@ -307,7 +305,7 @@ def test_an_interrupted_download_says_how_to_go_on_and_does(number, site, out):
     _, err = process.communicate()
     site.hold.set()
     assert process.returncode == 130
-    assert "interrupted; the same command goes on: 0.0 MB are kept in '" in err
+    assert "interrupted; 0.0 MB are kept in '" in err
     assert "Traceback" not in err
     fetch(dataset, out)
     assert site.asked[-1]["Range"] == f"bytes={half}-"
@@ -370,11 +368,11 @@ def test_a_mirror_is_the_address_of_a_folder_or_of_the_archive(address, site, ou
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"mirror": "ftp://host/x"}, UsageError, "no address of a server; expected http"),
-        ({"mirror": "/data/x"}, UsageError, "no address of a server"),
+        ({"mirror": "ftp://host/x"}, UsageError, "not a URL of a server; expected http"),
+        ({"mirror": "/data/x"}, UsageError, "not a URL of a server"),
         ({"mirror": "http://host", "file": __file__}, UsageError, "give one of them"),
-        ({"file": "nowhere.tgz"}, CorpusNotFoundError, "no archive at 'nowhere.tgz'; give the file ag_news_csv.tgz"),
-        ({"file": "/"}, CorpusNotFoundError, "no archive at '/'"),
+        ({"file": "nowhere.tgz"}, CorpusNotFoundError, "there is no file 'nowhere.tgz'; give the path of ag_news_csv.tgz"),
+        ({"file": "/"}, CorpusNotFoundError, "there is no file '/'"),
     ],
 )
 def test_an_origin_that_cannot_be_is_refused_before_anything_is_made(arguments, error, message, out):
@@ -401,7 +399,7 @@ def test_a_set_that_was_changed_is_refused_and_replaced_only_with_overwrite(site
         file.write("more")
     with pytest.raises(CorpusExistsError, match=r"was changed after it was fetched: .* overwrite"):
         fetch(dataset, out)
-    assert fetch(dataset, out, overwrite=True).was_there is False
+    assert fetch(dataset, out, overwrite=True).already_fetched is False
     assert not (out / "train.csv").read_bytes().endswith(b"more")
     assert os.listdir(out.parent) == ["set"]
 
@@ -514,7 +512,7 @@ def test_what_was_fetched_is_told_as_json(site, out, capsys):
     ("arguments", "message"),
     [
         ([], "which set"),
-        (["wikipedia"], "no published set is called 'wikipedia'; there are ag_news, amazon_full"),
+        (["wikipedia"], "no published set is called 'wikipedia'; choose one of ag_news, amazon_full"),
         (["--list", "--out", "x"], "--list shows all sets and takes no --out"),
         (["dbpedia", "--list"], "takes no NAME"),
     ],
