@@ -371,7 +371,11 @@ def test_a_mirror_is_the_address_of_a_folder_or_of_the_archive(address, site, ou
         ({"mirror": "ftp://host/x"}, UsageError, "not a URL of a server; expected http"),
         ({"mirror": "/data/x"}, UsageError, "not a URL of a server"),
         ({"mirror": "http://host", "file": __file__}, UsageError, "give one of them"),
-        ({"file": "nowhere.tgz"}, CorpusNotFoundError, "there is no file 'nowhere.tgz'; give the path of ag_news_csv.tgz"),
+        (
+            {"file": "nowhere.tgz"},
+            CorpusNotFoundError,
+            "there is no file 'nowhere.tgz'; give the path of ag_news_csv.tgz",
+        ),
         ({"file": "/"}, CorpusNotFoundError, "there is no file '/'"),
     ],
 )
