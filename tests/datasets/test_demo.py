@@ -151,9 +151,9 @@ def test_a_demo_that_fails_leaves_the_folder_as_it_was(tmp_path: Path, before: d
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"classes": 1}, "1 classes; the demo has 2 to 1,000"),
-        ({"classes": 1_001}, "1,001 classes"),
-        ({"documents": 7}, "7 documents for 8 classes; each class needs at least one"),
+        ({"classes": 1}, "classes 1; expected 2 to 1,000"),
+        ({"classes": 1_001}, "classes 1,001"),
+        ({"documents": 7}, "documents 7 for 8 classes; each class needs at least one"),
         ({"seed": -1}, "seed -1; expected 0 to"),
         ({"seed": 2**64}, "expected 0 to"),
     ],
