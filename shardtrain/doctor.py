@@ -1,15 +1,16 @@
-"""What this installation and machine have: for people who wonder why something is slow, missing or refused.
+"""Examine the installation and the machine: versions, cores, memory, disk speed, GPUs, extras.
 
-Nothing heavy is imported, so that it works where an import is what fails: versions come from the packages' metadata,
-and TensorFlow is tried in a process of its own, which may crash. The disk is measured with a file that has no name and
-is gone however this ends.
+No heavy package is imported, so that it works where an import fails: versions come from the packages' metadata, and
+TensorFlow is tried in a child process, which may crash. Disk speed is measured with an unnamed temporary file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
 from shardtrain.version import __version__
 
 NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
-EXTRAS = {  # extra: what it is for, and its packages; a test compares both lists with pyproject.toml
+EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
     "parquet": ("Parquet files in convert and predict", ("pyarrow",)),
@@ -31,9 +32,9 @@ EXTRAS = {  # extra: what it is for, and its packages; a test compares both list
     "tensorboard": ("curves in TensorBoard (fit --tensorboard)", ("tensorboard",)),
     "tune": ("trying sizes and rates (tune)", ("optuna",)),
 }
-DISK_BYTES = 256 << 20  # written at the most
-DISK_SECONDS = 3.0  # of writing at the most
-DISK_SHARE = 10  # of the free space at the most one in so many bytes
+_DISK_BYTES = 256 << 20  # maximum to write
+_DISK_SECONDS = 3.0  # maximum time of writing
+_DISK_SHARE = 10  # at most 1/10 of the free space is written
 _PIECE = 4 << 20
 _TRY_SECONDS = 300  # a first import from a slow disk can take a minute
 _TRY = """
@@ -47,7 +48,7 @@ print(json.dumps({"tensorflow": tf.__version__, "keras": keras.__version__, "gpu
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """An extra: what it is for, versions of its packages (None: not installed), and how to get what is missing."""
+    """An extra: its purpose, the versions of its packages (None: not installed), and the command to install it."""
 
     purpose: str
     packages: dict[str, str | None]
@@ -56,7 +57,7 @@ class Extra:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFlow:
-    """Whether TensorFlow works: its and Keras' version and the GPUs that it sees, or what is wrong."""
+    """Versions of TensorFlow and Keras and the GPUs they see, or why TensorFlow does not work."""
 
     tensorflow: str | None = None
     keras: str | None = None
@@ -66,7 +67,7 @@ class TensorFlow:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """A folder's disk; speeds in bytes a second, None where nothing could be measured."""
+    """The disk of a folder; speeds in bytes per second, None if they could not be measured."""
 
     folder: str
     free_bytes: int
@@ -78,19 +79,10 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found.
+    """All findings.
 
-    Attributes:
-        python: version, and where it is.
-        shardtrain: version.
-        packages: versions of what is needed; None: not installed.
-        tensorflow: whether it works.
-        extras: by name.
-        cores: that this process may use.
-        machine_cores: of the machine.
-        memory_bytes: that this process may use, which a control group may limit.
-        machine_memory_bytes: of the machine.
-        disk: of the folder that was asked for.
+    `packages` has the versions of required packages, None if not installed; `cores` and `memory_bytes` are what this
+    process may use, which a control group may limit, the other two are the machine's.
     """
 
     python: str
@@ -106,24 +98,24 @@ class Examination:
 
     @property
     def problems(self) -> list[str]:
-        """What keeps shardtrain from working, each with the next step."""
+        """List what keeps shardtrain from working, each with the next step."""
         missing = [name for name, version in self.packages.items() if version is None]
         found = [f"not installed: {' '.join(missing)}; run: pip install --upgrade shardtrain"] if missing else []
         return [*found, *filter(None, [self.tensorflow.problem, self.disk.problem])]
 
 
 def examine(folder: Path) -> Examination:
-    """Look at the installation, the machine, and the disk of a folder.
+    """Examine the installation, the machine, and the disk of a folder.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise UsageError(f"'{folder}' is no folder; name one that exists on the disk that is to be measured")
+        raise UsageError(f"'{folder}' is not a folder; name an existing folder on the disk to measure")
     return Examination(
         python=f"{platform.python_version()}, {sys.executable}",
         shardtrain=__version__,
-        packages={name: version_of(name) for name in NEEDED},
+        packages={name: _version_of(name) for name in NEEDED},
         tensorflow=try_tensorflow(sys.executable),
         extras={name: _extra(name, purpose, packages) for name, (purpose, packages) in EXTRAS.items()},
         cores=cores(),
@@ -134,25 +126,22 @@ def examine(folder: Path) -> Examination:
     )
 
 
-def version_of(package: str) -> str | None:
-    """The version of an installed package; None where it is not installed. TensorFlow goes by several names."""
+def _version_of(package: str) -> str | None:
     names = ("tensorflow", "tensorflow-cpu", "tf-nightly") if package == "tensorflow" else (package,)
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return None
 
 
 def _extra(name: str, purpose: str, packages: tuple[str, ...]) -> Extra:
-    versions = {package: version_of(package) for package in packages}
+    versions = {package: _version_of(package) for package in packages}
     install = f"pip install 'shardtrain[{name}]'" if None in versions.values() else None
     return Extra(purpose=purpose, packages=versions, install=install)
 
 
 def try_tensorflow(python: str) -> TensorFlow:
-    """Import TensorFlow and look for GPUs, in a new process of that interpreter."""
+    """Import TensorFlow and list GPUs in a child process of that interpreter."""
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
@@ -162,44 +151,43 @@ def try_tensorflow(python: str) -> TensorFlow:
         return TensorFlow(problem=f"TensorFlow could not be tried: {error}")
     if done.returncode == 0:
         found = json.loads(done.stdout.splitlines()[-1])
-        return TensorFlow(tensorflow=found["tensorflow"], keras=found["keras"], gpus=tuple(found["gpus"]))
-    said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-    how = f"it was ended by signal {-done.returncode}" if done.returncode < 0 else said[-1].strip()
+        return TensorFlow(**{**found, "gpus": tuple(found["gpus"])})
+    lines = done.stderr.split("\n") if done.returncode > 0 else [f"it was ended by signal {-done.returncode}"]
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
     return TensorFlow(
-        problem=f"TensorFlow cannot be imported ({how}), so nothing can be trained or predicted, but shards can be "
+        problem=f"TensorFlow cannot be imported ({reason}), so nothing can be trained or predicted, but shards can be "
         "built; run: pip install --upgrade --force-reinstall tensorflow"
     )
 
 
 def measure_disk(folder: Path) -> Disk:
-    """Write a file to a folder's disk and read it again, past the page cache; for a few seconds and MiB at the most."""
-    stat = os.statvfs(folder)
-    free = stat.f_bavail * stat.f_frsize
-    size = min(DISK_BYTES, free // DISK_SHARE) // _PIECE * _PIECE
+    """Write a file to a folder's disk and read it again, bypassing the page cache, within limits of time and size."""
+    free = shutil.disk_usage(folder).free
+    size = min(_DISK_BYTES, free // _DISK_SHARE) // _PIECE * _PIECE
     if not size:
         return Disk(folder=str(folder), free_bytes=free, problem=f"the disk of '{folder}' is nearly full")
+    piece = os.urandom(_PIECE)  # incompressible
     try:
-        written, write, read = _timed(folder, size)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            written, began = 0, time.perf_counter()
+            while written < size and time.perf_counter() - began < _DISK_SECONDS:
+                written += file.write(piece)
+            os.fsync(file.fileno())
+            wrote = time.perf_counter()
+            if hasattr(os, "posix_fadvise"):  # elsewhere the page cache is measured
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(0)
+            began_reading = time.perf_counter()
+            while file.read(_PIECE):
+                pass
+            reading = time.perf_counter() - began_reading
     except OSError as error:
-        return Disk(
-            folder=str(folder), free_bytes=free, problem=f"'{folder}' cannot be written to: {error.strerror or error}"
-        )
-    return Disk(folder=str(folder), free_bytes=free, measured_bytes=written, write=write, read=read)
-
-
-def _timed(folder: Path, size: int) -> tuple[int, float, float]:
-    """Bytes written, and how many a second were written and read."""
-    piece = os.urandom(_PIECE)  # a disk that compresses gains nothing
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        written, began = 0, time.perf_counter()
-        while written < size and time.perf_counter() - began < DISK_SECONDS:
-            written += file.write(piece)
-        os.fsync(file.fileno())
-        write = written / (time.perf_counter() - began)
-        if hasattr(os, "posix_fadvise"):  # elsewhere it is the page cache that is measured
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        file.seek(0)
-        began, left = time.perf_counter(), written
-        while left:
-            left -= len(file.read(_PIECE))
-        return written, write, written / (time.perf_counter() - began)
+        problem = f"'{folder}' cannot be written to: {error.strerror or error}"
+        return Disk(folder=str(folder), free_bytes=free, problem=problem)
+    return Disk(
+        folder=str(folder),
+        free_bytes=free,
+        measured_bytes=written,
+        write=written / (wrote - began),
+        read=written / reading,
+    )

@@ -69,7 +69,7 @@ def fetch_and_show(
     show(
         as_json,
         {**json.loads((out / RECORD).read_bytes()), "folder": out},
-        f"{'already there' if fetched.was_there else 'fetched'}: {dataset.num_train:,} training and "
+        f"{'already there' if fetched.already_fetched else 'fetched'}: {dataset.num_train:,} training and "
         f"{dataset.num_test:,} test documents in {dataset.num_classes} classes ({fetched.num_bytes / 1e6:,.1f} MB): "
         f"{out}; next: python -m shardtrain build {out}",
     )

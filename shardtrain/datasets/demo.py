@@ -1,10 +1,10 @@
-"""The generated corpus: text that a classifier can learn from and not learn by heart, of any size.
+"""Generate a demo corpus of any size, from which a classifier learns well but not perfectly.
 
-A document mixes words of a Zipf-distributed vocabulary, topic words of its class, and phrases: pairs of words of
-which each alone is equally frequent in every class and only the pair tells the class, so that 2-grams help. A few
-per cent of the labels are wrong. Every choice is a hash (splitmix64) of the seed, the document and the position in
-it, computed in integers, so the bytes are the same on every machine, with every numpy and for any block size; a
-ready-made generator would promise none of that. Writing goes at about 40 MB/s, one block in memory at a time.
+A document mixes words of a Zipf-distributed vocabulary, topic words of its class, and phrases: word pairs whose words
+are equally frequent in every class, so that only 2-grams separate the classes. A few percent of the labels are wrong.
+Every choice is a hash (splitmix64) of the seed, the document and the position, in integers, so the bytes are the same
+on every machine and with every numpy version, which numpy's generators do not promise. About 40 MB/s, one block in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from shardtrain.datasets.lexicon import (
 from shardtrain.errors import CorpusError, CorpusExistsError, UsageError
 from shardtrain.runtime.atomic import committed
 
-MOST_CLASSES = 1_000
-MOST_TEST_DOCUMENTS = 70_000  # as many as DBPedia has
+MAX_CLASSES = 1_000
+MAX_TEST_DOCUMENTS = 70_000  # the size of DBPedia's test split
 
-_BLOCK = 1_024  # documents made at a time
+_BLOCK = 1_024  # documents generated at a time
 _NUM_WORDS = 30_000
 _QUANTILES = 20  # bits of a draw from the vocabulary
 _TOPIC_WORDS, _TOPIC_QUANTILES = 300, 10
-_PHRASE_WORDS = 48  # at least; how many words can open, and how many can close, a phrase
-_FIRST_PHRASE_WORD = 60  # they come from this rank on, so that each is frequent on its own as well
+_PHRASE_WORDS = 48  # number of words that can open a phrase, and minimum number that can close one
+_FIRST_PHRASE_WORD = 60  # their first rank, so that each is frequent on its own as well
 _FIRST_TOPIC_WORD = 300
 
-# Shares of 4,096, but for the last: how often a token begins a phrase; the smallest rate of topic words of a
-# document and the step between its eight rates; how often a topic word or phrase is of a class at random; how many
-# of 65,536 labels are wrong. Chosen so that 1-grams alone reach an accuracy of about 0.78 and 2-grams about 0.93.
-_PHRASES = 380
-_TOPIC_LEAST, _TOPIC_STEP = 150, 110
-_ASTRAY = 900
+# Probabilities in 1/4,096: that a token begins a phrase; the lowest rate of topic words in a document and the step
+# between its eight rates; that a topic word or phrase belongs to a random class. Wrong labels are in 1/65,536. With
+# these values, 1-grams alone reach an accuracy of about 0.78 and 2-grams about 0.93.
+_PHRASE_RATE = 380
+_MIN_TOPIC_RATE, _TOPIC_RATE_STEP = 150, 110
+_OFF_TOPIC = 900
 _WRONG_LABELS = 2_000
 
 _U64 = (1 << 64) - 1
@@ -59,16 +59,12 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What was written; the bytes of train.csv and test.csv together."""
+    """The corpus that was written; `num_bytes` counts train.csv and test.csv together."""
 
     num_train: int
     num_test: int
     num_bytes: int
     class_names: tuple[str, ...]
-
-
-def unheard(num_documents: int) -> None:
-    """Take a report of progress that nobody listens to."""
 
 
 def write_demo(
@@ -78,31 +74,31 @@ def write_demo(
     classes: int = 8,
     seed: int = 0,
     overwrite: bool = False,
-    advance: Callable[[int], None] = unheard,
+    advance: Callable[[int], None] = lambda num_documents: None,
 ) -> Demo:
     """Write train.csv, test.csv and classes.txt in the layout of Zhang et al., sorted by class.
 
     Args:
-        out: folder, made if it is missing.
-        documents: rows of train.csv, at least one a class; test.csv has a tenth of it, at most
-            `MOST_TEST_DOCUMENTS`.
-        classes: 2 to `MOST_CLASSES`.
+        out: folder, created if missing.
+        documents: rows of train.csv, at least one per class; test.csv has a tenth, at most `MAX_TEST_DOCUMENTS`.
+        classes: 2 to `MAX_CLASSES`.
         seed: 0 to 2^64 - 1.
-        overwrite: replace what is there.
-        advance: told the number of documents, as they are written.
+        overwrite: replace existing files.
+        advance: called with the number of documents in each block written.
 
     Raises:
-        UsageError: a number out of its range.
-        CorpusExistsError: `out` has one of the files already and `overwrite` is false, or cannot be written to.
+        UsageError: a number is out of range.
+        CorpusExistsError: `out` has one of the files already, and `overwrite` is false.
+        CorpusError: `out` cannot be written to.
     """
     out = Path(out)
-    num_test = min(MOST_TEST_DOCUMENTS, max(classes, documents // 10))
-    if not 2 <= classes <= MOST_CLASSES:
-        raise UsageError(f"{classes:,} classes; the demo has 2 to {MOST_CLASSES:,}")
+    num_test = min(MAX_TEST_DOCUMENTS, max(classes, documents // 10))
+    if not 2 <= classes <= MAX_CLASSES:
+        raise UsageError(f"--classes {classes:,}; expected 2 to {MAX_CLASSES:,}")
     if documents < classes:
-        raise UsageError(f"{documents:,} documents for {classes:,} classes; each class needs at least one")
+        raise UsageError(f"--documents {documents:,} for {classes:,} classes; each class needs at least one")
     if not 0 <= seed <= _U64:
-        raise UsageError(f"seed {seed}; expected 0 to 2^64 - 1")
+        raise UsageError(f"--seed {seed}; expected 0 to 2^64 - 1")
     train, test, names = (out / name for name in ("train.csv", "test.csv", "classes.txt"))
     for path in (train, test, names):
         if path.exists() and not overwrite:
@@ -111,7 +107,7 @@ def write_demo(
         out.mkdir(parents=True, exist_ok=True)
         language = _Language(classes, seed)
         num_bytes = 0
-        with contextlib.ExitStack() as files:  # all appear at its end, train.csv last: with it the folder is whole
+        with contextlib.ExitStack() as files:  # committed at the end, train.csv last: it marks the folder as complete
             to_train, to_test, to_names = (files.enter_context(committed(path)) for path in (train, test, names))
             to_names.write("".join(f"{name}\n" for name in language.class_names).encode())
             for file, split, number in ((to_test, 1, num_test), (to_train, 0, documents)):
@@ -125,7 +121,7 @@ def write_demo(
 
 
 class _Language:
-    """The vocabulary, topics and phrases of one demo; fixed by the number of classes and the seed."""
+    """Vocabulary, topics and phrases of one demo, a function of the number of classes and the seed."""
 
     def __init__(self, classes: int, seed: int) -> None:
         self.classes, self.seed = classes, seed
@@ -142,10 +138,12 @@ class _Language:
         counters = np.arange(classes * _TOPIC_WORDS, dtype=np.uint64)
         spread = _hash(counters, _key(seed, 1)) % np.uint64(_NUM_WORDS // 4 - _FIRST_TOPIC_WORD)
         self._topics = spread.astype(np.int64).reshape(classes, _TOPIC_WORDS) + _FIRST_TOPIC_WORD
-        self._closings = classes * -(-_PHRASE_WORDS // classes)  # a multiple, so that each class has as many pairs
+        self._closings = classes * -(
+            -_PHRASE_WORDS // classes
+        )  # a multiple, so that all classes have equally many pairs
 
     def write(self, documents: int, split: int) -> Iterator[tuple[bytes, int]]:
-        """Yield the rows of a split as (bytes, number of documents) in blocks."""
+        """Yield the rows of a split in blocks, as (bytes, number of documents)."""
         for start in range(0, documents, _BLOCK):
             stop = min(start + _BLOCK, documents)
             yield self._block(np.arange(start, stop, dtype=np.uint64), documents, split), stop - start
@@ -158,7 +156,7 @@ class _Language:
         content = (label + np.where(_bits(chance, 0, 16) < _WRONG_LABELS, others, 0)) % self.classes
         title_length = 2 + _bits(chance, 32, 2)
         length = title_length + 4 + _bits(chance, 34, 5) + _bits(chance, 39, 4) + (_bits(chance, 44, 10) ** 2 >> 14)
-        topic_rate = _TOPIC_LEAST + _TOPIC_STEP * _bits(chance, 54, 3)
+        topic_rate = _MIN_TOPIC_RATE + _TOPIC_RATE_STEP * _bits(chance, 54, 3)
 
         first = np.cumsum(length) - length
         owner = np.repeat(np.arange(len(places)), length)
@@ -167,7 +165,7 @@ class _Language:
         more = _mix(draw + np.uint64(_key(self.seed, 3)))
         in_title = position < title_length[owner]
         starts = (position == 0) | (position == title_length[owner])
-        about = np.where(_bits(more, 0, 12) < _ASTRAY, _bits(more, 12, 16) % self.classes, content[owner])
+        about = np.where(_bits(more, 0, 12) < _OFF_TOPIC, _bits(more, 12, 16) % self.classes, content[owner])
         words = self._words(draw, _bits(more, 28, 30), about, topic_rate[owner], position)
         pieces = words * NUM_FORMS + _forms(_bits(draw, 44, 10), starts, in_title)
 
@@ -180,7 +178,7 @@ class _Language:
         return self._joined(row)
 
     def _joined(self, pieces: Integers) -> bytes:
-        """Join pieces: each byte of the text is taken from its place among all spelled pieces."""
+        """Join pieces by one gather: the position of each byte of the text among the bytes of all spelled pieces."""
         lengths = self._lengths[pieces]
         stops = np.cumsum(lengths, dtype=np.int32)
         shifts = np.repeat(self._offsets[pieces] - stops + lengths, lengths)
@@ -189,13 +187,15 @@ class _Language:
     def _words(
         self, draw: Hashes, spare: Integers, about: Integers, topic_rate: Integers, position: Integers
     ) -> Integers:
-        """Choose the word of each token: a common one, one of the topic, or a phrase's opening or closing one."""
+        """Choose the word of each token: a common word, a topic word, or the first or second word of a phrase."""
         words = self._common[_bits(draw, 0, _QUANTILES)]
         kind = _bits(draw, _QUANTILES, 12)
         topical = np.flatnonzero(kind < topic_rate)
         quantile = _bits(draw[topical], 32, _TOPIC_QUANTILES)
         words[topical] = self._topics[about[topical], self._zipf_topic[quantile]]
-        opening = np.flatnonzero((kind[:-1] >= 4_096 - _PHRASES) & (position[1:] != 0))  # not over a document's end
+        opening = np.flatnonzero(
+            (kind[:-1] >= 4_096 - _PHRASE_RATE) & (position[1:] != 0)
+        )  # a phrase does not cross a document's end
         left = spare[opening] % _PHRASE_WORDS
         per_class = self._closings // self.classes
         right = (about[opening] - left) % self.classes + self.classes * ((spare[opening] >> 15) % per_class)
@@ -205,13 +205,13 @@ class _Language:
 
 
 def _forms(chance: Integers, starts: npt.NDArray[np.bool_], in_title: npt.NDArray[np.bool_]) -> Integers:
-    """Choose how each word is written, `chance` being 10 random bits."""
+    """Choose the written form of each word by `chance`, 10 random bits."""
     form = np.select([chance < 60, chance < 130, chance < 137], [WITH_COMMA, WITH_STOP, QUOTED], PLAIN)
     return np.where(starts, FIRST, np.where(in_title, TITLE, form)).astype(np.int64)
 
 
 def _zipf(num_words: int, bits: int) -> Integers:
-    """Tabulate the ranks, from 0, at 2^bits equal quantiles of Zipf's law, in integers throughout."""
+    """Tabulate the ranks, from 0, at 2^bits equal quantiles of Zipf's law, in integers only."""
     weights = (1 << 40) // (np.arange(num_words, dtype=np.int64) + 3)
     bounds = np.cumsum(weights)
     steps = np.arange(1 << bits, dtype=np.int64) * 2 + 1
@@ -233,7 +233,7 @@ def _hash(counters: Hashes, key: int) -> Hashes:
 
 
 def _mix(values: Hashes) -> Hashes:
-    """Finish splitmix64 (Steele, Lea and Flood 2014): 64 bits to 64 bits, one to one."""
+    """Apply splitmix64's finalizer (Steele, Lea and Flood 2014), a bijection of 64-bit integers."""
     values = values ^ (values >> np.uint64(30))
     values *= np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(27)

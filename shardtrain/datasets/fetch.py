@@ -1,8 +1,8 @@
-"""Fetch a published set: download its archive, compare its checksum, unpack it, count its rows, and only then show it.
+"""Fetch a published set: download its archive, compare the checksum, unpack, count rows, then publish the folder.
 
-All of it is made in a working folder beside the output folder, which appears by one rename. After a broken connection
-or Ctrl-C the working folder keeps what was downloaded; after an archive that is not what was published nothing is
-kept. Rows are counted by the reader that `build` uses, so what is accepted here can be built.
+Everything is made in a working folder beside the output folder, which appears by one rename. A broken or interrupted
+download stays in the working folder; after an archive that differs from the published one nothing is kept. Rows are
+counted by the reader that `build` uses, so a set that is accepted here can be built.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, recognise, recorded
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import Source
-from shardtrain.corpus.unpack import unpack_archive
+from shardtrain.datasets.archive import unpack_archive
 from shardtrain.datasets.download import download, kept_bytes
 from shardtrain.errors import (
     CorpusError,
@@ -38,68 +38,72 @@ from shardtrain.version import __version__
 
 _UNIT_BYTES = 4 << 20  # as `build` reads
 _PIECE = 4 << 20
-_SLACK = 2  # how many times larger than published an archive and its content may be
+_SLACK = 2  # maximum size of an archive and of its content, relative to the published sizes
 _STAGED, _REPLACED = "unpacked", "replaced"  # folders in the working folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A published set on this disk.
+    """A published set on disk.
 
     Attributes:
-        dataset: which one.
-        folder: where it is.
-        num_bytes: of its files.
-        was_there: whether an earlier `fetch` made it.
+        dataset: the set.
+        folder: its folder.
+        num_bytes: total size of its files.
+        already_fetched: whether an earlier `fetch` made the folder.
     """
 
     dataset: Dataset
     folder: Path
     num_bytes: int
-    was_there: bool
+    already_fetched: bool
 
 
 def find_dataset(name: str) -> Dataset:
-    """Give the published set of a name, or of another name that its folder is known by.
+    """Return the published set with this name, or with this folder name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no set has this name.
     """
     dataset = recognise(name, None)
     if dataset is None:
         known = ", ".join(dataset.name for dataset in DATASETS)
-        raise UsageError(f"no published set is called '{name}'; there are {known}")
+        raise UsageError(f"no published set is called '{name}'; choose one of {known}")
     return dataset
 
 
 def fetch(
-    dataset: Dataset, out: Path | str, *, file: Path | str | None = None, mirror: str | None = None,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    file: Path | str | None = None,
+    mirror: str | None = None,
     overwrite: bool = False,
-) -> Fetched:  # fmt: skip
-    """Make `out` a folder with a published set that `build` reads as it is.
+) -> Fetched:
+    """Fetch a published set into the folder `out`, which `build` reads as it is.
 
     Args:
-        dataset: what to fetch; see `find_dataset`.
-        out: the folder; made, or empty. If it holds the set already, nothing is done.
-        file: the archive, brought by hand, instead of a download; it stays as it is.
-        mirror: address of another server's folder with the archive, or of the archive.
+        dataset: the set; see `find_dataset`.
+        out: the folder; created, or empty. If it holds the set already, nothing is done.
+        file: use this local copy of the archive instead of a download; it is not changed.
+        mirror: URL of the archive on another server, or of the folder that has it.
         overwrite: replace a published set that was fetched to `out` before.
 
     Raises:
         CorpusExistsError: `out` holds something else, or another process fetches to it.
-        CorpusNotFoundError: `file` is not there.
-        CorpusFormatError: the archive is not what was published: its checksum, its paths, its rows or classes.
-        DownloadError: the download failed; the same call goes on with it if anything was kept.
-        DiskFullError: the disk has no room; what was downloaded is kept.
-        UsageError: `mirror` is no address, or given with `file`.
+        CorpusNotFoundError: `file` does not exist.
+        CorpusFormatError: the archive is not the published one: its checksum, paths, rows or classes differ.
+        DownloadError: the download failed; the same call resumes it if anything was kept.
+        DiskFullError: the disk has no room; downloaded bytes are kept.
+        UsageError: `mirror` is not a URL, or given with `file`.
     """
     out, url = Path(out), _address(dataset.archive, mirror)
     if file is not None and mirror is not None:
-        raise UsageError("a file and a mirror are two origins of the archive; give one of them")
+        raise UsageError("a file and a mirror are two sources of the archive; give one of them")
     if file is not None and not Path(file).is_file():
-        raise CorpusNotFoundError(f"no archive at '{file}'; give the file {dataset.archive.file_name}")
-    if _is_there(dataset, out, overwrite):
-        return Fetched(dataset=dataset, folder=out, num_bytes=_size(out), was_there=True)
+        raise CorpusNotFoundError(f"there is no file '{file}'; give the path of {dataset.archive.file_name}")
+    if _already_fetched(dataset, out, overwrite):
+        return Fetched(dataset=dataset, folder=out, num_bytes=_size(out), already_fetched=True)
     target = out.resolve()
     with _working_folder(out, target, dataset.archive.file_name) as working:
         archive = working / dataset.archive.file_name
@@ -112,28 +116,29 @@ def fetch(
         staged = working / _STAGED
         staged.mkdir()
         limit = _SLACK * dataset.archive.unpacked_bytes
-        num_bytes = unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
+        unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
         _check_rows(staged, dataset, working)
+        num_bytes = _size(staged)
         _record(staged, dataset, url if file is None else archive.name, checksum, num_bytes)
-        if not _is_there(dataset, out, overwrite):  # which may have changed meanwhile
+        if not _already_fetched(dataset, out, overwrite):  # it may have changed in the meantime
             if target.is_dir() and any(target.iterdir()):
                 target.rename(working / _REPLACED)
             commit_folder(staged, target)
-    return Fetched(dataset=dataset, folder=out, num_bytes=num_bytes, was_there=False)
+    return Fetched(dataset=dataset, folder=out, num_bytes=num_bytes, already_fetched=False)
 
 
 def _address(archive: Archive, mirror: str | None) -> str:
-    """Where the archive is downloaded from; a mirror may name the folder or the file."""
+    """Return the URL of the archive; a mirror may name the folder or the file."""
     if mirror is None:
         return archive.url
     if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).hostname:
-        raise UsageError(f"'{mirror}' is no address of a server; expected http://… or https://…")
+        raise UsageError(f"'{mirror}' is not a URL of a server; expected http://… or https://…")
     named = urlsplit(mirror).path.rpartition("/")[2] == archive.file_name
     return mirror if named else f"{mirror.rstrip('/')}/{archive.file_name}"
 
 
-def _is_there(dataset: Dataset, out: Path, overwrite: bool) -> bool:
-    """Whether `out` holds the set already; refuses whatever else it holds."""
+def _already_fetched(dataset: Dataset, out: Path, overwrite: bool) -> bool:
+    """Return whether `out` holds the set already; raise CorpusExistsError if it holds anything else."""
     if out.exists() and not out.is_dir():
         raise CorpusExistsError(f"'{out}' is a file; choose another --out")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
@@ -161,7 +166,7 @@ def _size(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _working_folder(out: Path, target: Path, archive: str) -> Iterator[Path]:
-    """The folder in which `out` is made; it stays only for a download that can go on."""
+    """Lock the working folder; it is kept only for a download that can be resumed."""
     working = target.parent / f".{target.name}.fetching"
     working.mkdir(parents=True, exist_ok=True)
     with locked_folder(working) as mine:
@@ -176,7 +181,7 @@ def _working_folder(out: Path, target: Path, archive: str) -> Iterator[Path]:
             if not kept:
                 shutil.rmtree(working)
             elif isinstance(error, KeyboardInterrupt):
-                say(f"interrupted; the same command goes on: {kept / 1e6:,.1f} MB are kept in '{working}'")
+                say(f"interrupted; {kept / 1e6:,.1f} MB are kept in '{working}': run the same command to resume")
             raise
         except BaseException:
             _clear(working, target)
@@ -186,7 +191,7 @@ def _working_folder(out: Path, target: Path, archive: str) -> Iterator[Path]:
 
 
 def _clear(working: Path, target: Path) -> None:
-    """Remove what is half-unpacked, and move a folder back that was to be replaced and was not."""
+    """Remove half-unpacked files, and move back a folder that was set aside but not replaced."""
     if (working / _REPLACED).is_dir() and not target.exists():
         (working / _REPLACED).rename(target)
     for name in (_STAGED, _REPLACED):
@@ -209,13 +214,13 @@ def _download(url: str, target: Path, dataset: Dataset) -> None:
         download(url, target, max_bytes=_SLACK * dataset.archive.num_bytes)
     except DownloadError as error:
         raise DownloadError(
-            f"{error.on_command_line}; --mirror URL takes {target.name} from another server, --from FILE takes one "
-            "that you have"
+            f"{error.on_command_line}; get {target.name} from another server with --mirror URL, or use a local copy "
+            "with --from FILE"
         ) from error
 
 
 def _check_archive(path: Path, dataset: Dataset) -> str:
-    """Compare an archive with the checksums that are known, and give its own."""
+    """Compare an archive with the known checksums; return its own."""
     known = [checksum for checksum in (dataset.archive.checksum, *dataset.archive.also) if checksum]
     kinds = sorted({checksum.partition(":")[0] for checksum in known}) or ["sha256"]
     digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
@@ -232,47 +237,47 @@ def _check_archive(path: Path, dataset: Dataset) -> str:
         raise CorpusFormatError(
             f"'{path.name}' is not what was published as {dataset.title}: its checksum is "
             f"{next(checksum for checksum in found if checksum.startswith(kind))} and it has {size:,} bytes, expected "
-            f"{known[0]} and {dataset.archive.num_bytes:,}; it was not used: get it again, or from elsewhere with "
-            "--mirror or --from"
+            f"{known[0]} and {dataset.archive.num_bytes:,}; it was not used: download it again, or from elsewhere "
+            "with --mirror or --from"
         )
     return min(same) if same else found[0]
 
 
 def _check_rows(folder: Path, dataset: Dataset, scratch: Path) -> None:
-    """Read all rows and compare their numbers, and those of the classes, with the published ones."""
+    """Read all rows and compare the numbers of rows and classes with the published ones."""
     expected = {"training": dataset.num_train, "test": dataset.num_test}
     if missing := [split for split in ("train", "test") if not list(folder.glob(f"{split}*"))]:
         raise CorpusFormatError(
-            f"the archive of {dataset.title} holds no {' and no '.join(missing)} rows where they should be, in "
-            f"{', '.join(dataset.archive.members)}; nothing of it was kept"
+            f"the archive of {dataset.title} has no {' and no '.join(missing)} rows; expected files: "
+            f"{', '.join(dataset.archive.members)}; nothing was kept"
         )
     try:
         corpus = open_corpus(folder, CorpusOptions(on_bad_row="skip"), scratch=scratch)
         with progress("count rows", total=sum(expected.values()), unit="rows") as done:
-            assert corpus.validation is not None  # there is something in test
+            assert corpus.validation is not None  # files of the test split exist, as checked above
             counted = {"training": _count(corpus.train, done), "test": _count(corpus.validation, done)}
     except CorpusError as error:
         reason = error.on_command_line
-        raise CorpusFormatError(f"{dataset.title} cannot be read as it was unpacked: {reason}") from error
+        raise CorpusFormatError(f"{dataset.title} cannot be read after unpacking: {reason}") from error
     for split, number in expected.items():
         rows, bad, labels = counted[split]
         if rows != number or len(labels) != dataset.num_classes:
             raise CorpusFormatError(
-                f"what was fetched is not {dataset.title} as it was published: it has {rows:,} {split} rows of "
-                f"{len(labels):,} classes, expected {number:,} of {dataset.num_classes:,}; nothing of it was kept"
+                f"the archive is not {dataset.title} as it was published: it has {rows:,} {split} rows of "
+                f"{len(labels):,} classes, expected {number:,} of {dataset.num_classes:,}; nothing was kept"
             )
         if bad:
-            say(f"{bad:,} {split} rows cannot be read; `build` leaves them out with --on-bad-row skip")
+            say(f"{bad:,} {split} rows cannot be read; `build` skips them with --on-bad-row skip")
     names = corpus.class_names
     if counted["training"][2] != counted["test"][2] or (names is not None and len(names) != dataset.num_classes):
         raise CorpusFormatError(
-            f"what was fetched is not {dataset.title} as it was published: the classes of training rows, test rows and "
-            "classes.txt are not the same; nothing of it was kept"
+            f"the archive is not {dataset.title} as it was published: the classes of training rows, test rows and "
+            "classes.txt differ; nothing was kept"
         )
 
 
 def _count(source: Source, done: Pass) -> tuple[int, int, set[str]]:
-    """Rows, how many of them cannot be read, and the labels of the others."""
+    """Count rows and unreadable rows, and collect the labels of the readable ones."""
     rows, bad, labels = 0, 0, set()
     for unit in plan_units(source, unit_bytes=_UNIT_BYTES, advance=lambda num_bytes: None):
         documents = read_unit(source, unit)

@@ -1,7 +1,7 @@
-"""Words of a made-up language: pronounceable, all different, the frequent ones short, some with accents.
+"""Spell words of an invented language: pronounceable, all different, frequent ones short, some with accents.
 
-Words are numbers spelled in syllables, so no list of words is kept and any two differ. Each comes in a few written
-forms, with the quotes of a CSV field doubled already.
+A word is a number spelled in syllables, so no word list is stored and no two words are equal. Each has several written
+forms, in which quotes are already doubled for CSV.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ NUM_FORMS = 6
 
 _ONSETS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "dr", "kl", "tr"]
 _VOWELS = "aeiou"
-_CODAS = ("", "", "n", "s", "l")  # letters that begin no cluster: a word has one reading, so no two are the same
+_CODAS = ("", "", "n", "s", "l")  # no letter that begins a cluster: a word has one reading, so no two are equal
 _SYLLABLES = [onset + vowel + coda for onset in _ONSETS for vowel in _VOWELS for coda in dict.fromkeys(_CODAS)]
-_BY_LENGTH = ((1, 120), (2, 6_000), (3, 1 << 40))  # syllables, up to which rank
+_BY_LENGTH = ((1, 120), (2, 6_000), (3, 1 << 40))  # number of syllables, up to this rank
 _STRIDE = 15_485_863  # a prime that divides no number of words, so that multiples of it reach every word once
 
 _ACCENTS = str.maketrans("aeiou", "áéíöü")
@@ -23,7 +23,7 @@ _GREEK = str.maketrans("abdefghiklmnoprstuvwz", "αβδεφγηικλμνοπρ�
 
 
 def spell(number: int, key: int) -> list[str]:
-    """Give `number` different words by falling frequency; `key` decides which."""
+    """Return `number` different words in order of falling frequency; `key` selects them."""
     words: list[str] = []
     for num_syllables, last in _BY_LENGTH:
         choices = len(_SYLLABLES) ** num_syllables
@@ -33,7 +33,7 @@ def spell(number: int, key: int) -> list[str]:
 
 
 def spelled_forms(word: str) -> Sequence[bytes]:
-    """Give the written forms of a word, in the order of the form numbers."""
+    """Return the written forms of a word, in the order of the form numbers."""
     forms = (
         f" {word}",
         f", {word}",

@@ -232,7 +232,7 @@ def _numbered(pieces: Sequence[_Piece], found: Sequence[_Found], columns: TableS
         for (piece, _), first in zip(group, firsts, strict=False):
             table = piece.table
             if isinstance(table, LibsvmTable):
-                table = table.known(columns.num_features, base)
+                table = table.with_columns(columns.num_features, base)
             numbered.append(_Piece(table, piece.start, piece.stop, piece.name, held, first))
     return numbered
 

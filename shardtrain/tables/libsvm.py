@@ -1,7 +1,8 @@
-"""LibSVM files as tables: a line is a label and `column:value` pairs; comments and query ids are left out.
+"""Read LibSVM files as tables: each line has a label and `column:value` pairs; comments and query ids are skipped.
 
-A file is cut into byte ranges that end with a line. Numbers are parsed by NumPy, a range at a time. Columns count from
-1, or from 0 if any line has a column 0, as scikit-learn decides it; so everything is read once before rows are written.
+A file is cut into byte ranges that end with a line; NumPy parses the numbers of a range at once. Columns count from 1,
+or from 0 if any line has a column 0, as scikit-learn decides it, so a file is read once before rows are written. Why
+not scikit-learn's reader: see "Choices" in docs/design.md.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from shardtrain.tables.blocks import Block, tidy
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 PIECE_BYTES = 4 << 20
-_LONGEST_LINE = 64 << 20
-_LONGEST_WORD = 1000  # of a label or number; all words of a piece are parsed in the width of its longest
-_INTEGRAL = re.compile(rb"([+-]?[0-9]{1,18})(\.0*)?")
-_NO_PAIR = re.compile(rb":(?:[^\s:]*:|(?=\s|\Z)|(?<=\s:))")  # a colon beside another in a word, or at its end or start
-_PAIR = re.compile(rb"[0-9]+:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+:[-+]?([iI]nf|[nN]a[nN])")
+_MAX_LINE = 64 << 20
+_MAX_WORD = 1000  # characters; all numbers of a piece are parsed in the width of the longest
+_INTEGER = re.compile(rb"([+-]?[0-9]{1,18})(\.0*)?")
+_NOT_A_PAIR = re.compile(rb":(?:[^\s:]*:|(?=\s|\Z)|(?<=\s:))")  # two colons in a word, or one at its start or end
+_NUMBER = rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:[iI]nf|[nN]a[nN])"
+_ROW = re.compile(rb"\s*[^\s:]+(?:\s+[0-9]{1,18}:(?:%s)(?!\S))*+\s*" % _NUMBER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LibsvmTable:
-    """One LibSVM file; `base` is the number of its first column, `num_features` 0 until that is known."""
+    """One LibSVM file; `base` is the number of its first column, `num_features` 0 until it is known."""
 
     path: Path
     num_features: int = 0
@@ -44,37 +46,33 @@ class LibsvmTable:
 
     @property
     def scanned(self) -> bool:
-        """Only reading everything tells the columns."""
+        """Whether the columns are unknown; only reading the whole file shows them."""
         return not self.num_features
 
     @property
     def units(self) -> str:
-        """Of the pieces."""
+        """Pieces are ranges of bytes."""
         return "bytes"
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Byte ranges that end where a line does."""
+        """Cut the file into byte ranges that end with a line."""
         cuts = [0]
         with open(self.path, "rb") as file:
             size = file.seek(0, 2)
             while cuts[-1] < size:
                 file.seek(min(cuts[-1] + PIECE_BYTES, size))
-                if len(file.readline(_LONGEST_LINE)) == _LONGEST_LINE:
-                    raise CorpusFormatError(f"'{self.path}' has a line of more than {_LONGEST_LINE >> 20} MiB")
+                if len(file.readline(_MAX_LINE)) == _MAX_LINE:
+                    raise CorpusFormatError(f"'{self.path}' has a line of more than {_MAX_LINE >> 20} MiB")
                 cuts.append(file.tell())
         return list(pairwise(cuts))
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
-        """Labels of the lines in bytes [start, stop)."""
+        """Yield the labels of the lines in bytes [start, stop)."""
         for block in self.blocks(start, stop):
             yield block.labels
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Rows of the lines in bytes [start, stop), their columns counted from `base`."""
-        labels, x = self._parse(start, stop)
-        yield Block(x, labels)
-
-    def _parse(self, start: int, stop: int) -> tuple[RawLabels, Csr]:
+        """Yield the rows of the lines in bytes [start, stop); columns are counted from `base`."""
         with open(self.path, "rb") as file:
             file.seek(start)
             content = file.read(stop - start)
@@ -83,59 +81,50 @@ class LibsvmTable:
         if b"qid:" in content:
             content = re.sub(rb"\sqid:[0-9]+", b" ", content)
         lines = [line for line in content.splitlines() if line and not line.isspace()]
-        counts = np.fromiter((line.count(b":") for line in lines), np.int64, len(lines))
-        first = [line.split(None, 1)[0] for line in lines]
-        tokens = b" ".join(lines).replace(b":", b" ").split()
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        places = 2 * indptr[:-1] + np.arange(len(lines))  # of the labels among the tokens
-        whole = len(tokens) == 2 * int(indptr[-1]) + len(lines) and not _NO_PAIR.search(content)
-        if not whole or any(b":" in label for label in first):
+        labels = [line.split(None, 1)[0] for line in lines]
+        pairs = b" ".join([line.lstrip()[len(label) :] for line, label in zip(lines, labels, strict=True)])
+        words = pairs.replace(b":", b" ").split()
+        indptr = np.cumsum([0, *(line.count(b":") for line in lines)], dtype=np.int64)
+        # All words but the labels are pairs if no word has a misplaced colon, and each colon has two words around it.
+        if _NOT_A_PAIR.search(content) or len(words) != 2 * int(indptr[-1]) or any(b":" in label for label in labels):
             raise self._bad_line(lines)
-        if (longest := max(map(len, tokens), default=0)) > _LONGEST_WORD:
+        if (longest := max(map(len, [*words, *labels]), default=0)) > _MAX_WORD:
             raise CorpusFormatError(
-                f"'{self.path}' has a label or number of {longest:,} characters, at most {_LONGEST_WORD:,} can be; is "
-                "it a LibSVM file?"
+                f"'{self.path}' has a label or number of {longest:,} characters, at most {_MAX_WORD:,} are expected; "
+                "is it a LibSVM file?"
             )
-        pairs = np.ones(len(tokens), np.bool_)
-        pairs[places] = False
-        numbers = np.array(tokens, np.bytes_)[pairs] if tokens else np.zeros(0, np.bytes_)
+        numbers = np.array(words, np.bytes_).reshape(-1, 2)
         try:
-            columns = numbers[0::2].astype(np.int64)
-            values = numbers[1::2].astype(np.float64)
+            columns = numbers[:, 0].astype(np.int64) - self.base
+            values = numbers[:, 1].astype(np.float64)
         except (ValueError, OverflowError) as error:
             raise self._bad_line(lines) from error
-        columns -= self.base
-        width = self.num_features or max(int(columns.max()) + 1 if len(columns) else 1, 1)
+        width = self.num_features or int(columns.max(initial=0)) + 1
         x = tidy(values, columns, indptr, width, str(self.path))
-        return raw_labels(np.array([_label(label) for label in first], object), str(self.path)), x
+        yield Block(x, raw_labels(np.array([_normalized(label) for label in labels], object), str(self.path)))
 
     def _bad_line(self, lines: list[bytes]) -> CorpusFormatError:
-        wrong = next((line for line in lines if not _is_row(line)), lines[0])
+        wrong = next((line for line in lines if not _ROW.fullmatch(line)), lines[0])
         shown = wrong[:60].decode(errors="replace")
-        return CorpusFormatError(f"'{self.path}' has a line that is no label and column:value pairs: {shown!r}")
+        return CorpusFormatError(f"'{self.path}' has a line that is not a label and column:value pairs: {shown!r}")
 
-    def known(self, num_features: int, base: int) -> LibsvmTable:
-        """The same with its columns known."""
+    def with_columns(self, num_features: int, base: int) -> LibsvmTable:
+        """Return the same table with its columns known."""
         return replace(self, num_features=num_features, base=base)
 
 
-def _label(label: bytes) -> bytes:
-    """Whole numbers as such, however they are written; anything else as it is."""
-    whole = _INTEGRAL.fullmatch(label)
-    return b"%d" % int(whole[1]) if whole else label
-
-
-def _is_row(line: bytes) -> bool:
-    label, *pairs = line.split()
-    return b":" not in label and all(_PAIR.fullmatch(pair) and len(pair.split(b":")[0]) < 19 for pair in pairs)
+def _normalized(label: bytes) -> bytes:
+    """Write whole numbers in one way (`+1` and `1.0` as `1`); other labels stay as they are."""
+    integer = _INTEGER.fullmatch(label)
+    return b"%d" % int(integer[1]) if integer else label
 
 
 def open_libsvm(path: Path) -> LibsvmTable:
-    """The table in a LibSVM file.
+    """Open a LibSVM file.
 
     Raises:
-        CorpusNotFoundError: there is no such file.
-        CorpusFormatError: it is empty, or compressed.
+        CorpusNotFoundError: the file cannot be read.
+        CorpusFormatError: it is empty or compressed.
     """
     try:
         with open(path, "rb") as file:
@@ -148,6 +137,6 @@ def open_libsvm(path: Path) -> LibsvmTable:
 
 
 def column_range(x: Any) -> tuple[int, int]:
-    """The lowest and the highest column, or token id, of a block; (0, -1) of none."""
+    """Return the lowest and the highest column, or token id, of a block; (1, 0) if it has none."""
     values: npt.NDArray[Any] = x.indices if isinstance(x, Csr) else x
     return (int(values.min()), int(values.max())) if values.size else (1, 0)

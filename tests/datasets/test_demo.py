@@ -126,7 +126,7 @@ def test_words_are_all_different() -> None:
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])
 def test_a_corpus_that_is_there_is_not_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* --overwrite"):
+    with pytest.raises(CorpusError, match=rf"{name}' exists already; .* overwrite"):
         write_demo(tmp_path, documents=10)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
@@ -151,9 +151,9 @@ def test_a_demo_that_fails_leaves_the_folder_as_it_was(tmp_path: Path, before: d
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"classes": 1}, "1 classes; the demo has 2 to 1,000"),
-        ({"classes": 1_001}, "1,001 classes"),
-        ({"documents": 7}, "7 documents for 8 classes; each class needs at least one"),
+        ({"classes": 1}, "classes 1; expected 2 to 1,000"),
+        ({"classes": 1_001}, "classes 1,001"),
+        ({"documents": 7}, "documents 7 for 8 classes; each class needs at least one"),
         ({"seed": -1}, "seed -1; expected 0 to"),
         ({"seed": 2**64}, "expected 0 to"),
     ],

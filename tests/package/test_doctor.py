@@ -86,7 +86,7 @@ def test_a_folder_that_is_none_is_refused_and_one_that_cannot_be_written_to_is_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["doctor", str(tmp_path / "absent")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     found = doctor.measure_disk(Path("/proc/self"))  # where nobody can make a file, whoever it is
     assert found.problem is not None
     assert found.write is None

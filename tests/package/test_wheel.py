@@ -89,7 +89,7 @@ def test_it_holds_what_users_need_and_nothing_else(wheel: Path) -> None:
         for path in (PROJECT / "shardtrain").rglob("*")
         if "__pycache__" not in path.parts and path.is_file()
     }
-    assert {"shardtrain/py.typed", "shardtrain/report/style.css"} <= there
+    assert {"shardtrain/py.typed", "shardtrain/corpus/published.toml", "shardtrain/report/style.css"} <= there
     assert ours == there
 
 
