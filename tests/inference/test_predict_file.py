@@ -128,7 +128,7 @@ def test_names_are_written_so_that_they_are_read_back() -> None:
 
 KILLED = """
 import os, signal, sys
-from shardtrain import raw_text
+from shardtrain.inference import predict_file as raw_text
 from shardtrain.inference.predict_file import PredictOptions, predict_file
 from shardtrain.training.run_folder import load_run
 

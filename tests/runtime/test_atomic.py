@@ -201,7 +201,7 @@ def test_a_shard_that_does_not_fit_the_disk_is_refused_wherever_the_disk_ends(tm
     code = """
         import sys
         from pathlib import Path
-        from handmade import make_rows, write_shard
+        from support.handmade import make_rows, write_shard
         from shardtrain.errors import DiskFullError
         disk, outcomes = Path(sys.argv[1]), []
         rows = make_rows("sequence", 2000)

@@ -46,7 +46,7 @@ import keras, numpy as np
 from shardtrain.training.checkpoint import CheckpointInterval
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.models import MlpOptions, SepcnnOptions
+from shardtrain.models.guide import MlpOptions, SepcnnOptions
 from shardtrain.loader.shards import open_shards
 
 
