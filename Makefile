@@ -12,6 +12,7 @@ DEMO := data/demo
 CORPUS ?= $(DEMO)
 SHARDS ?= data/shards
 FIT ?=
+TWO := -n 2 --dist loadfile --no-loadscope-reorder  # each file in one worker, in the order that tests/conftest.py puts them
 SOURCES := shardtrain tests tools
 
 .PHONY: help install shards fit inspect fmt lint type test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
@@ -44,7 +45,7 @@ type: .venv/.development ## check types
 
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TWO)
 
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default

@@ -10,7 +10,30 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+TESTS = Path(__file__).resolve().parent
+DATA = TESTS.parents[1] / "shared" / "data"
+
+# The files that take longest, in seconds: two workers take them first, so that at the end none is left alone with one.
+LONGEST_FIRST = (
+    "training/test_fit.py",
+    "training/test_resume.py",
+    "vectorize/test_options_equal_scikit_learn.py",
+    "shards/test_compressed.py",
+    "training/test_options.py",
+    "pipeline/test_build.py",
+    "inference/test_predict_file.py",
+    "pipeline/test_resume.py",
+    "pipeline/test_reuse.py",
+    "shards/test_format.py",
+    "vectorize/test_features_equal_oracles.py",
+    "report/test_pages.py",
+    "pipeline/test_index.py",
+    "training/test_tune.py",
+    "training/test_devices.py",
+    "cli/test_results.py",
+    "package/test_api.py",
+    "models/test_adapters.py",
+)
 
 # The examples of `make test` are the same in every run, so that it fails for a change and not by chance; `make soak`
 # draws others each time.
@@ -19,6 +42,11 @@ settings.load_profile("repeatable")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; processes that tests start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,7 @@ def test_names_are_written_so_that_they_are_read_back() -> None:
 
 KILLED = """
 import os, signal, sys
-from shardtrain import raw_text
+from shardtrain.inference import predict_file as raw_text
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
 from shardtrain.inference.run import load_run
@@ -309,8 +309,8 @@ REFUSED: dict[str, tuple[str, bytes, str, type[Exception], str]] = {
     "no such file": ("", b"", "out.csv", CorpusError, "cannot be read"),
     "an output of no known format": ("in.txt", b"x\n", "out.xlsx", UsageError, "has to end in .csv, .jsonl, .parquet"),
     "an empty file": ("in.txt", b"", "out.csv", CorpusError, "is empty"),
-    "columns that say nothing": ("in.csv", b"id,one,two\n1,a,b\n2,c,d\n", "out.csv", CorpusError, "--text-columns"),
-    "a label and nothing else": ("in.csv", b"label\n1\n2\n", "out.csv", CorpusError, "--text-columns"),
+    "columns that say nothing": ("in.csv", b"id,one,two\n1,a,b\n2,c,d\n", "out.csv", CorpusError, "text_columns"),
+    "a label and nothing else": ("in.csv", b"label\n1\n2\n", "out.csv", CorpusError, "text_columns"),
     "an archive": ("in.zip", b"PK\x03\x04", "out.csv", CorpusError, "archive"),
 }
 
@@ -429,7 +429,7 @@ def test_rows_without_a_usable_label_are_left_out_and_told(
     ("content", "options", "code", "said"),
     [
         ('"9","oven","butter"\n' * 3, [], 1, "labels that the model was not trained with: '9' (3 examples)"),
-        ('"1","oven","butter"\n' * 3, ["--io", "read"], 2, "is no folder of shards"),
+        ('"1","oven","butter"\n' * 3, ["--io", "read"], 2, "is not a folder of shards"),
         ("", [], 1, "is empty"),
     ],
     ids=["a strange label", "options of shards", "an empty file"],
@@ -444,4 +444,4 @@ def test_what_cannot_be_measured_is_said_in_one_line(
 
 def test_options_of_raw_text_are_refused_for_shards(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run.path), str(run.path.parent / "shards"), "--format", "csv"]) == 2
-    assert "holds no raw text" in capsys.readouterr().err
+    assert "is not raw text" in capsys.readouterr().err

@@ -72,7 +72,9 @@ def test_numbers_that_json_does_not_have_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [len, object(), {1, 2}, [{"a": b"bytes"}], np.array([None]), defaultdict(list)], ids=repr
+    "value",
+    [len, object(), {1, 2}, [{"a": b"bytes"}], np.array([None]), defaultdict(list)],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_kept_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be kept in a checkpoint"):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+TESTS = Path(__file__).resolve().parents[1]
 BATCH = 23  # of 300 rows: does not divide evenly, and 1 row is left for the last step, none of it for the second device
 PAIR = ("CPU:0", "CPU:1")
 
@@ -24,8 +25,8 @@ PAIR = ("CPU:0", "CPU:1")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("replicas")
     done = subprocess.run(
-        [sys.executable, __file__, folder], text=True, capture_output=True, cwd=Path(__file__).parent, check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        [sys.executable, __file__, folder], text=True, capture_output=True, check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -68,7 +69,7 @@ def main(folder: Path) -> dict[str, Any]:
 
     import keras
     import numpy as np
-    from test_keras_data import write_shards
+    from support.learnable import write_shards
 
     from shardtrain.errors import ShardtrainError
     from shardtrain.loader.shards import open_shards

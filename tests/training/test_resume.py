@@ -47,7 +47,7 @@ import keras, numpy as np
 from shardtrain.training.options import CheckpointInterval
 from support.training import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.models import MlpOptions, SepcnnOptions
+from shardtrain.models.guide import MlpOptions, SepcnnOptions
 from shardtrain.loader.shards import open_shards
 
 

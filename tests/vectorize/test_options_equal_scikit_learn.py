@@ -10,7 +10,6 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from support.oracle import SURROGATES, TEXTS, Oracle, assert_same_rows, check_any_text, check_ngrams, rows_by_document
 
 from shardtrain.cli.main import main
-from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
@@ -56,8 +55,7 @@ def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
     options = {"max_features": 3000, **EACH[name]}
     corpus = write_csv("corpus.csv", zip(map(str, classes), texts, strict=True))
-    read = CorpusOptions(unescape=False, header=False)
-    build(corpus, tmp_path / "out", BuildOptions(validation_fraction=0.0, read=read, **options))
+    build(corpus, tmp_path / "out", BuildOptions(validation_fraction=0.0, unescape=False, header=False, **options))
     with open_shards(tmp_path / "out") as shards:
         check_ngrams(shards, Oracle(texts, classes, **options), classes, others)
 
@@ -88,23 +86,23 @@ def test_all_options_together_on_any_text(texts, seed, drawn):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_df": 1, "min_df": 2}, "--max-df 1 corresponds to fewer documents than --min-df 2"),
-        ({"max_df": 0.1, "min_df": 0.2}, "--max-df 0.1 corresponds"),
-        ({"max_df": 0}, "--max-df 0"),
-        ({"min_df": 1.5}, "--min-df 1.5"),
-        ({"select": "best"}, "--select best: choose one of f_classif, chi2, none"),
-        ({"analyzer": "line"}, "--analyzer line: choose one of word, char, char_wb"),
-        ({"analyzer": "char", "stop_words": ("a",)}, "--stop-words are words"),
-        ({"vectorizer": "count", "sublinear_tf": True}, "--sublinear-tf"),
-        ({"vectorizer": "hashing", "select": "chi2"}, "--select needs a vocabulary"),
-        ({"vectorizer": "hashing", "max_features": 1 << 31}, "--max-features"),
-        ({"vectorizer": "sequence", "stop_words": ("a",)}, "--stop-words is for n-grams"),
-        ({"vectorizer": "sequence", "min_df": 3}, "--min-df is for n-grams, not for --vectorizer sequence"),
-        ({"vectorizer": "sequence", "ngram_range": (1, 3)}, "--ngram-range is for n-grams"),
-        ({"vectorizer": "sequence", "max_features": 1}, "--max-features 1 must be at least 2"),
-        ({"vectorizer": "auto", "max_length": 0}, "--max-length 0 at least 1"),
-        ({"max_length": 60}, "--max-length is for sequences, not for --vectorizer ngram"),
-        ({"vectorizer": "hashing", "max_length": 60}, "--max-length is for sequences"),
+        ({"max_df": 1, "min_df": 2}, "max_df 1 corresponds to fewer documents than min_df 2"),
+        ({"max_df": 0.1, "min_df": 0.2}, "max_df 0.1 corresponds"),
+        ({"max_df": 0}, "max_df 0"),
+        ({"min_df": 1.5}, "min_df 1.5"),
+        ({"select": "best"}, "select best: choose one of f_classif, chi2, none"),
+        ({"analyzer": "line"}, "analyzer line: choose one of word, char, char_wb"),
+        ({"analyzer": "char", "stop_words": ("a",)}, "stop_words are words"),
+        ({"vectorizer": "count", "sublinear_tf": True}, "sublinear_tf"),
+        ({"vectorizer": "hashing", "select": "chi2"}, "select needs a vocabulary"),
+        ({"vectorizer": "hashing", "max_features": 1 << 31}, "max_features"),
+        ({"vectorizer": "sequence", "stop_words": ("a",)}, "stop_words is for n-grams"),
+        ({"vectorizer": "sequence", "min_df": 3}, "min_df is for n-grams, not for vectorizer sequence"),
+        ({"vectorizer": "sequence", "ngram_range": (1, 3)}, "ngram_range is for n-grams"),
+        ({"vectorizer": "sequence", "max_features": 1}, "max_features 1 must be at least 2"),
+        ({"vectorizer": "auto", "max_length": 0}, "max_length 0 at least 1"),
+        ({"max_length": 60}, "max_length is for sequences, not for vectorizer ngram"),
+        ({"vectorizer": "hashing", "max_length": 60}, "max_length is for sequences"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(options, words):
@@ -181,8 +179,11 @@ def test_hashed_rows_of_a_real_corpus(options, part, write_csv, tmp_path):
     classes, texts, others = part
     write_csv("corpus/train.csv", zip(map(str, classes), texts, strict=True))
     write_csv("corpus/test.csv", [(str(classes[0]), text) for text in others])
-    read = CorpusOptions(unescape=False, header=False)
-    build(tmp_path / "corpus", tmp_path / "out", BuildOptions(vectorizer="hashing", read=read, **options))
+    build(
+        tmp_path / "corpus",
+        tmp_path / "out",
+        BuildOptions(vectorizer="hashing", unescape=False, header=False, **options),
+    )
     with open_shards(tmp_path / "out") as shards:
         assert shards.description.num_features == options.get("max_features", 1 << 20)
         for split, expected in ((shards.train, texts), (shards.validation, others)):
