@@ -103,7 +103,7 @@ class Shards:
         """
         if "validation" not in self.splits:
             raise ShardsError(
-                f"'{self.path}' has no validation split; rebuild with --validation FILE or --validation-fraction F"
+                f"'{self.path}' has no validation split; build with --validation FILE or --validation-fraction F"
             )
         return self.splits["validation"]
 
