@@ -37,7 +37,7 @@ from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.packing import check_codec
-from shardtrain.tables.blocks import BLOCK_BYTES, Table
+from shardtrain.tables.blocks import BLOCK_BYTES, Table, needs_scan
 from shardtrain.tables.labels import check_trained, table_classes
 from shardtrain.tables.libsvm import LibsvmTable, column_range
 from shardtrain.tables.opening import open_tables
@@ -174,7 +174,7 @@ def _survey(piece: _Piece) -> _Found:
     """Count a piece's labels; features are only read where they have to be."""
     counts: Counter[str] = Counter()
     least, most = 1, 0
-    if not piece.table.scanned:
+    if not needs_scan(piece.table):
         for labels in piece.table.labels(piece.start, piece.stop):
             counts.update(_counted(labels))
         return _Found(dict(counts), least, most)

@@ -1,1 +1,1 @@
-"""Other people's features and labels (HDF5, NumPy, LibSVM, Parquet), used where they are or made into shards."""
+"""Tables of external features and labels (HDF5, NumPy, LibSVM, Parquet): read where they are, or made into shards."""

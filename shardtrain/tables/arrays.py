@@ -1,7 +1,7 @@
-"""NumPy's files as tables: .npy arrays, the arrays of an .npz, and the sparse matrices that scipy saves as one.
+"""Read NumPy files as tables: .npy arrays, arrays of an .npz, and sparse matrices saved by scipy.
 
-A .npy file is mapped. The members of an .npz are streamed out of the archive into scratch files first, because what is
-compressed cannot be read from the middle. Pickled objects are never loaded.
+A .npy file is mapped. Members of an .npz are first streamed to scratch files, because compressed data has no random
+access. Pickled objects are never loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ShardtrainError, UsageError
 from shardtrain.runtime.atomic import committed
-from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
+from shardtrain.tables.blocks import Block, as_csr, as_features, cut_rows, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 _SPARSE = ("data", "indices", "indptr", "shape", "format")
-_LABELS_AT_ONCE = 1 << 20
+_LABELS_AT_ONCE = 1 << 20  # maximum rows of a piece
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayTable:
-    """Features in one .npy file, or of a CSR matrix in three, and labels in another.
+    """Features in one .npy file, or of a CSR matrix in three (data, indices, indptr), and labels in another.
 
-    `files` are the features: one, or data, indices and indptr; `origin` is what the user named.
+    `path` is the file that the user named.
     """
 
     path: Path
@@ -42,42 +41,31 @@ class ArrayTable:
     num_features: int
 
     @property
-    def scanned(self) -> bool:
-        """Token ids have to be read to know how many there are."""
-        return self.kind == "sequence"
-
-    @property
     def units(self) -> str:
-        """Of the pieces."""
+        """Pieces are ranges of rows."""
         return "rows"
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Row ranges of about a block each; of sparse rows, cut where so many values have gone by."""
-        if self.kind != "ngram":
-            row_bytes = open_array(self.files[0]).dtype.itemsize * self.num_features
-            step = max(1, BLOCK_BYTES // row_bytes)
-            return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
-        indptr = open_array(self.files[2])
-        cuts = [0]
-        while cuts[-1] < self.rows:
-            stop = int(np.searchsorted(indptr, int(indptr[cuts[-1]]) + BLOCK_BYTES // 8, side="right")) - 1
-            cuts.append(min(max(stop, cuts[-1] + 1), cuts[-1] + _LABELS_AT_ONCE, self.rows))
-        return list(pairwise(cuts))
+        """Cut the rows into ranges of about a block each."""
+        if self.kind == "ngram":
+            return list(cut_rows(open_array(self.files[2]), _LABELS_AT_ONCE))
+        step = rows_per_block(open_array(self.files[0]).dtype.itemsize * self.num_features)
+        return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
-        """Labels of rows [start, stop)."""
+        """Yield the labels of rows [start, stop)."""
         yield raw_labels(np.array(open_array(self.y)[start:stop]), str(self.y))
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Features and labels of rows [start, stop)."""
+        """Yield the features and labels of rows [start, stop)."""
         (labels,) = self.labels(start, stop)
         if self.kind != "ngram":
-            yield Block(features_kind(open_array(self.files[0])[start:stop], self.kind, str(self.path)), labels)
+            yield Block(as_features(open_array(self.files[0])[start:stop], self.kind, str(self.path)), labels)
             return
         data, indices, indptr = map(open_array, self.files)
         pointers = indptr[start : stop + 1].astype(np.int64)
         first, last = int(pointers[0]), int(pointers[-1])
-        x = tidy(data[first:last], indices[first:last], pointers - first, self.num_features, str(self.path))
+        x = as_csr(data[first:last], indices[first:last], pointers - first, self.num_features, str(self.path))
         yield Block(x, labels)
 
 
@@ -85,8 +73,8 @@ def open_array(path: Path) -> npt.NDArray[Any]:
     """Map a .npy file.
 
     Raises:
-        CorpusNotFoundError: there is no such file.
-        CorpusFormatError: it is no array of plain values.
+        CorpusNotFoundError: the file does not exist.
+        CorpusFormatError: it is not an array of plain values.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -96,27 +84,27 @@ def open_array(path: Path) -> npt.NDArray[Any]:
         raise CorpusFormatError(f"'{path}' cannot be read as a NumPy array: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()
-        raise CorpusFormatError(f"'{path}' is an archive of arrays, where one array is needed; name a .npy file")
+        raise CorpusFormatError(f"'{path}' is an archive of arrays, expected one array; name a .npy file")
     return array
 
 
 def open_npy(path: Path, y: Sequence[str], kind: str) -> ArrayTable:
-    """The features in a .npy file, labels in another.
+    """Open features in a .npy file with labels in another.
 
     Raises:
-        UsageError: no one file of labels is named.
-        CorpusFormatError: the arrays do not fit.
+        UsageError: not exactly one file of labels is named.
+        CorpusFormatError: an array has the wrong type or shape.
     """
     if len(y) != 1:
-        raise UsageError(f"'{path}' has features alone; name the file of its labels with --y FILE.npy")
+        raise UsageError(f"'{path}' has no labels; name their file with --y FILE.npy")
     return _dense(path, path, Path(y[0]), kind)
 
 
 def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> ArrayTable:
-    """The table in an .npz file; its members go to `scratch`. `y` names a member, or a .npy file.
+    """Open the table in an .npz file, whose members are unpacked to `scratch`; `y` names a member or a .npy file.
 
     Raises:
-        CorpusFormatError: it is no archive, or what it holds cannot be used.
+        CorpusFormatError: it is not an .npz archive, or its arrays cannot be used.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -126,7 +114,7 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
             if missing := [name for name in members if name not in names]:
                 raise CorpusFormatError(
                     f"'{path}' has no array '{missing[0]}'; it has {', '.join(map(repr, names[:10]))}: name features "
-                    "with --x and labels with --y, an array or a .npy file"
+                    "with --x, and labels (an array or a .npy file) with --y"
                 )
             files = {name: scratch / f"{path.stem}-{number}.npy" for number, name in enumerate(members)}
             for name, file in files.items():
@@ -141,10 +129,10 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
     labels = Path(y) if y.endswith(".npy") else files[y]
     if not sparse:
         return _dense(path, files[wanted[0]], labels, kind)
-    if b"csr" not in form[-16:].replace(b"\0", b""):  # bytes, or text of four bytes a letter
-        raise CorpusFormatError(f"'{path}' is a sparse matrix of another form than CSR; save it with .tocsr()")
+    if b"csr" not in form[-16:].replace(b"\0", b""):  # bytes, or text of four bytes per letter
+        raise CorpusFormatError(f"'{path}' is a sparse matrix that is not in CSR format; convert it with .tocsr()")
     if kind not in ("auto", "sparse"):
-        raise CorpusFormatError(f"'{path}' is a sparse matrix, so it cannot be --kind {kind}")
+        raise CorpusFormatError(f"'{path}' is a sparse matrix, which --kind {kind} does not fit")
     arrays = tuple(files[name] for name in _SPARSE[:3])
     sizes = _check_csr(open_array(files["shape"]), [open_array(array) for array in arrays], path)
     table = ArrayTable(path=path, files=arrays, y=labels, kind="ngram", rows=sizes[0], num_features=sizes[1])
@@ -152,15 +140,15 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
 
 
 def _check_csr(shape: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], path: Path) -> tuple[int, int]:
-    """Rows and columns of a CSR matrix, after a look at what its arrays are; values are looked at as they are read."""
+    """Check types and sizes of a CSR matrix's arrays; return its rows and columns. Values are checked when read."""
     for name, array, numbers in zip(_SPARSE[:3], arrays, ("iufb", "iu", "iu"), strict=True):
         if array.ndim != 1 or array.dtype.kind not in numbers:
             raise CorpusFormatError(
-                f"'{path}' holds {array.dtype} of the shape {array.shape} as '{name}', which is no CSR matrix"
+                f"'{path}' is not a CSR matrix: its '{name}' is {array.dtype} of shape {array.shape}"
             )
     indptr, values = arrays[2], len(arrays[0])
     if shape.shape != (2,) or shape.dtype.kind not in "iu" or indptr.shape != (int(shape[0]) + 1,):
-        raise CorpusFormatError(f"'{path}' has the shape {shape.tolist()!r:.60} and other row pointers")
+        raise CorpusFormatError(f"'{path}' has the shape {shape.tolist()!r:.60}, which does not match its row pointers")
     if int(indptr[0]) != 0 or int(indptr[-1]) != values:
         raise CorpusFormatError(
             f"'{path}' has row pointers from {int(indptr[0]):,} to {int(indptr[-1]):,} for {values:,} values"
@@ -171,7 +159,9 @@ def _check_csr(shape: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], path
 def _dense(path: Path, features: Path, labels: Path, kind: str) -> ArrayTable:
     array = open_array(features)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "iufb":
-        raise CorpusFormatError(f"'{path}' holds {array.dtype} of the shape {array.shape}; numbers in rows are needed")
+        raise CorpusFormatError(
+            f"'{path}' holds {array.dtype} of shape {array.shape}; expected numbers of shape (rows, columns)"
+        )
     rows, columns = array.shape
     chosen = kind_of(array.dtype, kind, str(path))
     return _checked(ArrayTable(path=path, files=(features,), y=labels, kind=chosen, rows=rows, num_features=columns))
@@ -181,7 +171,7 @@ def _checked(table: ArrayTable) -> ArrayTable:
     labels = open_array(table.y)
     if labels.shape != (table.rows,):
         raise CorpusFormatError(
-            f"'{table.path}' has {table.rows:,} rows, its labels in '{table.y}' have the shape {labels.shape}; one "
-            "label a row is needed"
+            f"'{table.path}' has {table.rows:,} rows, its labels in '{table.y}' have the shape {labels.shape}; "
+            "expected one label per row"
         )
     return table

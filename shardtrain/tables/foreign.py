@@ -1,7 +1,7 @@
-"""Features in somebody else's HDF5 file: where they lie in it, and whether a model can use them.
+"""Locate features in an external HDF5 file, and check that a model can be trained on them.
 
-Both are found out once, when a file is indexed. Where they lie is what the manifest will say; every value is looked at,
-through the reader that training uses, so what cannot be decoded is met now.
+Both happen once, when a file is indexed. The location goes into the manifest; every value is read through the reader
+that training uses, so that data that cannot be decoded is found now.
 """
 
 from __future__ import annotations
@@ -20,27 +20,30 @@ from shardtrain.shards import layout
 from shardtrain.shards.decoded_array import DecodedArray
 from shardtrain.shards.layout import Chunks, DatasetEntry
 from shardtrain.shards.safety import check_dataset, chunk_places, filter_names, open_object
-from shardtrain.tables.blocks import BLOCK_BYTES, ascending, check_finite
+from shardtrain.tables.blocks import as_features, ascending, check_finite, cut_rows, rows_per_block
 from shardtrain.tables.hdf5 import Matrix
 
 _POINTERS_AT_ONCE = 1 << 20
 
 
 def locate(dataset: Any, path: str) -> DatasetEntry:
-    """Where a dataset of somebody else's lies: in one piece if its bytes do, else in chunks.
+    """Locate the bytes of an external dataset: one range if they are contiguous, else chunks.
 
     Raises:
-        ShardsError: it cannot be used where it is.
+        ShardsError: it cannot be read in place.
     """
     try:
         check_dataset(dataset)
     except ShardsError as error:
-        raise type(error)(f"{error}. `python -m shardtrain convert` may be able to copy it") from error
+        raise type(error)(f"{error.on_command_line}. `python -m shardtrain convert` may be able to copy it") from error
     places = chunk_places(dataset) if dataset.size else []
     entry = DatasetEntry(
-        dtype=dataset.dtype.str, shape=tuple(dataset.shape), offset=0,
-        bytes=dataset.size * dataset.dtype.itemsize, source=path,
-    )  # fmt: skip
+        dtype=dataset.dtype.str,
+        shape=tuple(dataset.shape),
+        offset=0,
+        bytes=dataset.size * dataset.dtype.itemsize,
+        source=path,
+    )
     if not places:
         return entry
     filters = filter_names(dataset)
@@ -50,19 +53,24 @@ def locate(dataset: Any, path: str) -> DatasetEntry:
         return replace(entry, offset=places[0].offset)
     masks = tuple(place.mask for place in places)
     chunks = Chunks(
-        shape=tuple(dataset.chunks), filters=filters, offsets=tuple(place.offset for place in places),
-        sizes=tuple(place.size for place in places), masks=masks if any(masks) else (),
-    )  # fmt: skip
+        shape=tuple(dataset.chunks),
+        filters=filters,
+        offsets=tuple(place.offset for place in places),
+        sizes=tuple(place.size for place in places),
+        masks=masks if any(masks) else (),
+    )
     return replace(entry, chunks=chunks)
 
 
 def sliced(entry: DatasetEntry, start: int, stop: int, dtype: str) -> DatasetEntry:
-    """The elements [start, stop) of an array along its first axis, to be read as `dtype`."""
+    """Return the entry of the elements [start, stop) along the first axis, converted to `dtype` when read."""
     stride = entry.bytes // entry.shape[0] if entry.shape[0] else 0
     part = replace(
-        entry, shape=(stop - start, *entry.shape[1:]), bytes=(stop - start) * stride,
+        entry,
+        shape=(stop - start, *entry.shape[1:]),
+        bytes=(stop - start) * stride,
         converted=None if entry.dtype == dtype else dtype,
-    )  # fmt: skip
+    )
     if start == stop:
         return replace(part, offset=0, chunks=None)
     if entry.chunks is None:
@@ -76,38 +84,35 @@ def sliced(entry: DatasetEntry, start: int, stop: int, dtype: str) -> DatasetEnt
     return replace(
         part,
         chunks=replace(
-            chunks, offsets=chunks.offsets[chosen], sizes=chunks.sizes[chosen], masks=chunks.masks[chosen],
+            chunks,
+            offsets=chunks.offsets[chosen],
+            sizes=chunks.sizes[chosen],
+            masks=chunks.masks[chosen],
             start=start % height,
         ),
-    )  # fmt: skip
+    )
 
 
 def check_rows(x: DecodedArray, kind: str, path: Path) -> int:
-    """Refuse features that are not finite, or negative token ids; the highest id, 0 for other features."""
-    rows = max(1, BLOCK_BYTES // (x.dtype.itemsize * x.shape[1]))
-    most = 0
+    """Check that dense features are finite, or token ids in range; return the highest id, 0 for dense features."""
+    rows = rows_per_block(x.dtype.itemsize * x.shape[1])
+    highest = 0
     for start in range(0, x.shape[0], rows):
-        values = x.read(start, min(start + rows, x.shape[0]))
-        if kind == "dense":
-            with np.errstate(over="ignore"):
-                check_finite(values.astype(np.float32), str(path))
-            continue
-        if int(values.min()) < 0 or int(values.max()) >= layout.MAX_VOCABULARY:
-            wrong = values.min() if int(values.min()) < 0 else values.max()
-            raise CorpusFormatError(f"'{path}' has the token id {wrong}; ids are from 0 to 2**32 - 1")
-        most = max(most, int(values.max()))
-    return most
+        values = as_features(x.read(start, min(start + rows, x.shape[0])), kind, str(path))
+        highest = max(highest, int(values.max())) if kind == "sequence" else 0
+    return highest
 
 
 def check_sparse(file: Any, matrix: Matrix, readers: dict[str, DecodedArray], path: Path) -> int:
-    """Refuse a CSR matrix whose pointers, columns or values are not what they have to be."""
+    """Check pointers, columns and values of a CSR matrix; return 0, as it has no token ids."""
     data, indices = readers[layout.DATA], readers[layout.INDICES]
     before = 0
     for start, pointers in _pointers(file, matrix, 0, matrix.rows):
         if int(pointers[0]) != before or (np.diff(pointers) < 0).any() or int(pointers[-1]) > data.shape[0]:
-            raise CorpusFormatError(f"'{path}' has row pointers that fall or lead outside, near row {start:,}")
+            raise CorpusFormatError(f"'{path}' has row pointers that decrease or exceed its values, near row {start:,}")
         before = int(pointers[-1])
-        for rows in _cut(pointers):
+        for top, end in cut_rows(pointers, _POINTERS_AT_ONCE):
+            rows = pointers[top : end + 1]
             first, last = int(rows[0]), int(rows[-1])
             columns = indices.read(first, last)
             if len(columns) and (int(columns.min()) < 0 or int(columns.max()) >= matrix.num_features):
@@ -119,22 +124,12 @@ def check_sparse(file: Any, matrix: Matrix, readers: dict[str, DecodedArray], pa
                 )
             check_finite(data.read(first, last).astype(np.float32), str(path))
     if before != data.shape[0]:
-        raise CorpusFormatError(f"'{path}' has row pointers up to {before:,} and {data.shape[0]:,} values")
+        raise CorpusFormatError(f"'{path}' has row pointers up to {before:,} for {data.shape[0]:,} values")
     return 0
 
 
 def _pointers(file: Any, matrix: Matrix, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Row pointers of rows [start, stop), many rows at a time, each time with the pointer behind the last row."""
+    """Yield (first row, pointers) of rows [start, stop) in blocks of n rows, with n + 1 pointers each."""
     dataset = open_object(file, f"{matrix.x}/indptr")
     for begin in range(start, stop, _POINTERS_AT_ONCE):
         yield begin, dataset[begin : min(begin + _POINTERS_AT_ONCE, stop) + 1].astype(np.int64)
-
-
-def _cut(pointers: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Pointers of fewer rows at a time, that have about a block of values."""
-    start = 0
-    while start < len(pointers) - 1:
-        stop = int(np.searchsorted(pointers, int(pointers[start]) + BLOCK_BYTES // 8, side="right")) - 1
-        stop = min(max(stop, start + 1), len(pointers) - 1)
-        yield pointers[start : stop + 1]
-        start = stop

@@ -1,8 +1,8 @@
-"""Finds features and labels in other people's HDF5 files: dense arrays, and sparse groups as AnnData and 10x keep them.
+"""Find features and labels in external HDF5 files: dense arrays, and sparse groups as AnnData and 10x store them.
 
-Only hard links are followed, and every dataset has to be honest (see `shards.honest`). A sparse group is CSR if its
-pointers count rows; a 10x file calls the same thing CSC of the transposed matrix. libhdf5 is used here, to look, to
-read labels and to convert; never to read features in training.
+Only hard links are followed, and every dataset passes the checks of `shards.safety`. A sparse group is CSR if its
+pointers count rows; 10x files call the same arrays CSC of the transposed matrix. libhdf5 is used to inspect, to read
+labels and to convert, never to read features in training.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy.typing as npt
 from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, ShardsError, ShardtrainError
 from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.safety import check_contents, check_storage, open_object, open_untrusted
-from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of, tidy
+from shardtrain.tables.blocks import Block, as_csr, as_features, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 LABELS_AT_ONCE = 1 << 20
-MAX_CATEGORIES = 1 << 20  # far more than classes can be, and still no burden
+MAX_CATEGORIES = 1 << 20  # far more than the maximum number of classes, and little memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """Where features lie in a file: `x` is a dataset, or else the group of the datasets `data`, `indices`, `indptr`."""
+    """Location of features in a file: `x` is a dataset, or a group with the datasets `data`, `indices`, `indptr`."""
 
     x: str
     sparse: bool
@@ -39,11 +39,11 @@ class Matrix:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[Any]:
-    """An open HDF5 file, with the filters of hdf5plugin where that is installed, and no others.
+    """Open an HDF5 file, with the filters of hdf5plugin if that is installed, and no others.
 
     Raises:
-        ShardsError: it is missing or cannot be read.
-        CorruptShardError: it is no HDF5 file, or libhdf5 finds something wrong in the block.
+        ShardsError: the file is missing or cannot be read.
+        CorruptShardError: it is not an HDF5 file, or libhdf5 fails inside the `with` block.
     """
     load_plugins()
     with open_untrusted(path) as file:
@@ -52,11 +52,11 @@ def open_file(path: Path) -> Iterator[Any]:
         except ShardtrainError:
             raise
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise CorruptShardError(f"'{path}' is damaged, or not what HDF5 can read: {error}") from error
+            raise CorruptShardError(f"'{path}' is damaged, or libhdf5 cannot read it: {error}") from error
 
 
 def check_readable(dataset: Any) -> None:
-    """Refuse a dataset that libhdf5 cannot decode.
+    """Check that libhdf5 can decode a dataset.
 
     Raises:
         ShardsError: it needs a filter that is not installed.
@@ -75,10 +75,10 @@ def check_readable(dataset: Any) -> None:
 
 
 def find_matrix(file: Any, name: str) -> Matrix:
-    """The features `name` of an open file.
+    """Return the location and size of the features `name` of an open file.
 
     Raises:
-        ShardsError: there are no such features, or what is there cannot be used.
+        ShardsError: they do not exist or cannot be used.
     """
     import h5py
 
@@ -87,29 +87,27 @@ def find_matrix(file: Any, name: str) -> Matrix:
     if isinstance(found, h5py.Dataset):
         check_contents(found)
         if found.ndim != 2 or not found.size:
-            raise ShardsError(
-                f"{where} has the shape {found.shape}; features have rows and columns, at least one of each"
-            )
+            raise ShardsError(f"{where} has the shape {found.shape}; expected (rows, columns), at least one of each")
         return Matrix(x=name, sparse=False, rows=found.shape[0], num_features=found.shape[1], dtype=found.dtype)
     parts = {part: open_object(file, f"{name}/{part}") for part in ("data", "indices", "indptr")}
     for part in parts.values():
         check_contents(part)
         if part.ndim != 1:
-            raise ShardsError(f"'{part.name}' in '{file.filename}' has the shape {part.shape}; it has to be a list")
+            raise ShardsError(f"'{part.name}' in '{file.filename}' has the shape {part.shape}; expected one dimension")
     for part in (parts["indices"], parts["indptr"]):
         if part.dtype.kind not in "iu":
-            raise ShardsError(f"'{part.name}' in '{file.filename}' has the type {part.dtype}; it has to be integers")
+            raise ShardsError(f"'{part.name}' in '{file.filename}' has the type {part.dtype}; expected integers")
     encoding = _text(found.attrs.get("encoding-type", "csr_matrix"))
     if encoding not in ("csr_matrix", "csr"):
         raise ShardsError(
-            f"{where} is a {encoding}, and rows can be read from a csr_matrix alone: store it as CSR (in anndata: "
+            f"{where} is a {encoding}, but rows can only be read from a csr_matrix: store it as CSR (in anndata: "
             "adata.X = adata.X.tocsr())"
         )
     rows = parts["indptr"].shape[0] - 1
     if rows < 1 or parts["data"].shape != parts["indices"].shape:
         raise ShardsError(
-            f"{where} has {parts['indptr'].shape[0]:,} pointers, {parts['indices'].shape[0]:,} indices and "
-            f"{parts['data'].shape[0]:,} values, which is no CSR matrix"
+            f"{where} is not a CSR matrix: it has {parts['indptr'].shape[0]:,} pointers, {parts['indices'].shape[0]:,} "
+            f"indices and {parts['data'].shape[0]:,} values"
         )
     check_readable(parts["indptr"])
     first, last = int(parts["indptr"][0]), int(parts["indptr"][-1])
@@ -121,7 +119,7 @@ def find_matrix(file: Any, name: str) -> Matrix:
 
 
 def _num_features(group: Any, rows: int, where: str) -> int:
-    """From the attribute `shape` (rows, columns) of AnnData, or the dataset `shape` (columns, rows) of 10x."""
+    """Read the attribute `shape` (rows, columns) of AnnData, or the dataset `shape` (columns, rows) of 10x."""
     shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     if shape is None and "shape" in group:
         dataset = open_object(group.file, f"{group.name}/shape")
@@ -130,18 +128,16 @@ def _num_features(group: Any, rows: int, where: str) -> int:
         shape = dataset[...][::-1] if dataset.shape == (2,) else None
     sizes = np.asarray(() if shape is None else shape).ravel()
     if len(sizes) != 2 or sizes.dtype.kind not in "iuf" or sizes[0] != rows or not 0 < sizes[1] < 1 << 31:
-        raise ShardsError(
-            f"{where} has {rows:,} rows by its pointers, and says that its shape is {sizes.tolist()!r:.60}"
-        )
+        raise ShardsError(f"{where} has {rows:,} rows by its pointers, but states the shape {sizes.tolist()!r:.60}")
     return int(sizes[1])
 
 
 def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | None = None) -> Iterator[RawLabels]:
-    """Labels of rows [start, stop) of an open file, some at a time: integers or text, or AnnData's categories.
+    """Yield labels of rows [start, stop) of an open file in blocks: integers, text, or AnnData's categories.
 
     Raises:
-        ShardsError: there are no such labels, or as many as rows.
-        LabelError: they cannot be labels.
+        ShardsError: the labels do not exist, or there are not as many as rows.
+        LabelError: the values cannot be labels.
     """
     import h5py
 
@@ -157,10 +153,10 @@ def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | No
     check_storage(found)
     check_readable(found)
     if categories is not None and found.dtype.kind not in "iu":
-        raise LabelError(f"{where} has codes of the type {found.dtype}; codes are the numbers of categories")
+        raise LabelError(f"{where} has codes of the type {found.dtype}; expected integers")
     if found.shape != (rows,):
         raise ShardsError(
-            f"{where} has the shape {found.shape}, the features have {rows:,} rows; one label a row is needed"
+            f"{where} has the shape {found.shape}, the features have {rows:,} rows; expected one label per row"
         )
     for begin in range(start, stop, LABELS_AT_ONCE):
         values = found[begin : min(begin + LABELS_AT_ONCE, stop)]
@@ -172,18 +168,18 @@ def _categories(dataset: Any, where: str) -> npt.NDArray[Any]:
     check_readable(dataset)
     if dataset.ndim != 1 or dataset.size > MAX_CATEGORIES:
         raise LabelError(
-            f"{where} has categories of the shape {dataset.shape}; it has to be a list of at most {MAX_CATEGORIES:,}"
+            f"{where} has categories of the shape {dataset.shape}; expected one dimension, at most {MAX_CATEGORIES:,}"
         )
     values: npt.NDArray[Any] = dataset[...]
     return values
 
 
 def _of_categories(codes: npt.NDArray[Any], categories: npt.NDArray[Any], where: str) -> RawLabels:
-    """Labels that are numbers of categories; those that no row has are left out, as a subset of a table keeps them."""
+    """Convert category codes to labels; unused categories, which a subset of a table keeps, are omitted."""
     used, place = np.unique(codes, return_inverse=True)
     if len(used) and (used[0] < 0 or used[-1] >= len(categories)):
         wrong = used[0] if used[0] < 0 else used[-1]
-        raise LabelError(f"{where} has rows without a label (code {wrong}); every row needs one")
+        raise LabelError(f"{where} has rows without a label (code {wrong}); every row needs a label")
     names = raw_labels(categories[used], where)
     return RawLabels(names.names, names.codes[place])
 
@@ -194,7 +190,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Hdf5Table:
-    """Features and labels of one HDF5 file, to be converted; read by libhdf5, with every filter it has."""
+    """Features and labels of one HDF5 file to convert; read by libhdf5, with every installed filter."""
 
     path: Path
     x: str
@@ -204,41 +200,36 @@ class Hdf5Table:
     num_features: int
 
     @property
-    def scanned(self) -> bool:
-        """Token ids have to be read to know how many there are."""
-        return self.kind == "sequence"
-
-    @property
     def units(self) -> str:
-        """Of the pieces."""
+        """Pieces are ranges of rows."""
         return "rows"
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Row ranges of about a block each."""
+        """Cut the rows into ranges of about a block each."""
         with open_file(self.path) as file:
             if self.kind == "ngram":
                 row_bytes = 8 * file[self.x]["data"].shape[0] // self.rows
             else:
                 row_bytes = file[self.x].dtype.itemsize * self.num_features
-        step = min(max(1, BLOCK_BYTES // max(row_bytes, 1)), LABELS_AT_ONCE)
+        step = min(rows_per_block(row_bytes), LABELS_AT_ONCE)
         return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
-        """Labels of rows [start, stop)."""
+        """Yield the labels of rows [start, stop)."""
         with open_file(self.path) as file:
             yield from label_blocks(file, self.y, self.rows, start, stop)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Features and labels of rows [start, stop)."""
+        """Yield the features and labels of rows [start, stop)."""
         with open_file(self.path) as file:
             (labels,) = label_blocks(file, self.y, self.rows, start, stop)
             if self.kind != "ngram":
-                yield Block(features_kind(file[self.x][start:stop], self.kind, str(self.path)), labels)
+                yield Block(as_features(file[self.x][start:stop], self.kind, str(self.path)), labels)
                 return
             group = file[self.x]
             pointers = group["indptr"][start : stop + 1].astype(np.int64)
             first, last = int(pointers[0]), int(pointers[-1])
-            x = tidy(
+            x = as_csr(
                 group["data"][first:last],
                 group["indices"][first:last],
                 pointers - first,
@@ -249,7 +240,7 @@ class Hdf5Table:
 
 
 def open_table(path: Path, x: str, y: str, kind: str) -> Hdf5Table:
-    """The table in an HDF5 file; `kind` decides whether whole numbers are "dense" features or token ids.
+    """Open the table in an HDF5 file; `kind` decides whether integers are "dense" features or "tokens".
 
     Raises:
         ShardsError: it cannot be used, or needs a filter that is not installed.
@@ -269,13 +260,13 @@ def open_table(path: Path, x: str, y: str, kind: str) -> Hdf5Table:
 
 
 def matrix_kind(matrix: Matrix, kind: str, path: Path) -> str:
-    """What features are: as they are where that is plain, else as `kind` says.
+    """Return the kind of features: by their storage and type if these decide it, else by the option `kind`.
 
     Raises:
-        CorpusFormatError: whole numbers, which may be either, or a kind that they cannot be.
+        CorpusFormatError: integers with `kind` "auto", or a kind that the features cannot have.
     """
     if matrix.sparse:
         if kind not in ("auto", "sparse"):
-            raise CorpusFormatError(f"'{matrix.x}' in '{path}' is sparse, so it cannot be --kind {kind}")
+            raise CorpusFormatError(f"'{matrix.x}' in '{path}' is sparse, which --kind {kind} does not fit")
         return "ngram"
     return kind_of(matrix.dtype, kind, f"{path}:{matrix.x}")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
-from shardtrain.tables.blocks import Block, tidy
+from shardtrain.tables.blocks import Block, as_csr
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 PIECE_BYTES = 4 << 20
@@ -43,11 +43,6 @@ class LibsvmTable:
     def kind(self) -> str:
         """Sparse rows."""
         return "ngram"
-
-    @property
-    def scanned(self) -> bool:
-        """Whether the columns are unknown; only reading the whole file shows them."""
-        return not self.num_features
 
     @property
     def units(self) -> str:
@@ -100,7 +95,7 @@ class LibsvmTable:
         except (ValueError, OverflowError) as error:
             raise self._bad_line(lines) from error
         width = self.num_features or int(columns.max(initial=0)) + 1
-        x = tidy(values, columns, indptr, width, str(self.path))
+        x = as_csr(values, columns, indptr, width, str(self.path))
         yield Block(x, raw_labels(np.array([_normalized(label) for label in labels], object), str(self.path)))
 
     def _bad_line(self, lines: list[bytes]) -> CorpusFormatError:

@@ -1,4 +1,4 @@
-"""Which kind of table a file is, by its name."""
+"""Open tables by the extension of their files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LIBSVM = (".svm", ".libsvm", ".svmlight", ".txt")
 
 
 def open_tables(files: Sequence[Path], x: Sequence[str], y: Sequence[str], kind: str, scratch: Path) -> list[Table]:
-    """The tables in files; `y` has one name for all, or one for each.
+    """Open the tables in files; `y` has one name for all files, or one per file.
 
     Raises:
-        UsageError: a file of another kind, or names that do not fit the files.
+        UsageError: the type of a file is not supported, or names do not fit the files.
         CorpusError: a file cannot be used.
         ShardsError: an HDF5 file cannot be used.
     """
     if len(y) > 1 and len(y) < len(files):
-        raise UsageError(f"{len(y)} names of labels for {len(files)} files; give one for all, or one for each")
+        raise UsageError(f"--y has {len(y)} names for {len(files)} files; give one for all files, or one per file")
     tables: list[Table] = []
     for number, path in enumerate(files):
         if not path.is_file():
@@ -41,12 +41,12 @@ def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Pa
     if ending in LIBSVM:
         if x or y or kind not in ("auto", "sparse"):
             raise UsageError(
-                f"'{path}' is a LibSVM file, whose labels and features have no names; leave --x, --y and --kind"
+                f"'{path}' is a LibSVM file, whose labels and features have no names; omit --x, --y and --kind"
             )
         return open_libsvm(path)
     if ending == ".npy":
         if x:
-            raise UsageError(f"'{path}' is one array, which has no names; leave --x")
+            raise UsageError(f"'{path}' is one array, which has no names; omit --x")
         return open_npy(path, y, kind)
     if not y:
         raise UsageError(f"name the labels in '{path}' with --y")
@@ -59,5 +59,5 @@ def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Pa
             raise UsageError(f"name the features in '{path}' with --x, one dataset or group")
         return open_table(path, x[0], y[0], kind)
     raise UsageError(
-        f"'{path}' is of no kind that is known; they are .npy, .npz, .svm, .libsvm, .parquet, .h5 and .h5ad"
+        f"'{path}' has an unsupported extension; supported are .npy, .npz, .svm, .libsvm, .parquet, .h5 and .h5ad"
     )

@@ -1,4 +1,4 @@
-"""Parquet files as tables: columns of numbers, or one column of lists of equal length, and a column of labels.
+"""Read Parquet files as tables: columns of numbers, or one column of equally long lists, and a column of labels.
 
 A piece is a row group, read batch by batch. pyarrow is an extra.
 """
@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
-from shardtrain.tables.blocks import BLOCK_BYTES, Block, features_kind, kind_of
+from shardtrain.tables.blocks import Block, as_features, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, raw_labels
 
 _ROWS_AT_ONCE = 1 << 16
 
 
 def import_pyarrow(done: str) -> ModuleType:
-    """The package that reads and writes Parquet; `done` says in a message which of both is wanted.
+    """Import pyarrow; `done` completes the error message with "read" or "written".
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -39,7 +39,7 @@ def import_pyarrow(done: str) -> ModuleType:
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetTable:
-    """One Parquet file: the columns `x` side by side, or the lists of one, and the labels `y`."""
+    """One Parquet file: features in the columns `x`, or in the lists of one column, and labels in the column `y`."""
 
     path: Path
     x: tuple[str, ...]
@@ -48,38 +48,34 @@ class ParquetTable:
     num_features: int
 
     @property
-    def scanned(self) -> bool:
-        """Token ids have to be read to know how many there are."""
-        return self.kind == "sequence"
-
-    @property
     def units(self) -> str:
-        """Of the pieces."""
+        """Pieces are ranges of row groups."""
         return "row groups"
 
     def pieces(self) -> list[tuple[int, int]]:
-        """The row groups, one by one."""
+        """Return the row groups, one per piece."""
         with _open(self.path) as file:
             return [(number, number + 1) for number in range(file.num_row_groups)]
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
-        """Labels of row groups [start, stop)."""
+        """Yield the labels of row groups [start, stop)."""
         with _open(self.path) as file:
             for batch in _batches(file, self.path, _ROWS_AT_ONCE, range(start, stop), [self.y]):
                 yield self._labels(batch)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """Features and labels of row groups [start, stop)."""
-        rows = min(max(1, BLOCK_BYTES // (4 * self.num_features)), _ROWS_AT_ONCE)
+        """Yield the features and labels of row groups [start, stop)."""
+        rows = min(rows_per_block(4 * self.num_features), _ROWS_AT_ONCE)
         with _open(self.path) as file:
             for batch in _batches(file, self.path, rows, range(start, stop), [*self.x, self.y]):
                 columns = [_numbers(batch.column(name), name, self.path) for name in self.x]
                 x = columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1)
                 if x.shape[1] != self.num_features:
                     raise CorpusFormatError(
-                        f"'{self.x[0]}' in '{self.path}' has lists of {x.shape[1]:,} and {self.num_features:,} numbers"
+                        f"'{self.x[0]}' in '{self.path}' has lists of {x.shape[1]:,} and "
+                        f"{self.num_features:,} numbers; all must have one length"
                     )
-                yield Block(features_kind(x, self.kind, str(self.path)), self._labels(batch))
+                yield Block(as_features(x, self.kind, str(self.path)), self._labels(batch))
 
     def _labels(self, batch: Any) -> RawLabels:
         pyarrow = import_pyarrow("read")
@@ -87,7 +83,7 @@ class ParquetTable:
         where = f"'{self.y}' in '{self.path}'"
         if column.null_count:
             raise CorpusFormatError(
-                f"{where} has {column.null_count:,} missing labels in one batch; every row needs one"
+                f"{where} has {column.null_count:,} missing labels in one batch; every row needs a label"
             )
         if pyarrow.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -95,7 +91,7 @@ class ParquetTable:
 
 
 def _numbers(column: Any, name: str, path: Path) -> npt.NDArray[Any]:
-    """A column as (rows,), or lists of equal length as (rows, numbers)."""
+    """Return a column as an array (rows,), or equally long lists as (rows, length)."""
     types = import_pyarrow("read").types
     lists = types.is_fixed_size_list(column.type) or types.is_list(column.type) or types.is_large_list(column.type)
     values = column.flatten() if lists else column
@@ -106,7 +102,7 @@ def _numbers(column: Any, name: str, path: Path) -> npt.NDArray[Any]:
     if not lists:
         return numbers
     if not len(column) or len(numbers) % len(column) or _unequal(column):
-        raise CorpusFormatError(f"'{name}' in '{path}' has lists of different lengths; features are of one length")
+        raise CorpusFormatError(f"'{name}' in '{path}' has lists of different lengths; all must have one length")
     return numbers.reshape(len(column), -1)
 
 
@@ -127,10 +123,10 @@ def _open(path: Path) -> Any:
 
 
 def _batches(file: Any, path: Path, rows: int, groups: range, columns: Sequence[str]) -> Iterator[Any]:
-    """Columns of some row groups, so many rows at a time.
+    """Yield columns of some row groups, `rows` rows at a time.
 
     Raises:
-        CorpusFormatError: they are damaged.
+        CorpusFormatError: the file is damaged.
     """
     pyarrow = import_pyarrow("read")
     try:
@@ -140,11 +136,11 @@ def _batches(file: Any, path: Path, rows: int, groups: range, columns: Sequence[
 
 
 def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTable:
-    """The table in a Parquet file; without `x`, its features are all columns of numbers but the labels.
+    """Open the table in a Parquet file; without `x`, its features are all columns of numbers except the labels.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        CorpusFormatError: it cannot be read, or has no such columns.
+        CorpusFormatError: the file cannot be read, or lacks a column.
     """
     pyarrow = import_pyarrow("read")
     with _open(path) as file:
@@ -154,16 +150,17 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
                 f"'{path}' has no column '{missing[0]}'; it has {', '.join(map(repr, schema.names[:20]))}"
             )
         plain = [
-            field.name for field in schema
+            field.name
+            for field in schema
             if field.name != y and (pyarrow.types.is_integer(field.type) or pyarrow.types.is_floating(field.type))
-        ]  # fmt: skip
+        ]
         chosen = tuple(x) or tuple(plain)
         if twice := [name for name in [*chosen, y] if schema.names.count(name) + [*chosen, y].count(name) > 2]:
             raise CorpusFormatError(
-                f"the column '{twice[0]}' of '{path}' is there, or named, twice; rename or leave one"
+                f"'{path}' has the column '{twice[0]}' twice, or it is named twice; rename or omit one"
             )
         if not chosen or not file.metadata.num_rows:
-            raise CorpusFormatError(f"'{path}' has no row, or no column of numbers; name columns with --x")
+            raise CorpusFormatError(f"'{path}' has no rows, or no column of numbers; name columns with --x")
         first = next(_batches(file, path, 1, range(file.num_row_groups), chosen))
     columns = [_numbers(first.column(name), name, path) for name in chosen]
     wide = columns[0].ndim == 2
@@ -171,10 +168,13 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
         len(columns) > 1 and any(c.ndim == 2 for c in columns)
     ):
         raise CorpusFormatError(
-            f"'{path}': features are columns of numbers, or one column of lists; name others with --x"
+            f"'{path}': features must be columns of numbers, or one column of lists; choose others with --x"
         )
     dtype = next((column.dtype for column in columns if column.dtype.kind == "f"), columns[0].dtype)
     return ParquetTable(
-        path=path, x=chosen, y=y, kind=kind_of(dtype, kind, str(path)),
+        path=path,
+        x=chosen,
+        y=y,
+        kind=kind_of(dtype, kind, str(path)),
         num_features=columns[0].shape[1] if wide else len(columns),
-    )  # fmt: skip
+    )

@@ -196,7 +196,7 @@ def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     assert len(list((out.parent / "out.csv.predicting").glob("part-*.rows"))) == 2
     with gone_through(raw_text, "read_unit") as units:
         assert main(["predict", str(run.path), "--input", str(large), "--output", str(out)]) == 0
-    assert "going on with the interrupted predictions" in capsys.readouterr().err
+    assert "resuming the interrupted prediction" in capsys.readouterr().err
     assert sorted(unit.index for _, unit in units) == list(range(2, len(units) + 2))
     assert out.read_bytes() == written.read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
@@ -220,7 +220,7 @@ def test_an_interrupted_one_is_refused_to_other_options_and_given_up_with_overwr
 ) -> None:
     out = tmp_path / "here" / "out.csv"
     shutil.copytree(interrupted, out.parent)
-    with pytest.raises(OutputExistsError, match="--proba was False, it is True now"):
+    with pytest.raises(OutputExistsError, match="proba was false, it is true now"):
         predict_file(run, large, out, PredictOptions(proba=True))
     other = tmp_path / "other.csv"
     other.write_text("text\noven\n")
@@ -346,7 +346,7 @@ def test_a_killed_call_on_standard_input_goes_on_when_it_gets_the_same_again(
     out = tmp_path / "out.csv"
     killed(run, "-", out, 1, stdin=tmp_path / "in")
     done = piped(run, tmp_path / "in", "--output", str(out), "--workers", "1")
-    assert b"going on with the interrupted predictions" in done.stderr
+    assert b"resuming the interrupted prediction" in done.stderr
     predict_file(run, tmp_path / "in", tmp_path / "whole.csv")
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 

@@ -169,7 +169,7 @@ def test_reading_needs_no_hdf5(tmp_path):
 @pytest.mark.parametrize("dtype", ["<i8", "|u1", ">i4"])
 def test_token_ids_of_any_whole_type_are_sequences(dtype, tmp_path):
     tokens = RNG.integers(0, 120, (ROWS, 7)).astype(dtype)
-    with pytest.raises(CorpusFormatError, match="--kind tokens"):
+    with pytest.raises(CorpusFormatError, match="kind tokens"):
         index([make(tmp_path / "a.h5", tokens)], tmp_path / "out", options())
     index([tmp_path / "a.h5"], tmp_path / "out", options(kind="tokens"))
     with open_shards(tmp_path / "out") as shards:
@@ -247,16 +247,16 @@ BAD_SPARSE = {
     "a column beyond 32 bits": (
         lambda: SPARSE, {"indices": changed(SPARSE.indices.astype(np.int64), 5, 1 << 32)}, "columns outside",
     ),
-    "pointers that fall": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 9, 0)}, "row pointers that fall"),
+    "pointers that fall": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 9, 0)}, "row pointers that decrease"),
     "pointers beyond the values": (
         lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 1 << 30)}, "row pointers from 0 to 1,073,741,824",
     ),
     "fewer values than pointers say": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 99)}, "row pointers"),
     "pointers that begin later": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 0, 1)}, "row pointers from 1 to"),
-    "fractions for columns": (lambda: SPARSE, {"indices": SPARSE.indices + 0.5}, "it has to be integers"),
-    "fractions for pointers": (lambda: SPARSE, {"indptr": SPARSE.indptr + 0.5}, "it has to be integers"),
-    "a value that is not finite": (lambda: SPARSE, {"data": changed(SPARSE.data, 3, np.nan)}, "no finite"),
-    "fewer indices than values": (lambda: SPARSE, {"indices": SPARSE.indices[:-1]}, "is no CSR matrix"),
+    "fractions for columns": (lambda: SPARSE, {"indices": SPARSE.indices + 0.5}, "expected integers"),
+    "fractions for pointers": (lambda: SPARSE, {"indptr": SPARSE.indptr + 0.5}, "expected integers"),
+    "a value that is not finite": (lambda: SPARSE, {"data": changed(SPARSE.data, 3, np.nan)}, "not finite"),
+    "fewer indices than values": (lambda: SPARSE, {"indices": SPARSE.indices[:-1]}, "is not a CSR matrix"),
 }  # fmt: skip
 
 
@@ -287,11 +287,11 @@ def test_features_that_are_not_honest_are_refused(case, tmp_path):
 
 BAD_LABELS = {
     "fewer than rows": (Y[:-1], ShardsError, r"has the shape \(1499,\)"),
-    "two a row": (np.stack([Y, Y], 1), ShardsError, "one label a row"),
+    "two a row": (np.stack([Y, Y], 1), ShardsError, "one label per row"),
     "fractions": (Y + 0.5, LabelError, "fractions"),
     "missing": (np.where(Y == 1, np.nan, Y), LabelError, "fractions or missing"),
     "one class": (Y * 0, LabelError, "two classes"),
-    "a gap": (Y * 2, LabelError, "--labels names"),
+    "a gap": (Y * 2, LabelError, "labels names"),
     "empty text": (np.array(["a", "", "b"], object)[Y], LabelError, "is empty"),
 }
 
@@ -308,7 +308,7 @@ def test_a_shape_that_cannot_be_is_refused(shape, tmp_path):
     path = csr_file(tmp_path / "a.h5", SPARSE)
     with h5py.File(path, "r+") as file:
         file["x"].attrs["shape"] = shape
-    with pytest.raises(ShardsError, match="says that its shape is"):
+    with pytest.raises(ShardsError, match="but states the shape"):
         index([path], tmp_path / "out", options())
 
 
@@ -371,7 +371,7 @@ def test_what_h5py_cannot_read_is_named_and_is_no_error_of_ours(tmp_path, monkey
         raise ValueError("Insufficient precision in available types")
 
     monkeypatch.setattr(indexing, "find_matrix", unreadable)
-    with pytest.raises(CorruptShardError, match=r"a\.h5' is damaged, or not what HDF5 can read: Insufficient"):
+    with pytest.raises(CorruptShardError, match=r"a\.h5' is damaged, or libhdf5 cannot read it: Insufficient"):
         index([path], tmp_path / "out", options())
 
 
@@ -390,12 +390,10 @@ def test_classes_without_rows_to_train_on_are_told_and_no_row_at_all_is_an_error
     rare = changed(np.zeros(ROWS, int), slice(1, None, 2), 1)
     rare[-1] = 2
     index([make(tmp_path / "a.h5", y=rare)], tmp_path / "out", options())
-    assert (
-        "all rows of 1 classes fell into the validation fraction, so none is trained on: '2'" in capsys.readouterr().err
-    )
+    assert "1 classes have no training rows, because all are in the validation fraction: '2'" in capsys.readouterr().err
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"], file["y"] = X[:2], [0, 1]
-    with pytest.raises(LabelError, match="no row is left to train on"):
+    with pytest.raises(LabelError, match="no training row: all rows"):
         index([tmp_path / "b.h5"], tmp_path / "o", options(validation_fraction=0.99))
     assert not (tmp_path / "o").exists()
 
@@ -420,7 +418,7 @@ def test_labels_behind_a_link_to_another_file_are_refused(tmp_path):
 
 def test_features_that_are_not_finite_are_refused(tmp_path):
     for value in (np.nan, np.inf, 1e300):
-        with pytest.raises(CorpusFormatError, match="no finite 32-bit numbers"):
+        with pytest.raises(CorpusFormatError, match="not finite 32-bit numbers"):
             index([make(tmp_path / "a.h5", changed(X.astype("f8"), (3, 4), value))], tmp_path / "out", options())
 
 
@@ -429,7 +427,7 @@ def test_a_sorted_file_is_noticed_with_the_remedy_and_a_mixed_one_is_not(tmp_pat
     assert "sorted" not in capsys.readouterr().err
     index([make(tmp_path / "sorted.h5", y=np.sort(Y))], tmp_path / "sorted", options())
     said = capsys.readouterr().err
-    assert "the rows are sorted: runs of one label are 500 rows long, mixed they would be 1.5" in said
+    assert "the rows are sorted: runs of one label have 500 rows, in random order they would have 1.5" in said
     assert "python -m shardtrain convert" in said
 
 

@@ -35,7 +35,7 @@ def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tm
     train, validation = CORPORA[name]
     labels, texts = read_csv(data / name / train)
     held_out = read_csv(data / name / validation)[1] if validation else None
-    build(data / name, tmp_path / "out", BuildOptions(validation_fraction=0.0, read=CorpusOptions(unescape=False)))
+    build(data / name, tmp_path / "out", BuildOptions(validation_fraction=0.0, unescape=False))
     classes = [int(label) - 1 for label in labels]
     oracle = Oracle(texts, classes)
     with open_shards(tmp_path / "out") as shards:
@@ -50,7 +50,7 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
     train, validation = CORPORA[name]
     labels, texts = read_csv(data / name / train)
     held_out = read_csv(data / name / validation)[1] if validation else texts[:500]
-    options = BuildOptions(vectorizer="sequence", validation_fraction=0.0, read=CorpusOptions(unescape=False))
+    options = BuildOptions(vectorizer="sequence", validation_fraction=0.0, unescape=False)
     build(data / name, tmp_path / "out", options)
     tokenizer = Tokenizer(num_words=20_000)
     tokenizer.fit_on_texts(texts)
@@ -157,6 +157,6 @@ def test_terms_of_different_units_with_one_hash_are_noticed_when_runs_meet(tmp_p
     runs = []
     for number, text in enumerate(texts):  # one term a unit: no unit sees the collision
         runs.append(tmp_path / f"run-{number}")
-        spill_run(runs[-1], NgramSettings(hashing=hashing).index([text]), {}, {})
+        spill_run(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
     with pytest.raises(HashCollisionError):
         merge_bucket(runs, Bucket(0, 0), tmp_path / "bucket", min_count=1)

@@ -17,6 +17,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.report.summary import summarize_shards
 from shardtrain.report.terminal import render
 from shardtrain.vectorize.fitted import load_vectorizer
+from shardtrain.vectorize.hashed import hashed_rows
 from shardtrain.vectorize.indexing import idle_stop_words
 from shardtrain.vectorize.options import read_stop_words
 from shardtrain.vectorize.settings import HashedSettings, NgramSettings
@@ -117,7 +118,7 @@ def test_stop_words_that_can_match_nothing_are_named():
 
 def test_limits_that_cross_on_this_corpus_are_refused_as_scikit_learn_does(write_csv, tmp_path):
     path = write_csv("a.csv", [("1", "aa bb"), ("2", "aa bb")] * 5)
-    with pytest.raises(UsageError, match=r"--max-df 0\.2 corresponds to fewer documents than --min-df 3"):
+    with pytest.raises(UsageError, match=r"max_df 0\.2 corresponds to fewer documents than min_df 3"):
         build(path, tmp_path / "out", BuildOptions(min_df=3, max_df=0.2, validation_fraction=0.0))
     assert not (tmp_path / "out").exists()
 
@@ -206,7 +207,7 @@ def test_hashed_rows_of_any_text(texts, drawn):
         "stop_words": tuple(drawn.draw(words)) if analyzer == "word" else (),
     }
     texts = [text.translate(SURROGATES) for text in texts]
-    assert_same_rows(HashedSettings(**options).transform(texts).to_scipy(), hashed(texts, **options))
+    assert_same_rows(hashed_rows(HashedSettings(**options), texts).to_scipy(), hashed(texts, **options))
 
 
 def test_hashed_features_say_plainly_that_they_have_no_terms(write_csv, tmp_path):
