@@ -6,7 +6,7 @@ hashes and checks included, is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardtrain.arrays.texts import Bytes
@@ -20,11 +20,11 @@ class Analyzer:
     """What one of scikit-learn's analyzers does.
 
     Attributes:
-        prepare: makes texts what the tokenizer walks over.
+        prepare: makes texts what the tokenizer walks over; `strip` says whether they lose their accents.
         characters, min_chars, separator, short_whole: of the tokenizer.
     """
 
-    prepare: Callable[[Sequence[str]], TextBlock]
+    prepare: Callable[..., TextBlock]
     characters: Callable[[], Bytes]
     min_chars: int
     separator: bytes
@@ -41,7 +41,7 @@ class Analyzer:
 ANALYZERS = {
     # words of two or more characters, scikit-learn's (?u)\b\w\w+\b
     "word": Analyzer(
-        prepare=text.lowered_and_stripped, characters=text.word_characters, min_chars=2, separator=b" ",
+        prepare=text.lowered, characters=text.word_characters, min_chars=2, separator=b" ",
     ),
     "char": Analyzer(
         prepare=text.with_single_spaces, characters=text.single_characters, min_chars=0, separator=b"",

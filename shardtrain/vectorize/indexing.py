@@ -23,9 +23,9 @@ def tokenizer_of(settings: CountedSettings) -> Tokenizer:
 
 def prepare_texts(settings: CountedSettings, texts: Sequence[str]) -> TextBlock:
     """Lower-case texts and do what else comes before the tokenizer."""
-    return (
-        text.lowered(texts) if isinstance(settings, SequenceSettings) else ANALYZERS[settings.analyzer].prepare(texts)
-    )
+    if isinstance(settings, SequenceSettings):
+        return text.lowered(texts)
+    return ANALYZERS[settings.analyzer].prepare(texts, strip=settings.strip_accents == "unicode")
 
 
 def index_ngrams(settings: NgramSettings, texts: Sequence[str]) -> Inverted:

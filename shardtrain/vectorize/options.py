@@ -10,6 +10,7 @@ from shardtrain.options import changed, flag, option
 from shardtrain.vectorize.settings import (
     ANALYZERS,
     SELECTORS,
+    STRIP_ACCENTS,
     VECTORIZERS,
     HashedSettings,
     Limit,
@@ -20,7 +21,17 @@ from shardtrain.vectorize.settings import (
 )
 
 _GROUP = "features"
-_OF_NGRAMS = ("analyzer", "ngram_range", "min_df", "max_df", "stop_words", "binary", "sublinear_tf", "select")
+_OF_NGRAMS = (
+    "analyzer",
+    "strip_accents",
+    "ngram_range",
+    "min_df",
+    "max_df",
+    "stop_words",
+    "binary",
+    "sublinear_tf",
+    "select",
+)
 _OF_VOCABULARIES = ("min_df", "max_df", "sublinear_tf", "select")  # what hashed n-grams cannot have
 
 
@@ -54,6 +65,7 @@ class VectorizerOptions:
         max_features: n-grams kept, columns of hashed n-grams, or size of the vocabulary including the id for padding;
             None: 20,000, or 2**20 columns.
         analyzer: n-grams of what: "word", "char" or "char_wb" (characters within words).
+        strip_accents: "unicode", or "none" where accents distinguish words.
         ngram_range: fewest and most words or characters of an n-gram.
         min_df: fewest training documents an n-gram must occur in; a float is a proportion of them.
         max_df: most training documents it may occur in, likewise.
@@ -88,6 +100,12 @@ class VectorizerOptions:
         "n-grams of words, of characters, or of characters within words, padded with spaces",
         group=_GROUP,
         choices=ANALYZERS,
+    )
+    strip_accents: str = option(
+        "unicode",
+        "remove accents before n-grams are made, or keep them where they distinguish words",
+        group=_GROUP,
+        choices=STRIP_ACCENTS,
     )
     ngram_range: tuple[int, int] = option(
         (1, 2), "words or characters of an n-gram", group=_GROUP, metavar=("LOW", "HIGH"), nargs=2, parse=int

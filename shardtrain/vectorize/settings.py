@@ -22,6 +22,7 @@ TERMS_PER_BYTE = {
     "char_wb": 1.0,
 }  # by analyzer: n-grams of one length per byte of text, about
 ANALYZERS = tuple(TERMS_PER_BYTE)
+STRIP_ACCENTS = ("unicode", "none")
 SELECTORS = ("f_classif", "chi2", "none")
 USUAL_PER_BYTE = 0.4  # n-grams that begin in a byte of text: words and pairs of words
 MAX_COLUMNS = (1 << 31) - 1
@@ -57,6 +58,7 @@ class NgramSettings:
         select: "f_classif", "chi2" or "none" (the most frequent n-grams).
         max_features: n-grams kept.
         hashing: how terms are hashed.
+        strip_accents: "unicode" (NFKD without combining characters), or "none".
 
     Raises:
         UsageError: a setting outside its range.
@@ -73,8 +75,11 @@ class NgramSettings:
     select: str = "f_classif"
     max_features: int = 20_000
     hashing: Hashing = Hashing()
+    strip_accents: str = later("unicode")
 
     def __post_init__(self) -> None:
+        if self.strip_accents not in STRIP_ACCENTS:
+            raise UsageError(f"--strip-accents {self.strip_accents}: choose one of {', '.join(STRIP_ACCENTS)}")
         if self.analyzer not in ANALYZERS:
             raise UsageError(f"--analyzer {self.analyzer}: choose one of {', '.join(ANALYZERS)}")
         if self.stop_words and self.analyzer != "word":
@@ -137,6 +142,7 @@ class HashedSettings:
     binary: bool = False
     max_features: int = 1 << 20
     hashing: Hashing = Hashing()  # of stop words only
+    strip_accents: str = later("unicode")
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_features <= MAX_COLUMNS:

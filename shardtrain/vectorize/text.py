@@ -42,40 +42,36 @@ class TextBlock:
         return len(self.offsets) - 1
 
 
-def lowered(texts: Sequence[str]) -> TextBlock:
-    """Lower-cased documents, as Keras' Tokenizer sees them."""
-    return _prepared(texts, strip=False)
+def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
+    """Lower-case documents as Keras' Tokenizer does, or as TfidfVectorizer does.
 
-
-def lowered_and_stripped(texts: Sequence[str]) -> TextBlock:
-    """Lower-cased documents without accents, as TfidfVectorizer(strip_accents='unicode') sees them."""
-    return _prepared(texts, strip=True)
-
-
-def with_single_spaces(texts: Sequence[str]) -> TextBlock:
-    """The same, and each run of two or more white-space characters is one space, as n-grams of characters want it."""
-    block = lowered_and_stripped(texts)
-    return _whole(*_join_white_space(block.data, block.bounds, white_space()))
-
-
-def in_padded_words(texts: Sequence[str]) -> TextBlock:
-    """Lower-cased documents without accents, a segment for each word: the word between two spaces."""
-    block = lowered_and_stripped(texts)
-    return TextBlock(*_pad_words(block.data, block.bounds, white_space()))
-
-
-def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
-    """A block in which documents are segments."""
-    return TextBlock(data, bounds, np.arange(len(bounds)))
-
-
-def _prepared(texts: Sequence[str], *, strip: bool) -> TextBlock:
+    Args:
+        texts: the documents.
+        strip: remove accents as well: strip_accents="unicode" in place of None.
+    """
     documents = Texts.of(texts)
     content = documents.data.tobytes()
     if content.isascii():
         return _whole(np.frombuffer(content.lower(), np.uint8), documents.offsets)
     around = around_sigma() if chr(_SIGMA).encode() in content else np.zeros(0, np.uint8)
     return _whole(*_replace(documents.data, documents.offsets, *replacements(strip=strip), around))
+
+
+def with_single_spaces(texts: Sequence[str], *, strip: bool) -> TextBlock:
+    """The same, and each run of two or more white-space characters is one space, as n-grams of characters want it."""
+    block = lowered(texts, strip=strip)
+    return _whole(*_join_white_space(block.data, block.bounds, white_space()))
+
+
+def in_padded_words(texts: Sequence[str], *, strip: bool) -> TextBlock:
+    """The same, with a segment for each word: the word between two spaces."""
+    block = lowered(texts, strip=strip)
+    return TextBlock(*_pad_words(block.data, block.bounds, white_space()))
+
+
+def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
+    """A block in which documents are segments."""
+    return TextBlock(data, bounds, np.arange(len(bounds)))
 
 
 _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours

@@ -37,6 +37,8 @@ class Oracle:
         **options,
     ):
         common = {"ngram_range": (1, 2), "strip_accents": "unicode", "decode_error": "replace", **options}
+        if common["strip_accents"] == "none":
+            common["strip_accents"] = None
         if "stop_words" in common:
             common["stop_words"] = list(common["stop_words"])
         kind = {"ngram": partial(TfidfVectorizer, sublinear_tf=sublinear_tf), "count": CountVectorizer}[vectorizer]

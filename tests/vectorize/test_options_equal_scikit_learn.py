@@ -20,7 +20,7 @@ from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.hashed import hashed_rows
 from shardtrain.vectorize.indexing import idle_stop_words
 from shardtrain.vectorize.options import read_stop_words
-from shardtrain.vectorize.settings import HashedSettings, NgramSettings
+from shardtrain.vectorize.settings import HashedSettings, NgramSettings, parse_settings, settings_record
 
 STOP_WORDS = ("the", "of", "and", "in", "is", "to", "a", "The", "don't", "", "é", "film")
 EACH = {
@@ -35,6 +35,8 @@ EACH = {
     "characters": {"analyzer": "char", "ngram_range": (1, 4)},
     "characters within words": {"analyzer": "char_wb", "ngram_range": (3, 5), "select": "chi2", "sublinear_tf": True},
     "characters, most frequent": {"analyzer": "char_wb", "ngram_range": (2, 3), "select": "none"},
+    "accents": {"strip_accents": "none"},
+    "accents of characters": {"strip_accents": "none", "analyzer": "char_wb", "ngram_range": (2, 4)},
     "counts": {"vectorizer": "count"},
     "counts chi2": {"vectorizer": "count", "select": "chi2", "binary": True},
     "counts most frequent": {"vectorizer": "count", "select": "none", "max_df": 0.3},
@@ -71,6 +73,7 @@ def test_all_options_together_on_any_text(texts, seed, drawn):
     words = st.sets(st.sampled_from(["ab", "cd", "ef", "e", "aa", "ss", "AB", ""]))
     options = {
         "analyzer": analyzer,
+        "strip_accents": drawn.draw(st.sampled_from(["unicode", "none"])),
         "vectorizer": drawn.draw(st.sampled_from(["ngram", "count"])),
         "select": drawn.draw(st.sampled_from(["f_classif", "chi2", "none"])),
         "ngram_range": drawn.draw(st.sampled_from([(1, 1), (1, 2), (2, 3), (3, 5)])),
@@ -92,6 +95,8 @@ def test_all_options_together_on_any_text(texts, seed, drawn):
         ({"max_df": 0}, "max_df 0"),
         ({"min_df": 1.5}, "min_df 1.5"),
         ({"select": "best"}, "select best: choose one of f_classif, chi2, none"),
+        ({"strip_accents": "ascii"}, "strip_accents ascii: choose one of unicode, none"),
+        ({"vectorizer": "sequence", "strip_accents": "none"}, "strip_accents is for n-grams"),
         ({"analyzer": "line"}, "analyzer line: choose one of word, char, char_wb"),
         ({"analyzer": "char", "stop_words": ("a",)}, "stop_words are words"),
         ({"vectorizer": "count", "sublinear_tf": True}, "sublinear_tf"),
@@ -158,10 +163,13 @@ def test_of_equally_frequent_terms_the_first_in_the_order_of_strings_is_kept(wri
     assert (tmp_path / "out" / "vectorizer" / "terms.json").read_text().split('"')[1::2] == ["aa", "bb"]
 
 
-def hashed(texts, *, max_features=1 << 20, stop_words=(), **options):
+def hashed(texts, *, max_features=1 << 20, stop_words=(), strip_accents="unicode", **options):
     """What HashingVectorizer makes of the texts."""
     oracle = HashingVectorizer(
-        strip_accents="unicode", n_features=max_features, stop_words=list(stop_words) or None, **options
+        strip_accents=None if strip_accents == "none" else strip_accents,
+        n_features=max_features,
+        stop_words=list(stop_words) or None,
+        **options,
     )
     return oracle.transform(texts).astype(np.float32)
 
@@ -170,6 +178,7 @@ def hashed(texts, *, max_features=1 << 20, stop_words=(), **options):
     "options",
     [
         {"ngram_range": (1, 2)},
+        {"ngram_range": (1, 2), "strip_accents": "none"},
         {"ngram_range": (1, 3), "max_features": 1000, "binary": True},
         {"ngram_range": (2, 4), "analyzer": "char", "max_features": 1 << 16},
         {"ngram_range": (3, 5), "analyzer": "char_wb", "max_features": 77},
@@ -219,3 +228,12 @@ def test_hashed_features_say_plainly_that_they_have_no_terms(write_csv, tmp_path
         vectorizer.decode(vectorizer.transform(["the ant"]))
     assert vectorizer.transform([]).shape == (0, 50)
     assert "hashed features have no terms" in render(summarize_shards(tmp_path / "out", num_rows=1))
+
+
+def test_a_later_setting_is_in_the_record_only_where_it_is_not_the_default():
+    assert "strip_accents" not in settings_record(NgramSettings())
+    assert settings_record(NgramSettings(strip_accents="none"))["strip_accents"] == "none"
+    kept = HashedSettings(strip_accents="none")
+    assert parse_settings(HashedSettings, settings_record(kept)) == kept
+    older = {name: value for name, value in settings_record(NgramSettings()).items() if name != "strip_accents"}
+    assert parse_settings(NgramSettings, older) == NgramSettings()

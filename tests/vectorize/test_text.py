@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardtrain.vectorize.text import KERAS_FILTERS, keras_characters, lowered, lowered_and_stripped, word_characters
+from shardtrain.vectorize.text import KERAS_FILTERS, keras_characters, lowered, word_characters
 
 EVERY = [chr(code) for code in range(sys.maxunicode + 1)]
 
@@ -29,7 +30,7 @@ def strip_accents_unicode(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(lowered, str.lower), (lowered_and_stripped, lambda text: strip_accents_unicode(text.lower()))],
+    [(lowered, str.lower), (partial(lowered, strip=True), lambda text: strip_accents_unicode(text.lower()))],
     ids=["lowered", "lowered and stripped"],
 )
 def test_every_character_becomes_what_python_makes_of_it(ours, theirs):
@@ -40,7 +41,7 @@ def test_every_character_becomes_what_python_makes_of_it(ours, theirs):
 @given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("Σσς aA.\u0301\u0345İ")), max_size=20)))
 def test_any_documents_become_what_python_makes_of_them_one_by_one(texts):
     assert list(pieces(lowered(texts))) == [text.lower() for text in texts]
-    assert list(pieces(lowered_and_stripped(texts))) == [strip_accents_unicode(text.lower()) for text in texts]
+    assert list(pieces(lowered(texts, strip=True))) == [strip_accents_unicode(text.lower()) for text in texts]
 
 
 @pytest.mark.parametrize("pattern", ["A{}\u03a3", "{}\u03a3", "A\u03a3{}", "A\u03a3{}B"])
