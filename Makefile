@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # The first Python that will do; TensorFlow has no build for a newer one than 3.13.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEMO := data/demo
 CORPUS ?= $(DEMO)
@@ -86,7 +86,7 @@ $(SHARDS)/manifest.json: | .venv/.installed
 	@$(MAKE) --no-print-directory shards
 
 .venv/.installed: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 (3.11.4 or newer), 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq --editable .

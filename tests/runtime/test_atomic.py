@@ -264,7 +264,7 @@ def test_a_disk_that_is_too_small_is_said_before_work_starts(kind, corpus, tmp_p
         with pytest.raises(DiskFullError, match=r"needs about [\d.]+ GB .* has [\d.]+ GB"):
             build(corpus, disk / "out", BuildOptions(vectorizer=kind))
         assert names(disk) == []
-    assert "counting" not in capsys.readouterr().err
+    assert "counting n-grams" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["ag_news", "dbpedia"])
