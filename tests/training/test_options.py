@@ -201,7 +201,8 @@ def test_what_cannot_change_the_optimizer_of_a_compiled_model_is_refused(
     def own(description: Any) -> keras.Model:
         return compiled(linear(description, seed=1), optimizer)
 
-    with pytest.raises(UsageError, match=f"comes compiled with an optimizer, which {flag} cannot change"):
+    keyword = flag.removeprefix("--").replace("-", "_")
+    with pytest.raises(UsageError, match=f"comes compiled with an optimizer, which {keyword} cannot change"):
         fit(shards, FitOptions(model=own, **option), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
