@@ -19,7 +19,7 @@ from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptio
 from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
 
 if TYPE_CHECKING:
-    from shardtrain.training.tune import Trial, Tuned
+    from shardtrain.training.tune import StudyResult, Trial
 
 BAR = 40  # characters of the longest bar
 SHADES = " ░▒▓█"
@@ -81,24 +81,24 @@ def run(args: argparse.Namespace) -> int:
         check_sizes(space, base.model, shards.description.kind)
         with quiet_tensorflow():
             from shardtrain.training.tune import tune
-        tuned = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
-    best = tuned.best
+        study = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
+    best = study.best
     facts = {
-        "run": tuned.run.path,
+        "run": study.run.path,
         "metric": options.metric,
         "best": asdict(best),
-        "trials": [*map(asdict, tuned.trials)],
+        "trials": [*map(asdict, study.trials)],
     }
     show(
         args.json,
         facts,
-        *table(tuned.trials, list(tuned.space), best),
+        *table(study.trials, list(study.space), best),
         "",
-        *plot(tuned, options.metric),
+        *plot(study, options.metric),
         "",
         f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: "
-        f"{tuned.run.path}",
-        next_step("evaluate", tuned.run.path, str(args.shards)),
+        f"{study.run.path}",
+        next_step("evaluate", study.run.path, str(args.shards)),
     )
     return 0
 
@@ -132,14 +132,14 @@ def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterato
         yield "  ".join([*cells, row[-1]])
 
 
-def plot(tuned: Tuned, metric: str) -> Iterator[str]:
+def plot(study: StudyResult, metric: str) -> Iterator[str]:
     """The metric over two lists of values as a surface, as the guide has it, or a bar for each trial."""
-    measured = [(trial, getattr(trial, metric)) for trial in tuned.trials if trial.accuracy is not None]
+    measured = [(trial, getattr(trial, metric)) for trial in study.trials if trial.accuracy is not None]
     values = [value for _, value in measured]
     low, span = min(values), max(values) - min(values)
-    varied = [name for name, among in tuned.space.items() if not isinstance(among, tuple) or len(among) > 1]
-    if len(varied) == 2 and all(isinstance(tuned.space[name], tuple) for name in varied):
-        yield from _surface(tuned, metric, varied, low, span)
+    varied = [name for name, among in study.space.items() if not isinstance(among, tuple) or len(among) > 1]
+    if len(varied) == 2 and all(isinstance(study.space[name], tuple) for name in varied):
+        yield from _surface(study, metric, varied, low, span)
         return
     yield f"validation {metric} by trial, from {low:.4f} to {low + span:.4f}"
     for trial, value in measured:
@@ -147,9 +147,9 @@ def plot(tuned: Tuned, metric: str) -> Iterator[str]:
         yield f"{trial.number + 1:>5}  {value:.4f}  {'█' * length or '▏'}"
 
 
-def _surface(tuned: Tuned, metric: str, varied: Sequence[str], low: float, span: float) -> Iterator[str]:
+def _surface(study: StudyResult, metric: str, varied: Sequence[str], low: float, span: float) -> Iterator[str]:
     down, across = varied
-    rows, columns = tuned.space[down], tuned.space[across]
+    rows, columns = study.space[down], study.space[across]
     assert isinstance(rows, tuple)
     assert isinstance(columns, tuple)
     names = [name.replace("_", " ") for name in varied]
@@ -160,7 +160,7 @@ def _surface(tuned: Tuned, metric: str, varied: Sequence[str], low: float, span:
         for column in columns:
             found = [
                 getattr(trial, metric)
-                for trial in tuned.trials
+                for trial in study.trials
                 if trial.values[down] == row and trial.values.get(across, column) == column and trial.loss is not None
             ]
             shade = SHADES[round((len(SHADES) - 1) * (found[0] - low) / span)] if found and span else SHADES[0]

@@ -101,7 +101,7 @@ def test_linear_is_logistic_regression(shards: Shards) -> None:
     steps = Steps(model, prepare(model, shards.description, learning_rate=0.05))
     kernel, bias = model.get_weights()
     expected = tf.nn.softmax(x.toarray() @ kernel + bias)
-    np.testing.assert_allclose(model(steps.feed.assemble(*steps.feed.arrays(x))), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model(steps.adapter.assemble(*steps.adapter.arrays(x))), expected, rtol=1e-5, atol=1e-6)
     losses = [steps.advance([(x, y)])[0][0] for _ in range(50)]
     assert losses[-1] < losses[0]
 
@@ -201,7 +201,8 @@ def test_what_cannot_change_the_optimizer_of_a_compiled_model_is_refused(
     def own(description: Any) -> keras.Model:
         return compiled(linear(description, seed=1), optimizer)
 
-    with pytest.raises(UsageError, match=f"comes compiled with an optimizer of its own, which {flag} cannot change"):
+    keyword = flag.removeprefix("--").replace("-", "_")
+    with pytest.raises(UsageError, match=f"comes compiled with an optimizer, which {keyword} cannot change"):
         fit(shards, FitOptions(model=own, **option), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

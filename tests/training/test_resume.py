@@ -198,7 +198,7 @@ def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     newest.write_bytes(damaged)
     _, said = driver.train(folders["ngram"], out, steps=3, seed=2)
     assert f"'{newest}' is damaged" in said
-    assert f"going on from the one before, '{older.name}'" in said
+    assert f"resuming from the one before, '{older.name}'" in said
     driver.finish(folders["ngram"], out)
     assert_same_run(out, whole["ngram"])
     assert (tmp_path / "out.csv").read_bytes() == (whole["ngram"].parent / "ngram.csv").read_bytes()
@@ -310,7 +310,7 @@ def test_an_end_within_a_validation_begins_the_validation_again(
 def test_a_second_ctrl_c_does_not_wait_for_the_step() -> None:
     with loop.Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.asked
+        assert interrupts.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
 
@@ -318,7 +318,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step() -> None:
 def test_steps_called_several_at_once_are_those_of_single_calls_also_after_an_interruption(
     shards: Shards, uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "SEVERAL_FROM", 1)
+    monkeypatch.setattr(loop, "MULTI_STEP_FROM", 1)
     calls: list[int] = []
     advance = steps.Steps.advance
 
@@ -531,7 +531,7 @@ def test_a_training_that_had_saved_nothing_begins_again_and_is_no_other_one_when
     with pytest.raises(RunExistsError, match="--seed was 1, it is 2 now"):
         fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", resume=True)
     fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
-    assert f"the interrupted training in '{tmp_path / 'run'}' had saved nothing yet" in capsys.readouterr().err
+    assert f"the interrupted training in '{tmp_path / 'run'}' had saved no checkpoint yet" in capsys.readouterr().err
 
 
 def test_what_a_callback_holds_and_no_checkpoint_can_keep_is_told(
@@ -544,9 +544,9 @@ def test_what_a_callback_holds_and_no_checkpoint_can_keep_is_told(
 
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
     fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run", callbacks=[Holding(), logger])
-    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoints do not keep" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoints do not hold" in line]
     assert len(told) == 1
-    assert re.search(r"do not keep 'seen' of the callback .*Holding, which is a set; ", told[0])
+    assert re.search(r"do not hold 'seen' of the callback .*Holding, which is a set; ", told[0])
 
 
 def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Shards, tmp_path: Path) -> None:

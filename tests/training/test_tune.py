@@ -18,7 +18,7 @@ from shardtrain.inference.run import load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.training.options import FitOptions
-from shardtrain.training.tune import BEST, STORAGE, TRIALS, Tuned, best_of, tune
+from shardtrain.training.tune import BEST, STORAGE, TRIALS, StudyResult, best_of, tune
 from shardtrain.training.tune_options import Range, TuneOptions, check_space, grid
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_the_best_run_is_an_ordinary_one_and_the_only_one_kept(
 def test_a_study_with_more_trials_is_the_one_that_had_them_from_the_start(shards: Shards, tmp_path: Path) -> None:
     space = {"units": Range(2, 32), "learning_rate": Range(1e-3, 1e-1), "dropout": (0.0, 0.2)}
 
-    def tuned(name: str, trials: int) -> Tuned:
+    def tuned(name: str, trials: int) -> StudyResult:
         options = TuneOptions(space=space, sampler="tpe", trials=trials, metric="loss", keep_all=True)
         return tune(shards, FitOptions(**QUICK), options, out=tmp_path / name)
 
@@ -136,7 +136,7 @@ def test_other_studies_and_folders_are_refused_and_overwrite_replaces(shards: Sh
     other = TuneOptions(space={"units": (8,)})
     with pytest.raises(RunExistsError, match=r"another study: space\.units\.0 was 4, it is 8 now"):
         tune(shards, base, other, out=out)
-    with pytest.raises(RunExistsError, match="holds no study"):
+    with pytest.raises(RunExistsError, match="is not the folder of a study"):
         tune(shards, base, other, out=out / BEST)
     assert [trial.values for trial in tune(shards, base, other, out=out, overwrite=True).trials] == [{"units": 8}]
     (out / STORAGE).write_bytes(b"no database" * 100)
@@ -145,7 +145,7 @@ def test_other_studies_and_folders_are_refused_and_overwrite_replaces(shards: Sh
 
 
 WRONG = {
-    "a range in a grid": (["--units", "8:64"], "no list of values"),
+    "a range in a grid": (["--units", "8:64"], "a grid needs a list of values"),
     "an empty range": (["--units", "64:8", "--sampler", "tpe"], "is empty"),
     "a range among values": (["--units", "8:64", "3", "--sampler", "tpe"], "mixes values and a range"),
     "a value twice": (["--units", "8", "8"], "--units names a value twice"),
