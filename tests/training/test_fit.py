@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.forked import Forking
 from support.learnable import write_shards
 
 from shardtrain.cli.fit import SIZES
@@ -29,6 +30,7 @@ from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import METRICS, MODEL, Run, load_run
 from shardtrain.training.steps import Steps
 
+PROJECT = Path(__file__).resolve().parents[2]
 QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "mlp": MlpOptions(units=8)}
 
 
@@ -521,14 +523,22 @@ def test_options_outside_their_range_are_refused_with_their_value(change: dict[s
 # The command
 
 
-def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(
-    forked: Forking, folder: Path, tmp_path: Path
-) -> None:
-    done = forked.command("fit", folder, "--epochs", 2, "--batch-size", 32, "--units", 8, cwd=tmp_path)
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, err
+def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shardtrain", *map(str, arguments)],
+        cwd=cwd,
+        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "HOME": str(cwd)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: Path, tmp_path: Path) -> None:
+    done = command("fit", folder, "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     metrics = load_run(tmp_path / "runs" / "mlp-1").metrics
-    assert out == (
+    assert done.stdout == (
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, epochs 2: runs/mlp-1\n"
     )
     number = r"\d+\.\d{4}"
@@ -537,7 +547,7 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(
     reading = (
         r"reading mixes windows of 300 rows, makes up to 64 batches ahead \(\d+ kB\) and takes 1 a call \(\d+ kB\)\n"
     )
-    assert re.fullmatch(f"{reading}epoch 1: {line}epoch 2: {line}", err), err
+    assert re.fullmatch(f"{reading}epoch 1: {line}epoch 2: {line}", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(
