@@ -143,7 +143,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with ExitStack() as stack:
                 shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
                 check_shards(self._run, shards)
-                parts = [self._classifier.of_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
+                parts = [self._classifier.classify_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
                 return np.concatenate(parts)
         if _is_text(X):
             return self._classifier(Texts.of(X)).probabilities
@@ -152,7 +152,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "the classifier was trained on texts: give texts, (examples,), or shards of its vectorizer"
             )
         X = validate_data(self, X, accept_sparse="csr", reset=False, dtype=np.float32)
-        return self._classifier.of_rows(_features(X)).probabilities
+        return self._classifier.classify_rows(_features(X)).probabilities
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The accuracy; of shards, on their validation split, with their own labels."""
