@@ -58,9 +58,9 @@ class TuneOptions:
         space: names of options (sizes of the model, learning_rate, batch_size) and what each may be; empty: what the
             guide tries.
         sampler: "grid": every combination, in order; "tpe": Optuna's choice by what was good so far.
-        trials: at most so many trainings in all; None: the whole grid, or 20.
+        trials: the most trainings in all; None: the whole grid, or 20.
         metric: "accuracy" (the higher, the better; the lower loss where equal) or "loss", of the validation split.
-        prune: whether a training ends that is worse than the median of the others after as many epochs.
+        prune: whether to stop a training that is worse than the median of the trials before after as many epochs.
         keep_all: whether the runs that are not the best are kept too.
     """
 

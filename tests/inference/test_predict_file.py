@@ -299,7 +299,7 @@ def test_bad_rows_stop_it_or_are_left_out_and_told(
     assert main([*command, "--on-bad-row", "skip", "--overwrite"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "line 3: 3 columns" in said[0]
-    assert said[1] == f"2 predictions, 1 rows left out: {tmp_path / 'out.csv'}"
+    assert said[1] == f"2 predictions, 1 rows skipped: {tmp_path / 'out.csv'}"
 
 
 REFUSED: dict[str, tuple[str, bytes, str, type[Exception], str]] = {
