@@ -1,7 +1,7 @@
-"""The verbs of the command line as functions with typed keywords: what `import shardtrain` gives.
+"""Build shards and train models from Python: the commands `build` and `fit` as functions with typed keywords.
 
-The keywords are the fields of the option classes, which describe them; nothing is listed here again. Anything beyond
-(callbacks, tables, verification) is in the rooms below.
+The keywords are the fields of the option classes, where they are documented. The subpackages hold the rest (conversion
+of tables, verification, reports).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build(corpus: Path | str, options: BuildKeywords) -> Shards:
     The keywords are those of `BuildOptions`, and `out`, the folder of the shards.
 
     Returns:
-        The shards, open. In a script, worker processes import the script again: call it under
+        The shards, open. Worker processes import the calling script again, so call this under
         `if __name__ == "__main__":`.
 
     Raises:

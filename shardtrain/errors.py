@@ -1,34 +1,34 @@
-"""Every failure that shardtrain foresees, as one tree.
+"""Define the errors that shardtrain raises, as one tree.
 
     ShardtrainError                 one clear message; the command line prints it and exits with 1
-    ├── UsageError                  options that do not fit together (also ValueError; exit code 2)
+    ├── UsageError                  invalid or conflicting options (also ValueError; exit code 2)
     ├── MissingExtraError           an optional package is not installed (also ImportError)
     ├── CorpusError
-    │   ├── CorpusNotFoundError     no such file or folder, or nothing to read in it (also FileNotFoundError)
-    │   ├── CorpusExistsError       a corpus that must not be written over (also FileExistsError)
-    │   ├── DownloadError           a file that could not be had from the network (also ConnectionError)
-    │   ├── CorpusFormatError       a file or row that cannot be read as what it should be (also ValueError)
+    │   ├── CorpusNotFoundError     no such file or folder, or no document in it (also FileNotFoundError)
+    │   ├── CorpusExistsError       a corpus that must not be overwritten (also FileExistsError)
+    │   ├── DownloadError           a file that could not be downloaded (also ConnectionError)
+    │   ├── CorpusFormatError       a file or row that does not have the expected format (also ValueError)
     │   └── LabelError              labels that no classifier can be trained on (also ValueError)
     ├── VectorizerError             a saved vectorizer that cannot be used (also ValueError)
     │   └── HashCollisionError      two n-grams share a hash; counting starts again with another seed
     ├── ShardsError
     │   ├── ShardsNotFoundError     no such folder, or no manifest in it (also FileNotFoundError)
-    │   ├── ShardsExistError        an output folder that must not be written over (also FileExistsError)
-    │   ├── ManifestError           a manifest that is damaged or says something impossible (also ValueError)
+    │   ├── ShardsExistError        an output folder that must not be overwritten (also FileExistsError)
+    │   ├── ManifestError           a manifest that is damaged or inconsistent (also ValueError)
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
-    ├── OutputExistsError           a result that must not be written over (also FileExistsError)
+    ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
     ├── DiskFullError               not enough room on the disk (also OSError)
-    ├── ReportExistsError           a file that is no report and must not be written over (also FileExistsError)
+    ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
     └── RunError
         ├── RunNotFoundError        no such run folder, or an unfinished one (also FileNotFoundError)
-        ├── RunExistsError          a run folder that must not be written over (also FileExistsError)
+        ├── RunExistsError          a run folder that must not be overwritten (also FileExistsError)
         ├── CheckpointError         a checkpoint that is damaged (also ValueError)
         ├── DivergedError           training whose loss is no longer finite (also ArithmeticError)
         └── ModelError              a model that cannot be built, or does not fit the shards (also ValueError)
 
-A message says what, where, what was found against what was expected, and the next step. It names options as the
-command line does (`--memory-limit`); `str` names them as Python does (`memory_limit`). Leaves inherit the builtin a
-caller would catch as well.
+A message says what failed and where, what was found and what was expected, and the next step. It names options by their
+flags (`--memory-limit`); `str` shows the keywords of Python (`memory_limit`). Leaves also inherit the builtin exception
+that a caller would catch.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _COMMAND = re.compile(r"(`[^`]*`)")  # a command to type is the same for both
 
 
 class ShardtrainError(Exception):
-    """Root of all foreseen failures."""
+    """Base class of all errors that shardtrain raises."""
 
     def __str__(self) -> str:
-        """The message as Python names options: keywords in place of flags."""
+        """Return the message with Python keywords in place of flags."""
         parts = _COMMAND.split(self.on_command_line)
         return "".join(part if part.startswith("`") else _FLAG.sub(_keyword, part) for part in parts)
 
     @property
     def on_command_line(self) -> str:
-        """The message as it was written, which names options by their flags."""
+        """The message as written, with flags."""
         return super().__str__()
 
 
@@ -58,7 +58,7 @@ def _keyword(match: re.Match[str]) -> str:
 
 
 class UsageError(ShardtrainError, ValueError):
-    """Options that do not fit together."""
+    """Invalid or conflicting options."""
 
 
 class MissingExtraError(ShardtrainError, ImportError):
@@ -70,19 +70,19 @@ class CorpusError(ShardtrainError):
 
 
 class CorpusNotFoundError(CorpusError, FileNotFoundError):
-    """No such file or folder, or nothing to read in it."""
+    """No such file or folder, or no document in it."""
 
 
 class CorpusExistsError(CorpusError, FileExistsError):
-    """A corpus that must not be written over."""
+    """A corpus that must not be overwritten."""
 
 
 class DownloadError(CorpusError, ConnectionError):
-    """A file that could not be had from the network."""
+    """A file that could not be downloaded."""
 
 
 class CorpusFormatError(CorpusError, ValueError):
-    """A file or row that cannot be read as what it should be."""
+    """A file or row that does not have the expected format."""
 
 
 class LabelError(CorpusError, ValueError):
@@ -106,11 +106,11 @@ class ShardsNotFoundError(ShardsError, FileNotFoundError):
 
 
 class ShardsExistError(ShardsError, FileExistsError):
-    """An output folder that must not be written over."""
+    """An output folder that must not be overwritten."""
 
 
 class ManifestError(ShardsError, ValueError):
-    """A manifest that is damaged or says something impossible."""
+    """A manifest that is damaged or inconsistent."""
 
 
 class CorruptShardError(ShardsError, ValueError):
@@ -118,7 +118,7 @@ class CorruptShardError(ShardsError, ValueError):
 
 
 class OutputExistsError(ShardtrainError, FileExistsError):
-    """A result that must not be written over."""
+    """A result that must not be overwritten."""
 
 
 class DiskFullError(ShardtrainError, OSError):
@@ -126,7 +126,7 @@ class DiskFullError(ShardtrainError, OSError):
 
 
 class ReportExistsError(ShardtrainError, FileExistsError):
-    """A file that is no report and must not be written over."""
+    """A file that is not a report and must not be overwritten."""
 
 
 class RunError(ShardtrainError):
@@ -138,7 +138,7 @@ class RunNotFoundError(RunError, FileNotFoundError):
 
 
 class RunExistsError(RunError, FileExistsError):
-    """A run folder that must not be written over."""
+    """A run folder that must not be overwritten."""
 
 
 class CheckpointError(RunError, ValueError):

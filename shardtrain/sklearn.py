@@ -1,11 +1,11 @@
-"""A scikit-learn classifier over texts, numbers or finished shards: `fit`, `predict`, `predict_proba`, `score`.
+"""Use `fit`'s models as a scikit-learn classifier of texts, numbers or finished shards.
 
-What it is given in memory is written to a scratch folder, made into shards and trained on as the command line does, so
-it gets the same features, the same loop and the same best epoch. The finished run is kept in memory as the bytes of its
-files: a fitted classifier can be pickled, copied and used when all folders are gone. That costs its size twice.
+Data in memory is written to a scratch folder, converted to shards and trained on as by the command line, so features,
+training loop and best epoch are the same. The finished run is kept in memory as the bytes of its files: a fitted
+classifier can be pickled and copied, and needs no folder. The cost is twice the size of the run in memory.
 
-scikit-learn's own checks run on it (tests/test_classifier.py) for the features they know: dense and sparse numbers.
-Those that do not apply are `NOT_APPLICABLE`, each with its reason.
+scikit-learn's estimator checks run on it (tests/package/test_sklearn.py) with dense and sparse numbers. Those that do
+not apply are in `NOT_APPLICABLE`, each with its reason.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ except ImportError as error:
         "ShardClassifier is an estimator of scikit-learn; install it with `pip install 'shardtrain[sklearn]'`"
     ) from error
 
-_FLOAT32 = "a probability is float32 and may differ in the seventh digit with the rows beside it; these allow 1e-7"
+_FLOAT32 = "a float32 probability may differ in the seventh digit with the other rows of its batch; these allow 1e-7"
 NOT_APPLICABLE: dict[str, str] = {
     "check_methods_sample_order_invariance": _FLOAT32,
     "check_methods_subset_invariance": _FLOAT32,
 }
-_ROWS = 4096  # of numbers or shards, classified at a time
+_ROWS = 4096  # rows of shards per batch
 
 
 class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The models of `fit` as a scikit-learn classifier.
+    """A scikit-learn classifier that trains the models of `shardtrain.fit`.
 
     Args:
-        vectorizer: of texts, as in `BuildOptions`; of numbers it has no meaning, nor have the next two.
+        vectorizer: of texts, as in `BuildOptions`; ignored for numbers, as are the next two.
         ngram_range: fewest and most words of an n-gram.
-        max_features: n-grams kept, or size of the vocabulary; None: the vectorizer's default.
+        max_features: number of n-grams, or size of the vocabulary; None: the vectorizer's default.
         model: "auto", "mlp", "linear" or "sepcnn".
         units: of the hidden layer of an mlp.
-        epochs: at most so many.
+        epochs: the most epochs to train.
         patience: epochs without a lower validation loss after which training stops.
-        batch_size: rows a step.
+        batch_size: rows per step.
         learning_rate: of Adam.
-        validation_fraction: of the examples of each class, held out to find the best epoch.
-        random_state: of weights, dropout, order and what is held out; an integer.
-        folder: where shards and run are kept; None: nowhere.
-        verbose: tell what building and training tell, on standard error.
+        validation_fraction: of the examples of each class, held out to select the best epoch.
+        random_state: seed of weights, dropout, order and held-out examples; an integer.
+        folder: where shards and run are kept; None: they are not kept.
+        verbose: report progress on stderr.
 
     Attributes:
         classes_: the classes, (num_classes,).
-        n_features_in_: columns, where numbers were given.
+        n_features_in_: number of columns; not set for texts.
         metrics_: as `Run.metrics`.
     """
 
@@ -107,15 +107,15 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> ShardClassifier:
-        """Train.
+        """Train a model.
 
         Args:
             X: texts, (examples,); numbers, (examples, num_features), dense or a scipy matrix; or shards, open or
                 their folder.
-            y: the class of each example; None for shards, which hold their own.
+            y: the class of each example; None for shards, which hold labels.
 
         Raises:
-            ValueError: what scikit-learn's validation refuses, or labels that no classifier can be trained on.
+            ValueError: scikit-learn's validation refuses the data, or no classifier can be trained on the labels.
         """
         with ExitStack() as stack:
             stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
@@ -123,47 +123,47 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             folder = Path(scratch if self.folder is None else self.folder)
             if isinstance(X, Shards | str | Path):
                 if y is not None:
-                    raise UsageError("shards hold their own labels; omit y")
+                    raise UsageError("shards hold their labels; omit y")
                 shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
                 self.classes_ = np.array(shards.description.class_names)
             else:
-                shards = stack.enter_context(self._made(X, y, folder, Path(scratch)))
+                shards = stack.enter_context(self._make_shards(X, y, folder, Path(scratch)))
             self._train(shards, folder / "run")
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The class of each text or row, or of each example of the shards' validation split, (examples,)."""
+        """Classify texts, rows, or the examples of the shards' validation split; return classes, (examples,)."""
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]  # type: ignore[no-any-return]
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
-        """The probabilities of `classes_` for each of what `predict` takes, (examples, num_classes)."""
+        """Classify as `predict`; return the probabilities of `classes_`, (examples, num_classes)."""
         check_is_fitted(self)
         if isinstance(X, Shards | str | Path):
             with ExitStack() as stack:
                 shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
                 check_shards(self._run, shards)
-                parts = [self._classifier.of_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
+                parts = [self._classifier.classify_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
                 return np.concatenate(parts)
         if _is_text(X):
             return self._classifier(Texts.of(X)).probabilities
         if not hasattr(self, "n_features_in_"):
             raise UsageError(
-                "the classifier was trained on texts: give texts, (examples,), or shards of its vectorizer"
+                "the classifier was trained on texts; give texts, (examples,), or shards of its vectorizer"
             )
         X = validate_data(self, X, accept_sparse="csr", reset=False, dtype=np.float32)
-        return self._classifier.of_rows(_features(X)).probabilities
+        return self._classifier.classify_rows(_features(X)).probabilities
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The accuracy; of shards, on their validation split, with their own labels."""
+        """Compute the accuracy; of shards on their validation split, with their labels."""
         if isinstance(X, Shards | str | Path):
             with ExitStack() as stack:
                 shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
                 return float(super().score(shards, self.classes_[shards.validation.labels()], sample_weight))
         return float(super().score(X, y, sample_weight))
 
-    def _made(self, X: Any, y: Any, folder: Path, scratch: Path) -> Shards:
-        """Shards of texts or numbers and their classes."""
+    def _make_shards(self, X: Any, y: Any, folder: Path, scratch: Path) -> Shards:
+        """Make shards of texts or numbers and their classes."""
         if not 0 < self.validation_fraction < 1:
             raise UsageError(f"validation_fraction is {self.validation_fraction}; it must be above 0 and below 1")
         self.__dict__.pop("n_features_in_", None)
@@ -186,24 +186,44 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         files = {name: write(scratch / name, X[chosen], codes[chosen]) for name, chosen in splits.items()}
         if not text:
             options = ConvertOptions(
-                y=tuple(str(labels) for _, labels in files.values()), validation=(files["validation"][0],),
-                kind="dense" if isinstance(X, np.ndarray) else "sparse", labels="integers",
-                seed=self.random_state, workers=1, overwrite=True,
-            )  # fmt: skip
+                y=tuple(str(labels) for _, labels in files.values()),
+                validation=(files["validation"][0],),
+                kind="dense" if isinstance(X, np.ndarray) else "sparse",
+                labels="integers",
+                seed=self.random_state,
+                workers=1,
+                overwrite=True,
+            )
             convert([files["train"][0]], folder / "shards", options)
             return open_shards(folder / "shards")
         return build(
-            files["train"][0], folder / "shards", validation=files["validation"][0], vectorizer=self.vectorizer,
-            ngram_range=self.ngram_range, max_features=self.max_features, labels="integers", label_column="label",
-            text_columns=("text",), seed=self.random_state, workers=1, overwrite=True,
-        )  # fmt: skip
+            files["train"][0],
+            folder / "shards",
+            validation=files["validation"][0],
+            vectorizer=self.vectorizer,
+            ngram_range=self.ngram_range,
+            max_features=self.max_features,
+            labels="integers",
+            label_column="label",
+            text_columns=("text",),
+            seed=self.random_state,
+            workers=1,
+            overwrite=True,
+        )
 
     def _train(self, shards: Shards, folder: Path) -> None:
         run = fit(
-            shards, out=folder, overwrite=True, model=self.model, mlp=MlpOptions(units=self.units), epochs=self.epochs,
-            patience=self.patience, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            shards,
+            out=folder,
+            overwrite=True,
+            model=self.model,
+            mlp=MlpOptions(units=self.units),
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             seed=self.random_state,
-        )  # fmt: skip
+        )
         if not run.description.vectorizer:
             self.n_features_in_ = run.description.num_features
         self.metrics_ = dict(run.metrics)
@@ -214,7 +234,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        for name in ("_run", "_classifier"):  # made of the files again
+        for name in ("_run", "_classifier"):  # loaded again from the files
             state.pop(name, None)
         return state
 
@@ -230,9 +250,9 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def held_out(codes: npt.NDArray[np.integer[Any]], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which examples are held out, (examples,): of each class the fraction, at least one in all.
+    """Select the held-out examples, a mask of (examples,): the fraction of each class, and at least one in all.
 
-    Every class keeps an example to train on. Where each has only one, all are held out, which means: trained on too.
+    Every class keeps an example to train on. If each class has only one example, all are both held out and trained on.
     """
     held = np.zeros(len(codes), np.bool_)
     counts = np.bincount(codes)
@@ -254,7 +274,7 @@ def _is_text(X: Any) -> bool:
 
 
 def _features(X: Any) -> Features:
-    """Numbers that were validated, as batches have them."""
+    """Return validated numbers as feature rows."""
     if isinstance(X, np.ndarray):
         return X
     X = _sorted(X)
@@ -262,7 +282,7 @@ def _features(X: Any) -> Features:
 
 
 def _sorted(X: Any) -> Any:
-    """A scipy matrix with each column once a row, in order; a copy, since the caller's stays as it is."""
+    """Copy a scipy matrix with sorted columns and no duplicates in its rows."""
     X = X.copy()
     X.sum_duplicates()
     return X
@@ -289,7 +309,7 @@ def _write_numbers(path: Path, X: Any, codes: npt.NDArray[Any]) -> tuple[Path, P
 
 
 def _loaded(files: dict[str, bytes]) -> tuple[Run, Classifier]:
-    """The run in these files, and what classifies with it; no folder is needed afterwards."""
+    """Load the run in these files and its classifier; no folder is needed afterwards."""
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
         for name, content in files.items():
             path = Path(scratch, name)
@@ -298,5 +318,5 @@ def _loaded(files: dict[str, bytes]) -> tuple[Run, Classifier]:
         run = load_run(scratch)
         classifier = run.classifier()
         if run.description.vectorizer:
-            _ = classifier.vectorizer  # its arrays are mapped, and stay so when the folder is gone
+            _ = classifier.vectorizer  # its arrays are mapped, and stay mapped after the folder is removed
         return run, classifier

@@ -1,4 +1,4 @@
-"""Arguments of the command line made from option classes, and option classes made from parsed arguments."""
+"""Add the options of option classes to a parser, and make option classes from parsed arguments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_options(
 
 
 def given_options(args: argparse.Namespace, cls: type[Any]) -> dict[str, Any]:
-    """The values of a class's options that the command line or its file of options gives.
+    """Return the values of a class's options that the command line or its --config file sets.
 
     Raises:
         UsageError: a value that cannot be converted.
@@ -57,7 +57,7 @@ def given_options(args: argparse.Namespace, cls: type[Any]) -> dict[str, Any]:
 
 
 def options_from(args: argparse.Namespace, cls: type[Made]) -> Made:
-    """An option class with what was given; the rest has its defaults.
+    """Make an option class from the given values; the rest has its defaults.
 
     Raises:
         UsageError: values that the class refuses.
@@ -128,7 +128,7 @@ def _add(group: argparse._ArgumentGroup, name: str, declared: Option, default: A
 
 
 def _parser_of(parse: Callable[[str], Any] | None) -> Callable[[str], Any] | None:
-    """The function as argparse wants it: its own message of what is wrong gets through."""
+    """Wrap a function for argparse so that the messages of its errors are shown."""
     if parse is None or isinstance(parse, type):
         return parse
 

@@ -12,7 +12,7 @@ from shardtrain.options import option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 
 CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "folder")  # those with labels
-PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # of what was built, in --json
+PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # facts of the new part, in --json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +32,15 @@ class PlanOptions:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, and print what was made."""
+    """Build shards, and print a summary."""
     from shardtrain.pipeline.build import build
     from shardtrain.runtime.machine import keep_freed_memory
 
     options, out = options_from(args, BuildOptions), options_from(args, ShardsOutput).out
-    options.refuse_unused(args.typed)  # also those that were typed as they are by default
+    options.refuse_unused(args.typed)  # also those typed with their default values
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
-    keep_freed_memory()  # this process is a build's alone, or one of its workers
+    keep_freed_memory()  # this process runs nothing but the build
     manifest = build(args.corpus, out, options)
     part = manifest.build["parts"][-1]
     features = {"ngram": "n-grams", "hashing": "columns of hashed n-grams", "sequence": "token ids per row"}
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_plan(args: argparse.Namespace, options: BuildOptions) -> int:
-    """Print what the build would do; 1 where the disk has no room for it."""
+    """Print the plan of the build; return 1 if the disk has no room for it."""
     from dataclasses import asdict
 
     from shardtrain.pipeline.plan import plan_build

@@ -15,7 +15,7 @@ FILES = ("FILE", "CORPUS", "SHARDS|CORPUS")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script for the whole command line, which the parser hands over."""
+    """Print the completion script for the whole command line."""
     try:
         import shtab
     except ImportError:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """All options and arguments, those of commands too."""
+    """Yield all options and arguments, including those of commands."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):

@@ -11,7 +11,7 @@ from shardtrain.pipeline.options import ConvertOptions, NamedOutput
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and print what was made."""
+    """Convert tables, and print a summary."""
     from shardtrain.pipeline.convert import convert
 
     out = options_from(args, NamedOutput).out

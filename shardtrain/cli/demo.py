@@ -12,7 +12,7 @@ from shardtrain.datasets.options import DemoOptions, DemoOutput
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the corpus, and print what was written and what to do next."""
+    """Write the corpus, and print a summary and the next step."""
     from shardtrain.datasets.demo import write_demo
     from shardtrain.runtime.progress import progress
 

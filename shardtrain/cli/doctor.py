@@ -1,4 +1,4 @@
-"""`doctor`: show what this installation and machine have, and what is missing."""
+"""`doctor`: check this installation and machine, and show what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine, and print what was found."""
+    """Run the checks, and print the results."""
     from dataclasses import asdict
 
     from shardtrain.doctor import examine
@@ -33,9 +33,9 @@ def _lines(found: Examination) -> Iterator[str]:
     if works.problem is None:
         yield f"training     works: TensorFlow {works.tensorflow}, Keras {works.keras}"
         yield f"GPU          {', '.join(works.gpus) or 'none found; the processor trains'}"
-    yield f"cores        {found.cores}{_of(found.cores, found.machine_cores, '{:d}')}"
+    yield f"cores        {found.cores}{_of_machine(found.cores, found.machine_cores, '{:d}')}"
     memory = found.memory_bytes / gib, found.machine_memory_bytes / gib
-    yield f"memory       {memory[0]:.1f} GiB{_of(*memory, '{:.1f} GiB')}"
+    yield f"memory       {memory[0]:.1f} GiB{_of_machine(*memory, '{:.1f} GiB')}"
     speeds = ""
     if disk.write is not None and disk.read is not None:
         speeds = (
@@ -49,15 +49,15 @@ def _lines(found: Examination) -> Iterator[str]:
     for problem in found.problems:
         yield f"problem      {problem}"
     if not found.problems:
-        yield "all that is needed is there"
+        yield "everything that shardtrain needs is installed"
 
 
 def _versions(packages: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name} {version or 'MISSING'}" for name, version in packages.items())
 
 
-def _of(ours: float, all_of_it: float, form: str) -> str:
-    return f" of the machine's {form.format(all_of_it)}" if ours < all_of_it else ""
+def _of_machine(usable: float, total: float, form: str) -> str:
+    return f" of the machine's {form.format(total)}" if usable < total else ""
 
 
 def _extra(name: str, extra: Extra) -> str:
@@ -68,8 +68,8 @@ def _extra(name: str, extra: Extra) -> str:
 COMMAND = Command(
     name="doctor",
     help="show versions, machine, disk speed and what is missing",
-    description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. It exits "
-    "with 1 if something is missing without which shardtrain does not work.",
+    description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. Exit code 1 if "
+    "something that shardtrain needs is missing.",
     run=run,
     arguments=(
         Argument(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, and print the result."""
+    """Evaluate the run, and print its metrics."""
     from shardtrain.inference.run import load_run
     from shardtrain.shards.layout import MANIFEST
 
@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
-    """Refuse options of a class that would change nothing.
+    """Refuse options of a class that would have no effect.
 
     Raises:
-        UsageError: there are such.
+        UsageError: some were given.
     """
     defaults = defaults_of(cls)
     if given := [name for name, value in given_options(args, cls).items() if value != defaults[name]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the sets, or fetch one."""
+    """List the published sets, or fetch one."""
     from shardtrain.datasets.fetch import find_dataset
 
     options = options_from(args, FetchOptions)
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         show_list(as_json=args.json)
         return 0
     if args.name is None:
-        raise UsageError("which set? name one; --list shows them")
+        raise UsageError("the name of a set is missing; --list shows the names")
     fetch_and_show(find_dataset(args.name), options, as_json=args.json)
     return 0
 
@@ -57,7 +57,7 @@ def fetch_and_show(
     *,
     as_json: bool = False,
 ) -> None:
-    """Fetch a set; report before what it is, and after what to do next."""
+    """Fetch a set; print its description first, and the next step at the end."""
     from shardtrain.corpus.published import RECORD
     from shardtrain.datasets.fetch import fetch
     from shardtrain.runtime.progress import say
@@ -89,8 +89,8 @@ def _about(dataset: Dataset) -> tuple[str, ...]:
 COMMAND = Command(
     name="fetch",
     help="download a published set",
-    description="Download a published set, check that it is what was published, and unpack it for build. "
-    "A download that was interrupted is resumed by the same command.",
+    description="Download a published set, compare its checksum, and unpack it for build. The same command "
+    "resumes an interrupted download.",
     run=run,
     arguments=(Argument(name="name", metavar="NAME", nargs="?", help="which set; --list shows all", parse=str),),
     options=(FetchOptions,),

@@ -19,7 +19,7 @@ SHARDS = Path("data/shards")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and print the result and where it is."""
+    """Train a model, and print the result, its folder and the next step."""
     from shardtrain.shards.layout import MANIFEST
 
     path, output = args.shards or SHARDS, options_from(args, RunOutput)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.training.run_folder import RunFolder
 
     keep_freed_memory()
-    if output.out is not None:  # as `fit` does, but before seconds of importing
+    if output.out is not None:  # as `fit` does, but before the slow import of TensorFlow
         RunFolder(Path(output.out)).check_free(overwrite=output.overwrite or output.resume)
     with open_shards(path, **given_options(args, LoaderOptions)) as shards:
         options = options.with_sizes(given_sizes(args), shards.description.kind)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
-    """The sizes of a model that were given, whichever model they belong to."""
+    """Return the model sizes that were given, of any model."""
     return {name: value for cls in SIZES.values() for name, value in given_options(args, cls).items()}
 
 

@@ -1,4 +1,4 @@
-"""`index`: make shards over HDF5 files whose features stay where they are."""
+"""`index`: make shards of HDF5 files whose features stay in place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shardtrain.pipeline.options import IndexOptions, NamedOutput
 
 
 def run(args: argparse.Namespace) -> int:
-    """Index, and print what was found."""
+    """Index files, and print a summary."""
     from shardtrain.pipeline.index import index
 
     out = options_from(args, NamedOutput).out

@@ -15,7 +15,7 @@ from shardtrain.report.options import InspectOptions
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the shards, or how well each order of their rows mixes."""
+    """Show the shards, or with --shuffle-quality how well each shuffle mode mixes their rows."""
     options = options_from(args, InspectOptions)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # terms of any language, on a terminal of any encoding
@@ -43,7 +43,9 @@ def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
     with open_shards(folder) as shards:
         split = shards.train
         if not 1 < batch_size <= split.num_examples:
-            raise UsageError(f"--batch-size is {batch_size:,}; for {split.num_examples:,} rows choose 2 to as many")
+            raise UsageError(
+                f"--batch-size is {batch_size:,}; for {split.num_examples:,} rows choose 2 to {split.num_examples:,}"
+            )
         labels = split.labels()
         found = {
             mode: measure(visited_rows(split.batches(batch_size, seed=1, shuffle=mode).plan), labels, batch_size)

@@ -1,6 +1,6 @@
-"""The command line: collects the commands, turns foreseen failures into one clear line and an exit code.
+"""Run the command line: parse the command, run it, and turn expected failures into one line and an exit code.
 
-Exit codes: 0; 1 a foreseen failure (one line; `--debug` shows the traceback); 2 usage; 130 after Ctrl-C or SIGTERM. A
+Exit codes: 0; 1 an expected failure (one line; `--debug` shows the traceback); 2 usage; 130 after Ctrl-C or SIGTERM. A
 command's module is imported to list its options, and imports what it runs only when it runs, so that help is instant.
 """
 
@@ -53,7 +53,7 @@ example:
 
 
 def parser() -> Parser:
-    """The parser of all commands."""
+    """Make the parser of all commands."""
     top = Parser(
         prog="shardtrain",
         description="Train a Keras text model on a corpus larger than memory, from memory-mapped HDF5 shards.",
@@ -66,6 +66,7 @@ def parser() -> Parser:
         command.add_to(commands)
     for sub in commands.choices.values():
         sub.commands = commands.choices
+        sub.set_defaults(whole=top)
         sub.add_settings()
         output = sub.add_argument_group("output and logging")
         add_json(output)
@@ -73,13 +74,12 @@ def parser() -> Parser:
         level.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
         level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, and the memory plan")
         output.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    commands.choices["completion"].set_defaults(whole=top)
     return top
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Take a polite kill (SIGTERM) for Ctrl-C, so that work is kept in both cases."""
+    """Treat SIGTERM as Ctrl-C, so that work is kept in both cases."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -91,7 +91,7 @@ def _terminable() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run a command line and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words:
         parser().print_help(sys.stderr)
@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = isinstance(error, UsageError)
         _fail(f"error: {error.on_command_line}{_of_file(args) if usage else ''}")
         return 2 if usage else 1
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of stdout ended, as `head` does
         sys.stderr.close()
         return 1
-    except OSError as error:  # a file that vanished, a folder that may not be written
+    except OSError as error:  # such as a removed file, or a folder without permission to write
         if args.debug:
             traceback.print_exc()
         where = f" '{error.filename}'" if error.filename else ""
@@ -122,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         kind = type(error).__name__
-        _fail(f"error: unforeseen {kind}: {error}; run it again with --debug and report what it shows")
+        _fail(f"error: unexpected {kind}: {error}; run it again with --debug and report the traceback")
         return 1
 
 
 def _of_file(args: argparse.Namespace) -> str:
-    """Which options did not come from the command line, as the end of a message about options."""
-    return f"; from '{args.config}' are {', '.join(args.of_file)}" if args.of_file else ""
+    """Name the options that came from a --config file, as the end of a message about options."""
+    return f"; set in '{args.config}': {', '.join(args.of_file)}" if args.of_file else ""
 
 
 def _fail(line: str) -> None:

@@ -1,7 +1,7 @@
-"""The parser that all commands share: argparse's, with mistakes told in one line that names what was probably meant.
+"""Parse command lines with argparse; report a mistake in one line, with the nearest known name.
 
-Options are never abbreviated: a command line that works today must not become ambiguous when an option is added. What
-the command line leaves open is taken from a file of options (settings.py), and else is the default.
+Options are never abbreviated: a command line that works today must not become ambiguous when an option is added.
+Options that are not on the command line are taken from a TOML file (settings.py), else they have their defaults.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from shardtrain.cli.settings import as_toml, nearest, options, read_settings
 from shardtrain.errors import UsageError
 from shardtrain.runtime.progress import RED, painted
 
-# What others call our commands.
+# Other names for commands, for suggestions.
 OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
-_OPEN = object()  # the value of an option that the command line says nothing about
+_UNSET = object()  # the value of an option that is not on the command line
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of a command, or, with commands below it, of all.
+    """The parser of a command, or the top-level parser.
 
     Attributes:
-        commands: of a command, it and its siblings by name: the tables that a file of options may have.
+        commands: for a command, all commands by name: the tables that a --config file may have; else empty.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,24 +35,22 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def command(self) -> str:
-        """The command's name."""
+        """Name of the command."""
         return self.prog.split()[-1]
 
     def add_settings(self) -> None:
-        """Add the options that are about all other options."""
+        """Add --config and --print-config."""
         group = self.add_argument_group("options from a file")
         group.add_argument(
             "--config",
             type=Path,
             metavar="FILE",
-            help=f"a TOML file; its table [{self.command}] has options, over which the command line's win",
+            help=f"a TOML file; its table [{self.command}] sets options, which the command line overrides",
         )
-        group.add_argument(
-            "--print-config", action="store_true", help="print the options as such a file, with all there are, and end"
-        )
+        group.add_argument("--print-config", action="store_true", help="print all options as such a file, and end")
 
     def error(self, message: str) -> NoReturn:
-        """Tell what is wrong with the command line in one line, and end with exit code 2."""
+        """Print one line that reports the mistake in the command line, and exit with code 2."""
         text = f"error: {message}; see `python -m {self.prog} --help`"
         print(painted(text, RED, sys.stderr), file=sys.stderr)
         sys.exit(2)
@@ -60,7 +58,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, as argparse does; of a command every word has to be understood."""
+        """Parse as argparse does, but refuse every unknown word of a command."""
         words = sys.argv[1:] if args is None else list(args)
         if not self.commands:
             self._refuse_unknown_command(words)
@@ -71,12 +69,12 @@ class Parser(argparse.ArgumentParser):
             of_file = read_settings(file, self.commands)[self.command] if file is not None else {}
         except UsageError as error:
             self.error(error.on_command_line)
-        self._need_less(of_file, only_print=only_print)
+        self._relax_required(of_file, only_print=only_print)
         known = options(self).values()
-        found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _OPEN for each in known}))
-        if left := self._taken_last(found, left):
+        found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _UNSET for each in known}))
+        if left := self._append_to_last(found, left):
             self.error(f"{self.command} does not take {left[0]!r} here")
-        found.typed = {name for name, value in vars(found).items() if value is not _OPEN}
+        found.typed = {name for name, value in vars(found).items() if value is not _UNSET}
         found.given = set(found.typed)
         found.of_file = _fill(found, self, of_file)
         if only_print:
@@ -94,10 +92,10 @@ class Parser(argparse.ArgumentParser):
             early = words[: words.index(word)] if word is not None else words
             for each in early:
                 if each not in self._option_string_actions:
-                    self.error(f"{each!r} is no option of all commands; options come after the command")
+                    self.error(f"{each!r} is not an option for all commands; options follow the command")
 
     def _refuse_unknown_options(self, words: Sequence[str]) -> None:
-        """As argparse would, but before it misses something else."""
+        """Refuse unknown options before argparse reports missing arguments."""
         for word in words:
             if word == "--":
                 return
@@ -107,8 +105,8 @@ class Parser(argparse.ArgumentParser):
                     f"{self.command} has no option {name!r}{nearest(name, self._option_string_actions, cutoff=0.5)}"
                 )
 
-    def _need_less(self, of_file: Mapping[str, Any], *, only_print: bool) -> None:
-        """Require no option that the file has, and, to print options, neither any other nor what they are for."""
+    def _relax_required(self, of_file: Mapping[str, Any], *, only_print: bool) -> None:
+        """Require no option that the file sets; for --print-config require no option and no argument."""
         for action in self._actions:
             if action.option_strings:
                 action.required = action.required and action.dest not in of_file and not only_print
@@ -116,8 +114,8 @@ class Parser(argparse.ArgumentParser):
                 action.required = False
                 action.nargs = "*" if action.nargs in ("+", "*") else "?"
 
-    def _taken_last(self, found: argparse.Namespace, left: list[str]) -> list[str]:
-        """Words that nothing takes; what stands after options belongs to the last argument if that takes several."""
+    def _append_to_last(self, found: argparse.Namespace, left: list[str]) -> list[str]:
+        """Append words after options to the last argument if that takes several; return words that are left."""
         *_, last = [None, *(action for action in self._actions if not action.option_strings)]
         if last is None or last.nargs not in ("*", "+"):
             return left
@@ -130,7 +128,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _named_file(words: Sequence[str]) -> Path | None:
-    """What `--config` names, which has to be known before anything is parsed."""
+    """Find the file that `--config` names, which is needed before parsing."""
     named = None
     before = words[: words.index("--")] if "--" in words else words
     for number, word in enumerate(before, 1):
@@ -142,8 +140,8 @@ def _named_file(words: Sequence[str]) -> Path | None:
 
 
 def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any]) -> list[str]:
-    """Give every option its value: the command line's, the file's, or the default; the keys of those from the file."""
-    given = {name for name, value in vars(found).items() if value is not _OPEN}
+    """Set every option: from the command line, the file or its default; return the keys of those from the file."""
+    given = {name for name, value in vars(found).items() if value is not _UNSET}
     excluded: set[str] = set()
     for group in parser._mutually_exclusive_groups:
         names = {action.dest for action in group._group_actions}
@@ -161,7 +159,7 @@ def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any])
 
 
 def print_settings(args: argparse.Namespace, *, parser: Parser) -> int:
-    """Print the options of a command as a file that `--config` takes."""
+    """Print the options of a command as a file for `--config`."""
     for line in as_toml(parser.command, parser, args):
         print(line)
     return 0

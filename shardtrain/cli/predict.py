@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from shardtrain.inference.predictions import Predictions
     from shardtrain.inference.run import Run
 
-TEXT_CHARACTERS = 60  # of each text are shown
+TEXT_CHARACTERS = 60  # shown of each text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classify, and print a line for each text, or what was written."""
+    """Classify texts, and print a line per text, or a summary of the written file."""
     files = options_from(args, PredictFiles)
     options = options_from(args, PredictOptions)
     if not args.texts and files.input is None:
@@ -54,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
         assert files.input is not None  # checked above
         done = predict_file(folder, files.input, files.output, options)
         facts = asdict(done)
-        left_out = f", {done.rejected_rows:,} rows left out" if done.rejected_rows else ""
+        num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
-        show(args.json, facts, *skipped, f"{done.rows:,} predictions{left_out}: {done.output}")
+        show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}")
     return 0
 
 
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
-    """Print each text with its class, or with `--json` an object for each."""
+    """Print each text with its class, or with `--json` an object per text."""
     from shardtrain.inference.writers import json_lines
 
     table = sys.stdout.isatty()
@@ -81,9 +81,9 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
 def _classified(
     args: argparse.Namespace, folder: Run, options: PredictOptions
 ) -> Iterator[tuple[npt.NDArray[np.int64], Sequence[str], Predictions]]:
-    """Numbers, texts and predictions, some at a time: of the command line's texts, then of the input's.
+    """Yield batches of row numbers, texts and predictions: first the command line's texts, then the input's.
 
-    Lines of standard input are not waited for longer than it takes to have some.
+    Lines of standard input are classified in batches as they arrive.
     """
     import numpy as np
 
@@ -96,7 +96,7 @@ def _classified(
         yield np.arange(start, start + len(batch)), batch, predictions
         start += len(batch)
     if args.input is not None and not lines:
-        for documents, predictions in _told(predict_stream(folder, args.input, options)):
+        for documents, predictions in _report_rejected(predict_stream(folder, args.input, options)):
             yield start + documents.ordinals, documents.texts, predictions
 
 
@@ -105,18 +105,18 @@ def _lines(file: Iterable[str]) -> Iterator[str]:
 
 
 def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
-    """Print the file that `--output` would write: CSV, or with `--json` JSON Lines."""
+    """Print what `--output` would write: CSV, or with `--json` JSON Lines."""
     from shardtrain.inference.predict_file import predict_stream
     from shardtrain.inference.writers import csv_lines, json_lines
 
-    answers = (json_lines if args.json else csv_lines)(folder.description.class_names, proba=options.proba)
-    print(answers.header.decode(), end="")
-    for documents, predictions in _told(predict_stream(folder, args.input, options)):
-        print(answers.part(documents.ordinals, predictions.probabilities).decode(), end="")
+    writer = (json_lines if args.json else csv_lines)(folder.description.class_names, proba=options.proba)
+    print(writer.header.decode(), end="")
+    for documents, predictions in _report_rejected(predict_stream(folder, args.input, options)):
+        print(writer.part(documents.ordinals, predictions.probabilities).decode(), end="")
 
 
-def _told(classified: Iterable[tuple[Documents, Predictions]]) -> Iterator[tuple[Documents, Predictions]]:
-    """The same; rows that were left out are told at the end, on standard error: standard output is for predictions."""
+def _report_rejected(classified: Iterable[tuple[Documents, Predictions]]) -> Iterator[tuple[Documents, Predictions]]:
+    """Yield the same, and report skipped rows at the end, on stderr because stdout is for predictions."""
     rejected: list[dict[str, object]] = []
     number = 0
     for documents, predictions in classified:

@@ -11,7 +11,7 @@ from shardtrain.pipeline.options import NamedOutput, RecompressOptions
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rewrite, and print what was made."""
+    """Rewrite shards, and print their sizes."""
     from shardtrain.pipeline.recompress import recompress
     from shardtrain.shards.manifest import read_manifest
 

@@ -14,7 +14,7 @@ from shardtrain.report.options import ReportOptions
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the report, and print where it is."""
+    """Write the report, and print its path."""
     from shardtrain.inference.run import load_run
     from shardtrain.report.report_file import check_output_file, is_run, write_report
     from shardtrain.runtime.progress import say
@@ -22,13 +22,13 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, ReportOptions)
     check_output_file(options.out)
     if is_run(args.folder):
-        load_run(args.folder)  # before seconds of importing
+        load_run(args.folder)  # before the slow import of TensorFlow
         load_tensorflow(options_from(args, ImportOptions).module)
     write_report(args.folder, options.out, shards=options.shards)
     size = options.out.stat().st_size
     show(args.json, {"report": options.out, "bytes": size}, f"{size / 1e3:,.0f} kB: {options.out}")
     if options.open and not webbrowser.open(options.out.resolve().as_uri()):
-        say("no browser was found; open the file by hand")
+        say("no browser was found; open the file yourself")
     return 0
 
 

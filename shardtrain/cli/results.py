@@ -1,4 +1,4 @@
-"""The one place where commands print results: lines for people, or one JSON object with `--json`. Always on stdout."""
+"""Print the results of commands on stdout: lines of text, or one JSON object with `--json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shardtrain.shards.layout import Manifest, SplitEntry
 
-MAX_SHOWN = 10  # rejected rows
+MAX_SHOWN = 10  # skipped rows
 
 
 def add_json(parser: argparse._ActionsContainer) -> None:
@@ -24,7 +24,7 @@ def add_json(parser: argparse._ActionsContainer) -> None:
 def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
     """Print a result: the facts as one line of JSON, or the lines.
 
-    What JSON has no word for, such as a path, is written as a string; NaN and infinities become null.
+    Values that JSON does not have, such as paths, become strings; NaN and infinities become null.
     """
     if as_json:
         print(json.dumps(_finite(facts), ensure_ascii=False, default=str, allow_nan=False))
@@ -34,7 +34,7 @@ def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str) -
 
 
 def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str = "") -> Iterator[str]:
-    """Lines that tell of rows that were left out, `number` in all, of which `rows` are the first; `where` has more."""
+    """Yield lines that report skipped rows, `number` in all, of which `rows` are the first; `where` names the rest."""
     for row in rows[:MAX_SHOWN]:
         yield f"skipped {row['path']}, line {row['line']}: {row['reason']}"
     if number > MAX_SHOWN:
@@ -42,7 +42,7 @@ def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str
 
 
 def split_facts(manifest: Manifest, path: Path | str) -> dict[str, Any]:
-    """What shards hold, as the JSON results of the commands that make them have it."""
+    """Return the JSON description of shards, for the results of the commands that make them."""
     return {
         "shards": path,
         "kind": manifest.kind,
@@ -57,7 +57,7 @@ def split_facts(manifest: Manifest, path: Path | str) -> dict[str, Any]:
 
 
 def show_made(as_json: bool, out: Path, manifest: Manifest, how: str) -> None:
-    """Print what new shards of tables hold, and the next step."""
+    """Print a summary of new shards of tables, and the next step."""
     kinds = {"ngram": "sparse features", "dense": "features", "sequence": "token ids per row"}
     held_out = manifest.splits["validation"].examples if "validation" in manifest.splits else 0
     show(
@@ -70,7 +70,7 @@ def show_made(as_json: bool, out: Path, manifest: Manifest, how: str) -> None:
 
 
 def next_step(command: str, folder: Path | str, *words: str) -> str:
-    """The line that says what to run next, as it can be typed."""
+    """Return the line with the next command, quoted for a shell."""
     return " ".join(["next: python -m shardtrain", command, shlex.quote(str(folder)), *words])
 
 

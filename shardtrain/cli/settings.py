@@ -1,8 +1,8 @@
-"""Options in a TOML file: a table for each command, a key for each long option, with underscores for its dashes.
+"""Read and write options as a TOML file: a table per command, a key per long option, with underscores for dashes.
 
-A key is whatever option argparse knows and its value is what the option's words would become, so a new option needs
-nothing here. It asks one thing of an option's `type`: that it makes numbers or texts, or values whose str() it takes.
-Switches are true or false, options of several words are lists. A whole file is checked, not the command's table alone.
+Keys and types are taken from argparse, so a new option needs nothing here. An option's `type` must make numbers or
+strings, or values whose str() it parses. Switches are true or false, options of several words are lists. The whole
+file is checked, not only the command's table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 from shardtrain.errors import UsageError
 
-ABOUT_ALL = ("help", "config", "print_config")  # options that no file has
-TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # what TOML calls them and we, by an option's type
+NOT_IN_FILES = ("help", "config", "print_config")  # options that a file cannot set
+TYPES: dict[
+    Any, tuple[tuple[type, ...], str]
+] = {  # accepted TOML types and their name in messages, by an option's type
     None: ((str,), "a text"),
     Path: ((str,), "a text"),
     int: ((int,), "a whole number"),
@@ -27,36 +29,36 @@ TYPES: dict[Any, tuple[tuple[type, ...], str]] = {  # what TOML calls them and w
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The options of a command by their keys, in the order of its help."""
+    """Return the options of a command by key, in the order of its help."""
     found = {}
     for action in parser._actions:
         long = next((name for name in action.option_strings if name.startswith("--")), "")
-        if long and (key := long[2:].replace("-", "_")) not in ABOUT_ALL:
+        if long and (key := long[2:].replace("-", "_")) not in NOT_IN_FILES:
             found[key] = action
     return found
 
 
 def nearest(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """The end of a sentence about an unknown word: the name that was probably meant, or nothing."""
+    """Return the end of a message about an unknown word: the nearest known name, or nothing."""
     found = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def read_settings(path: Path, parsers: Mapping[str, argparse.ArgumentParser]) -> dict[str, dict[str, Any]]:
-    """Values of each command's options, by the names that the parsed arguments have.
+    """Read a file of options; return the values of each command's options, by their names in the parsed arguments.
 
     Raises:
-        UsageError: the file is no TOML, or names what is not there or cannot be; it says which key, and what can be.
+        UsageError: the file is not valid TOML, or has an unknown table or key, or a value that the option cannot have.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config '{path}' cannot be read: {error.strerror}") from None
     except ValueError as error:  # also of the encoding
-        raise UsageError(f"--config '{path}' is no TOML: {error}") from None
+        raise UsageError(f"--config '{path}' is not valid TOML: {error}") from None
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise UsageError(f"'{path}': '{name}' stands in no table; put it under the command's, such as [fit]")
+            raise UsageError(f"'{path}': '{name}' is not in a table; move it to that of a command, such as [fit]")
         if name not in parsers:
             raise UsageError(f"'{path}': there is no command for the table [{name}]{nearest(name, parsers)}")
     try:
@@ -76,17 +78,17 @@ def _read_table(table: Mapping[str, Any], command: str, parser: argparse.Argumen
         try:
             found[known[key].dest] = _read(known[key], value)
         except (ValueError, argparse.ArgumentTypeError) as error:
-            raise UsageError(f"'{written}' of [{command}] is {_told(value)}; {error}") from None
+            raise UsageError(f"'{written}' of [{command}] is {_as_written(value)}; {error}") from None
     for group in parser._mutually_exclusive_groups:
         given = [key for key, action in known.items() if action in group._group_actions and action.dest in found]
         both = [key for key in given if found[known[key].dest] is not False]
         if len(both) > 1:
-            raise UsageError(f"[{command}] has '{both[0]}' and '{both[1]}', which exclude each other; leave one away")
+            raise UsageError(f"[{command}] has '{both[0]}' and '{both[1]}', which exclude each other; omit one of them")
     return found
 
 
 def _read(action: argparse.Action, value: Any) -> Any:
-    """What an option's words would have become; a ValueError says what the value must be."""
+    """Convert a TOML value to the option's value; a ValueError says what the value must be."""
     if action.nargs == 0 or (action.nargs == "?" and isinstance(value, bool)):
         if not isinstance(value, bool):
             raise ValueError("it must be true or false")
@@ -121,7 +123,7 @@ def _expected(action: argparse.Action) -> str:
 
 
 def as_toml(command: str, parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
-    """Lines of a file that gives a command these options; such as have no value stand in comments, with their help."""
+    """Yield the lines of a file with a command's options; options without a value are comments with their help."""
     yield f"[{command}]"
     excluded = set(_excluded(parser, values))
     for key, action in options(parser).items():
@@ -135,7 +137,7 @@ def as_toml(command: str, parser: argparse.ArgumentParser, values: argparse.Name
 
 
 def _excluded(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
-    """Options left at their defaults beside one that excludes them."""
+    """Yield options with default values that a given option excludes."""
     for group in parser._mutually_exclusive_groups:
         chosen = [each.dest for each in group._group_actions if getattr(values, each.dest) != each.default]
         yield from (each.dest for each in group._group_actions if chosen and each.dest not in chosen)
@@ -148,14 +150,16 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    text = json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # else its strings are TOML's
+    text = json.dumps(str(value), ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )  # otherwise JSON strings are TOML strings
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{str(value)!r} is no Unicode, so it cannot stand in a file of options") from None
+        raise UsageError(f"{str(value)!r} is not valid Unicode, so it cannot be written to a file of options") from None
     return text
 
 
-def _told(value: Any) -> str:
-    """A value as the file has it, so far as it can be an option's."""
+def _as_written(value: Any) -> str:
+    """Format a value as in the file."""
     return _toml(value) if isinstance(value, bool | int | float | str | list) else str(value)

@@ -1,4 +1,4 @@
-"""Start TensorFlow for the commands that need it, without what its libraries print."""
+"""Import TensorFlow for the commands that need it, without the messages that its libraries print at start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def load_tensorflow(module: str | None) -> None:
-    """Import what prediction needs, and then the user's module."""
+    """Import TensorFlow and then, if given, the user's module."""
     with quiet_tensorflow():
         from shardtrain.models.user_models import import_module
     if module is not None:
@@ -19,11 +19,10 @@ def load_tensorflow(module: str | None) -> None:
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow in this block without what its libraries print while they start.
+    """Import TensorFlow and run the block without the messages that its libraries print at start.
 
-    They write to file descriptor 2 before any log level is read, so the descriptor leads to a scratch file
-    meanwhile; if the block fails, and not by Ctrl-C, what was written is shown. Setting TF_CPP_MIN_LOG_LEVEL keeps
-    everything.
+    They write to file descriptor 2 before they read a log level, so the descriptor is redirected to a scratch file;
+    if the block raises an error, its contents are printed. With TF_CPP_MIN_LOG_LEVEL set nothing is redirected.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield

@@ -1,4 +1,4 @@
-"""`tune`: try sizes and rates, show the results, and keep the best run."""
+"""`tune`: search sizes and rates of a model, show the results, and keep the best run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptio
 from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
 
 if TYPE_CHECKING:
-    from shardtrain.training.tune import Trial, Tuned
+    from shardtrain.training.tune import StudyResult, Trial
 
 BAR = 40  # characters of the longest bar
 SHADES = " ░▒▓█"
-TRIED: dict[str, Option] = {  # what can be tried
+TUNABLE: dict[str, Option] = {
     name: declared
     for cls in (*SIZES.values(), StepOptions)
     for name, declared in options_of(cls).items()
     if declared.tunable
 }
-GUIDE_VALUES = {"layers": "1 2 3", "units": "8 16 32 64 128"}  # where nothing is given
+GUIDE_VALUES = {"layers": "1 2 3", "units": "8 16 32 64 128"}  # the default search space, in words
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Between:
         return f"{self.low}:{self.high}"
 
 
-def _add_tried(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are tried: several values, or a range."""
+def _add_tunable(parser: argparse.ArgumentParser) -> None:
+    """Add the tunable options, which take several values or a range."""
     group = parser.add_argument_group("what is tried: values, or LOW:HIGH for tpe (default: that of fit)")
-    for name, declared in TRIED.items():
+    for name, declared in TUNABLE.items():
         assert declared.parse is not None
         known = f" (default, if nothing is given: {GUIDE_VALUES[name]})" if name in GUIDE_VALUES else ""
         group.add_argument(
@@ -55,24 +55,24 @@ def _add_tried(parser: argparse.ArgumentParser) -> None:
 
 
 def _values_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A function that reads a number of a kind, or two with a colon between them."""
+    """Return a function that parses a number, or LOW:HIGH."""
 
     def read(text: str) -> Any:
         low, colon, high = text.partition(":")
         return Between(kind(low), kind(high)) if colon else kind(low)
 
-    read.__name__ = "number or LOW:HIGH"  # what argparse calls a value that is none
+    read.__name__ = "number or LOW:HIGH"  # argparse's name for it in messages
     return read
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tune, and print the results."""
+    """Run the study, and print its results."""
     from dataclasses import asdict
 
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
 
-    space = {name: _among(name, getattr(args, name)) for name in TRIED if name in args.given}
+    space = {name: _among(name, getattr(args, name)) for name in TUNABLE if name in args.given}
     base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
     options = TuneOptions(space=space, **given_options(args, TuneOptions))
     output = options_from(args, StudyOutput)
@@ -81,30 +81,30 @@ def run(args: argparse.Namespace) -> int:
         check_sizes(space, base.model, shards.description.kind)
         with quiet_tensorflow():
             from shardtrain.training.tune import tune
-        tuned = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
-    best = tuned.best
+        study = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
+    best = study.best
     facts = {
-        "run": tuned.run.path,
+        "run": study.run.path,
         "metric": options.metric,
         "best": asdict(best),
-        "trials": [*map(asdict, tuned.trials)],
+        "trials": [*map(asdict, study.trials)],
     }
     show(
         args.json,
         facts,
-        *table(tuned.trials, list(tuned.space), best),
+        *table(study.trials, list(study.space), best),
         "",
-        *plot(tuned, options.metric),
+        *plot(study, options.metric),
         "",
         f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: "
-        f"{tuned.run.path}",
-        next_step("evaluate", tuned.run.path, str(args.shards)),
+        f"{study.run.path}",
+        next_step("evaluate", study.run.path, str(args.shards)),
     )
     return 0
 
 
 def _among(name: str, given: Sequence[Any]) -> Any:
-    """The values of an option, or its range."""
+    """Return the values of an option, or its range."""
     if len(given) == 1 and isinstance(given[0], Between):
         return Range(given[0].low, given[0].high)
     if any(isinstance(each, Between) for each in given):
@@ -113,7 +113,7 @@ def _among(name: str, given: Sequence[Any]) -> Any:
 
 
 def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterator[str]:
-    """A line for each trial, in order."""
+    """Yield a header and a line per trial, in order."""
     heads = ["trial", *(name.replace("_", " ") for name in names), "accuracy", "loss", "epochs", "state"]
     rows = [
         [
@@ -132,14 +132,14 @@ def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterato
         yield "  ".join([*cells, row[-1]])
 
 
-def plot(tuned: Tuned, metric: str) -> Iterator[str]:
+def plot(study: StudyResult, metric: str) -> Iterator[str]:
     """The metric over two lists of values as a surface, as the guide has it, or a bar for each trial."""
-    measured = [(trial, getattr(trial, metric)) for trial in tuned.trials if trial.accuracy is not None]
+    measured = [(trial, getattr(trial, metric)) for trial in study.trials if trial.accuracy is not None]
     values = [value for _, value in measured]
     low, span = min(values), max(values) - min(values)
-    varied = [name for name, among in tuned.space.items() if not isinstance(among, tuple) or len(among) > 1]
-    if len(varied) == 2 and all(isinstance(tuned.space[name], tuple) for name in varied):
-        yield from _surface(tuned, metric, varied, low, span)
+    varied = [name for name, among in study.space.items() if not isinstance(among, tuple) or len(among) > 1]
+    if len(varied) == 2 and all(isinstance(study.space[name], tuple) for name in varied):
+        yield from _surface(study, metric, varied, low, span)
         return
     yield f"validation {metric} by trial, from {low:.4f} to {low + span:.4f}"
     for trial, value in measured:
@@ -147,9 +147,9 @@ def plot(tuned: Tuned, metric: str) -> Iterator[str]:
         yield f"{trial.number + 1:>5}  {value:.4f}  {'█' * length or '▏'}"
 
 
-def _surface(tuned: Tuned, metric: str, varied: Sequence[str], low: float, span: float) -> Iterator[str]:
+def _surface(study: StudyResult, metric: str, varied: Sequence[str], low: float, span: float) -> Iterator[str]:
     down, across = varied
-    rows, columns = tuned.space[down], tuned.space[across]
+    rows, columns = study.space[down], study.space[across]
     assert isinstance(rows, tuple)
     assert isinstance(columns, tuple)
     names = [name.replace("_", " ") for name in varied]
@@ -160,7 +160,7 @@ def _surface(tuned: Tuned, metric: str, varied: Sequence[str], low: float, span:
         for column in columns:
             found = [
                 getattr(trial, metric)
-                for trial in tuned.trials
+                for trial in study.trials
                 if trial.values[down] == row and trial.values.get(across, column) == column and trial.loss is not None
             ]
             shade = SHADES[round((len(SHADES) - 1) * (found[0] - low) / span)] if found and span else SHADES[0]
@@ -176,7 +176,7 @@ COMMAND = Command(
     run=run,
     arguments=(Argument(name="shards", metavar="SHARDS", help="folder of shards with a validation split"),),
     options=(StudyOutput, TuneOptions, CheckpointOptions, TrainingOptions, LoaderOptions),
-    extend=_add_tried,
+    extend=_add_tunable,
     examples="""\
 python -m shardtrain tune data/shards
 python -m shardtrain tune data/shards --layers 1 2 3 --units 16 64 --learning-rate 1e-3 3e-3 --out runs/sizes

@@ -17,23 +17,23 @@ from shardtrain.shards.options import VerifyOptions
 if TYPE_CHECKING:
     from shardtrain.shards.verify import Verification
 
-MAX_FAULTS = 20  # that are shown; all are counted
+MAX_FAULTS = 20  # shown; all are counted
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify, and print what was checked or every fault."""
+    """Verify shards, and print what was checked, or the faults."""
     done = verified(args.shards, options_from(args, VerifyOptions).workers)
     print_faults(done.faults, args.shards)
-    whole = (
+    summary = (
         f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
         f"{args.shards}"
     )
-    show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (whole,)))
+    show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (summary,)))
     return 1 if done.faults else 0
 
 
 def verified(folder: Path, workers: int | None = None) -> Verification:
-    """Check everything in a folder of shards, and show how far that is."""
+    """Verify a folder of shards, with progress."""
     from shardtrain.runtime.progress import progress
     from shardtrain.shards.manifest import read_manifest
     from shardtrain.shards.verify import num_checked_bytes, verify_shards

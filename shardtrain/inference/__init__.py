@@ -1,1 +1,1 @@
-"""Use a finished run: classes of texts, of files and of shards, and how good they are."""
+"""Use a finished run: classify texts, files and rows of shards, and evaluate the run."""

@@ -1,4 +1,4 @@
-"""Classify texts and feature rows with a trained model, in batches, so that memory does not depend on their number."""
+"""Classify texts and feature rows with a trained model, in batches, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ from shardtrain.models.guide import input_adapter
 from shardtrain.training.steps import EVALUATION_ROWS
 from shardtrain.vectorize.fitted import Vectorizer
 
-SPARSE_ROWS = 4096  # per call where rows stay sparse: the cost of a call no longer counts, and memory stays small
+SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small
 
 
 class Classifier:
-    """A traced model and the vectorizer that goes with it, loaded once; may be called by several threads at a time.
+    """A traced model and its vectorizer, loaded once; may be called by several threads at a time.
 
     Args:
         model: the trained model.
         description: of the data it was trained on.
-        load_vectorizer: loads the vectorizer when texts are first classified; it raises RunError where there is none.
+        load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
     """
 
     def __init__(self, model: keras.Model, description: DatasetInfo, load_vectorizer: Callable[[], Vectorizer]) -> None:
         self.class_names = description.class_names
         self._load_vectorizer = load_vectorizer
-        self._feed = input_adapter(model, description)
-        traced = tf.function(lambda *parts: model(self._feed.assemble(*parts), training=False))
-        self._traced = traced.get_concrete_function(*self._feed.specs)
-        sparse = self._feed.kind == "ngram" and not self._feed.dense
+        self._adapter = input_adapter(model, description)
+        traced = tf.function(lambda *parts: model(self._adapter.assemble(*parts), training=False))
+        self._traced = traced.get_concrete_function(*self._adapter.specs)
+        sparse = self._adapter.kind == "ngram" and not self._adapter.dense
         self._rows = SPARSE_ROWS if sparse else EVALUATION_ROWS
 
     def __call__(self, texts: Sequence[str]) -> Predictions:
         """Classify texts, in order.
 
         Raises:
-            RunError: the run has no vectorizer, or not its own.
-            ModelError: the model does not give probabilities.
+            RunError: the run has no vectorizer, or another one than it was trained with.
+            ModelError: the model's outputs are not probabilities.
         """
-        return self.of_rows(self.vectorizer.transform(texts))
+        return self.classify_rows(self.vectorizer.transform(texts))
 
     @cached_property
     def vectorizer(self) -> Vectorizer:
-        """What makes features of texts, loaded when it is first asked for.
+        """The vectorizer of the run, loaded on first use.
 
         Raises:
-            RunError: the run has none, or not its own.
+            RunError: the run has none, or another one than it was trained with.
         """
         return self._load_vectorizer()
 
-    def of_rows(self, x: Features) -> Predictions:
+    def classify_rows(self, x: Features) -> Predictions:
         """Classify feature rows, in order.
 
         Raises:
-            ModelError: the model does not give probabilities.
+            ModelError: the model's outputs are not probabilities.
         """
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(x), self._rows):
             stop = min(start + self._rows, len(x))
             rows = slice_rows(x, start, stop)
-            outputs = self._traced(*(tf.convert_to_tensor(array) for array in self._feed.arrays(rows)))
+            outputs = self._traced(*(tf.convert_to_tensor(array) for array in self._adapter.arrays(rows)))
             parts.append(_probabilities(outputs.numpy()))
         return Predictions(self.class_names, np.concatenate(parts))
 
 
 def _probabilities(outputs: Probabilities) -> Probabilities:
-    """One column for each class, from softmax rows or from the probability of class 1 alone."""
+    """Return one column per class, from softmax rows or from the probability of class 1 alone."""
     if not ((outputs >= 0) & (outputs <= 1)).all():
         raise ModelError(
             f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are not "

@@ -1,8 +1,8 @@
-"""Measure a run on the validation split of shards, or on a labelled corpus of raw text without making shards of it.
+"""Evaluate a run on the validation split of shards, or on a labelled corpus of raw text without making shards.
 
-Documents are read and vectorized unit by unit in threads, while Keras measures the ones before. They are those that
-`evaluate` gives on shards of the same documents made with the run's vectorizer, to the float32 in which Keras
-adds them up: the order of documents is another.
+Documents of a corpus are read and vectorized unit by unit in threads, while Keras evaluates those before. The metrics
+equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents are
+summed in another order.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Figures of a run on a corpus.
+    """The metrics of a run on a corpus.
 
     Attributes:
         metrics: accuracy, loss and the model's other metrics.
-        examples: documents they are of.
-        rejected_rows: records of the corpus that could not be used.
+        examples: number of documents evaluated.
+        rejected_rows: number of invalid records in the corpus.
         rejected: the first of them.
     """
 
@@ -52,10 +52,10 @@ class Evaluated:
 
 
 def evaluate(run: Run, shards: Shards) -> Logs:
-    """Accuracy, loss and the model's other metrics on the validation split of `shards`.
+    """Compute accuracy, loss and the model's other metrics on the validation split of `shards`.
 
     Raises:
-        ModelError: another vectorizer made the shards, or their classes are others.
+        ModelError: the shards were made with another vectorizer, or have other classes.
         ShardsError: there is no validation split.
         RunError: the run's files are damaged.
     """
@@ -67,20 +67,20 @@ def evaluate(run: Run, shards: Shards) -> Logs:
 def evaluate_corpus(
     run: Run, corpus: Path | str, read: CorpusOptions | None = None, *, workers: int | None = None
 ) -> Evaluated:
-    """Accuracy, loss and the model's other metrics on the documents of a labelled corpus, without making shards.
+    """Compute accuracy, loss and the model's other metrics on a labelled corpus, without making shards.
 
-    They are those that `evaluate` gives on shards of the same documents made with the run's vectorizer, to the
-    float32 in which Keras adds them up.
+    They equal those of `evaluate` on shards of the same documents, made with the run's vectorizer, up to float32
+    rounding.
 
     Args:
         run: a finished run with a vectorizer.
-        corpus: as for a build; of a folder with a test split, that one, else all documents.
-        read: how it is read.
+        corpus: as for a build; of a folder with a test split only that split, else all documents.
+        read: how the corpus is read.
         workers: as in `PredictOptions`.
 
     Raises:
-        CorpusError: it cannot be read, or holds no document.
-        LabelError: a label that the run does not know.
+        CorpusError: the corpus cannot be read, or holds no valid document.
+        LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
     """
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
@@ -90,7 +90,7 @@ def evaluate_corpus(
             say(note)
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
-        seen = _Seen(Classes(run.description.class_names, run.labels))
+        seen = _Evaluation(Classes(run.description.class_names, run.labels))
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)
@@ -100,14 +100,14 @@ def evaluate_corpus(
             batches = seen.batches(threads.map(read_rows, units), sum(unit.num_documents for unit in units))
             metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
     if not seen.examples:
-        raise CorpusNotFoundError(f"'{corpus}' holds no document that can be used, so there is nothing to measure")
+        raise CorpusNotFoundError(f"'{corpus}' holds no valid document, so there is nothing to evaluate")
     return Evaluated(
         metrics=metrics, examples=seen.examples, rejected_rows=seen.num_rejected, rejected=tuple(seen.rejected)
     )
 
 
-class _Seen:
-    """What was measured so far."""
+class _Evaluation:
+    """The documents evaluated so far, and the invalid records."""
 
     def __init__(self, classes: Classes) -> None:
         self.classes = classes
@@ -116,7 +116,7 @@ class _Seen:
         self.rejected: list[BadRow] = []
 
     def batches(self, units: Iterable[tuple[Documents, Features]], total: int) -> Iterator[Examples]:
-        """The rows of all units with their classes, as many at a time as evaluation takes."""
+        """Yield the rows of all units with their classes, in batches of `EVALUATION_ROWS`."""
         with progress("evaluating", total=total, unit="documents") as shown:
             for documents, x in units:
                 check_known_labels(Counter(documents.labels), self.classes)

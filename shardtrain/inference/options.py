@@ -9,7 +9,7 @@ from shardtrain.errors import UsageError
 from shardtrain.options import option
 from shardtrain.runtime.machine import cores
 
-MOST_WORKERS = 8  # unless more are asked for: each holds about 100 MiB
+MOST_WORKERS = 8  # by default: each holds about 100 MiB
 STANDARD = "-"  # standard input or output
 _TEXTS, _OUTPUT = "texts", "output"
 

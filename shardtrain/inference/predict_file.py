@@ -1,10 +1,10 @@
-"""Files of raw text through a finished run: predictions of any number of texts, and figures on a labelled corpus.
+"""Classify files of raw text of any size with a finished run, resumable, in bounded memory.
 
-The input is cut into units as a build cuts its corpus. Each is read, vectorized, classified and written as a part of
-the output by one thread; kernels and TensorFlow run without the GIL, so threads share one model and need no second
-process. What is held is a unit a thread, whatever the size of the input. Everything is made in `OUTPUT.predicting`;
-parts are pure functions of their units, so the same command goes on after a kill, to the same bytes. The price is one
-pass over the input to find its records before the first answer, and standard input is written to disk first.
+The input is cut into units as a build cuts its corpus. One thread reads, vectorizes and classifies a unit and writes
+its part of the output; kernels and TensorFlow release the GIL, so threads share one model. Memory holds one unit per
+thread, whatever the size of the input. Parts are pure functions of their units in the folder `OUTPUT.predicting`, so
+the same command resumes a killed one, with identical bytes. The cost is a pass over the input to find its records
+before the first prediction, and standard input is copied to disk first.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
 
-_SPOOLED = "standard-input"
+_STDIN_COPY = "standard-input"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedFile:
-    """What was made of a file.
+    """The result of `predict_file`.
 
     Attributes:
         output: the file of predictions.
-        rows: predictions in it.
-        rejected_rows: records of the input that could not be used.
+        rows: number of predictions in it.
+        rejected_rows: number of invalid records in the input.
         rejected: the first of them.
         input_bytes: of the text, unpacked.
     """
@@ -60,7 +60,7 @@ class PredictedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _UnitResult:
-    """What is on record of one unit: how many rows it gave, and its bad rows, of which the first are listed."""
+    """The stored result of a unit: its number of predictions, and its invalid rows, of which the first are listed."""
 
     rows: int
     num_bad_rows: int
@@ -68,13 +68,13 @@ class _UnitResult:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> _UnitResult:
-        """The same from its fields as JSON values."""
+        """Parse the fields from JSON values."""
         return cls(**{**record, "bad_rows": tuple(BadRow(**row) for row in record["bad_rows"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Input:
-    """An input cut into units, and what classifies them."""
+    """An input cut into units, and the classifier."""
 
     source: Source
     units: list[Unit]
@@ -86,7 +86,7 @@ class _Input:
         return [unit.stop - unit.start for unit in self.units]
 
     def classify(self, unit: Unit) -> tuple[Documents, Predictions]:
-        """The documents of a unit with what the model says of them."""
+        """Read the documents of a unit and classify them."""
         documents = read_unit(self.source, unit)
         return documents, self.classifier(documents.texts)
 
@@ -102,19 +102,19 @@ class _Input:
 def predict_file(
     run: Run, source: Path | str, output: Path | str, options: PredictOptions | None = None
 ) -> PredictedFile:
-    """Classify the texts of a file, or of standard input ("-"), in their order; a killed call is resumed by the next.
+    """Classify the texts of a file, or of standard input ("-"), in order; a repeated call resumes a killed one.
 
     Args:
         run: a finished run with a vectorizer.
         source: CSV, TSV, JSON Lines or, by any other name, lines of text; also with .gz.
-        output: a name that ends in .csv, .jsonl or .parquet; `shardtrain.inference.writers` says what is in it.
-        options: how.
+        output: a name that ends in .csv, .jsonl or .parquet; `shardtrain.inference.writers` describes the formats.
+        options: of reading and writing.
 
     Raises:
-        OutputExistsError: the output exists, or an interrupted one was made with other options or of another input.
-        CorpusError: the input cannot be options.
-        RunError: the run's files are damaged, or the model does not give probabilities.
-        DiskFullError: the disk has no room; what is done is kept.
+        OutputExistsError: the output exists, or an interrupted one was started with other options or another input.
+        CorpusError: the input cannot be read.
+        RunError: the run's files are damaged, or the model's outputs are not probabilities.
+        DiskFullError: the disk has no room; finished parts are kept.
     """
     options, output = options or PredictOptions(), Path(output)
     writer = writer_for(output, run.description.class_names, proba=options.proba)
@@ -131,10 +131,10 @@ def predict_file(
         error=OutputExistsError,
         missing=OutputExistsError,
         resumable=(DiskFullError,),
-        kept=frozenset({_SPOOLED}),
+        kept=frozenset({_STDIN_COPY}),
     )
     with folder.held():
-        path = _spooled(working) if str(source) == STANDARD else Path(source)
+        path = _copy_stdin(working) if str(source) == STANDARD else Path(source)
         with folder.work(_job(run, path, writer, options), overwrite=options.overwrite):
             return _predict(_open(run, path, options, working), writer, output, working, options)
 
@@ -142,14 +142,13 @@ def predict_file(
 def predict_stream(
     run: Run, source: Path | str, options: PredictOptions | None = None
 ) -> Iterator[tuple[Documents, Predictions]]:
-    """Classify the texts of a file or of standard input; gives units of documents with what the model says, in order.
+    """Classify the texts of a file or of standard input; yield units of documents with their predictions, in order.
 
-    Nothing is kept for another call: it is for results that go to a pipe or a screen. Errors are those of
-    `predict_file`.
+    It cannot be resumed: it is for results that go to a pipe or a screen. Errors are those of `predict_file`.
     """
     options = options or PredictOptions()
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, Threads(options.threads) as threads:
-        path = _spooled(Path(scratch)) if str(source) == STANDARD else Path(source)
+        path = _copy_stdin(Path(scratch)) if str(source) == STANDARD else Path(source)
         opened = _open(run, path, options, Path(scratch))
         with progress("predicting", total=sum(opened.sizes), lasting=False) as shown:
             for size, result in zip(opened.sizes, threads.map(opened.classify, opened.units), strict=True):
@@ -185,12 +184,10 @@ def _predict(
 
 
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:
-    """Settle how the input is read, say so, and cut it."""
+    """Open the input, report how it is read, and cut it into units."""
     names = run.description.class_names
-    source, notes = open_texts(
-        path, options, labels={*names, *run.labels}, class_names=names, scratch=scratch
-    )  # fmt: skip
-    if path.name == _SPOOLED:
+    source, notes = open_texts(path, options, labels={*names, *run.labels}, class_names=names, scratch=scratch)
+    if path.name == _STDIN_COPY:
         source = replace(source, origin="standard input")
     for note in notes:
         say(note)
@@ -200,28 +197,28 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
 
 
 def units_of(source: Source, density: int) -> list[Unit]:
-    """The units of an input; texts that have `density` times as many terms as usual are cut smaller."""
+    """Cut an input into units, smaller by a factor of `density`: terms per byte, relative to words."""
     with progress("scanning", total=source.num_bytes, lasting=False) as shown:
         return plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
 
 
-def _spooled(folder: Path) -> Path:
-    """Standard input as a file in `folder`: units are read at more than one place at a time."""
-    path = folder / _SPOOLED
+def _copy_stdin(folder: Path) -> Path:
+    """Copy standard input to a file in `folder`, because units are read at several offsets at a time."""
+    path = folder / _STDIN_COPY
     with committed(path, synced=False) as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     return path
 
 
 def _job(run: Run, path: Path, writer: PredictionWriter, options: PredictOptions) -> Job:
-    """What decides the output."""
+    """Return the job of predicting a file."""
     chosen = {
         "run": f"the model {run.metrics['model_sha256'][:16]}",
         "output": f"a file of {writer.kind}",
         **identity(options),
     }
     files = files_of(path) if path.is_file() else {}
-    if path.name == _SPOOLED:  # written anew for each call, so its time says nothing
+    if path.name == _STDIN_COPY:  # written by each call, so its modification time means nothing
         files = {"standard input": [path.stat().st_size, file_checksum(path)]}
     program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(PredictOptions))

@@ -1,4 +1,4 @@
-"""What a model says of some texts."""
+"""Hold the predictions of a model: class names and probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of some texts.
+    """The predictions of some texts.
 
     Attributes:
         class_names: names of the columns.
@@ -27,5 +27,5 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """The name of the most probable class of each text."""
+        """Return the name of the most probable class of each text."""
         return [self.class_names[best] for best in self.probabilities.argmax(axis=1)]

@@ -1,6 +1,6 @@
-"""Classify the rows of shards; they must hold the features that the model was trained on.
+"""Classify the validation rows of shards, and check that their features are those that the model was trained on.
 
-Shards can only be used if the same fitted vectorizer made them; anything else would give numbers that mean nothing.
+Shards must have been made by the run's own fitted vectorizer: the columns of another one mean other n-grams or words.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from shardtrain.training.steps import EVALUATION_ROWS
 
 
 def predict_rows(run: Run, shards: Shards) -> Iterator[tuple[Labels, Predictions]]:
-    """Classify the validation rows of shards in order; gives batches of their classes with what the model says.
+    """Classify the validation rows of shards in order; yield batches of their labels with the predictions.
 
     Raises:
-        ModelError: another vectorizer made the shards, or their classes are others; or the model does not give
-            probabilities.
+        ModelError: the shards were made with another vectorizer or have other classes, or the model's outputs are
+            not probabilities.
         ShardsError: there is no validation split.
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
     classifier = run.classifier()
     for x, y in shards.validation.batches(EVALUATION_ROWS):
-        yield y, classifier.of_rows(x)
+        yield y, classifier.classify_rows(x)
 
 
 def check_shards(run: Run, shards: Shards) -> None:
-    """Check that shards hold what the run's model was trained on: the same features, the same classes.
+    """Check that shards hold the features and classes that the run's model was trained on.
 
     Raises:
-        ModelError: another vectorizer made them, or their classes are others.
+        ModelError: they were made with another vectorizer, or have other classes.
     """
     trained, given = run.description, shards.description
     if given.vectorizer != trained.vectorizer:

@@ -1,7 +1,7 @@
-"""Open a finished run: a trained model with all that is needed to use it.
+"""Open a finished run: a trained model with its vectorizer, configuration and results.
 
-Models are loaded with Keras' safe mode on, so that a model file cannot run code, and only after the checksum was
-compared, because Keras does not notice a flipped bit in the weights. The vectorizer checks its own files.
+Models are loaded in Keras' safe mode, so that a model file cannot run code, and only after their checksum was compared,
+because Keras does not detect a flipped bit in the weights. The vectorizer checks its own files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shardtrain.inference.classifier import Classifier
     from shardtrain.vectorize.fitted import Vectorizer
 
-_BATCH_TEXTS = 512  # classified at a time
+_BATCH_TEXTS = 512  # classified per call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Run:
 
     Attributes:
         path: its folder.
-        config: how it was trained: `model`, `options`, `versions`, and `shards`, the folder where they were then.
-        description: what the shards it was trained on held.
+        config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
+        description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
     """
 
@@ -51,10 +51,10 @@ class Run:
         return load_run(path)
 
     def predict(self, texts: Iterable[str]) -> Predictions:
-        """Classify texts, all results in memory; `shardtrain.inference.predict_file` classifies whole files.
+        """Classify texts, with all results in memory; `shardtrain.inference.predict_file` classifies large files.
 
         Raises:
-            RunError: the run's files are damaged, or the model does not give probabilities.
+            RunError: the run's files are damaged, or the model's outputs are not probabilities.
         """
         names = self.description.class_names
         parts = [np.zeros((0, len(names)), np.float32)]
@@ -62,10 +62,10 @@ class Run:
         return Predictions(names, np.concatenate(parts))
 
     def predict_batches(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Predictions]]:
-        """Classify texts as they come; gives batches of them with their predictions, in order.
+        """Classify texts as they arrive; yield batches of texts with their predictions, in order.
 
         Raises:
-            RunError: the run's files are damaged, or the model does not give probabilities.
+            RunError: the run's files are damaged, or the model's outputs are not probabilities.
         """
         classifier = self.classifier()
         remaining = iter(texts)
@@ -73,7 +73,7 @@ class Run:
             yield batch, classifier(batch)
 
     def classifier(self) -> Classifier:
-        """Load the model, and the vectorizer when it is first needed, to classify many times.
+        """Load the model for repeated use; the vectorizer is loaded on first use.
 
         Raises:
             RunError: the run's files are damaged.
@@ -85,7 +85,7 @@ class Run:
         return Classifier(model, self.description, self.load_vectorizer)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the table that a notebook shows."""
         metrics = self.metrics
         return table(
             f"Run {self.path}",
@@ -102,13 +102,13 @@ class Run:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Class index of each label as the corpus spells it; of a run that does not record them, of the names."""
+        """Return the class index of each raw label of the corpus; of a run that records none, of the class names."""
         recorded = self.config.get("labels")
         names = self.description.class_names
         return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
 
     def load_model(self) -> keras.Model:
-        """The trained model, compiled as it was trained.
+        """Load the trained model, compiled as it was trained.
 
         Raises:
             RunError: the file differs from what was saved.
@@ -122,18 +122,18 @@ class Run:
 
         try:
             return keras.saving.load_model(self.path / MODEL, safe_mode=True)
-        except (TypeError, ValueError, ImportError) as error:  # what Keras raises for classes it does not know
+        except (TypeError, ValueError, ImportError) as error:  # raised by Keras for unknown classes
             raise ModelError(
-                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it has layers "
-                "of your own, import the module that registers them first (on the command line: --import MODULE)"
+                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it "
+                "has custom layers, import the module that registers them first (on the command line: --import MODULE)"
             ) from error
 
     def load_vectorizer(self) -> Vectorizer:
-        """The vectorizer that makes features of texts as the model was trained on.
+        """Load the vectorizer that the model's features were made with.
 
         Raises:
             VectorizerError: it is missing or damaged.
-            RunError: it is not the one whose features the model was trained on.
+            RunError: there is none, or it is not the one that the model was trained with.
         """
         from shardtrain.vectorize.fitted import load_vectorizer
 
@@ -166,10 +166,10 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Open a finished run folder; nothing is loaded yet.
+    """Open a finished run folder; model and vectorizer are loaded later.
 
     Raises:
-        RunNotFoundError: no such folder, or the run in it did not finish.
+        RunNotFoundError: no such folder, or the run in it is unfinished.
         RunError: its JSON files are damaged or of another version.
     """
     folder = Path(path)

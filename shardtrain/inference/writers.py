@@ -1,9 +1,9 @@
-"""Predictions as files: CSV, JSON Lines or Parquet, made in parts that are joined in order.
+"""Write predictions as CSV, JSON Lines or Parquet, in parts that are joined in order.
 
-A row is the number of the record in the input, from 0, so that rows which were left out can be told; then the class,
-its probability, and with `proba` the probability of every class. Text has six decimals of a probability, Parquet the
-float32. A part is a pure function of its predictions and joining one of the parts, so the file's bytes do not depend
-on how often it was interrupted.
+A row holds the number of the record in the input, from 0, which shows the rows that were skipped; the class, its
+probability, and with `proba` the probability of every class. Text has six decimals of a probability, Parquet the
+float32. A part is a pure function of its predictions, and so is the joined file of its parts: the bytes do not depend
+on interruptions.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from shardtrain.errors import UsageError
 from shardtrain.tables.parquet import import_pyarrow
 
 _PIECE = 1 << 20  # bytes copied at a time
-_GROUP_ROWS = 1 << 18  # of a Parquet row group, at least, where there are more
+_GROUP_ROWS = 1 << 18  # least rows of a Parquet row group, except the last
 
 
 class PredictionWriter(Protocol):
-    """One of the formats; `part` gives the bytes of a part, and `join` writes the whole file from parts in order.
+    """A format: `part` returns the bytes of a part, and `join` writes the file from its parts in order.
 
     Attributes:
-        kind: its name.
+        kind: name of the format.
     """
 
     kind: str
 
     def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
-        """The bytes of the predictions of some rows, (rows,) and (rows, num_classes)."""
+        """Encode the predictions of some rows, (rows,) and (rows, num_classes)."""
         ...
 
     def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
-        """Write the file that the parts make."""
+        """Write the file that consists of the parts."""
         ...
 
 
 class Lines:
-    """A header and a line for each prediction, made with one of Python's formats from row, name and probabilities."""
+    """A header and a line per prediction, formatted by `line % (row, name, probability, *probabilities)`."""
 
     def __init__(self, kind: str, header: str, line: str, names: Sequence[str], *, proba: bool) -> None:
         self.kind = kind
@@ -55,7 +55,7 @@ class Lines:
         self._proba = proba
 
     def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
-        """The lines of some rows."""
+        """Format the lines of some rows."""
         best = probabilities.argmax(axis=1)
         columns: list[list[Any]] = [
             rows.tolist(),
@@ -75,14 +75,14 @@ class Lines:
 
 
 def csv_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
-    """A header, then a line for each prediction; names are quoted as Python's csv module does where that is needed."""
+    """Write CSV: a header and a line per prediction, with names quoted as by Python's csv module."""
     header = ",".join(map(_quoted, _columns(class_names, proba))) + "\n"
     line = "%d,%s,%.6f" + ",%.6f" * (len(class_names) if proba else 0) + "\n"
     return Lines("CSV", header, line, [_quoted(name) for name in class_names], proba=proba)
 
 
 def json_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
-    """An object a line; with `proba` its key `probabilities` has an object of them by class."""
+    """Write JSON Lines: an object per prediction; with `proba` its `probabilities` are an object by class."""
     names = [json.dumps(name, ensure_ascii=False) for name in class_names]
     every = ", ".join(name.replace("%", "%%") + ": %.6f" for name in names)
     tail = f', "probabilities": {{{every}}}' if proba else ""
@@ -90,7 +90,7 @@ def json_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
 
 
 class Parquet:
-    """Columns of int64, string and float32; parts are Parquet files of their own.
+    """Write Parquet: columns of int64, string and float32; each part is a Parquet file.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -106,7 +106,7 @@ class Parquet:
         self._schema = pa.schema(list(zip(_columns(class_names, proba), types, strict=True)))
 
     def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
-        """The Parquet file of some rows."""
+        """Encode some rows as a Parquet file."""
         best = probabilities.argmax(axis=1)
         columns = [rows, self._class_names.take(self._arrow.array(best)), probabilities.max(axis=1)]
         if self._proba:
@@ -133,11 +133,11 @@ FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".json
 
 
 def writer_for(path: Path, class_names: Sequence[str], *, proba: bool) -> PredictionWriter:
-    """The format that the name of a file says.
+    """Return the writer for the suffix of a file's name.
 
     Raises:
-        UsageError: it says none of them.
-        MissingExtraError: the package for it is not installed.
+        UsageError: the suffix is not one of `FORMATS`.
+        MissingExtraError: the package for the format is not installed.
     """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--output '{path}': the name has to end in {', '.join(FORMATS)}, which decides the format")

@@ -1,14 +1,14 @@
-"""One build from start to end: read the corpus, fit or reuse a vectorizer, write rows, place them, publish.
+"""Build shards from a corpus: read it, fit or reuse a vectorizer, write rows, place them in shards, publish.
 
-Passes record what they finish in the working folder (`workspace`), so the same command goes on where a killed one
-stopped, and its result is the same in every byte.
+Passes record finished work in the working folder (`workspace`), so the same command resumes a killed build, and the
+result is identical in every byte.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
-from shardtrain.pipeline.parts import classes_of, first_manifest, longer_manifest, next_number, provenance
+from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manifest, next_number, provenance
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
@@ -44,25 +44,25 @@ from shardtrain.runtime.passes import (
 )
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.shards import layout
-from shardtrain.shards.layout import Manifest
+from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.packing import check_codec, codec_of
-from shardtrain.vectorize.fitted import copy_vectorizer, load_vectorizer, save_vectorizer
+from shardtrain.vectorize.fitted import Vectorizer, copy_vectorizer, load_vectorizer, save_vectorizer
 from shardtrain.vectorize.indexing import idle_stop_words
 from shardtrain.vectorize.settings import HashedSettings, SequenceSettings, Settings
 
-PARALLEL_BYTES = 32 << 20  # smaller corpora are done before a second process has started
-# Disk of all files of a build together, measured on news, encyclopedia, reviews and messages of 1 to 40 MB: what an
-# n-gram in a text takes (more where those of one document are candidates), and for sequences each byte of text.
+PARALLEL_BYTES = 32 << 20  # smaller corpora are built before a second process has started
+# Disk of all files of a build, measured on news, encyclopedia, reviews and messages of 1 to 40 MB: bytes per n-gram of
+# a text (more where n-grams of a single document are candidates), and for sequences per byte of text.
 NGRAM_DISK_BYTES, RARE_NGRAM_DISK_BYTES, SEQUENCE_DISK_RATIO = 20, 30, 6
 RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
 
 
 def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = None) -> Manifest:
-    """Make shards in the folder `out` from a corpus (a file or a folder), or add to those; returns the manifest.
+    """Build shards in the folder `out` from a corpus (a file or a folder), or append to them; return the manifest.
 
     Raises:
-        ShardsNotFoundError: there are no shards to add to.
+        ShardsNotFoundError: there are no shards to append to.
         ShardsExistError: `out` holds something that must not be replaced.
         CorpusError: the corpus cannot be read or no classifier can be trained on it.
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
@@ -89,11 +89,11 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
 
 
 def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
-    """What decides the result of a build: options with the identities of what they name, files and unit size.
+    """Return the job of a build: its options, with the identities of what they name, its files and the unit size.
 
     Raises:
-        ShardsNotFoundError: there are no shards to add to.
-        VectorizerError: there is no vectorizer to use.
+        ShardsNotFoundError: there are no shards to append to.
+        VectorizerError: the vectorizer to reuse is missing or damaged.
     """
     reused = options.vectorizer_from
     chosen = identity(
@@ -109,16 +109,18 @@ def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
 
 
 def _before(out: Path, job: Job) -> Manifest:
-    """The manifest of the shards that are added to, while the output folder is this process's alone."""
+    """Read the manifest of the shards to append to; this process holds the lock of the output folder."""
     before = read_manifest(out)
     if job.record["options"]["append"] != f"to shards {before.fingerprint}":
-        raise ShardsExistError(f"the shards in '{out}' were changed by another build just now; run the command again")
+        raise ShardsExistError(
+            f"the shards in '{out}' were changed by another build in the meantime; run the command again"
+        )
     found = load_vectorizer(out / layout.VECTORIZER).describe()["fingerprint"]
     expected = before.vectorizer.get("fingerprint")
     if found != expected:
         raise VectorizerError(
             f"'{out / layout.VECTORIZER}' holds the vectorizer {found}, the shards were made with {expected}; restore "
-            "the folder that belongs to them or rebuild the shards"
+            "the shards' own vectorizer from a copy, or rebuild the shards"
         )
     return before
 
@@ -131,10 +133,88 @@ class Units:
     sizes: list[int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What a build works on.
+
+    Attributes:
+        corpus: opened.
+        options: of the build.
+        before: the manifest of the shards that are appended to, if any.
+        folder: of the vectorizer that is reused or saved.
+        reused: the vectorizer that is reused, if any.
+    """
+
+    corpus: Corpus
+    options: BuildOptions
+    before: Manifest | None
+    folder: Path
+    reused: Vectorizer | None
+
+    @property
+    def seed(self) -> int:
+        return self.before.seed if self.before else self.options.seed
+
+    @property
+    def codec(self) -> str | None:
+        if self.options.compress or not self.before:
+            return self.options.compress
+        return codec_of(self.before.splits["train"].shards[-1])
+
+
+@dataclass(frozen=True)
+class _TrainingRows:
+    """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way."""
+
+    files: list[Path]
+    facts: list[UnitFacts]
+    classes: Classes
+    vectorizer: Vectorizer
+
+
 def _make(
     path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None
 ) -> tuple[Manifest, Passes]:
-    """Make everything that is to be published; `before` is the manifest of the shards that it is added to."""
+    """Make everything that is to be published; `before` is the manifest of the shards that are appended to."""
+    inputs = _open_inputs(path, space, out, options, before)
+    corpus, reused = inputs.corpus, inputs.reused
+    with _executor(options, corpus.train.num_bytes) as executor:
+        passes = Passes(
+            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
+        )
+        plan = partial(
+            plan_source,
+            passes,
+            seed=inputs.seed,
+            density=reused.settings.density if reused else options.density,
+            workers=executor.workers,
+            memory_limit=options.memory_limit,
+        )
+        units = plan(corpus.train, threshold=0 if corpus.validation else options.threshold, title=titles.SCAN)
+        held_out, surveyed = units, list[UnitFacts]()
+        if corpus.validation:
+            held_out = plan(corpus.validation, threshold=1 << 64, title=titles.SCAN_VALIDATION)
+            # its labels are checked before the long passes
+            surveyed = survey(passes, held_out.tasks, held_out.sizes, titles.VALIDATION_LABELS)
+        settings = reused.settings if reused else _settings(passes, units, options)
+        require_room(space, disk_bytes(settings, corpus))
+        train = _vectorize_training(inputs, passes, units, settings, surveyed)
+        facts = [*train.facts, *surveyed]
+        _warn_of_replaced_bytes(facts)
+        files = {"train": train.files}
+        if held_out.tasks and held_out.tasks[0].threshold:
+            files["validation"] = transform_rows(
+                passes, held_out.tasks, held_out.sizes, inputs.folder, train.classes.codes, held_out=True
+            )
+        splits = _place_splits(inputs, passes, files, train, space.ready)
+    part = provenance(corpus, facts, options)
+    if before:
+        return extended_manifest(before, splits, part), passes
+    return first_manifest(splits, train.classes, inputs.seed, train.vectorizer, space.ready, part), passes
+
+
+def _open_inputs(path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None) -> _Inputs:
+    """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
     corpus = open_corpus(path, options, validation=options.validation, scratch=space.scratch)
     for note in corpus.notes:
         say(note)
@@ -142,76 +222,72 @@ def _make(
     reused = load_vectorizer(folder) if before else None
     if options.vectorizer_from:
         reused = copy_vectorizer(options.vectorizer_from / layout.VECTORIZER, folder)
-    density = reused.settings.density if reused else options.density
-    seed = before.seed if before else options.seed
-    codec = options.compress or (codec_of(before.splits["train"].shards[-1]) if before else None)
-    if codec:
-        check_codec(codec)
-    with _executor(options, corpus.train.num_bytes) as executor:
-        passes = Passes(
-            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
-        )
-        threshold = 0 if corpus.validation else options.threshold
-        plan = partial(
-            plan_source, passes, seed=seed, density=density, workers=executor.workers, memory_limit=options.memory_limit
-        )
-        held_out = units = plan(corpus.train, threshold=threshold, title=titles.SCAN)
-        if corpus.validation:
-            held_out = plan(corpus.validation, threshold=1 << 64, title=titles.SCAN_VALIDATION)
-        surveyed: list[UnitFacts] = []
-        if corpus.validation:  # its labels are checked before any work is spent
-            surveyed = survey(passes, held_out.tasks, held_out.sizes, titles.VALIDATION_LABELS)
+    inputs = _Inputs(corpus=corpus, options=options, before=before, folder=folder, reused=reused)
+    if inputs.codec:
+        check_codec(inputs.codec)
+    return inputs
 
-        def classes_in(facts: Sequence[UnitFacts]) -> Classes:
-            return classes_of(facts, surveyed or facts, corpus, options, before)
 
-        settings = reused.settings if reused else _settings(passes, units, options)
-        require_room(space, disk_bytes(settings, corpus))
-        if reused or isinstance(settings, HashedSettings):  # nothing to count and to fit
-            vectorizer = reused or save_vectorizer(folder, settings, {}, [], {})
-            facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
-            classes = classes_in(facts)
-            rows = transform_rows(passes, units.tasks, units.sizes, folder, classes.codes, held_out=False)
-        else:
-            counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
-            facts = list(counted.facts)
-            classes = classes_in(facts)
-            vectorizer, rows = fit_rows(passes, counted, classes.codes, folder)
-        if num_replaced := sum(unit.num_replaced for unit in (*facts, *surveyed)):
-            warn(
-                f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
-                "convert it with `iconv -f ENCODING -t UTF-8` and build again"
-            )
-        files = {"train": rows}
-        if held_out.tasks and held_out.tasks[0].threshold:
-            files["validation"] = transform_rows(
-                passes, held_out.tasks, held_out.sizes, folder, classes.codes, held_out=True
-            )
-        splits = {
-            name: place_split(
-                passes, name, rows, vectorizer, len(classes.names), space.ready,
-                first_number=next_number(before, name), rows_per_shard=options.rows_per_shard, codec=codec,
-            )
-            for name, rows in files.items()
-        }  # fmt: skip
+def _vectorize_training(
+    inputs: _Inputs, passes: Passes, units: Units, settings: Settings, surveyed: Sequence[UnitFacts]
+) -> _TrainingRows:
+    """Fit or reuse the vectorizer and write the rows of the training documents; `surveyed` is the validation file."""
+
+    def classes_in(facts: Sequence[UnitFacts]) -> Classes:
+        return classes_of(facts, surveyed or facts, inputs.corpus, inputs.options, inputs.before)
+
+    if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
+        vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
+        facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
+        classes = classes_in(facts)
+        files = transform_rows(passes, units.tasks, units.sizes, inputs.folder, classes.codes, held_out=False)
+        return _TrainingRows(files, facts, classes, vectorizer)
+    counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
+    classes = classes_in(counted.facts)
+    vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
+    return _TrainingRows(files, list(counted.facts), classes, vectorizer)
+
+
+def _warn_of_replaced_bytes(facts: Sequence[UnitFacts]) -> None:
+    if num_replaced := sum(unit.num_replaced for unit in facts):
+        warn(
+            f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
+            "convert it with `iconv -f ENCODING -t UTF-8` and build again"
+        )
+
+
+def _place_splits(
+    inputs: _Inputs, passes: Passes, files: Mapping[str, list[Path]], train: _TrainingRows, ready: Path
+) -> dict[str, SplitEntry]:
+    """Write the shards of each split from its row files; splits without rows are omitted."""
+    splits = {
+        name: place_split(
+            passes,
+            name,
+            rows,
+            train.vectorizer,
+            len(train.classes.names),
+            ready,
+            first_number=next_number(inputs.before, name),
+            rows_per_shard=inputs.options.rows_per_shard,
+            codec=inputs.codec,
+        )
+        for name, rows in files.items()
+    }
     if "validation" in splits and not splits["validation"].examples:
         say("no document fell into the validation fraction")
-    splits = {name: split for name, split in splits.items() if split.examples}
-    part = provenance(corpus, [*facts, *surveyed], options)
-    if before:
-        return longer_manifest(before, splits, part), passes
-    return first_manifest(splits, classes, seed, vectorizer, space.ready, part), passes
+    return {name: split for name, split in splits.items() if split.examples}
 
 
 def disk_bytes(settings: Settings, corpus: Corpus) -> int:
-    """About how many bytes scratch files, unpacked texts among them, and shards take together."""
+    """Estimate the bytes of scratch files, including unpacked texts, and shards together."""
     sources = [source for source in (corpus.train, corpus.validation) if source is not None]
     unpacked = sum(source.num_bytes for source in sources if source.path != source.origin)
     return disk_ratio(settings) * sum(source.num_bytes for source in sources) + unpacked
 
 
 def disk_ratio(settings: Settings) -> int:
-    """About how many bytes scratch files and shards take for each byte of text."""
+    """Estimate the bytes of scratch files and shards per byte of text."""
     if isinstance(settings, SequenceSettings):
         return SEQUENCE_DISK_RATIO
     ngrams = settings.ngrams if isinstance(settings, HashedSettings) else settings
@@ -220,13 +296,20 @@ def disk_ratio(settings: Settings) -> int:
 
 
 def plan_source(
-    passes: Passes, source: Source, *, seed: int, threshold: int, density: int, workers: int, memory_limit: int,
+    passes: Passes,
+    source: Source,
+    *,
+    seed: int,
+    threshold: int,
+    density: int,
+    workers: int,
+    memory_limit: int,
     title: str,
-) -> Units:  # fmt: skip
+) -> Units:
     """Cut a source into units, which reads all of it and writes nothing.
 
     Raises:
-        UsageError: a document is so long that the memory does not allow to index it.
+        UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
         units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
@@ -238,31 +321,31 @@ def plan_source(
 
 
 def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:
-    """What to do about a unit that one document makes too long: one process has the most memory for it."""
+    """The error for a unit that one document makes too long: with --workers 1 it gets the most memory."""
     needed = PROCESS_BYTES + unit.num_texts_bytes * LONG_MEMORY * density
     more = f" --memory-limit {-(-needed >> 20)}MiB" if needed > memory_limit else ""
-    where = "" if source.folders else f", line {unit.first_line} or behind it"
+    where = "" if source.folders else f", line {unit.first_line} or later"
     return (
         f"{source.origin}{where}: a document of about {unit.num_texts_bytes / 1e6:,.1f} MB is too long to be indexed "
-        f"within {memory_limit >> 20} MiB; build with --workers 1{more}, or make several documents of it"
+        f"within {memory_limit >> 20} MiB; build with --workers 1{more}, or split it into several documents"
     )
 
 
 def _executor(options: BuildOptions, num_bytes: int) -> Executor:
     allowed = affordable_workers(options.cores, options.memory_limit)
     if allowed < (options.workers or 1):
-        say(f"--memory-limit allows {allowed} of the {options.workers} workers asked for")
+        say(f"--memory-limit allows {allowed} of the {options.workers} workers of --workers")
     workers = workers_for(options, num_bytes)
     return Serial() if workers == 1 else Processes(workers, prepare=warm_up)
 
 
 def workers_for(options: BuildOptions, num_bytes: int) -> int:
-    """Workers for a training split of so many bytes; one means the build's own process."""
+    """Return the number of workers for a training split of `num_bytes`; 1: the build's own process."""
     return 1 if num_bytes < PARALLEL_BYTES else affordable_workers(options.cores, options.memory_limit)
 
 
 def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
-    """The vectorizer's settings; `auto` goes by the guide's ratio of samples to median words per sample."""
+    """Return the vectorizer's settings; "auto" follows the guide's ratio of samples to median words per sample."""
     kind = options.vectorizer
     if kind == "auto":
         facts = survey(passes, units.tasks, units.sizes, titles.LENGTHS, words=True)
@@ -280,12 +363,12 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     if isinstance(settings, SequenceSettings):
         return settings
     if idle := idle_stop_words(settings.ngrams if isinstance(settings, HashedSettings) else settings):
-        say(f"{len(idle):,} stop words are no words in lower case without accents: {', '.join(idle[:5])}")
+        say(f"{len(idle):,} stop words can match nothing: {', '.join(idle[:5])} (normalized texts never contain them)")
     return settings
 
 
 def _median(lengths: Counter[int]) -> float:
-    """The median of a histogram; of an even number, the mean of the two in the middle."""
+    """Compute the median of a histogram; of an even number, the mean of the two in the middle."""
     values = np.array(sorted(lengths))
     ends = np.cumsum([lengths[value] for value in values]) if len(values) else np.zeros(1)
     total = int(ends[-1])

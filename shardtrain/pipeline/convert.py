@@ -1,8 +1,8 @@
-"""Makes shards from other people's tables: every row to the place that its key gives it, in bounded memory.
+"""Convert external tables to shards in globally shuffled order and bounded memory.
 
-Two passes over pieces of the files: labels (and, where only reading tells, columns) are surveyed, then rows are
-written to scratch in the order of their keys. Placing them is the build's own last pass, so a conversion resumes, uses
-several processes and ends with equal bytes as a build does.
+Two passes read the files piece by piece: the first surveys labels (and the columns of formats that do not declare
+them), the second writes rows to scratch in the order of their keys. Placing rows in shards is the last pass of a build,
+so a conversion is resumed, parallel and reproducible in every byte as a build is.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from shardtrain.tables.labels import check_trained, table_classes
 from shardtrain.tables.libsvm import LibsvmTable, column_range
 from shardtrain.tables.opening import open_tables
 
-PARALLEL_BYTES = 64 << 20  # smaller files are done before a second process has started
+PARALLEL_BYTES = 64 << 20  # smaller files are converted before a second process has started
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """What the rows of all tables have in common."""
+    """The kind and width shared by the rows of all tables."""
 
     kind: str
     num_features: int
@@ -56,7 +56,7 @@ class TableShape:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of a table, where its rows are written and, once it is known, the ordinal of its first."""
+    """A piece of a table: rows or bytes [start, stop), the name of its row files, and the ordinal of its first row."""
 
     table: Table
     start: int
@@ -67,8 +67,8 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a piece holds: rows by raw label, and its lowest and highest column or token id."""
+class _PieceFacts:
+    """What the survey counts in a piece: rows by raw label, and the lowest and highest column or token id."""
 
     labels: dict[str, int]
     least: int
@@ -80,21 +80,22 @@ class _Found:
 
 
 def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manifest:
-    """Make shards in the folder `out` from tables; returns the manifest.
+    """Convert tables to shards in the folder `out`; return the manifest.
 
     Raises:
         CorpusError: a file cannot be read, or no classifier can be trained on it.
-        ShardsError: an HDF5 file holds no such features.
+        ShardsError: an HDF5 file does not hold the named features.
         ShardsExistError: `out` holds something that must not be replaced.
         MissingExtraError: a package that is needed is not installed.
         DiskFullError: the disk has no room.
     """
     if options.compress:
         check_codec(options.compress)
-    apart, needed = [name for name in options.y if name.endswith(".npy")], len(files) + len(options.validation)
-    if apart and not len(apart) == len(options.y) == needed:
-        raise UsageError(f"{len(options.y)} names of labels for {needed} files; give a .npy file for each, in order")
-    read = [*files, *options.validation, *(Path(name) for name in options.y if name.endswith(".npy"))]
+    label_files = [name for name in options.y if name.endswith(".npy")]
+    num_files = len(files) + len(options.validation)
+    if label_files and not len(label_files) == len(options.y) == num_files:
+        raise UsageError(f"--y has {len(options.y)} names for {num_files} files; give a .npy file for each, in order")
+    read = [*files, *options.validation, *map(Path, label_files)]
     identities = {name: value for path in read for name, value in files_of(path).items()}
     chosen = {"append": None, **identity(options)}
     program = f"tables in blocks of {BLOCK_BYTES} bytes"
@@ -125,32 +126,34 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         passes = Passes(
             executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
         )
-        found = passes.run(
-            titles.LABELS, _survey, pieces, [piece.stop - piece.start for piece in pieces],
-            names=[f"survey-{piece.name}" for piece in pieces], unit=_unit(tables), encode=asdict,
-            decode=lambda record: _Found(**record),
-        )  # fmt: skip
-        classes = _classes(pieces, found, options)
-        columns, base = _columns([*tables, *held_out], found)
-        placed = _numbered(pieces, found, columns, base)
-        threshold = 0 if held_out else key_threshold(options.validation_fraction)
-        write = partial(
-            _write, scratch=space.scratch, seed=options.seed, threshold=threshold, codes=classes.codes,
-            num_features=columns.num_features,
-        )  # fmt: skip
-        counts = passes.run(
-            titles.READ_ROWS, write, placed, [facts.rows for facts in found],
-            names=[piece.name for piece in pieces], unit="rows",
-        )  # fmt: skip
-        blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]
+        surveyed = passes.run(
+            titles.LABELS,
+            _survey,
+            pieces,
+            [piece.stop - piece.start for piece in pieces],
+            names=[f"survey-{piece.name}" for piece in pieces],
+            unit=_unit(tables),
+            encode=asdict,
+            decode=lambda record: _PieceFacts(**record),
+        )
+        classes = _classes(pieces, surveyed, options)
+        shape, base = _common_shape([*tables, *held_out], surveyed)
+        pieces = _numbered(pieces, surveyed, shape, base)
+        files_of_splits = _write_rows(passes, pieces, surveyed, classes, options)
         splits = {
             split: place_split(
-                passes, split, [_block_path(space.scratch, piece, number, split) for piece, number in blocks], columns,
-                len(classes.names), space.ready, first_number=0, rows_per_shard=options.rows_per_shard,
+                passes,
+                split,
+                row_files,
+                shape,
+                len(classes.names),
+                space.ready,
+                first_number=0,
+                rows_per_shard=options.rows_per_shard,
                 codec=options.compress,
             )
-            for split in layout.SPLITS
-        }  # fmt: skip
+            for split, row_files in files_of_splits.items()
+        }
     if note := check_trained(splits["train"].class_counts, classes.names):
         say(note)
     if not splits["validation"].examples and options.validation_fraction:
@@ -158,11 +161,48 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
     splits = {name: split for name, split in splits.items() if split.examples}
     part = {"tables": [path.name for path in files], "validation": [path.name for path in options.validation]}
     manifest = Manifest(
-        kind=columns.kind, num_features=columns.num_features, vocabulary_size=columns.vocabulary_size,
-        class_names=classes.names, seed=options.seed, fingerprint=fingerprint_of(splits, {}), splits=splits,
-        files={}, vectorizer={}, build={"labels": classes.codes, "parts": [part]},
-    )  # fmt: skip
+        kind=shape.kind,
+        num_features=shape.num_features,
+        vocabulary_size=shape.vocabulary_size,
+        class_names=classes.names,
+        seed=options.seed,
+        fingerprint=fingerprint_of(splits, {}),
+        splits=splits,
+        files={},
+        vectorizer={},
+        build={"labels": classes.codes, "parts": [part]},
+    )
     return manifest, passes
+
+
+def _write_rows(
+    passes: Passes,
+    pieces: Sequence[_Piece],
+    surveyed: Sequence[_PieceFacts],
+    classes: Classes,
+    options: ConvertOptions,
+) -> dict[str, list[Path]]:
+    """Write the rows of all pieces to scratch; return the row files of each split."""
+    write = partial(
+        _write,
+        scratch=passes.scratch,
+        seed=options.seed,
+        threshold=0 if options.validation else key_threshold(options.validation_fraction),
+        codes=classes.codes,
+    )
+    counts = passes.run(
+        titles.READ_ROWS,
+        write,
+        pieces,
+        [facts.rows for facts in surveyed],
+        names=[piece.name for piece in pieces],
+        unit="rows",
+    )
+    blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]
+    return {
+        split: [_block_path(passes.scratch, piece, number, split) for piece, number in blocks]
+        for split in layout.SPLITS
+    }
 
 
 def _unit(tables: Sequence[Table]) -> str:
@@ -170,19 +210,19 @@ def _unit(tables: Sequence[Table]) -> str:
     return "B" if units == {"bytes"} else units.pop() if len(units) == 1 else "parts"
 
 
-def _survey(piece: _Piece) -> _Found:
-    """Count a piece's labels; features are only read where they have to be."""
+def _survey(piece: _Piece) -> _PieceFacts:
+    """Count a piece's labels; read its features only where the format does not declare its columns."""
     counts: Counter[str] = Counter()
     least, most = 1, 0
     if not needs_scan(piece.table):
         for labels in piece.table.labels(piece.start, piece.stop):
             counts.update(_counted(labels))
-        return _Found(dict(counts), least, most)
+        return _PieceFacts(dict(counts), least, most)
     for block in piece.table.blocks(piece.start, piece.stop):
         counts.update(_counted(block.labels))
         low, high = column_range(block.x)
         least, most = (min(least, low), max(most, high)) if low <= high else (least, most)
-    return _Found(dict(counts), least, most)
+    return _PieceFacts(dict(counts), least, most)
 
 
 def _counted(labels: Any) -> dict[str, int]:
@@ -190,20 +230,20 @@ def _counted(labels: Any) -> dict[str, int]:
     return dict(zip(labels.names, numbers, strict=True))
 
 
-def _classes(pieces: Sequence[_Piece], found: Sequence[_Found], options: ConvertOptions) -> Classes:
+def _classes(pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], options: ConvertOptions) -> Classes:
     counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-    for piece, facts in zip(pieces, found, strict=True):
+    for piece, facts in zip(pieces, surveyed, strict=True):
         counts[piece.held_out].update(facts.labels)
     classes = table_classes(counts[False], options.labels)
     check_validation_labels(counts[True], classes)
     return classes
 
 
-def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[TableShape, int]:
-    """What the tables have in common, and the number of a LibSVM file's first column.
+def _common_shape(tables: Sequence[Table], surveyed: Sequence[_PieceFacts]) -> tuple[TableShape, int]:
+    """Return the shape shared by the tables, and the number of a LibSVM file's first column, 0 or 1.
 
     Raises:
-        CorpusFormatError: they do not fit together.
+        CorpusFormatError: the tables hold different features.
     """
     kinds = {table.kind for table in tables}
     widths = {table.num_features for table in tables if table.num_features}
@@ -212,8 +252,8 @@ def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[TableSha
             "the files do not hold the same features: "
             + "; ".join(f"'{table.path}' has {table.num_features or '?'} {table.kind} columns" for table in tables[:5])
         )
-    kind, most = kinds.pop(), max(facts.most for facts in found)
-    base = 0 if any(facts.least == 0 for facts in found) else 1
+    kind, most = kinds.pop(), max(facts.most for facts in surveyed)
+    base = 0 if any(facts.least == 0 for facts in surveyed) else 1
     width = widths.pop() if widths else most - base + 1
     if not 1 <= width <= layout.MAX_FEATURES:
         raise CorpusFormatError(
@@ -223,22 +263,22 @@ def _columns(tables: Sequence[Table], found: Sequence[_Found]) -> tuple[TableSha
     return TableShape(kind=kind, num_features=width, vocabulary_size=vocabulary), base
 
 
-def _numbered(pieces: Sequence[_Piece], found: Sequence[_Found], columns: TableShape, base: int) -> list[_Piece]:
-    """The pieces with the ordinals of their first rows, counted through the files of a split, and columns known."""
+def _numbered(pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], shape: TableShape, base: int) -> list[_Piece]:
+    """Return the pieces with the ordinals of their first rows, counted across the files of a split, and the columns."""
     numbered: list[_Piece] = []
     for held in (False, True):
-        group = [(piece, facts.rows) for piece, facts in zip(pieces, found, strict=True) if piece.held_out is held]
+        group = [(piece, facts.rows) for piece, facts in zip(pieces, surveyed, strict=True) if piece.held_out is held]
         firsts = accumulate((rows for _, rows in group), initial=0)
         for (piece, _), first in zip(group, firsts, strict=False):
             table = piece.table
             if isinstance(table, LibsvmTable):
-                table = table.with_columns(columns.num_features, base)
+                table = table.with_columns(shape.num_features, base)
             numbered.append(_Piece(table, piece.start, piece.stop, piece.name, held, first))
     return numbered
 
 
-def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: dict[str, int], num_features: int) -> int:
-    """Write a piece's rows in blocks, those that train and those held out; how many blocks there are."""
+def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: dict[str, int]) -> int:
+    """Write a piece's training and held-out rows in blocks; return the number of blocks."""
     ordinal, number = piece.first, -1
     for number, block in enumerate(piece.table.blocks(piece.start, piece.stop)):
         y = block.labels.classes(codes)

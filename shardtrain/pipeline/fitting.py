@@ -1,4 +1,8 @@
-"""Fits a vectorizer to the training documents, pass by pass over the runs of their units."""
+"""Fit a vectorizer to the training documents, pass by pass over the runs of counted terms, one per unit.
+
+A run holds a unit's terms with their counts; runs are merged into buckets by hash, so memory does not depend on the
+vocabulary candidates of the corpus. Strings are looked up only for the terms that are chosen.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +36,12 @@ from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.weights import Float, Weights, weights_of
 
-HASH_SEEDS = 4  # a collision among 2**64 hashes is a matter of 1 in thousands for 100 million terms; four are never
+HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A counted corpus: its runs, one a unit, and the buckets of terms merged from them."""
+    """A counted corpus: its runs, one per unit, and the buckets of terms merged from them."""
 
     settings: CountedSettings
     units: tuple[UnitTask, ...]
@@ -55,17 +59,17 @@ Check = Callable[[Sequence[UnitFacts]], object]
 def count(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
 ) -> Counted:
-    """Count the terms of the units' training documents; starts again with another hash seed after a collision.
+    """Count the terms of the units' training documents; after a hash collision start again with another seed.
 
     Args:
-        passes: runs them.
+        passes: runs the tasks.
         units: of the corpus.
         sizes: of the units, for the progress bar.
-        settings: what is counted.
-        check: told what the units hold as soon as that is known, to refuse it before more work is spent.
+        settings: of the vectorizer.
+        check: called with the facts of all units after they are counted, to refuse a corpus before the later passes.
 
     Raises:
-        HashCollisionError: every seed met a collision, which only a shortened hash can do.
+        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
         UsageError: max_df corresponds to fewer documents than min_df.
     """
     for seed in range(HASH_SEEDS):
@@ -117,16 +121,21 @@ def _merge(bucket: tuple[Bucket, Path], *, runs: tuple[Path, ...], least: int, m
 
 
 def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
-    """The strings of terms, looked for in as few units as will do."""
+    """Look up the strings of terms, in as few units as possible."""
     by_hash = np.argsort(hashes)
     wanted = hashes[by_hash]
     tasks, places, sizes = [], [], []
     for number, members in _cover(counted, wanted):
         unit = counted.units[number]
         task = FindTask(
-            source=unit.source, unit=unit.unit, seed=unit.seed, threshold=unit.threshold,
-            settings=counted.settings, wanted=wanted[members], run=counted.runs[number],
-        )  # fmt: skip
+            source=unit.source,
+            unit=unit.unit,
+            seed=unit.seed,
+            threshold=unit.threshold,
+            settings=counted.settings,
+            wanted=wanted[members],
+            run=counted.runs[number],
+        )
         tasks.append(task)
         places.append(members)
         sizes.append(counted.sizes[number])
@@ -139,9 +148,9 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
 
 
 def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Units that together hold all wanted terms, the richest first, each with the terms that are its to find.
+    """Yield units that together hold all wanted terms, by greedy set cover, with the terms to look up in each.
 
-    A term is in many units, so a few of them hold nearly all; a corpus sorted by class needs about one a class.
+    A term is in many units, so few units hold nearly all terms; a corpus sorted by class needs about one per class.
     """
     holds = np.zeros((len(counted.runs), len(wanted)), np.bool_)
     for number, path in enumerate(counted.runs):
@@ -157,7 +166,7 @@ def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[i
 
 @dataclass(frozen=True)
 class FittedNgrams:
-    """A fitted n-gram vectorizer; hashes and weights of its columns, and how counts become values."""
+    """A fitted n-gram vectorizer, the hashes and weights of its columns, and its weighting of counts."""
 
     vectorizer: Vectorizer
     hashes: npt.NDArray[np.uint64]
@@ -166,7 +175,7 @@ class FittedNgrams:
 
 
 def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Path) -> FittedNgrams:
-    """Weigh, score and choose; the vectorizer is saved in the folder `out`.
+    """Compute norms, score n-grams and select the best; the vectorizer is saved in the folder `out`.
 
     Raises:
         CorpusFormatError: no n-gram occurs in min_df to max_df documents.
@@ -194,7 +203,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     passes.run(titles.NORMS, weigh, numbered, counted.sizes, names=[path.name for path in norms])
     if not SELECTORS[settings.select].by_counts:
         chosen = select(counted, norms, weights)
-        if not weights.norm:  # then the other candidates have no part in any row
+        if not weights.norm:  # then no row depends on the candidates that were not selected
             counted = _restricted(counted, chosen)
     facts = {"num_documents": num_documents}
     vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
@@ -220,20 +229,33 @@ class _Chosen:
 
 
 def _select(
-    passes: Passes, counted: Counted, norms: tuple[Path, ...] | None, weights: Weights, *,
-    classes: tuple[npt.NDArray[np.int64], ...], class_counts: npt.NDArray[np.int64],
-) -> _Chosen:  # fmt: skip
-    """Score the candidates and choose the best: of weighted values with the norms of all runs, of counts without."""
+    passes: Passes,
+    counted: Counted,
+    norms: tuple[Path, ...] | None,
+    weights: Weights,
+    *,
+    classes: tuple[npt.NDArray[np.int64], ...],
+    class_counts: npt.NDArray[np.int64],
+) -> _Chosen:
+    """Score the candidates and select the best: by weighted values if the runs' norms are given, else by counts."""
     settings = counted.settings
     assert isinstance(settings, NgramSettings)
     tasks = [
         ScoreTask(
-            runs=counted.runs, norms=norms, weights=weights, select=settings.select, classes=classes,
-            class_counts=class_counts, bucket=bucket, candidates=path, keep=settings.max_features,
-            budget=passes.budget, out=path.with_name(path.name.replace("bucket", "short")),
+            runs=counted.runs,
+            norms=norms,
+            weights=weights,
+            select=settings.select,
+            classes=classes,
+            class_counts=class_counts,
+            bucket=bucket,
+            candidates=path,
+            keep=settings.max_features,
+            budget=passes.budget,
+            out=path.with_name(path.name.replace("bucket", "short")),
         )
         for bucket, path in counted.buckets
-    ]  # fmt: skip
+    ]
     share = [counted.num_candidates // len(tasks)] * len(tasks)
     names = [task.out.name for task in tasks]
     passes.run(titles.SELECT, ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
@@ -286,7 +308,7 @@ def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
 
 
 def _ngram_arrays(counted: Counted, chosen: _Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
-    """The vectorizer's arrays, a bucket at a time."""
+    """Yield the vectorizer's arrays, one bucket at a time."""
     by_hash = np.argsort(chosen.hashes)
     ordered = chosen.hashes[by_hash]
 
@@ -307,10 +329,10 @@ def _ngram_arrays(counted: Counted, chosen: _Chosen) -> dict[str, Iterator[npt.N
 
 
 def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, npt.NDArray[np.uint64]]:
-    """Choose the vocabulary and measure the longest document; returns the vectorizer, saved in `out`, and its hashes.
+    """Select the vocabulary and measure the longest document; return the vectorizer, saved in `out`, and its hashes.
 
     Raises:
-        CorpusFormatError: the training documents hold no word.
+        CorpusFormatError: the training documents contain no word.
     """
     settings = counted.settings
     assert isinstance(settings, SequenceSettings)
@@ -322,7 +344,7 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     passes.run(titles.SELECT, partial(_shorten, keep=keep), pairs, share, names=names, unit="words")
     vocabulary = _gathered(shorts, ("hashes", "counts", "first"), partial(_most_frequent, keep=keep))["hashes"]
     if not len(vocabulary):
-        raise CorpusFormatError("the training documents hold no word; is --text-columns right?")
+        raise CorpusFormatError("the training documents contain no word; check --text-columns")
     measure = partial(sequences.longest, vocabulary=vocabulary)
     names = [path.name.replace("run", "length") for path in counted.runs]
     lengths = passes.run(titles.LONGEST, measure, counted.runs, counted.sizes, names=names)

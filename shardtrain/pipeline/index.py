@@ -1,9 +1,9 @@
-"""Shards over other people's HDF5 files: labels and row pointers are written anew, features stay where they are.
+"""Index external HDF5 files as shards: write labels and row pointers, and reference the features in place.
 
-The manifest names each file by its absolute path, with size, modification time, inode and checksums, and says where the
-features lie in it: mapped in one piece where the layout allows, else chunk by chunk, decoded. Everything is read once,
-for the checksums and to find values that no model can use. Rows keep their order, so a validation fraction is taken in
-stretches spread over the file, and a file whose rows are sorted is pointed out.
+The manifest records each file's absolute path, size, modification time, inode and checksums, and where its features
+are: mapped if they are contiguous, else decoded chunk by chunk. Each file is read once, for the checksums and to refuse
+values that no model can use. Rows keep their order, so a validation fraction is taken from the ends of stretches spread
+over the file, and rows sorted by class are reported.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from shardtrain.tables.foreign import check_rows, check_sparse, locate, sliced
 from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind, open_file
 from shardtrain.tables.labels import Order, check_trained, table_classes
 
-STRETCHES = 8  # of a file, each with its own held-out rows at its end
+STRETCHES = 8  # per file, each with held-out rows at its end
 _LEAST_STRETCH = 64  # rows
-_NONZEROS = 1 << 30  # of a shard at about the most; row pointers are 32 bits
+_NONZEROS = 1 << 30  # per shard, about: row pointers have 32 bits
 _CHECKSUMMED_AT_ONCE = 64  # blocks
 
 
 @dataclass(frozen=True)
 class _IndexedFile:
-    """A file that was looked through: its features as whole arrays by their names in a shard, and its labels."""
+    """A scanned file: its feature arrays by their names in a shard, and the counts and order of its labels."""
 
     path: Path
     entry: SourceEntry
@@ -62,10 +62,10 @@ class _IndexedFile:
 
 
 def index(files: Sequence[Path], out: Path, options: IndexOptions) -> Manifest:
-    """Make shards in the folder `out` over the features in HDF5 files; returns the manifest.
+    """Index the features in HDF5 files as shards in the folder `out`; return the manifest.
 
     Raises:
-        ShardsError: a file holds no such features, or they cannot be used where they are.
+        ShardsError: a file does not hold the named features, or they cannot be used in place.
         CorruptShardError: a file is damaged.
         LabelError: labels that no classifier can be trained on.
         ShardsExistError: `out` holds something that must not be replaced.
@@ -83,9 +83,47 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
         raise UsageError("a file is named twice")
     total = sum(path.stat().st_size for path in paths if path.exists())
     with progress("indexing", total=total) as shown:
-        sources = [_look_through(path, options, shown) for path in paths]
+        sources = [_scan_file(path, options, shown) for path in paths]
     train, held_out = sources[: len(files)], sources[len(files) :]
-    _check_alike(sources)
+    _check_same_features(sources)
+    classes = _classes(train, held_out, options)
+    shape = _shape(sources, classes)
+    share = 0.0 if held_out else options.validation_fraction
+    ranges = {
+        "train": _row_ranges(train, share, held_out=False),
+        "validation": [*_row_ranges(train, share, held_out=True), *_row_ranges(held_out, 0.0, held_out=False)],
+    }
+    splits = {
+        name: _write_split(name, found, shape, classes, options, space.ready) for name, found in ranges.items() if found
+    }
+    counts = splits["train"].class_counts if "train" in splits else (0,) * len(classes.names)
+    if note := check_trained(counts, classes.names):
+        say(note)
+    entries = {str(source.path): source.entry for source in sources}
+    part = {
+        "tables": [str(path) for path in files],
+        "validation": [str(path) for path in options.validation],
+        "x": options.x,
+        "y": options.y,
+    }
+    manifest = Manifest(
+        kind=shape.kind,
+        num_features=shape.num_features,
+        vocabulary_size=shape.vocabulary_size,
+        class_names=classes.names,
+        seed=0,
+        fingerprint=fingerprint_of(splits, entries),
+        splits=splits,
+        files={},
+        vectorizer={},
+        build={"labels": classes.codes, "parts": [part]},
+        sources=entries,
+    )
+    return manifest, Passes(Serial(), space.scratch, LEAST_MEMORY)
+
+
+def _classes(train: Sequence[_IndexedFile], held_out: Sequence[_IndexedFile], options: IndexOptions) -> Classes:
+    """Return the classes of the training files, and report rows that are sorted by class."""
     order = Order()
     for source in train:
         with open_file(source.path) as file:
@@ -95,32 +133,10 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
         check_validation_labels(source.order.counts, classes)
     if note := order.sorted_note():
         say(note)
-    shape = _shape(sources, classes)
-    share = 0.0 if held_out else options.validation_fraction
-    places = {
-        "train": _places(train, share, held_out=False),
-        "validation": [*_places(train, share, held_out=True), *_places(held_out, 0.0, held_out=False)],
-    }
-    splits = {
-        name: _write_split(name, ranges, shape, classes, options, space.ready)
-        for name, ranges in places.items()
-        if ranges
-    }
-    counts = splits["train"].class_counts if "train" in splits else (0,) * len(classes.names)
-    if note := check_trained(counts, classes.names):
-        say(note)
-    entries = {str(source.path): source.entry for source in sources}
-    part = {"tables": [str(path) for path in files], "validation": [str(path) for path in options.validation],
-            "x": options.x, "y": options.y}  # fmt: skip
-    manifest = Manifest(
-        kind=shape.kind, num_features=shape.num_features, vocabulary_size=shape.vocabulary_size,
-        class_names=classes.names, seed=0, fingerprint=fingerprint_of(splits, entries), splits=splits, files={},
-        vectorizer={}, build={"labels": classes.codes, "parts": [part]}, sources=entries,
-    )  # fmt: skip
-    return manifest, Passes(Serial(), space.scratch, LEAST_MEMORY)
+    return classes
 
 
-def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFile:
+def _scan_file(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFile:
     """Find the features of a file, read all of it once, and refuse what cannot be used."""
     with open_file(path) as file:
         before = os.stat(path)
@@ -133,10 +149,13 @@ def _look_through(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFil
         arrays = {name: locate(open_object(file, place), str(path)) for name, place in found.items()}
         order = Order().add(label_blocks(file, options.y, matrix.rows))
         entry = SourceEntry(
-            bytes=before.st_size, mtime_ns=before.st_mtime_ns, inode=before.st_ino, block_bytes=layout.BLOCK_BYTES,
+            bytes=before.st_size,
+            mtime_ns=before.st_mtime_ns,
+            inode=before.st_ino,
+            block_bytes=layout.BLOCK_BYTES,
             checksums=_checksums(path, shown),
-        )  # fmt: skip
-        stored = open_source(str(path), entry, verify=False)  # also: nothing has changed meanwhile
+        )
+        stored = open_source(str(path), entry, verify=False)  # also checks that the file did not change meanwhile
         readers = {name: DecodedArray(name, where, stored) for name, where in arrays.items()}
         most = (
             check_sparse(file, matrix, readers, path) if kind == "ngram" else check_rows(readers[layout.X], kind, path)
@@ -153,7 +172,7 @@ def _checksums(path: Path, shown: Pass) -> str:
     return "".join(parts)
 
 
-def _check_alike(sources: Sequence[_IndexedFile]) -> None:
+def _check_same_features(sources: Sequence[_IndexedFile]) -> None:
     found = {(source.kind, source.matrix.num_features) for source in sources}
     if len(found) > 1:
         raise CorpusFormatError(
@@ -163,18 +182,22 @@ def _check_alike(sources: Sequence[_IndexedFile]) -> None:
 
 
 def _shape(sources: Sequence[_IndexedFile], classes: Classes) -> ShardShape:
-    """What all shards have in common; the features are elsewhere."""
+    """The shape shared by all shards, whose features are external."""
     kind, columns = sources[0].kind, sources[0].matrix.num_features
     return ShardShape(
-        kind=kind, rows=0, num_features=columns, nonzeros=0, num_classes=len(classes.names),
+        kind=kind,
+        rows=0,
+        num_features=columns,
+        nonzeros=0,
+        num_classes=len(classes.names),
         vocabulary_size=max(2, 1 + max(source.most for source in sources)) if kind == "sequence" else columns,
         external=tuple(sources[0].arrays),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Rows [start, stop) of a source, whose first row has the ordinal `base` among those of the source's split."""
+class _RowRange:
+    """Rows [start, stop) of a source; `base` is the ordinal of the source's first row among its split's rows."""
 
     source: _IndexedFile
     base: int
@@ -182,18 +205,18 @@ class _Place:
     stop: int
 
 
-def _places(sources: Sequence[_IndexedFile], share: float, *, held_out: bool) -> list[_Place]:
-    """The rows of some sources, in order, that train or are held out."""
+def _row_ranges(sources: Sequence[_IndexedFile], share: float, *, held_out: bool) -> list[_RowRange]:
+    """Return the training or held-out rows of some sources, in order."""
     bases = accumulate((source.matrix.rows for source in sources), initial=0)
     return [
-        _Place(source, base, start, stop)
+        _RowRange(source, base, start, stop)
         for source, base in zip(sources, bases, strict=False)
         for start, stop in _ranges(source, share, held_out=held_out)
     ]
 
 
 def _ranges(source: _IndexedFile, share: float, *, held_out: bool) -> Iterator[tuple[int, int]]:
-    """The row ranges of a file that train, or are held out: of every stretch its last rows are."""
+    """Yield the row ranges of a file that train or are held out: the last rows of each stretch are held out."""
     rows, nonzeros = source.matrix.rows, source.arrays[layout.DATA].shape[0] if source.kind == "ngram" else 0
     stretches = max(1, min(STRETCHES, rows // _LEAST_STRETCH)) if share else 1
     stretches = min(rows, max(stretches, -(-nonzeros // _NONZEROS)))
@@ -205,15 +228,15 @@ def _ranges(source: _IndexedFile, share: float, *, held_out: bool) -> Iterator[t
 
 
 def _write_split(
-    name: str, places: Sequence[_Place], shape: ShardShape, classes: Classes, options: IndexOptions, ready: Path
-) -> SplitEntry:  # fmt: skip
-    """Write the labels and row pointers of a split's shards, and say where their features are."""
+    name: str, ranges: Sequence[_RowRange], shape: ShardShape, classes: Classes, options: IndexOptions, ready: Path
+) -> SplitEntry:
+    """Write the labels and row pointers of a split's shards; return their entries, which reference the features."""
     counts = np.zeros(len(classes.names), np.int64)
     shards = []
-    for number, place in enumerate(places):
+    for number, rows in enumerate(ranges):
         path = ready / f"{name}-{number:05}.h5"
-        with open_file(place.source.path) as file:
-            shards.append(_write_shard(path, file, place, shape, classes, options, counts))
+        with open_file(rows.source.path) as file:
+            shards.append(_write_shard(path, file, rows, shape, classes, options, counts))
     return SplitEntry(
         examples=sum(shard.rows for shard in shards),
         nonzeros=sum(shard.datasets[layout.DATA].shape[0] for shard in shards) if shape.kind == "ngram" else 0,
@@ -223,15 +246,21 @@ def _write_split(
 
 
 def _write_shard(
-    path: Path, file: Any, place: _Place, shape: ShardShape, classes: Classes, options: IndexOptions,
+    path: Path,
+    file: Any,
+    rows: _RowRange,
+    shape: ShardShape,
+    classes: Classes,
+    options: IndexOptions,
     counts: npt.NDArray[np.int64],
-) -> ShardEntry:  # fmt: skip
-    source, start, stop = place.source, place.start, place.stop
+) -> ShardEntry:
+    """Write one shard's labels and row pointers, and add its rows to the `counts` by class."""
+    source, start, stop = rows.source, rows.start, rows.stop
     sparse = source.kind == "ngram"
     dataset = open_object(file, f"{source.matrix.x}/indptr") if sparse else None
     first, last = (int(dataset[start]), int(dataset[stop])) if dataset is not None else (0, 0)
     position = start
-    # synced when it is published
+    # it is synced when it is published
     with new_shard(path, replace(shape, rows=stop - start, nonzeros=last - first), synced=False) as writer:
         for labels in label_blocks(file, options.y, source.matrix.rows, start, stop):
             end = position + len(labels.codes)
@@ -240,9 +269,9 @@ def _write_shard(
                 x: Any = np.zeros((len(y), 0), np.float32)
             else:
                 pointers = dataset[position : end + 1].astype(np.int64)
-                nothing = (np.zeros(0, np.float32), np.zeros(0, np.int32))
-                x = Csr(*nothing, pointers - pointers[0], (len(y), shape.num_features))
-            writer.append(x, y, place.base + np.arange(position, end))
+                no_values = (np.zeros(0, np.float32), np.zeros(0, np.int32))
+                x = Csr(*no_values, pointers - pointers[0], (len(y), shape.num_features))
+            writer.append(x, y, rows.base + np.arange(position, end))
             counts += np.bincount(y, minlength=len(counts))
             position = end
     places = {

@@ -34,7 +34,7 @@ class ShardsOutput:
 
 @dataclass(frozen=True)
 class NamedOutput:
-    """Where shards go that were made of something else than text: it must be named."""
+    """The output folder of shards that are not built from text, which is required."""
 
     out: Path = option(
         REQUIRED,
@@ -134,7 +134,7 @@ class ResourceOptions:
 
     @property
     def cores(self) -> int:
-        """Processes asked for."""
+        """Number of processes: `workers`, or one per core."""
         return self.workers or cores()
 
 

@@ -1,7 +1,7 @@
-"""Where the documents of shards came from, so that they can be looked up again; build.json keeps it, not the manifest.
+"""Record the corpus that shards were built from, and read the documents of single rows from it again.
 
-The manifest names no folder of this machine, and shards are used without their corpus. Who wants to see the text behind
-a row needs both: the place of the corpus, how it was read, and whether it is still what it was.
+build.json holds the record, not the manifest, which names no folder of a machine: shards are used without their corpus.
+To show the text of a row takes the corpus' path, the options it was read with, and a check that it is unchanged.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from shardtrain.pipeline.workspace import MEASURED, files_of
 from shardtrain.runtime.progress import progress
 from shardtrain.shards.layout import Manifest
 
-_UNIT_BYTES = 1 << 20  # what is read for a document
+_UNIT_BYTES = 1 << 20  # read to get one document
 
 Origin = dict[str, Any]
 
 
 def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]]) -> Origin:
-    """What it takes to open a corpus again, as JSON values; `files` are what was read, as `files_of` has it."""
+    """Return what it takes to open a corpus again, as JSON values; `files` as `files_of` returns them."""
     return {
         "path": str(corpus.resolve()),
         "validation": str(options.validation.resolve()) if options.validation else None,
@@ -41,7 +41,7 @@ def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]]) 
 
 
 def recorded_origins(folder: Path) -> list[Origin | None]:
-    """Of each part of the shards in `folder` where it came from, as far as build.json knows; [] if it knows nothing."""
+    """Read the origin of each part of the shards in `folder` from build.json; None: unknown; []: none is recorded."""
     try:
         origins = json.loads((folder / MEASURED).read_bytes()).get("origins", [])
     except (OSError, ValueError, AttributeError):
@@ -50,7 +50,7 @@ def recorded_origins(folder: Path) -> list[Origin | None]:
 
 
 def origins_with(earlier: Path | None, manifest: Manifest, added: Origin | None) -> list[Origin | None]:
-    """Where each part of `manifest` came from: those of the shards in `earlier`, then `added`."""
+    """Return the origin of each part of `manifest`: those of the shards in `earlier`, then `added`."""
     before = recorded_origins(earlier) if earlier else []
     missing = len(manifest.build.get("parts", ())) - (added is not None)
     return [*[*before, *[None] * missing][:missing], *([added] if added else [])]
@@ -60,12 +60,12 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
     """Open the corpus of a part.
 
     Args:
-        origin: as build.json has it.
+        origin: from build.json.
         scratch: existing folder into which .gz files are unpacked.
 
     Raises:
-        CorpusNotFoundError: it is not there any more.
-        CorpusFormatError: it was changed since, or build.json was.
+        CorpusNotFoundError: the corpus no longer exists.
+        CorpusFormatError: the corpus or build.json was changed.
     """
     try:
         path, other = Path(origin["path"]), origin["validation"]
@@ -75,10 +75,10 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         texts = origin["read"]["text_columns"]
         read = CorpusOptions(**{**origin["read"], "text_columns": None if texts is None else tuple(texts)})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorpusFormatError(f"{MEASURED} does not say how the corpus was read ({error!r})") from error
+        raise CorpusFormatError(f"{MEASURED} does not record how the corpus was read ({error!r})") from error
     for name, identity in expected.items():
         if not Path(name).exists():
-            raise CorpusNotFoundError(f"'{name}' is not there any more")
+            raise CorpusNotFoundError(f"'{name}' no longer exists")
         if found.get(name) != identity:
             raise CorpusFormatError(f"'{name}' was changed after the shards were built")
     if found.keys() != expected.keys():
@@ -87,10 +87,10 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
 
 
 def read_documents(source: Source, ordinals: Iterable[int]) -> dict[int, str]:
-    """The texts of the documents with these ordinals, by ordinal; the file is scanned once, and few pieces are read.
+    """Read the documents with these ordinals; the file is scanned once, and only the units that hold them are read.
 
     Raises:
-        CorpusFormatError: the file was changed meanwhile.
+        CorpusFormatError: the file was changed while it was read.
     """
     wanted = np.unique(np.fromiter(ordinals, np.int64))
     with progress(f"looking up documents in {Path(source.origin).name}", total=source.num_bytes, lasting=False) as done:

@@ -1,7 +1,7 @@
-"""The parts of a folder of shards: the corpora it was made from, each with its provenance and its own shards.
+"""Describe the parts of a folder of shards, one per corpus that was built or appended, in its manifest.
 
-The first part decides the classes, the seed and the vectorizer. Its raw labels are recorded, so that a part that is
-added later gets the same class indices. Shards of a later part come behind those of the parts before it.
+The first part decides the classes, the seed and the vectorizer. Its raw labels are recorded, so that parts appended
+later get the same class indices. The shards of a part follow those of the parts before it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from shardtrain.version import __version__
 
 
 def classes_of(
-    train: Sequence[UnitFacts], held_out: Sequence[UnitFacts], corpus: Corpus, options: BuildOptions,
+    train: Sequence[UnitFacts],
+    held_out: Sequence[UnitFacts],
+    corpus: Corpus,
+    options: BuildOptions,
     before: Manifest | None,
-) -> Classes:  # fmt: skip
-    """The classes of a corpus, checked: those of its training labels, or of the shards that it is added to.
+) -> Classes:
+    """Return the classes of a corpus, checked: those of its training labels, or of the shards it is appended to.
 
     Raises:
         LabelError: labels that no classifier can be trained on, or that the shards do not have.
-        CorpusFormatError: there is no document to add.
-        ShardsError: the shards do not say which labels they were built with.
+        CorpusFormatError: there is no document to append.
+        ShardsError: the shards do not record the labels they were built with.
     """
     train_counts: Counter[str] = Counter()
     held_out_counts: Counter[str] = Counter()
@@ -51,7 +54,7 @@ def classes_of(
     check_added_labels(train_counts + held_out_counts, classes)
     if not train_counts and not held_out_counts:
         raise CorpusFormatError(
-            f"'{Path(corpus.train.origin).name}' holds no document that can be used, so none to add"
+            f"'{Path(corpus.train.origin).name}' holds no valid document, so there is nothing to append"
         )
     return classes
 
@@ -61,24 +64,28 @@ def _recorded_labels(before: Manifest) -> dict[str, int]:
     indices = range(len(before.class_names))
     if not isinstance(labels, dict) or any(type(code) is not int or code not in indices for code in labels.values()):
         raise ShardsError(
-            "the shards do not say which labels they were built with, so nothing can be added to them; rebuild them "
+            "the shards do not record the labels they were built with, so nothing can be appended; rebuild them "
             "with this version of shardtrain"
         )
     return labels
 
 
 def next_number(before: Manifest | None, split: str) -> int:
-    """The number in the name of a split's next shard: one above those that are there."""
+    """Return the number for the name of a split's next shard: one more than the highest in use."""
     entry = before.splits.get(split) if before else None
     found = (re.fullmatch(rf"{split}-([0-9]+)\.h5", shard.file) for shard in (entry.shards if entry else ()))
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def first_manifest(
-    splits: dict[str, SplitEntry], classes: Classes, seed: int, vectorizer: Vectorizer, ready: Path,
+    splits: dict[str, SplitEntry],
+    classes: Classes,
+    seed: int,
+    vectorizer: Vectorizer,
+    ready: Path,
     part: dict[str, Any],
-) -> Manifest:  # fmt: skip
-    """The manifest of new shards, whose vectorizer is in `ready`; `part` is the provenance of their corpus."""
+) -> Manifest:
+    """Make the manifest of new shards, whose vectorizer is in `ready`; `part` is the provenance of their corpus."""
     return Manifest(
         kind=vectorizer.kind,
         num_features=vectorizer.num_features,
@@ -96,8 +103,8 @@ def first_manifest(
     )
 
 
-def longer_manifest(before: Manifest, added: dict[str, SplitEntry], part: dict[str, Any]) -> Manifest:
-    """The manifest of shards to which others are added, `part` with them."""
+def extended_manifest(before: Manifest, added: dict[str, SplitEntry], part: dict[str, Any]) -> Manifest:
+    """Make the manifest of shards to which the shards of `part` are appended."""
     splits = {
         name: _joined(before.splits.get(name), added.get(name))
         for name in layout.SPLITS
@@ -122,13 +129,13 @@ def _joined(first: SplitEntry | None, second: SplitEntry | None) -> SplitEntry:
 
 
 def _ranges(before: Mapping[str, SplitEntry], added: Mapping[str, SplitEntry]) -> dict[str, list[int]]:
-    """Of each split that gets shards the places [start, stop) of these in its list."""
+    """The range [start, stop) of the new shards in each split's list of shards."""
     starts = {name: len(before[name].shards) if name in before else 0 for name in added}
     return {name: [starts[name], starts[name] + len(split.shards)] for name, split in added.items()}
 
 
 def provenance(corpus: Corpus, facts: Sequence[UnitFacts], options: BuildOptions) -> dict[str, Any]:
-    """Where a part comes from, for people; its shards are added by the manifest's makers."""
+    """Return the provenance of a part, for people to read, without its shards."""
     bad_rows = [row for unit in facts for row in unit.bad_rows]
     return {
         "shardtrain": __version__,

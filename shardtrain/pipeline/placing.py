@@ -1,8 +1,8 @@
-"""From the rows of units to shards: every row to the place that its key gives it.
+"""Place the rows of all units in shards, in ascending order of their keys.
 
-A split's rows lie in ascending key through all its shards. Planning finds the key at which each shard begins and how
-many non-zeros it holds, from histograms of the keys and a closer look at the few bins where shards meet; then
-each shard is made alone, from the same key range of all units, a piece at a time.
+Planning finds the first key of each shard and its number of non-zeros, from histograms of the keys and a sort of the
+few bins in which a shard begins. Then each shard is written independently, from its key range of all row files, a piece
+at a time. The cost is that every row file is opened once per shard and piece.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from shardtrain.vectorize.fitted import Rows
 
 _BINS_BITS = 12
 _END = 1 << 64
-_LARGEST = np.iinfo(np.int32).max  # non-zeros a shard can point at
+_MAX_NONZEROS = np.iinfo(np.int32).max  # per shard: row pointers have 32 bits
 
 
 class Columns(Protocol):
-    """What rows have in common; a vectorizer says it of its own."""
+    """The kind and width shared by rows; a vectorizer has these attributes for its own rows."""
 
     @property
     def kind(self) -> str:
@@ -43,12 +43,12 @@ class Columns(Protocol):
 
     @property
     def num_features(self) -> int:
-        """How many columns there are."""
+        """Number of columns."""
         ...
 
     @property
     def vocabulary_size(self) -> int:
-        """For sequences above every id, else as many as columns."""
+        """For sequences one more than the highest id, else the number of columns."""
         ...
 
 
@@ -63,7 +63,7 @@ class ShardRange:
 
 
 def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
-    """Cut a split into shards of `rows_per_shard` rows, fewer where they would hold 2**31 non-zeros or more."""
+    """Plan shards of `rows_per_shard` rows, halved until none holds 2**31 non-zeros or more."""
     edges = np.arange(1, 1 << _BINS_BITS, dtype=np.uint64) << np.uint64(64 - _BINS_BITS)
     rows = np.zeros(1 << _BINS_BITS, np.int64)
     nonzeros = np.zeros(1 << _BINS_BITS, np.int64)
@@ -76,20 +76,20 @@ def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
     nonzero_starts = np.concatenate([[0], np.cumsum(nonzeros)])
     total = int(starts[-1])
     while True:
-        marks = [(0, 0, 0)]  # key, row and non-zeros at which shards begin
+        marks = [(0, 0, 0)]  # key, row and non-zeros at the start of each shard
         for row in range(rows_per_shard, total, rows_per_shard):
             number = int(np.searchsorted(starts, row, side="right")) - 1
             key, before = _inside(files, number, row - int(starts[number]))
             marks.append((key, row, int(nonzero_starts[number]) + before))
         marks.append((_END, total, int(nonzero_starts[-1])))
         shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
-        if rows_per_shard == 1 or all(shard.nonzeros <= _LARGEST for shard in shards):
+        if rows_per_shard == 1 or all(shard.nonzeros <= _MAX_NONZEROS for shard in shards):
             return shards
         rows_per_shard = -(-rows_per_shard // 2)
 
 
 def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
-    """In a bin of keys, the key of the row after `skip` rows, and the non-zeros of those."""
+    """Return the key of the row after `skip` rows of a bin, and the non-zeros of these rows."""
     width = 64 - _BINS_BITS
     keys, counts = [], []
     for path in files:
@@ -109,9 +109,9 @@ def _nonzeros_before(unit: Spilled, rows: npt.NDArray[np.int64]) -> npt.NDArray[
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceTask:
-    """One shard to make from the row files of all units, holding about `budget` bytes at a time.
+    """One shard to write from the row files of all units, with about `budget` bytes in memory.
 
-    With a codec it is made plainly in scratch, as the file `plain`, and then compressed.
+    With a codec it is written uncompressed to the scratch file `plain` and then compressed.
     """
 
     files: tuple[Path, ...]
@@ -125,7 +125,7 @@ class PlaceTask:
 
 @dataclass(frozen=True)
 class PlacedShard:
-    """A finished shard and how many rows each class has in it."""
+    """A finished shard and its number of rows per class."""
 
     entry: ShardEntry
     class_counts: tuple[int, ...]
@@ -141,7 +141,7 @@ class PlacedShard:
 
 
 def place_shard(task: PlaceTask) -> PlacedShard:
-    """Make a shard."""
+    """Write a shard, compressed if the task has a codec."""
     if task.codec is None:
         return _place(task, task.out)
     placed = _place(task, task.plain)
@@ -154,7 +154,7 @@ def place_shard(task: PlaceTask) -> PlacedShard:
 def _place(task: PlaceTask, out: Path) -> PlacedShard:
     itemsize = {"sequence": 2, "dense": 4}.get(task.shape.kind, 0)
     row_bytes = 8 * task.range.nonzeros // max(task.range.rows, 1) + itemsize * task.shape.num_features
-    # a row is held three times: as read, joined and ordered
+    # a row is in memory three times: as read, concatenated and sorted
     pieces = max(1, -(-3 * task.range.rows * (row_bytes + 24) // task.budget))
     cuts = [task.range.first + (task.range.last - task.range.first) * i // pieces for i in range(pieces + 1)]
     class_counts = np.zeros(task.shape.num_classes, np.int64)
@@ -172,24 +172,32 @@ def _place(task: PlaceTask, out: Path) -> PlacedShard:
 
 
 def place_split(
-    passes: Passes, split: str, files: Sequence[Path], columns: Columns, num_classes: int, ready: Path,
-    *, first_number: int, rows_per_shard: int, codec: str | None,
-) -> SplitEntry:  # fmt: skip
-    """Make the shards of one split, or of what is added to it, from the rows of all units.
+    passes: Passes,
+    split: str,
+    files: Sequence[Path],
+    columns: Columns,
+    num_classes: int,
+    ready: Path,
+    *,
+    first_number: int,
+    rows_per_shard: int,
+    codec: str | None,
+) -> SplitEntry:
+    """Write the shards of one split, or those appended to it, from the rows of all units.
 
     Args:
-        passes: runs them.
-        split: its name, which begins the names of its shards.
-        files: of `spill_rows`, one a unit.
+        passes: runs the tasks.
+        split: its name, the first part of its shards' names.
+        files: written by `spill_rows`, one per unit.
         columns: of the rows.
         num_classes: of the labels.
         ready: folder of the shards.
-        first_number: ends the name of the first shard; the others are counted on from it.
+        first_number: in the name of the first shard; the following shards count up from it.
         rows_per_shard: see `plan_shards`.
-        codec: that the shards are compressed with; None: plain.
+        codec: compresses the shards; None: uncompressed.
 
     Returns:
-        What was made; without examples and shards where the files hold no row.
+        The entry of these shards, with no examples where the files hold no row.
     """
     ranges = [shard for shard in plan_shards(files, rows_per_shard) if shard.rows]
     tasks = [
@@ -197,14 +205,20 @@ def place_split(
             files=tuple(files),
             range=shard,
             shape=ShardShape(
-                kind=columns.kind, rows=shard.rows, num_features=columns.num_features, nonzeros=shard.nonzeros,
-                num_classes=num_classes, vocabulary_size=columns.vocabulary_size,
+                kind=columns.kind,
+                rows=shard.rows,
+                num_features=columns.num_features,
+                nonzeros=shard.nonzeros,
+                num_classes=num_classes,
+                vocabulary_size=columns.vocabulary_size,
             ),
-            out=ready / f"{split}-{number:05}.h5", plain=passes.scratch / f"{split}-{number:05}.h5", codec=codec,
+            out=ready / f"{split}-{number:05}.h5",
+            plain=passes.scratch / f"{split}-{number:05}.h5",
+            codec=codec,
             budget=passes.budget,
         )
         for number, shard in enumerate(ranges, first_number)
-    ]  # fmt: skip
+    ]
     placed = passes.run(
         titles.write_shards(split),
         place_shard,

@@ -1,8 +1,8 @@
-"""What a build would do, without doing it: how the corpus is read, and what the build takes of memory and disk.
+"""Plan a build without running it: how the corpus is read, and how much memory and disk the build takes.
 
-Every figure comes from the functions that the build itself asks; nothing is estimated a second time. The corpus is
-scanned, as the first pass does, and nothing is written; of a .gz, which only its unpacked copy can be cut into units,
-the size is measured, and the first two MiB are unpacked in the system's folder for temporary files for a moment.
+Every figure comes from the functions that the build itself calls. The corpus is scanned as in the first pass, and
+nothing is written. A .gz file can be cut into units only when it is unpacked, so its size is measured, and its first
+two MiB are unpacked in the system's temporary folder for detecting its format.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class SplitPlan:
     """How a split is read.
 
     Attributes:
-        source: its name, format and columns, as a manifest has them.
+        source: its name, format and columns, as in a manifest.
         num_bytes: of text, unpacked.
-        documents: records, good or bad, those that are held out among them; None for a .gz.
-        units: pieces that are worked on at a time; None for a .gz.
+        documents: records, valid or not, including those held out; None for a .gz.
+        units: pieces that workers process; None for a .gz.
     """
 
     source: dict[str, Any]
@@ -49,24 +49,24 @@ class SplitPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """What a build would do.
+    """The plan of a build.
 
     Attributes:
         out: folder of the shards.
-        notes: how the corpus would be read, a line each.
+        notes: lines that report how the corpus would be read.
         train: the training split.
         validation: the validation split, or None where it is a fraction of the other.
-        validation_fraction: of the training documents, where there is no file for them.
-        vectorizer: what would be fitted or used, in words; of "auto" also how it would be chosen.
+        validation_fraction: of the training documents, where there is no validation file.
+        vectorizer: what would be fitted or reused, in words; for "auto" also how it would be chosen.
         passes: their titles, in order.
-        resumes: whether an interrupted build of the same would be gone on with.
-        workers: processes that do the work; 1: the build's own.
+        resumes: whether an interrupted build would be resumed.
+        workers: number of processes; 1: the build's own.
         memory_limit: bytes for all processes together.
-        process_bytes: that a process takes before any work.
-        unit_bytes: that a worker takes while it indexes a unit.
-        task_bytes: that a worker may hold for the data of one task besides.
-        disk_bytes: that scratch files and shards take, about.
-        disk_room: bytes on the disk of `out` for that.
+        process_bytes: base memory of a process.
+        unit_bytes: memory of a worker while it indexes a unit.
+        task_bytes: memory budget of a worker for the data of one task.
+        disk_bytes: estimated size of scratch files and shards.
+        disk_room: bytes available on the disk of `out`.
     """
 
     out: str
@@ -91,33 +91,33 @@ class BuildPlan:
         return self.disk_bytes <= self.disk_room
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """Return the plan as lines of text."""
         held_out = "none" if not self.validation_fraction else f"{self.validation_fraction:.0%} of the training split"
         if self.validation is not None:
-            held_out = _told(self.validation)
+            held_out = _in_words(self.validation)
         mib = 1 << 20
         verdict = "enough" if self.enough_disk else "not enough: free some, or choose an --out on another disk"
         return [
             *self.notes,
-            f"training: {_told(self.train)}",
+            f"training: {_in_words(self.train)}",
             f"validation: {held_out}",
             f"vectorizer: {self.vectorizer}",
             f"passes: {', '.join(self.passes)}",
-            f"workers: {self.workers if self.workers > 1 else 'none, the process itself does the work'}",
-            f"memory: {self.memory_limit // mib:,} MiB at the most; {self.process_bytes // mib} MiB a process, and a "
-            f"worker {self.unit_bytes // mib} MiB to index a unit and {self.task_bytes // mib} MiB for a task's data",
-            f"disk: about {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, there are "
-            f"{self.disk_room / 1e9:,.2f} GB: {verdict}",
-            f"{'would go on with the interrupted build in' if self.resumes else 'would write'} {self.out}; "
+            f"workers: {self.workers if self.workers > 1 else 'none, the build runs in one process'}",
+            f"memory: at most {self.memory_limit // mib:,} MiB; {self.process_bytes // mib} MiB per process, "
+            f"{self.unit_bytes // mib} MiB per worker to index a unit and {self.task_bytes // mib} MiB for task data",
+            f"disk: about {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, "
+            f"{self.disk_room / 1e9:,.2f} GB are free: {verdict}",
+            f"{'would resume the interrupted build in' if self.resumes else 'would write'} {self.out}; "
             "nothing was written",
         ]
 
 
 def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> BuildPlan:
-    """Find out what `build` with the same arguments would do; what would fail before its first pass fails here too.
+    """Plan what `build` with the same arguments would do; errors before its first pass are raised here too.
 
     Raises:
-        ShardsNotFoundError: there are no shards to add to.
+        ShardsNotFoundError: there are no shards to append to.
         ShardsExistError: `out` holds something that must not be replaced, or another interrupted build.
         CorpusError: the corpus cannot be read.
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
@@ -140,9 +140,14 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
         scan = partial(
-            plan_source, passes, seed=seed, threshold=0, density=density, workers=workers,
+            plan_source,
+            passes,
+            seed=seed,
+            threshold=0,
+            density=density,
+            workers=workers,
             memory_limit=options.memory_limit,
-        )  # fmt: skip
+        )
         train = _split(found.train, partial(scan, title=titles.SCAN))
         held_out = _split(found.validation, partial(scan, title=titles.SCAN_VALIDATION)) if found.validation else None
     return BuildPlan(
@@ -174,7 +179,7 @@ def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:
 
 def _vectorizer(options: BuildOptions, source: Path | None, settings: list[Settings]) -> str:
     if source is not None:
-        return f"{_named(settings[0])}, the one of '{source}'"
+        return f"{_named(settings[0])}, reused from '{source}'"
     if len(settings) > 1:
         ngram, sequence = map(_named, settings)
         return (
@@ -197,7 +202,7 @@ def _named(settings: Settings) -> str:
 
 
 def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
-    """The passes in the order in which a build enters them; `settings` None where a survey decides on them."""
+    """The titles of a build's passes in order; `settings` is None where a survey chooses them."""
     held_out = corpus.validation is not None
     found = [titles.SCAN, *([titles.SCAN_VALIDATION, titles.VALIDATION_LABELS] if held_out else [])]
     if settings is None:
@@ -217,8 +222,8 @@ def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *,
     return (*found, *([titles.write_shards("validation")] if validated else []))
 
 
-def _told(split: SplitPlan) -> str:
+def _in_words(split: SplitPlan) -> str:
     name, text = split.source["name"], f"{split.num_bytes / 1e6:,.1f} MB of text"
     if split.documents is None:
-        return f"{name}, {text} once it is unpacked, which a build does first"
+        return f"{name}, {text} when unpacked, which a build does first"
     return f"{name}, {text}, {split.documents:,} documents in {split.units:,} unit{'s' * (split.units != 1)}"

@@ -1,7 +1,7 @@
-"""Finished shards in another folder with another compression, or none: the same rows in the same order.
+"""Rewrite finished shards to another folder with another compression or none: the same rows in the same order.
 
-Shards are rewritten one after the other, each with all cores; a killed run goes on with the shard it was at. Shards
-over other people's files become ordinary ones that way, with copies of the features.
+Shards are rewritten one at a time with all cores; a killed run is resumed at the shard that was not finished. Shards
+that reference external HDF5 files become ordinary shards, with copies of the features.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from shardtrain.shards.shard import Shard
 
 @dataclass(frozen=True)
 class _Task:
-    """A shard to write again."""
+    """A shard to rewrite."""
 
     shard: Shard
     out: Path
 
 
 def recompress(source: Path, out: Path, options: RecompressOptions) -> Manifest:
-    """Write the shards in `source` to the folder `out`, with a codec or plainly; every byte read is verified.
+    """Rewrite the shards in `source` to the folder `out`, compressed or not; every byte read is verified.
 
     Raises:
-        ShardsNotFoundError: there are no shards in `source`, or `resume` and nothing to go on with.
+        ShardsNotFoundError: there are no shards in `source`, or `resume` and nothing to resume.
         ShardsExistError: `out` is `source`, or holds something that must not be replaced.
         CorruptShardError: the shards are damaged.
         MissingExtraError: a codec is not installed.

@@ -1,7 +1,7 @@
-"""Documents become files of rows, one a unit: out of the runs they were counted into, or through a fitted vectorizer.
+"""Write the documents' feature rows to scratch, one file per unit.
 
-Documents that a vectorizer was fitted to are in the runs already, term by term, so their text is not tokenized again;
-all others (held out, or of a corpus that reuses a vectorizer) take the way that text given to `predict` takes.
+Documents that the vectorizer was fitted to are made from the runs of counted terms, so their text is not tokenized
+again. All others (held out, or of a corpus that reuses a vectorizer) are transformed as texts are by `predict`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shardtrain.vectorize.weights import Weights
 
 
 def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Path) -> tuple[Vectorizer, list[Path]]:
-    """Fit a vectorizer, saved in `folder`, and write the rows of the documents it was fitted to."""
+    """Fit a vectorizer, save it in `folder`, and write the rows of the documents it was fitted to."""
     files = [run.with_name(run.name.replace("run", "rows")) for run in counted.runs]
     pairs = list(zip(counted.runs, files, strict=True))
     write: Callable[[tuple[Path, Path]], None]
@@ -41,18 +41,29 @@ def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Pa
 
 
 def transform_rows(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], folder: Path, codes: dict[str, int],
-    *, held_out: bool,
-) -> list[Path]:  # fmt: skip
-    """Write the rows of the units' held-out documents, or of all others, with the vectorizer saved in `folder`."""
+    passes: Passes,
+    units: Sequence[UnitTask],
+    sizes: Sequence[int],
+    folder: Path,
+    codes: dict[str, int],
+    *,
+    held_out: bool,
+) -> list[Path]:
+    """Write the rows of the units' held-out or training documents, with the vectorizer saved in `folder`."""
     files = [passes.scratch / f"{'held' if held_out else 'rows'}-{task.unit.index:05}" for task in units]
     tasks = [
         TransformTask(
-            source=task.source, unit=task.unit, seed=task.seed, threshold=task.threshold,
-            held_out=held_out, vectorizer=folder, codes=codes, out=out,
+            source=task.source,
+            unit=task.unit,
+            seed=task.seed,
+            threshold=task.threshold,
+            held_out=held_out,
+            vectorizer=folder,
+            codes=codes,
+            out=out,
         )
         for task, out in zip(units, files, strict=True)
-    ]  # fmt: skip
+    ]
     title = titles.VECTORIZE_VALIDATION if held_out else titles.VECTORIZE
     passes.run(title, transform_unit, tasks, sizes, names=[path.name for path in files])
     return files

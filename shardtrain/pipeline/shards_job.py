@@ -1,7 +1,6 @@
-"""Make shards as a job: in the working folder of their output, published whole, resumed after a kill.
+"""Make shards as a job: in a working folder inside the output, resumed after a kill, published when complete.
 
-Whatever makes shards, from text, tables or other shards, comes through here, so that all of them resume, refuse and
-publish alike.
+Build, convert, index and recompress all use `make_shards`, so they resume, refuse and publish alike.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def make_shards(
     origin: Origin | None = None,
     earlier: Path | None = None,
 ) -> Manifest:
-    """Make what `make` makes and publish it in `out`; returns the manifest.
+    """Run `make` in a workspace and publish its shards in `out`; return the manifest.
 
     Args:
         out: the output folder.
@@ -44,9 +43,9 @@ def make_shards(
         memory_limit: for the record of the build.
         overwrite: finished shards may be replaced.
         resume: an interrupted build is required.
-        append: finished shards stay, and the job adds to them.
-        origin: where the documents of the part that is made came from.
-        earlier: the shards whose parts come before it.
+        append: finished shards stay, and the job appends to them.
+        origin: of the documents of the new part.
+        earlier: the shards that hold the parts before it.
 
     Raises:
         ShardsExistError: `out` holds something that must not be replaced.
@@ -56,7 +55,7 @@ def make_shards(
         say(f"the build in '{out}' is complete, there is nothing to resume")
         return read_manifest(out)
     with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
-        if (space.path / layout.MANIFEST).exists():  # everything is ready; it was killed while it was published
+        if (space.path / layout.MANIFEST).exists():  # all is made: the job was killed while it published
             manifest = read_manifest(space.path)
         else:
             started = time.perf_counter()
@@ -79,14 +78,14 @@ def make_shards(
                 "origins": origins_with(earlier, manifest, origin),
             }
             commit_json(space.ready / MEASURED, measured)
-            check_manifest(manifest, manifest.version)  # what no reader takes is never published
+            check_manifest(manifest, manifest.version)  # a manifest that readers refuse is never published
             write_manifest(space.path, manifest)
         publish(space, out, manifest, append=append)
     return manifest
 
 
 def _is_complete(out: Path, job: Job) -> bool:
-    """Whether the shards in `out` are whole and were made by this job, with nothing left of its work."""
+    """Whether the shards in `out` are complete and were made by this job, whose working folder is gone."""
     try:
         made_by = json.loads((out / MEASURED).read_bytes())["job"]
     except (OSError, ValueError, KeyError, TypeError):

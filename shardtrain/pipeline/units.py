@@ -1,4 +1,4 @@
-"""What is done with one unit of a corpus: pure functions of its bytes, run by an executor, results in scratch files."""
+"""Process one unit of a corpus: pure functions of its bytes that an executor runs, with results in scratch files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.tokens import find_terms
 
-MAX_LISTED = 1000  # bad rows named in the manifest; all are counted
+MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
 NO_KEY = (1 << 64) - 1  # a threshold above it holds every document out
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitTask:
-    """A unit and which of its documents train: those whose key is at least `threshold`."""
+    """A unit; its documents with keys of at least `threshold` train, the rest is held out."""
 
     source: Source
     unit: Unit
@@ -42,7 +42,7 @@ class UnitTask:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitFacts:
-    """What a unit holds; counts of documents by raw label, for training and held out; the first of its bad rows."""
+    """Counts of a unit: training and held-out documents by raw label, invalid rows, and terms or words."""
 
     train: dict[str, int]
     held_out: dict[str, int]
@@ -54,14 +54,14 @@ class UnitFacts:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> UnitFacts:
-        """The same from its fields as JSON values."""
+        """Parse the fields from JSON values."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): count for length, count in record["words"].items()}
         return cls(**{**record, "bad_rows": bad_rows, "words": words})
 
 
 def warm_up() -> None:
-    """Make a worker ready: load what the first unit would have to wait for, compiled kernels and tables of Unicode."""
+    """Warm up a worker: load compiled kernels and Unicode tables, which the first unit would wait for."""
     keep_freed_memory()
     text = Texts.of(["w\u00f6rd"])
     index_ngrams(NgramSettings(), text)
@@ -79,14 +79,14 @@ def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArra
 def survey(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], title: str, *, words: bool = False
 ) -> list[UnitFacts]:
-    """Labels, and with `words` lengths, of all units' documents."""
+    """Count the labels of all units' documents, and with `words` their lengths in words."""
     names = [f"{title.replace(' ', '-')}-{task.unit.index:05}" for task in units]
     function = partial(survey_unit, words=words)
     return passes.run(title, function, units, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
 
 
 def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:
-    """Labels; with `words` how many documents have how many (split at white space, as the guide counts them)."""
+    """Count labels, and with `words` training documents by number of words (split at white space, as in the guide)."""
     documents, _, train = _read(task)
     counted = Counter(len(text.split()) for text in documents.texts.take(np.flatnonzero(train))) if words else {}
     return _facts(task, documents, train, words=dict(counted))
@@ -109,7 +109,7 @@ def _facts(
 
 @dataclass(frozen=True, kw_only=True)
 class CountTask(UnitTask):
-    """A unit whose training documents are to be counted into the run `out`."""
+    """A unit whose training documents are counted into the run `out`."""
 
     settings: CountedSettings
     out: Path
@@ -134,7 +134,7 @@ def count_unit(task: CountTask) -> UnitFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class FindTask(UnitTask):
-    """A unit whose run is known to hold the terms with the hashes `wanted` (ascending), to find their strings."""
+    """A unit in which to look up the strings of the terms with the hashes `wanted` (ascending), all in its run."""
 
     settings: CountedSettings
     wanted: npt.NDArray[np.uint64]
@@ -142,7 +142,7 @@ class FindTask(UnitTask):
 
 
 def find_in_unit(task: FindTask) -> list[str]:
-    """The strings of the wanted terms; only the documents in which they appear first are tokenized."""
+    """Look up the strings of the wanted terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
     chosen = np.flatnonzero(train)[first_documents(spilled(task.run), task.wanted)]
     block = prepare_texts(task.settings, documents.texts.take(chosen))
@@ -152,7 +152,7 @@ def find_in_unit(task: FindTask) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformTask(UnitTask):
-    """A unit whose held-out (or training) documents become rows in `out`, with a vectorizer loaded from a folder."""
+    """A unit whose held-out or training documents are transformed to rows in `out`, by a vectorizer from a folder."""
 
     held_out: bool
     vectorizer: Path
@@ -172,12 +172,12 @@ def transform_unit(task: TransformTask) -> None:
 
 @lru_cache(maxsize=1)
 def _vectorizer(folder: Path, modified: int) -> Vectorizer:
-    """The vectorizer of this build, loaded and checked once a process."""
+    """The build's vectorizer, loaded and checked once per process."""
     return load_vectorizer(folder)
 
 
 def classes_of_run(run: Spilled, codes: dict[str, int]) -> npt.NDArray[np.int64]:
-    """The class index of each of a run's own label codes."""
+    """Return the class index of each label code of a run."""
     return np.array([codes[name] for name in run.facts["label_names"]], np.int64)
 
 
@@ -188,7 +188,7 @@ def spill_rows(
     documents: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
 ) -> None:
-    """Write a unit's rows in ascending key."""
+    """Write a unit's rows in ascending order of their keys."""
     order = np.argsort(keys)
     arrays: dict[str, npt.NDArray[Any]] = {"keys": keys[order], "y": y[order], "documents": documents[order]}
     if isinstance(x, Csr):
@@ -202,9 +202,9 @@ def spill_rows(
 def rows_between(
     path: Path, first: int, last: int
 ) -> tuple[Rows, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Copies of the rows of a file of `spill_rows` with keys in [first, last): x, y, documents and keys.
+    """Read the rows with keys in [first, last) from a file of `spill_rows`: copies of x, y, documents and keys.
 
-    Views would keep the file open, and there is one for every unit.
+    Views would keep a file descriptor open per unit.
     """
     rows = spilled(path)
     start, stop = key_range(rows, first, last)
@@ -217,7 +217,7 @@ def rows_between(
 
 
 def key_range(rows: Spilled, first: int, last: int) -> tuple[int, int]:
-    """Rows [start, stop) whose keys are in [first, last), where `last` may be 2**64."""
+    """Return the range [start, stop) of rows whose keys are in [first, last); `last` may be 2**64."""
     start = int(np.searchsorted(rows["keys"], np.uint64(first)))
     stop = len(rows["keys"]) if last >= 1 << 64 else int(np.searchsorted(rows["keys"], np.uint64(last)))
     return start, stop

@@ -1,7 +1,7 @@
-"""The working folder of a build: scratch files, finished shards, and how these are published.
+"""Hold a build's working folder: scratch files and finished shards, and publish the shards.
 
-Everything is made in a folder inside the output folder and moved out at the very end, the manifest last; until then
-older shards stay as they are. Which job the folder belongs to, and how it is resumed, is `runtime.jobs`.
+The working folder is inside the output folder; its shards are moved out at the end, the manifest last, so older shards
+stay usable until then. `runtime.jobs` decides which job the folder belongs to and resumes it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import write_manifest
 
 WORKING = ".building"  # folder inside the output folder
-MEASURED = "build.json"  # what differs from build to build of the same shards: time, memory, workers
+MEASURED = "build.json"  # figures that differ between builds of the same shards: time, memory, workers
 
 
 class Workspace:
-    """The folders of a build under way: `scratch` for what passes hand on, `ready` for what is to be published."""
+    """The folders of a running build: `scratch` for files between passes, `ready` for files to publish."""
 
     def __init__(self, path: Path, *, resumed: bool) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Workspace:
 
 
 def folder_of(out: Path) -> JobFolder:
-    """The working folder of a job that makes shards in `out`."""
+    """Return the working folder of a job that makes shards in `out`."""
     return JobFolder(
         path=out / WORKING,
         owner=out,
@@ -50,14 +50,14 @@ def folder_of(out: Path) -> JobFolder:
 
 @contextlib.contextmanager
 def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: bool = False) -> Iterator[Workspace]:
-    """The working folder in `out` for a job; it stays after Ctrl-C and is removed at every other end.
+    """Hold the working folder in `out` for a job; it is kept after Ctrl-C and otherwise removed at the end.
 
     Args:
-        out: the output folder; made if missing, removed again if the build fails and nothing else is in it.
-        job: that is done.
+        out: the output folder; created if missing, removed if the build fails and it is empty.
+        job: to do.
         overwrite: finished shards may be replaced, and an interrupted build of another job discarded.
         resume: an interrupted build is required.
-        append: finished shards stay, and the job adds to them.
+        append: finished shards stay, and the job appends to them.
 
     Raises:
         ShardsExistError: `out` holds something that must not be replaced, or another build is running in it.
@@ -67,9 +67,9 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
     folder = folder_of(out)
     folder.path.mkdir(parents=True, exist_ok=True)
     published, found = _is_published(folder.path), folder.recorded()
-    if found and (folder.path / layout.MANIFEST).exists():  # all that is made is synced, a restart does not matter
+    if found and (folder.path / layout.MANIFEST).exists():  # all files are synced, so a restart does not matter
         found = {**found, "boot": job.record["boot"]}
-    if found and published:  # nor does it matter what was there before
+    if found and published:  # nor do the shards that were appended to
         found = {**found, "options": {**found["options"], "append": job.record["options"]["append"]}}
     try:
         with (
@@ -86,9 +86,9 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
     """Refuse an output folder that a job must not be published in.
 
     Raises:
-        ShardsExistError: it is a file, or holds shards that are not to be replaced or files that are not shards.
+        ShardsExistError: it is a file, or holds shards that must not be replaced or files that are not shards.
     """
-    replaceable = overwrite or append or _is_whole(out, job)
+    replaceable = overwrite or append or _is_finished(out, job)
     if out.exists() and not out.is_dir():
         raise ShardsExistError(f"'{out}' is a file; choose another --out")
     contents = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -102,8 +102,8 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
         )
 
 
-def _is_whole(out: Path, job: Job) -> bool:
-    """Whether this job was killed when all that was left to do was to remove its working folder."""
+def _is_finished(out: Path, job: Job) -> bool:
+    """Whether this job was killed after it published, before it removed its working folder."""
     found = folder_of(out).recorded()
     if not found or not _is_published(out / WORKING):
         return False
@@ -111,13 +111,13 @@ def _is_whole(out: Path, job: Job) -> bool:
 
 
 def _is_published(working: Path) -> bool:
-    """Whether the manifest that was made in the working folder is that of the shards."""
-    ours, theirs = working / layout.MANIFEST, working.parent / layout.MANIFEST
-    return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()
+    """Whether the manifest in the working folder equals that of the published shards."""
+    made, published = working / layout.MANIFEST, working.parent / layout.MANIFEST
+    return made.exists() and published.exists() and made.read_bytes() == published.read_bytes()
 
 
 def files_of(path: Path) -> dict[str, list[Any]]:
-    """Identify every file of a corpus, a file or a folder; nothing where it does not exist."""
+    """Identify the files of a corpus, which is a file or a folder; empty where it does not exist."""
     path = path.resolve()
     if not path.is_dir():
         return identify_files(path, [path]) if path.exists() else {}
@@ -125,7 +125,7 @@ def files_of(path: Path) -> dict[str, list[Any]]:
 
 
 def require_room(space: Workspace, needed: int) -> None:
-    """Check, before work starts, that the disk has room for about `needed` bytes, what is done already included.
+    """Check, before work starts, that the disk has room for about `needed` bytes, including those already written.
 
     Raises:
         DiskFullError: it has less.
@@ -139,17 +139,17 @@ def require_room(space: Workspace, needed: int) -> None:
 
 
 def room_of(working: Path) -> int:
-    """Bytes that a build in a working folder (it need not exist) has on its disk, what is done already included."""
+    """Return the bytes available to a build in a working folder, including those written; the folder may not exist."""
     done = sum(path.stat().st_size for path in working.rglob("*") if path.is_file())
     existing = next(path for path in (working, *working.absolute().parents) if path.is_dir())
     return done + shutil.disk_usage(existing).free
 
 
 def publish(space: Workspace, out: Path, manifest: Manifest, *, append: bool) -> None:
-    """Move the finished files out and write the manifest last; safe to be interrupted and repeated.
+    """Move the finished files out and write the manifest last; can be interrupted and repeated.
 
-    They replace older ones, whose manifest goes first; with `append` they are all new, and the older manifest, which
-    does not name them, is whole until the new one takes its place.
+    The files replace older ones, whose manifest is removed first. With `append` all files are new, and the older
+    manifest, which does not name them, stays valid until the new one replaces it.
     """
     old = out / layout.MANIFEST
     if old.exists() and not append:

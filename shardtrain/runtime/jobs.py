@@ -1,7 +1,7 @@
-"""Resume interrupted work: whose work a folder holds, how it differs from what is asked for, and what happens then.
+"""Resume interrupted work in a folder: identify the job, compare it with the recorded one, and resume or refuse.
 
 A job is what decides a result, as JSON values: options, inputs, program. Its record lies in the folder in which the
-result is made. The same job resumes what is there, another one is refused with the first difference named, and
+result is made. The same job is resumed, another one is refused with the first difference named, and
 `overwrite` discards it. One process at a time holds a folder; the lock ends with the process, however it ends.
 Scratch files are not synced, so after a restart of the machine they are not trusted.
 """
@@ -198,7 +198,7 @@ class JobFolder:
     def work(self, job: Job, *, overwrite: bool, **how: Any) -> Iterator[bool]:
         """Work in the folder, which is held, and remove it at the end, but not where the work can be resumed.
 
-        The block is told whether work was resumed. `how` are other arguments of `begin`.
+        Yields whether work was resumed. `how` are other arguments of `begin`.
 
         Raises:
             ShardtrainError: another job's work is here, which is kept, or none where one is required.

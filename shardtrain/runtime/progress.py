@@ -97,6 +97,12 @@ def say(line: str) -> None:
         _write(line)
 
 
+def detail(line: str) -> None:
+    """Write a line to stderr if the verbosity is `VERBOSE`."""
+    if _level == VERBOSE:
+        _write(line)
+
+
 def warn(text: str) -> None:
     """Write a warning to stderr, at any verbosity."""
     _write(painted(f"warning: {text}", YELLOW, sys.stderr))

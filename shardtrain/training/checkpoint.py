@@ -1,14 +1,13 @@
-"""Checkpoints: arrays and plain values in one checksummed file each, written beside the training and not in its way.
+"""Write and read checkpoints, one checksummed file of arrays and plain values each, without blocking training.
 
     line 1          `shardtrain-checkpoint 1`
     line 2          one JSON object: `arrays` (dtype and shape of each) and `state`, which refers to them by number
     then            the arrays, one after the other, in C order
-    last 16 bytes   XXH3, 64 bits, of everything before, as hex digits
+    last 16 bytes   XXH3, 64 bits, of all bytes before, as hex digits
 
-Nothing in a file can run code, as a pickle could, and no libhdf5 is needed to read one. `Checkpoints` writes in a
-thread of its own; a state that is handed over while an older one waits takes its place, so training never waits for a
-disk. The last two are kept: a newest one that is damaged is named, and the one before is used. The cost is memory for
-two copies of the state.
+A file cannot run code, as a pickle could, and is read without libhdf5. `Checkpoints` writes in a background thread; a
+new state replaces one that still waits to be written, so training never waits for the disk. The last two are kept: if
+the newest is damaged, that is reported and the one before is used. The cost is memory for two copies of the state.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import CheckpointError
+from shardtrain.errors import CheckpointError, ShardtrainError
 from shardtrain.runtime.atomic import committed, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
 from shardtrain.runtime.progress import say
@@ -40,14 +39,14 @@ Array = npt.NDArray[Any]
 
 
 def pack(value: Any, arrays: list[Array]) -> Any:
-    """`value` as JSON values, its arrays put into `arrays`.
+    """Return `value` as JSON values; its arrays are appended to `arrays`.
 
     Raises:
-        TypeError: it is or holds something that is neither a plain value nor an array of numbers.
+        TypeError: it holds something that is neither a plain value nor an array of numbers.
     """
     if type(value) in _PLAIN:
         return value
-    if type(value) is list:  # no subclass: what came back would be a list and not a deque, a tuple and not named
+    if type(value) is list:  # no subclass: a named tuple would come back as a tuple
         return [pack(item, arrays) for item in value]
     if type(value) is tuple:
         return {"tuple": [pack(item, arrays) for item in value]}
@@ -56,11 +55,11 @@ def pack(value: Any, arrays: list[Array]) -> Any:
     if isinstance(value, np.ndarray | np.generic) and _is_named(value.dtype):
         arrays.append(np.asarray(value))
         return {"array" if isinstance(value, np.ndarray) else "scalar": len(arrays) - 1}
-    raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint")
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
 
 
 def _is_named(dtype: np.dtype[Any]) -> bool:
-    """Whether the type's name says all of it, as that of numbers does, bfloat16 too."""
+    """Whether the dtype can be made from its name, as those of numbers can, bfloat16 included."""
     try:
         return not dtype.hasobject and np.dtype(dtype.name) == dtype
     except TypeError:
@@ -68,7 +67,7 @@ def _is_named(dtype: np.dtype[Any]) -> bool:
 
 
 def unpack(tree: Any, arrays: Sequence[Array]) -> Any:
-    """The value of which `pack` made `tree` and `arrays`."""
+    """Return the value from which `pack` made `tree` and `arrays`."""
     if isinstance(tree, list):
         return [unpack(item, arrays) for item in tree]
     if not isinstance(tree, dict):
@@ -85,14 +84,14 @@ def unpack(tree: Any, arrays: Sequence[Array]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A state as `pack` gives it, in copies of its own."""
+    """A state as `pack` returns it, with copies of the arrays."""
 
     tree: Any
     arrays: list[Array]
 
 
 def packed(state: Any) -> Packed:
-    """A copy of `state` that later changes do not reach.
+    """Return `state` packed, with copies of its arrays, so that later changes do not affect it.
 
     Raises:
         TypeError: as `pack` does.
@@ -103,7 +102,7 @@ def packed(state: Any) -> Packed:
 
 
 def write_checkpoint(path: Path, state: Packed) -> None:
-    """Commit `state` to `path`.
+    """Write `state` to `path`, atomically.
 
     Raises:
         DiskFullError: the disk has no room.
@@ -120,7 +119,7 @@ def write_checkpoint(path: Path, state: Packed) -> None:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The state in `path`.
+    """Read the state in `path`.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -147,10 +146,10 @@ def _arrays(body: memoryview, position: int, described: Sequence[dict[str, Any]]
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own; leave it as a context to finish what is being written.
+    """The checkpoints of one training; leaving the context waits until the latest is written.
 
     Attributes:
-        folder: where they are; made with the first one.
+        folder: that holds them and nothing else; created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -175,7 +174,7 @@ class Checkpoints:
             self._thread.join()
 
     def newest(self) -> Any:
-        """The newest state that is whole, or None where there is none; damaged ones after it are named and removed.
+        """Read the newest state that is not damaged, or None; damaged ones after it are reported and removed.
 
         Raises:
             CheckpointError: there are checkpoints, and all are damaged.
@@ -186,18 +185,18 @@ class Checkpoints:
             try:
                 state = read_checkpoint(path)
             except CheckpointError as error:
-                damaged.append((path, error))
+                damaged.append((path, error.on_command_line))
                 continue
-            for broken, said in damaged:
-                say(f"{said}; going on from the one before, '{path.name}'")
+            for broken, message in damaged:
+                say(f"{message}; resuming from the one before, '{path.name}'")
                 broken.unlink()
             return state
         if damaged:
-            raise CheckpointError(f"{damaged[0][1]}, and no older one is whole; start again with --overwrite")
+            raise CheckpointError(f"{damaged[0][1]}; no undamaged checkpoint is left, start again with --overwrite")
         return None
 
     def save(self, state: Packed) -> None:
-        """Have a state written soon; it returns at once, and a failure is told to the user but ends nothing."""
+        """Queue a state to be written, and return at once; a failure is reported and does not end training."""
         with self._changed:
             self._waiting = state
             if self._thread is None:
@@ -209,7 +208,7 @@ class Checkpoints:
         """Wait until the latest state is written.
 
         Raises:
-            OSError: that failed.
+            OSError: writing failed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._writing)
@@ -224,13 +223,13 @@ class Checkpoints:
                     return
                 state, self._waiting, self._writing = self._waiting, None, True
             failure = self._write(state)
-            del state  # it may be large, and the next one may be long in coming
+            del state  # it may be large, and the next one may come late
             with self._changed:
                 self._failure, self._writing = failure, False
                 self._changed.notify_all()
 
     def _write(self, state: Packed) -> Exception | None:
-        """Write one and remove those that are no longer kept; gives what went wrong."""
+        """Write a state and remove checkpoints that are no longer kept; return the error, if any."""
         try:
             self.folder.mkdir(exist_ok=True)
             paths = self._paths()
@@ -238,8 +237,9 @@ class Checkpoints:
             write_checkpoint(self.folder / f"checkpoint-{number:08}", state)
             for path in paths[: 1 - KEPT]:
                 path.unlink(missing_ok=True)
-        except Exception as error:  # a thread must hand on whatever happens
-            say(f"a checkpoint could not be written, training goes on without it: {error}")
+        except Exception as error:  # a thread must pass on every error
+            text = error.on_command_line if isinstance(error, ShardtrainError) else error
+            say(f"a checkpoint could not be written, training continues without it: {text}")
             return error
         return None
 
@@ -249,7 +249,7 @@ class Checkpoints:
         return sorted(path for path in found if _NAME.fullmatch(path.name))
 
     def remove(self) -> None:
-        """Remove all of them, and the folder; what waits to be written is dropped."""
+        """Remove all checkpoints and the folder; a state that waits to be written is dropped."""
         with self._changed:
             self._waiting = None
             self._changed.wait_for(lambda: not self._writing)

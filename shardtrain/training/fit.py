@@ -1,7 +1,7 @@
-"""Train a model on shards in a run folder: make it, run the loop, save it; an interrupted training is resumed.
+"""Train a model on shards in a run folder: build it, run the loop, save it; resume an interrupted training.
 
-The best epoch by validation loss is kept, not the last one: the weights that are saved are those the reported
-accuracy belongs to. It costs one copy of the weights.
+The epoch with the lowest validation loss is kept, not the last one, so the saved weights are those that the reported
+accuracy was measured with. It costs one copy of the weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from shardtrain.training.loop import Interrupted, Interrupts, TrainingTime
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import finished_run, training_job, versions
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
-from shardtrain.training.staged import StagedTraining, compiled, made, planned_reading, trace
-from shardtrain.training.steps import STEPS_A_CALL, Logs, Steps
+from shardtrain.training.staged import StagedTraining, build_model, compile_stage, reading_plan, trace_step
+from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
 
 
@@ -43,15 +43,15 @@ def fit(
     """Train a model on the shards' training split and keep the epoch with the lowest validation loss.
 
     If `out` holds an interrupted run with the same options, shards and model, it is resumed, and the result is
-    what it would have been without the interruption. Ctrl-C and SIGTERM finish the step under way and save first.
+    what it would have been without the interruption. Ctrl-C and SIGTERM finish the running step and save first.
 
     Args:
         shards: with a validation split.
         options: how to train.
         out: the run folder; None for the next free `runs/MODEL-N`, or with `resume` for the newest unfinished one.
         overwrite: replace a finished or interrupted run in `out`.
-        resume: an interrupted run is expected; one that is finished already is returned as it is. So is a run in `out`
-            whose process ended between finishing it and removing its checkpoints, also without `resume`.
+        resume: require an interrupted run; a finished one is returned unchanged. So is a run in `out` whose process
+            ended between finishing it and removing its checkpoints, also without `resume`.
         callbacks: called as `keras.Model.fit` would, after early stopping.
 
     Returns:
@@ -60,15 +60,15 @@ def fit(
     Raises:
         UsageError: both `overwrite` and `resume`, or options that do not fit the model or the machine.
         ShardsError: there is no validation split, or a shard is damaged.
-        ModelError: the model cannot be made or does not fit the shards.
-        RunExistsError: `out` must not be written to, or holds an interrupted run that was another one; or the folder
-            for TensorBoard is another training's.
-        MissingExtraError: tensorboard is asked for and not installed.
-        RunNotFoundError: `resume`, and there is nothing to go on with.
-        CheckpointError: no checkpoint of the run is whole, or they are of another model or other callbacks.
+        ModelError: the model cannot be built or does not fit the shards.
+        RunExistsError: `out` must not be written to, or holds an interrupted run that was started differently; or the
+            folder for TensorBoard belongs to another training.
+        MissingExtraError: tensorboard is needed and not installed.
+        RunNotFoundError: `resume`, and there is nothing to resume.
+        CheckpointError: all checkpoints are damaged, or they are of another model or other callbacks.
         DivergedError: the loss is no longer finite; the run stays unfinished.
         DiskFullError: the disk has no room; the run stays unfinished.
-        KeyboardInterrupt: it was interrupted, and saved.
+        KeyboardInterrupt: training was interrupted and its state saved.
     """
     started = time.perf_counter()
     if overwrite and resume:
@@ -88,7 +88,6 @@ def fit(
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
         saved = _saved_state(folder, checkpoints, shards, job, overwrite=overwrite)
-        watching = (*callbacks, *make_board(options, folder, new=saved is None))
         training = StagedTraining(
             shards=shards,
             options=options,
@@ -96,8 +95,8 @@ def fit(
             folder=folder,
             checkpoints=checkpoints,
             interrupts=interrupts,
-            callbacks=watching,
-            ahead=planned_reading(shards, options, STEPS_A_CALL).prefetch,
+            callbacks=(*callbacks, *make_board(options, folder, new=saved is None)),
+            prefetch=reading_plan(shards, options, STEPS_PER_CALL).prefetch,
             replicas=replicas,
             started=started,
         )
@@ -106,8 +105,8 @@ def fit(
         except DivergedError:
             checkpoints.remove()
             raise
-        except Interrupted as left:
-            _keep(checkpoints, left, folder, named=out is not None, overwrite=overwrite)
+        except Interrupted as interrupted:
+            _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
         folder.write_history(history)
         metrics = _metrics(history, best_epoch, spent)
@@ -119,29 +118,29 @@ def fit(
 
 
 def _prepared(shards: Shards, options: FitOptions, name: str) -> tuple[keras.Model, Steps, Replicas]:
-    """Make, compile and trace the model before any folder is made: one that cannot be trained leaves nothing behind."""
+    """Build, compile and trace the model before a folder is made: one that cannot be trained leaves nothing behind."""
     replicas = Replicas(devices_for(options.devices))
     with replicas.scope():
-        model = made(shards, options, name)
-    steps = compiled(shards, options, model, replicas, stage=0)
-    planned_reading(shards, options, STEPS_A_CALL)  # an error where the memory limit is too low
-    trace(steps)
+        model = build_model(shards, options, name)
+    steps = compile_stage(shards, options, model, replicas, stage=0)
+    reading_plan(shards, options, STEPS_PER_CALL)  # an error where the memory limit is too low
+    trace_step(steps)
     return model, steps, replicas
 
 
 def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, *, overwrite: bool) -> Any:
-    """The state to resume from; None, and a folder for a new run, where there is none.
+    """Read the state to resume from; where there is none, start a new run in the folder and return None.
 
     Raises:
-        RunExistsError: the folder holds another training's.
-        CheckpointError: no checkpoint is whole.
+        RunExistsError: the folder holds another training.
+        CheckpointError: all checkpoints are damaged.
     """
     saved = None if overwrite else checkpoints.newest()
     if saved is not None:
         folder.check_job(job, saved["about"]["job"])
         return saved
     if not overwrite and folder.config():
-        say(f"the interrupted training in '{folder.path}' had saved nothing yet; it starts again")
+        say(f"the interrupted training in '{folder.path}' had saved no checkpoint yet; it starts again")
     checkpoints.remove()
     labels = shards.manifest.build.get("labels")
     config = {**job.record, "versions": versions(), "shards": str(shards.path.resolve())}
@@ -149,20 +148,22 @@ def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, jo
     return None
 
 
-def _keep(checkpoints: Checkpoints, left: Interrupted, folder: RunFolder, *, named: bool, overwrite: bool) -> None:
-    """Save where the training was left, and report the command that resumes it, which names the folder or not."""
-    checkpoints.save(left.state)
+def _save_interrupted(
+    checkpoints: Checkpoints, interrupted: Interrupted, folder: RunFolder, *, named: bool, overwrite: bool
+) -> None:
+    """Save the state of an interrupted training, and report the command that resumes it; `named`: with --out."""
+    checkpoints.save(interrupted.state)
     try:
         checkpoints.finish()
-    except Exception:  # what went wrong was reported when it did
-        say(f"interrupted after {left.position}; an older checkpoint may be in '{folder.path}'")
+    except Exception:  # the writing thread has reported it
+        say(f"interrupted after {interrupted.position}; an older checkpoint may be in '{folder.path}'")
         return
     how = "the same command" + ("" if named else " with --resume") + (" without --overwrite" if overwrite else "")
-    say(f"interrupted after {left.position}, and saved in '{folder.path}'; {how} resumes it")
+    say(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
 
 
 def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> dict[str, Any]:
-    """What metrics.json tells of a finished training; `best_epoch` counts from 0."""
+    """The results for metrics.json; `best_epoch` counts from 0."""
     return {
         "val_accuracy": history[best_epoch]["val_accuracy"],
         "val_loss": history[best_epoch]["val_loss"],
@@ -175,6 +176,6 @@ def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> d
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident memory of this process so far, mapped pages included."""
+    """Return the largest resident memory of this process so far, mapped pages included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

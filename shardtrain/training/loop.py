@@ -1,9 +1,9 @@
-"""The training loop: traced steps, called by a loop of our own over memory-mapped batches.
+"""Run the training loop: call traced steps on memory-mapped batches, and Keras' callbacks around them.
 
-Keras' callbacks are used unchanged; only the loop around the step is ours. It knows its position, so that it can be
-left between any two steps and gone on with in another process: weights, history and metrics are then the same in every
-bit as without the interruption, on the same machine with the same number of threads. It stops at a loss that is not
-finite. Ctrl-C and SIGTERM end it after the step under way; a second one ends it at once.
+The loop replaces that of `keras.Model.fit` because it has to know its position: it can stop between any two steps and
+be resumed in another process. Weights, history and metrics are then identical in every bit to those of an
+uninterrupted training, on the same machine with the same number of threads. A loss that is not finite ends training.
+Ctrl-C and SIGTERM stop after the running step; a second one stops at once.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from shardtrain.runtime.progress import Pass, progress
 from shardtrain.training import state
 from shardtrain.training.checkpoint import Packed, packed, unpack
 from shardtrain.training.options import CheckpointInterval
-from shardtrain.training.steps import EVALUATION_ROWS, STEPS_A_CALL, Logs, Steps, numbers
+from shardtrain.training.steps import EVALUATION_ROWS, STEPS_PER_CALL, Logs, Steps, numbers
 
 SHOW_SECONDS = 0.2  # how often loss and accuracy beside the bar are read from the model
-SEVERAL_FROM = 100  # steps an epoch: from here on, tracing several a call pays within a few epochs
+MULTI_STEP_FROM = 100  # steps per epoch from which tracing several steps per call pays within a few epochs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Between which steps a training stands.
+    """The place of a training between two steps.
 
     Attributes:
         epoch: from 0.
-        step: steps of the epoch that are done.
-        trained: whether nothing but the validation of the epoch is left to do.
+        step: finished steps of the epoch.
+        trained: whether only the validation of the epoch is left to do.
         logs: metrics after the latest step or epoch.
     """
 
@@ -57,13 +57,13 @@ class Position:
 
 @dataclass(kw_only=True)
 class TrainingTime:
-    """Where the time of a training went, over all processes that took part in it.
+    """The time that a training took, summed over the processes that ran it.
 
     Attributes:
         examples: rows trained on.
-        seconds: time spent in training epochs, validation not counted.
-        waited: seconds of that in which the step waited for a batch.
-        before: seconds that the processes before this one took for everything, up to their last state.
+        seconds: spent in training epochs, without validation.
+        waited: seconds of these in which a step waited for a batch.
+        before: wall-clock seconds of the processes before this one, up to their last saved state.
     """
 
     examples: int = 0
@@ -73,20 +73,20 @@ class TrainingTime:
 
 
 class Interrupts:
-    """Whether Ctrl-C or SIGTERM asked for an end; entered in the main thread it takes both signals."""
+    """Record whether Ctrl-C or SIGTERM requested a stop; as a context in the main thread, handle both signals."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,8 +94,8 @@ class Interrupts:
             signal.signal(number, handler)
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no failure, and `fit` makes KeyboardInterrupt of it
-    """The loop was left at `position`, and `state` is all that is needed to go on."""
+class Interrupted(Exception):  # noqa: N818 - not a failure; `fit` turns it into KeyboardInterrupt
+    """The loop stopped at `position`; `state` is what it takes to resume."""
 
     def __init__(self, position: Position, saved: Packed) -> None:
         super().__init__(str(position))
@@ -105,19 +105,19 @@ class Interrupted(Exception):  # noqa: N818 - it is no failure, and `fit` makes 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """How a training runs: sizes in rows, and who hears of it.
+    """The parameters of a training loop.
 
     Attributes:
-        epochs: at most so many.
-        batch_size: rows a step.
+        epochs: the most epochs to train.
+        batch_size: rows per step.
         seed: of the order of examples.
         shuffle: as in `Split.batches`.
-        prefetch: batches that are made ahead.
+        prefetch: as in `Split.batches`.
         every: how often `save` is called.
-        save: takes a state to go on from, in which `about` is found as well; it must not take long.
-        about: what the training is, as plain values.
-        interrupts: tell when to leave.
-        started: when this process began with it, by `time.perf_counter`.
+        save: called with a state to resume from, which holds `about` as well; it must return quickly.
+        about: the identity of the training, as plain values.
+        interrupts: report when to stop.
+        started: when this process started on it, by `time.perf_counter`.
     """
 
     epochs: int
@@ -133,13 +133,13 @@ class Loop:
 
 
 class Training:
-    """Training under way: its callbacks, the history so far, and where the time went.
+    """A running training: its callbacks, history and time.
 
     Attributes:
         history: metrics of each finished epoch.
-        clock: where the time went.
-        rate: examples a second in the latest epoch.
-        wait: the share of that time in which the step waited for a batch.
+        clock: time spent so far.
+        rate: examples per second in the latest epoch; 0.0 before the first step.
+        wait: the share of that epoch's time in which a step waited for a batch.
     """
 
     def __init__(
@@ -155,30 +155,30 @@ class Training:
         self.history = history
         self.clock = clock
         self.rate = self.wait = 0.0
-        _ = steps.train  # traced now, so that the first epoch's time is that of its steps
+        _ = steps.train  # traced here, so that the first epoch's time is that of its steps alone
         self._hooked = any(_watches_batches(callback) for callback in callbacks)
         self._recorded: Logs = {}
         recorder = keras.callbacks.LambdaCallback(on_epoch_end=self._record)
         self._given = [*callbacks, recorder]
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
-    def steps_a_call(self, train: Split) -> int:
-        """How many steps one call makes: several where that pays and no callback looks in between."""
-        long = train.steps_per_epoch(self.loop.batch_size) >= SEVERAL_FROM
-        return STEPS_A_CALL if long and not self._hooked and train.kind == "ngram" else 1
+    def steps_per_call(self, train: Split) -> int:
+        """Return the steps per call: several where that pays and no callback has hooks per batch."""
+        long = train.steps_per_epoch(self.loop.batch_size) >= MULTI_STEP_FROM
+        return STEPS_PER_CALL if long and not self._hooked and train.kind == "ngram" else 1
 
     def epochs(self, train: Split, validation: Split, saved: Mapping[str, Any] | None = None) -> Iterator[Logs]:
-        """Train until the callbacks or `epochs` end it; gives the metrics of each epoch as it ends.
+        """Train until a callback or `epochs` ends it; yield the metrics of each epoch as it ends.
 
         Args:
             train: examples to train on.
-            validation: examples to measure each epoch on.
-            saved: a state that `save` was given, to go on from there.
+            validation: examples to evaluate each epoch on.
+            saved: a state from `save`, to resume from.
 
         Raises:
             DivergedError: a loss is not finite.
             CheckpointError: `saved` is of other callbacks or another model.
-            Interrupted: an end was asked for.
+            Interrupted: a stop was requested.
         """
         model, loop = self.steps.model, self.loop
         model.stop_training = False
@@ -202,14 +202,14 @@ class Training:
             self.history.append({"epoch": epoch + 1, **logs, **self._recorded})
             position = Position(epoch=epoch + 1, logs=logs)
             yield self.history[-1]
-            self._leave_if_asked(position, callbacks)
+            self._stop_if_requested(position, callbacks)
             if loop.every.after_epoch(epoch + 1):
                 self._save(position, callbacks)
         model.optimizer.finalize_variable_values(model.trainable_variables)
         callbacks.on_train_end(position.logs)
 
     def _begin(self, callbacks: Any, saved: Mapping[str, Any] | None) -> Position:
-        """Tell the callbacks that training begins, and put everything where it was if it goes on."""
+        """Call the callbacks' hooks for the start of training, restore a saved state, and return the position."""
         state.warn_of_unsaved_attributes(callbacks.callbacks)
         if saved is None:
             callbacks.on_train_begin()
@@ -227,7 +227,7 @@ class Training:
         return position
 
     def _epoch(self, position: Position, train: Split, callbacks: Any) -> Position:
-        """The steps of an epoch from `position` on; gives the position after them."""
+        """Run the steps of an epoch from `position` on; return the position after them."""
         steps, loop, epoch, step = self.steps, self.loop, position.epoch, position.step
         batches = train.batches(
             loop.batch_size,
@@ -245,7 +245,7 @@ class Training:
         before = replace(self.clock)
         with progress(f"epoch {epoch + 1}", total=train.num_examples, unit=" examples", lasting=False) as bar:
             bar.add(step * loop.batch_size)
-            for chunk in self._timed(self._chunks(batches, self.steps_a_call(train))):
+            for chunk in self._timed(self._chunks(batches, self.steps_per_call(train))):
                 if self._hooked:
                     callbacks.on_train_batch_begin(step)
                 losses, logs = steps.advance(chunk)
@@ -261,7 +261,7 @@ class Training:
                 if now - shown > SHOW_SECONDS:
                     shown = now
                     bar.say(**{name: short(value) for name, value in numbers(logs).items()})
-                self._keep(Position(epoch=epoch, step=step), logs, callbacks)
+                self._save_if_due(Position(epoch=epoch, step=step), logs, callbacks)
         if self.clock.examples > before.examples:
             seconds = self.clock.seconds - before.seconds
             self.rate = (self.clock.examples - before.examples) / seconds
@@ -269,7 +269,7 @@ class Training:
         return Position(epoch=epoch, step=step, trained=True, logs=numbers(logs))
 
     def _count(self, losses: Sequence[float], chunk: Sequence[Examples], epoch: int, step: int, bar: Pass) -> None:
-        """Take the steps of a call into account, the last of which is step number `step`, from 1."""
+        """Count the steps of one call and check their losses; the last one is step number `step`, from 1."""
         for number, loss in enumerate(losses, step - len(losses) + 1):
             _check_finite(loss, f"loss of step {number}", epoch)
         rows = sum(len(y) for _, y in chunk)
@@ -278,28 +278,28 @@ class Training:
         bar.add(rows)
 
     def _validate(self, position: Position, validation: Split, callbacks: Any) -> Logs:
-        """Metrics over the validation examples, named as Keras does."""
-        heard = packed(state.capture_callbacks(callbacks.callbacks))  # a validation that was left begins again
+        """Evaluate on the validation examples; metrics are named as Keras names them."""
+        before = packed(state.capture_callbacks(callbacks.callbacks))  # a resumed validation starts again
         callbacks.on_test_begin()
         try:
-            measured = self.steps.evaluate(self._until_asked(validation.batches(EVALUATION_ROWS)))
-        except _Asked:
-            now = self._state(position, unpack(heard.tree, heard.arrays))
+            measured = self.steps.evaluate(self._until_stopped(validation.batches(EVALUATION_ROWS)))
+        except _StopRequested:
+            now = self._state(position, unpack(before.tree, before.arrays))
             raise Interrupted(position, now) from None
         callbacks.on_test_end(measured)
         _check_finite(measured["loss"], "validation loss", position.epoch)
         return {f"val_{name}": value for name, value in measured.items()}
 
-    def _keep(self, position: Position, logs: Mapping[str, Any], callbacks: Any) -> None:
-        """Save what is needed to go on from here within an epoch, if that is due; leave if an end was asked for."""
+    def _save_if_due(self, position: Position, logs: Mapping[str, Any], callbacks: Any) -> None:
+        """Save a state within an epoch if one is due; stop if that was requested."""
         due = self.loop.every.within_epoch(time.perf_counter() - self._saved_at, self._steps_since)
-        if due or self.loop.interrupts.asked:
+        if due or self.loop.interrupts.requested:
             position = replace(position, logs=numbers(logs))
-            self._leave_if_asked(position, callbacks)
+            self._stop_if_requested(position, callbacks)
             self._save(position, callbacks)
 
-    def _leave_if_asked(self, position: Position, callbacks: Any) -> None:
-        if self.loop.interrupts.asked:
+    def _stop_if_requested(self, position: Position, callbacks: Any) -> None:
+        if self.loop.interrupts.requested:
             raise Interrupted(position, self._state(position, state.capture_callbacks(callbacks.callbacks)))
 
     def _save(self, position: Position, callbacks: Any) -> None:
@@ -307,7 +307,7 @@ class Training:
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
     def _state(self, position: Position, callbacks: list[dict[str, Any]]) -> Packed:
-        """All that `epochs` needs to go on from `position`."""
+        """The state that `epochs` resumes from `position`."""
         so_far = self.clock.before + time.perf_counter() - self.loop.started
         return packed(
             {
@@ -323,11 +323,11 @@ class Training:
         )
 
     def _record(self, epoch: int, logs: Mapping[str, Any]) -> None:
-        """Keep an epoch's metrics with what the callbacks added to them, such as the learning rate."""
+        """Record an epoch's metrics with those that callbacks added, such as the learning rate."""
         self._recorded = numbers(logs)
 
     def _chunks(self, batches: Iterable[Examples], size: int) -> Iterator[list[Examples]]:
-        """The batches of one call each, `size` of them, and the last ones one by one."""
+        """Group batches by call, `size` to each; the last ones, fewer than `size`, one by one."""
         iterator = iter(batches)
         while chunk := list(itertools.islice(iterator, size)):
             if len(chunk) == size:
@@ -335,26 +335,26 @@ class Training:
             else:
                 yield from ([batch] for batch in chunk)
 
-    def _until_asked(self, batches: Iterable[Examples]) -> Iterator[Examples]:
+    def _until_stopped(self, batches: Iterable[Examples]) -> Iterator[Examples]:
         for batch in batches:
-            if self.loop.interrupts.asked:
-                raise _Asked
+            if self.loop.interrupts.requested:
+                raise _StopRequested
             yield batch
 
     def _timed(self, chunks: Iterable[list[Examples]]) -> Iterator[list[Examples]]:
-        """The same chunks, the time until each is there added to the clock."""
+        """Yield the chunks and add the time spent waiting for each to the clock."""
         iterator = iter(chunks)
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             chunk = next(iterator, None)
-            self.clock.waited += time.perf_counter() - began
+            self.clock.waited += time.perf_counter() - start
             if chunk is None:
                 return
             yield chunk
 
 
-class _Asked(Exception):  # noqa: N818 - it never leaves this module
-    """An end was asked for between two batches of a validation."""
+class _StopRequested(Exception):  # noqa: N818 - never leaves this module
+    """A stop was requested between two batches of a validation."""
 
 
 def _watches_batches(callback: keras.callbacks.Callback) -> bool:
@@ -367,11 +367,11 @@ def _watches_batches(callback: keras.callbacks.Callback) -> bool:
 def _check_finite(loss: float, what: str, epoch: int) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
-            f"the {what} of epoch {epoch + 1} is {loss}, so training cannot go on and no model was saved; try a lower "
-            "--learning-rate, and check a model of your own for divisions and logarithms"
+            f"the {what} of epoch {epoch + 1} is {loss}, so training stopped and no model was saved; try a lower "
+            "--learning-rate, and check a custom model for divisions and logarithms"
         )
 
 
 def short(value: float) -> str:
-    """Four decimals, or as many figures as a small learning rate needs."""
+    """Format a number with four decimals, or in scientific notation where it is below 0.001."""
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"

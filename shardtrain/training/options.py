@@ -28,8 +28,8 @@ class CheckpointInterval:
 
     Attributes:
         amount: of the unit.
-        unit: "s": after so many seconds, and at the end of each epoch; "steps": after every so many steps of the
-            training; "epochs": at the end of every so many epochs.
+        unit: "s": every `amount` seconds, and at the end of each epoch; "steps": every `amount` steps of the training;
+            "epochs": at the end of every `amount` epochs.
     """
 
     amount: int
@@ -43,11 +43,11 @@ class CheckpointInterval:
         return f"{self.amount}{self.unit}"
 
     def within_epoch(self, seconds: float, steps: int) -> bool:
-        """Whether one is due in an epoch, so many seconds and steps after the latest."""
+        """Whether a checkpoint is due within an epoch, `seconds` and `steps` after the latest."""
         return (self.unit == "s" and seconds >= self.amount) or (self.unit == "steps" and steps >= self.amount)
 
     def after_epoch(self, epochs: int) -> bool:
-        """Whether one is due at the end of an epoch, `epochs` of which have ended."""
+        """Whether a checkpoint is due at the end of an epoch, after `epochs` finished ones."""
         return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
 
 
@@ -104,7 +104,7 @@ class CheckpointOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """The size of a step; `tune` tries several.
+    """Options of a training step, of which `tune` can try several values.
 
     Attributes:
         batch_size: rows per step.
@@ -125,7 +125,7 @@ class TrainingOptions:
         model: "auto" (what the shards hold decides), "mlp", "linear", "sepcnn", "FILE.keras", "MODULE:FUNCTION", or a
             function of the shards' description that returns a `keras.Model`. A model that comes compiled keeps its
             loss, optimizer and metrics; it needs the metric "accuracy".
-        epochs: at most so many; early stopping usually ends training before.
+        epochs: the most epochs to train; early stopping usually ends training before.
         patience: epochs without a lower validation loss after which training stops.
         seed: of weights, dropout and the order of examples.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
@@ -248,7 +248,7 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
 
     def with_sizes(self, sizes: Mapping[str, Any], kind: str) -> FitOptions:
-        """The same options with sizes of the model that is asked for.
+        """Return the same options with other sizes of the model.
 
         Args:
             sizes: options of `MlpOptions` or `SepcnnOptions`.

@@ -1,7 +1,7 @@
-"""Decide whether the training in a run folder is the one that is asked for: then it is resumed, else refused and kept.
+"""Check whether the training in a run folder can be resumed: the same job is, another one is refused and kept.
 
-What decides a training's numbers (options, shards, model) must be the same; the first difference is named. What may
-change them in the last bits (versions, threads, machine) is reported.
+What decides a training's numbers (options, shards, model) must be equal; the first difference is reported in the error.
+What may change them in the last bits (versions, threads, machine) is only reported.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ NOT_PART_OF_IDENTITY = frozenset(name for name, each in options_of(FitOptions).i
 
 
 def training_job(options: FitOptions, name: str, description: DatasetInfo) -> Job:
-    """What decides the result of a training of the model `name` on the described shards."""
+    """Return the job of training the model `name` on shards with this description."""
     record = {"model": name, "options": recorded_options(options, name), "description": as_json(asdict(description))}
     return Job(record=record, defaults=as_json(defaults_of(FitOptions)), ignored=NOT_PART_OF_IDENTITY)
 
 
 def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:
-    """The options as config.json keeps them: without the sizes of models that were not trained."""
+    """Return the options for config.json, without the sizes of other models."""
     values: dict[str, Any] = {**vars(options), "model": name, "tensorboard": options.tensorboard or None}
     return {
         key: as_json(asdict(value) if key in KINDS else value)
@@ -47,16 +47,16 @@ def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:
 
 
 def finished_run(folder: RunFolder, job: Job) -> bool:
-    """Whether the folder holds a finished run of this job; false where it is interrupted.
+    """Whether the folder holds a finished run of this job; false where the run is interrupted.
 
     Raises:
-        RunExistsError: it is another job's.
-        RunNotFoundError: there is none.
+        RunExistsError: the run is of another job.
+        RunNotFoundError: there is no run.
     """
     if folder.empty:
         raise folder.work.missing(folder.work.nothing_to_resume)
     if not folder.finished:
-        if started := folder.config():  # nothing may have been saved before the interruption
+        if started := folder.config():  # it may have been interrupted before its first checkpoint
             folder.check_job(job, started)
         return False
     record = folder.read()
@@ -64,7 +64,7 @@ def finished_run(folder: RunFolder, job: Job) -> bool:
         raise RunExistsError(
             f"'{folder.path}' holds a finished run that was started differently: {changed}; choose another --out"
         )
-    Checkpoints(folder.path / CHECKPOINTS).remove()  # a kill may have come between finishing and this
+    Checkpoints(folder.path / CHECKPOINTS).remove()  # left where the process was killed after it finished the run
     say(f"the run in '{folder.path}' is finished")
     return True
 
@@ -73,7 +73,7 @@ def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
     """Refuse to resume with another model; report what may change the last bits.
 
     Raises:
-        RunExistsError: it is another one.
+        RunExistsError: the model differs.
     """
     if changed := difference_in_words(_without_homes(before["model"]), _without_homes(now["model"]), "the model's"):
         raise RunExistsError(
@@ -85,15 +85,15 @@ def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
 
 
 def _without_homes(model: Any) -> Any:
-    """A serialized model without the modules of classes that are known by a registered name of this package."""
+    """A serialized model without the modules of this package's classes, which are found by their registered names."""
     if isinstance(model, Mapping):
-        ours = str(model.get("registered_name", "")).startswith("shardtrain>")
-        return {key: _without_homes(value) for key, value in model.items() if not (ours and key == "module")}
+        registered = str(model.get("registered_name", "")).startswith("shardtrain>")
+        return {key: _without_homes(value) for key, value in model.items() if not (registered and key == "module")}
     return [_without_homes(each) for each in model] if isinstance(model, list) else model
 
 
 def versions() -> dict[str, str]:
-    """The versions of what trains."""
+    """Return the versions of the packages that training runs on."""
     return {
         "shardtrain": __version__,
         "python": platform.python_version(),
@@ -104,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(devices: Sequence[str]) -> dict[str, Any]:
-    """What equal numbers in every bit depend on besides the job; `devices` share the work."""
+    """Return what bit-identical results depend on besides the job; `devices` share the work."""
     return {
         **versions(),
         "machine": platform.machine(),

@@ -2,13 +2,13 @@
 
     model.keras     the model, as Keras saves it
     vectorizer/     the fitted vectorizer, copied from the shards
-    config.json     options, what the shards held, versions; written first
+    config.json     options, description of the shards, versions; written first
     history.csv     one line per epoch, rewritten after each
     metrics.json    results, and the checksum of the model; written last: without it the run is unfinished
     checkpoints/    the last two states of training; removed when the run is finished
-    tensorboard/    what `fit --tensorboard` wrote for TensorBoard, if that was asked for
+    tensorboard/    TensorBoard events, with `fit --tensorboard`
 
-Every file is committed whole.
+Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ VERSION = 1
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-_UNSAVED = "unsaved.keras"  # Keras insists on the suffix
+_UNSAVED = "unsaved.keras"  # Keras requires the suffix
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What the JSON files of a finished run say.
+    """The contents of the JSON files of a finished run.
 
     Attributes:
-        config: how it was trained: `model`, `options`, `versions`, and `shards`, the folder where they were then.
-        description: what the shards it was trained on held.
+        config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
+        description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
     """
 
@@ -67,7 +67,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder, in whatever state it is."""
+    """A run folder: missing, empty, unfinished or finished."""
 
     path: Path
 
@@ -81,10 +81,10 @@ class RunFolder:
 
     @classmethod
     def newest_unfinished(cls, model: str) -> RunFolder:
-        """The folder of `runs/` in which a model of that name was trained last without being finished.
+        """Find the newest unfinished run of a model in `runs/`.
 
         Raises:
-            RunNotFoundError: there is none.
+            RunNotFoundError: there is no unfinished run of it.
         """
         found = [cls(path) for path in RUNS.glob(f"{_stem(model)}-*") if path.is_dir()]
         unfinished = [folder for folder in found if folder.is_run and not folder.finished]
@@ -96,7 +96,7 @@ class RunFolder:
 
     @property
     def work(self) -> JobFolder:
-        """The folder as that of a job: config.json is its record."""
+        """The folder as a job's, with config.json as the record."""
         return JobFolder(
             path=self.path,
             owner=self.path,
@@ -113,12 +113,12 @@ class RunFolder:
 
     @property
     def cut_short(self) -> bool:
-        """Whether the run is finished, and its process ended before it could remove the checkpoints."""
+        """Whether the run is finished but its process ended before it removed the checkpoints."""
         return self.finished and (self.path / CHECKPOINTS).is_dir()
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was started in the folder, however far it came."""
+        """Whether a run was started in the folder, finished or not."""
         if not (self.path / CONFIG).is_file():
             return [path.name for path in self.path.iterdir()] == [CONFIG + PARTIAL]
         try:
@@ -132,10 +132,10 @@ class RunFolder:
         return not self.path.is_dir() or not any(self.path.iterdir())
 
     def config(self) -> Mapping[str, Any]:
-        """The configuration of the run, however far it came; empty where there is no run.
+        """Read the configuration of the run, finished or not; empty where there is no run.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the file is damaged.
         """
         return _read_json(self.path / CONFIG) if (self.path / CONFIG).is_file() else {}
 
@@ -143,7 +143,7 @@ class RunFolder:
         """Refuse a folder that a new run must not be written to.
 
         Raises:
-            RunExistsError: it holds a finished run and `overwrite` is false, or files that are not a run's.
+            RunExistsError: it holds a finished run and `overwrite` is false, or files that do not belong to a run.
         """
         if self.finished and not overwrite and not self.cut_short:
             raise RunExistsError(
@@ -153,10 +153,10 @@ class RunFolder:
             raise RunExistsError(f"'{self.path}' exists and is not a run folder; choose another --out")
 
     def check_job(self, job: Job, found: Mapping[str, Any]) -> None:
-        """Refuse to resume a training that was started with other options or shards, as `found` records.
+        """Refuse to resume a training whose record `found` has other options or shards.
 
         Raises:
-            RunExistsError: it was.
+            RunExistsError: the record differs from the job.
         """
         if changed := job.differs_from(found):
             raise RunExistsError(f"{self.work.refusal(job, changed)}, or choose another --out")
@@ -164,11 +164,11 @@ class RunFolder:
     def start(self, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
         """Write configuration and vectorizer of a new run.
 
-        What an unfinished run, or one that is to be replaced, left in the folder is removed, its metrics first.
+        Files of an earlier run in the folder are removed, its metrics first.
 
         Args:
             config: `model`, `options`, `versions`, `shards`, and `labels` where they are known.
-            description: what the shards hold.
+            description: of the shards.
             vectorizer: the folder to copy.
         """
         (self.path / METRICS).unlink(missing_ok=True)
@@ -188,7 +188,7 @@ class RunFolder:
                     shutil.copyfileobj(original, file)
 
     def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Commit history.csv: a header and a line for each epoch, numbers as Python writes them."""
+        """Write history.csv: a header and a line per epoch, numbers as Python's repr writes them."""
         names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -197,7 +197,7 @@ class RunFolder:
         commit_bytes(self.path / HISTORY, text.getvalue().encode())
 
     def finish(self, model: keras.Model, metrics: Mapping[str, Any]) -> None:
-        """Commit the model, then the metrics; from then on the run is finished.
+        """Write the model, then the metrics, which makes the run finished.
 
         Raises:
             DiskFullError: the disk has no room; the run stays unfinished.
@@ -212,10 +212,10 @@ class RunFolder:
         commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
 
     def read(self) -> RunRecord:
-        """Read what a finished run says of itself.
+        """Read the JSON files of a finished run.
 
         Raises:
-            RunNotFoundError: no such folder, or the run in it did not finish.
+            RunNotFoundError: no such folder, or the run in it is unfinished.
             RunError: its JSON files are damaged or of another version.
         """
         folder = self.path
@@ -233,7 +233,9 @@ class RunFolder:
             described = dict(config.pop("description"))
             description = DatasetInfo(**{**described, "class_names": tuple(described["class_names"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"'{folder}' is not a run that this shardtrain reads: {error}; train again") from error
+            raise RunError(
+                f"'{folder}' is not a run that this version of shardtrain reads: {error}; train again"
+            ) from error
         return RunRecord(config=config, description=description, metrics=metrics)
 
 
@@ -242,7 +244,7 @@ def _stem(model: str) -> str:
 
 
 def _next_free(model: str) -> Path:
-    """Make and return `runs/MODEL-N` with the lowest N that is free."""
+    """Make and return `runs/MODEL-N` with the lowest N that does not exist."""
     RUNS.mkdir(exist_ok=True)
     for number in itertools.count(1):
         path = RUNS / f"{_stem(model)}-{number}"
@@ -265,6 +267,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file, as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

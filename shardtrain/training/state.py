@@ -1,10 +1,10 @@
-"""All that decides how a training goes on, as plain values and arrays, and its way back into an equal training.
+"""Capture the exact state of a training as plain values and arrays, and restore it in another process.
 
-That is every variable of model, optimizer and metrics (the states of dropout among them, which no format of Keras
-keeps), the plain attributes of callbacks, and the generators of Python and numpy that users' code may draw from.
-Variables are matched by place, name, shape and type, so that a layer that was renamed or reshaped is refused and never
-skipped. Keras numbers the names it makes up (`dense_5`) through all models of a process; only the order of such
-numbers counts here. What cannot be kept is the state of operations that TensorFlow seeds itself, such as `tf.random`'s.
+The state is every variable of model, optimizer and metrics (the seeds of dropout included, which no Keras format
+saves), the plain attributes of callbacks, and the global generators of Python and numpy. Variables are matched by
+place, name, shape and type, so a renamed or reshaped layer is refused, never skipped. Keras numbers automatic names
+(`dense_5`) across all models of a process; only the order of these numbers is compared. The state of operations that
+TensorFlow seeds itself, such as `tf.random`, cannot be captured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shardtrain.training.checkpoint import pack
 from shardtrain.training.steps import Steps
 
 # attributes of Keras' callbacks that belong to a process, not to a training
-_OF_THE_PROCESS = {
+_PROCESS_ATTRIBUTES = {
     keras.callbacks.CSVLogger: {"append", "append_header", "csv_file", "writer"},
     keras.callbacks.TensorBoard: {"log_dir", "_log_write_dir", "_train_dir", "_val_dir", "_writers"},
 }
@@ -35,7 +35,7 @@ _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 
 
 def capture_variables(steps: Steps) -> dict[str, Any]:
-    """Every variable of the model, its optimizer and its metrics: what it is, and its value."""
+    """Capture the name, shape, type and value of every variable of the model, its optimizer and its metrics."""
     return {
         group: {"described": described, "values": [np.asarray(variable) for variable in variables]}
         for group, (variables, described) in _groups(steps).items()
@@ -43,10 +43,10 @@ def capture_variables(steps: Steps) -> dict[str, Any]:
 
 
 def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
-    """Give the variables the values that `capture_variables` found.
+    """Assign the values that `capture_variables` returned.
 
     Raises:
-        CheckpointError: they are not the same variables; none is changed.
+        CheckpointError: the variables differ; none is changed.
     """
     groups = _groups(steps)
     for group, (_, described) in groups.items():
@@ -54,8 +54,8 @@ def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
         for old, new in itertools.zip_longest(before, now):
             if old != new:
                 raise CheckpointError(
-                    f"the variables of the {group} are not those of the checkpoint: {_told(old)} then, {_told(new)} "
-                    "now; go on with the model that was trained, or start again with --overwrite"
+                    f"the variables of the {group} differ from the checkpoint's: {_variable(old)} then, "
+                    f"{_variable(new)} now; resume with the same model, or start again with --overwrite"
                 )
     for group, (variables, _) in groups.items():
         for variable, value in zip(variables, saved[group]["values"], strict=True):
@@ -63,9 +63,9 @@ def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
 
 
 def _groups(steps: Steps) -> dict[str, tuple[list[Any], list[list[Any]]]]:
-    """The variables, and for each [name, shape, type]."""
+    """The variables by group, and the [name, shape, type] of each."""
     model = steps.model
-    optimizer = _slots(model.optimizer.variables, model.trainable_variables)
+    optimizer = _slot_names(model.optimizer.variables, model.trainable_variables)
     metrics = steps.metrics_variables
     return {
         "model": (model.variables, _described(model.variables, [variable.path for variable in model.variables])),
@@ -84,8 +84,8 @@ def _described(variables: Iterable[Any], names: Iterable[str]) -> list[list[Any]
     return found
 
 
-def _slots(variables: Sequence[Any], weights: Sequence[Any]) -> list[str]:
-    """Names of an optimizer's variables, in which a weight is its place: its name may be one that Keras numbered."""
+def _slot_names(variables: Sequence[Any], weights: Sequence[Any]) -> list[str]:
+    """Names of an optimizer's variables, with a weight's index in place of its name, which Keras may number."""
     places = {weight.path.replace("/", "_") + "_": place for place, weight in enumerate(weights)}
     names = []
     for variable in variables:
@@ -96,7 +96,7 @@ def _slots(variables: Sequence[Any], weights: Sequence[Any]) -> list[str]:
 
 
 def _numbering(names: Iterable[str]) -> dict[str, str]:
-    """Each name with its number replaced by its rank among the names that differ in the number alone."""
+    """Map each name to itself with its number replaced by its rank among names that differ only in the number."""
     ranks: dict[str, set[int]] = {}
     split = {}
     for name in names:
@@ -112,15 +112,15 @@ def _numbering(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _told(described: list[Any] | None) -> str:
+def _variable(described: list[Any] | None) -> str:
     if described is None:
-        return "there is none"
+        return "none"
     name, shape, dtype = described
     return f"'{name}' of shape {tuple(shape)} and type {dtype}"
 
 
 def describe_model(model: keras.Model) -> Any:
-    """What the model computes and how it is trained, its initial weights not included, as JSON values."""
+    """Return the model's architecture and compilation as JSON values, without its initial weights."""
     found = json.loads(json.dumps(keras.saving.serialize_keras_object(model), default=str))
     numbering = _numbering(_strings(found))
     return _renamed(found, numbering)
@@ -144,7 +144,7 @@ def _renamed(value: Any, numbering: Mapping[str, str]) -> Any:
 
 
 def capture_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dict[str, Any]]:
-    """Class and plain attributes of each callback; of those that write files, also how long these are."""
+    """Capture the class and plain attributes of each callback, and the sizes of the files that it writes."""
     found = []
     for callback in callbacks:
         kept = {name: value for name, value in _attributes(callback).items() if _can_be_kept(value)}
@@ -158,22 +158,22 @@ def capture_callbacks(callbacks: Iterable[keras.callbacks.Callback]) -> list[dic
 
 
 def warn_of_unsaved_attributes(callbacks: Iterable[keras.callbacks.Callback]) -> None:
-    """Name the attributes of users' callbacks that no checkpoint can keep, but for functions, which do not change."""
+    """Report attributes of users' callbacks that a checkpoint cannot hold, except functions, which do not change."""
     for callback in callbacks:
         if type(callback).__module__.partition(".")[0] in ("keras", "shardtrain"):
             continue
         for name, value in _attributes(callback).items():
             if not callable(value) and not _can_be_kept(value):
                 say(
-                    f"checkpoints do not keep '{name}' of the callback {type(callback).__qualname__}, which is a "
-                    f"{type(value).__name__}; after an interruption it is what on_train_begin makes of it"
+                    f"checkpoints do not hold '{name}' of the callback {type(callback).__qualname__}, which is a "
+                    f"{type(value).__name__}; a resumed training has the value that on_train_begin sets"
                 )
 
 
 def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """What a callback has noted, less what belongs to this process."""
+    """The attributes of a callback, without those that belong to this process."""
     skipped = {"params", "_model"}.union(
-        *(names for kind, names in _OF_THE_PROCESS.items() if isinstance(callback, kind))
+        *(names for kind, names in _PROCESS_ATTRIBUTES.items() if isinstance(callback, kind))
     )
     return {name: value for name, value in vars(callback).items() if name not in skipped}
 
@@ -181,27 +181,28 @@ def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
 def _can_be_kept(value: Any) -> bool:
     try:
         pack(value, [])
-    except TypeError:  # a function, a file: the callback makes them anew
+    except TypeError:  # a function, a file: the callback creates them again
         return False
     return True
 
 
 def check_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
-    """Check that the callbacks are those that were saved; files that they write end where they did then.
+    """Check that the callbacks are those that were saved, and truncate the files they write to the saved sizes.
 
     Raises:
-        CheckpointError: they are others.
+        CheckpointError: the callbacks differ.
     """
     callbacks, saved = list(callbacks), list(saved)
     before, now = [each["class"] for each in saved], [type(callback).__qualname__ for callback in callbacks]
     if before != now:
         raise CheckpointError(
-            f"the callbacks were {', '.join(before)}, they are {', '.join(now)} now; pass the same, in the same order"
+            f"the callbacks were {', '.join(before)}, they are {', '.join(now)} now; pass the same "
+            "callbacks in the same order"
         )
     for callback, each in zip(callbacks, saved, strict=True):
         if "file_bytes" in each and Path(callback.filename).is_file():
             if Path(callback.filename).stat().st_size < each["file_bytes"]:
-                say(f"'{callback.filename}' has lost lines that were logged before the interruption")
+                say(f"'{callback.filename}' lacks lines that were logged before the interruption")
             else:
                 os.truncate(callback.filename, each["file_bytes"])
             callback.append = True
@@ -210,12 +211,12 @@ def check_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterab
 
 
 def event_files(folder: Path) -> list[Path]:
-    """The files of events that Keras' TensorBoard callback wrote, whose folder is given."""
+    """List the event files that Keras' TensorBoard callback wrote to a folder."""
     return sorted(path for split in ("train", "validation") for path in (folder / split).glob("events.out.tfevents.*"))
 
 
 def _event_bytes(callback: keras.callbacks.TensorBoard) -> dict[str, int]:
-    """How long each file of events is, by its path in the callback's folder, with all that it has been told."""
+    """Flush the event files and return their sizes by path relative to the callback's folder."""
     for writer in callback._writers.values():
         writer.flush()
     folder = Path(callback.log_dir)
@@ -223,8 +224,8 @@ def _event_bytes(callback: keras.callbacks.TensorBoard) -> dict[str, int]:
 
 
 def _cut_events(callback: keras.callbacks.TensorBoard, saved: Mapping[str, int]) -> None:
-    """Remove the events that come after those of `saved`; the callback will write to new files."""
-    callback._close_writers()  # it has begun one, with the model in it, which the files of before hold already
+    """Remove the events written after those in `saved`; the callback will write to new files."""
+    callback._close_writers()  # it has started a file with the model's graph, which the earlier files hold already
     callback._writers = {}
     folder = Path(callback.log_dir)
     for path in event_files(folder):
@@ -233,26 +234,26 @@ def _cut_events(callback: keras.callbacks.TensorBoard, saved: Mapping[str, int])
             path.unlink()
         elif path.stat().st_size > saved[name]:
             os.truncate(path, saved[name])
-    if lost := [name for name, size in saved.items() if not _has(folder / name, size)]:
-        say(f"'{folder / lost[0]}' has lost events that were logged before the interruption")
+    if lost := [name for name, size in saved.items() if not _holds(folder / name, size)]:
+        say(f"'{folder / lost[0]}' lacks events that were logged before the interruption")
 
 
-def _has(path: Path, size: int) -> bool:
+def _holds(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size >= size
 
 
 def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
-    """Give the callbacks the attributes that `capture_callbacks` found."""
+    """Set the attributes that `capture_callbacks` returned."""
     for callback, each in zip(callbacks, saved, strict=True):
         vars(callback).update(each["attributes"])
 
 
 def capture_generators() -> dict[str, Any]:
-    """The global generators of Python and numpy."""
+    """Capture the global random generators of Python and numpy."""
     return {"python": random.getstate(), "numpy": np.random.get_state()}
 
 
 def restore_generators(saved: Mapping[str, Any]) -> None:
-    """Go on where `capture_generators` found the generators."""
+    """Restore the generators that `capture_generators` returned."""
     random.setstate(saved["python"])
     np.random.set_state(saved["numpy"])

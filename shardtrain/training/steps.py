@@ -1,12 +1,12 @@
-"""The traced functions of a model: one step of training, several in one call, one of evaluation, each traced once.
+"""Trace the functions of a model: one training step, several steps per call, and one evaluation step.
 
 Keras' models, losses, metrics and optimizers are used unchanged. A traced function takes flat arrays of any number of
 rows, so the shorter last batch does not trace it again, and sums repeated rows of sparse gradients before the optimizer
 sees them. The loss is a mean over examples, not over batches.
 
-A call that holds several steps calls the traced step so many times, on a batch each, so its results are those of single
-calls in every bit. While the optimizer moves the weights of one step, the next batch is already put into rows: of a
-step over sparse rows, 2 to 5 ms, it saves a fifth to a quarter. It costs half a second when training begins.
+A call of several steps calls the traced step once per batch, so its results are bit-identical to single calls. While
+the optimizer updates the weights of one step, the next batch is assembled: that saves a fifth to a quarter of a step
+over sparse rows (2 to 5 ms), and costs half a second of tracing when training starts.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import sum_repeated_rows
 from shardtrain.training.devices import Replicas
 
-EVALUATION_ROWS = 512  # rows a batch without training: past it the step gains nothing, and memory stays small
-STEPS_A_CALL = 4  # more gained nothing
+EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, and memory stays small
+STEPS_PER_CALL = 4  # more were not faster
 
 Logs = dict[str, float]
 
 
 class Steps:
-    """A compiled model with its two traced functions, each traced once, when it is first asked for.
+    """A compiled model with its traced functions, each traced once, on first use.
 
     Attributes:
         model: the model.
-        feed: how batches enter the functions.
-        class_weights: what the loss of an example of each class is multiplied by in training; empty: by nothing.
+        adapter: turns batches into arguments of the functions.
+        class_weights: factors of the training loss of an example, by class; empty: none.
         replicas: the devices that share the work; the model was made in their scope.
 
     Raises:
-        ModelError: several devices, and a training step of the model's own.
+        ModelError: several devices, and a model that overrides `train_step`.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        feed: InputAdapter,
+        adapter: InputAdapter,
         class_weights: Sequence[float] = (),
         replicas: Replicas | None = None,
     ) -> None:
         self.model = model
-        self.feed = feed
+        self.adapter = adapter
         self.class_weights = class_weights
         self.replicas = replicas or Replicas()
         self._own_step = type(model).train_step is not keras.Model.train_step
         if self._own_step and self.replicas.count > 1:
             raise ModelError(
-                f"the model has a train_step of its own, which cannot be divided among {self.replicas.count} devices; "
+                f"the model overrides train_step, which cannot be divided among {self.replicas.count} devices; "
                 f"train it on one, with --devices {self.replicas.devices[0]}"
             )
-        self._arguments = (LABELS, *feed.specs) * self.replicas.count
+        self._arguments = (LABELS, *adapter.specs) * self.replicas.count
         with self.replicas.scope():
             self._loss = keras.metrics.Mean(name="loss")
             model.optimizer.build(model.trainable_variables)
@@ -68,7 +68,7 @@ class Steps:
 
     @cached_property
     def train(self) -> Any:
-        """Trains on the arguments of a batch; gives its loss, and the metrics of the epoch so far.
+        """The traced step: train on the arguments of a batch; return its loss and the epoch's metrics so far.
 
         Raises:
             ModelError: "accuracy" is not among the metrics.
@@ -78,13 +78,13 @@ class Steps:
         if "accuracy" not in logs:
             raise ModelError(
                 f"the model comes compiled with the metrics {sorted(logs)}; compile it with metrics=['accuracy'] as "
-                "well, or leave it uncompiled"
+                "well, or pass it uncompiled"
             )
         return traced
 
     @cached_property
-    def several(self) -> Any:
-        """Trains on the arguments of `STEPS_A_CALL` batches; gives their losses, and the epoch's metrics so far."""
+    def train_several(self) -> Any:
+        """The traced call: train on the arguments of `STEPS_PER_CALL` batches; return their losses and the metrics."""
         each = self._arguments
 
         def steps(*arguments: tf.Tensor) -> Any:
@@ -94,15 +94,15 @@ class Steps:
                 losses.append(loss)
             return tf.stack(losses), logs
 
-        return tf.function(steps).get_concrete_function(*(each * STEPS_A_CALL))
+        return tf.function(steps).get_concrete_function(*(each * STEPS_PER_CALL))
 
     @cached_property
     def test(self) -> Any:
-        """As `train`, without training."""
+        """The traced evaluation step; otherwise as `train`."""
         return self._traced(self._test)
 
     def _traced(self, step: Callable[..., Any]) -> Any:
-        """A step as a traced function of the arguments of a batch."""
+        """Trace a step as a function of the arguments of a batch."""
         if self.replicas.count == 1:
             return tf.function(step).get_concrete_function(*self._arguments)
 
@@ -113,7 +113,7 @@ class Steps:
         return tf.function(everywhere).get_concrete_function(*self._arguments)
 
     def _train(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        x = self.feed.assemble(*parts)
+        x = self.adapter.assemble(*parts)
         weights = tf.gather(tf.constant(self.class_weights, tf.float32), y) if self.class_weights else None
         if self._own_step:
             logs = self.model.train_step((x, y) if weights is None else (x, y, weights))
@@ -128,7 +128,7 @@ class Steps:
         return loss, self._measure(x, y, predicted, mean)
 
     def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        x = self.feed.assemble(*parts)
+        x = self.adapter.assemble(*parts)
         predicted = self._predicted(x, y, training=False)
         mean = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
         return mean if share is None else mean * share, self._measure(x, y, predicted, mean)
@@ -138,34 +138,34 @@ class Steps:
         return predicted if self.replicas.count == 1 else predicted[: tf.shape(y)[0]]  # less the row of an empty part
 
     def _measure(self, x: Any, y: tf.Tensor, predicted: tf.Tensor, mean: tf.Tensor) -> Any:
-        """Take a batch, or a device's part of it, into the metrics; the loss is a mean over examples, not batches."""
+        """Update the metrics with a batch or a device's part of it; the loss is a mean over examples, not batches."""
         self._loss.update_state(mean * self.replicas.count, sample_weight=tf.shape(y)[0])  # Keras divided it by these
         return {**self.model.compute_metrics(x, y, predicted), "loss": self._loss.result()}
 
     def reset(self) -> None:
-        """Start the metrics of a pass."""
+        """Reset the metrics, before each pass over the examples."""
         self.model.reset_metrics()
         self._loss.reset_state()
 
     def arguments(self, batch: Examples) -> list[tf.Tensor]:
-        """A batch as the traced functions take it."""
+        """Return a batch as the arguments of the traced functions."""
         return [
             tf.convert_to_tensor(array)
             for x, y in self.replicas.parts(batch)
-            for array in (label_array(y), *self.feed.arrays(x))
+            for array in (label_array(y), *self.adapter.arrays(x))
         ]
 
     def advance(self, batches: Sequence[Examples]) -> tuple[list[float], Mapping[str, Any]]:
-        """Train on one batch or on `STEPS_A_CALL`; gives the loss of each, and the metrics of the epoch so far."""
+        """Train on one batch or on `STEPS_PER_CALL`; return the loss of each and the metrics of the epoch so far."""
         arguments = [argument for batch in batches for argument in self.arguments(batch)]
         if len(batches) == 1:
             loss, logs = self.train(*arguments)
             return [float(loss)], logs
-        losses, logs = self.several(*arguments)
+        losses, logs = self.train_several(*arguments)
         return losses.numpy().tolist(), logs
 
     def evaluate(self, batches: Iterable[Examples]) -> Logs:
-        """Metrics over all examples of the batches, without training."""
+        """Compute the metrics over all examples of the batches, without training."""
         self.reset()
         logs: Mapping[str, Any] = {}
         for batch in batches:
@@ -174,10 +174,10 @@ class Steps:
 
     @property
     def metrics_variables(self) -> list[Any]:
-        """What the metrics of a pass have counted so far."""
+        """The variables in which metrics are accumulated."""
         return [*self.model.metrics_variables, *self._loss.variables]
 
 
 def numbers(logs: Mapping[str, Any]) -> Logs:
-    """Metrics as Python floats."""
+    """Return metrics as Python floats."""
     return {name: float(value) for name, value in logs.items()}

@@ -1,7 +1,7 @@
-"""TensorBoard: Keras' callback, told of epochs, and whose events a folder holds.
+"""Write TensorBoard events once per epoch with Keras' callback, and refuse a folder that holds another training's.
 
-Keras' callback listens to every step even where it writes once an epoch, which would keep the loop from making several
-steps a call. How events go on after an interruption is in `state`: a point is there exactly once.
+Keras' callback has hooks for every step even if it writes once per epoch, which would prevent several steps per call;
+they are removed. `state` truncates events when training is resumed, so that each point is written exactly once.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from shardtrain.training.state import event_files
 
 
 class EpochBoard(keras.callbacks.TensorBoard):
-    """Keras' TensorBoard callback without its hooks of steps, in which it has nothing to write."""
+    """Keras' TensorBoard callback without its hooks per step, which write nothing here."""
 
     on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
     on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
 
 
 def check_board(options: FitOptions, folder: RunFolder | None) -> None:
-    """Refuse, before anything is made, what would fail or mix the curves of two trainings.
+    """Check, before anything is written, that tensorboard is installed and its folder holds no other training's events.
 
     Args:
         options: of the training.
-        folder: of its run, which may hold an interrupted training or one that is to be replaced.
+        folder: of its run, which may hold an interrupted run or one to be replaced.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
-        RunExistsError: the folder for events holds those of another training.
+        RunExistsError: the folder holds events of another training.
     """
     if not options.tensorboard:
         return
@@ -45,18 +45,18 @@ def check_board(options: FitOptions, folder: RunFolder | None) -> None:
         before = None if folder is None else folder.config().get("options", {}).get("tensorboard")
         if before != str(options.tensorboard):
             raise RunExistsError(
-                f"'{options.tensorboard}' holds events of another training, with whose curves these would mix; choose "
-                "another folder for --tensorboard, or delete it"
+                f"'{options.tensorboard}' holds events of another training, whose curves would be mixed with this "
+                "one's; choose another folder for --tensorboard, or delete it"
             )
 
 
 def make_board(options: FitOptions, folder: RunFolder, *, new: bool) -> tuple[keras.callbacks.Callback, ...]:
-    """The callback that `options` ask for, if any.
+    """Return the callback for `options`: one, or none without --tensorboard.
 
     Args:
-        options: of the training, which `check_board` was given.
+        options: of the training, checked by `check_board`.
         folder: of the run.
-        new: whether the training starts at its beginning; events that it wrote when it was begun before are removed.
+        new: whether training starts from its beginning; events of an earlier start are removed.
     """
     if not options.tensorboard:
         return ()

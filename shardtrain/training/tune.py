@@ -1,9 +1,9 @@
-"""Tries sizes and rates of a model, one training after the other, and keeps the best run.
+"""Search sizes and rates of a model, one training per trial, and keep the best run.
 
-A study lives in a folder: `study.json` says what it is, `study.db` (Optuna's storage) holds what was tried and every
-epoch's metric, `trials/` the run folders, and `best` points at the best of these. Each trial is an ordinary training
-of `fit`, so a study that is killed goes on with the same command from the checkpoint of the training under way. What is
-tried next is a function of the seed and of the trials before, whenever these ran.
+A study has a folder: `study.json` is its job record, `study.db` (Optuna's storage) holds trials and the metric of each
+epoch, `trials/` the run folders, and `best` links to the best of these. Each trial is a training by `fit`, so the same
+command resumes a killed study from the checkpoint of the interrupted training. The next trial's values are a function
+of the seed and the trials before, whenever these ran.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ if TYPE_CHECKING:
 
 STUDY, STORAGE, TRIALS, BEST = "study.json", "study.db", "trials", "best"
 TPE_TRIALS = 20
-WARM_UP = 2  # epochs in which no training is ended: low rates and many layers begin slowly
+WARM_UP = 2  # epochs before which no training is pruned: low rates and many layers start slowly
 PRUNED = "pruned"
 RESULTS = {"val_accuracy": "accuracy", "val_loss": "loss", "epochs": "epochs", "fit_seconds": "seconds"}
-_EVEN_IN_LOG = ("learning_rate", "units", "filters", "embedding_dim", "batch_size")  # ranges that span magnitudes
+_LOG_SCALE = ("learning_rate", "units", "filters", "embedding_dim", "batch_size")  # ranges that span magnitudes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A training that was tried.
+    """A finished trial.
 
     Attributes:
         number: from 0.
-        values: of the options that were tried.
-        state: "complete", "pruned" (ended before it would have ended), or "diverged".
+        values: of the options that are tuned.
+        state: "complete", "pruned" (stopped because it was worse than the trials before), or "diverged".
         accuracy: on the validation split, in the best epoch; None if it diverged.
         loss: likewise.
-        epochs: that it trained.
-        seconds: that it took.
+        epochs: number trained.
+        seconds: taken by the training.
     """
 
     number: int
@@ -76,8 +76,15 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """A finished study: its trials in order, the best of them and where its run is."""
+class StudyResult:
+    """A finished study.
+
+    Attributes:
+        trials: in order.
+        best: the best of them.
+        run: its run folder.
+        space: values by option.
+    """
 
     trials: tuple[Trial, ...]
     best: Trial
@@ -85,22 +92,22 @@ class Tuned:
     space: Mapping[str, Values]
 
 
-def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, overwrite: bool = False) -> Tuned:
-    """Train a model with each of the values, or with those that seem best, and keep the best run in `out/best`.
+def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, overwrite: bool = False) -> StudyResult:
+    """Train a model with each combination of values, or with those that TPE samples; keep the best run in `out/best`.
 
     Args:
         shards: with a validation split.
-        base: how to train, where `options` do not say otherwise.
-        options: what is tried.
-        out: folder of the study; one of the same study is gone on with, also with more trials.
+        base: options of every training, except for the tuned values.
+        options: the values to try, and how.
+        out: folder of the study; the same study in it is resumed, also with more trials.
         overwrite: replace another study in `out`.
 
     Raises:
-        UsageError: a value that no training can have.
+        UsageError: a value that an option cannot have.
         MissingExtraError: Optuna is not installed.
         RunExistsError: `out` holds something else, or another study.
         DivergedError: every training diverged.
-        KeyboardInterrupt: it was interrupted, and saved.
+        KeyboardInterrupt: the study was interrupted and its state saved.
     """
     _ = shards.validation  # an error where there is none
     name = model_name(base.model, shards.description)
@@ -114,29 +121,29 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
     )
     with folder.held():
         _begin(folder, _study_job(shards, base, options, name), overwrite=overwrite)
-        with _stored(out / STORAGE) as storage:
+        with _open_storage(out / STORAGE) as storage:
             study = _study(storage, options, name)
             _keep_best(study, out, options)
-            for number, trial, known in _trials(study, base.seed, _most(options, name)):
-                values = _values(trial, options, name)
+            for number, trial, known in _trials(study, base.seed, _num_trials(options, name)):
+                values = _suggest(trial, options, name)
                 say(f"trial {number + 1}: {in_words(values)}")
-                _try(trial, shards, changed(base, values, name), out / TRIALS / f"{number:03}", options, known)
+                _run_trial(trial, shards, changed(base, values, name), out / TRIALS / f"{number:03}", options, known)
                 _keep_best(study, out, options)
-            tried = tuple(_finished(study))
-    best = best_of(tried, options.metric)
+            finished = tuple(_finished(study))
+    best = best_of(finished, options.metric)
     if best is None:
-        raise DivergedError(f"all {len(tried)} trainings diverged; try a lower --learning-rate")
-    return Tuned(trials=tried, best=best, run=RunFolder(out / BEST), space=options.space)
+        raise DivergedError(f"all {len(finished)} trainings diverged; try a lower --learning-rate")
+    return StudyResult(trials=finished, best=best, run=RunFolder(out / BEST), space=options.space)
 
 
 def check_study(out: Path) -> None:
-    """Refuse a folder in which there is something else than a study.
+    """Refuse a folder that holds something other than a study.
 
     Raises:
-        RunExistsError: there is something else.
+        RunExistsError: it does.
     """
     if out.exists() and not (out.is_dir() and ((out / STUDY).is_file() or not any(out.iterdir()))):
-        raise RunExistsError(f"'{out}' exists and holds no study; choose another --out")
+        raise RunExistsError(f"'{out}' exists and is not the folder of a study; choose another --out")
 
 
 def _require_optuna() -> None:
@@ -150,7 +157,7 @@ def _require_optuna() -> None:
 
 
 def _study_job(shards: Shards, base: FitOptions, options: TuneOptions, name: str) -> Job:
-    """What decides a study's results; how many trials are made and which are kept does not."""
+    """Return the job of a study; the number of trials and of kept runs is not part of it."""
     chosen = {key: getattr(options, key) for key, declared in options_of(TuneOptions).items() if declared.identity}
     config = {key: value for key, value in recorded_options(base, name).items() if key not in NOT_PART_OF_IDENTITY}
     space = {key: asdict(v) if isinstance(v, Range) else v for key, v in options.space.items()}
@@ -159,10 +166,10 @@ def _study_job(shards: Shards, base: FitOptions, options: TuneOptions, name: str
 
 
 def _begin(folder: JobFolder, job: Job, *, overwrite: bool) -> None:
-    """Make the folder of a new study, or check that the one that exists is the same.
+    """Start a new study in the folder, or check that the study in it is the same.
 
     Raises:
-        RunExistsError: it is another one.
+        RunExistsError: the folder holds another study.
     """
     out = folder.path
     if overwrite:
@@ -182,8 +189,8 @@ def _begin(folder: JobFolder, job: Job, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _stored(path: Path) -> Iterator[Any]:
-    """Optuna's storage in a file, whose connections end with the block.
+def _open_storage(path: Path) -> Iterator[Any]:
+    """Open Optuna's storage in a file, and close its connections at the end of the block.
 
     Raises:
         RunError: the file is damaged.
@@ -204,7 +211,7 @@ def _stored(path: Path) -> Iterator[Any]:
 
 
 def _study(storage: Any, options: TuneOptions, name: str) -> optuna.Study:
-    """The study in a storage, with its grid waiting in it."""
+    """Open or create the study in a storage, with the points of a grid enqueued."""
     import optuna
 
     study = optuna.create_study(
@@ -214,24 +221,24 @@ def _study(storage: Any, options: TuneOptions, name: str) -> optuna.Study:
         pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARM_UP) if options.prune else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    there = len(study.get_trials(deepcopy=False))
-    for point in grid(options.space, name)[there:] if options.sampler == "grid" else ():
+    num_enqueued = len(study.get_trials(deepcopy=False))
+    for point in grid(options.space, name)[num_enqueued:] if options.sampler == "grid" else ():
         study.enqueue_trial(point)
     return study
 
 
-def _most(options: TuneOptions, name: str) -> int:
-    """How many trials the study has in the end."""
+def _num_trials(options: TuneOptions, name: str) -> int:
+    """Return the number of trials of the whole study."""
     if options.sampler == "tpe":
         return options.trials or TPE_TRIALS
     return min(len(grid(options.space, name)), options.trials or len(grid(options.space, name)))
 
 
-def _trials(study: optuna.Study, seed: int, most: int) -> Iterator[tuple[int, optuna.Trial, set[int]]]:
-    """What is to be tried, in order: the interrupted trial first, which is this process's as the folder is.
+def _trials(study: optuna.Study, seed: int, num_trials: int) -> Iterator[tuple[int, optuna.Trial, set[int]]]:
+    """Yield the remaining trials in order, an interrupted one first: this process holds the lock, so none still runs.
 
     Yields:
-        Its number, the trial, and epochs whose metric is on record.
+        The number from 0, the trial, and the epochs whose metric is stored already.
     """
     import optuna
     from optuna.trial import TrialState
@@ -239,9 +246,9 @@ def _trials(study: optuna.Study, seed: int, most: int) -> Iterator[tuple[int, op
     while True:
         trials = study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-        number = running[0].number if running else len(begun)
-        if number >= most:
+        started = [trial for trial in trials if trial.state != TrialState.WAITING]
+        number = running[0].number if running else len(started)
+        if number >= num_trials:
             return
         study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % (1 << 32))
         if running:
@@ -250,8 +257,8 @@ def _trials(study: optuna.Study, seed: int, most: int) -> Iterator[tuple[int, op
             yield number, study.ask(), set()
 
 
-def _values(trial: optuna.Trial, options: TuneOptions, name: str) -> dict[str, Number]:
-    """The values that a trial has been given, or is given now."""
+def _suggest(trial: optuna.Trial, options: TuneOptions, name: str) -> dict[str, Number]:
+    """Return the values of a trial; a new one gets them from the sampler here."""
     values: dict[str, Number] = {}
     for key, among in options.space.items():
         if not matters(key, values, name):
@@ -259,22 +266,22 @@ def _values(trial: optuna.Trial, options: TuneOptions, name: str) -> dict[str, N
         if not isinstance(among, Range):
             values[key] = trial.suggest_categorical(key, among)
         elif isinstance(among.low, int) and isinstance(among.high, int):
-            values[key] = trial.suggest_int(key, among.low, among.high, log=key in _EVEN_IN_LOG)
+            values[key] = trial.suggest_int(key, among.low, among.high, log=key in _LOG_SCALE)
         else:
-            values[key] = trial.suggest_float(key, among.low, among.high, log=key in _EVEN_IN_LOG)
+            values[key] = trial.suggest_float(key, among.low, among.high, log=key in _LOG_SCALE)
     return values
 
 
-class Reporting(keras.callbacks.Callback):
-    """Tells the study of each epoch, and ends a training that is worse than the others were."""
+class ReportEpochs(keras.callbacks.Callback):
+    """Report each epoch's metric to the study, and stop a training that is to be pruned."""
 
     def __init__(self, trial: optuna.Trial, metric: str, known: set[int]) -> None:
         super().__init__()
         self.trial, self.metric = trial, metric
-        self.known = known  # a set: checkpoints keep no such, so that it stays what the study has on record
+        self.known = known  # a set, which checkpoints cannot hold: after a resume it is still what the study stores
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Report an epoch once; all but the latest that is on record did not end the training."""
+        """Report an epoch once; of the epochs known before, only the latest can have pruned the training."""
         if epoch not in self.known:
             self.trial.report(logs[self.metric], epoch)
             self.known.add(epoch)
@@ -283,16 +290,16 @@ class Reporting(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _try(
+def _run_trial(
     trial: optuna.Trial, shards: Shards, options: FitOptions, folder: Path, how: TuneOptions, known: set[int]
 ) -> None:
-    """Train, or go on with training, and tell the study the result."""
+    """Train a trial, or resume its training, and store the result in the study."""
     from optuna.trial import TrialState
 
     metric = f"val_{how.metric}"
-    begun = folder.is_dir() and any(folder.iterdir())
+    started = folder.is_dir() and any(folder.iterdir())
     try:
-        done = fit(shards, options, out=folder, resume=begun, callbacks=[Reporting(trial, metric, known)]).read()
+        done = fit(shards, options, out=folder, resume=started, callbacks=[ReportEpochs(trial, metric, known)]).read()
     except DivergedError as error:
         say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)
@@ -306,34 +313,34 @@ def _try(
 
 
 def _finished(study: optuna.Study) -> list[Trial]:
-    """What was tried, in order."""
+    """Return the finished trials in order."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "diverged"}
     return [
         Trial(
             number=trial.number,
             values=dict(trial.params),
             state=states[trial.state.name],
-            **{ours: trial.user_attrs.get(name) for name, ours in RESULTS.items()},
+            **{field: trial.user_attrs.get(name) for name, field in RESULTS.items()},
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished()
     ]
 
 
-def best_of(tried: Sequence[Trial], metric: str) -> Trial | None:
-    """The best trial, the first one where equal; None if all diverged."""
-    measured = [(trial.accuracy, trial.loss, trial) for trial in tried if trial.accuracy is not None]
+def best_of(trials: Sequence[Trial], metric: str) -> Trial | None:
+    """Return the best trial, the first one among equals; None if all diverged."""
+    measured = [(trial.accuracy, trial.loss, trial) for trial in trials if trial.accuracy is not None]
     found = [(-accuracy, loss, trial) for accuracy, loss, trial in measured if loss is not None]
     key = (lambda each: each[:2]) if metric == "accuracy" else (lambda each: each[1])
     return min(found, key=key)[2] if found else None
 
 
 def _keep_best(study: optuna.Study, out: Path, options: TuneOptions) -> None:
-    """Point at the best run so far, and remove the others; what a kill left undone is done the next time."""
-    tried = _finished(study)
-    best = best_of(tried, options.metric)
+    """Link to the best run so far and remove the rest; it is repeated after a kill."""
+    finished = _finished(study)
+    best = best_of(finished, options.metric)
     if best is not None:
         commit_link(Path(TRIALS, f"{best.number:03}"), out / BEST)
-    for trial in tried:
+    for trial in finished:
         if trial.state == "diverged" or (trial is not best and not options.keep_all):
             shutil.rmtree(out / TRIALS / f"{trial.number:03}", ignore_errors=True)

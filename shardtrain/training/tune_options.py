@@ -58,9 +58,9 @@ class TuneOptions:
         space: names of options (sizes of the model, learning_rate, batch_size) and what each may be; empty: what the
             guide tries.
         sampler: "grid": every combination, in order; "tpe": Optuna's choice by what was good so far.
-        trials: at most so many trainings in all; None: the whole grid, or 20.
+        trials: the most trainings in all; None: the whole grid, or 20.
         metric: "accuracy" (the higher, the better; the lower loss where equal) or "loss", of the validation split.
-        prune: whether a training ends that is worse than the median of the others after as many epochs.
+        prune: whether to stop a training that is worse than the median of the trials before after as many epochs.
         keep_all: whether the runs that are not the best are kept too.
     """
 
@@ -93,7 +93,7 @@ class TuneOptions:
         for name, values in self.space.items():
             if isinstance(values, Range) and self.sampler == "grid":
                 raise UsageError(
-                    f"--{name.replace('_', '-')} {values.low}:{values.high} is no list of values, which a grid needs; "
+                    f"--{name.replace('_', '-')} {values.low}:{values.high} is a range, a grid needs a list of values; "
                     "list some, or choose --sampler tpe"
                 )
             if not isinstance(values, Range) and len(set(values)) < len(values):
@@ -130,12 +130,12 @@ def grid(space: Mapping[str, Values], name: str) -> list[dict[str, Number]]:
 
 
 def matters(key: str, values: Mapping[str, Number], name: str) -> bool:
-    """Whether an option changes anything beside the others: an mlp of one layer has no hidden units."""
+    """Whether an option has an effect given the other values: an mlp of one layer has no hidden units."""
     return not (name == "mlp" and key == "units" and values.get("layers") == 1)
 
 
 def check_space(base: FitOptions, options: TuneOptions, name: str) -> None:
-    """Refuse, before the first training, a space in which there is nothing to try, or a value no training can have."""
+    """Refuse, before the first training, an empty space or a value that an option cannot have."""
     if not options.space:
         raise UsageError(
             f"there is nothing to try for the model {name}; list values, such as --learning-rate 1e-3 1e-2"

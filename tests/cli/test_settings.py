@@ -132,12 +132,12 @@ def test_a_value_that_only_the_command_can_refuse_is_told_with_the_file(tmp_path
     assert main(["build", str(tmp_path / "a.csv"), "--config", config]) == 2
     err = capsys.readouterr().err
     assert "workers" in err
-    assert f"from '{config}' are workers" in err
+    assert f"set in '{config}': workers" in err
 
 
 BAD = {  # what is wrong: the file, and what the message says
-    "no TOML": ("[build\n", ["is no TOML", "line 1"]),
-    "an option outside of a table": ("max_features = 3\n", ["'max_features' stands in no table"]),
+    "no TOML": ("[build\n", ["is not valid TOML", "line 1"]),
+    "an option outside of a table": ("max_features = 3\n", ["'max_features' is not in a table"]),
     "a table of no command": ("[biuld]\n", ["no command for the table [biuld]", "did you mean 'build'?"]),
     "an unknown key": ("[build]\nmax_feature = 3\n", ["[build] has no option 'max_feature'", "'max_features'?"]),
     "an unknown key of another command": ("[fit]\nunit = 3\n", ["[fit] has no option 'unit'", "'units'?"]),
@@ -194,7 +194,7 @@ def test_any_text_is_written_as_toml_that_reads_back(text):
         (["biuld", "x"], "no command 'biuld'; did you mean 'build'?"),
         (["train", "x"], "no command 'train'; did you mean 'fit'?"),
         (["xyz"], "no command 'xyz'; see `python -m shardtrain --help`"),
-        (["--json", "build"], "'--json' is no option of all commands; options come after the command"),
+        (["--json", "build"], "'--json' is not an option for all commands; options follow the command"),
         (["build", "--max-feature", "3", "x"], "no option '--max-feature'; did you mean '--max-features'?"),
         (["build", "--label", "3"], "no option '--label'; did you mean '--labels'?"),
         (["build", "x", "y"], "build does not take 'y' here"),

@@ -114,8 +114,9 @@ def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
     assert_same_folder(out, whole[kind][0])
 
 
-@pytest.mark.parametrize("part", range(6))
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@pytest.mark.parametrize(
+    ("kind", "part"), [*(("ngram", part) for part in (0, 2, 3, 5)), *(("sequence", part) for part in (1, 4))]
+)
 def test_killed_at_a_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind, part):
     renames = whole[kind][1]
     at = 1 + round((renames - 1) * part / 5)
@@ -160,7 +161,7 @@ def records(out: Path) -> int:
 
 
 def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
-    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=5) >= 3
+    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=4) >= 3
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 
 

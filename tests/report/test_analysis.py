@@ -337,8 +337,8 @@ def touch(corpus: Path) -> None:
 CHANGES = {
     "changed": (change, "test.csv' was changed after the shards were built"),
     "touched": (touch, "test.csv' was changed after the shards were built"),
-    "gone": (lambda corpus: (corpus / "test.csv").unlink(), "test.csv' is not there any more"),
-    "gone altogether": (shutil.rmtree, "is not there any more"),
+    "gone": (lambda corpus: (corpus / "test.csv").unlink(), "test.csv' no longer exists"),
+    "gone altogether": (shutil.rmtree, "no longer exists"),
     "longer": (lambda corpus: (corpus / "classes.txt").write_text("a\nb\n"), "holds other files"),
 }
 

@@ -77,7 +77,7 @@ def test_numbers_that_json_does_not_have_come_back(tmp_path: Path) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_kept_is_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match="cannot be kept in a checkpoint"):
+    with pytest.raises(TypeError, match="a checkpoint cannot hold a"):
         packed(value)
 
 
@@ -150,12 +150,12 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(
     assert Checkpoints(tmp_path / "c").newest() == "older"
     said = capsys.readouterr().err
     assert str(newest) in said
-    assert f"going on from the one before, '{older.name}'" in said
+    assert f"resuming from the one before, '{older.name}'" in said
     assert saved(tmp_path / "c", "next")[0] == older  # the damaged one does not count among the two
     older.write_bytes(b"")
     for path in saved(tmp_path / "c"):
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no older one is whole; start again with --overwrite"):
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint is left, start again with overwrite"):
         Checkpoints(tmp_path / "c").newest()
 
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_told_and_keeps_the_older_ones(
             checkpoints.save(packed("too large"))
             with pytest.raises(DiskFullError, match="no room left"):
                 checkpoints.finish()
-        assert "training goes on without it: no room left on the disk" in capsys.readouterr().err
+        assert "training continues without it: no room left on the disk" in capsys.readouterr().err
         assert checkpoints.newest() == "older"
         checkpoints.save(packed("newer"))
         checkpoints.finish()

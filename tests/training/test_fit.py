@@ -28,6 +28,7 @@ from shardtrain.models.guide import mlp, prepare
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import MlpOptions, SepcnnOptions
+from shardtrain.runtime.progress import NORMAL, VERBOSE, verbosity
 from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import METRICS, MODEL
 from shardtrain.training.steps import Steps
@@ -105,7 +106,7 @@ def test_the_epoch_loss_and_accuracy_are_means_over_examples(tmp_path: Path, kin
         x, y = shards.validation.rows(0, 777)
     model = done.load_model()
     steps = Steps(model, prepare(model, done.description, learning_rate=0.01))
-    probabilities = model(steps.feed.assemble(*steps.feed.arrays(x))).numpy()
+    probabilities = model(steps.adapter.assemble(*steps.adapter.arrays(x))).numpy()
     assert done.metrics["val_accuracy"] == pytest.approx((probabilities.argmax(axis=1) == y).mean(), abs=1e-6)
     assert done.metrics["val_loss"] == pytest.approx(-np.log(probabilities[np.arange(777), y]).mean(), rel=1e-4)
 
@@ -177,7 +178,7 @@ def counting_model(description: DatasetInfo) -> keras.Model:
 def test_nothing_is_traced_again_for_other_batches_sizes_or_epochs(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several_from: int
 ) -> None:
-    monkeypatch.setattr("shardtrain.training.loop.SEVERAL_FROM", several_from)
+    monkeypatch.setattr("shardtrain.training.loop.MULTI_STEP_FROM", several_from)
     counts = []
     for epochs in (1, 4):
         Traced.count = 0
@@ -469,7 +470,11 @@ def test_a_flipped_bit_in_the_model_is_noticed(shards: Shards, tmp_path: Path) -
     [
         ("metrics.json", "{", "cannot be read"),
         ("config.json", "[]", "does not hold a JSON object"),
-        ("config.json", '{"format": "shardtrain-run", "version": 99}', "is not a run that this shardtrain reads"),
+        (
+            "config.json",
+            '{"format": "shardtrain-run", "version": 99}',
+            "is not a run that this version of shardtrain reads",
+        ),
     ],
     ids=["half a file", "not an object", "of the future"],
 )
@@ -541,16 +546,38 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     assert done.returncode == 0, done.stderr
     metrics = load_run(tmp_path / "runs" / "mlp-1").metrics
     assert done.stdout == (
-        f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, epochs 2: runs/mlp-1\n"
+        f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, "
+        f"best epoch {metrics['best_epoch']} of 2: runs/mlp-1\n"
+        'next: python -m shardtrain predict runs/mlp-1 "a text to classify"\n'
     )
     number = r"\d+\.\d{4}"
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
-    line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}\n"
-    reading = (
-        r"reading shuffles in windows of 300 rows, prefetches up to 64 batches \(\d+ kB\) and takes 1 batch per step "
-        r"\(\d+ kB\)\n"
+    line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}"
+    assert re.fullmatch(f"epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr), done.stderr
+
+
+def test_the_memory_plan_is_shown_with_verbose_only(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = (
+        r"reading shuffles in windows of 300 rows, prefetches up to \d+ batches \(\d+ kB\) and takes 1 batch per step"
     )
-    assert re.fullmatch(f"{reading}epoch 1: {line}epoch 2: {line}", done.stderr), done.stderr
+    for level, shown in ((NORMAL, False), (VERBOSE, True)):
+        with verbosity(level):
+            fit(shards, FitOptions(epochs=1), out=tmp_path / str(level))
+        assert bool(re.search(plan, capsys.readouterr().err)) is shown
+
+
+def test_the_epoch_line_marks_an_epoch_with_a_lower_validation_loss_than_all_before(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = fit(shards, FitOptions(epochs=6, patience=5, learning_rate=0.3), out=tmp_path / "run")
+    losses = [line["val_loss"] for line in history(done)]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    marked = [line.endswith(", best so far") for line in lines]
+    assert marked == [all(loss < before for before in losses[:epoch]) for epoch, loss in enumerate(losses)]
+    assert marked[0]
+    assert not all(marked)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forked import COMMAND, Forking
 from support.learnable import write_shards
 
 from shardtrain.cli.main import main
@@ -18,10 +19,9 @@ from shardtrain.inference.run import load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.training.options import FitOptions
-from shardtrain.training.tune import BEST, STORAGE, TRIALS, Tuned, best_of, tune
+from shardtrain.training.tune import BEST, STORAGE, TRIALS, StudyResult, best_of, tune
 from shardtrain.training.tune_options import Range, TuneOptions, check_space, grid
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 64, "mlp": MlpOptions(units=4)}
 
 
@@ -42,20 +42,17 @@ def results(trials: Any) -> list[dict[str, Any]]:
 
 
 def test_a_killed_study_ends_as_one_that_was_not_killed(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    forked: Forking, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["tune", str(folder), "--units", "4", "8", "12", "--batch-size", "64", "--epochs", "4"]
     command += ["--checkpoint-every", "1epochs", "--json"]
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "shardtrain", *command, "--out", str(tmp_path / "killed")],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)},
-    )  # fmt: skip
-    assert killed.stderr is not None
-    with killed:
-        lines = iter(killed.stderr)
+    os.mkfifo(tmp_path / "said")
+    process = forked.start(COMMAND, *command, "--out", tmp_path / "killed", stderr=tmp_path / "said", cwd=tmp_path)
+    with open(tmp_path / "said") as lines:
         assert any(line.startswith("trial 2:") for line in lines)
         assert any(line.startswith("epoch 3:") for line in lines)
-        killed.kill()
+        os.kill(process, signal.SIGKILL)
+        assert forked.wait() == -signal.SIGKILL
     assert main([*command, "--out", str(tmp_path / "killed")]) == 0
     resumed = capsys.readouterr()
     assert "trial 1:" not in resumed.err
@@ -90,7 +87,7 @@ def test_the_best_run_is_an_ordinary_one_and_the_only_one_kept(
 def test_a_study_with_more_trials_is_the_one_that_had_them_from_the_start(shards: Shards, tmp_path: Path) -> None:
     space = {"units": Range(2, 32), "learning_rate": Range(1e-3, 1e-1), "dropout": (0.0, 0.2)}
 
-    def tuned(name: str, trials: int) -> Tuned:
+    def tuned(name: str, trials: int) -> StudyResult:
         options = TuneOptions(space=space, sampler="tpe", trials=trials, metric="loss", keep_all=True)
         return tune(shards, FitOptions(**QUICK), options, out=tmp_path / name)
 
@@ -136,7 +133,7 @@ def test_other_studies_and_folders_are_refused_and_overwrite_replaces(shards: Sh
     other = TuneOptions(space={"units": (8,)})
     with pytest.raises(RunExistsError, match=r"another study: space\.units\.0 was 4, it is 8 now"):
         tune(shards, base, other, out=out)
-    with pytest.raises(RunExistsError, match="holds no study"):
+    with pytest.raises(RunExistsError, match="is not the folder of a study"):
         tune(shards, base, other, out=out / BEST)
     assert [trial.values for trial in tune(shards, base, other, out=out, overwrite=True).trials] == [{"units": 8}]
     (out / STORAGE).write_bytes(b"no database" * 100)
@@ -145,7 +142,7 @@ def test_other_studies_and_folders_are_refused_and_overwrite_replaces(shards: Sh
 
 
 WRONG = {
-    "a range in a grid": (["--units", "8:64"], "no list of values"),
+    "a range in a grid": (["--units", "8:64"], "a grid needs a list of values"),
     "an empty range": (["--units", "64:8", "--sampler", "tpe"], "is empty"),
     "a range among values": (["--units", "8:64", "3", "--sampler", "tpe"], "mixes values and a range"),
     "a value twice": (["--units", "8", "8"], "--units names a value twice"),
