@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # The first Python that will do; TensorFlow has no build for a newer one than 3.13.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEMO := data/demo
 CORPUS ?= $(DEMO)
@@ -15,7 +15,7 @@ FIT ?=
 TWO := -n 2 --dist loadfile --no-loadscope-reorder  # each file in one worker, in the order that tests/conftest.py puts them
 SOURCES := shardtrain tests tools
 
-.PHONY: help install shards fit inspect fmt lint type test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: .venv/.development ## check style, and which room imports which
 type: .venv/.development ## check types
 	$(BIN)/mypy
 
+docs: .venv/.documentation ## build the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
 	$(BIN)/python -m pytest -m "not slow" $(TWO)
@@ -50,7 +53,7 @@ test: .venv/.development ## run the tests
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default
 
-check: lint type test ## everything that has to be green
+check: lint type docs test ## everything that has to be green
 
 bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
 
@@ -74,7 +77,7 @@ bench-predicting: .venv/.development ## speed and memory of predict on a file; B
 	$(BIN)/python tools/bench/predicting.py $(BENCH)
 
 clean: ## remove the environment, caches and the demo corpus (never shards or runs)
-	rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
+	rm -rf .venv .venv-bench build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO)
 
 $(DEMO)/train.csv: | .venv/.installed
 	$(BIN)/python -m shardtrain demo --out $(DEMO)
@@ -83,7 +86,7 @@ $(SHARDS)/manifest.json: | .venv/.installed
 	@$(MAKE) --no-print-directory shards
 
 .venv/.installed: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 (3.11.4 or newer), 3.12 or 3.13 is needed; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq --editable .
@@ -91,6 +94,10 @@ $(SHARDS)/manifest.json: | .venv/.installed
 
 .venv/.development: .venv/.installed
 	$(BIN)/python -m pip install -qq --editable ".[completion,compress,parquet,tensorboard,tune]" --group dev
+	@touch $@
+
+.venv/.documentation: .venv/.development
+	$(BIN)/python -m pip install -qq --group docs
 	@touch $@
 
 # uv, because these packages ask for old versions of each other's requirements and pip takes long to find out.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.forked import Forking, forking
 
 TESTS = Path(__file__).resolve().parent
 DATA = TESTS.parents[1] / "shared" / "data"
@@ -44,6 +46,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job;
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Wait for the disk only in `make soak` and in processes that tests start; what a kill leaves is the same."""
+    if config.option.markexpr != "slow":
+        os.fsync, os.sync = (lambda descriptor: None), (lambda: None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
@@ -54,6 +62,13 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"the real corpora are not at {DATA}")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Runs code in new processes that have TensorFlow imported."""
+    with forking(tmp_path_factory.mktemp("forked")) as server:
+        yield server
 
 
 @pytest.fixture

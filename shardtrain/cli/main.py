@@ -66,6 +66,7 @@ def parser() -> Parser:
         command.add_to(commands)
     for sub in commands.choices.values():
         sub.commands = commands.choices
+        sub.set_defaults(whole=top)
         sub.add_settings()
         output = sub.add_argument_group("output and logging")
         add_json(output)
@@ -73,7 +74,6 @@ def parser() -> Parser:
         level.add_argument("--quiet", "-q", action="store_true", help="warnings and errors only")
         level.add_argument("--verbose", "-v", action="store_true", help="every pass with its time, and the memory plan")
         output.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    commands.choices["completion"].set_defaults(whole=top)
     return top
 
 

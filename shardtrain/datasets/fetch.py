@@ -22,7 +22,7 @@ from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, reco
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import Source
 from shardtrain.datasets.archive import unpack_archive
-from shardtrain.datasets.download import download, kept_bytes
+from shardtrain.datasets.download import ETAG, download, kept_bytes
 from shardtrain.errors import (
     CorpusError,
     CorpusExistsError,
@@ -32,7 +32,8 @@ from shardtrain.errors import (
     DownloadError,
     UsageError,
 )
-from shardtrain.runtime.atomic import commit_folder, commit_json, locked_folder
+from shardtrain.runtime.atomic import PARTIAL, commit_folder, commit_json
+from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import Pass, progress, say
 from shardtrain.version import __version__
 
@@ -105,7 +106,7 @@ def fetch(
     if _already_fetched(dataset, out, overwrite):
         return Fetched(dataset=dataset, folder=out, num_bytes=_size(out), already_fetched=True)
     target = out.resolve()
-    with _working_folder(out, target, dataset.archive.file_name) as working:
+    with _working_folder(dataset, out, target) as working:
         archive = working / dataset.archive.file_name
         _require_room(dataset, working, 0 if file is not None else dataset.archive.num_bytes - kept_bytes(archive))
         if file is None:
@@ -165,29 +166,30 @@ def _size(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _working_folder(out: Path, target: Path, archive: str) -> Iterator[Path]:
-    """Lock the working folder; it is kept only for a download that can be resumed."""
-    working = target.parent / f".{target.name}.fetching"
-    working.mkdir(parents=True, exist_ok=True)
-    with locked_folder(working) as mine:
-        if not mine:
-            raise CorpusExistsError(f"another fetch to '{out}' is running; wait for it or stop it")
+def _working_folder(dataset: Dataset, out: Path, target: Path) -> Iterator[Path]:
+    """Hold the working folder; it is kept only for a download that can be resumed."""
+    archive = dataset.archive.file_name
+    folder = JobFolder(
+        path=target.parent / f".{target.name}.fetching",
+        owner=out,
+        noun="fetch",
+        error=CorpusExistsError,
+        missing=CorpusNotFoundError,
+        resumable=(DownloadError, DiskFullError),
+        kept=frozenset({archive, archive + PARTIAL, archive + ETAG}),
+    )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.held():
+        _clear(folder.path, target)
         try:
-            _clear(working, target)
-            yield working
-        except (KeyboardInterrupt, DownloadError, DiskFullError) as error:
-            _clear(working, target)
-            kept = kept_bytes(working / archive)
-            if not kept:
-                shutil.rmtree(working)
-            elif isinstance(error, KeyboardInterrupt):
-                say(f"interrupted; {kept / 1e6:,.1f} MB are kept in '{working}': run the same command to resume")
-            raise
-        except BaseException:
-            _clear(working, target)
-            shutil.rmtree(working)
-            raise
-        shutil.rmtree(working)
+            with folder.work(Job(record={"options": {"set": dataset.name}}), overwrite=True):
+                try:
+                    yield folder.path
+                finally:
+                    _clear(folder.path, target)
+        finally:
+            if not kept_bytes(folder.path / archive):
+                folder.clear()
 
 
 def _clear(working: Path, target: Path) -> None:

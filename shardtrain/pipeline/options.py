@@ -202,7 +202,6 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
 
     def __post_init__(self) -> None:
         CorpusOptions.__post_init__(self)
-        VectorizerOptions.__post_init__(self)
         ResourceOptions.__post_init__(self)
         check_fraction(self.validation_fraction)
         if self.append and self.overwrite:
@@ -210,6 +209,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         if self.append and self.vectorizer_from:
             raise UsageError("--append uses the vectorizer of the shards it adds to; omit --vectorizer-from")
         self.refuse_unused(changed(self))
+        VectorizerOptions.__post_init__(self)
 
     def refuse_unused(self, given: Collection[str]) -> None:
         """Refuse options that decide nothing because the reused vectorizer or the older shards have decided it.

@@ -38,7 +38,14 @@ class Workspace:
 
 def folder_of(out: Path) -> JobFolder:
     """Return the working folder of a job that makes shards in `out`."""
-    return JobFolder(path=out / WORKING, owner=out, noun="build", error=ShardsExistError, missing=ShardsNotFoundError)
+    return JobFolder(
+        path=out / WORKING,
+        owner=out,
+        noun="build",
+        error=ShardsExistError,
+        missing=ShardsNotFoundError,
+        evidence=frozenset({layout.MANIFEST}),
+    )
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ class JobFolder:
         record_name: of the file that holds the job's record.
         resumable: failures, beside Ctrl-C, after which the work is kept.
         kept: names of files that belong to no job.
+        evidence: names of files that show that the job is finished; they outlive the record when the folder is removed.
     """
 
     path: Path
@@ -122,6 +123,7 @@ class JobFolder:
     record_name: str = RECORD
     resumable: tuple[type[BaseException], ...] = ()
     kept: frozenset[str] = frozenset()
+    evidence: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -227,7 +229,7 @@ class JobFolder:
         for path in self.path.iterdir() if self.path.is_dir() else ():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name != self.record_name:
+            elif path.name not in {self.record_name, *self.evidence}:
                 path.unlink(missing_ok=True)
         (self.path / self.record_name).unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shardtrain import doctor
 from shardtrain.cli.main import COMMANDS, main, parser
 from shardtrain.cli.results import show
 from shardtrain.runtime import progress as telling
@@ -31,7 +32,11 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     return found
 
 
-def test_every_command_tells_its_result_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_tells_its_result_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = doctor.TensorFlow(tensorflow="2", keras="3")
+    monkeypatch.setattr(doctor, "try_tensorflow", lambda python: works)  # in a process of its own; test_doctor has that
     demo, shards = tmp_path / "demo", tmp_path / "shards"
     run = tmp_path / "run"
     done = {"demo": told(capsys, "demo", "--out", demo, "--documents", 900, "--classes", 3)}

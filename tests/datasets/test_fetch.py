@@ -28,6 +28,7 @@ from shardtrain.corpus.published import DATASETS, RECORD, Dataset
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import Source
 from shardtrain.datasets.fetch import fetch, find_dataset
+from shardtrain.datasets.options import FetchOptions
 from shardtrain.errors import (
     CorpusExistsError,
     CorpusFormatError,
@@ -90,7 +91,7 @@ def left(out: Path) -> list[str]:
 def test_every_set_is_read_as_it_was_published(name, site, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     dataset = published(site, name)
-    fetch_and_show(dataset, None)
+    fetch_and_show(dataset, FetchOptions())
     shown = capsys.readouterr()
     for words in (dataset.licence, dataset.citation, f"in {dataset.num_classes} classes", "MB"):
         assert words in shown.err
@@ -106,7 +107,7 @@ def test_every_set_is_read_as_it_was_published(name, site, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["dbpedia", "imdb"])
 def test_a_set_is_built_as_it_is(name, site, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    fetch_and_show(published(site, name), None)
+    fetch_and_show(published(site, name), FetchOptions())
     assert main(["build", f"data/{name}", "--out", "shards"]) == 0
     dataset = BY_NAME[name]
     assert f"of {dataset.num_classes} classes" in capsys.readouterr().out
@@ -229,7 +230,8 @@ def test_a_broken_download_keeps_what_has_arrived_and_goes_on(site, out):
     with pytest.raises(DownloadError, match=r"run the same command to resume; get dbpedia_csv.tgz from another server"):
         fetch(dataset, out)
     assert left(out) == [
-        ".set.fetching", ".set.fetching/dbpedia_csv.tgz.download", ".set.fetching/dbpedia_csv.tgz.partial"
+        ".set.fetching", ".set.fetching/dbpedia_csv.tgz.download", ".set.fetching/dbpedia_csv.tgz.partial",
+        ".set.fetching/job.json",
     ]  # fmt: skip
     fetch(dataset, out)
     assert [asked.get("Range") for asked in site.asked] == [None, f"bytes={size // 2}-"]
@@ -276,15 +278,17 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from shardtrain.cli import main as cli
+from shardtrain.cli.command import Command
 from shardtrain.cli.fetch import fetch_and_show
 from shardtrain.datasets.fetch import find_dataset
+from shardtrain.datasets.options import FetchOptions
 dataset = find_dataset("ag_news")
 archive = replace(dataset.archive, **json.loads(sys.argv[1]))
 dataset = replace(dataset, archive=archive, num_train=16, num_test=8)
-class command:
-    def add_parser(commands):
-        commands.add_parser("try").set_defaults(run=lambda args: fetch_and_show(dataset, Path(sys.argv[2])) or 0)
-cli.COMMANDS = (command,)
+def run(args):
+    fetch_and_show(dataset, FetchOptions(out=Path(sys.argv[2])))
+    return 0
+cli.COMMANDS = (Command(name="try", help="", description="", run=run, examples="try"),)
 sys.exit(cli.main(["try"]))
 """
 
@@ -306,7 +310,7 @@ def test_an_interrupted_download_says_how_to_go_on_and_does(number, site, out):
     _, err = process.communicate()
     site.hold.set()
     assert process.returncode == 130
-    assert "interrupted; 0.0 MB are kept in '" in err
+    assert "interrupted; the same command resumes the fetch" in err
     assert "Traceback" not in err
     fetch(dataset, out)
     assert site.asked[-1]["Range"] == f"bytes={half}-"
@@ -327,7 +331,7 @@ def test_two_do_not_fetch_to_one_folder(site, out):
     dataset = published(site, "dbpedia")
     working = out.parent / ".set.fetching"
     working.mkdir(parents=True)
-    with locked_folder(working), pytest.raises(CorpusExistsError, match=r"another fetch to .* is running"):
+    with locked_folder(working), pytest.raises(CorpusExistsError, match=r"another fetch is running in"):
         fetch(dataset, out)
     assert site.asked == []
     fetch(dataset, out)
@@ -391,8 +395,8 @@ def test_an_origin_that_cannot_be_is_refused_before_anything_is_made(arguments, 
 
 def test_a_set_that_is_there_is_not_fetched_again(site, out, capsys):
     dataset = published(site, "dbpedia")
-    fetch_and_show(dataset, out)
-    fetch_and_show(dataset, out)
+    fetch_and_show(dataset, FetchOptions(out=out))
+    fetch_and_show(dataset, FetchOptions(out=out))
     assert "already there: 56 training and 28 test documents" in capsys.readouterr().out
     assert len(site.asked) == 1
 
@@ -508,7 +512,7 @@ def test_the_list_shows_every_set(capsys):
 
 
 def test_what_was_fetched_is_told_as_json(site, out, capsys):
-    fetch_and_show(published(site, "ag_news"), out, as_json=True)
+    fetch_and_show(published(site, "ag_news"), FetchOptions(out=out), as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["name"], found["training_rows"], found["folder"]) == ("ag_news", 16, str(out))
 

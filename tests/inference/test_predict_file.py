@@ -7,11 +7,9 @@ import csv
 import gzip
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from support.forked import Forking
 from support.topics import TOPICS, write_corpus
 from support.training import fit
 
@@ -171,19 +170,17 @@ def gone_through(module: Any, name: str) -> Iterator[list[Any]]:
         setattr(module, name, function)
 
 
-def killed(run: Run, source: str, out: Path, left: int, stdin: Path | None = None) -> None:
+def killed(forked: Forking, run: Run, source: str, out: Path, left: int, stdin: Path | None = None) -> None:
     """Predict in a process that kills itself when it is about to make one part more than `left`."""
-    command = [sys.executable, "-c", KILLED, str(run.path), source, str(out), str(left)]
-    with open(stdin or os.devnull, "rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True)
+    done = forked.run(KILLED, run.path, source, out, left, stdin=stdin)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
 @pytest.fixture(scope="module")
-def interrupted(run: Run, large: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interrupted(forked: Forking, run: Run, large: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a call was killed when two parts of the output were made."""
     folder = tmp_path_factory.mktemp("interrupted")
-    killed(run, str(large), folder / "out.csv", 2)
+    killed(forked, run, str(large), folder / "out.csv", 2)
     return folder
 
 
@@ -329,23 +326,23 @@ def test_what_cannot_be_read_is_refused_and_leaves_nothing(
 # Standard input and output
 
 
-def piped(run: Run, stdin: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "shardtrain", "predict", str(run.path), "--input", "-", *options]
-    with open(stdin, "rb") as file:
-        return subprocess.run(command, stdin=file, capture_output=True, check=True)
+def piped(forked: Forking, run: Run, stdin: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    done = forked.command("predict", run.path, "--input", "-", *options, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
 
 
-def test_a_pipe_gives_the_same_bytes_as_a_file(run: Run, large: Path, written: Path) -> None:
-    assert piped(run, large, "--format", "csv", "--output", "-").stdout == written.read_bytes()
+def test_a_pipe_gives_the_same_bytes_as_a_file(forked: Forking, run: Run, large: Path, written: Path) -> None:
+    assert piped(forked, run, large, "--format", "csv", "--output", "-").stdout == written.read_bytes()
 
 
 def test_a_killed_call_on_standard_input_goes_on_when_it_gets_the_same_again(
-    run: Run, texts: list[str], tmp_path: Path
+    forked: Forking, run: Run, texts: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "in").write_bytes(as_lines(texts))
     out = tmp_path / "out.csv"
-    killed(run, "-", out, 1, stdin=tmp_path / "in")
-    done = piped(run, tmp_path / "in", "--output", str(out), "--workers", "1")
+    killed(forked, run, "-", out, 1, stdin=tmp_path / "in")
+    done = piped(forked, run, tmp_path / "in", "--output", str(out), "--workers", "1")
     assert b"resuming the interrupted prediction" in done.stderr
     predict_file(run, tmp_path / "in", tmp_path / "whole.csv")
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()

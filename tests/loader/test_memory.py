@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.forked import Forking
 from support.learnable import write_shards
 
 from shardtrain.arrays.csr import Csr
@@ -19,7 +18,6 @@ from shardtrain.shards.layout import BLOCK_BYTES, Manifest, SplitEntry
 from shardtrain.shards.manifest import write_manifest
 from shardtrain.shards.write import ShardShape, new_shard
 
-PROJECT = Path(__file__).resolve().parents[2]
 GIB = 1 << 30
 
 
@@ -100,7 +98,6 @@ def write_long(folder: Path, rows: int) -> None:
 
 TRAINING = """
 import os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 from pathlib import Path
 import keras
 from shardtrain.runtime.memory import anonymous_bytes
@@ -121,16 +118,10 @@ fit(open_shards(folder), options, out=Path(folder, "run"), callbacks=[Weighing()
 @pytest.mark.parametrize(
     ("windows", "epochs"), [(2, 4), pytest.param(10, 10, marks=pytest.mark.slow)], ids=["a few", "ten of ten windows"]
 )
-def test_memory_does_not_grow_over_epochs(tmp_path: Path, windows: int, epochs: int) -> None:
+def test_memory_does_not_grow_over_epochs(forked: Forking, tmp_path: Path, windows: int, epochs: int) -> None:
     write_long(tmp_path, windows * BLOCK_ROWS * WINDOW_BLOCKS)
-    done = subprocess.run(
-        [sys.executable, "-c", TRAINING, tmp_path, str(epochs)],
-        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = forked.run(TRAINING, tmp_path, epochs)
+    assert done.returncode == 0, done.stderr.decode()
     weighed = [int(line) for line in done.stdout.split()]
     assert len(weighed) == epochs
     if not weighed[0]:

@@ -108,7 +108,9 @@ def user_model(shards: Shards, dense: bool) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.parametrize(
+    ("shards", "dense"), [("ngram", False), ("ngram", True), ("sequence", False)], indirect=["shards"]
+)
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
 def test_a_plain_keras_model_fits_and_validates_on_a_view(view: View, dense: bool, shards: Shards) -> None:
     keras.utils.set_random_seed(1)

@@ -24,6 +24,7 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.runtime.atomic import PARTIAL
+from shardtrain.runtime.jobs import RECORD
 from shardtrain.shards import layout
 
 # Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
@@ -113,8 +114,9 @@ def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
     assert_same_folder(out, whole[kind][0])
 
 
-@pytest.mark.parametrize("part", range(6))
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@pytest.mark.parametrize(
+    ("kind", "part"), [*(("ngram", part) for part in (0, 2, 3, 5)), *(("sequence", part) for part in (1, 4))]
+)
 def test_killed_at_a_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind, part):
     renames = whole[kind][1]
     at = 1 + round((renames - 1) * part / 5)
@@ -159,7 +161,7 @@ def records(out: Path) -> int:
 
 
 def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
-    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=5) >= 3
+    assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=4) >= 3
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 
 
@@ -221,7 +223,7 @@ def options(**changed) -> BuildOptions:
 
 def test_other_options_are_refused_by_name_and_nothing_is_lost(demo, interrupted):
     before = sorted(path.name for path in interrupted.rglob("*"))
-    with pytest.raises(ShardsExistError, match="--max-features was 500, it is 400 now"):
+    with pytest.raises(ShardsExistError, match="max_features was 500, it is 400 now"):
         build(demo, interrupted, options(max_features=400))
     assert sorted(path.name for path in interrupted.rglob("*")) == before
 
@@ -266,7 +268,7 @@ def test_resuming_a_complete_build_says_so_and_changes_nothing(demo, tmp_path, c
 
 
 def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
-    owner = interrupted / workspace.WORKING / workspace.JOB
+    owner = interrupted / workspace.WORKING / RECORD
     owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
     build(demo, interrupted, options(resume=False))
     assert "restarted" in capsys.readouterr().err
@@ -275,7 +277,7 @@ def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted
 def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo, tmp_path):
     with (
         workspace.workspace(
-            tmp_path / "out", workspace.identify(demo, options(), unit_bytes=1), overwrite=False, resume=False
+            tmp_path / "out", job.job_for(demo, tmp_path / "out", options()), overwrite=False, resume=False
         ),
         pytest.raises(ShardsExistError, match="another build is running"),
     ):
@@ -289,7 +291,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tm
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
-    assert "the same command goes on" in err
+    assert "the same command resumes the build" in err
     build(demo, tmp_path / "out", options(workers=1))
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 
@@ -308,7 +310,7 @@ def test_a_build_into_a_folder_of_its_corpus_goes_on_and_finds_its_documents_aga
         with pytest.raises(KeyboardInterrupt):
             build(corpus, out, options())
     build(corpus, out, options())
-    assert "going on with the interrupted build" in capsys.readouterr().err
+    assert "resuming the interrupted build" in capsys.readouterr().err
     (origin,) = recorded_origins(out)
     assert open_again(origin, scratch=tmp_path).train.num_bytes == (corpus / "train.csv").stat().st_size
 
@@ -342,4 +344,4 @@ def test_units_of_another_size_are_another_build(demo, interrupted, monkeypatch)
 def test_the_command_line_resumes_too(demo, interrupted, capsys):
     arguments = ["build", str(demo), "--out", str(interrupted), "--rows-per-shard", "300", "--max-features", "500"]
     assert main([*arguments, "--resume"]) == 0
-    assert "going on with the interrupted build" in capsys.readouterr().err
+    assert "resuming the interrupted build" in capsys.readouterr().err

@@ -264,12 +264,19 @@ def test_a_disk_that_is_too_small_is_said_before_work_starts(kind, corpus, tmp_p
         with pytest.raises(DiskFullError, match=r"needs about [\d.]+ GB .* has [\d.]+ GB"):
             build(corpus, disk / "out", BuildOptions(vectorizer=kind))
         assert names(disk) == []
-    assert "counting" not in capsys.readouterr().err
+    assert "counting n-grams" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ag_news", "dbpedia"])
 @pytest.mark.parametrize(
-    "options", [{}, {"min_df": 1}, {"vectorizer": "sequence"}], ids=["n-grams", "rare n-grams", "sequences"]
+    ("name", "options"),
+    [
+        pytest.param("ag_news", {}, id="n-grams of ag_news", marks=pytest.mark.slow),
+        pytest.param("ag_news", {"min_df": 1}, id="rare n-grams of ag_news"),
+        pytest.param("ag_news", {"vectorizer": "sequence"}, id="sequences of ag_news", marks=pytest.mark.slow),
+        pytest.param("dbpedia", {}, id="n-grams of dbpedia"),
+        pytest.param("dbpedia", {"min_df": 1}, id="rare n-grams of dbpedia", marks=pytest.mark.slow),
+        pytest.param("dbpedia", {"vectorizer": "sequence"}, id="sequences of dbpedia"),
+    ],
 )
 def test_a_build_takes_no_more_disk_than_was_estimated(name, options, data, tmp_path):
     from shardtrain.pipeline import build as job

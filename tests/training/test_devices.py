@@ -9,26 +9,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forked import Forking
 
-TESTS = Path(__file__).resolve().parents[1]
 BATCH = 23  # of 300 rows: does not divide evenly, and 1 row is left for the last step, none of it for the second device
 PAIR = ("CPU:0", "CPU:1")
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def seen(forked: Forking, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("replicas")
-    done = subprocess.run(
-        [sys.executable, __file__, folder], text=True, capture_output=True, check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = forked.run(Path(__file__).read_text(), folder)
+    assert done.returncode == 0, done.stderr.decode()
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -319,7 +319,14 @@ def test_vectors_are_frozen_first_and_then_trained_with_a_tenth_of_the_rate(
     assert run.load_model().get_layer("embedding").output.shape[-1] == 6
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3], ids=["frozen", "when it thaws", "in fine-tuning"])
+@pytest.mark.parametrize(
+    "epoch",
+    [
+        pytest.param(1, id="frozen"),
+        pytest.param(2, id="when it thaws", marks=pytest.mark.slow),
+        pytest.param(3, id="in fine-tuning"),
+    ],
+)
 def test_both_stages_go_on_after_an_interruption(
     sequences: Shards, vectors: Path, two_stages: tuple[Run, Stop], tmp_path: Path, epoch: int
 ) -> None:

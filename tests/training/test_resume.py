@@ -6,16 +6,14 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from support.forked import Forking
 from support.learnable import write_shards
 from support.training import fit
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -33,16 +31,12 @@ from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
 from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
 
-PROJECT = Path(__file__).resolve().parents[2]
-
-# Serves trainings with all that has a state, each in a process of its own: a line of arguments comes in, the line of
-# how the process ended goes out. It imports TensorFlow once and forks before any of it has run. A training kills itself
-# a random moment after so many steps, counted in that process.
-DRIVER = """
-import os, random, shlex, signal, sys, threading, time
+# A training with all that has a state, in a process of its own. It kills itself a random moment after so many steps,
+# counted in that process.
+TRAINING = """
+import os, random, signal, sys, threading, time
 from pathlib import Path
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import keras, numpy as np
 from shardtrain.training.options import CheckpointInterval
 from support.training import fit
@@ -94,33 +88,20 @@ def train(shards, out, steps, seed):
     fit(open_shards(shards), options, out=Path(out), callbacks=callbacks, resume=begun)
 
 
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(line.split()[1] + ".err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        train(*line.split())
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+train(*sys.argv[1:])
 """
 
 
 class Driver:
-    """The process that serves trainings."""
+    """Trains in new processes."""
 
-    def __init__(self, script: Path) -> None:
-        environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "HOME": str(script.parent)}
-        self.process = subprocess.Popen(
-            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+    def __init__(self, forked: Forking) -> None:
+        self.forked = forked
 
     def train(self, shards: Path, out: Path, *, steps: int = 0, seed: int = 0) -> tuple[int, str]:
         """Train, or go on with training, in a new process; how it ended, and what it said."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{shards} {out} {steps} {seed}\n")
-        self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        said = out.with_name(out.name + ".err").read_text()
+        done = self.forked.run(TRAINING, shards, out, steps, seed)
+        code, said = done.returncode, done.stderr.decode()
         assert code in (0, -signal.SIGKILL), said
         return code, said
 
@@ -130,13 +111,8 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    script = tmp_path_factory.mktemp("driver") / "driver.py"
-    script.write_text(DRIVER)
-    driver = Driver(script)
-    yield driver
-    driver.process.communicate()
-    assert driver.process.returncode == 0
+def driver(forked: Forking) -> Driver:
+    return Driver(forked)
 
 
 @pytest.fixture(scope="module")

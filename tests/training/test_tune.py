@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forked import COMMAND, Forking
 from support.learnable import write_shards
 
 from shardtrain.cli.main import main
@@ -21,7 +22,6 @@ from shardtrain.training.options import FitOptions
 from shardtrain.training.tune import BEST, STORAGE, TRIALS, StudyResult, best_of, tune
 from shardtrain.training.tune_options import Range, TuneOptions, check_space, grid
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 64, "mlp": MlpOptions(units=4)}
 
 
@@ -42,20 +42,17 @@ def results(trials: Any) -> list[dict[str, Any]]:
 
 
 def test_a_killed_study_ends_as_one_that_was_not_killed(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    forked: Forking, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["tune", str(folder), "--units", "4", "8", "12", "--batch-size", "64", "--epochs", "4"]
     command += ["--checkpoint-every", "1epochs", "--json"]
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "shardtrain", *command, "--out", str(tmp_path / "killed")],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)},
-    )  # fmt: skip
-    assert killed.stderr is not None
-    with killed:
-        lines = iter(killed.stderr)
+    os.mkfifo(tmp_path / "said")
+    process = forked.start(COMMAND, *command, "--out", tmp_path / "killed", stderr=tmp_path / "said", cwd=tmp_path)
+    with open(tmp_path / "said") as lines:
         assert any(line.startswith("trial 2:") for line in lines)
         assert any(line.startswith("epoch 3:") for line in lines)
-        killed.kill()
+        os.kill(process, signal.SIGKILL)
+        assert forked.wait() == -signal.SIGKILL
     assert main([*command, "--out", str(tmp_path / "killed")]) == 0
     resumed = capsys.readouterr()
     assert "trial 1:" not in resumed.err

@@ -70,21 +70,42 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
         assert {word: number + 1 for number, word in enumerate(vectorizer.terms)} == ids
 
 
-COMMON = settings(max_examples=120, deadline=None, derandomize=True)
-
-
-@COMMON
-@given(
+FEW = settings(max_examples=50, deadline=None, derandomize=True)
+MANY = settings(max_examples=1000, deadline=None)
+NGRAMS = given(
     texts=TEXTS, seed=st.integers(0, 3), max_features=st.integers(1, 8), min_df=st.integers(1, 2),
     ngram_range=st.sampled_from([(1, 1), (1, 2), (2, 2), (1, 3)]),
 )  # fmt: skip
+SEQUENCES = given(texts=TEXTS, max_features=st.integers(2, 8), max_length=st.integers(1, 6))
+
+
+@FEW
+@NGRAMS
 def test_ngram_rows_of_any_text_equal_scikit_learn(texts, seed, max_features, min_df, ngram_range):
     check_any_text(texts, seed, {"max_features": max_features, "min_df": min_df, "ngram_range": ngram_range})
 
 
-@COMMON
-@given(texts=TEXTS, max_features=st.integers(2, 8), max_length=st.integers(1, 6))
+@pytest.mark.slow
+@MANY
+@NGRAMS
+def test_ngram_rows_of_many_texts_equal_scikit_learn(texts, seed, max_features, min_df, ngram_range):
+    check_any_text(texts, seed, {"max_features": max_features, "min_df": min_df, "ngram_range": ngram_range})
+
+
+@FEW
+@SEQUENCES
 def test_sequences_of_any_text_equal_keras(texts, max_features, max_length):
+    check_sequences(texts, max_features, max_length)
+
+
+@pytest.mark.slow
+@MANY
+@SEQUENCES
+def test_sequences_of_many_texts_equal_keras(texts, max_features, max_length):
+    check_sequences(texts, max_features, max_length)
+
+
+def check_sequences(texts, max_features, max_length):
     from tensorflow.keras.preprocessing.sequence import pad_sequences
     from tensorflow.keras.preprocessing.text import Tokenizer
 

@@ -45,7 +45,7 @@ PARTS = {"ag_news": ("train.csv", slice(4000)), "dbpedia": ("train.csv", slice(0
          "mr": ("all.csv", slice(0, None, 5))}  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=PARTS)
+@pytest.fixture(scope="module")
 def part(request, data, read_csv):
     """Classes from 0 and texts of a part of a real corpus, and texts that are not in it."""
     name, chosen = PARTS[request.param]
@@ -53,7 +53,16 @@ def part(request, data, read_csv):
     return [int(label) - 1 for label in labels[chosen]], texts[chosen], texts[4001:4600:3]
 
 
-@pytest.mark.parametrize("name", EACH)
+def on_one_corpus(cases):
+    """Each case on every corpus: in turn on one of them in every run of the tests, on the others in `make soak`."""
+    return [
+        pytest.param(corpus, case, marks=() if number % len(PARTS) == place else pytest.mark.slow)
+        for place, corpus in enumerate(PARTS)
+        for number, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize(("part", "name"), on_one_corpus(EACH), indirect=["part"])
 def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
     options = {"max_features": 3000, **EACH[name]}
@@ -66,9 +75,20 @@ def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
 LIMITS = st.one_of(st.integers(1, 3), st.floats(0.05, 1.0))
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(texts=TEXTS, seed=st.integers(0, 3), drawn=st.data())
 def test_all_options_together_on_any_text(texts, seed, drawn):
+    check_any_text(texts, seed, draw_options(drawn))
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(texts=TEXTS, seed=st.integers(0, 3), drawn=st.data())
+def test_all_options_together_on_many_texts(texts, seed, drawn):
+    check_any_text(texts, seed, draw_options(drawn))
+
+
+def draw_options(drawn):
     analyzer = drawn.draw(st.sampled_from(["word", "char", "char_wb"]))
     words = st.sets(st.sampled_from(["ab", "cd", "ef", "e", "aa", "ss", "AB", ""]))
     options = {
@@ -83,8 +103,7 @@ def test_all_options_together_on_any_text(texts, seed, drawn):
         "binary": drawn.draw(st.booleans()),
         "stop_words": tuple(drawn.draw(words)) if analyzer == "word" else (),
     }
-    options["sublinear_tf"] = options["vectorizer"] == "ngram" and drawn.draw(st.booleans())
-    check_any_text(texts, seed, options)
+    return {**options, "sublinear_tf": options["vectorizer"] == "ngram" and drawn.draw(st.booleans())}
 
 
 @pytest.mark.parametrize(
@@ -174,19 +193,19 @@ def hashed(texts, *, max_features=1 << 20, stop_words=(), strip_accents="unicode
     return oracle.transform(texts).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"ngram_range": (1, 2)},
-        {"ngram_range": (1, 2), "strip_accents": "none"},
-        {"ngram_range": (1, 3), "max_features": 1000, "binary": True},
-        {"ngram_range": (2, 4), "analyzer": "char", "max_features": 1 << 16},
-        {"ngram_range": (3, 5), "analyzer": "char_wb", "max_features": 77},
-    ],
-    ids=lambda options: f"{options.get('analyzer', 'word')}-{options.get('max_features')}",
-)
-def test_hashed_rows_of_a_real_corpus(options, part, write_csv, tmp_path):
+HASHED = {
+    "words": {"ngram_range": (1, 2)},
+    "words with accents": {"ngram_range": (1, 2), "strip_accents": "none"},
+    "words, binary": {"ngram_range": (1, 3), "max_features": 1000, "binary": True},
+    "characters": {"ngram_range": (2, 4), "analyzer": "char", "max_features": 1 << 16},
+    "characters within words": {"ngram_range": (3, 5), "analyzer": "char_wb", "max_features": 77},
+}
+
+
+@pytest.mark.parametrize(("part", "name"), on_one_corpus(HASHED), indirect=["part"])
+def test_hashed_rows_of_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
+    options = HASHED[name]
     write_csv("corpus/train.csv", zip(map(str, classes), texts, strict=True))
     write_csv("corpus/test.csv", [(str(classes[0]), text) for text in others])
     build(

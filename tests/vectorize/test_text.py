@@ -44,9 +44,22 @@ def test_any_documents_become_what_python_makes_of_them_one_by_one(texts):
     assert list(pieces(lowered(texts, strip=True))) == [strip_accents_unicode(text.lower()) for text in texts]
 
 
-@pytest.mark.parametrize("pattern", ["A{}\u03a3", "{}\u03a3", "A\u03a3{}", "A\u03a3{}B"])
+SIGMAS = ["A{}\u03a3", "{}\u03a3", "A\u03a3{}", "A\u03a3{}B"]
+
+
+@pytest.mark.parametrize("pattern", SIGMAS)
+def test_a_capital_sigma_is_lowered_as_python_lowers_it_beside_characters_of_every_script(pattern):
+    check_sigma(pattern, EVERY[:0x3000] + EVERY[0x3000::13])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", SIGMAS)
 def test_a_capital_sigma_is_lowered_as_python_lowers_it_beside_every_character(pattern):
-    texts = [pattern.format(character) for character in EVERY]
+    check_sigma(pattern, EVERY)
+
+
+def check_sigma(pattern, characters):
+    texts = [pattern.format(character) for character in characters]
     assert list(pieces(lowered(texts))) == [text.lower() for text in texts]
 
 

@@ -1,0 +1,107 @@
+"""New processes that have TensorFlow imported: forked, before any of it has run, from a process that imported it once.
+
+Importing takes four seconds. Tests whose law needs a process (kills, memory, standard streams, devices) save them here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+
+# Requests come in as lines of JSON; of each, the number of the new process goes out, and when it has ended its code.
+SERVER = """
+import io, json, os, sys, traceback
+import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.inference.predict_file
+
+def run(request):
+    os.chdir(request["cwd"])
+    for number, (path, flags) in enumerate(request["streams"]):
+        os.dup2(os.open(path, flags, 0o644), number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+    sys.argv = request["argv"]
+    try:
+        exec(compile(request["code"], "<code>", "exec"), {"__name__": "__main__"})
+        code = 0
+    except SystemExit as left:
+        code = left.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
+
+requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+for line in requests:
+    child = os.fork()
+    if not child:
+        run(json.loads(line))
+    print(child, file=answers)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
+"""
+COMMAND = "import sys\nfrom shardtrain.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+
+class Forking:
+    """Runs code in new processes, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+        )  # fmt: skip
+
+    def start(self, code: str, *arguments: object, stderr: Path, stdin: Path | None = None, cwd: Path) -> int:
+        """Begin to run; the number of the process. Only after `wait` may another one begin."""
+        assert self._server.stdin is not None
+        streams = [(str(stdin or os.devnull), os.O_RDONLY), (str(self._folder / "out"), _WRITE), (str(stderr), _WRITE)]
+        request = {"code": code, "argv": ["-c", *map(str, arguments)], "streams": streams, "cwd": str(cwd)}
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return self._answer()
+
+    def wait(self) -> int:
+        """How the process ended."""
+        return self._answer()
+
+    def run(
+        self, code: str, *arguments: object, stdin: Path | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end."""
+        stderr = self._folder / "err"
+        self.start(code, *arguments, stderr=stderr, stdin=stdin, cwd=cwd or self._folder)
+        ended = self.wait()
+        return subprocess.CompletedProcess([], ended, (self._folder / "out").read_bytes(), stderr.read_bytes())
+
+    def command(
+        self, *arguments: object, stdin: Path | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the command line to the end."""
+        return self.run(COMMAND, *arguments, stdin=stdin, cwd=cwd)
+
+    def _answer(self) -> int:
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.communicate()
+        assert self._server.returncode == 0
+
+
+@contextmanager
+def forking(folder: Path) -> Iterator[Forking]:
+    """A server that keeps what its processes print in `folder`."""
+    server = Forking(folder)
+    try:
+        yield server
+    finally:
+        server.close()
