@@ -234,7 +234,7 @@ def test_a_model_file_is_trained_from_the_weights_it_has(shards: Shards, tmp_pat
     runs = [fit(shards, FitOptions(**QUICK, model=str(path)), out=tmp_path / name) for name in ("one", "same")]
     one, same = (run.load_model().get_weights() for run in runs)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))  # the seed decides dropout here, too
-    with pytest.raises(UsageError, match="--mixed-precision cannot change"):
+    with pytest.raises(UsageError, match="mixed_precision cannot change"):
         fit(shards, FitOptions(model=str(path), mixed_precision=True), out=tmp_path / "half")
 
 
@@ -351,7 +351,7 @@ def test_an_interrupted_fine_tuning_is_not_gone_on_with_without_its_vectors(
     Stop.at = 2
     with pytest.raises(KeyboardInterrupt):
         fit(sequences, staged(vectors), out=tmp_path / "run", callbacks=[Stop()])
-    with pytest.raises(RunExistsError, match=r"--embeddings was .*, it is null now"):
+    with pytest.raises(RunExistsError, match=r"embeddings was .*, it is null now"):
         fit(sequences, staged(vectors, embeddings=None), out=tmp_path / "run", callbacks=[Stop()])
 
 
@@ -371,5 +371,5 @@ def test_the_better_stage_is_kept(sequences: Shards, vectors: Path, tmp_path: Pa
 
 
 def test_vectors_for_another_model_are_refused(shards: Shards, vectors: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--embeddings is for the model sepcnn, this is mlp"):
+    with pytest.raises(UsageError, match="embeddings is for the model sepcnn, this is mlp"):
         fit(shards, FitOptions(embeddings=vectors), out=tmp_path / "run")
