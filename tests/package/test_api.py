@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_importing_it_imports_nothing_heavy_and_rooms_do_not_hide_the_verbs() -> None:
     script = """
 import sys, shardtrain
@@ -62,6 +63,7 @@ def test_keywords_are_the_fields_of_the_options_with_their_types() -> None:
     assert get_type_hints(FitKeywords, localns=names) == get_type_hints(FitOptions)
 
 
+@pytest.mark.heavy
 def test_from_a_corpus_to_predictions_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     shards = shardtrain.build("corpus", workers=1, ngram_range=(1, 1), label_column=0)

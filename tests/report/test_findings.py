@@ -372,6 +372,7 @@ def test_what_was_found_is_what_the_corpus_holds(tmp_path, corpus):
         assert best & set(TOPICS[name].split())
 
 
+@pytest.mark.heavy
 def test_looking_at_shards_holds_little_memory_whatever_their_size(tmp_path):
     """67 MB of token ids, which would be 268 MB as one array of 64-bit integers."""
     rows = make_rows("sequence", 1 << 19)
