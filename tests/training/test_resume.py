@@ -162,6 +162,7 @@ def resume_until_done(driver: Driver, shards: Path, out: Path, rng: random.Rando
     return kills
 
 
+@pytest.mark.heavy
 def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     driver: Driver, folders: dict[str, Path], whole: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     assert (tmp_path / "out.csv").read_bytes() == (whole["ngram"].parent / "ngram.csv").read_bytes()
 
 
+@pytest.mark.heavy
 def test_a_killed_sepcnn_equals_an_uninterrupted_one(
     driver: Driver, folders: dict[str, Path], whole: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -242,6 +244,7 @@ def interrupted(shards: Shards, out: Path, *callbacks: Signal, **changes: Any) -
     assert not (out / METRICS).exists()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_polite_end_finishes_the_step_saves_it_and_says_how_to_go_on(
     shards: Shards, uninterrupted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
@@ -435,6 +438,7 @@ def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+@pytest.mark.heavy
 def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
     options = {**QUICK, "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
@@ -580,6 +584,7 @@ def test_resuming_what_is_not_there_is_an_error(shards: Shards, tmp_path: Path) 
 # TensorBoard
 
 
+@pytest.mark.heavy
 def test_events_of_a_killed_training_are_there_once_and_are_those_of_every_epoch(whole: dict[str, Path]) -> None:
     for run in whole.values():
         written = events(run / TENSORBOARD)
@@ -589,6 +594,7 @@ def test_events_of_a_killed_training_are_there_once_and_are_those_of_every_epoch
         assert len({point[:3] for point in written}) == len(written)
 
 
+@pytest.mark.heavy
 def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_on_in_it(
     shards: Shards, uninterrupted: Run, tmp_path: Path
 ) -> None:
