@@ -12,7 +12,8 @@ DEMO := data/demo
 CORPUS ?= $(DEMO)
 SHARDS ?= data/shards
 FIT ?=
-TWO := -n 2 --dist loadfile --no-loadscope-reorder# a file stays in one worker; tests/conftest.py orders files
+# Two processes; a file of tests stays in one of them, and tests/conftest.py orders the files.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 CHANGED = $(shell { git diff --name-only HEAD; git ls-files --others --exclude-standard; } | cut -d / -f 2 | sort -u)
 COMMITTED = $(shell git show --name-only --format= HEAD | cut -d / -f 2 | sort -u)
 ROOM ?= $(or $(call rooms,$(CHANGED)),$(call rooms,$(COMMITTED)),tests/package)
