@@ -179,7 +179,7 @@ def _read_files(source: Source, unit: Unit) -> Documents:
             labels.append(folder.name)
             ordinals.append(ordinal)
         first += folder.num_files
-    joined = Texts.of_bytes(contents)
+    joined = Texts.from_utf8(contents)
     data, _, stops, num_replaced = rows.decodable(joined.data.tobytes(), joined.offsets[:-1], joined.offsets[1:])
     texts = Texts(np.frombuffer(data, np.uint8), np.concatenate([[0], stops]))
     return Documents(

@@ -162,7 +162,7 @@ def _read_objects(source: Source, lines: Sequence[str]) -> Rows:
             continue
         labels.append(label)
         texts.append(text)
-    return Rows(labels=labels, texts=Texts.of(texts), bad=bad)
+    return Rows(labels=labels, texts=Texts.from_strings(texts), bad=bad)
 
 
 def parse_json(line: str) -> Any:

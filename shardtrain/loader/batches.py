@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features, join, slice_rows
+from shardtrain.arrays.rows import Examples, Features, join_examples, slice_rows
 from shardtrain.errors import CorruptShardError, UsageError
 from shardtrain.loader.options import BatchOptions
 from shardtrain.loader.order import BLOCK_ROWS, EpochPlan, Window
@@ -61,7 +61,7 @@ class Batches:
         dropped: rows that the latest iteration left out so far, because they are damaged.
     """
 
-    def __init__(self, split: SplitReader, options: BatchOptions, buffers: Buffers) -> None:
+    def __init__(self, split: SplitReader, options: BatchOptions, buffers: BufferPool) -> None:
         self.split = split
         self.options = chosen = options
         self.dropped = 0
@@ -116,7 +116,7 @@ class Batches:
                 missing -= following - position
                 position = following
                 if not missing or (position == stop and not left):
-                    x, y = join(held)
+                    x, y = join_examples(held)
                     held, missing = [], size
                     if len(y):
                         group.append((x, y))
@@ -200,7 +200,7 @@ class Batches:
                     yield self._part(len(y), x, y)
                 continue
             else:
-                part = self._part(end - begin, *join(list(loaded.between(begin, end))))
+                part = self._part(end - begin, *join_examples(list(loaded.between(begin, end))))
             self.dropped += part.positions - len(part.y)
             yield part
 
@@ -266,7 +266,7 @@ class Loaded:
         if not found:
             yield self._nothing()
 
-    def gather(self, rows: npt.NDArray[np.int64], buffers: Buffers) -> Examples:
+    def gather(self, rows: npt.NDArray[np.int64], buffers: BufferPool) -> Examples:
         """The given rows in that order, without lost ones, in buffers that are used again once they are free."""
         if self._gatherer is None:
             self._gatherer = self._make_gatherer()

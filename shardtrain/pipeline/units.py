@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import Spilled, spill, spilled
+from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
@@ -65,7 +65,7 @@ class UnitFacts:
 def warm_up() -> None:
     """Make a worker ready: load what the first unit would have to wait for, compiled kernels and tables of Unicode."""
     keep_freed_memory()
-    text = Texts.of(["w\u00f6rd"])
+    text = Texts.from_strings(["w\u00f6rd"])
     NgramSettings().index(text)
     SequenceSettings().index(text)
 
@@ -146,7 +146,7 @@ class FindTask(UnitTask):
 def find_in_unit(task: FindTask) -> list[str]:
     """The strings of the wanted terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(spilled(task.run), task.wanted)]
+    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.run), task.wanted)]
     block = task.settings.prepare(documents.texts.take(chosen))
     found = find_terms(block, task.settings.tokenizer(), task.settings.hashing, task.wanted)
     return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
@@ -178,7 +178,7 @@ def _vectorizer(folder: Path, modified: int) -> Vectorizer:
     return load_vectorizer(folder)
 
 
-def classes_of_run(run: Spilled, codes: dict[str, int]) -> npt.NDArray[np.int64]:
+def classes_of_run(run: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
     """The class index of each of a run's own label codes."""
     return np.array([codes[name] for name in run.facts["label_names"]], np.int64)
 
@@ -208,7 +208,7 @@ def rows_between(
 
     Views would keep the file open, and there is one for every unit.
     """
-    rows = spilled(path)
+    rows = open_spilled(path)
     start, stop = key_range(rows, first, last)
     y, documents, keys = (rows[name][start:stop].copy() for name in ("y", "documents", "keys"))
     if "x" in rows:
@@ -218,7 +218,7 @@ def rows_between(
     return Csr(x.data.copy(), x.indices.copy(), x.indptr.copy(), x.shape), y, documents, keys
 
 
-def key_range(rows: Spilled, first: int, last: int) -> tuple[int, int]:
+def key_range(rows: SpilledArrays, first: int, last: int) -> tuple[int, int]:
     """Rows [start, stop) whose keys are in [first, last), where `last` may be 2**64."""
     start = int(np.searchsorted(rows["keys"], np.uint64(first)))
     stop = len(rows["keys"]) if last >= 1 << 64 else int(np.searchsorted(rows["keys"], np.uint64(last)))

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.shards import layout
@@ -61,7 +61,7 @@ class ShardFile:
         verify: bool,
         io: str,
         past_cache: bool = False,
-        buffers: Buffers | None = None,
+        buffers: BufferPool | None = None,
     ) -> None:
         if io not in IO:
             raise UsageError(f"io is {io!r}; choose one of {', '.join(IO)}")
@@ -91,7 +91,7 @@ class ShardFile:
         self.mapped = self._map is not None
         self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
         self._direct = self._try_direct() if past_cache and not self.mapped else None
-        self._buffers = buffers or Buffers(0)
+        self._buffers = buffers or BufferPool(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
         if io == "read" or (io == "auto" and on_shared_storage(self.path)):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsNotFoundError
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
@@ -64,7 +64,7 @@ def open_source(
     verify: bool,
     io: str = "auto",
     past_cache: bool = False,
-    buffers: Buffers | None = None,
+    buffers: BufferPool | None = None,
 ) -> ShardFile:
     """Open a file of somebody else's that arrays lie in; it is read and verified as shards are (see `ShardFile`).
 

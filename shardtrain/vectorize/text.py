@@ -70,7 +70,7 @@ def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
 
 
 def _prepared(texts: Sequence[str], *, strip: bool) -> TextBlock:
-    documents = Texts.of(texts)
+    documents = Texts.from_strings(texts)
     content = documents.data.tobytes()
     if content.isascii():
         return _whole(np.frombuffer(content.lower(), np.uint8), documents.offsets)
