@@ -1,9 +1,9 @@
-"""Unpack what cannot be read packed: a .gz, since units need random access, and archives of published sets.
+"""Unpack .gz files, since units need random access, and .tar.gz archives of published datasets.
 
-It costs disk space of the unpacked size in the scratch folder and one pass; reading the packed stream again for every
-unit would cost far more. A file appears under its name only when it is whole. Of an archive nothing is believed:
-only plain files that are asked for are written, under names of ours, and one that holds anything else than plain files
-and folders below it, or more than was said, is refused as a whole.
+It costs one pass and disk space of the unpacked size; decompressing the stream for each unit would cost far more. A
+file gets its final name when it is complete. Archives are untrusted: only the requested regular files are written,
+each below the target folder, and an archive with other kinds of members, with paths outside its folder, or larger than
+a limit is refused.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.atomic import committed, full_disk_named
 from shardtrain.runtime.progress import progress
 
-_PIECE = 4 << 20  # bytes
-_MAX_HEADER = 1 << 20  # bytes of one member's headers; they are held in memory, and honest ones have a few KB
+_CHUNK = 4 << 20  # bytes
+_MAX_HEADER = 1 << 20  # bytes of one member's headers, which are held in memory; usual ones have a few KB
 
 
-def unpack(origin: Path, target: Path, *, most: int | None = None) -> int:
-    """Write what the gzip file `origin` holds to `target`; with `most` no more than its first bytes, for a look at it.
+def unpack_gzip(origin: Path, target: Path, *, keep_bytes: int | None = None) -> int:
+    """Decompress the gzip file `origin` to `target`, of which only the first `keep_bytes` are written if given.
 
     Returns:
-        The bytes that it holds.
+        The size of the whole content in bytes.
 
     Raises:
-        CorpusFormatError: it is no gzip file, is cut short, or fails its checksum.
-        DiskFullError: no room for the unpacked file.
+        CorpusFormatError: `origin` is not a gzip file, is truncated, or fails its checksum.
+        DiskFullError: the disk has too little space for the unpacked file.
     """
     with (
         open(origin, "rb") as packed,
@@ -41,31 +41,31 @@ def unpack(origin: Path, target: Path, *, most: int | None = None) -> int:
         num_bytes = 0
         try:
             with gzip.open(packed, "rb") as content:
-                while piece := content.read(_PIECE):
-                    file.write(piece if most is None else piece[: max(0, most - num_bytes)])
-                    num_bytes += len(piece)
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk if keep_bytes is None else chunk[: max(0, keep_bytes - num_bytes)])
+                    num_bytes += len(chunk)
                     done.add(packed.tell() - done.done)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorpusFormatError(f"'{origin}' is damaged or no gzip file ({error}); get it again") from error
+            raise CorpusFormatError(f"'{origin}' is damaged or not a gzip file ({error}); download it again") from error
     return num_bytes
 
 
 def unpack_archive(origin: Path, folder: Path, *, members: Sequence[str], max_bytes: int) -> int:
-    """Write the wanted files of a .tar.gz into `folder`, without the one folder that an archive may have around them.
+    """Extract files of a .tar.gz into `folder`, without the top-level folder if the archive has one.
 
     Args:
-        origin: the archive; all of it is read, so that gzip's own checksum is compared.
-        folder: existing and empty; after an error what was written so far is in it.
-        members: paths below `folder` that are wanted, a star standing for part of a name; others are left out.
-        max_bytes: of the tar file inside.
+        origin: the archive; all of it is read, so that gzip's checksum is verified.
+        folder: existing and empty; after an error it has the files written so far.
+        members: paths below `folder` to extract, where a star matches part of a name.
+        max_bytes: maximum size of the uncompressed tar file.
 
     Returns:
-        The bytes written.
+        The number of bytes written.
 
     Raises:
-        CorpusFormatError: it is damaged or no such archive, larger than it may be, has the same file twice, or holds a
-            path outside its folder, a link or a device.
-        DiskFullError: no room for the files.
+        CorpusFormatError: the file is damaged or not a .tar.gz, larger than `max_bytes`, has the same file twice, or
+            has a path outside its folder, a link or a device.
+        DiskFullError: the disk has too little space for the files.
     """
     wanted = [pattern.split("/") for pattern in members]
     num_bytes = 0
@@ -74,35 +74,37 @@ def unpack_archive(origin: Path, folder: Path, *, members: Sequence[str], max_by
         progress(f"unpack {origin.name}", total=origin.stat().st_size) as done,
         gzip.open(packed, "rb") as content,
     ):
-        stream = _Forward(content, max_bytes)
+        stream = _ForwardStream(content, max_bytes)
         try:
             with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]
                 while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would hold all of them
                     _check_member(member)
-                    path = _wanted_path(member, wanted)
+                    path = _target_path(member, wanted)
                     if path is not None:
                         _write_member(stream, member, folder / path)
                         num_bytes += member.size
                     done.add(packed.tell() - done.done)
                     stream.begin_header()
             stream.begin_content()
-            while stream.read(_PIECE):
+            while stream.read(_CHUNK):
                 pass
             done.add(packed.tell() - done.done)
-        except _RefusedError as error:
+        except _UnsafeArchiveError as error:
             raise CorpusFormatError(f"the archive '{origin}' is not safe to unpack: {error}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, ValueError, RecursionError) as error:
-            raise CorpusFormatError(f"'{origin}' is damaged or no .tar.gz archive ({error}); get it again") from error
+            raise CorpusFormatError(
+                f"'{origin}' is damaged or not a .tar.gz archive ({error}); download it again"
+            ) from error
     return num_bytes
 
 
-class _RefusedError(Exception):
-    """Why an archive is not unpacked."""
+class _UnsafeArchiveError(Exception):
+    """A reason not to unpack an archive."""
 
 
-class _Forward:
-    """A packed stream for `tarfile` that only goes forwards, ends at a limit, and has short headers."""
+class _ForwardStream:
+    """A decompressed stream for `tarfile` that only seeks forwards and limits the sizes of headers and of the whole."""
 
     def __init__(self, content: gzip.GzipFile, max_bytes: int) -> None:
         self._content, self._max_bytes = content, max_bytes
@@ -110,52 +112,54 @@ class _Forward:
         self.begin_header()
 
     def begin_header(self) -> None:
-        """Expect the headers of the next member, which `tarfile` reads into memory."""
-        self._room: int | None = _MAX_HEADER
+        """Limit the reads that follow: the headers of the next member, which `tarfile` holds in memory."""
+        self._header_bytes_left: int | None = _MAX_HEADER
 
     def begin_content(self) -> None:
-        """Expect a member's content, which is read in pieces."""
-        self._room = None
+        """Lift the limit for a member's content, which is read in chunks."""
+        self._header_bytes_left = None
 
     def tell(self) -> int:
         return self._position
 
     def seek(self, position: int) -> None:
         if position < self._position:
-            raise tarfile.ReadError("a header points backwards")
-        while self._position < position and self._read(min(position - self._position, _PIECE)):
+            raise tarfile.ReadError("a header refers to an earlier position")
+        while self._position < position and self._read(min(position - self._position, _CHUNK)):
             pass
 
     def read(self, size: int) -> bytes:
         if size < 0:
-            raise tarfile.ReadError("a header gives a size below zero")
-        if self._room is not None:
-            if size > self._room:
-                raise _RefusedError(f"a header in it is longer than {_MAX_HEADER >> 20} MiB")
-            self._room -= size
+            raise tarfile.ReadError("a header has a negative size")
+        if self._header_bytes_left is not None:
+            if size > self._header_bytes_left:
+                raise _UnsafeArchiveError(f"a header in it is longer than {_MAX_HEADER >> 20} MiB")
+            self._header_bytes_left -= size
         return self._read(size)
 
     def _read(self, size: int) -> bytes:
-        piece = self._content.read(size)
-        self._position += len(piece)
+        chunk = self._content.read(size)
+        self._position += len(chunk)
         if self._position > self._max_bytes:
-            raise _RefusedError(f"it holds more than {self._max_bytes / 1e6:,.1f} MB, far more than was published")
-        return piece
+            raise _UnsafeArchiveError(
+                f"it holds more than {self._max_bytes / 1e6:,.1f} MB, far more than was published"
+            )
+        return chunk
 
 
 def _check_member(member: tarfile.TarInfo) -> None:
-    """Refuse what no published set holds, wanted or not: whoever put it there may have changed the rest as well."""
-    name = ascii(member.name[:200])  # what it would do to a terminal is not known either
+    """Refuse members that no published dataset has, extracted or not: the archive may have been tampered with."""
+    name = ascii(member.name[:200])  # escapes control sequences of terminals
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise _RefusedError(f"the path {name} in it leads outside its folder")
+        raise _UnsafeArchiveError(f"the path {name} in it leads outside its folder")
     if member.issym() or member.islnk():
-        raise _RefusedError(f"{name} in it is a link, to {member.linkname[:200]!a}")
+        raise _UnsafeArchiveError(f"{name} in it is a link, to {member.linkname[:200]!a}")
     if not (member.isdir() or member.isreg()) or member.issparse():
-        raise _RefusedError(f"{name} in it is neither a plain file nor a folder")
+        raise _UnsafeArchiveError(f"{name} in it is neither a plain file nor a folder")
 
 
-def _wanted_path(member: tarfile.TarInfo, wanted: Sequence[Sequence[str]]) -> Path | None:
-    """Where a member is to be written, or None: its own path, or that below one folder, if it fits a pattern."""
+def _target_path(member: tarfile.TarInfo, wanted: Sequence[Sequence[str]]) -> Path | None:
+    """Return the path of a member without its top-level folder, if it matches a pattern, else None."""
     if not member.isreg():
         return None
     parts = [part for part in member.name.split("/") if part not in ("", ".")]
@@ -166,19 +170,19 @@ def _wanted_path(member: tarfile.TarInfo, wanted: Sequence[Sequence[str]]) -> Pa
     return None
 
 
-def _write_member(stream: _Forward, member: tarfile.TarInfo, path: Path) -> None:
+def _write_member(stream: _ForwardStream, member: tarfile.TarInfo, path: Path) -> None:
     stream.seek(member.offset_data)
     stream.begin_content()
     left = member.size
-    with full_disk_named(path, kept="nothing half-unpacked was kept"):
+    with full_disk_named(path, kept="no partly unpacked file was kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = open(path, "xb")  # noqa: SIM115 - closed below; only this may find the file there
+            file = open(path, "xb")  # noqa: SIM115 - closed below; FileExistsError is caught for this call only
         except FileExistsError:
-            raise _RefusedError(f"{member.name[:200]!a} is in it twice") from None
+            raise _UnsafeArchiveError(f"{member.name[:200]!a} is in it twice") from None
         with file:
-            while left and (piece := stream.read(min(left, _PIECE))):
-                file.write(piece)
-                left -= len(piece)
+            while left and (chunk := stream.read(min(left, _CHUNK))):
+                file.write(chunk)
+                left -= len(chunk)
     if left:
         raise EOFError(f"it ends within {member.name[:200]!a}")

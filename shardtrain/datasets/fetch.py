@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, recognise, recorded
-from shardtrain.corpus.readers import open_corpus, plan_units, read_unit
+from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import ReadOptions, Source
 from shardtrain.corpus.unpack import unpack_archive
 from shardtrain.datasets.download import download, kept_bytes

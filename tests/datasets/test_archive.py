@@ -128,7 +128,7 @@ GOOD = packed(FILES)
     ids=lambda item: item[0],
 )
 def test_a_damaged_archive_is_named(content, tmp_path):
-    with pytest.raises(CorpusFormatError, match=r"set\.tgz' is damaged or no \.tar\.gz archive"):
+    with pytest.raises(CorpusFormatError, match=r"set\.tgz' is damaged or not a \.tar\.gz archive"):
         unpacked(tmp_path, content[1])
 
 

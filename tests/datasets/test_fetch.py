@@ -476,7 +476,7 @@ def test_a_disk_that_fills_up_while_it_is_unpacked_keeps_the_archive_only(site, 
     dataset = published(site, "dbpedia", lambda files: files.update({"dbpedia_csv/readme.txt": bytes(1 << 20)}))
     dataset = replace(dataset, archive=replace(dataset.archive, unpacked_bytes=600_000))
     with small_disk(tmp_path / "disk", 700_000) as disk:
-        with pytest.raises(DiskFullError, match="nothing half-unpacked was kept"):
+        with pytest.raises(DiskFullError, match="no partly unpacked file was kept"):
             fetch(dataset, disk / "set")
         assert [path.name for path in (disk / ".set.fetching").iterdir()].count("dbpedia_csv.tgz") == 1
         assert not (disk / ".set.fetching" / "unpacked").exists()
