@@ -146,7 +146,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 parts = [self._classifier.classify_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
                 return np.concatenate(parts)
         if _is_text(X):
-            return self._classifier(Texts.of(X)).probabilities
+            return self._classifier(Texts.from_strings(X)).probabilities
         if not hasattr(self, "n_features_in_"):
             raise UsageError(
                 "the classifier was trained on texts; give texts, (examples,), or shards of its vectorizer"

@@ -1,1 +1,1 @@
-"""Values that every room hands on: sparse rows, blocks of texts, reusable buffers, scratch arrays."""
+"""Data structures shared by all packages: sparse rows, blocks of texts, a buffer pool, memory-mapped scratch files."""

@@ -1,7 +1,7 @@
-"""Sparse rows as three arrays: what n-gram features are on disk, in a batch and on their way into a model.
+"""Sparse rows (CSR) as three arrays, the form of n-gram features on disk, in a batch and as a model's input.
 
-The names and the meaning are scipy's `csr_matrix`. It is a plain value over numpy arrays rather than a scipy
-matrix, because a slice of the mapped file must stay a view: scipy's constructors check, convert and copy.
+Names and meaning are those of scipy's `csr_matrix`. The class holds plain numpy arrays, not a scipy matrix, because a
+slice of a memory-mapped file must stay a view: scipy's constructors check, convert and copy.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ class Csr:
         return self.shape[0]
 
     def rows(self, start: int, stop: int) -> Csr:
-        """Rows [start, stop); `data` and `indices` are views, `indptr` is rebased to 0."""
+        """Return rows [start, stop); `data` and `indices` are views, `indptr` is rebased to 0."""
         pointers = self.indptr[start : stop + 1]
         first, last = int(pointers[0]), int(pointers[-1])
         indptr = pointers if first == 0 else pointers - first
         return Csr(self.data[first:last], self.indices[first:last], indptr, (stop - start, self.shape[1]))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Csr:
-        """The given rows in the given order, copied by scipy's compiled gather."""
+        """Return a copy of the given rows in the given order."""
         taken = self.to_scipy()[rows]
         return Csr(taken.data, taken.indices, taken.indptr, (len(rows), self.shape[1]))
 
     def to_scipy(self) -> Any:
-        """A `scipy.sparse.csr_matrix` over the same arrays (no copy of `data` and `indices`)."""
+        """Return a `scipy.sparse.csr_matrix` that shares `data` and, up to 2^31 - 1 entries, `indices`."""
         from scipy.sparse import csr_matrix
 
         nnz = len(self.indices)
-        if nnz > np.iinfo(np.int32).max:  # scipy needs one integer type for both
+        if nnz > np.iinfo(np.int32).max:  # scipy needs the same integer type in both
             return csr_matrix((self.data, self.indices.astype(np.int64), self.indptr), shape=self.shape)
         return csr_matrix((self.data, self.indices, self.indptr.astype(np.int32, copy=False)), shape=self.shape)
 
     def toarray(self) -> npt.NDArray[np.float32]:
-        """The same rows as a dense array, (rows, num_features)."""
+        """Return the same rows as a dense array, (rows, num_features)."""
         dense = np.zeros(self.shape, np.float32)
         dense[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.data
         return dense
 
 
 def concatenate(parts: Sequence[Csr]) -> Csr:
-    """Rows of all parts, in order; the parts have the same number of columns."""
+    """Concatenate rows of parts with the same number of columns; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     offsets = np.cumsum([0] + [len(part.data) for part in parts])

@@ -1,4 +1,4 @@
-"""Rows of features, sparse or dense, with their labels: types that every room uses, and how rows are cut and joined."""
+"""Types of features (sparse or dense) and labels, and row operations that work on both kinds of features."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Examples = tuple[Features, Labels]
 
 
 def slice_rows(x: Features, start: int, stop: int) -> Features:
-    """Rows [start, stop), as a view."""
+    """Return rows [start, stop) as a view."""
     return x.rows(start, stop) if isinstance(x, Csr) else x[start:stop]
 
 
 def take_rows(x: Features, rows: npt.NDArray[np.int64]) -> Features:
-    """A copy of the given rows, in the given order."""
+    """Return a copy of the given rows in the given order."""
     return x.take(rows) if isinstance(x, Csr) else x[rows]
 
 
-def join(parts: list[Examples]) -> Examples:
-    """Examples of all parts in order; a single part is returned as it is."""
+def join_examples(parts: list[Examples]) -> Examples:
+    """Concatenate the examples of all parts; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     y = np.concatenate([labels for _, labels in parts])

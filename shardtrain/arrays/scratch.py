@@ -1,7 +1,7 @@
-"""Named arrays in one scratch file, and mapped back: how passes hand data to the next without holding it.
+"""Write named arrays to a scratch file and memory-map them: how one pass of a build hands its data to the next.
 
-The file is a JSON line with types, shapes and offsets, then the raw arrays. Mapped pages are the page cache's, so
-they do not count against the memory ceiling. Scratch is not synced: it need not survive a power cut.
+The file is a JSON header with types, shapes and offsets, then the raw arrays. Mapped pages belong to the page cache and
+do not count against the memory limit. Files are not synced to disk: they need not survive a power failure.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _HEADER_DIGITS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Spilled:
-    """A spilled file: its arrays, read-only views of the mapping, and the facts written with them."""
+class SpilledArrays:
+    """A mapped scratch file: arrays by name, as read-only views, and the `facts` written with them."""
 
     content: mmap.mmap
     start: int
@@ -41,7 +41,7 @@ class Spilled:
 
 
 def spill(path: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any] | None = None) -> None:
-    """Write arrays and JSON-able facts to `path`, whole or not at all."""
+    """Write arrays and `facts`, which must be JSON-serializable, to `path` atomically."""
     entries: dict[str, Any] = {}
     offset = 0
     for name, array in arrays.items():
@@ -56,26 +56,26 @@ def spill(path: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]
             file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
 
 
-def spilled(path: Path) -> Spilled:
-    """Map a file written by `spill`."""
+def open_spilled(path: Path) -> SpilledArrays:
+    """Memory-map a file written by `spill`."""
     with open(path, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = int(content[:_HEADER_DIGITS])
     header = json.loads(content[_HEADER_DIGITS:start])
-    return Spilled(content, start, header["arrays"], header["facts"])
+    return SpilledArrays(content, start, header["arrays"], header["facts"])
 
 
-def kept_open(path: Path) -> Spilled:
-    """The same for a file that many tasks of a process read: the mapping is kept, and with it its pages' places."""
+def open_spilled_cached(path: Path) -> SpilledArrays:
+    """Memory-map a file that many tasks of a process read; the mapping is cached, so its page table is built once."""
     state = path.stat()
     return _mapped(path, state.st_ino, state.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=64)  # each takes a file descriptor
-def _mapped(path: Path, inode: int, modified: int) -> Spilled:
-    return spilled(path)
+@functools.lru_cache(maxsize=64)  # each mapping holds a file descriptor
+def _mapped(path: Path, inode: int, modified: int) -> SpilledArrays:
+    return open_spilled(path)
 
 
 def narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same non-negative integers in the smallest unsigned type that holds them."""
+    """Convert non-negative integers to the smallest unsigned type that holds them."""
     return array.astype(np.min_scalar_type(int(array.max()) if array.size else 0), copy=False)

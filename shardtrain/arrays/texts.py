@@ -1,7 +1,7 @@
-"""Texts of many documents as one array of UTF-8 bytes, so that they pass from reader to kernels without a string each.
+"""Texts of many documents as one array of UTF-8 bytes, so that kernels read them without one Python string each.
 
-It is a sequence of strings to whoever wants strings; making one costs a decoding. Halves of surrogate pairs, which
-strings may hold, are kept as three bytes each, as Python's "surrogatepass" writes them.
+`Texts` is also a sequence of strings; each access decodes one. Lone surrogates, which Python strings may hold, are
+stored as three bytes each, as the error handler "surrogatepass" writes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Offsets = npt.NDArray[np.int64]
 
 
 class Texts(Sequence[str]):
-    """Documents in order.
+    """A sequence of documents.
 
     Attributes:
         data: UTF-8 bytes of all documents, (bytes,) uint8.
@@ -31,15 +31,15 @@ class Texts(Sequence[str]):
         self.offsets = offsets
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Texts:
-        """The same documents; those that are `Texts` already as they are."""
+    def from_strings(cls, texts: Iterable[str]) -> Texts:
+        """Encode strings; `Texts` are returned as they are."""
         if isinstance(texts, Texts):
             return texts
-        return cls.of_bytes([text.encode("utf-8", "surrogatepass") for text in texts])
+        return cls.from_utf8([text.encode("utf-8", "surrogatepass") for text in texts])
 
     @classmethod
-    def of_bytes(cls, encoded: Sequence[bytes]) -> Texts:
-        """Documents given as UTF-8."""
+    def from_utf8(cls, encoded: Sequence[bytes]) -> Texts:
+        """Concatenate documents given as UTF-8."""
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
@@ -59,9 +59,9 @@ class Texts(Sequence[str]):
             stop = max(start, stop)
             first, last = self.offsets[start], self.offsets[stop]
             return Texts(self.data[first:last], self.offsets[start : stop + 1] - first)
-        place = range(len(self))[index]
-        piece = self.data[self.offsets[place] : self.offsets[place + 1]]
-        return piece.tobytes().decode("utf-8", "surrogatepass")
+        document = range(len(self))[index]
+        encoded = self.data[self.offsets[document] : self.offsets[document + 1]]
+        return encoded.tobytes().decode("utf-8", "surrogatepass")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -72,7 +72,7 @@ class Texts(Sequence[str]):
         return f"Texts of {len(self):,} documents, {len(self.data):,} bytes"
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Texts:
-        """The documents with these indices, in their order."""
+        """Return the documents with these indices, in the given order."""
         if len(chosen) == len(self) and np.array_equal(chosen, np.arange(len(self))):
             return self
         return Texts(*_take(self.data, self.offsets, chosen))
@@ -80,10 +80,11 @@ class Texts(Sequence[str]):
 
 @kernel
 def _take(data, offsets, chosen):  # type: ignore[no-untyped-def]
-    places = np.zeros(len(chosen) + 1, np.int64)
+    # Document i of the result is out[out_offsets[i] : out_offsets[i + 1]].
+    out_offsets = np.zeros(len(chosen) + 1, np.int64)
     for i in range(len(chosen)):
-        places[i + 1] = places[i] + offsets[chosen[i] + 1] - offsets[chosen[i]]
-    taken = np.empty(places[-1], np.uint8)
+        out_offsets[i + 1] = out_offsets[i] + offsets[chosen[i] + 1] - offsets[chosen[i]]
+    out = np.empty(out_offsets[-1], np.uint8)
     for i in range(len(chosen)):
-        taken[places[i] : places[i + 1]] = data[offsets[chosen[i]] : offsets[chosen[i] + 1]]
-    return taken, places
+        out[out_offsets[i] : out_offsets[i + 1]] = data[offsets[chosen[i]] : offsets[chosen[i] + 1]]
+    return out, out_offsets

@@ -1,1 +1,1 @@
-"""Files on disk to blocks of documents: open a corpus, cut it into units, read each."""
+"""Read a corpus: open its files, plan units (input splits), read each unit into a block of documents."""

@@ -1,8 +1,8 @@
-"""Which column is the label and which are text, and whether the first record is a header.
+"""Choose the label column and the text columns, and detect a header.
 
-Without a header the first column is the label and all others are text, as in Zhang's published sets. With one, and
-in JSON Lines, usual names are recognised whatever their case. A wrong guess here would train on rubbish, so two
-columns that could both be the label are an error that lists them, never a choice.
+Without a header the first column is the label and all others are text, as in the datasets of Zhang et al. With one, and
+in JSON Lines, columns are recognised by usual names, ignoring case. A wrong guess would train on the wrong data, so two
+columns that could both be the label are an error that lists them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ TEXT_NAMES = frozenset({
     "abstract", "article", "question", "questiontitle", "questioncontent", "answer", "bestanswer",
 })  # fmt: skip
 
-_LONGEST_NAME = 64  # characters of a header's cell
-_FEWEST_ROWS = 2  # behind a header that is recognised only by being unlike them
+_MAX_NAME_LENGTH = 64  # characters of a cell in a header
+_MIN_RECORDS = 2  # to compare with, where a header is recognised only by differing from them
 
 
 def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled: bool) -> bool:
-    """Decide whether the first of some records names the columns.
+    """Decide whether the first record is a header.
 
-    It does if its cells can be names and either a label's and a text's usual name are among them, or a name given as
-    an option is, or it has words where every other record has a number, or a usual name that no other record repeats
-    in that column. So `ham<TAB>Go until…` is data, since ham comes again. Where no label is needed (`labelled` is
-    false), a text's usual name is enough.
+    It is one if it contains a column name given as an option. Otherwise its cells must be usable as names, and either
+    include usual names of both a label and a text (of a text only, unless `labelled`), or hold words in a column of
+    numbers, or hold a usual name that no other record repeats in its column. So `ham<TAB>Go until…` is data: "ham"
+    occurs again.
     """
     first, others = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     wanted = {column for column in (options.label_column, *(options.text_columns or ())) if isinstance(column, str)}
@@ -41,11 +41,11 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
         return True
     if not _can_be_names(first):
         return False
-    names = [_plain(cell) for cell in first]
+    names = [_normalize(cell) for cell in first]
     is_label, is_text = [name in LABEL_NAMES for name in names], [name in TEXT_NAMES for name in names]
     if any(is_text) and (any(is_label) or not labelled):
         return True
-    if len(others) < _FEWEST_ROWS:
+    if len(others) < _MIN_RECORDS:
         return False
     columns = list(zip(*others, strict=True))
     if any(all(map(_is_number, column)) for column in columns):
@@ -56,36 +56,44 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
     )
 
 
-def _parted(record: str) -> str:
-    """What to do about columns that are parted by something else than they should be."""
+def _separator_hint(record: str) -> str:
+    """Return advice for a record without the separator of its format."""
     for mark, name in ((";", "semicolons"), ("|", "bars")):
         if mark in record:
-            turn = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{mark}'))"
-            return f'it has {name} where CSV has commas; python -c "{turn}" < OLD > NEW writes it with commas'
-    return "columns are parted by commas in CSV and by tabs in TSV: --format says which it is"
+            program = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{mark}'))"
+            return f'it has {name} where CSV has commas; python -c "{program}" < OLD > NEW writes it with commas'
+    return "columns are separated by commas in CSV and by tabs in TSV; choose one with --format"
 
 
 def choose_columns(
     names: Sequence[str] | None, first: Sequence[str], options: TextOptions, origin: str
 ) -> tuple[int, tuple[int, ...]]:
-    """Choose the label's column and the text's columns of a CSV or TSV file with that first record, as indices.
+    """Choose the label column and the text columns of a CSV or TSV file, as indices.
+
+    Args:
+        names: the header, or None.
+        first: the first record, the header if there is one.
+        options: the columns that the user chose.
+        origin: the file, for messages.
 
     Raises:
-        CorpusFormatError: a column does not exist, is not recognised, or cannot be told from another.
+        CorpusFormatError: a column does not exist, is not recognised, or is ambiguous.
     """
     num_columns = len(first)
     if num_columns < 2:
-        raise CorpusFormatError(f"'{origin}' has one column; a label and a text are needed ({_parted(first[0])})")
-    label = None if options.label_column is None else _find(options.label_column, names, num_columns, origin)
+        raise CorpusFormatError(
+            f"'{origin}' has one column; a label and a text are needed ({_separator_hint(first[0])})"
+        )
+    label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
     texts = None
     if options.text_columns is not None:
-        texts = tuple(_find(column, names, num_columns, origin) for column in options.text_columns)
+        texts = tuple(_column_index(column, names, num_columns, origin) for column in options.text_columns)
     if names is None:
         label = (0 if texts is None or 0 not in texts else None) if label is None else label
         if label is None:
             raise CorpusFormatError(
-                f"'{origin}': column 0, the label where there is no header, is named as text; name the label's column "
-                "with --label-column"
+                f"'{origin}' has no header, so column 0 is the label, but --text-columns names it; name the label "
+                "column with --label-column"
             )
         return label, texts or tuple(column for column in range(num_columns) if column != label)
     return _choose_by_name(names, label, texts, origin)
@@ -94,18 +102,18 @@ def choose_columns(
 def choose_texts(
     names: Sequence[str] | None, rows: Sequence[Sequence[str]], options: TextOptions, origin: str, labels: Set[str]
 ) -> tuple[int, ...]:
-    """Choose the text's columns of a CSV or TSV file whose labels, if it has any, are not needed.
+    """Choose the text columns of a CSV or TSV file whose labels, if it has any, are not needed.
 
-    A column that is named as the label's is no text. Without names, the first column is none either where it holds
-    nothing but `labels` in all `rows`, so that published sets are read as they are for training.
+    The column named by `options.label_column` is not a text. Without `names`, neither is a first column that holds one
+    of `labels` in each of `rows`, so that a dataset is read with the same text columns as for training.
 
     Raises:
         CorpusFormatError: a column does not exist or is not recognised.
     """
     num_columns = len(rows[0])
-    label = None if options.label_column is None else _find(options.label_column, names, num_columns, origin)
+    label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
     if options.text_columns is not None:
-        texts = tuple(_find(column, names, num_columns, origin) for column in options.text_columns)
+        texts = tuple(_column_index(column, names, num_columns, origin) for column in options.text_columns)
     elif names is not None:
         texts = _texts_by_name(names, label, origin)
     else:
@@ -113,12 +121,12 @@ def choose_texts(
             label = 0
         texts = tuple(column for column in range(num_columns) if column != label)
     if not texts or label in texts:
-        raise CorpusFormatError(f"'{origin}' has no text besides the label; name the text's column with --text-columns")
+        raise CorpusFormatError(f"'{origin}' has no text column besides the label; name one with --text-columns")
     return texts
 
 
 def choose_text_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple[str, ...]:
-    """Choose the text's keys of JSON objects whose labels, if they have any, are not needed.
+    """Choose the text keys of JSON objects whose labels, if they have any, are not needed.
 
     Raises:
         CorpusFormatError: a key does not exist or is not recognised.
@@ -131,22 +139,23 @@ def choose_text_keys(keys: Sequence[str], options: TextOptions, origin: str) -> 
 
 
 def _texts_by_name(names: Sequence[str], label: int | None, origin: str) -> tuple[int, ...]:
-    """Columns with usual names of a text, or the only one that has not a label's."""
-    plain = [_plain(name) for name in names]
+    """Return the columns with usual names of a text, or the only column without a usual name of a label."""
+    plain = [_normalize(name) for name in names]
     free = [i for i in range(len(names)) if i != label]
     texts = [i for i in free if plain[i] in TEXT_NAMES] or [i for i in free if plain[i] not in LABEL_NAMES]
     if not texts or (len(texts) > 1 and plain[texts[0]] not in TEXT_NAMES):
         raise CorpusFormatError(
-            f"'{origin}': which column is the text? Its columns are {_listed(names)}; say --text-columns NAME …"
+            f"'{origin}': which column is the text? It has the columns {_quote_names(names)}; name one or more with "
+            "--text-columns NAME …"
         )
     return tuple(texts)
 
 
 def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple[str, tuple[str, ...]]:
-    """Choose the label's key and the text's keys of JSON objects that have these keys.
+    """Choose the label key and the text keys among the keys of JSON objects.
 
     Raises:
-        CorpusFormatError: a key does not exist, is not recognised, or cannot be told from another.
+        CorpusFormatError: a key does not exist, is not recognised, or is ambiguous.
     """
     _check_keys((options.label_column, *(options.text_columns or ())), keys, origin)
     label = None if options.label_column is None else keys.index(str(options.label_column))
@@ -160,39 +169,41 @@ def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple
 def _check_keys(wanted: Sequence[Column | None], keys: Sequence[str], origin: str) -> None:
     for column in wanted:
         if column is not None and str(column) not in keys:
-            raise CorpusFormatError(f"'{origin}' has no key '{column}' in its first objects; found {_listed(keys)}")
+            raise CorpusFormatError(
+                f"'{origin}' has no key '{column}' in its first objects; found {_quote_names(keys)}"
+            )
 
 
 def _choose_by_name(
     names: Sequence[str], label: int | None, texts: tuple[int, ...] | None, origin: str
 ) -> tuple[int, tuple[int, ...]]:
-    """Choose what the options left open: columns with usual names, or the only one that is left."""
-    plain = [_plain(name) for name in names]
+    """Choose the columns that the options do not: those with usual names, or the only one left."""
+    plain = [_normalize(name) for name in names]
     if label is None:
         free = [i for i in range(len(names)) if i not in (texts or ())]
         labels = [i for i in free if plain[i] in LABEL_NAMES]
         if not labels and (texts is not None or len(names) == 2):
             labels = [i for i in free if plain[i] not in TEXT_NAMES]
         if len(labels) != 1:
-            found = f"; these could be it: {_listed([names[i] for i in labels])}" if labels else ""
-            raise CorpusFormatError(_unclear(origin, "the label", names, found))
+            found = f"; candidates: {_quote_names([names[i] for i in labels])}" if labels else ""
+            raise CorpusFormatError(_ambiguity(origin, "the label", names, found))
         label = labels[0]
     if texts is None:
         texts = tuple(i for i in range(len(names)) if plain[i] in TEXT_NAMES and i != label)
         if not texts and len(names) == 2:
             texts = (1 - label,)
         if not texts:
-            raise CorpusFormatError(_unclear(origin, "the text", names, ""))
+            raise CorpusFormatError(_ambiguity(origin, "the text", names, ""))
     if label in texts:
         raise CorpusFormatError(f"'{origin}': column '{names[label]}' is named both as label and as text")
     return label, texts
 
 
-def _find(column: Column, names: Sequence[str] | None, num_columns: int, origin: str) -> int:
-    """Give the index of a column named by the user: a header's name, else an index from 0."""
+def _column_index(column: Column, names: Sequence[str] | None, num_columns: int, origin: str) -> int:
+    """Return the index of a column that the user named by a name in the header or by an index from 0."""
     if isinstance(column, str) and names is not None:
-        for same in (lambda name: name.strip() == column, lambda name: _plain(name) == _plain(column)):
-            found = [i for i, name in enumerate(names) if same(name)]
+        for matches in (lambda name: name.strip() == column, lambda name: _normalize(name) == _normalize(column)):
+            found = [i for i, name in enumerate(names) if matches(name)]
             if len(found) > 1:
                 raise CorpusFormatError(f"'{origin}' has {len(found)} columns '{column}'; give an index from 0 instead")
             if found:
@@ -203,29 +214,32 @@ def _find(column: Column, names: Sequence[str] | None, num_columns: int, origin:
         raise CorpusFormatError(
             f"'{origin}' has no column {column}: it has {num_columns} columns, counted from 0 to {num_columns - 1}"
         )
-    found_names = "no header was found (--header says there is one)" if names is None else f"found {_listed(names)}"
+    if names is None:
+        found_names = "no header was found; if the first record is one, add --header"
+    else:
+        found_names = f"found {_quote_names(names)}"
     raise CorpusFormatError(f"'{origin}' has no column '{column}'; {found_names}")
 
 
-def _unclear(origin: str, what: str, names: Sequence[str], found: str) -> str:
+def _ambiguity(origin: str, what: str, names: Sequence[str], found: str) -> str:
     return (
-        f"'{origin}': which column is {what}? Its columns are {_listed(names)}{found}; "
-        "say --label-column NAME and --text-columns NAME …"
+        f"'{origin}': which column is {what}? It has the columns {_quote_names(names)}{found}; "
+        "name them with --label-column NAME and --text-columns NAME …"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quote_names(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:30])
     return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
 def _can_be_names(cells: Sequence[str]) -> bool:
-    """Whether cells are short, distinct, without newlines and no numbers; the first may be empty, as pandas has it."""
+    """Return whether cells are short, distinct, on one line and not numbers; the first may be empty (pandas' index)."""
     stripped = [cell.strip() for cell in cells]
     return (
         len(set(stripped)) == len(stripped)
         and "" not in stripped[1:]
-        and all(len(cell) <= _LONGEST_NAME and "\n" not in cell and not _is_number(cell) for cell in stripped)
+        and all(len(cell) <= _MAX_NAME_LENGTH and "\n" not in cell and not _is_number(cell) for cell in stripped)
     )
 
 
@@ -233,6 +247,6 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", cell) is not None
 
 
-def _plain(name: str) -> str:
-    """Give a name without case, spaces, underscores and hyphens."""
+def _normalize(name: str) -> str:
+    """Return a name in lower case, without spaces, underscores and punctuation."""
     return re.sub(r"[\W_]+", "", name).lower()

@@ -1,8 +1,7 @@
-"""What kind of file this is: text at all, which format, and its first records.
+"""Detect the format of a file and read its first records; refuse binary files.
 
-The extension decides the format; only a file without a known one is looked at. Detection reads the head of a file
-and never more than `SAMPLE_BYTES` beyond its first record, so it costs the same for any size. What is not text
-is refused here with a plain message, before thousands of rows of it are.
+The extension decides the format; only a file without a known extension is detected by its content. Detection reads the
+head of a file and at most `SAMPLE_BYTES` beyond its first record, so its cost does not depend on the file's size.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shardtrain.corpus import rows
+from shardtrain.corpus import parsing
 from shardtrain.corpus.records import GOOD, find_records
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 
@@ -23,11 +22,11 @@ SAMPLE_BYTES = 1 << 20
 SAMPLE_RECORDS = 500
 
 EXTENSIONS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-TEXT_EXTENSIONS = (".txt", "")  # may be a corpus; a look at the first lines decides on the format
+TEXT_EXTENSIONS = (".txt", "")  # may be a corpus; the first lines decide on the format
 ARCHIVES = (".tar", ".tgz", ".zip", ".7z", ".rar")
 
 _HEAD_BYTES = 64 << 10
-_MAGIC = (  # first bytes, what it is, what to do
+_MAGIC = (  # (first bytes, kind of file, advice)
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "a corpus is text: give the file the shards or features were made from"),
     (b"PK\x03\x04", "a zip archive", "unpack it first; a workbook or document that is one: save it as CSV in UTF-8"),
     (b"\xd0\xcf\x11\xe0", "an old workbook or document", "save it as CSV in UTF-8"),
@@ -42,7 +41,7 @@ _MAGIC = (  # first bytes, what it is, what to do
     (b"\xfe\xff", "UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"),
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
-_FEWEST_CONTROLS, _CONTROL_SHARE = 32, 0.05  # random bytes have 0.10; text with a stray NUL here and there far less
+_MIN_CONTROLS, _CONTROL_SHARE = 32, 0.05  # random bytes: a share of 0.10; text with some stray NULs: far less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +49,12 @@ class Sample:
     """The first records of a file.
 
     Attributes:
-        begin: position behind the byte order mark, if there is one.
-        lines: the good ones as UTF-8, with their newlines.
-        starts: position of each good one, and of what follows the last (the next record, or the file's end).
+        begin: position after the byte order mark, if there is one.
+        lines: the good records as UTF-8, with their newlines.
+        starts: position of each good record, and of what follows the last (the next record, or the file's end).
         line_numbers: numbers of the lines at `starts`.
-        first_bad: (line, reason) of the first record that is bad, or None.
-        begins_good: whether the file's first record is a good one, which a header must be.
+        first_bad: (line, reason) of the first bad record, or None.
+        first_is_good: whether the file's first record is good, which a header must be.
     """
 
     begin: int
@@ -63,25 +62,24 @@ class Sample:
     starts: list[int]
     line_numbers: list[int]
     first_bad: tuple[int, str] | None
-    begins_good: bool
+    first_is_good: bool
 
 
-def format_by_name(name: str) -> str | None:
-    """Give the format that the extension says, a .gz behind it left aside; None where it says none."""
+def format_from_name(name: str) -> str | None:
+    """Return the format that the extension stands for, ignoring .gz; None for an unknown extension."""
     return EXTENSIONS.get(Path(name.lower().removesuffix(".gz")).suffix)
 
 
 def may_be_corpus(name: str) -> bool:
-    """Whether a file of this name can be a corpus: a known extension, .txt or none."""
+    """Return whether a file of this name can be a corpus: a known extension, .txt or no extension, ignoring .gz."""
     stem = Path(name.lower().removesuffix(".gz"))
     return stem.suffix in EXTENSIONS or stem.suffix in TEXT_EXTENSIONS
 
 
-def read_exactly(descriptor: int, path: str) -> Callable[[int, int], bytes]:
-    """Give a function of (position, size) that reads exactly those bytes of an open file.
+def range_reader(descriptor: int, path: str) -> Callable[[int, int], bytes]:
+    """Return a function of (position, size) that reads exactly these bytes of an open file.
 
-    Raises:
-        CorpusFormatError: (the function) the file has become shorter.
+    The function raises CorpusFormatError if the file ends before them: it was truncated in the meantime.
     """
 
     def read(position: int, size: int) -> bytes:
@@ -89,7 +87,9 @@ def read_exactly(descriptor: int, path: str) -> Callable[[int, int], bytes]:
         while size:
             piece = os.pread(descriptor, size, position)
             if not piece:
-                raise CorpusFormatError(f"'{path}' ends at byte {position:,} now: it was cut meanwhile; start again")
+                raise CorpusFormatError(
+                    f"'{path}' ends at byte {position:,}: it was truncated while being read; start again"
+                )
             pieces.append(piece)
             position, size = position + len(piece), size - len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -97,33 +97,33 @@ def read_exactly(descriptor: int, path: str) -> Callable[[int, int], bytes]:
     return read
 
 
-def refuse_binary(path: Path, origin: Path) -> None:
-    """Refuse a file that is no text, or none that can be read as UTF-8.
+def check_is_text(path: Path, origin: Path) -> None:
+    """Check that a file is text in an encoding that extends ASCII.
 
     Raises:
         CorpusNotFoundError: the file is empty.
-        CorpusFormatError: it is something else than text; the message says what.
+        CorpusFormatError: the file is binary; the message names the kind of file where it is known.
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head.removeprefix(BYTE_ORDER_MARK).strip(b" \r\n") and os.path.getsize(path) <= _HEAD_BYTES:
-        raise CorpusNotFoundError(f"'{origin}' is empty: it has no record; a corpus has a label and a text in each")
-    for magic, what, advice in _MAGIC:
+        raise CorpusNotFoundError(f"'{origin}' is empty; expected records with a label and a text each")
+    for magic, kind, advice in _MAGIC:
         if head.startswith(magic):
-            raise CorpusFormatError(f"'{origin}' is {what}, not text; {advice}")
+            raise CorpusFormatError(f"'{origin}' is {kind}, not text; {advice}")
     num_controls = len(head) - len(head.translate(None, _CONTROLS))
-    if num_controls > max(_FEWEST_CONTROLS, _CONTROL_SHARE * len(head)):
+    if num_controls > max(_MIN_CONTROLS, _CONTROL_SHARE * len(head)):
         raise CorpusFormatError(
             f"'{origin}' looks binary: {num_controls:,} of its first {len(head):,} bytes are control characters; "
-            "a corpus is text in CSV, TSV or JSON Lines, or a folder of text files per class"
+            "expected text in CSV, TSV or JSON Lines, or a folder of text files per class"
         )
 
 
-def format_by_look(path: Path, origin: Path) -> str:
-    """Decide on the format of a file by its first lines.
+def format_from_content(path: Path, origin: Path) -> str:
+    """Detect the format of a file from its first lines.
 
     Raises:
-        CorpusFormatError: they look like none of the formats.
+        CorpusFormatError: they match none of the formats.
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
@@ -133,33 +133,33 @@ def format_by_look(path: Path, origin: Path) -> str:
         return "jsonl"
     if all(b"\t" in line for line in lines):
         return "tsv"
-    fields = [len(row) for row in rows.split_fields("csv", take_sample(path, "csv").lines)]
+    fields = [len(row) for row in parsing.split_fields("csv", read_sample(path, "csv").lines)]
     if fields and min(fields) > 1 and min(fields) == max(fields):
         return "csv"
     raise CorpusFormatError(
-        f"'{origin}' has no extension that tells its format and its first lines look like none of CSV, TSV and "
-        "JSON Lines; say --format csv, tsv or jsonl"
+        f"'{origin}' has no known extension, and its first lines are not CSV, TSV or JSON Lines; choose --format csv, "
+        "tsv or jsonl"
     )
 
 
-def take_sample(path: Path, format: str) -> Sample:  # noqa: A002 - the word users know
+def read_sample(path: Path, format: str) -> Sample:  # noqa: A002 - the word users know
     """Read the first records, up to `SAMPLE_RECORDS` of them or `SAMPLE_BYTES` of the file."""
     lines, starts, line_numbers = [], [], []
-    first_bad, begins_good = None, False
+    first_bad, first_is_good = None, False
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        read = read_exactly(file.fileno(), str(path))
+        read = range_reader(file.fileno(), str(path))
         begin = len(BYTE_ORDER_MARK) if file.read(3) == BYTE_ORDER_MARK else 0
         end, end_line = begin, 1
-        for start, stop, line, code in _one_by_one(
+        for start, stop, line, code in _iterate_records(
             read, begin, size, quoting=format == "csv", blanks=format == "lines"
         ):
             if code != GOOD:
-                first_bad = first_bad or (line, rows.reason_for(code, line))
+                first_bad = first_bad or (line, parsing.reason_for(code, line))
             else:
-                begins_good = begins_good or first_bad is None
+                first_is_good = first_is_good or first_bad is None
                 piece = read(start, stop - start)
-                lines.append(rows.decodable(piece, np.zeros(1, np.int64), np.array([len(piece)]))[0])
+                lines.append(parsing.replace_undecodable(piece, np.zeros(1, np.int64), np.array([len(piece)]))[0])
                 starts.append(start)
                 line_numbers.append(line)
                 end, end_line = stop, line + piece.count(b"\n")
@@ -171,11 +171,11 @@ def take_sample(path: Path, format: str) -> Sample:  # noqa: A002 - the word use
         starts=[*starts, end],
         line_numbers=[*line_numbers, end_line],
         first_bad=first_bad,
-        begins_good=begins_good,
+        first_is_good=first_is_good,
     )
 
 
-def _one_by_one(
+def _iterate_records(
     read: Callable[[int, int], bytes], start: int, stop: int, *, quoting: bool, blanks: bool
 ) -> Iterator[tuple[int, int, int, int]]:
     for found in find_records(read, start, stop, first_line=1, quoting=quoting, blanks=blanks):

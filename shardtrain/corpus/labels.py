@@ -1,8 +1,8 @@
-"""Raw labels to class indices, and what makes labels untrainable.
+"""Map raw labels to class indices, and refuse labels that cannot be trained on.
 
-Labels that are all integers count from 0 or 1 without gaps, as published sets have them; anything else is a name, in
-the order of classes.txt or sorted. A gap is an error and not closed silently: it is a class without examples, or the
-wrong column. The whole label count of the training split is needed first, so labels are resolved after one pass.
+Labels that are all integers must run from 0 or 1 without gaps, as in published datasets; others are names, indexed in
+the order of classes.txt or sorted. A gap is an error: it is a class without examples, or the wrong column. The mapping
+needs the counts of all training labels, so it is made after one pass over the corpus.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from itertools import islice
 
 from shardtrain.errors import LabelError
 
-MAX_CLASSES = 65_536  # what a label stored in 16 bits can tell apart; far more than a classifier's classes
+MAX_CLASSES = 65_536  # values of a label stored in 16 bits
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # canonical, so that equal numbers are equal strings
-_SHOWN = 10
+_MAX_LISTED = 10  # labels in a message
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Classes:
     """The classes of a corpus.
 
     Attributes:
-        names: one a class, in the order of the class indices.
-        codes: raw label -> class index from 0.
+        names: one per class, in the order of the class indices.
+        codes: raw label -> class index, from 0.
     """
 
     names: tuple[str, ...]
@@ -40,81 +40,84 @@ def resolve_classes(
     labels: str = "auto",
     option: str = "--label-column",
 ) -> Classes:
-    """Number the classes of the training split.
+    """Assign class indices to the labels of the training split.
 
     Args:
-        train_counts: examples of each raw label.
+        train_counts: number of examples per raw label.
         class_names: lines of classes.txt, or None.
-        labels: "integers", "names", or "auto" for integers where all labels are.
-        option: of the command line that says where the labels are, for messages.
+        labels: "integers", "names", or "auto": integers if all labels are integers.
+        option: the flag that names the labels, for messages.
 
     Raises:
-        LabelError: fewer than two classes, more than `MAX_CLASSES`, a class without examples, a label that
-            classes.txt does not name, or a label that is no integer where integers are asked for.
+        LabelError: fewer than two classes, more than `MAX_CLASSES`, a class without examples, a label that is not in
+            classes.txt, or a label that is not an integer although `labels` is "integers".
     """
     found = sorted(label for label, count in train_counts.items() if count)
     if len(found) > MAX_CLASSES:
         raise LabelError(
-            f"{len(found):,} different labels, at most {MAX_CLASSES:,} are possible; this is probably not the label's "
-            f"column (it holds {_listed(found)}): name it with {option}"
+            f"{len(found):,} different labels were found, at most {MAX_CLASSES:,} are supported; this is probably not "
+            f"the label column (it holds {_quote_labels(found)}); name it with {option}"
         )
     if len(found) < 2:
         only = f"only '{found[0]}' was found" if found else "none was found"
         raise LabelError(f"at least two classes are needed to train a classifier, {only}; see {option}")
-    strangers = [label for label in found if not _INTEGER.fullmatch(label)]
-    if labels == "integers" and strangers:
-        raise LabelError(f"--labels integers, but these labels are none: {_listed(strangers)}; try --labels names")
-    if labels == "names" or strangers:
+    non_integers = [label for label in found if not _INTEGER.fullmatch(label)]
+    if labels == "integers" and non_integers:
+        raise LabelError(
+            f"--labels integers, but these labels are not integers: {_quote_labels(non_integers)}; try --labels names"
+        )
+    if labels == "names" or non_integers:
         return _by_name(found, class_names)
     return _by_number(sorted(map(int, found)), class_names)
 
 
 def check_validation_labels(validation_counts: Mapping[str, int], classes: Classes) -> None:
-    """Check that every label of the validation split is one of the training split's.
+    """Check that every label of the validation split occurs in the training split.
 
     Raises:
-        LabelError: one is not; the message gives it and its number of examples.
+        LabelError: some do not; the message lists them with their numbers of examples.
     """
-    unseen = _unseen(validation_counts, classes)
+    unseen = _unknown_labels(validation_counts, classes)
     if unseen:
         raise LabelError(
-            f"validation labels never seen in training: {unseen}; training has "
-            f"{_listed(list(classes.codes))}: check that both files belong together"
+            f"validation labels that do not occur in the training split: {unseen}; training labels are "
+            f"{_quote_labels(list(classes.codes))}; check that both files belong together"
         )
 
 
 def check_added_labels(counts: Mapping[str, int], classes: Classes) -> None:
-    """Check that every label of a corpus that is added to shards is one that they have.
+    """Check that every label of a corpus to be added to shards is a class of the shards.
 
     Raises:
-        LabelError: one is not; the message gives it and its number of examples.
+        LabelError: some are not; the message lists them with their numbers of examples.
     """
-    unseen = _unseen(counts, classes)
+    unseen = _unknown_labels(counts, classes)
     if unseen:
         raise LabelError(
-            f"labels that the shards do not have: {unseen}; they were built with {_listed(list(classes.codes))}: "
-            "correct the labels, or build shards of both corpora together"
+            f"labels that the shards do not have: {unseen}; they were built with "
+            f"{_quote_labels(list(classes.codes))}; correct the labels, or build shards of both corpora together"
         )
 
 
 def check_known_labels(counts: Mapping[str, int], classes: Classes) -> None:
-    """Check that every label of a corpus is one that a model was trained with.
+    """Check that every label of a corpus is a class that the model was trained with.
 
     Raises:
-        LabelError: one is not; the message gives it and its number of examples.
+        LabelError: some are not; the message lists them with their numbers of examples.
     """
-    unseen = _unseen(counts, classes)
+    unseen = _unknown_labels(counts, classes)
     if unseen:
         raise LabelError(
-            f"labels that the model was not trained with: {unseen}; it knows {_listed(list(classes.codes))}: name the "
-            "label's column with --label-column, or evaluate on a corpus of the same classes"
+            f"labels that the model was not trained with: {unseen}; its classes are "
+            f"{_quote_labels(list(classes.codes))}; name the label column with --label-column, or evaluate on a corpus "
+            "of the same classes"
         )
 
 
-def _unseen(counts: Mapping[str, int], classes: Classes) -> str:
-    """The labels that are none of the classes', with their examples, as a message lists them."""
+def _unknown_labels(counts: Mapping[str, int], classes: Classes) -> str:
+    """Return the labels that have no class, with their numbers of examples, for a message; empty if all have one."""
     unseen = sorted(label for label, count in counts.items() if count and label not in classes.codes)
-    return _listed([f"{label}' ({counts[label]:,} examples)" for label in unseen], close="")
+    return _quote_labels([f"{label}' ({counts[label]:,} examples)" for label in unseen], close="")
 
 
 def _by_name(found: list[str], class_names: Sequence[str] | None) -> Classes:
@@ -124,11 +127,11 @@ def _by_name(found: list[str], class_names: Sequence[str] | None) -> Classes:
     unknown = [label for label in found if label not in codes]
     if unknown:
         raise LabelError(
-            f"labels that classes.txt does not name: {_listed(unknown)}; it names {_listed(list(class_names))}: "
-            "correct it or take it away"
+            f"labels that are not in classes.txt: {_quote_labels(unknown)}; it lists "
+            f"{_quote_labels(list(class_names))}; correct or remove it"
         )
     seen = set(found)
-    _refuse_empty([f"'{name}'" for name in class_names if name not in seen], "correct classes.txt or take it away")
+    _check_no_empty_class([f"'{name}'" for name in class_names if name not in seen], "correct or remove classes.txt")
     return Classes(tuple(class_names), codes)
 
 
@@ -136,8 +139,8 @@ def _by_number(found: list[int], class_names: Sequence[str] | None) -> Classes:
     lowest, highest = found[0], found[-1]
     if lowest < 0 or (lowest > 1 and class_names is None):
         raise LabelError(
-            f"integer labels have to run from 0 or 1 without gaps, found {lowest} to {highest}; "
-            "--labels names takes them as names"
+            f"integer labels must run from 0 or 1 without gaps, found {lowest} to {highest}; "
+            "--labels names treats them as names"
         )
     if class_names is None:
         base, names = min(lowest, 1), None
@@ -147,27 +150,27 @@ def _by_number(found: list[int], class_names: Sequence[str] | None) -> Classes:
         num_classes = len(names)
         if highest - base >= num_classes:
             raise LabelError(
-                f"classes.txt names {num_classes:,} classes, so labels run from {base} to {base + num_classes - 1}; "
-                f"found {highest}: correct classes.txt, or take it away, or say --labels names"
+                f"classes.txt lists {num_classes:,} classes, so labels must run from {base} to "
+                f"{base + num_classes - 1}, found {highest}; correct or remove classes.txt, or add --labels names"
             )
     if num_classes != len(found):
         seen = set(found)
         gaps = (number for number in range(base, base + num_classes) if number not in seen)
-        shown = [f"{gap}" if names is None else f"{gap} ('{names[gap - base]}')" for gap in islice(gaps, _SHOWN)]
-        advice = "--labels names takes the labels as names" if names is None else "correct classes.txt or take it away"
-        _refuse_empty(shown, advice, num_classes - len(found))
+        shown = [f"{gap}" if names is None else f"{gap} ('{names[gap - base]}')" for gap in islice(gaps, _MAX_LISTED)]
+        advice = "--labels names treats the labels as names" if names is None else "correct or remove classes.txt"
+        _check_no_empty_class(shown, advice, num_classes - len(found))
     codes = {str(number): number - base for number in found}
     return Classes(names or tuple(codes), codes)
 
 
-def _refuse_empty(missing: list[str], advice: str, number: int | None = None) -> None:
+def _check_no_empty_class(missing: list[str], advice: str, number: int | None = None) -> None:
     if missing:
         number = len(missing) if number is None else number
-        more = f" and {number - _SHOWN:,} more" if number > _SHOWN else ""
+        more = f" and {number - _MAX_LISTED:,} more" if number > _MAX_LISTED else ""
         what = "a class without examples" if number == 1 else f"{number:,} classes without examples"
-        raise LabelError(f"{what} in the training data: {', '.join(missing[:_SHOWN])}{more}; {advice}")
+        raise LabelError(f"{what} in the training data: {', '.join(missing[:_MAX_LISTED])}{more}; {advice}")
 
 
-def _listed(labels: Sequence[str], close: str = "'") -> str:
-    shown = ", ".join(f"'{label[:60]}{close}" for label in labels[:_SHOWN])
-    return shown + (f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else "")
+def _quote_labels(labels: Sequence[str], close: str = "'") -> str:
+    shown = ", ".join(f"'{label[:60]}{close}" for label in labels[:_MAX_LISTED])
+    return shown + (f" and {len(labels) - _MAX_LISTED:,} more" if len(labels) > _MAX_LISTED else "")

@@ -1,8 +1,8 @@
-"""Open a corpus: find its splits, and settle for each how it will be read.
+"""Open a corpus: find its splits, and resolve the format and the columns of each.
 
-Everything is decided here, once, from names, the options and the first records; what was detected is said in the
-notes. A validation split is read like the training split where it does not say otherwise itself (its own extension,
-its own header), and has to have the same columns.
+All detection happens here, once, from file names, the options and the first records; the notes report what was
+detected. A validation split is read like the training split, except for its own extension and header, and must have the
+same columns.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from pathlib import Path
 
 from shardtrain.corpus import columns, detect, folders
 from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.parsing import parse_json, split_fields
 from shardtrain.corpus.published import recognise, recorded
-from shardtrain.corpus.rows import parse_json, split_fields
 from shardtrain.corpus.source import Corpus, Source
-from shardtrain.corpus.unpack import unpack
+from shardtrain.corpus.unpack import unpack_gzip
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
-LOOK_BYTES = 2 * detect.SAMPLE_BYTES  # so that the sample never sees that a file is cut
+PREVIEW_BYTES = 2 * detect.SAMPLE_BYTES  # more than a sample reads, so it never reaches the cut
 _FORMAT_NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines"}
 
 
 def open_corpus(
-    path: Path, options: TextOptions, *, validation: Path | None = None, scratch: Path, looking: bool = False
+    path: Path, options: TextOptions, *, validation: Path | None = None, scratch: Path, preview: bool = False
 ) -> Corpus:
-    """Find the splits of a corpus and settle how they are read; only the first records are read.
+    """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
     Args:
         path: a file, or a folder in one of the layouts of `folders.LAYOUTS`.
-        options: what the user says about it.
-        validation: a file or folder for the validation split, in place of the one beside the training split.
-        scratch: existing folder into which .gz files are unpacked; they are read from there.
-        looking: unpack no more of these than settling how they are read takes; the sources, whose sizes are right all
-            the same, cannot be read.
+        options: how to read it, as far as the user chose.
+        validation: a file or folder for the validation split, in place of one found with the training split.
+        scratch: existing folder into which .gz files are unpacked, to be read from there.
+        preview: unpack only the first `PREVIEW_BYTES` of .gz files; the sources cannot be read then, but their sizes
+            are those of the whole files.
 
     Raises:
-        CorpusNotFoundError: nothing is there, or nothing to read in it.
-        CorpusFormatError: something that cannot be read as a corpus.
+        UsageError: the format is lines, which has no labels.
+        CorpusNotFoundError: `path` does not exist, cannot be read, or has no records.
+        CorpusFormatError: a file cannot be read as a corpus.
     """
     path = Path(path)
     if options.format == "lines":
-        raise UsageError("lines of text have no labels to train on or to compare with; choose another --format")
+        raise UsageError("--format lines has no labels to train on or to compare with; choose another format")
     try:
-        return _open(path, options, None if validation is None else Path(validation), scratch, looking)
+        return _open(path, options, None if validation is None else Path(validation), scratch, preview)
     except PermissionError as error:
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
@@ -53,48 +54,52 @@ def open_corpus(
 def open_texts(
     path: Path, options: TextOptions, *, labels: Collection[str], class_names: Sequence[str], scratch: Path
 ) -> tuple[Source, tuple[str, ...]]:
-    """Settle how a file of texts is read whose labels, if it has any, are not needed; only the first records are read.
+    """Open a file of texts whose labels, if it has any, are not needed; only the first records are read.
 
     Args:
-        path: a file; one whose name says no format has a text on each line.
-        options: what the user says about it.
-        labels: what the first column of a file without header holds if it is none of the text.
-        class_names: by which published sets are recognised, as by the folder's name.
+        path: a file; with an unknown extension, each line is a text.
+        options: how to read it, as far as the user chose.
+        labels: the known labels; a first column that holds only these is not a text, in a file without header.
+        class_names: used, like the folder's name, to recognise published datasets.
         scratch: existing folder into which a .gz file is unpacked.
 
     Returns:
-        The source, whose label column is None, and one-line facts to tell the user.
+        The source, whose label column is None, and one-line notes for the user.
 
     Raises:
-        CorpusNotFoundError: there is no such file, or nothing in it.
-        CorpusFormatError: it cannot be read as text, or which column is the text is not clear.
+        CorpusNotFoundError: the file does not exist or is empty.
+        CorpusFormatError: it cannot be read as text, or its text columns are ambiguous.
     """
     path = Path(path)
     if path.is_dir() or options.format == "folder":
-        raise CorpusFormatError(f"'{path}' is no file; give one file of texts")
+        raise CorpusFormatError(f"'{path}' is not a file; give one file of texts")
     if not path.exists():
         raise CorpusNotFoundError(f"'{path}' cannot be read: No such file or directory; name a file of texts")
     notes: list[str] = []
-    unescape = _unescapes(path.resolve().parent, class_names, options, notes)
-    if options.format == "auto" and detect.format_by_name(path.name) is None:
+    unescape = _needs_unescaping(path.resolve().parent, class_names, options, notes)
+    if options.format == "auto" and detect.format_from_name(path.name) is None:
         options = replace(options, format="lines", header=None)
-    opening = _Opening(options=options, unescape=unescape, scratch=scratch, notes=notes, labels=frozenset(labels))
+    resolver = _Resolver(options=options, unescape=unescape, scratch=scratch, notes=notes, labels=frozenset(labels))
     try:
-        return opening.file(path, "texts", None), tuple(notes)
+        return resolver.resolve_file(path, "texts", None), tuple(notes)
     except PermissionError as error:
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
 
-def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Path, looking: bool) -> Corpus:
+def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Path, preview: bool) -> Corpus:
     layout = folders.find_layout(path, per_class=options.format == "folder")
     notes = list(layout.notes)
     class_names = None if layout.classes is None else folders.read_class_names(layout.classes)
     if layout.classes is not None and not class_names:
-        raise CorpusFormatError(f"'{layout.classes}' names no class; write one name a line, or take it away")
+        raise CorpusFormatError(f"'{layout.classes}' has no class names; write one name per line, or remove the file")
     folder = path.resolve() if path.is_dir() else path.resolve().parent
-    unescape = bool(options.unescape) if layout.per_class else _unescapes(folder, class_names, options, notes)
-    opening = _Opening(options=options, unescape=unescape, scratch=scratch, notes=notes, looking=looking)
-    train = opening.folder(layout.train) if layout.per_class else opening.file(layout.train, "train", None)
+    unescape = bool(options.unescape) if layout.per_class else _needs_unescaping(folder, class_names, options, notes)
+    resolver = _Resolver(options=options, unescape=unescape, scratch=scratch, notes=notes, preview=preview)
+    train = (
+        resolver.resolve_folder(layout.train)
+        if layout.per_class
+        else resolver.resolve_file(layout.train, "train", None)
+    )
     chosen = layout.validation
     if validation is not None:
         if chosen is not None:
@@ -102,13 +107,13 @@ def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Pa
         chosen = validation
     held_out = None
     if chosen is not None:
-        held_out = _open_validation(chosen, train, opening)
+        held_out = _open_validation(chosen, train, resolver)
         notes.append(f"{chosen.name} is the validation split")
     return Corpus(train=train, validation=held_out, class_names=class_names, notes=tuple(notes))
 
 
-def _unescapes(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
-    """Whether to unescape text: as the options say, or where it is that of a published set that needs it."""
+def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
+    """Return whether to unescape text: as the option says, else if a published dataset that needs it is recognised."""
     dataset = recorded(folder) or recognise(folder.name, None if class_names is None else tuple(class_names))
     if options.unescape is None and dataset is not None and dataset.unescape:
         notes.append(f'{dataset.title} recognised: \\n and \\" in its text are read as newline and quote')
@@ -116,19 +121,18 @@ def _unescapes(folder: Path, class_names: Sequence[str] | None, options: TextOpt
     return bool(options.unescape)
 
 
-def _open_validation(path: Path, train: Source, opening: _Opening) -> Source:
+def _open_validation(path: Path, train: Source, resolver: _Resolver) -> Source:
     layout = folders.find_layout(path, per_class=train.format == "folder")
     if layout.per_class:
-        return opening.folder(path if layout.validation is None else layout.validation)
-    return opening.file(layout.train if layout.validation is None else layout.validation, "validation", train)
+        return resolver.resolve_folder(path if layout.validation is None else layout.validation)
+    return resolver.resolve_file(layout.train if layout.validation is None else layout.validation, "validation", train)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opening:
-    """What opening the splits of one corpus shares; `notes` grows.
+class _Resolver:
+    """Resolve how files and folders of one corpus are read; what is detected is appended to `notes`.
 
-    With `labels` the file's own are not needed: those are what its first column may hold without being text. `looking`
-    is as in `open_corpus`.
+    `labels` is as in `open_texts`, or None where the label column is needed; `preview` is as in `open_corpus`.
     """
 
     options: TextOptions
@@ -136,9 +140,9 @@ class _Opening:
     scratch: Path
     notes: list[str]
     labels: frozenset[str] | None = None
-    looking: bool = False
+    preview: bool = False
 
-    def folder(self, path: Path) -> Source:
+    def resolve_folder(self, path: Path) -> Source:
         found, num_bytes, notes = folders.find_class_folders(path)
         self.notes.append(f"{path.name}: a folder per class, {len(found):,} classes")
         self.notes.extend(notes)
@@ -159,16 +163,16 @@ class _Opening:
             on_bad_row=self.options.on_bad_row,
         )
 
-    def file(self, origin: Path, split: str, like: Source | None) -> Source:
-        """Settle how a file is read; `split` keeps unpacked copies apart, `like` is the training split."""
-        path, num_bytes = self._unpacked(origin, split)
-        detect.refuse_binary(path, origin)
+    def resolve_file(self, origin: Path, split: str, train: Source | None) -> Source:
+        """Resolve a file; `split` names an unpacked copy, `train` is the training split if the file is another one."""
+        path, num_bytes = self._unpack_if_gzip(origin, split)
+        detect.check_is_text(path, origin)
         format = self.options.format  # noqa: A001 - the word users know
         if format == "auto":
-            format = detect.format_by_name(origin.name) or detect.format_by_look(path, origin)  # noqa: A001
-        sample = detect.take_sample(path, format)
+            format = detect.format_from_name(origin.name) or detect.format_from_content(path, origin)  # noqa: A001
+        sample = detect.read_sample(path, format)
         if not sample.lines:
-            raise _nothing_in(origin, sample)
+            raise _no_records_error(origin, sample)
         source = Source(
             path=str(path),
             origin=str(origin),
@@ -186,47 +190,49 @@ class _Opening:
             on_bad_row=self.options.on_bad_row,
         )
         if format == "jsonl":
-            source = self._with_keys(source, sample, like)
+            source = self._with_keys(source, sample, train)
         else:
-            source = self._with_columns(source, sample, like)
+            source = self._with_columns(source, sample, train)
         if format != "lines":
-            self.notes.append(_how_read(source))
+            self.notes.append(_describe_reading(source))
         return source
 
-    def _unpacked(self, origin: Path, split: str) -> tuple[Path, int]:
-        """What is read in place of `origin`, and how long that is."""
+    def _unpack_if_gzip(self, origin: Path, split: str) -> tuple[Path, int]:
+        """Return the file to read in place of `origin`, and its full size in bytes."""
         suffixes = [suffix.lower() for suffix in origin.suffixes]
         if any(suffix in detect.ARCHIVES for suffix in suffixes[-2:]):
             raise CorpusFormatError(f"'{origin}' is an archive; unpack it and give the folder")
         if not origin.is_file():
-            raise CorpusFormatError(f"'{origin}' is no regular file; a corpus is read at more than one place at a time")
+            raise CorpusFormatError(
+                f"'{origin}' is not a regular file; a corpus needs random access: save it to a file first"
+            )
         if suffixes[-1:] != [".gz"]:
             return origin, origin.stat().st_size
         target = self.scratch / f"{split}-{origin.stem}"
-        return target, unpack(origin, target, most=LOOK_BYTES if self.looking else None)
+        return target, unpack_gzip(origin, target, keep_bytes=PREVIEW_BYTES if self.preview else None)
 
-    def _with_columns(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
+    def _with_columns(self, source: Source, sample: detect.Sample, train: Source | None) -> Source:
         options, rows = self.options, list(split_fields(source.format, sample.lines))
         label: int | None
         if source.format == "lines":
             return replace(source, label_column=None, text_columns=(0,), num_columns=1)
         header = options.header
         if header is None:
-            same = like is not None and like.header == _stripped(rows[0])
-            header = sample.begins_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
-        elif header and not sample.begins_good and sample.first_bad is not None:
+            same = train is not None and train.header == _strip_all(rows[0])
+            header = sample.first_is_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
+        elif header and not sample.first_is_good and sample.first_bad is not None:
             line, reason = sample.first_bad
             raise CorpusFormatError(f"{source.origin}, line {line}: the header cannot be read: {reason}")
-        names, num_columns = _stripped(rows[0]) if header else None, len(rows[0])
+        names, num_columns = _strip_all(rows[0]) if header else None, len(rows[0])
         if header and len(rows) < 2 and sample.first_bad is None:
-            raise CorpusNotFoundError(f"'{source.origin}' has a header and no record behind it")
-        if like is not None and like.num_columns and names is None and like.num_columns != num_columns:
+            raise CorpusNotFoundError(f"'{source.origin}' has a header and no records after it")
+        if train is not None and train.num_columns and names is None and train.num_columns != num_columns:
             raise CorpusFormatError(
-                f"'{source.origin}' has {num_columns} columns, the training split '{like.origin}' has "
-                f"{like.num_columns}; the validation split needs the same columns"
+                f"'{source.origin}' has {num_columns} columns, the training split '{train.origin}' has "
+                f"{train.num_columns}; the validation split needs the same columns"
             )
-        if like is not None and names is None and isinstance(like.label_column, int):
-            label, texts = like.label_column, like.text_columns
+        if train is not None and names is None and isinstance(train.label_column, int):
+            label, texts = train.label_column, train.text_columns
         elif self.labels is not None:
             label, texts = None, columns.choose_texts(names, rows, options, source.origin, self.labels)
         else:
@@ -241,9 +247,9 @@ class _Opening:
             data_line=sample.line_numbers[1] if header else 1,
         )
 
-    def _with_keys(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
-        if like is not None and like.format == "jsonl":
-            return replace(source, label_column=like.label_column, text_columns=like.text_columns)
+    def _with_keys(self, source: Source, sample: detect.Sample, train: Source | None) -> Source:
+        if train is not None and train.format == "jsonl":
+            return replace(source, label_column=train.label_column, text_columns=train.text_columns)
         counts: Counter[str] = Counter()
         num_objects, first_reason = 0, ""
         for line in sample.lines:
@@ -257,13 +263,15 @@ class _Opening:
                 num_objects += 1
         if not num_objects:
             if sample.lines[0].lstrip().startswith(b"["):
-                first_reason = "it begins an array; JSON Lines has one object a line (`jq -c '.[]'` makes it so)"
+                first_reason = (
+                    "a JSON array begins here; JSON Lines has one object per line (convert it with `jq -c '.[]'`)"
+                )
             raise CorpusFormatError(
-                f"{source.origin}, line {sample.line_numbers[0]}: {first_reason or 'no object'}; none of the first "
-                f"{len(sample.lines)} lines holds a JSON object"
+                f"{source.origin}, line {sample.line_numbers[0]}: {first_reason or 'not an object'}; none of the first "
+                f"{len(sample.lines)} lines is a JSON object"
             )
         named = {self.options.label_column, *(self.options.text_columns or ())}
-        # Those that most objects have, so that one odd row decides nothing; it will be a bad row.
+        # Keys of at least half of the objects: a row with others must not decide; it is reported as a bad row.
         keys = [key for key, number in counts.items() if 2 * number >= num_objects or key in named]
         if self.labels is not None:
             texts = columns.choose_text_keys(keys, self.options, source.origin)
@@ -272,19 +280,21 @@ class _Opening:
         return replace(source, label_column=label, text_columns=texts)
 
 
-def _nothing_in(origin: Path, sample: detect.Sample) -> CorpusFormatError | CorpusNotFoundError:
+def _no_records_error(origin: Path, sample: detect.Sample) -> CorpusFormatError | CorpusNotFoundError:
     if sample.first_bad is None:
-        return CorpusNotFoundError(f"'{origin}' is empty: it has no record; a corpus has a label and a text in each")
+        return CorpusNotFoundError(f"'{origin}' is empty; expected records with a label and a text each")
     line, reason = sample.first_bad
-    return CorpusFormatError(f"{origin}, line {line}: {reason}; no record before or behind it can be read either")
+    return CorpusFormatError(
+        f"{origin}, line {line}: {reason}; no other record at the start of the file can be read either"
+    )
 
 
-def _stripped(names: Sequence[str]) -> tuple[str, ...]:
+def _strip_all(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-def _how_read(source: Source) -> str:
-    name, kind = Path(source.origin).name, _FORMAT_NAMES[source.format]
+def _describe_reading(source: Source) -> str:
+    name, format_name = Path(source.origin).name, _FORMAT_NAMES[source.format]
     label = f"label '{source.column_name(source.label_column)}', "
     unnamed = f"label in column {source.label_column}, "
     if source.label_column is None:
@@ -292,13 +302,13 @@ def _how_read(source: Source) -> str:
     texts = [source.column_name(column) for column in source.text_columns]
     counted = " and ".join(map(str, texts)) + ", counted from 0"
     if source.format == "jsonl":
-        where = f"{label}text {_quoted(texts)}"
+        where = f"{label}text {_quote_all(texts)}"
     elif source.header is not None:
-        where = f"with a header; {label}text {_quoted(texts)}"
+        where = f"with a header; {label}text {_quote_all(texts)}"
     else:
         where = f"no header; {unnamed}text in {'column' if len(texts) == 1 else 'columns'} {counted}"
-    return f"{name}: {kind}, {where}"
+    return f"{name}: {format_name}, {where}"
 
 
-def _quoted(names: Sequence[object]) -> str:
+def _quote_all(names: Sequence[object]) -> str:
     return ", ".join(f"'{name}'" for name in names)

@@ -1,13 +1,11 @@
-"""Where records begin and end in the bytes of a file, found by one compiled automaton.
+"""Find where records begin and end in the bytes of a file, with one compiled automaton.
 
-The grammar is RFC 4180 as Python's `csv` reads it strictly: a quote opens only at the start of a field, a doubled
-quote stays inside, newlines inside quotes belong to the record, lines end with LF or CR LF. A record that breaks it,
-is never closed, or is longer than `MAX_RECORD` bytes is bad as the single line it begins on, and reading goes on
-with the next line, so that one stray quote does not swallow the rest of a file. Whether a record is good depends on
-the bytes behind it alone, never on where reading began: that is what lets units be cut anywhere between records.
-
-It costs looking ahead from a line that leaves a quote open. What was learned on the way is kept (`DECIDED` and
-`FRONTIER`), so every byte is walked at most twice, however many lines are bad.
+The grammar is RFC 4180 as Python's `csv` module reads it in strict mode: a quote opens only at the start of a field, a
+doubled quote stands for one, newlines inside quotes belong to the record, lines end with LF or CR LF. Where a record
+violates it, has an unclosed quote or exceeds `MAX_RECORD` bytes, only its first line is bad and scanning resumes with
+the next line, so one stray quote costs one line. Whether a record is good depends only on the bytes from its start on,
+so units can be cut between any two records. The cost is scanning ahead from a line that leaves a quote open; with
+the results kept in `_DECIDED` and `_FRONTIER`, every byte is scanned at most twice.
 """
 
 from __future__ import annotations
@@ -19,28 +17,28 @@ import numpy.typing as npt
 
 from shardtrain.runtime.kernels import kernel
 
-MAX_RECORD = 64 << 20  # bytes; a longer one is rather a quote that was never closed, and would not fit the memory
-GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG = range(5)  # what became of a record: the last column of `found`
+MAX_RECORD = 64 << 20  # bytes; a longer record is most likely an unclosed quote, and needs too much memory
+GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG = range(5)  # result codes of records, last column of `found`
 
-_FIRST_CHUNK = 64 << 10  # bytes read after a jump; doubled while reading on, so that many jumps stay cheap
-_CAPACITY = 1 << 15  # records reported at a time
+_FIRST_CHUNK = 64 << 10  # bytes read after a jump; doubled by each sequential read, so jumps stay cheap
+_CAPACITY = 1 << 15  # records per array yielded
 
-# States of the automaton; the two bad ones last, in the order of their codes.
+# States of the automaton; the two of bad records are last, in the order of their codes.
 _START, _PADDING, _FIELD, _OPEN, _QUOTED, _CLOSING, _RETURN, _BLANK_RETURN, _TEXT, _CR = range(10)
-_NEWLINE = 255  # in place of a following state: the line ends here
-_PENDING, _BLANK = -1, -2  # verdicts that are no codes
+_NEWLINE = 255  # in place of a next state: the line ends here
+_PENDING, _BLANK = -1, -2  # results of `_classify` that are not codes
 
-# Fields of the cursor, all that is carried from one piece of the file to the next.
+# Fields of the cursor, the state carried from one chunk of the file to the next.
 (
-    _POSITION,  # where to read on
+    _POSITION,  # of the next byte to scan
     _STATE,
     _LINE,  # number of the line at the position, from 1
     _LINE_START,  # where that line begins
     _RECORD,  # where the record begins
     _RECORD_LINE,
     _FIRST_STOP,  # end of the record's first line, or 0 while still on it
-    _DECIDED,  # of the lines that begin before it, those that leave a quote open are bad
-    _FRONTIER,  # up to it no quote left open by an earlier line is closed; the next three say how it looks there
+    _DECIDED,  # lines that begin before this position and leave a quote open are known to be bad
+    _FRONTIER,  # no quote left open by an earlier line is closed before it; the next three fields are the state there
     _FRONTIER_STATE,
     _FRONTIER_LINE,
     _FRONTIER_LINE_START,
@@ -50,12 +48,12 @@ _PENDING, _BLANK = -1, -2  # verdicts that are no codes
 
 
 def _table(rows: dict[int, tuple[int, dict[str, int]]]) -> npt.NDArray[np.uint8]:
-    """Spell out state -> (usual following state, exceptions by character) as one row of 256 states for each state."""
+    """Expand state -> (default next state, exceptions by character) to a transition table, (states, 256) uint8."""
     table = np.zeros((10, 256), np.uint8)
-    for state, (usual, exceptions) in rows.items():
-        table[state] = usual
-        for character, following in exceptions.items():
-            table[state, ord(character)] = following
+    for state, (default, exceptions) in rows.items():
+        table[state] = default
+        for character, next_state in exceptions.items():
+            table[state, ord(character)] = next_state
     table[:, ord("\n")] = _NEWLINE
     return table
 
@@ -84,8 +82,8 @@ _LINES = _table(
 
 
 @kernel
-def _verdict(state: int, on_first_line: bool, too_long: bool, decided: bool, at_end: bool) -> int:
-    """What a line's end means for the record under way: a code, `_BLANK`, or `_PENDING` while a quote is open."""
+def _classify(state: int, on_first_line: bool, too_long: bool, decided: bool, at_end: bool) -> int:
+    """Classify the current record at the end of a line: a code, `_BLANK`, or `_PENDING` while a quote is open."""
     if on_first_line:
         if state in (_START, _PADDING, _BLANK_RETURN):
             return _BLANK
@@ -101,7 +99,7 @@ def _verdict(state: int, on_first_line: bool, too_long: bool, decided: bool, at_
 
 
 @kernel
-def _walk(
+def _scan(
     buffer: npt.NDArray[np.uint8],
     base: int,
     last: bool,
@@ -111,14 +109,16 @@ def _walk(
     cursor: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
 ) -> int:
-    """Walk the bytes from the cursor on, write (start, stop, line, code) of each record; give their number.
+    """Scan from the cursor on, write (start, stop, line, code) of each record to `found`; return their number.
 
-    `base` is the position of `buffer` in the file. Stops at the buffer's end, when `found` is full, and when the
-    cursor leaves the buffer. With `last` the buffer ends where the file does, which ends a line as a newline would.
+    `base` is the position of `buffer` in the file. Scanning stops at the buffer's end, when `found` is full, and when
+    the cursor leaves the buffer. With `last` the buffer ends where the file does, which ends a line as a newline does.
     """
     i, size, count = cursor[_POSITION] - base, buffer.shape[0], 0
     state, line, line_start = cursor[_STATE], cursor[_LINE], cursor[_LINE_START]
     record, record_line, first_stop = cursor[_RECORD], cursor[_RECORD_LINE], cursor[_FIRST_STOP]
+    # `state` is the automaton's after the bytes [record, base + i), and `line_start` is where their last line begins.
+    # All records before `record` are found. `first_stop` is the end of the record's first line, 0 while i is on it.
     while 0 <= i <= size and count < found.shape[0]:
         transitions = table[state]
         while i < size and transitions[buffer[i]] == state:
@@ -127,17 +127,17 @@ def _walk(
         if at_end and not last:
             break
         if not at_end:
-            following = np.int64(transitions[buffer[i]])
+            next_state = np.int64(transitions[buffer[i]])
             i += 1
-            if following != _NEWLINE:
-                state = following
+            if next_state != _NEWLINE:
+                state = next_state
                 if state < _TEXT or first_stop == 0:
                     continue
         here = base + i
         on_first_line = first_stop == 0
-        if at_end or following == _NEWLINE:
+        if at_end or next_state == _NEWLINE:
             too_long = here - record > max_record
-            code = _verdict(state, on_first_line, too_long, record < cursor[_DECIDED], at_end)
+            code = _classify(state, on_first_line, too_long, record < cursor[_DECIDED], at_end)
             if code == _BLANK and at_end and (here == record or not blanks):
                 cursor[_DONE] = 1
                 break
@@ -145,7 +145,9 @@ def _walk(
                 code = GOOD
             if on_first_line:
                 first_stop = here
-            elif code == UNCLOSED and too_long:  # before the newline: for a later record it may be near enough
+            elif (
+                code == UNCLOSED and too_long
+            ):  # stored before the newline: a later record may still reach it within `max_record`
                 cursor[_FRONTIER], cursor[_FRONTIER_STATE] = (here if at_end else here - 1), state
                 cursor[_FRONTIER_LINE], cursor[_FRONTIER_LINE_START] = line, line_start
             elif code == UNCLOSED:
@@ -157,7 +159,7 @@ def _walk(
                 else:
                     line, line_start = line + 1, here
                 continue
-        else:  # text behind a closing quote, on a later line of the record
+        else:  # text after a closing quote, on a later line of the record
             code = UNCLOSED
             cursor[_DECIDED] = line_start
         stop = here if code == GOOD else first_stop
@@ -187,17 +189,17 @@ def find_records(
     """Find the records in the bytes [start, stop) of a file.
 
     Args:
-        read: gives `size` bytes from a position on; called with growing sizes, mostly but not always forwards.
-        start: where a record or a blank line begins.
-        stop: where the file ends, or a record begins.
+        read: a function of (position, size) that returns these bytes; positions mostly, but not always, increase.
+        start: start of a record or a blank line.
+        stop: end of the file or start of a record.
         first_line: number of the line at `start`.
-        quoting: whether quotes hold newlines together (CSV); otherwise every line is a record.
+        quoting: whether quoted fields may contain newlines (CSV); otherwise every line is a record.
         blanks: whether blank lines are records as well.
         max_record: bytes of the longest good record.
-        chunk_bytes: bytes read at most at a time.
+        chunk_bytes: maximum size of a read.
 
     Yields:
-        Arrays (num_records, 4) of start, stop (with the newline), line and code of records, in the file's order.
+        Arrays (num_records, 4) int64 of start, stop (after the newline), line and code, in the order of the file.
     """
     table = _CSV if quoting else _LINES
     cursor = np.zeros(_NUM_FIELDS, np.int64)
@@ -213,6 +215,6 @@ def find_records(
             base, chunk = position, np.frombuffer(read(position, min(size, stop - position)), np.uint8)
         elif position == stop and end != stop:
             base, chunk = stop, chunk[:0]
-        count = _walk(chunk, base, base + len(chunk) == stop, table, max_record, blanks, cursor, found)
+        count = _scan(chunk, base, base + len(chunk) == stop, table, max_record, blanks, cursor, found)
         if count:
             yield found[:count].copy()

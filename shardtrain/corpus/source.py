@@ -1,8 +1,8 @@
-"""The values of this room: how to read, what is read, how it is cut into units, and what comes out.
+"""Data classes of this package: read options, sources, units (input splits) and documents.
 
-All are frozen and picklable, since units are read in spawned processes: a `Source` says everything that `read_unit`
-has to know, so nothing is guessed twice and every process reads the same. A folder-per-class source keeps the
-number of files of a class, not their names; its units list the folders they need again.
+All are frozen and picklable, since units are read in spawned processes. A `Source` holds everything that `read_unit`
+needs, so nothing is detected twice and every process reads the same. A folder-per-class source stores the number of
+files per class, not their names, so reading a unit lists its folders again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shardtrain.corpus.records import MAX_RECORD
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolder:
-    """A folder whose text files are the documents of one class, `num_files` when the corpus was opened."""
+    """A folder whose text files are the documents of one class; `num_files` is counted when the corpus is opened."""
 
     name: str
     path: str
@@ -30,19 +30,19 @@ class ClassFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One split's input, resolved: nothing about reading it is left to guess.
+    """The input of one split, with format and columns resolved.
 
     Attributes:
-        path: the file that is read (of a .gz its unpacked copy), or the folder of the class folders.
-        origin: what the user has: messages and the manifest name this.
+        path: the file to read (for a .gz its unpacked copy), or the folder of the class folders.
+        origin: the path that the user gave or that was found, for messages and the manifest.
         format: csv, tsv, jsonl, lines or folder.
-        num_bytes: of what is read.
-        origin_bytes: of `origin`; differs from `num_bytes` where that is packed.
+        num_bytes: size of the file or files at `path`.
+        origin_bytes: size of `origin`; differs from `num_bytes` for a .gz.
         label_column: index (csv, tsv) or key (jsonl); "" for folders; None where labels are not read.
-        text_columns: likewise; empty for folders.
-        num_columns: of every record; 0 where records have none (jsonl, folder).
+        text_columns: indices or keys likewise; empty for folders.
+        num_columns: columns per record; 0 for jsonl and folder.
         header: the column names of the first record, or None.
-        data_start: position of the first byte behind a byte order mark and the header.
+        data_start: position of the first byte after the byte order mark and the header.
         data_line: number of the line at `data_start`, from 1.
         folders: the classes of a folder source, sorted by name.
         unescape: see `CorpusOptions`.
@@ -65,7 +65,7 @@ class Source:
     on_bad_row: str
 
     def describe(self) -> dict[str, Any]:
-        """Give what a manifest records: no folder of this machine, columns by name where they have one."""
+        """Return the description for the manifest: without local folders, columns by name where they have one."""
         described: dict[str, Any] = {
             "name": Path(self.origin).name,
             "bytes": self.origin_bytes,
@@ -81,24 +81,24 @@ class Source:
         return described
 
     @property
-    def records(self) -> dict[str, bool]:
-        """How the file falls into records, as keywords of `records.find_records`."""
+    def record_syntax(self) -> dict[str, bool]:
+        """How the file is divided into records, as keyword arguments of `records.find_records`."""
         return {"quoting": self.format == "csv", "blanks": self.format == "lines"}
 
     def column_name(self, column: Column | None) -> Column | None:
-        """Give the header's name of a column, where there is one."""
+        """Return a column's name in the header, or the column as given if there is no header."""
         return self.header[column] if self.header is not None and isinstance(column, int) else column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What `open_corpus` found.
+    """The splits of a corpus, as found by `open_corpus`.
 
     Attributes:
-        train: the training split, or the whole corpus where no validation split was found.
+        train: the training split, or the whole corpus if there is no validation split.
         validation: the validation split, or None.
         class_names: the lines of classes.txt, or None.
-        notes: one-line facts to tell the user.
+        notes: one-line messages for the user about what was detected.
     """
 
     train: Source
@@ -109,17 +109,17 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A piece of a source that is read on its own.
+    """A range of a source that is read on its own (an input split).
 
     Attributes:
-        index: place among the source's units, from 0.
+        index: index among the source's units, from 0.
         path: the file, or the folder of the class folders.
-        start: first byte, where a record begins; for a folder source the first file's place among all sorted files.
-        stop: behind the last byte or file.
+        start: first byte, where a record begins; for a folder source the first file's index among all sorted files.
+        stop: end of the range, exclusive.
         first_line: number of the line at `start`, from 1; 1 for a folder source.
         first_document: ordinal of its first record.
-        num_documents: records in it, good or bad.
-        num_bytes: of its records or files.
+        num_documents: number of records, good and bad.
+        num_bytes: total size of its records or files.
     """
 
     index: int
@@ -132,14 +132,14 @@ class Unit:
     num_bytes: int
 
     @property
-    def num_texts_bytes(self) -> int:
-        """Bytes that can become texts: none where the only record is too long to be one."""
+    def num_text_bytes(self) -> int:
+        """Number of bytes that can become texts; 0 if the only record is too long to be read."""
         return 0 if self.num_documents == 1 and self.num_bytes > MAX_RECORD else self.num_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
-    """A record that cannot be used: the file, the line it begins on (from 1) and why."""
+    """A record that cannot be used: its file, its first line (from 1) and the reason."""
 
     path: str
     line: int
@@ -151,11 +151,11 @@ class Documents:
     """The documents of a unit, in the order of the source.
 
     Attributes:
-        texts: one a document.
-        labels: as written in the source, stripped; empty strings where labels are not read.
-        ordinals: (num_documents,) place of each document among the source's records, from 0, header not counted.
-        bad_rows: records left out; always empty where `on_bad_row` is fail.
-        num_replaced: undecodable bytes that were replaced by U+FFFD.
+        texts: one per document.
+        labels: as in the source, without surrounding white space; empty strings where labels are not read.
+        ordinals: (num_documents,) index of each document among the source's records, from 0, without the header.
+        bad_rows: skipped records; always empty where `on_bad_row` is fail.
+        num_replaced: number of undecodable bytes replaced by U+FFFD.
     """
 
     texts: Texts

@@ -14,18 +14,18 @@ from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.progress import progress
 
-_PIECE = 4 << 20  # bytes
+_CHUNK = 4 << 20  # bytes
 
 
-def unpack(origin: Path, target: Path, *, most: int | None = None) -> int:
-    """Write what the gzip file `origin` holds to `target`; with `most` no more than its first bytes, for a look at it.
+def unpack_gzip(origin: Path, target: Path, *, keep_bytes: int | None = None) -> int:
+    """Decompress the gzip file `origin` to `target`, of which only the first `keep_bytes` are written if given.
 
     Returns:
-        The bytes that it holds.
+        The size of the whole content in bytes.
 
     Raises:
-        CorpusFormatError: it is no gzip file, is cut short, or fails its checksum.
-        DiskFullError: no room for the unpacked file.
+        CorpusFormatError: `origin` is not a gzip file, is truncated, or fails its checksum.
+        DiskFullError: the disk has too little space for the unpacked file.
     """
     with (
         open(origin, "rb") as packed,
@@ -35,10 +35,10 @@ def unpack(origin: Path, target: Path, *, most: int | None = None) -> int:
         num_bytes = 0
         try:
             with gzip.open(packed, "rb") as content:
-                while piece := content.read(_PIECE):
-                    file.write(piece if most is None else piece[: max(0, most - num_bytes)])
-                    num_bytes += len(piece)
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk if keep_bytes is None else chunk[: max(0, keep_bytes - num_bytes)])
+                    num_bytes += len(chunk)
                     done.add(packed.tell() - done.done)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorpusFormatError(f"'{origin}' is damaged or no gzip file ({error}); get it again") from error
+            raise CorpusFormatError(f"'{origin}' is damaged or not a gzip file ({error}); download it again") from error
     return num_bytes

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features, join, slice_rows
+from shardtrain.arrays.rows import Examples, Features, join_examples, slice_rows
 from shardtrain.errors import CorruptShardError, UsageError
 from shardtrain.loader.options import BatchOptions
 from shardtrain.loader.order import BLOCK_ROWS, EpochPlan, Window
@@ -61,7 +61,7 @@ class Batches:
         dropped: damaged rows that the latest iteration has skipped so far.
     """
 
-    def __init__(self, split: SplitReader, options: BatchOptions, buffers: Buffers) -> None:
+    def __init__(self, split: SplitReader, options: BatchOptions, buffers: BufferPool) -> None:
         self.split = split
         self.options = options
         self.dropped = 0
@@ -116,7 +116,7 @@ class Batches:
                 missing -= following - position
                 position = following
                 if not missing or (position == stop and not left):
-                    x, y = join(held)
+                    x, y = join_examples(held)
                     held, missing = [], size
                     if len(y):
                         group.append((x, y))
@@ -200,7 +200,7 @@ class Batches:
                     yield self._piece(len(y), x, y)
                 continue
             else:
-                piece = self._piece(end - begin, *join(list(rows.slices(begin, end))))
+                piece = self._piece(end - begin, *join_examples(list(rows.slices(begin, end))))
             self.dropped += piece.positions - len(piece.y)
             yield piece
 
@@ -266,7 +266,7 @@ class WindowRows:
         if not found:
             yield self._no_rows()
 
-    def gather(self, rows: npt.NDArray[np.int64], buffers: Buffers) -> Examples:
+    def gather(self, rows: npt.NDArray[np.int64], buffers: BufferPool) -> Examples:
         """Copy the given rows in that order, without damaged ones, into reusable buffers."""
         if self._gatherer is None:
             self._gatherer = self._make_gatherer()

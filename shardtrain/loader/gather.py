@@ -19,7 +19,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from shardtrain.arrays.buffers import address
+from shardtrain.arrays.buffers import data_address
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError
 from shardtrain.runtime.kernels import kernel
@@ -159,7 +159,7 @@ class Gatherer:
         else:
             parts["x"] = [x for x, _ in pieces if not isinstance(x, Csr)]
         self._parts = {name: _same_type(arrays) for name, arrays in parts.items()}
-        self._bases = {name: np.array([address(each) for each in part]) for name, part in self._parts.items()}
+        self._bases = {name: np.array([data_address(each) for each in part]) for name, part in self._parts.items()}
 
     def take(self, order: npt.NDArray[np.int64], allocate: Allocate) -> tuple[Csr | Array, Array]:
         """Copy the rows `order`, in that order, to buffers of `allocate`; `indptr` of sparse rows is int64.

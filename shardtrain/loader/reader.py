@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
-from shardtrain.arrays.rows import Examples, Labels, join
+from shardtrain.arrays.buffers import BufferPool
+from shardtrain.arrays.rows import Examples, Labels, join_examples
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.runtime.progress import warn
@@ -44,7 +44,7 @@ class SplitReader:
         *,
         options: LoaderOptions,
         larger_than_memory: bool,
-        block_buffers: Buffers,
+        block_buffers: BufferPool,
     ) -> None:
         self.name = name
         self.entry = entry
@@ -77,7 +77,7 @@ class SplitReader:
     def rows(self, start: int, stop: int) -> Examples:
         """Read rows [start, stop): views of the mapping if one shard holds them, otherwise concatenated copies."""
         parts = [(shard.x(begin, end), shard.y(begin, end)) for shard, begin, end in self.pieces(start, stop)]
-        return join(parts)
+        return join_examples(parts)
 
     @property
     def mapped(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import ShardsError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.options import LoaderOptions
@@ -48,7 +48,7 @@ class Shards:
     def __init__(self, path: Path, manifest: Manifest, options: LoaderOptions) -> None:
         self.path = path
         self.manifest = manifest
-        blocks, batches = Buffers(_MAX_BUFFERS), Buffers()
+        blocks, batches = BufferPool(_MAX_BUFFERS), BufferPool()
         large = {name for name, entry in manifest.splits.items() if _is_larger_than_memory(entry, manifest)}
         direct_io_paths = {path for name in large for path in _external_files(manifest.splits[name])}
         sources = {

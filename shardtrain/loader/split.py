@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.arrays.rows import Examples
 from shardtrain.loader.batches import Batches
 from shardtrain.loader.options import BatchOptions
@@ -21,7 +21,7 @@ class Split(SplitReader):
         reader: keywords of `SplitReader`.
     """
 
-    def __init__(self, *args: Any, batch_buffers: Buffers, **reader: Any) -> None:
+    def __init__(self, *args: Any, batch_buffers: BufferPool, **reader: Any) -> None:
         super().__init__(*args, **reader)
         self.batch_buffers = batch_buffers
 

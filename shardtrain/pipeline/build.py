@@ -314,7 +314,7 @@ def plan_source(
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
         units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
     for unit in units:
-        if unit.num_texts_bytes > longest_unit(workers, memory_limit, density):
+        if unit.num_text_bytes > longest_unit(workers, memory_limit, density):
             raise UsageError(_too_long(source, unit, memory_limit, density))
     tasks = [UnitTask(source=source, unit=unit, seed=seed, threshold=threshold) for unit in units]
     return Units(tasks, [unit.num_bytes for unit in units])
@@ -322,11 +322,11 @@ def plan_source(
 
 def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:
     """The error for a unit that one document makes too long: with --workers 1 it gets the most memory."""
-    needed = PROCESS_BYTES + unit.num_texts_bytes * LONG_MEMORY * density
+    needed = PROCESS_BYTES + unit.num_text_bytes * LONG_MEMORY * density
     more = f" --memory-limit {-(-needed >> 20)}MiB" if needed > memory_limit else ""
     where = "" if source.folders else f", line {unit.first_line} or later"
     return (
-        f"{source.origin}{where}: a document of about {unit.num_texts_bytes / 1e6:,.1f} MB is too long to be indexed "
+        f"{source.origin}{where}: a document of about {unit.num_text_bytes / 1e6:,.1f} MB is too long to be indexed "
         f"within {memory_limit >> 20} MiB; build with --workers 1{more}, or split it into several documents"
     )
 

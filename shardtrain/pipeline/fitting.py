@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import spill, spilled
+from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.errors import CorpusFormatError, HashCollisionError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import (
@@ -154,7 +154,7 @@ def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[i
     """
     holds = np.zeros((len(counted.runs), len(wanted)), np.bool_)
     for number, path in enumerate(counted.runs):
-        run = spilled(path)
+        run = open_spilled(path)
         places = lookup(run, slice(0, len(run["hashes"])), wanted)
         holds[number, places[places >= 0]] = True
     while holds.any():
@@ -187,10 +187,10 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
             f"no n-gram of the training documents occurs in as many of them as --min-df {settings.min_df} and "
             f"--max-df {settings.max_df} allow; use a larger corpus, or --min-df 1 and --max-df 1.0"
         )
-    classes = tuple(classes_of_run(spilled(run), codes) for run in counted.runs)
+    classes = tuple(classes_of_run(open_spilled(run), codes) for run in counted.runs)
     class_counts = np.zeros(max(codes.values()) + 1, np.int64)
     for run, mapping in zip(counted.runs, classes, strict=True):
-        class_counts += np.bincount(mapping[spilled(run)["labels"]], minlength=len(class_counts))
+        class_counts += np.bincount(mapping[open_spilled(run)["labels"]], minlength=len(class_counts))
     num_documents = int(class_counts.sum())
     weights = weights_of(settings)
     select = partial(_select, passes, classes=classes, class_counts=class_counts)
@@ -276,7 +276,7 @@ def _gathered(
     """Columns of scratch files, one after the other, of which only the best so far are ever held."""
     held: Columns = {}
     for path in files:
-        file = spilled(path)
+        file = open_spilled(path)
         held = {name: np.concatenate([held[name], file[name]]) if held else file[name] for name in names}
         best = best_of(held)
         held = {name: column[best] for name, column in held.items()}
@@ -298,7 +298,7 @@ def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
     for bucket, path in counted.buckets:
         part = by_hash[bucket.range(chosen.hashes[by_hash])]
         kept = path.with_name(path.name.replace("bucket", "kept"))
-        merged = spilled(path)
+        merged = open_spilled(path)
         rank = np.full(len(merged["hashes"]) + 1, -1, np.int32)  # the last is that of no candidate, -1
         rank[np.searchsorted(merged["hashes"], chosen.hashes[part])] = np.arange(len(part))
         arrays = {"hashes": chosen.hashes[part], "counts": chosen.counts[part], "first": chosen.first[part]}
@@ -321,9 +321,9 @@ def _ngram_arrays(counted: Counted, chosen: _Chosen) -> dict[str, Iterator[npt.N
 
     merged = [path for _, path in counted.buckets]
     return {
-        "hashes": (spilled(path)["hashes"] for path in merged),
-        "counts": (spilled(path)["counts"].astype(np.uint32) for path in merged),
-        "columns": (columns(spilled(path)["hashes"]) for path in merged if len(spilled(path)["hashes"])),
+        "hashes": (open_spilled(path)["hashes"] for path in merged),
+        "counts": (open_spilled(path)["counts"].astype(np.uint32) for path in merged),
+        "columns": (columns(open_spilled(path)["hashes"]) for path in merged if len(open_spilled(path)["hashes"])),
         "scores": iter([chosen.scores]),
     }
 

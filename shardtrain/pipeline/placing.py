@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
-from shardtrain.arrays.scratch import Spilled, spilled
+from shardtrain.arrays.scratch import SpilledArrays, open_spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
@@ -68,7 +68,7 @@ def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
     rows = np.zeros(1 << _BINS_BITS, np.int64)
     nonzeros = np.zeros(1 << _BINS_BITS, np.int64)
     for path in files:  # one at a time: an open mapping takes a file descriptor
-        unit = spilled(path)
+        unit = open_spilled(path)
         cuts = np.concatenate([[0], np.searchsorted(unit["keys"], edges), [len(unit["keys"])]])
         rows += np.diff(cuts)
         nonzeros += np.diff(_nonzeros_before(unit, cuts))
@@ -93,7 +93,7 @@ def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
     width = 64 - _BINS_BITS
     keys, counts = [], []
     for path in files:
-        unit = spilled(path)
+        unit = open_spilled(path)
         start, stop = key_range(unit, number << width, (number + 1) << width)
         keys.append(unit["keys"][start:stop].copy())
         counts.append(np.diff(_nonzeros_before(unit, np.arange(start, stop + 1))))
@@ -102,7 +102,7 @@ def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
     return int(joined[order[skip]]), int(np.concatenate(counts)[order[:skip]].sum())
 
 
-def _nonzeros_before(unit: Spilled, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _nonzeros_before(unit: SpilledArrays, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Non-zeros before each row; 0 for sequences."""
     return unit["indptr"][rows] if "indptr" in unit else np.zeros(len(rows), np.int64)
 

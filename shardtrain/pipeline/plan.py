@@ -135,7 +135,7 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     density = reused.settings.density if reused else options.density
     seed = before.seed if before else options.seed
     with tempfile.TemporaryDirectory() as scratch:
-        found = open_corpus(path, options, validation=options.validation, scratch=Path(scratch), looking=True)
+        found = open_corpus(path, options, validation=options.validation, scratch=Path(scratch), preview=True)
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardtrain.arrays.scratch import spilled
+from shardtrain.arrays.scratch import open_spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
 from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, spill_rows, transform_unit
@@ -71,7 +71,7 @@ def transform_rows(
 
 def _write_ngram_rows(paths: tuple[Path, Path], *, columns: tuple[Any, Any, Weights], codes: dict[str, int]) -> None:
     run_path, out = paths
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     norms = run_path.with_name(run_path.name.replace("run", "norms"))
     x = ngrams.unit_rows(run_path, norms, *columns)
     spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
@@ -81,6 +81,6 @@ def _write_sequence_rows(
     paths: tuple[Path, Path], *, vocabulary: Any, shape: tuple[int, int], codes: dict[str, int]
 ) -> None:
     run_path, out = paths
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     x = sequences.unit_rows(run_path, vocabulary, *shape)
     spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import Spilled, spill, spilled
+from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
@@ -63,7 +63,7 @@ class UnitFacts:
 def warm_up() -> None:
     """Warm up a worker: load compiled kernels and Unicode tables, which the first unit would wait for."""
     keep_freed_memory()
-    text = Texts.of(["w\u00f6rd"])
+    text = Texts.from_strings(["w\u00f6rd"])
     index_ngrams(NgramSettings(), text)
     index_words(SequenceSettings(), text)
 
@@ -144,7 +144,7 @@ class FindTask(UnitTask):
 def find_in_unit(task: FindTask) -> list[str]:
     """Look up the strings of the wanted terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(spilled(task.run), task.wanted)]
+    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.run), task.wanted)]
     block = prepare_texts(task.settings, documents.texts.take(chosen))
     found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
     return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
@@ -176,7 +176,7 @@ def _vectorizer(folder: Path, modified: int) -> Vectorizer:
     return load_vectorizer(folder)
 
 
-def classes_of_run(run: Spilled, codes: dict[str, int]) -> npt.NDArray[np.int64]:
+def classes_of_run(run: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
     """Return the class index of each label code of a run."""
     return np.array([codes[name] for name in run.facts["label_names"]], np.int64)
 
@@ -206,7 +206,7 @@ def rows_between(
 
     Views would keep a file descriptor open per unit.
     """
-    rows = spilled(path)
+    rows = open_spilled(path)
     start, stop = key_range(rows, first, last)
     y, documents, keys = (rows[name][start:stop].copy() for name in ("y", "documents", "keys"))
     if "x" in rows:
@@ -216,7 +216,7 @@ def rows_between(
     return Csr(x.data.copy(), x.indices.copy(), x.indptr.copy(), x.shape), y, documents, keys
 
 
-def key_range(rows: Spilled, first: int, last: int) -> tuple[int, int]:
+def key_range(rows: SpilledArrays, first: int, last: int) -> tuple[int, int]:
     """Return the range [start, stop) of rows whose keys are in [first, last); `last` may be 2**64."""
     start = int(np.searchsorted(rows["keys"], np.uint64(first)))
     stop = len(rows["keys"]) if last >= 1 << 64 else int(np.searchsorted(rows["keys"], np.uint64(last)))

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.shards import layout
@@ -62,7 +62,7 @@ class ShardFile:
         verify: bool,
         io: str,
         direct_io: bool = False,
-        buffers: Buffers | None = None,
+        buffers: BufferPool | None = None,
     ) -> None:
         if io not in IO:
             raise UsageError(f"--io is {io!r}; choose one of {', '.join(IO)}")
@@ -92,7 +92,7 @@ class ShardFile:
         self.mapped = self._map is not None
         self._whole: Bytes = np.frombuffer(self._map, np.uint8) if self._map else np.zeros(0, np.uint8)
         self._direct = self._try_direct() if direct_io and not self.mapped else None
-        self._buffers = buffers or Buffers(0)
+        self._buffers = buffers or BufferPool(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
         if io == "read" or (io == "auto" and on_shared_storage(self.path)):
@@ -340,7 +340,7 @@ def open_source(
     verify: bool,
     io: str = "auto",
     direct_io: bool = False,
-    buffers: Buffers | None = None,
+    buffers: BufferPool | None = None,
 ) -> ShardFile:
     """Open an external file that holds arrays; it is read and verified like a shard (see `ShardFile`).
 

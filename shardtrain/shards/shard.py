@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.buffers import Buffers
+from shardtrain.arrays.buffers import BufferPool
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features, Labels
 from shardtrain.errors import CorruptShardError
@@ -49,7 +49,7 @@ class Shard:
         verify: bool,
         io: str = "auto",
         direct_io: bool = False,
-        buffers: Buffers | None = None,
+        buffers: BufferPool | None = None,
         sources: Mapping[str, ShardFile] | None = None,
     ) -> None:
         self.path = folder / entry.file

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import Spilled, narrow, spill, spilled
+from shardtrain.arrays.scratch import SpilledArrays, narrow, open_spilled, spill
 from shardtrain.errors import HashCollisionError
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.inverted import Inverted, ordered
@@ -107,11 +107,11 @@ def merge_bucket(
     Raises:
         HashCollisionError: two terms have the same hash but different checks.
     """
-    parts = [bucket.range(spilled(path)["hashes"]) for path in runs]
+    parts = [bucket.range(open_spilled(path)["hashes"]) for path in runs]
     starts = np.cumsum([0, *(part.stop - part.start for part in parts)])
     columns = {name: np.empty(starts[-1], dtype) for name, dtype in _MERGED.items()}
     for path, part, start in zip(runs, parts, starts.tolist(), strict=False):
-        run = spilled(path)
+        run = open_spilled(path)
         for name, column in columns.items():  # copied, as a view would keep the file open, and there are many
             column[start : start + part.stop - part.start] = run[name][part]
     bits = bucket.bits
@@ -197,18 +197,18 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
     return distinct, out_hashes[:kept], out_counts[:kept], out_first[:kept], places, collided
 
 
-def places_in(merged: Spilled, run: int) -> npt.NDArray[np.int32]:
+def places_in(merged: SpilledArrays, run: int) -> npt.NDArray[np.int32]:
     """Of each of a run's terms in a merged bucket the candidate that it is, or -1."""
     return merged["places"][merged["starts"][run] : merged["starts"][run + 1]]
 
 
-def lookup(run: Spilled, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def lookup(run: SpilledArrays, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """For each term of a part of a run its place in `merged` (ascending), or -1."""
     places: npt.NDArray[np.int64] = _join(run["hashes"][part], merged)
     return places
 
 
-def first_documents(run: Spilled, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def first_documents(run: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """The documents of a run, ascending, in which its terms with the hashes `wanted` (ascending) appear first."""
     terms = np.flatnonzero(lookup(run, slice(0, len(run["hashes"])), wanted) >= 0)
     if "documents" in run:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import kept_open, spill, spilled
+from shardtrain.arrays.scratch import open_spilled, open_spilled_cached, spill
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize import selection
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
@@ -41,7 +41,7 @@ def weigh_unit(
 
     It is the l2 norm over all the document's candidates, or 1.
     """
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     if not weights.norm:
         spill(out, {"norms": np.ones(len(run["labels"]))})
         return
@@ -49,7 +49,7 @@ def weigh_unit(
     terms, counts = (np.empty(len(run["hashes"]), np.uint32) for _ in range(2))
     firsts = np.empty(len(terms), np.uint64)
     for bucket, path in candidates:
-        merged = kept_open(path)
+        merged = open_spilled_cached(path)
         start = bucket.range(run["hashes"]).start
         size = _collect(
             places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
@@ -149,7 +149,7 @@ def score_bucket(task: ScoreTask) -> int:
     The file has `hashes` ascending, `counts`, `first` and `scores`. Candidates are taken in pieces whose sums fit
     into `budget` bytes; every piece reads the bucket's part of all runs.
     """
-    merged = spilled(task.candidates)
+    merged = open_spilled(task.candidates)
     num_documents = int(task.class_counts.sum())
     idf = task.weights.of_terms(merged["counts"], num_documents)
     scores = np.zeros(len(idf))
@@ -159,8 +159,8 @@ def score_bucket(task: ScoreTask) -> int:
         stop = min(start + step, len(idf))
         moments = Moments.zeros(stop - start, num_classes)
         for number, (run_path, classes) in enumerate(zip(task.runs, task.classes, strict=True)):
-            run = spilled(run_path)
-            norms = spilled(task.norms[number])["norms"] if task.norms else np.ones(len(run["labels"]))
+            run = open_spilled(run_path)
+            norms = open_spilled(task.norms[number])["norms"] if task.norms else np.ones(len(run["labels"]))
             indptr = run["indptr"][task.bucket.range(run["hashes"]).start :]
             _accumulate(
                 places_in(merged, number), start, stop, indptr, run["documents"], run["times"], idf,
@@ -191,7 +191,7 @@ def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, c
 
 def unit_rows(run_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights) -> Csr:
     """The chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     by_hash = np.argsort(hashes)
     places = lookup(run, slice(0, len(run["hashes"])), hashes[by_hash])
     terms = np.flatnonzero(places >= 0)
@@ -199,7 +199,7 @@ def unit_rows(run_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], i
     order = np.argsort(columns)
     data, indices, indptr = _rows(
         terms[order], columns[order], idf, weights.of_times(run.facts["most_times"]), run["indptr"],
-        run["documents"], run["times"], spilled(norm_path)["norms"],
+        run["documents"], run["times"], open_spilled(norm_path)["norms"],
     )  # fmt: skip
     return Csr(data, indices, indptr, (len(run["labels"]), len(hashes)))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import spill, spilled
+from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.runtime.kernels import kernel
 
 Ids = npt.NDArray[np.uint32]
@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.uint32]
 
 def shortlist_words(candidates: Path, keep: int, out: Path) -> None:
     """Write the `keep` most frequent words of a bucket (`hashes`, `counts`, `first`), best first."""
-    merged = spilled(candidates)
+    merged = open_spilled(candidates)
     best = most_frequent(merged["counts"], merged["first"])[:keep]
     spill(out, {name: merged[name][best] for name in ("hashes", "counts", "first")})
 
@@ -41,7 +41,7 @@ def ids_of(hashes: npt.NDArray[np.uint64], vocabulary: npt.NDArray[np.uint64]) -
 
 def longest(run_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
     """Ids in the longest document of a unit, words outside the vocabulary not counted."""
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     lengths: npt.NDArray[np.int64] = _lengths(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary))
     return int(lengths.max(initial=0))
 
@@ -50,7 +50,7 @@ def unit_rows(
     run_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
 ) -> npt.NDArray[Any]:
     """The padded ids of a unit's documents, (documents, length)."""
-    run = spilled(run_path)
+    run = open_spilled(run_path)
     return pad(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary), length, vocabulary_size)
 
 

@@ -49,7 +49,7 @@ def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
         texts: the documents.
         strip: remove accents as well: strip_accents="unicode" in place of None.
     """
-    documents = Texts.of(texts)
+    documents = Texts.from_strings(texts)
     content = documents.data.tobytes()
     if content.isascii():
         return _whole(np.frombuffer(content.lower(), np.uint8), documents.offsets)

@@ -1,4 +1,4 @@
-"""Texts as bytes are the same documents as the strings they came from."""
+"""`Texts` equals the list of strings it was made from."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ documents = st.lists(st.text(st.characters(codec=None), max_size=8), max_size=12
 
 @settings(max_examples=200, deadline=None)
 @given(documents, st.data())
-def test_what_goes_in_comes_out_whole_in_slices_and_by_choice(texts, data):
-    held = Texts.of(texts)
+def test_indexing_slicing_and_taking_equal_those_of_a_list(texts, data):
+    held = Texts.from_strings(texts)
     assert held == texts
-    assert Texts.of(held) is held
+    assert Texts.from_strings(held) is held
     start, stop = (data.draw(st.integers(-3, len(texts) + 2)) for _ in range(2))
     assert held[start:stop] == texts[start:stop]
     assert held[start:stop].offsets[0] == 0

@@ -1,4 +1,4 @@
-"""Raw labels to class indices, and every way in which labels are untrainable."""
+"""Raw labels map to class indices, or are refused if they cannot be trained on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_class_names_name_the_integers(base: int) -> None:
 
 
 @pytest.mark.parametrize("labels", [("01", "2"), ("1.0", "2.0"), ("+1", "2"), ("1", "many"), ("١", "٢")])
-def test_what_is_no_plain_integer_is_a_name(labels: tuple[str, ...]) -> None:
+def test_labels_that_are_not_canonical_integers_are_names(labels: tuple[str, ...]) -> None:
     assert resolve_classes(counted(*labels), class_names=None).names == tuple(sorted(labels))
 
 
@@ -50,18 +50,18 @@ def test_what_is_no_plain_integer_is_a_name(labels: tuple[str, ...]) -> None:
         ((), None, "auto", "at least two classes are needed .*, none was found"),
         (("1",), None, "auto", "at least two classes are needed .*, only '1' was found"),
         (("1",), ("a", "b"), "auto", "at least two classes are needed"),
-        (("1", "2", "4"), None, "auto", "a class without examples in the training data: 3; --labels names"),
-        (("0", "4"), None, "auto", "3 classes without examples in the training data: 1, 2, 3; --labels names"),
+        (("1", "2", "4"), None, "auto", "a class without examples in the training data: 3; labels names"),
+        (("0", "4"), None, "auto", "3 classes without examples in the training data: 1, 2, 3; labels names"),
         (("1", "1000000000"), None, "auto", "999,999,998 classes without .*: 2, 3, .*, 11 and 999,999,988 more"),
-        (("5", "6"), None, "auto", "have to run from 0 or 1 without gaps, found 5 to 6; --labels names"),
-        (("-1", "1"), None, "auto", "have to run from 0 or 1 without gaps, found -1 to 1; --labels names"),
-        (("1", "3"), ("a", "b", "c"), "auto", r"a class without examples .*: 2 \('b'\); correct classes.txt"),
+        (("5", "6"), None, "auto", "must run from 0 or 1 without gaps, found 5 to 6; labels names"),
+        (("-1", "1"), None, "auto", "must run from 0 or 1 without gaps, found -1 to 1; labels names"),
+        (("1", "3"), ("a", "b", "c"), "auto", r"a class without examples .*: 2 \('b'\); correct or remove classes.txt"),
         (("1", "2"), ("a", "b", "c"), "auto", r"a class without examples .*: 3 \('c'\)"),
-        (("1", "2", "3"), ("a", "b"), "auto", "names 2 classes, so labels run from 1 to 2; found 3"),
-        (("0", "1", "2"), ("a", "b"), "auto", "names 2 classes, so labels run from 0 to 1; found 2"),
-        (("a", "b"), ("a", "b", "c"), "auto", "a class without examples .*: 'c'; correct classes.txt"),
-        (("a", "x"), ("a", "b"), "auto", "labels that classes.txt does not name: 'x'; it names 'a', 'b'"),
-        (("1", "b"), None, "integers", "--labels integers, but these labels are none: 'b'; try --labels names"),
+        (("1", "2", "3"), ("a", "b"), "auto", "lists 2 classes, so labels must run from 1 to 2, found 3"),
+        (("0", "1", "2"), ("a", "b"), "auto", "lists 2 classes, so labels must run from 0 to 1, found 2"),
+        (("a", "b"), ("a", "b", "c"), "auto", "a class without examples .*: 'c'; correct or remove classes.txt"),
+        (("a", "x"), ("a", "b"), "auto", "labels that are not in classes.txt: 'x'; it lists 'a', 'b'"),
+        (("1", "b"), None, "integers", "labels integers, but these labels are not integers: 'b'; try labels names"),
     ],
 )
 def test_labels_that_cannot_be_trained_on_are_refused(
@@ -80,9 +80,11 @@ def test_a_label_counted_zero_times_has_no_examples() -> None:
         resolve_classes({"1": 5, "2": 0, "3": 5}, class_names=None)
 
 
-def test_more_labels_than_classes_can_be_are_taken_for_the_wrong_column() -> None:
+def test_too_many_distinct_labels_are_taken_for_the_wrong_column() -> None:
     labels = [f"text {number}" for number in range(65_537)]
-    with pytest.raises(LabelError, match=r"65,537 different labels, at most 65,536 .* name it with --label-column"):
+    with pytest.raises(
+        LabelError, match=r"65,537 different labels were found, at most 65,536 .* name it with label_column"
+    ):
         resolve_classes(counted(*labels), class_names=None)
     assert len(resolve_classes(counted(*labels[1:]), class_names=None).names) == 65_536
 
@@ -90,5 +92,7 @@ def test_more_labels_than_classes_can_be_are_taken_for_the_wrong_column() -> Non
 def test_a_validation_label_never_seen_in_training_is_named_with_its_count() -> None:
     classes = resolve_classes(counted("1", "2"), class_names=None)
     check_validation_labels({"1": 4}, classes)
-    with pytest.raises(LabelError, match=r"never seen in training: '3' \(7 examples\); training has '1', '2'"):
+    with pytest.raises(
+        LabelError, match=r"do not occur in the training split: '3' \(7 examples\); training labels are '1', '2'"
+    ):
         check_validation_labels({"1": 4, "3": 7}, classes)

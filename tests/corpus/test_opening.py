@@ -1,4 +1,4 @@
-"""What is found in a file or folder, what is detected, and what is refused with which words."""
+"""Opening a corpus: which splits are found, what is detected, and what is refused with which message."""
 
 from __future__ import annotations
 
@@ -104,9 +104,13 @@ def test_columns_are_chosen_by_name_or_index(tmp_path: Path, options: dict[str, 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("id,foo,bar\n1,a,b\n2,c,d\n", {}, r"which column is the label\? .* 'id', 'foo', 'bar'; say --label-column"),
-        ("label,foo,bar\n1,a,b\n2,c,d\n", {}, r"which column is the text\? .*--text-columns"),
-        ("category,sentiment,text\nx,1,a\ny,2,b\n", {}, "these could be it: 'category', 'sentiment'"),
+        (
+            "id,foo,bar\n1,a,b\n2,c,d\n",
+            {},
+            r"which column is the label\? .* 'id', 'foo', 'bar'; name them with label_column",
+        ),
+        ("label,foo,bar\n1,a,b\n2,c,d\n", {}, r"which column is the text\? .*text_columns"),
+        ("category,sentiment,text\nx,1,a\ny,2,b\n", {}, "candidates: 'category', 'sentiment'"),
         ("label,text\n1,a\n", {"label_column": "klass"}, "has no column 'klass'; found 'label', 'text'"),
         ("label,text\n1,a\n", {"label_column": 2}, "has no column 2: it has 2 columns, counted from 0 to 1"),
         ("1,a\n2,b\n", {"label_column": "stars"}, "has no column 'stars'; no header was found"),
@@ -117,11 +121,11 @@ def test_columns_are_chosen_by_name_or_index(tmp_path: Path, options: dict[str, 
         ),
         ("label,text\n1,a\n", {"text_columns": ("label",), "label_column": 0}, "named both as label and as text"),
         ("a;1\nb;2\n", {}, r"has one column; a label and a text are needed \(it has semicolons .* delimiter=';'"),
-        ("a 1\nb 2\n", {}, "has one column; .* tabs in TSV: --format says which it is"),
-        ("label,text\n", {}, "has a header and no record behind it"),
+        ("a 1\nb 2\n", {}, "has one column; .* tabs in TSV; choose one with format"),
+        ("label,text\n", {}, "has a header and no records after it"),
     ],
 )
-def test_columns_that_are_not_clear_are_refused(
+def test_ambiguous_or_missing_columns_are_refused(
     tmp_path: Path, content: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises((CorpusFormatError, CorpusNotFoundError), match=message) as caught:
@@ -149,7 +153,7 @@ def test_keys_of_json_are_chosen_by_usual_names_or_by_option(tmp_path: Path) -> 
         ({"format": "jsonl", "header": True}, "a header exists in CSV and TSV only"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         CorpusOptions(**options)  # type: ignore[arg-type]
 
@@ -163,7 +167,9 @@ def test_options_that_cannot_be_are_refused(options: dict[str, object], message:
         ("A.CSV", "1,a\n2,b\n", "csv"),
     ],
 )
-def test_the_format_is_known_by_extension_or_a_look(tmp_path: Path, name: str, content: str, expected: str) -> None:
+def test_the_format_is_detected_from_the_extension_or_the_content(
+    tmp_path: Path, name: str, content: str, expected: str
+) -> None:
     assert opened(written(tmp_path / name, content)).train.format == expected
 
 
@@ -184,7 +190,7 @@ def test_a_folder_with_train_test_and_classes_is_understood(tmp_path: Path) -> N
     assert "not used: dev.csv (--validation names another validation file)" in corpus.notes
 
 
-def test_a_validation_file_that_is_named_takes_the_place_of_the_test_file(tmp_path: Path) -> None:
+def test_a_validation_option_replaces_the_test_file(tmp_path: Path) -> None:
     for name in ("train.csv", "test.csv", "other.csv"):
         written(tmp_path / "set" / name, ZHANG)
     corpus = opened(tmp_path / "set", validation=tmp_path / "set" / "other.csv")
@@ -251,7 +257,7 @@ def test_a_folder_that_fits_no_layout_is_refused_with_what_was_found(
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/train.csv", "x" * 300])
-def test_a_missing_path_is_refused_with_a_way_on(tmp_path: Path, path: str) -> None:
+def test_a_missing_path_is_refused_with_a_next_step(tmp_path: Path, path: str) -> None:
     with pytest.raises(CorpusNotFoundError, match=r"no corpus at .*; give a file or a folder, or make an example"):
         open_corpus(tmp_path / path, CorpusOptions(), scratch=tmp_path)
 
@@ -271,7 +277,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "\ufeff", "\n\r\n  \n"], ids=["nothing", "a byte order mark", "blank lines"])
 @pytest.mark.parametrize("name", ["some.csv", "some.jsonl", "some"])
 def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: str) -> None:
-    with pytest.raises(CorpusNotFoundError, match=f"{name}' is empty: it has no record"):
+    with pytest.raises(CorpusNotFoundError, match=f"{name}' is empty; expected records"):
         opened(written(tmp_path / name, content))
 
 
@@ -287,8 +293,8 @@ def test_a_file_whose_every_record_is_bad_is_refused_with_the_first_reason(tmp_p
         opened(written(tmp_path / "some.jsonl", "1,a\n"))
 
 
-def test_one_array_of_json_is_refused_with_a_way_on(tmp_path: Path) -> None:
-    with pytest.raises(CorpusFormatError, match="line 1: it begins an array; JSON Lines has one object a line"):
+def test_one_array_of_json_is_refused_with_a_next_step(tmp_path: Path) -> None:
+    with pytest.raises(CorpusFormatError, match="line 1: a JSON array begins here; JSON Lines has one object per line"):
         opened(written(tmp_path / "some.json", '[{"label": 1,\n"text": "a"}]'))
 
 
@@ -298,12 +304,12 @@ def test_a_damaged_packed_file_is_refused_and_leaves_nothing_behind(tmp_path: Pa
     if damage == "flipped":
         packed[len(packed) // 2] ^= 1
     content = {"cut": packed[:-100], "flipped": packed, "not packed": b"1,a\n2,b\n"}[damage]
-    with pytest.raises(CorpusFormatError, match=r"some.csv.gz' is damaged or no gzip file"):
+    with pytest.raises(CorpusFormatError, match=r"some.csv.gz' is damaged or not a gzip file"):
         opened(written(tmp_path / "some.csv.gz", bytes(content)))
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_other_kinds_of_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
+def test_binary_files_are_refused_with_their_kind(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "features.csv", "w") as file:
         file["x"] = [1.0]
     with zipfile.ZipFile(tmp_path / "zipped.csv", "w") as archive:
@@ -322,24 +328,24 @@ def test_other_kinds_of_files_are_refused_by_what_they_are(tmp_path: Path) -> No
         "wider.csv": "is UTF-32 text, not text; convert it with `iconv",
         "numbers.csv": "looks binary",
         "set.tgz": "is an archive; unpack it",
-        "pipe.csv": "is no regular file",
+        "pipe.csv": "is not a regular file",
     }.items():
         with pytest.raises(CorpusFormatError, match=message):
             opened(tmp_path / name)
 
 
 def test_text_of_no_known_format_asks_for_the_format(tmp_path: Path) -> None:
-    with pytest.raises(CorpusFormatError, match="say --format csv, tsv or jsonl"):
+    with pytest.raises(CorpusFormatError, match="choose format csv, tsv or jsonl"):
         opened(written(tmp_path / "some.txt", "just\nwords\n"))
 
 
-def test_class_names_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_invalid_class_names_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "set" / "train.csv", ZHANG)
     classes = written(tmp_path / "set" / "classes.txt", "a\nb\na\n")
-    with pytest.raises(CorpusFormatError, match=r"classes.txt, line 3: class 'a' stands on line 1 already"):
+    with pytest.raises(CorpusFormatError, match=r"classes.txt, line 3: class 'a' is already on line 1"):
         opened(tmp_path / "set")
     classes.write_text("\n")
-    with pytest.raises(CorpusFormatError, match="names no class"):
+    with pytest.raises(CorpusFormatError, match="has no class names"):
         opened(tmp_path / "set")
 
 
@@ -364,7 +370,7 @@ def test_a_published_set_is_recognised_by_its_class_names_too() -> None:
     assert recognise("elsewhere", ("a", "b")) is None
 
 
-def test_the_manifest_is_told_names_and_sizes_but_no_folder_of_this_machine(tmp_path: Path) -> None:
+def test_the_description_for_the_manifest_has_names_and_sizes_but_no_local_folder(tmp_path: Path) -> None:
     source = opened(written(tmp_path / "a.csv", "id,label,text\n7,1,a\n8,2,b\n")).train
     assert source.describe() == {
         "name": "a.csv",

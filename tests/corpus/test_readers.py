@@ -1,4 +1,4 @@
-"""Units and documents: nothing depends on where units are cut, and real corpora arrive whole."""
+"""Units and documents: nothing depends on where units are cut, and published datasets are read completely."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def opened(path: Path, validation: Path | None = None, **options: object) -> Cor
 
 
 def planned(source: Source, unit_bytes: int = HUGE) -> list[Unit]:
-    told: list[int] = []
-    units = plan_units(source, unit_bytes=unit_bytes, advance=told.append)
-    assert sum(told) == source.num_bytes
+    reported: list[int] = []
+    units = plan_units(source, unit_bytes=unit_bytes, advance=reported.append)
+    assert sum(reported) == source.num_bytes
     assert sum(unit.num_bytes for unit in units) == source.num_bytes - source.data_start
     return units
 
@@ -61,7 +61,7 @@ def written(path: Path, content: str | bytes) -> Path:
     ("folder", "num_train", "num_validation"),
     [("ag_news", 24_210, 7_600), ("dbpedia", 12_040, 1_960), ("mr", 10_662, 0), ("sms_spam", 5_574, 0)],
 )
-def test_a_published_corpus_arrives_whole(
+def test_a_published_dataset_is_read_completely(
     data: Path, tmp_path: Path, folder: str, num_train: int, num_validation: int
 ) -> None:
     corpus = open_corpus(data / folder, CorpusOptions(), scratch=tmp_path)
@@ -79,7 +79,7 @@ def test_a_published_corpus_arrives_whole(
 
 
 @pytest.mark.parametrize("name", ["ag_news", "dbpedia"])
-def test_a_published_corpus_is_read_as_the_guide_reads_it(data: Path, tmp_path: Path, name: str) -> None:
+def test_a_published_dataset_is_read_as_the_guide_reads_it(data: Path, tmp_path: Path, name: str) -> None:
     corpus = open_corpus(data / name, CorpusOptions(), scratch=tmp_path)
     with open(data / name / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file, strict=True))
@@ -91,7 +91,7 @@ def test_a_published_corpus_is_read_as_the_guide_reads_it(data: Path, tmp_path: 
     assert read.texts == texts
 
 
-def test_the_first_message_of_the_sms_collection_is_no_header(data: Path, tmp_path: Path) -> None:
+def test_the_first_message_of_the_sms_collection_is_not_a_header(data: Path, tmp_path: Path) -> None:
     corpus = open_corpus(data / "sms_spam", CorpusOptions(), scratch=tmp_path)
     read = documents(corpus.train)
     assert corpus.train.format == "tsv"
@@ -203,7 +203,7 @@ def test_a_folder_that_changes_between_planning_and_reading_is_noticed(reviews: 
     source = opened(reviews).train
     unit = planned(source)[0]
     written(reviews / "train" / "neg" / "00_1.txt", "new")
-    with pytest.raises(CorpusFormatError, match="has changed: 8 text files, where 7 were counted"):
+    with pytest.raises(CorpusFormatError, match="has changed: 8 text files, expected 7 as counted"):
         read_unit(source, unit)
 
 
@@ -212,10 +212,10 @@ def test_a_file_that_changes_between_planning_and_reading_is_noticed(tmp_path: P
     source = opened(path).train
     unit = planned(source)[0]
     path.write_bytes(b"1,a\n2,bbbbb\n")
-    with pytest.raises(CorpusFormatError, match="has changed: 2 records in bytes 0 to 12, where 3 were counted"):
+    with pytest.raises(CorpusFormatError, match="has changed: 2 records in bytes 0 to 12, expected 3 as counted"):
         read_unit(source, unit)
     path.write_bytes(b"1,a\n")
-    with pytest.raises(CorpusFormatError, match="ends at byte 4 now"):
+    with pytest.raises(CorpusFormatError, match="ends at byte 4: it was truncated"):
         read_unit(source, unit)
 
 
@@ -224,7 +224,7 @@ def test_a_file_that_changes_between_planning_and_reading_is_noticed(tmp_path: P
     [
         ('1,a\n2,b\n3,"c\n4,d\n', 3, "unclosed quote: the record that opens a quote on line 3 never ends"),
         ('"1","a"\n"2","b"\n"3","c\n"4","d"\n', 3, "unclosed quote"),
-        ('"1","a\nb"\n"2","c"d\n', 3, "text behind a closing quote"),
+        ('"1","a\nb"\n"2","c"d\n', 3, "text after a closing quote"),
         ("1,a\n2,b\rc\n", 2, "a carriage return in the middle of the line"),
         ("1,a\n2\n", 2, "1 column where the first record has 2"),
         ("1,a\n2,b,c,d\n", 2, "4 columns where the first record has 2"),
@@ -238,7 +238,7 @@ def test_a_row_that_cannot_be_used_is_named_with_file_line_and_reason(
     source = opened(path).train
     with pytest.raises(CorpusFormatError, match=f"rows.csv, line {line}: {reason}") as caught:
         documents(source)
-    assert "--on-bad-row skip" in str(caught.value)
+    assert "on_bad_row skip" in str(caught.value)
     skipped = documents(replace(source, on_bad_row="skip"))
     assert [(row.path, row.line) for row in skipped.bad_rows] == [(str(path), line)]
     assert len(skipped.texts) == sum(unit.num_documents for unit in planned(source)) - 1
@@ -255,7 +255,7 @@ def test_a_row_that_cannot_be_used_is_named_with_file_line_and_reason(
         ('{"label": {}, "text": "b"}', "the label 'label' is an object, not a string or a number"),
         ('{"label": null, "text": "b"}', "the label 'label' is null"),
         ('{"label": " ", "text": "b"}', "the label 'label' is empty"),
-        ('{"label": NaN, "text": "b"}', "NaN is no JSON number"),
+        ('{"label": NaN, "text": "b"}', "NaN is not a JSON number"),
         ("[" * 100_000, "nested too deeply|not JSON"),
         ('{"label": ' + "9" * 5000 + ', "text": "b"}', "a number of 5,000 digits"),
     ],
@@ -300,7 +300,7 @@ def test_nul_bytes_are_text(tmp_path: Path) -> None:
     assert documents(opened(path).train).texts[:2] == ["a\x00b", "c\x00"]
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     read = documents(opened(written(tmp_path / "some.csv", b'\xef\xbb\xbf"1","a"\n2,b\n')).train)
     assert (read.labels, read.texts) == (["1", "2"], ["a", "b"])
 
@@ -311,7 +311,7 @@ def test_a_field_longer_than_the_csv_modules_limit_is_read(tmp_path: Path) -> No
     assert documents(opened(path).train).texts == [long, "b"]
 
 
-def test_a_line_too_long_to_be_a_record_is_bad_and_never_read_whole(tmp_path: Path) -> None:
+def test_a_line_too_long_to_be_a_record_is_bad_and_never_read_completely(tmp_path: Path) -> None:
     path, size = tmp_path / "some.csv", 3 * MAX_RECORD
     with open(path, "wb") as file:
         file.write(b"1,a\n" * 20_000 + b"2,")

@@ -1,4 +1,4 @@
-"""Record boundaries against their definition, spelled out slowly, and against Python's csv module."""
+"""Record boundaries equal those of a slow reference implementation and of Python's csv module."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardtrain.corpus.parsing import split_fields
 from shardtrain.corpus.records import GOOD, STRAY_RETURN, STRAY_TEXT, TOO_LONG, UNCLOSED, find_records
-from shardtrain.corpus.rows import split_fields
 
 Record = tuple[int, int, int, int]
 
@@ -35,28 +35,28 @@ def found_in(
 
 
 def defined_in(data: bytes, max_record: int) -> Iterator[Record]:
-    """Give the records of CSV bytes by trying each line as the start of one."""
+    """Yield the records of CSV bytes by trying each line as the start of one."""
     start, line = 0, 1
     while start < len(data):
         newline = data.find(b"\n", start)
         line_stop = len(data) if newline < 0 else newline + 1
-        what, stop = try_record(data, start)
+        result, stop = try_record(data, start)
         if not data[start:line_stop].removesuffix(b"\n").rstrip(b"\r").strip(b" "):
             start, line = line_stop, line + 1
             continue
         if line_stop - start > max_record:
             code = TOO_LONG
-        elif what == GOOD:
+        elif result == GOOD:
             code = GOOD if stop - start <= max_record else UNCLOSED
         else:
-            code = UNCLOSED if stop > line_stop else what
+            code = UNCLOSED if stop > line_stop else result
         stop = stop if code == GOOD else line_stop
         yield start, stop, line, code
         start, line = stop, line + max(1, data.count(b"\n", start, stop))
 
 
 def try_record(data: bytes, start: int) -> tuple[int, int]:
-    """Read one record: (GOOD, where it stops) or (what is wrong, behind the byte that is)."""
+    """Parse one record: (GOOD, its end) or (code, end of the first byte that violates the grammar)."""
     state = "field start"
     for place in range(start, len(data)):
         byte = data[place : place + 1]
@@ -126,9 +126,9 @@ def test_without_quoting_every_line_that_is_not_blank_is_a_record(data: bytes, c
     ids=[
         "an unclosed quote among bare fields costs one line",
         "an unclosed quote among quoted fields costs one line",
-        "text behind a closing quote is bad",
+        "text after a closing quote is bad",
         "a bare carriage return is bad and one before the newline is not",
-        "newlines in quotes count as lines and blank lines are no records",
+        "newlines in quotes count as lines and blank lines are not records",
         "a quote inside a bare field is text and one at the end is unclosed",
     ],
 )
@@ -142,7 +142,7 @@ def test_more_records_than_are_reported_at_a_time_all_arrive_in_order() -> None:
 
 
 def test_a_file_of_lines_that_all_leave_a_quote_open_is_read_about_once() -> None:
-    """Each of these lines opens a quote that no later one closes: looking ahead from each anew would never end."""
+    """No line closes the quote that another one opens: scanning ahead from each line anew would take quadratic time."""
     data = b'x","\n' * 300_000
     num_read = 0
 
