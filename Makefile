@@ -12,10 +12,15 @@ DEMO := data/demo
 CORPUS ?= $(DEMO)
 SHARDS ?= data/shards
 FIT ?=
-TWO := -n 2 --dist loadfile --no-loadscope-reorder  # each file in one worker, in the order that tests/conftest.py puts them
+# Two processes; a file of tests stays in one of them, and tests/conftest.py orders the files.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+CHANGED = $(shell { git diff --name-only HEAD; git ls-files --others --exclude-standard; } | cut -d / -f 2 | sort -u)
+COMMITTED = $(shell git show --name-only --format= HEAD | cut -d / -f 2 | sort -u)
+ROOM ?= $(or $(call rooms,$(CHANGED)),$(call rooms,$(COMMITTED)),tests/package)
+rooms = $(sort $(foreach name,$(1) $(if $(filter %.py,$(1)),package),$(if $(wildcard tests/$(name)/test_*.py),tests/$(name))))
 SOURCES := shardtrain tests tools
 
-.PHONY: help install shards fit inspect fmt lint type docs test soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +54,9 @@ docs: .venv/.documentation ## build the documentation as a site, in site/
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
 	$(BIN)/python -m pytest -m "not slow" $(TWO)
+
+test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed
+	$(BIN)/python -m pytest -m "not slow and not heavy" $(TWO) $(ROOM)
 
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default

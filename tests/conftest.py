@@ -15,26 +15,28 @@ from support.forked import Forking, forking
 TESTS = Path(__file__).resolve().parent
 DATA = TESTS.parents[1] / "shared" / "data"
 
-# The files that take longest, in seconds: two workers take them first, so that at the end none is left alone with one.
+# Two workers take the files that take longest first, so that at the end none of them is alone with one.
 LONGEST_FIRST = (
-    "training/test_fit.py",
-    "training/test_resume.py",
-    "vectorize/test_options_equal_scikit_learn.py",
-    "shards/test_compressed.py",
     "training/test_options.py",
+    "training/test_resume.py",
+    "training/test_fit.py",
     "pipeline/test_build.py",
     "inference/test_predict_file.py",
-    "pipeline/test_resume.py",
     "pipeline/test_reuse.py",
-    "shards/test_format.py",
-    "vectorize/test_features_equal_oracles.py",
+    "pipeline/test_resume.py",
+    "vectorize/test_options_equal_scikit_learn.py",
     "report/test_pages.py",
-    "pipeline/test_index.py",
+    "vectorize/test_features_equal_oracles.py",
     "training/test_tune.py",
     "training/test_devices.py",
-    "cli/test_results.py",
-    "package/test_api.py",
+    "shards/test_compressed.py",
+    "pipeline/test_index.py",
     "models/test_adapters.py",
+    "runtime/test_atomic.py",
+    "inference/test_predict.py",
+    "package/test_sklearn.py",
+    "package/test_api.py",
+    "loader/test_reading_faults.py",
 )
 
 # The examples of `make test` are the same in every run, so that it fails for a change and not by chance; `make soak`

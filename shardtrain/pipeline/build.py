@@ -334,7 +334,7 @@ def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> st
 def _executor(options: BuildOptions, num_bytes: int) -> Executor:
     allowed = affordable_workers(options.cores, options.memory_limit)
     if allowed < (options.workers or 1):
-        say(f"--memory-limit allows {allowed} of the {options.workers} workers of --workers")
+        say(f"--memory-limit allows only {allowed} of {options.workers} workers")
     workers = workers_for(options, num_bytes)
     return Serial() if workers == 1 else Processes(workers, prepare=warm_up)
 

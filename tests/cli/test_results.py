@@ -32,6 +32,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     return found
 
 
+@pytest.mark.heavy
 def test_every_command_tells_its_result_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

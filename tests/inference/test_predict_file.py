@@ -184,6 +184,7 @@ def interrupted(forked: Forking, run: Run, large: Path, tmp_path_factory: pytest
     return folder
 
 
+@pytest.mark.heavy
 def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     run: Run, large: Path, written: Path, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -332,10 +333,12 @@ def piped(forked: Forking, run: Run, stdin: Path, *options: str) -> subprocess.C
     return done
 
 
+@pytest.mark.heavy
 def test_a_pipe_gives_the_same_bytes_as_a_file(forked: Forking, run: Run, large: Path, written: Path) -> None:
     assert piped(forked, run, large, "--format", "csv", "--output", "-").stdout == written.read_bytes()
 
 
+@pytest.mark.heavy
 def test_a_killed_call_on_standard_input_goes_on_when_it_gets_the_same_again(
     forked: Forking, run: Run, texts: list[str], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ fit(open_shards(folder), options, out=Path(folder, "run"), callbacks=[Weighing()
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("windows", "epochs"), [(2, 4), pytest.param(10, 10, marks=pytest.mark.slow)], ids=["a few", "ten of ten windows"]
 )

@@ -250,6 +250,7 @@ def lost_rows(rows, entry, start: int, block: int) -> np.ndarray:
     return found | touched("x/data", *entries) | touched("x/indices", *entries) | touched("x/indptr", row, row + 2)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("io", ["map", "read"])
 @pytest.mark.parametrize("shuffle", MODES)
 def test_skipping_leaves_out_exactly_the_rows_in_damaged_blocks_and_no_others(large, shuffle, io, capsys):

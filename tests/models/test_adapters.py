@@ -108,6 +108,7 @@ def user_model(shards: Shards, dense: bool) -> keras.Model:
     return model
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("shards", "dense"), [("ngram", False), ("ngram", True), ("sequence", False)], indirect=["shards"]
 )

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_importing_it_imports_nothing_heavy_and_rooms_do_not_hide_the_verbs() -> None:
     script = """
 import sys, shardtrain
@@ -45,6 +46,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = shardtrain.bild
 
 
+@pytest.mark.heavy
 def test_from_a_corpus_to_predictions_in_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     shards = shardtrain.build("corpus", workers=1, ngram_range=(1, 1), label_column=0)

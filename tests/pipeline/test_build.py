@@ -53,6 +53,7 @@ def small_units(monkeypatch):
     monkeypatch.setattr(job, "UNIT_BYTES", 1 << 16)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("vectorizer", "numbers"),
     [
@@ -113,6 +114,7 @@ def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("limit", "options"),
     [
@@ -134,6 +136,7 @@ def test_all_processes_together_stay_below_the_memory_limit(large, tmp_path, lim
     assert 60 << 20 < measured["peak_memory_bytes"] <= parse_size(limit)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "limit"),
     [
@@ -297,6 +300,7 @@ def test_shards_are_planned_to_hold_every_row_once(tmp_path):
             start += shard.rows
 
 
+@pytest.mark.heavy
 def test_more_units_than_files_may_be_open_are_no_matter(demo, tmp_path):
     """In a process of its own that may open 40 files."""
     code = """

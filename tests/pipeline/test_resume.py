@@ -114,6 +114,7 @@ def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
     assert_same_folder(out, whole[kind][0])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "part"), [*(("ngram", part) for part in (0, 2, 3, 5)), *(("sequence", part) for part in (1, 4))]
 )
@@ -160,6 +161,7 @@ def records(out: Path) -> int:
         return 0
 
 
+@pytest.mark.heavy
 def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
     assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=4) >= 3
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
@@ -284,6 +286,7 @@ def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo,
         build(demo, tmp_path / "out", options())
 
 
+@pytest.mark.heavy
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tmp_path, capsys):
     process = start(driver, demo, tmp_path / "out", workers=2)
     while not list((tmp_path / "out").rglob("run-*.json")):

@@ -327,6 +327,7 @@ def test_where_nothing_can_be_added_to_nothing_is_made(corpora, fitted, tmp_path
         build(corpora["second"], other, options(append=True))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_change_no_byte_of_what_is_added(kind, corpora, fitted, grown, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
@@ -358,6 +359,7 @@ def renames(driver, corpora, fitted, grown, tmp_path_factory) -> int:
     return number
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("part", [0.0, 0.4, 0.8, "published", "last", "cleared"])
 def test_killed_while_adding_leaves_the_old_or_the_new_and_the_same_command_goes_on(
     part, driver, corpora, fitted, grown, renames, tmp_path

@@ -112,6 +112,7 @@ def browser(root: Path) -> Iterator[Browser]:
         yield browser
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("width", "dark"),
     [(390, False), (390, True), (1280, False)],

@@ -220,6 +220,7 @@ def test_a_shard_that_does_not_fit_the_disk_is_refused_wherever_the_disk_ends(tm
     assert done.stdout.split() == ["DiskFullError"] * 24
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
 def test_a_build_on_a_full_disk_says_so_wherever_the_disk_ends_and_leaves_nothing(kind, corpus, tmp_path):
     """Every few pages from a disk without room to one on which the build just fits.

@@ -43,6 +43,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+@pytest.mark.heavy
 @settings(deadline=None, max_examples=60)
 @given(VALUES)
 def test_plain_values_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.forked import Forking
 
+pytestmark = pytest.mark.heavy
 BATCH = 23  # of 300 rows: does not divide evenly, and 1 row is left for the last step, none of it for the second device
 PAIR = ("CPU:0", "CPU:1")
 

@@ -118,6 +118,7 @@ def test_two_classes_are_learned_with_one_sigmoid_unit(tmp_path: Path) -> None:
     assert done.load_model().output_shape == (None, 1)
 
 
+@pytest.mark.heavy
 def test_sepcnn_learns_sequences(tmp_path: Path) -> None:
     with open_shards(write_shards(tmp_path / "s", kind="sequence", rows=600)) as shards:
         small = SepcnnOptions(filters=8, embedding_dim=16)
@@ -143,6 +144,7 @@ def test_training_is_a_loop_over_the_batches_that_the_seed_the_epoch_and_the_mod
 # Repeating and tracing
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
 def test_equal_seeds_give_bit_identical_weights_and_history(tmp_path: Path, kind: str) -> None:
     sizes = {"mlp": MlpOptions(units=8), "sepcnn": SepcnnOptions(filters=4, embedding_dim=8)}
@@ -174,6 +176,7 @@ def counting_model(description: DatasetInfo) -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(description.num_classes, activation="softmax")(hidden))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("several_from", [1, 10**6], ids=["several steps a call", "one step a call"])
 def test_nothing_is_traced_again_for_other_batches_sizes_or_epochs(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several_from: int
@@ -423,6 +426,7 @@ def test_a_folder_that_is_no_run_is_never_written_to(shards: Shards, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("moment", "replacing"),
     [("on_epoch_end", False), ("on_train_end", False), ("on_epoch_end", True)],
@@ -541,6 +545,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.heavy
 def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: Path, tmp_path: Path) -> None:
     done = command("fit", folder, "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -67,6 +67,7 @@ def assert_equal_step_by_step(steps: Steps, twin: keras.Model, shards: Shards, d
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_sparse_rows_train_as_dense_rows_do_with_every_optimizer(
     shards: Shards, make: Callable[[], keras.optimizers.Optimizer]
@@ -79,6 +80,7 @@ def test_sparse_rows_train_as_dense_rows_do_with_every_optimizer(
     assert_equal_step_by_step(steps, twin, shards, lambda x: x.toarray())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_an_embedding_trains_as_a_dense_layer_on_one_hot_tokens_does_with_every_optimizer(
     sequences: Shards, make: Callable[[], keras.optimizers.Optimizer]
@@ -234,7 +236,7 @@ def test_a_model_file_is_trained_from_the_weights_it_has(shards: Shards, tmp_pat
     runs = [fit(shards, FitOptions(**QUICK, model=str(path)), out=tmp_path / name) for name in ("one", "same")]
     one, same = (run.load_model().get_weights() for run in runs)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))  # the seed decides dropout here, too
-    with pytest.raises(UsageError, match="--mixed-precision cannot change"):
+    with pytest.raises(UsageError, match="mixed_precision cannot change"):
         fit(shards, FitOptions(model=str(path), mixed_precision=True), out=tmp_path / "half")
 
 
@@ -305,6 +307,7 @@ def two_stages(sequences: Shards, vectors: Path, tmp_path_factory: pytest.TempPa
     return run, watching
 
 
+@pytest.mark.heavy
 def test_vectors_are_frozen_first_and_then_trained_with_a_tenth_of_the_rate(
     two_stages: tuple[Run, Stop], vectors: Path
 ) -> None:
@@ -319,6 +322,7 @@ def test_vectors_are_frozen_first_and_then_trained_with_a_tenth_of_the_rate(
     assert run.load_model().get_layer("embedding").output.shape[-1] == 6
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "epoch",
     [
@@ -345,16 +349,18 @@ def test_both_stages_go_on_after_an_interruption(
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.heavy
 def test_an_interrupted_fine_tuning_is_not_gone_on_with_without_its_vectors(
     sequences: Shards, vectors: Path, tmp_path: Path
 ) -> None:
     Stop.at = 2
     with pytest.raises(KeyboardInterrupt):
         fit(sequences, staged(vectors), out=tmp_path / "run", callbacks=[Stop()])
-    with pytest.raises(RunExistsError, match=r"--embeddings was .*, it is null now"):
+    with pytest.raises(RunExistsError, match=r"embeddings was .*, it is null now"):
         fit(sequences, staged(vectors, embeddings=None), out=tmp_path / "run", callbacks=[Stop()])
 
 
+@pytest.mark.heavy
 def test_the_better_stage_is_kept(sequences: Shards, vectors: Path, tmp_path: Path) -> None:
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -371,5 +377,5 @@ def test_the_better_stage_is_kept(sequences: Shards, vectors: Path, tmp_path: Pa
 
 
 def test_vectors_for_another_model_are_refused(shards: Shards, vectors: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--embeddings is for the model sepcnn, this is mlp"):
+    with pytest.raises(UsageError, match="embeddings is for the model sepcnn, this is mlp"):
         fit(shards, FitOptions(embeddings=vectors), out=tmp_path / "run")

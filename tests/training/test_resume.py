@@ -162,6 +162,7 @@ def resume_until_done(driver: Driver, shards: Path, out: Path, rng: random.Rando
     return kills
 
 
+@pytest.mark.heavy
 def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     driver: Driver, folders: dict[str, Path], whole: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     assert (tmp_path / "out.csv").read_bytes() == (whole["ngram"].parent / "ngram.csv").read_bytes()
 
 
+@pytest.mark.heavy
 def test_a_killed_sepcnn_equals_an_uninterrupted_one(
     driver: Driver, folders: dict[str, Path], whole: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -242,6 +244,7 @@ def interrupted(shards: Shards, out: Path, *callbacks: Signal, **changes: Any) -
     assert not (out / METRICS).exists()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_polite_end_finishes_the_step_saves_it_and_says_how_to_go_on(
     shards: Shards, uninterrupted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
@@ -249,9 +252,7 @@ def test_a_polite_end_finishes_the_step_saves_it_and_says_how_to_go_on(
     before = signal.getsignal(number)
     interrupted(shards, tmp_path / "run", Signal(18, number))
     assert signal.getsignal(number) is before
-    said = (
-        f"interrupted after step 5 of epoch 2, and saved in '{tmp_path / 'run'}'; the same command goes on from there"
-    )
+    said = f"interrupted after step 5 of epoch 2, and saved in '{tmp_path / 'run'}'; the same command resumes it"
     assert said in capsys.readouterr().err
     before_that = read_checkpoint(max((tmp_path / "run" / CHECKPOINTS).iterdir()))["clock"]["before"]
     began = time.perf_counter()
@@ -330,7 +331,7 @@ def test_a_training_that_ended_but_was_not_saved_is_only_saved(
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "remove", lambda self: None)  # killed once more, after everything was saved
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
-    with pytest.raises(RunExistsError, match=r"finished run that was another one: --seed was 1, it is 2 now"):
+    with pytest.raises(RunExistsError, match=r"finished run that was started differently: seed was 1, it is 2 now"):
         fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", callbacks=[Signal()])
     fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
@@ -365,10 +366,10 @@ def test_a_full_disk_ends_a_run_that_can_be_gone_on_with(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seed": 2}, "--seed was 1, it is 2 now"),
-        ({"batch_size": 16}, "--batch-size was 32, it is 16 now"),
-        ({"mlp": MlpOptions(units=9)}, "--units was 8, it is 9 now"),
-        ({"epochs": 7}, "--epochs was 6, it is 7 now"),
+        ({"seed": 2}, "seed was 1, it is 2 now"),
+        ({"batch_size": 16}, "batch_size was 32, it is 16 now"),
+        ({"mlp": MlpOptions(units=9)}, "units was 8, it is 9 now"),
+        ({"epochs": 7}, "epochs was 6, it is 7 now"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -376,7 +377,7 @@ def test_another_training_is_refused_with_the_difference(
     shards: Shards, stopped: Path, changes: dict[str, Any], said: str
 ) -> None:
     before = sorted(stopped.rglob("*"))
-    with pytest.raises(RunExistsError, match=rf"{said}; run that command again .* --overwrite"):
+    with pytest.raises(RunExistsError, match=rf"{said}; run that command again .* overwrite"):
         fit(shards, FitOptions(**{**QUICK, **changes}), out=stopped, callbacks=[Signal()])
     assert sorted(stopped.rglob("*")) == before
 
@@ -390,7 +391,7 @@ def stopped(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_other_shards_are_refused(stopped: Path, tmp_path: Path) -> None:
-    said = r"trained on other shards .*fingerprint was shards 0, it is shards 9 now"
+    said = r"the shards are different \(fingerprint was shards 0, it is shards 9 now\)"
     with (
         open_shards(write_shards(tmp_path / "s", rows=400, seed=9)) as other,
         pytest.raises(RunExistsError, match=said),
@@ -437,6 +438,7 @@ def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+@pytest.mark.heavy
 def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
     options = {**QUICK, "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
@@ -473,7 +475,7 @@ def test_variables_that_do_not_match_are_refused_and_none_is_changed(
     described = variables["model"]["described"][-1]
     before = model.get_weights()
     described[("name", "shape").index(change)] = "out/bias" if change == "name" else [4]
-    with pytest.raises(CheckpointError, match=r"of the model are not those .*'output.* of shape \(3,\).* now"):
+    with pytest.raises(CheckpointError, match=r"of the model differ from .*'output.* of shape \(3,\).* now"):
         state.restore_variables(made, variables)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     described[:2] = ["output/bias", [3]]
@@ -485,12 +487,12 @@ def test_overwrite_gives_an_interrupted_training_up(
     shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(shards, tmp_path / "run")
-    with pytest.raises(UsageError, match="leave one of them away"):
+    with pytest.raises(UsageError, match="omit one of them"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, resume=True)
     with pytest.raises(KeyboardInterrupt):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, callbacks=[Signal(1)])
     assert "step 1 of epoch 1, and saved" in (said := capsys.readouterr().err)
-    assert "the same command without --overwrite goes on" in said
+    assert "the same command without --overwrite resumes it" in said
     done = fit(shards, FitOptions(**{**QUICK, "seed": 2, "epochs": 1}), out=tmp_path / "run", overwrite=True)
     assert done.metrics["epochs"] == 1
 
@@ -504,7 +506,7 @@ def test_a_training_that_had_saved_nothing_begins_again_and_is_no_other_one_when
 
     with pytest.raises(RuntimeError, match="killed"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Killed()])
-    with pytest.raises(RunExistsError, match="--seed was 1, it is 2 now"):
+    with pytest.raises(RunExistsError, match="seed was 1, it is 2 now"):
         fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", resume=True)
     fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
     assert f"the interrupted training in '{tmp_path / 'run'}' had saved no checkpoint yet" in capsys.readouterr().err
@@ -550,7 +552,7 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
     monkeypatch.chdir(tmp_path)
     command = ["fit", str(folders["ngram"]), "--epochs", "3", "--batch-size", "32", "--units", "4"]
     assert main([*command, "--resume"]) == 1
-    assert "no interrupted run of the model mlp in 'runs'; leave --resume away" in capsys.readouterr().err
+    assert "no interrupted run of the model mlp in 'runs'; omit --resume" in capsys.readouterr().err
     advance, calls = steps.Steps.advance, 0
 
     def interrupting(self: steps.Steps, batches: Any) -> Any:
@@ -562,9 +564,9 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
 
     monkeypatch.setattr(steps.Steps, "advance", interrupting)
     assert main(command) == 130
-    assert "saved in 'runs/mlp-1'; the same command with --resume goes on from there" in capsys.readouterr().err
+    assert "saved in 'runs/mlp-1'; the same command with --resume resumes it" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
-    assert "going on with the interrupted training in 'runs/mlp-1'" in capsys.readouterr().err
+    assert "resuming the interrupted training in 'runs/mlp-1'" in capsys.readouterr().err
     assert main([*command, "--out", "straight"]) == 0
     assert_same_run(Path("runs/mlp-1"), Path("straight"))
     assert main([*command, "--resume", "--out", "straight"]) == 0
@@ -582,6 +584,7 @@ def test_resuming_what_is_not_there_is_an_error(shards: Shards, tmp_path: Path) 
 # TensorBoard
 
 
+@pytest.mark.heavy
 def test_events_of_a_killed_training_are_there_once_and_are_those_of_every_epoch(whole: dict[str, Path]) -> None:
     for run in whole.values():
         written = events(run / TENSORBOARD)
@@ -591,6 +594,7 @@ def test_events_of_a_killed_training_are_there_once_and_are_those_of_every_epoch
         assert len({point[:3] for point in written}) == len(written)
 
 
+@pytest.mark.heavy
 def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_on_in_it(
     shards: Shards, uninterrupted: Run, tmp_path: Path
 ) -> None:
@@ -599,7 +603,7 @@ def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_o
     with pytest.raises(RunExistsError, match=r"holds events of another training"):
         fit(shards, FitOptions(**QUICK, tensorboard=board), out=tmp_path / "other", callbacks=[Signal()])
     assert not (tmp_path / "other").exists()
-    with pytest.raises(RunExistsError, match=r"--tensorboard was .*board, it is null now"):
+    with pytest.raises(RunExistsError, match=r"tensorboard was .*board, it is null now"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
     done = fit(shards, FitOptions(**QUICK, tensorboard=board), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)

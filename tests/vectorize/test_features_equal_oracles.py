@@ -30,6 +30,7 @@ from shardtrain.vectorize.settings import Hashing, NgramSettings, SequenceSettin
 CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.csv"), "mr": ("all.csv", None)}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", CORPORA)
 def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tmp_path):
     train, validation = CORPORA[name]
@@ -79,6 +80,7 @@ NGRAMS = given(
 SEQUENCES = given(texts=TEXTS, max_features=st.integers(2, 8), max_length=st.integers(1, 6))
 
 
+@pytest.mark.heavy
 @FEW
 @NGRAMS
 def test_ngram_rows_of_any_text_equal_scikit_learn(texts, seed, max_features, min_df, ngram_range):

@@ -62,6 +62,7 @@ def on_one_corpus(cases):
     ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("part", "name"), on_one_corpus(EACH), indirect=["part"])
 def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
@@ -75,6 +76,7 @@ def test_each_option_on_a_real_corpus(name, part, write_csv, tmp_path):
 LIMITS = st.one_of(st.integers(1, 3), st.floats(0.05, 1.0))
 
 
+@pytest.mark.heavy
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(texts=TEXTS, seed=st.integers(0, 3), drawn=st.data())
 def test_all_options_together_on_any_text(texts, seed, drawn):
@@ -202,6 +204,7 @@ HASHED = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("part", "name"), on_one_corpus(HASHED), indirect=["part"])
 def test_hashed_rows_of_a_real_corpus(name, part, write_csv, tmp_path):
     classes, texts, others = part
