@@ -19,7 +19,7 @@ from shardtrain.pipeline.units import (
     FindTask,
     UnitFacts,
     UnitTask,
-    classes_of_run,
+    classes_of_postings,
     count_unit,
     find_in_unit,
 )
@@ -178,7 +178,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
             f"no n-gram of the training documents occurs in as many of them as --min-df {settings.min_df} and "
             f"--max-df {settings.max_df} allow; use a larger corpus, or --min-df 1 and --max-df 1.0"
         )
-    classes = tuple(classes_of_run(spilled(run), codes) for run in counted.runs)
+    classes = tuple(classes_of_postings(spilled(run), codes) for run in counted.runs)
     class_counts = np.zeros(max(codes.values()) + 1, np.int64)
     for run, mapping in zip(counted.runs, classes, strict=True):
         class_counts += np.bincount(mapping[spilled(run)["labels"]], minlength=len(class_counts))
@@ -228,7 +228,7 @@ def _select(
     assert isinstance(settings, NgramSettings)
     tasks = [
         ScoreTask(
-            runs=counted.runs, norms=norms, weights=weights, select=settings.select, classes=classes,
+            postings_paths=counted.runs, norms=norms, weights=weights, select=settings.select, classes=classes,
             class_counts=class_counts, bucket=bucket, candidates=path, keep=settings.max_features,
             budget=passes.budget, out=path.with_name(path.name.replace("bucket", "short")),
         )

@@ -14,7 +14,7 @@ from typing import Any
 from shardtrain.arrays.scratch import spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
-from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, spill_rows, transform_unit
+from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_postings, spill_rows, transform_unit
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Vectorizer
@@ -59,17 +59,17 @@ def transform_rows(
 
 
 def _write_ngram_rows(paths: tuple[Path, Path], *, columns: tuple[Any, Any, Weights], codes: dict[str, int]) -> None:
-    run_path, out = paths
-    run = spilled(run_path)
-    norms = run_path.with_name(run_path.name.replace("run", "norms"))
-    x = ngrams.unit_rows(run_path, norms, *columns)
-    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
+    postings_path, out = paths
+    postings = spilled(postings_path)
+    norms = postings_path.with_name(postings_path.name.replace("run", "norms"))
+    x = ngrams.unit_rows(postings_path, norms, *columns)
+    spill_rows(out, x, classes_of_postings(postings, codes)[postings["labels"]], postings["ordinals"], postings["keys"])
 
 
 def _write_sequence_rows(
     paths: tuple[Path, Path], *, vocabulary: Any, shape: tuple[int, int], codes: dict[str, int]
 ) -> None:
-    run_path, out = paths
-    run = spilled(run_path)
-    x = sequences.unit_rows(run_path, vocabulary, *shape)
-    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
+    postings_path, out = paths
+    postings = spilled(postings_path)
+    x = sequences.unit_rows(postings_path, vocabulary, *shape)
+    spill_rows(out, x, classes_of_postings(postings, codes)[postings["labels"]], postings["ordinals"], postings["keys"])

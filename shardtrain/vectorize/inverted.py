@@ -1,4 +1,4 @@
-"""The n-grams of a block with the documents they occur in, ordered by hash: what a run holds.
+"""Index the n-grams of a block: the documents they occur in, ordered by hash, as postings hold them.
 
 N-grams are first scattered into parts by the top bits of their hash, then each part is indexed alone: its table, its
 sort and its lists stay in the processor's cache, which makes it two to three times as fast as one table for the block.

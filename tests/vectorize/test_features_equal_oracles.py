@@ -22,7 +22,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import UnitTask
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
-from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_run
+from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_postings
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.indexing import index_texts
 from shardtrain.vectorize.settings import Hashing, NgramSettings, SequenceSettings
@@ -151,12 +151,12 @@ def test_after_a_collision_counting_begins_again_with_another_seed_and_is_exact(
     assert counted.num_distinct == len({term for text in texts for term in (*text.split(), text)})
 
 
-def test_terms_of_different_units_with_one_hash_are_noticed_when_runs_meet(tmp_path):
+def test_terms_of_different_units_with_one_hash_are_noticed_when_postings_are_merged(tmp_path):
     texts = [f"word{i}" for i in range(300)]
     hashing = Hashing(seed=colliding_seed(texts), mask=0xFFFF)
     runs = []
-    for number, text in enumerate(texts):  # one term a unit: no unit sees the collision
+    for number, text in enumerate(texts):  # one term per unit: no unit sees the collision
         runs.append(tmp_path / f"run-{number}")
-        spill_run(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
+        spill_postings(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
     with pytest.raises(HashCollisionError):
         merge_bucket(runs, Bucket(0, 0), tmp_path / "bucket", min_count=1)
