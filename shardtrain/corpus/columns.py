@@ -13,15 +13,61 @@ from collections.abc import Sequence, Set
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.errors import CorpusFormatError
 
-LABEL_NAMES = frozenset({
-    "label", "labels", "class", "classes", "classindex", "classid", "classname", "classlabel", "category", "categories",
-    "target", "sentiment", "stars", "star", "rating", "ratings", "score", "overall", "polarity", "topic",
-})  # fmt: skip
-TEXT_NAMES = frozenset({
-    "text", "title", "review", "reviewtext", "reviewtitle", "reviewbody", "body", "content", "description", "sentence",
-    "phrase", "summary", "headline", "subject", "document", "message", "comment", "commenttext", "tweet", "tweettext",
-    "abstract", "article", "question", "questiontitle", "questioncontent", "answer", "bestanswer",
-})  # fmt: skip
+LABEL_NAMES = frozenset(
+    {
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "classindex",
+        "classid",
+        "classname",
+        "classlabel",
+        "category",
+        "categories",
+        "target",
+        "sentiment",
+        "stars",
+        "star",
+        "rating",
+        "ratings",
+        "score",
+        "overall",
+        "polarity",
+        "topic",
+    }
+)  # fmt: skip - a word list, filled line by line
+TEXT_NAMES = frozenset(
+    {
+        "text",
+        "title",
+        "review",
+        "reviewtext",
+        "reviewtitle",
+        "reviewbody",
+        "body",
+        "content",
+        "description",
+        "sentence",
+        "phrase",
+        "summary",
+        "headline",
+        "subject",
+        "document",
+        "message",
+        "comment",
+        "commenttext",
+        "tweet",
+        "tweettext",
+        "abstract",
+        "article",
+        "question",
+        "questiontitle",
+        "questioncontent",
+        "answer",
+        "bestanswer",
+    }
+)  # fmt: skip - a word list, filled line by line
 
 _LONGEST_NAME = 64  # characters of a header's cell
 _FEWEST_ROWS = 2  # behind a header that is recognised only by being unlike them

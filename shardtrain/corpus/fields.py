@@ -42,8 +42,12 @@ class Fields:
 
 
 def find_fields(
-    format: str, data: bytes, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], num_columns: int  # noqa: A002
-) -> Fields:  # fmt: skip
+    format: str,  # noqa: A002
+    data: bytes,
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    num_columns: int,
+) -> Fields:
     """Find the fields of the records [start, stop), with or without their newlines; `format` is one of `DELIMITERS`."""
     content = np.frombuffer(data, np.uint8)
     quoting, delimiter = format == "csv", DELIMITERS[format]

@@ -75,9 +75,12 @@ COMMON = settings(max_examples=120, deadline=None, derandomize=True)
 
 @COMMON
 @given(
-    texts=TEXTS, seed=st.integers(0, 3), max_features=st.integers(1, 8), min_df=st.integers(1, 2),
+    texts=TEXTS,
+    seed=st.integers(0, 3),
+    max_features=st.integers(1, 8),
+    min_df=st.integers(1, 2),
     ngram_range=st.sampled_from([(1, 1), (1, 2), (2, 2), (1, 3)]),
-)  # fmt: skip
+)
 def test_ngram_rows_of_any_text_equal_scikit_learn(texts, seed, max_features, min_df, ngram_range):
     check_any_text(texts, seed, {"max_features": max_features, "min_df": min_df, "ngram_range": ngram_range})
 
@@ -144,9 +147,12 @@ def test_after_a_collision_counting_begins_again_with_another_seed_and_is_exact(
     tasks = [UnitTask(source=source, unit=unit, seed=1, threshold=0) for unit in units]
     hashing = Hashing(seed=seed, mask=0xFFFF)
     counted = count(
-        Passes(Serial(), tmp_path, 1 << 20), tasks, [1] * len(tasks), NgramSettings(hashing=hashing, min_df=1),
+        Passes(Serial(), tmp_path, 1 << 20),
+        tasks,
+        [1] * len(tasks),
+        NgramSettings(hashing=hashing, min_df=1),
         check=lambda facts: None,
-    )  # fmt: skip
+    )
     assert counted.settings.hashing.seed > seed
     assert counted.num_distinct == len({term for text in texts for term in (*text.split(), text)})
 
