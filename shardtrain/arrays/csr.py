@@ -41,12 +41,12 @@ class Csr:
         return Csr(self.data[first:last], self.indices[first:last], indptr, (stop - start, self.shape[1]))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Csr:
-        """The given rows in the given order, copied by scipy's compiled gather."""
+        """Return the given rows in the given order, copied by scipy's compiled gather."""
         taken = self.to_scipy()[rows]
         return Csr(taken.data, taken.indices, taken.indptr, (len(rows), self.shape[1]))
 
     def to_scipy(self) -> Any:
-        """A `scipy.sparse.csr_matrix` over the same arrays (no copy of `data` and `indices`)."""
+        """Return a `scipy.sparse.csr_matrix` over the same arrays (no copy of `data` and `indices`)."""
         from scipy.sparse import csr_matrix
 
         nnz = len(self.indices)
@@ -55,7 +55,7 @@ class Csr:
         return csr_matrix((self.data, self.indices, self.indptr.astype(np.int32, copy=False)), shape=self.shape)
 
     def toarray(self) -> npt.NDArray[np.float32]:
-        """The same rows as a dense array, (rows, num_features)."""
+        """Return the rows as a dense array, (rows, num_features)."""
         dense = np.zeros(self.shape, np.float32)
         dense[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.indices] = self.data
         return dense

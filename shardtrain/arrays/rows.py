@@ -15,12 +15,12 @@ Examples = tuple[Features, Labels]
 
 
 def slice_rows(x: Features, start: int, stop: int) -> Features:
-    """Rows [start, stop), as a view."""
+    """Return rows [start, stop) as a view."""
     return x.rows(start, stop) if isinstance(x, Csr) else x[start:stop]
 
 
 def take_rows(x: Features, rows: npt.NDArray[np.int64]) -> Features:
-    """A copy of the given rows, in the given order."""
+    """Copy the given rows, in the given order."""
     return x.take(rows) if isinstance(x, Csr) else x[rows]
 
 

@@ -66,7 +66,7 @@ def spilled(path: Path) -> Spilled:
 
 
 def kept_open(path: Path) -> Spilled:
-    """The same for a file that many tasks of a process read: the mapping is kept, and with it its pages' places."""
+    """Map a file that many tasks of a process read, once: the mapping and its page table are kept."""
     state = path.stat()
     return _mapped(path, state.st_ino, state.st_mtime_ns)
 
@@ -77,5 +77,5 @@ def _mapped(path: Path, inode: int, modified: int) -> Spilled:
 
 
 def narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same non-negative integers in the smallest unsigned type that holds them."""
+    """Return non-negative integers in the smallest unsigned type that holds them."""
     return array.astype(np.min_scalar_type(int(array.max()) if array.size else 0), copy=False)

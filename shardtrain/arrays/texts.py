@@ -72,7 +72,7 @@ class Texts(Sequence[str]):
         return f"Texts of {len(self):,} documents, {len(self.data):,} bytes"
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Texts:
-        """The documents with these indices, in their order."""
+        """Return the documents with these indices, in the order of the indices."""
         if len(chosen) == len(self) and np.array_equal(chosen, np.arange(len(self))):
             return self
         return Texts(*_take(self.data, self.offsets, chosen))

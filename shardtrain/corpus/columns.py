@@ -102,8 +102,8 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
     )
 
 
-def _parted(record: str) -> str:
-    """What to do about columns that are parted by something else than they should be."""
+def _separator_tip(record: str) -> str:
+    """Return what to do about columns with an unexpected separator."""
     for mark, name in ((";", "semicolons"), ("|", "bars")):
         if mark in record:
             turn = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{mark}'))"
@@ -117,11 +117,13 @@ def choose_columns(
     """Choose the label's column and the text's columns of a CSV or TSV file with that first record, as indices.
 
     Raises:
-        CorpusFormatError: a column does not exist, is not recognised, or cannot be told from another.
+        CorpusFormatError: a column does not exist, is not recognised, or cannot be distinguished from another.
     """
     num_columns = len(first)
     if num_columns < 2:
-        raise CorpusFormatError(f"'{origin}' has one column; a label and a text are needed ({_parted(first[0])})")
+        raise CorpusFormatError(
+            f"'{origin}' has one column; a label and a text are needed ({_separator_tip(first[0])})"
+        )
     label = None if options.label_column is None else _find(options.label_column, names, num_columns, origin)
     texts = None
     if options.text_columns is not None:
@@ -192,7 +194,7 @@ def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple
     """Choose the label's key and the text's keys of JSON objects that have these keys.
 
     Raises:
-        CorpusFormatError: a key does not exist, is not recognised, or cannot be told from another.
+        CorpusFormatError: a key does not exist, is not recognised, or cannot be distinguished from another.
     """
     _check_keys((options.label_column, *(options.text_columns or ())), keys, origin)
     label = None if options.label_column is None else keys.index(str(options.label_column))

@@ -98,7 +98,7 @@ def read_exactly(descriptor: int, path: str) -> Callable[[int, int], bytes]:
 
 
 def refuse_binary(path: Path, origin: Path) -> None:
-    """Refuse a file that is no text, or none that can be read as UTF-8.
+    """Refuse a file that is not text, or cannot be read as UTF-8.
 
     Raises:
         CorpusNotFoundError: the file is empty.

@@ -37,7 +37,7 @@ class Fields:
     places: npt.NDArray[np.int64]
 
     def texts(self, records: npt.NDArray[np.int64], columns: tuple[int, ...]) -> Texts:
-        """The given columns of the given records, several joined with a comma and a space."""
+        """Return the given columns of the given records, several joined with a comma and a space."""
         return Texts(*_gather(self.data, self.places, records, np.array(columns, np.int64)))
 
 
@@ -94,7 +94,7 @@ def _find(data, starts, stops, num_columns, delimiter, quoting):  # type: ignore
 
 @inlined_kernel
 def _content_end(data: Any, start: Any, stop: Any) -> Any:
-    """Where a record ends that has its line's end with it or not."""
+    """Return where a record ends, without its newline if it has one."""
     end = stop
     if end > start and data[end - 1] == _NEWLINE:
         end -= 1

@@ -40,7 +40,7 @@ def find_layout(path: Path, *, per_class: bool) -> Layout:
     """Find the splits in a file or folder; with `per_class` only folders per class count.
 
     Raises:
-        CorpusNotFoundError: there is no such file or folder, it cannot be read, or it fits no layout.
+        CorpusNotFoundError: the file or folder does not exist, cannot be read, or it fits no layout.
     """
     if not _is_folder(path):
         if per_class:
@@ -79,7 +79,7 @@ def corpus_files(path: Path) -> list[Path]:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read classes.txt: one name a line, in the order of the classes; blank lines don't count.
+    """Read classes.txt: one name per line, in the order of the classes; blank lines don't count.
 
     Raises:
         CorpusFormatError: two lines are the same.
@@ -101,7 +101,7 @@ def find_class_folders(path: Path) -> tuple[tuple[ClassFolder, ...], int, tuple[
     """List the folders of text files in `path`: (folders sorted by name, bytes of all files, notes).
 
     Raises:
-        CorpusNotFoundError: there is none.
+        CorpusNotFoundError: no folder of text files is found.
     """
     folders, num_bytes = [], 0
     for name in _class_names(path):

@@ -50,7 +50,7 @@ def resolve_classes(
 
     Raises:
         LabelError: fewer than two classes, more than `MAX_CLASSES`, a class without examples, a label that
-            classes.txt does not name, or a label that is no integer where integers are asked for.
+            classes.txt does not name, or a label that is not an integer where integers are asked for.
     """
     found = sorted(label for label, count in train_counts.items() if count)
     if len(found) > MAX_CLASSES:

@@ -32,7 +32,7 @@ def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None
     Args:
         source: what to cut.
         unit_bytes: at least 1.
-        advance: told the bytes walked, as they are.
+        advance: called with the number of bytes walked.
     """
     if source.format == "folder":
         cuts = list(_cut_folders(source, unit_bytes, advance))
@@ -191,7 +191,7 @@ def _read_files(source: Source, unit: Unit) -> Documents:
 def _counting(
     read: Callable[[int, int], bytes], start: int, advance: Callable[[int], None]
 ) -> Callable[[int, int], bytes]:
-    """Wrap `read` to tell `advance` how far it got; what is read again is not told again."""
+    """Wrap `read` to report progress to `advance`; bytes read again are not reported again."""
     furthest = start
 
     def counted(position: int, size: int) -> bytes:

@@ -169,7 +169,7 @@ def parse_json(line: str) -> Any:
     """Parse one line of JSON.
 
     Raises:
-        ValueError: it is no JSON; the message is fit for a user.
+        ValueError: it is not JSON; the message is fit for a user.
     """
     try:
         return json.loads(line, parse_constant=_refuse_constant, parse_int=_parse_integer)

@@ -24,7 +24,7 @@ def unpack(origin: Path, target: Path, *, most: int | None = None) -> int:
         The bytes that it holds.
 
     Raises:
-        CorpusFormatError: it is no gzip file, is cut short, or fails its checksum.
+        CorpusFormatError: it is not a gzip file, is cut short, or fails its checksum.
         DiskFullError: no room for the unpacked file.
     """
     with (
