@@ -1,7 +1,7 @@
-"""Fit a vectorizer to the training documents, pass by pass over the runs of counted terms, one per unit.
+"""Fit a vectorizer to the training documents, pass by pass over the postings of the terms, one file per unit.
 
-A run holds a unit's terms with their counts; runs are merged into buckets by hash, so memory does not depend on the
-vocabulary candidates of the corpus. Strings are looked up only for the terms that are chosen.
+The postings of a unit are its terms with their counts. They are merged into buckets by hash, so memory does not depend
+on the vocabulary candidates of the corpus. Strings are looked up only for the terms that are chosen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shardtrain.pipeline.units import (
     FindTask,
     UnitFacts,
     UnitTask,
-    classes_of_run,
+    classes_of_postings,
     count_unit,
     find_in_unit,
 )
@@ -41,12 +41,12 @@ HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 i
 
 @dataclass(frozen=True)
 class Counted:
-    """A counted corpus: its runs, one per unit, and the buckets of terms merged from them."""
+    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them."""
 
     settings: CountedSettings
     units: tuple[UnitTask, ...]
     sizes: tuple[int, ...]
-    runs: tuple[Path, ...]
+    postings: tuple[Path, ...]
     facts: tuple[UnitFacts, ...]
     buckets: tuple[tuple[Bucket, Path], ...]
     num_distinct: int
@@ -86,14 +86,14 @@ def _count(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
 ) -> Counted:
     seed = settings.hashing.seed
-    runs = tuple(passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units)
+    postings = tuple(passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units)
     tasks = [
         CountTask(
             source=task.source, unit=task.unit, seed=task.seed, threshold=task.threshold, settings=settings, out=out
         )
-        for task, out in zip(units, runs, strict=True)
+        for task, out in zip(units, postings, strict=True)
     ]
-    names = [run.name for run in runs]
+    names = [path.name for path in postings]
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
     facts = passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
     check(facts)
@@ -102,13 +102,13 @@ def _count(
     planned = plan_buckets(num_terms, passes.budget)
     buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
     share = [num_terms // len(buckets)] * len(buckets)
-    merge = partial(_merge, runs=runs, least=least, most=most)
+    merge = partial(_merge, postings=postings, least=least, most=most)
     merged = passes.run(titles.MERGE, merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
     return Counted(
         settings=settings,
         units=tuple(units),
         sizes=tuple(sizes),
-        runs=runs,
+        postings=postings,
         facts=tuple(facts),
         buckets=buckets,
         num_distinct=sum(distinct for distinct, _ in merged),
@@ -116,8 +116,8 @@ def _count(
     )
 
 
-def _merge(bucket: tuple[Bucket, Path], *, runs: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
-    return merge_bucket(runs, bucket[0], bucket[1], min_count=least, max_count=most)
+def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
+    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most)
 
 
 def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
@@ -134,7 +134,7 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
             threshold=unit.threshold,
             settings=counted.settings,
             wanted=wanted[members],
-            run=counted.runs[number],
+            postings=counted.postings[number],
         )
         tasks.append(task)
         places.append(members)
@@ -152,10 +152,10 @@ def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[i
 
     A term is in many units, so few units hold nearly all terms; a corpus sorted by class needs about one per class.
     """
-    holds = np.zeros((len(counted.runs), len(wanted)), np.bool_)
-    for number, path in enumerate(counted.runs):
-        run = open_spilled(path)
-        places = lookup(run, slice(0, len(run["hashes"])), wanted)
+    holds = np.zeros((len(counted.postings), len(wanted)), np.bool_)
+    for number, path in enumerate(counted.postings):
+        postings = open_spilled(path)
+        places = lookup(postings, slice(0, len(postings["hashes"])), wanted)
         holds[number, places[places >= 0]] = True
     while holds.any():
         number = int(holds.sum(axis=1).argmax())
@@ -187,19 +187,19 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
             f"no n-gram of the training documents occurs in as many of them as --min-df {settings.min_df} and "
             f"--max-df {settings.max_df} allow; use a larger corpus, or --min-df 1 and --max-df 1.0"
         )
-    classes = tuple(classes_of_run(open_spilled(run), codes) for run in counted.runs)
+    classes = tuple(classes_of_postings(open_spilled(path), codes) for path in counted.postings)
     class_counts = np.zeros(max(codes.values()) + 1, np.int64)
-    for run, mapping in zip(counted.runs, classes, strict=True):
-        class_counts += np.bincount(mapping[open_spilled(run)["labels"]], minlength=len(class_counts))
+    for path, mapping in zip(counted.postings, classes, strict=True):
+        class_counts += np.bincount(mapping[open_spilled(path)["labels"]], minlength=len(class_counts))
     num_documents = int(class_counts.sum())
     weights = weights_of(settings)
     select = partial(_select, passes, classes=classes, class_counts=class_counts)
     if SELECTORS[settings.select].by_counts:
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(counted, chosen)
-    norms = tuple(run.with_name(run.name.replace("run", "norms")) for run in counted.runs)
+    norms = tuple(path.with_name(path.name.replace("run", "norms")) for path in counted.postings)
     weigh = partial(_weigh, buckets=counted.buckets, weights=weights, num_documents=num_documents)
-    numbered = list(zip(range(len(norms)), counted.runs, norms, strict=True))
+    numbered = list(zip(range(len(norms)), counted.postings, norms, strict=True))
     passes.run(titles.NORMS, weigh, numbered, counted.sizes, names=[path.name for path in norms])
     if not SELECTORS[settings.select].by_counts:
         chosen = select(counted, norms, weights)
@@ -211,9 +211,9 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
 
 
 def _weigh(
-    run: tuple[int, Path, Path], *, buckets: tuple[tuple[Bucket, Path], ...], weights: Weights, num_documents: int
+    unit: tuple[int, Path, Path], *, buckets: tuple[tuple[Bucket, Path], ...], weights: Weights, num_documents: int
 ) -> None:
-    number, path, out = run
+    number, path, out = unit
     ngrams.weigh_unit(path, number, buckets, weights, num_documents, out)
 
 
@@ -237,12 +237,12 @@ def _select(
     classes: tuple[npt.NDArray[np.int64], ...],
     class_counts: npt.NDArray[np.int64],
 ) -> _Chosen:
-    """Score the candidates and select the best: by weighted values if the runs' norms are given, else by counts."""
+    """Score the candidates and select the best: by weighted values if norms are given, else by counts."""
     settings = counted.settings
     assert isinstance(settings, NgramSettings)
     tasks = [
         ScoreTask(
-            runs=counted.runs,
+            postings_paths=counted.postings,
             norms=norms,
             weights=weights,
             select=settings.select,
@@ -346,8 +346,8 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     if not len(vocabulary):
         raise CorpusFormatError("the training documents contain no word; check --text-columns")
     measure = partial(sequences.longest, vocabulary=vocabulary)
-    names = [path.name.replace("run", "length") for path in counted.runs]
-    lengths = passes.run(titles.LONGEST, measure, counted.runs, counted.sizes, names=names)
+    names = [path.name.replace("run", "length") for path in counted.postings]
+    lengths = passes.run(titles.LONGEST, measure, counted.postings, counted.sizes, names=names)
     facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
     terms = _find(passes, counted, vocabulary)
     return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary

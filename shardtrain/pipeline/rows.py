@@ -1,6 +1,6 @@
 """Write the documents' feature rows to scratch, one file per unit.
 
-Documents that the vectorizer was fitted to are made from the runs of counted terms, so their text is not tokenized
+Documents that the vectorizer was fitted to are made from the postings of the terms, so their text is not tokenized
 again. All others (held out, or of a corpus that reuses a vectorizer) are transformed as texts are by `predict`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from shardtrain.arrays.scratch import open_spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
-from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_run, spill_rows, transform_unit
+from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_postings, spill_rows, transform_unit
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Vectorizer
@@ -24,8 +24,8 @@ from shardtrain.vectorize.weights import Weights
 
 def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Path) -> tuple[Vectorizer, list[Path]]:
     """Fit a vectorizer, save it in `folder`, and write the rows of the documents it was fitted to."""
-    files = [run.with_name(run.name.replace("run", "rows")) for run in counted.runs]
-    pairs = list(zip(counted.runs, files, strict=True))
+    files = [path.with_name(path.name.replace("run", "rows")) for path in counted.postings]
+    pairs = list(zip(counted.postings, files, strict=True))
     write: Callable[[tuple[Path, Path]], None]
     if isinstance(counted.settings, NgramSettings):
         fitted = fit_ngrams(passes, counted, codes, folder)
@@ -70,17 +70,17 @@ def transform_rows(
 
 
 def _write_ngram_rows(paths: tuple[Path, Path], *, columns: tuple[Any, Any, Weights], codes: dict[str, int]) -> None:
-    run_path, out = paths
-    run = open_spilled(run_path)
-    norms = run_path.with_name(run_path.name.replace("run", "norms"))
-    x = ngrams.unit_rows(run_path, norms, *columns)
-    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
+    postings_path, out = paths
+    postings = open_spilled(postings_path)
+    norms = postings_path.with_name(postings_path.name.replace("run", "norms"))
+    x = ngrams.unit_rows(postings_path, norms, *columns)
+    spill_rows(out, x, classes_of_postings(postings, codes)[postings["labels"]], postings["ordinals"], postings["keys"])
 
 
 def _write_sequence_rows(
     paths: tuple[Path, Path], *, vocabulary: Any, shape: tuple[int, int], codes: dict[str, int]
 ) -> None:
-    run_path, out = paths
-    run = open_spilled(run_path)
-    x = sequences.unit_rows(run_path, vocabulary, *shape)
-    spill_rows(out, x, classes_of_run(run, codes)[run["labels"]], run["ordinals"], run["keys"])
+    postings_path, out = paths
+    postings = open_spilled(postings_path)
+    x = sequences.unit_rows(postings_path, vocabulary, *shape)
+    spill_rows(out, x, classes_of_postings(postings, codes)[postings["labels"]], postings["ordinals"], postings["keys"])

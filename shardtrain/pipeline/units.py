@@ -20,7 +20,7 @@ from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.loader.order import document_keys
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
-from shardtrain.vectorize.counts import first_documents, spill_run
+from shardtrain.vectorize.counts import first_documents, spill_postings
 from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
@@ -109,14 +109,14 @@ def _facts(
 
 @dataclass(frozen=True, kw_only=True)
 class CountTask(UnitTask):
-    """A unit whose training documents are counted into the run `out`."""
+    """A unit whose training documents are to be counted into the postings `out`."""
 
     settings: CountedSettings
     out: Path
 
 
 def count_unit(task: CountTask) -> UnitFacts:
-    """Write the run of a unit's training documents: its terms, and each document's ordinal, key and label code."""
+    """Write the postings of a unit's training documents: its terms, and each document's ordinal, key and label code."""
     documents, keys, train = _read(task)
     chosen = np.flatnonzero(train)
     terms = index_texts(task.settings, documents.texts.take(chosen))
@@ -128,23 +128,23 @@ def count_unit(task: CountTask) -> UnitFacts:
         "ordinals": documents.ordinals[chosen],
         "keys": keys[chosen],
     }
-    spill_run(task.out, terms, per_document, {"label_names": names})
+    spill_postings(task.out, terms, per_document, {"label_names": names})
     return _facts(task, documents, train, num_terms=len(terms.hashes), words={})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindTask(UnitTask):
-    """A unit in which to look up the strings of the terms with the hashes `wanted` (ascending), all in its run."""
+    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to find their strings."""
 
     settings: CountedSettings
     wanted: npt.NDArray[np.uint64]
-    run: Path
+    postings: Path
 
 
 def find_in_unit(task: FindTask) -> list[str]:
     """Look up the strings of the wanted terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.run), task.wanted)]
+    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.postings), task.wanted)]
     block = prepare_texts(task.settings, documents.texts.take(chosen))
     found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
     return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
@@ -176,9 +176,9 @@ def _vectorizer(folder: Path, modified: int) -> Vectorizer:
     return load_vectorizer(folder)
 
 
-def classes_of_run(run: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
-    """Return the class index of each label code of a run."""
-    return np.array([codes[name] for name in run.facts["label_names"]], np.int64)
+def classes_of_postings(postings: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
+    """Return the class index of each label code of postings."""
+    return np.array([codes[name] for name in postings.facts["label_names"]], np.int64)
 
 
 def spill_rows(

@@ -33,21 +33,34 @@ class Analyzer:
     def tokenizer(self, ngram_range: tuple[int, int], stop_words: tuple[str, ...]) -> Tokenizer:
         """The tokenizer that goes with prepared texts."""
         return Tokenizer(
-            characters=self.characters(), min_chars=self.min_chars, ngram_range=ngram_range, stop_words=stop_words,
-            separator=self.separator, short_whole=self.short_whole,
-        )  # fmt: skip
+            characters=self.characters(),
+            min_chars=self.min_chars,
+            ngram_range=ngram_range,
+            stop_words=stop_words,
+            separator=self.separator,
+            short_whole=self.short_whole,
+        )
 
 
 ANALYZERS = {
     # words of two or more characters, scikit-learn's (?u)\b\w\w+\b
     "word": Analyzer(
-        prepare=text.lowered, characters=text.word_characters, min_chars=2, separator=b" ",
+        prepare=text.lowered,
+        characters=text.word_characters,
+        min_chars=2,
+        separator=b" ",
     ),
     "char": Analyzer(
-        prepare=text.with_single_spaces, characters=text.single_characters, min_chars=0, separator=b"",
+        prepare=text.with_single_spaces,
+        characters=text.single_characters,
+        min_chars=0,
+        separator=b"",
     ),
     "char_wb": Analyzer(
-        prepare=text.in_padded_words, characters=text.single_characters, min_chars=0, separator=b"",
+        prepare=text.in_padded_words,
+        characters=text.single_characters,
+        min_chars=0,
+        separator=b"",
         short_whole=True,
     ),
-}  # fmt: skip
+}

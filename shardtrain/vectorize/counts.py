@@ -1,8 +1,8 @@
-"""Counting terms of a whole corpus in bounded memory: sorted runs on disk, one a unit, merged bucket by bucket.
+"""Count the terms of a corpus in bounded memory: sorted postings on disk, one file per unit, merged by bucket.
 
-A run lists the distinct terms of a unit in order of their hash. A bucket is a range of hashes; since hashes are
-uniform, the same range of every run fits into memory together, and buckets are independent of each other. How many
-buckets there are decides memory, never the result.
+The postings of a unit list its distinct terms in order of their hash. A bucket is a range of hashes; since hashes are
+uniform, the same range of all units' postings fits into memory together, and buckets are independent of each other.
+The number of buckets decides memory, never the result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Bucket:
     bits: int
 
     def range(self, hashes: npt.NDArray[np.uint64]) -> slice:
-        """Where this bucket's hashes lie in an ascending array."""
+        """Return the slice of an ascending array that holds this bucket's hashes."""
         if self.bits == 0:
             return slice(0, len(hashes))
         shift = 64 - self.bits
@@ -46,17 +46,17 @@ class Bucket:
 
 
 def plan_buckets(num_terms: int, budget: int) -> list[Bucket]:
-    """Enough buckets that merging one of them stays within `budget` bytes."""
+    """Plan enough buckets that merging one of them stays within `budget` bytes."""
     bits = 0
     while (num_terms * MERGE_BYTES >> bits) > budget and bits < 16:
         bits += 1
     return [Bucket(number, bits) for number in range(1 << bits)]
 
 
-def spill_run(
+def spill_postings(
     path: Path, terms: Inverted | BlockTerms, per_document: dict[str, npt.NDArray[Any]], facts: dict[str, Any]
 ) -> None:
-    """Write a unit's run: its terms by ascending hash, where they occur, and the arrays `per_document`.
+    """Write a unit's postings: its terms by ascending hash, where they occur, and the arrays `per_document`.
 
     Inverted terms have `documents` and `times`: those of term t are the entries [indptr[t], indptr[t + 1]), in
     document order, and the fact `most_times` is the largest of `times`. Otherwise `tokens` holds the documents' terms
@@ -95,25 +95,25 @@ def spill_run(
 
 
 def merge_bucket(
-    runs: Sequence[Path], bucket: Bucket, out: Path, *, min_count: int, max_count: int | None = None
+    postings_paths: Sequence[Path], bucket: Bucket, out: Path, *, min_count: int, max_count: int | None = None
 ) -> tuple[int, int]:
-    """Merge one bucket of all runs; write the candidates, terms whose count is in [min_count, max_count].
+    """Merge one bucket of all units' postings; write the candidates, terms whose count is in [min_count, max_count].
 
     The file has `hashes` ascending, `counts` and `first` (unit << 32 | rank in the unit: the order of first
-    appearance in the corpus) of the candidates, and `places`: of every run's terms in this bucket, run after run, the
-    candidate or -1; run r has the places [starts[r], starts[r + 1]). Returns how many terms are distinct and how many
-    were written.
+    appearance in the corpus) of the candidates, and `places`: for each unit's terms in this bucket, unit after
+    unit, the index of the candidate or -1; unit r has the places [starts[r], starts[r + 1]). Returns the number of
+    distinct terms and the number written.
 
     Raises:
         HashCollisionError: two terms have the same hash but different checks.
     """
-    parts = [bucket.range(open_spilled(path)["hashes"]) for path in runs]
+    parts = [bucket.range(open_spilled(path)["hashes"]) for path in postings_paths]
     starts = np.cumsum([0, *(part.stop - part.start for part in parts)])
     columns = {name: np.empty(starts[-1], dtype) for name, dtype in _MERGED.items()}
-    for path, part, start in zip(runs, parts, starts.tolist(), strict=False):
-        run = open_spilled(path)
+    for path, part, start in zip(postings_paths, parts, starts.tolist(), strict=False):
+        postings = open_spilled(path)
         for name, column in columns.items():  # copied, as a view would keep the file open, and there are many
-            column[start : start + part.stop - part.start] = run[name][part]
+            column[start : start + part.stop - part.start] = postings[name][part]
     bits = bucket.bits
     while int(starts[-1]) >> (bits - bucket.bits) > _CACHED_TERMS and bits < 48:
         bits += 1
@@ -129,8 +129,8 @@ def merge_bucket(
 
 @kernel
 def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, least, most):  # type: ignore[no-untyped-def]
-    """Merge ascending runs, a small range of hashes after the other, so that its table stays in the cache."""
-    cut = starts[:-1].copy()  # up to where each run is merged
+    """Merge ascending postings, one small range of hashes after the other, so that its table stays in the cache."""
+    cut = starts[:-1].copy()  # up to where each unit's terms are merged
     out_hashes = np.empty(len(hashes), np.uint64)
     out_counts = np.empty(len(hashes), np.int64)
     out_first = np.empty(len(hashes), np.uint64)
@@ -140,6 +140,7 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
     collided = False
     ends = cut.copy()
     shift = np.uint64(64) - bits
+    # Invariant: smaller ranges are merged; unit r continues at cut[r]; out_hashes[:kept] ascends.
     for part in range(1 << (bits - bucket_bits)):
         wanted = (number << (bits - bucket_bits)) + np.uint64(part)
         size = 0
@@ -158,6 +159,7 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
         totals = np.empty(size, np.int64)
         firsts = np.empty(size, np.uint64)
         terms = 0
+        # Invariant: found[:terms] are the distinct terms so far, by first appearance; totals and firsts go with them.
         for r in range(len(cut)):
             for i in range(cut[r], ends[r]):
                 h = hashes[i]
@@ -197,32 +199,33 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
     return distinct, out_hashes[:kept], out_counts[:kept], out_first[:kept], places, collided
 
 
-def places_in(merged: SpilledArrays, run: int) -> npt.NDArray[np.int32]:
-    """Of each of a run's terms in a merged bucket the candidate that it is, or -1."""
-    return merged["places"][merged["starts"][run] : merged["starts"][run + 1]]
+def places_in(merged: SpilledArrays, unit: int) -> npt.NDArray[np.int32]:
+    """Return, for each of a unit's terms in a merged bucket, the index of its candidate, or -1."""
+    return merged["places"][merged["starts"][unit] : merged["starts"][unit + 1]]
 
 
-def lookup(run: SpilledArrays, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """For each term of a part of a run its place in `merged` (ascending), or -1."""
-    places: npt.NDArray[np.int64] = _join(run["hashes"][part], merged)
+def lookup(postings: SpilledArrays, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return, for each term of a part of the postings, its place in `merged` (ascending), or -1."""
+    places: npt.NDArray[np.int64] = _join(postings["hashes"][part], merged)
     return places
 
 
-def first_documents(run: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """The documents of a run, ascending, in which its terms with the hashes `wanted` (ascending) appear first."""
-    terms = np.flatnonzero(lookup(run, slice(0, len(run["hashes"])), wanted) >= 0)
-    if "documents" in run:
-        return np.unique(run["documents"][run["indptr"][terms]].astype(np.int64))
-    tokens = run["tokens"]
-    places = np.zeros(len(run["hashes"]), np.int64)
+def first_documents(postings: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return the documents, ascending, in which a unit's terms with the hashes `wanted` (ascending) appear first."""
+    terms = np.flatnonzero(lookup(postings, slice(0, len(postings["hashes"])), wanted) >= 0)
+    if "documents" in postings:
+        return np.unique(postings["documents"][postings["indptr"][terms]].astype(np.int64))
+    tokens = postings["tokens"]
+    places = np.zeros(len(postings["hashes"]), np.int64)
     places[tokens[::-1]] = np.arange(len(tokens) - 1, -1, -1)  # of equal indices the last assignment stays
-    return np.unique(np.searchsorted(run["indptr"], places[terms], side="right") - 1)
+    return np.unique(np.searchsorted(postings["indptr"], places[terms], side="right") - 1)
 
 
 @kernel
 def _join(hashes, merged):  # type: ignore[no-untyped-def]
     places = np.full(len(hashes), -1, np.int64)
     place = 0
+    # Invariant: merged[:place] are below hashes[i]; both arrays ascend, so `place` never moves back.
     for i in range(len(hashes)):
         while place < len(merged) and merged[place] < hashes[i]:
             place += 1

@@ -32,10 +32,17 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
 
     tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts)
     columns, signs, indptr = _hash_block(
-        block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
-        hashed_words(tokenizer.stop_words, 0), *settings.ngram_range, tokenizer.short_whole,
-        np.frombuffer(tokenizer.separator, np.uint8), settings.max_features,
-    )  # fmt: skip
+        block.data,
+        block.bounds,
+        block.offsets,
+        tokenizer.characters,
+        tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, 0),
+        *settings.ngram_range,
+        tokenizer.short_whole,
+        np.frombuffer(tokenizer.separator, np.uint8),
+        settings.max_features,
+    )
     x = csr_matrix((signs, columns, indptr), shape=(len(texts), settings.max_features))
     x.sum_duplicates()
     values = np.ones(len(x.data)) if settings.binary else x.data
@@ -59,9 +66,18 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
-                data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, np.uint64(0),
-                hashes, checks, starts, ends,
-            )  # fmt: skip
+                data,
+                bounds[s],
+                bounds[s + 1],
+                characters,
+                min_chars,
+                stop_words,
+                np.uint64(0),
+                hashes,
+                checks,
+                starts,
+                ends,
+            )
             least = min(low, max(words, 1)) if short else low
             for i in range(words):
                 size = 0

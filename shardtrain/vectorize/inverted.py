@@ -1,4 +1,4 @@
-"""The n-grams of a block with the documents they occur in, ordered by hash: what a run holds.
+"""Index the n-grams of a block: the documents they occur in, ordered by hash, as postings hold them.
 
 N-grams are first scattered into parts by the top bits of their hash, then each part is indexed alone: its table, its
 sort and its lists stay in the processor's cache, which makes it two to three times as fast as one table for the block.
@@ -47,11 +47,21 @@ class Inverted:
 def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Inverted:
     """Find the terms of a block and the documents they occur in."""
     low, high = tokenizer.ngram_range
-    grams = _scatter(*_walk(
-        block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
-        hashed_words(tokenizer.stop_words, hashing.seed), low, high, tokenizer.short_whole,
-        np.uint64(hashing.seed), np.uint64(hashing.mask),
-    ))  # fmt: skip
+    grams = _scatter(
+        *_walk(
+            block.data,
+            block.bounds,
+            block.offsets,
+            tokenizer.characters,
+            tokenizer.min_chars,
+            hashed_words(tokenizer.stop_words, hashing.seed),
+            low,
+            high,
+            tokenizer.short_whole,
+            np.uint64(hashing.seed),
+            np.uint64(hashing.mask),
+        )
+    )
     hashes, checks, first, indptr, documents, times, collided = _invert(*grams)
     return Inverted(hashes, checks, first, indptr, documents, times, bool(collided))
 
@@ -68,9 +78,18 @@ def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, s
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
-                data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, seed,
-                word_hash, word_check, word_start, word_end,
-            )  # fmt: skip
+                data,
+                bounds[s],
+                bounds[s + 1],
+                characters,
+                min_chars,
+                stop_words,
+                seed,
+                word_hash,
+                word_check,
+                word_start,
+                word_end,
+            )
             least = min(low, max(words, 1)) if short else low
             for n in range(least, high + 1):
                 for i in range(words - n + 1):
@@ -148,9 +167,14 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
             place[of_entry[entry]] = at + 1
     entries = indptr[terms]
     return (
-        term_hash[:terms].copy(), term_check[:terms].copy(), term_first[:terms].copy(), indptr[: terms + 1].copy(),
-        entry_document[:entries].copy(), entry_times[:entries].copy(), collided,
-    )  # fmt: skip
+        term_hash[:terms].copy(),
+        term_check[:terms].copy(),
+        term_first[:terms].copy(),
+        indptr[: terms + 1].copy(),
+        entry_document[:entries].copy(),
+        entry_times[:entries].copy(),
+        collided,
+    )
 
 
 @kernel

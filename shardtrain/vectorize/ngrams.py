@@ -1,8 +1,8 @@
-"""N-grams as scikit-learn's TfidfVectorizer (or CountVectorizer) and SelectKBest make them, in passes over runs.
+"""Compute n-gram features equal to scikit-learn's TfidfVectorizer (or CountVectorizer) and SelectKBest, in passes.
 
-1. count (`counts`): a run a unit; runs merged into the candidates, the terms with min_df documents or more.
+1. count (`counts`): the postings of each unit, merged into the candidates, the terms with min_df documents or more.
 2. weigh: the l2 norm of every document over all its candidates.
-3. score: per candidate the class sums of its values, and from them its score; a shortlist a bucket.
+3. score: per candidate the class sums of its values, and from them its score; a shortlist per bucket.
 4. choose: the best of the shortlists; only they get their strings back.
 5. rows: the chosen columns of every document.
 
@@ -10,7 +10,7 @@ A choice by frequency comes before the weights, as TfidfVectorizer(max_features=
 
 Values are computed in float64 with scikit-learn's operations in scikit-learn's order (a document's norm adds up its
 terms by first appearance in the corpus, a class sum adds up documents in order), so features and ties agree
-exactly. Keeping that order is why runs remember first appearances; it costs a sort of each unit's terms.
+exactly. Postings keep first appearances for that order; it costs a sort of each unit's terms.
 """
 
 from __future__ import annotations
@@ -34,37 +34,47 @@ SCORE_BYTES = 16  # of a candidate and class: its sum and its sum of squares
 
 
 def weigh_unit(
-    run_path: Path, number: int, candidates: Sequence[tuple[Bucket, Path]], weights: Weights, num_documents: int,
+    postings_path: Path,
+    number: int,
+    candidates: Sequence[tuple[Bucket, Path]],
+    weights: Weights,
+    num_documents: int,
     out: Path,
-) -> None:  # fmt: skip
-    """Write `norms`, what each document of a unit, whose run is the `number`th, is divided by, (documents,) float64.
+) -> None:
+    """Write `norms`, the divisor of each document of the `number`th unit, (documents,) float64.
 
     It is the l2 norm over all the document's candidates, or 1.
     """
-    run = open_spilled(run_path)
+    postings = open_spilled(postings_path)
     if not weights.norm:
-        spill(out, {"norms": np.ones(len(run["labels"]))})
+        spill(out, {"norms": np.ones(len(postings["labels"]))})
         return
     size = 0
-    terms, counts = (np.empty(len(run["hashes"]), np.uint32) for _ in range(2))
+    terms, counts = (np.empty(len(postings["hashes"]), np.uint32) for _ in range(2))
     firsts = np.empty(len(terms), np.uint64)
     for bucket, path in candidates:
         merged = open_spilled_cached(path)
-        start = bucket.range(run["hashes"]).start
+        start = bucket.range(postings["hashes"]).start
         size = _collect(
             places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
         )
     order = _ascending(firsts[:size])  # by first appearance: the order in which scikit-learn adds
     norms = _norms(
-        terms[order], weights.of_terms(counts[order], num_documents), weights.of_times(run.facts["most_times"]),
-        run["indptr"], run["documents"], run["times"], len(run["labels"]),
-    )  # fmt: skip
+        terms[order],
+        weights.of_terms(counts[order], num_documents),
+        weights.of_times(postings.facts["most_times"]),
+        postings["indptr"],
+        postings["documents"],
+        postings["times"],
+        len(postings["labels"]),
+    )
     spill(out, {"norms": norms})
 
 
 @kernel
 def _collect(places, start, of_counts, of_firsts, terms, counts, firsts, size):  # type: ignore[no-untyped-def]
-    """Append the candidates among a run's terms, those from `start` on, with count and first appearance."""
+    """Append the candidates among a unit's terms, those from `start` on, with count and first appearance."""
+    # Invariant: the first `size` entries of terms, counts and firsts are filled.
     for i in range(len(places)):
         if places[i] >= 0:
             terms[size] = start + i
@@ -97,6 +107,7 @@ def _ascending(firsts):  # type: ignore[no-untyped-def]
     other_keys = np.empty_like(keys)
     other_order = np.empty_like(order)
     shift = np.uint64(0)
+    # Invariant: `order` sorts the keys by their low `shift` bits, equal ones in the order of `firsts`.
     while (largest >> _32 << bits | ranks) >> shift:
         starts = np.zeros(_DIGITS + 1, np.int64)
         for key in keys:
@@ -116,6 +127,7 @@ def _ascending(firsts):  # type: ignore[no-untyped-def]
 @kernel
 def _norms(terms, idf, tf, indptr, documents, times, num_documents):  # type: ignore[no-untyped-def]
     squares = np.zeros(num_documents)
+    # Invariant: squares[d] has the terms before i, added in the order given: float sums depend on it.
     for i in range(len(terms)):
         for entry in range(indptr[terms[i]], indptr[terms[i] + 1]):
             value = tf[times[entry]] * idf[i]
@@ -125,12 +137,12 @@ def _norms(terms, idf, tf, indptr, documents, times, num_documents):  # type: ig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreTask:
-    """One bucket to score: the runs and, for each run, the class of each of its label codes.
+    """One bucket to score: all units' postings and, for each unit, the class of each of its label codes.
 
-    With `norms`, of each run, scores are of weighted values; without, of counts.
+    With `norms`, one file per unit, scores are of weighted values; without, of counts.
     """
 
-    runs: tuple[Path, ...]
+    postings_paths: tuple[Path, ...]
     norms: tuple[Path, ...] | None
     weights: Weights
     select: str
@@ -144,10 +156,10 @@ class ScoreTask:
 
 
 def score_bucket(task: ScoreTask) -> int:
-    """Score the candidates of a bucket and write those that may be kept; returns how many.
+    """Score the candidates of a bucket and write those that may be kept; returns their number.
 
     The file has `hashes` ascending, `counts`, `first` and `scores`. Candidates are taken in pieces whose sums fit
-    into `budget` bytes; every piece reads the bucket's part of all runs.
+    into `budget` bytes; every piece reads the bucket's part of all postings.
     """
     merged = open_spilled(task.candidates)
     num_documents = int(task.class_counts.sum())
@@ -158,15 +170,24 @@ def score_bucket(task: ScoreTask) -> int:
     for start in range(0, len(idf), step):
         stop = min(start + step, len(idf))
         moments = Moments.zeros(stop - start, num_classes)
-        for number, (run_path, classes) in enumerate(zip(task.runs, task.classes, strict=True)):
-            run = open_spilled(run_path)
-            norms = open_spilled(task.norms[number])["norms"] if task.norms else np.ones(len(run["labels"]))
-            indptr = run["indptr"][task.bucket.range(run["hashes"]).start :]
+        for number, (postings_path, classes) in enumerate(zip(task.postings_paths, task.classes, strict=True)):
+            postings = open_spilled(postings_path)
+            norms = open_spilled(task.norms[number])["norms"] if task.norms else np.ones(len(postings["labels"]))
+            indptr = postings["indptr"][task.bucket.range(postings["hashes"]).start :]
             _accumulate(
-                places_in(merged, number), start, stop, indptr, run["documents"], run["times"], idf,
-                task.weights.of_times(run.facts["most_times"]), norms, classes[run["labels"]],
-                moments.pairs, moments.totals,
-            )  # fmt: skip
+                places_in(merged, number),
+                start,
+                stop,
+                indptr,
+                postings["documents"],
+                postings["times"],
+                idf,
+                task.weights.of_times(postings.facts["most_times"]),
+                norms,
+                classes[postings["labels"]],
+                moments.pairs,
+                moments.totals,
+            )
         scores[start:stop] = SELECTORS[task.select].score(moments, task.class_counts)
     kept = selection.shortlist(scores, task.keep)
     arrays = {name: merged[name][kept] for name in ("hashes", "counts", "first")}
@@ -177,6 +198,7 @@ def score_bucket(task: ScoreTask) -> int:
 @kernel
 def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, classes, pairs, totals):  # type: ignore[no-untyped-def]
     """Add up the values of candidates [start, stop); `places` are the terms' candidates, `indptr` their entries."""
+    # Invariant: totals and pairs have the terms before i; a term's documents are added in ascending order.
     for i in range(len(places)):
         place = places[i]
         if not start <= place < stop:
@@ -189,19 +211,27 @@ def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, c
             pairs[place - start, classes[document], 1] += value * value
 
 
-def unit_rows(run_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights) -> Csr:
-    """The chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
-    run = open_spilled(run_path)
+def unit_rows(
+    postings_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights
+) -> Csr:
+    """Return the chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
+    postings = open_spilled(postings_path)
     by_hash = np.argsort(hashes)
-    places = lookup(run, slice(0, len(run["hashes"])), hashes[by_hash])
+    places = lookup(postings, slice(0, len(postings["hashes"])), hashes[by_hash])
     terms = np.flatnonzero(places >= 0)
     columns = by_hash[places[terms]]
     order = np.argsort(columns)
     data, indices, indptr = _rows(
-        terms[order], columns[order], idf, weights.of_times(run.facts["most_times"]), run["indptr"],
-        run["documents"], run["times"], open_spilled(norm_path)["norms"],
-    )  # fmt: skip
-    return Csr(data, indices, indptr, (len(run["labels"]), len(hashes)))
+        terms[order],
+        columns[order],
+        idf,
+        weights.of_times(postings.facts["most_times"]),
+        postings["indptr"],
+        postings["documents"],
+        postings["times"],
+        open_spilled(norm_path)["norms"],
+    )
+    return Csr(data, indices, indptr, (len(postings["labels"]), len(hashes)))
 
 
 @kernel
@@ -214,6 +244,7 @@ def _rows(terms, columns, idf, tf, indptr, documents, times, norms):  # type: ig
     data = np.empty(row_ptr[-1], np.float32)
     indices = np.empty(row_ptr[-1], np.int32)
     place = row_ptr[:-1].copy()
+    # Invariant: document d's entries [row_ptr[d], place[d]) are written, columns ascending as `columns` ascends.
     for i in range(len(terms)):
         column = columns[i]
         for entry in range(indptr[terms[i]], indptr[terms[i] + 1]):

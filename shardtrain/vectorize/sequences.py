@@ -1,4 +1,4 @@
-"""Sequences of token ids as Keras' Tokenizer and pad_sequences make them, in passes over spilled runs.
+"""Compute sequences of token ids equal to Keras' Tokenizer and pad_sequences, in passes over spilled postings.
 
 Words are ranked by how often they occur, ties by first appearance in the corpus; ids begin at 1, and the
 `max_features - 1` most frequent words keep theirs. Documents lose their other words, are cut to their last `length`
@@ -27,37 +27,39 @@ def shortlist_words(candidates: Path, keep: int, out: Path) -> None:
 
 
 def most_frequent(counts: npt.NDArray[np.int64], first: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """The order of words by falling count, ties by first appearance."""
+    """Return the order of words by falling count, ties by first appearance."""
     return np.lexsort((first, -counts))
 
 
 def ids_of(hashes: npt.NDArray[np.uint64], vocabulary: npt.NDArray[np.uint64]) -> Ids:
-    """The id of each hash: 1 + its place in `vocabulary` (best word first), 0 where it is not there."""
+    """Return the id of each hash: 1 + its place in `vocabulary` (best word first), 0 if absent."""
     by_hash = np.argsort(vocabulary)
     ordered = vocabulary[by_hash]
     places = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
     return np.where(ordered[places] == hashes, by_hash[places] + 1, 0).astype(np.uint32)
 
 
-def longest(run_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
-    """Ids in the longest document of a unit, words outside the vocabulary not counted."""
-    run = open_spilled(run_path)
-    lengths: npt.NDArray[np.int64] = _lengths(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary))
+def longest(postings_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
+    """Return the number of ids in the longest document of a unit; words outside the vocabulary do not count."""
+    postings = open_spilled(postings_path)
+    lengths: npt.NDArray[np.int64] = _lengths(
+        postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary)
+    )
     return int(lengths.max(initial=0))
 
 
 def unit_rows(
-    run_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
+    postings_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
 ) -> npt.NDArray[Any]:
-    """The padded ids of a unit's documents, (documents, length)."""
-    run = open_spilled(run_path)
-    return pad(run["tokens"], run["indptr"], ids_of(run["hashes"], vocabulary), length, vocabulary_size)
+    """Return the padded ids of a unit's documents, (documents, length)."""
+    postings = open_spilled(postings_path)
+    return pad(postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary), length, vocabulary_size)
 
 
 def pad(
     tokens: npt.NDArray[np.uint32], indptr: npt.NDArray[np.int64], ids: Ids, length: int, vocabulary_size: int
 ) -> npt.NDArray[Any]:
-    """Documents of terms (CSR-like `tokens` and `indptr`) as padded rows of `ids[term]`, terms of id 0 left out.
+    """Pad documents of terms (CSR-like `tokens` and `indptr`) to rows of `ids[term]`; terms of id 0 are omitted.
 
     Returns:
         (documents, length) of the smallest unsigned type that holds ids below `vocabulary_size`.
@@ -81,6 +83,7 @@ def _pad(tokens, indptr, ids, rows):  # type: ignore[no-untyped-def]
     for d in range(len(indptr) - 1):
         place = rows.shape[1]
         entry = indptr[d + 1]
+        # Invariant: rows[d, place:] holds the kept ids of tokens[entry:indptr[d + 1]], filled from the end.
         while entry > indptr[d] and place > 0:
             entry -= 1
             value = ids[tokens[entry]]

@@ -73,24 +73,39 @@ class BlockTerms:
 
 def index_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> BlockTerms:
     """Find the words of a block; `tokenizer` must be one of single words."""
-    words = int(len(block.data) // (tokenizer.min_chars + 1) + len(block) + 1)  # at most so many
+    words = int(len(block.data) // (tokenizer.min_chars + 1) + len(block) + 1)  # upper bound
     hashes, checks, counts, occurrences, indptr, collided = _index(
-        block.data, block.bounds, block.offsets, tokenizer.characters, tokenizer.min_chars,
-        hashed_words(tokenizer.stop_words, hashing.seed), np.uint64(hashing.seed), np.uint64(hashing.mask), words,
-    )  # fmt: skip
+        block.data,
+        block.bounds,
+        block.offsets,
+        tokenizer.characters,
+        tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, hashing.seed),
+        np.uint64(hashing.seed),
+        np.uint64(hashing.mask),
+        words,
+    )
     return BlockTerms(hashes, checks, counts, occurrences, indptr, bool(collided))
 
 
 def find_terms(
     block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: npt.NDArray[np.uint64]
 ) -> list[bytes | None]:
-    """The bytes of the first term in the block with each wanted hash (ascending); None where there is none."""
+    """Return the bytes of the first term in the block with each wanted hash (ascending), or None if absent."""
     low, high = tokenizer.ngram_range
     starts, ends, pieces = _find(
-        block.data, block.bounds, tokenizer.characters, tokenizer.min_chars,
-        hashed_words(tokenizer.stop_words, hashing.seed), low, high, tokenizer.short_whole,
-        np.uint64(hashing.seed), np.uint64(hashing.mask), wanted,
-    )  # fmt: skip
+        block.data,
+        block.bounds,
+        tokenizer.characters,
+        tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, hashing.seed),
+        low,
+        high,
+        tokenizer.short_whole,
+        np.uint64(hashing.seed),
+        np.uint64(hashing.mask),
+        wanted,
+    )
     content = block.data.tobytes()
     return [
         tokenizer.separator.join(content[starts[i, j] : ends[i, j]] for j in range(pieces[i])) if pieces[i] else None
@@ -195,9 +210,18 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
-                data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, seed,
-                word_hash, word_check, word_start, word_end,
-            )  # fmt: skip
+                data,
+                bounds[s],
+                bounds[s + 1],
+                characters,
+                min_chars,
+                stop_words,
+                seed,
+                word_hash,
+                word_check,
+                word_start,
+                word_end,
+            )
             for i in range(words):
                 h = word_hash[i] & mask
                 check = np.uint32(word_check[i] >> _32)
@@ -216,9 +240,13 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
                     slots = _grown(slots, hashes, terms)
         indptr[d + 1] = entries
     return (
-        hashes[:terms].copy(), checks[:terms].copy(), counts[:terms].copy(), occurrences[:entries].copy(), indptr,
+        hashes[:terms].copy(),
+        checks[:terms].copy(),
+        counts[:terms].copy(),
+        occurrences[:entries].copy(),
+        indptr,
         collided,
-    )  # fmt: skip
+    )
 
 
 @inlined_kernel
@@ -259,9 +287,18 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, see
     missing = len(wanted)
     for s in range(len(bounds) - 1):
         words = split_words(
-            data, bounds[s], bounds[s + 1], characters, min_chars, stop_words, seed,
-            word_hash, word_check, word_start, word_end,
-        )  # fmt: skip
+            data,
+            bounds[s],
+            bounds[s + 1],
+            characters,
+            min_chars,
+            stop_words,
+            seed,
+            word_hash,
+            word_check,
+            word_start,
+            word_end,
+        )
         least = min(low, max(words, 1)) if short else low
         for n in range(least, high + 1):
             for i in range(words - n + 1):

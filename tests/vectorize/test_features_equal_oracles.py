@@ -22,7 +22,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import UnitTask
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
-from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_run
+from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_postings
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.indexing import index_texts
 from shardtrain.vectorize.settings import Hashing, NgramSettings, SequenceSettings
@@ -180,6 +180,6 @@ def test_terms_of_different_units_with_one_hash_are_noticed_when_runs_meet(tmp_p
     runs = []
     for number, text in enumerate(texts):  # one term a unit: no unit sees the collision
         runs.append(tmp_path / f"run-{number}")
-        spill_run(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
+        spill_postings(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
     with pytest.raises(HashCollisionError):
         merge_bucket(runs, Bucket(0, 0), tmp_path / "bucket", min_count=1)

@@ -41,8 +41,11 @@ EACH = {
     "counts chi2": {"vectorizer": "count", "select": "chi2", "binary": True},
     "counts most frequent": {"vectorizer": "count", "select": "none", "max_df": 0.3},
 }
-PARTS = {"ag_news": ("train.csv", slice(4000)), "dbpedia": ("train.csv", slice(0, None, 8)),
-         "mr": ("all.csv", slice(0, None, 5))}  # fmt: skip
+PARTS = {
+    "ag_news": ("train.csv", slice(4000)),
+    "dbpedia": ("train.csv", slice(0, None, 8)),
+    "mr": ("all.csv", slice(0, None, 5)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +161,18 @@ def test_the_command_line_gives_the_same_vectorizer_as_the_options(write_csv, tm
     path = write_csv("a.csv", [(str(1 + i % 2), f"the ant number{i % 5} and the bee") for i in range(40)])
     (tmp_path / "stop.txt").write_text("the\n\n  and \r\n")
     assert read_stop_words(tmp_path / "stop.txt") == ("the", "and")
-    line = ["--min-df", "0.1", "--max-df", "39", "--stop-words", str(tmp_path / "stop.txt"), "--binary",
-            "--sublinear-tf", "--select", "chi2"]  # fmt: skip
+    line = [
+        "--min-df",
+        "0.1",
+        "--max-df",
+        "39",
+        "--stop-words",
+        str(tmp_path / "stop.txt"),
+        "--binary",
+        "--sublinear-tf",
+        "--select",
+        "chi2",
+    ]
     assert main(["build", str(path), "--out", str(tmp_path / "cli"), *line]) == 0
     options = BuildOptions(
         min_df=0.1, max_df=39, stop_words=("and", "the"), binary=True, sublinear_tf=True, select="chi2"
@@ -175,9 +188,11 @@ def test_the_command_line_gives_the_same_vectorizer_as_the_options(write_csv, tm
 
 def test_of_equally_frequent_terms_the_first_in_the_order_of_strings_is_kept(write_csv, tmp_path):
     path = write_csv("a.csv", [("1", "dd cc bb aa"), ("2", "dd cc bb aa aa")])
-    build(path, tmp_path / "out", BuildOptions(
-        select="none", max_features=2, ngram_range=(1, 1), min_df=1, validation_fraction=0.0
-    ))  # fmt: skip
+    build(
+        path,
+        tmp_path / "out",
+        BuildOptions(select="none", max_features=2, ngram_range=(1, 1), min_df=1, validation_fraction=0.0),
+    )
     with open_shards(tmp_path / "out") as shards:
         terms = shards.manifest.vectorizer["num_features"], np.asarray(shards.train.labels()).tolist()
         assert terms[0] == 2
