@@ -16,12 +16,12 @@ from shardtrain.errors import CorpusFormatError
 LABEL_NAMES = frozenset({
     "label", "labels", "class", "classes", "classindex", "classid", "classname", "classlabel", "category", "categories",
     "target", "sentiment", "stars", "star", "rating", "ratings", "score", "overall", "polarity", "topic",
-})  # fmt: skip
+})  # fmt: skip  # many names per line
 TEXT_NAMES = frozenset({
     "text", "title", "review", "reviewtext", "reviewtitle", "reviewbody", "body", "content", "description", "sentence",
     "phrase", "summary", "headline", "subject", "document", "message", "comment", "commenttext", "tweet", "tweettext",
     "abstract", "article", "question", "questiontitle", "questioncontent", "answer", "bestanswer",
-})  # fmt: skip
+})  # fmt: skip  # many names per line
 
 _MAX_NAME_LENGTH = 64  # characters of a cell in a header
 _MIN_RECORDS = 2  # to compare with, where a header is recognised only by differing from them

@@ -95,11 +95,10 @@ def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Pa
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     unescape = bool(options.unescape) if layout.per_class else _needs_unescaping(folder, class_names, options, notes)
     resolver = _Resolver(options=options, unescape=unescape, scratch=scratch, notes=notes, preview=preview)
-    train = (
-        resolver.resolve_folder(layout.train)
-        if layout.per_class
-        else resolver.resolve_file(layout.train, "train", None)
-    )
+    if layout.per_class:
+        train = resolver.resolve_folder(layout.train)
+    else:
+        train = resolver.resolve_file(layout.train, "train", None)
     chosen = layout.validation
     if validation is not None:
         if chosen is not None:

@@ -145,9 +145,8 @@ def _scan(
                 code = GOOD
             if on_first_line:
                 first_stop = here
-            elif (
-                code == UNCLOSED and too_long
-            ):  # stored before the newline: a later record may still reach it within `max_record`
+            elif code == UNCLOSED and too_long:
+                # Before the newline: from a later record on, the line may end within `max_record`.
                 cursor[_FRONTIER], cursor[_FRONTIER_STATE] = (here if at_end else here - 1), state
                 cursor[_FRONTIER_LINE], cursor[_FRONTIER_LINE_START] = line, line_start
             elif code == UNCLOSED:

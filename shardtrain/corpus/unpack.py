@@ -40,5 +40,7 @@ def unpack_gzip(origin: Path, target: Path, *, keep_bytes: int | None = None) ->
                     num_bytes += len(chunk)
                     done.add(packed.tell() - done.done)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorpusFormatError(f"'{origin}' is damaged or not a gzip file ({error}); download it again") from error
+            raise CorpusFormatError(
+                f"'{origin}' is damaged or not a gzip file ({error}); compress or download it again"
+            ) from error
     return num_bytes
