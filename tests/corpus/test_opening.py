@@ -150,7 +150,7 @@ def test_keys_of_json_are_chosen_by_usual_names_or_by_option(tmp_path: Path) -> 
         ({"text_columns": ()}, "names no column"),
         ({"label_column": -1}, "counted from 0"),
         ({"label_column": "a", "text_columns": ("a",)}, "named as label and as text"),
-        ({"format": "jsonl", "header": True}, "a header exists in CSV and TSV only"),
+        ({"format": "jsonl", "header": True}, "header is for CSV and TSV only"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:

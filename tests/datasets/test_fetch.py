@@ -520,7 +520,7 @@ def test_what_was_fetched_is_told_as_json(site, out, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which set"),
+        ([], "the name of a set is missing"),
         (["wikipedia"], "no published set is called 'wikipedia'; choose one of ag_news, amazon_full"),
         (["--list", "--out", "x"], "--list shows all sets and takes no --out"),
         (["dbpedia", "--list"], "takes no NAME"),

@@ -14,7 +14,8 @@ from support.handmade import dense, make_rows, write_shards
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import UsageError
-from shardtrain.loader.order import BLOCK_ROWS, MODES, WINDOW_BLOCKS
+from shardtrain.loader.options import SHUFFLES
+from shardtrain.loader.order import BLOCK_ROWS, WINDOW_BLOCKS
 from shardtrain.loader.shards import open_shards
 
 KINDS = ("ngram", "sequence")
@@ -73,7 +74,7 @@ def test_every_example_comes_exactly_once_an_epoch_from_shards_of_any_size(data)
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), make_rows(kind, sum(sizes)), sizes)
         with open_shards(folder) as shards:
-            for shuffle in MODES:
+            for shuffle in SHUFFLES:
                 batches = shards.train.batches(
                     data.draw(st.integers(1, sum(sizes) + 5)),
                     seed=data.draw(st.integers(0, 99)),
@@ -83,7 +84,7 @@ def test_every_example_comes_exactly_once_an_epoch_from_shards_of_any_size(data)
                 assert sorted(drain(batches).tolist()) == all_ids(kind, sum(sizes))
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("batch_size", [128, 1000, BLOCK_ROWS + 1, NUM_ROWS, 3 * NUM_ROWS])
 def test_every_example_comes_exactly_once_an_epoch_over_many_windows(split, shuffle, batch_size):
     for epoch in range(2):
@@ -91,7 +92,7 @@ def test_every_example_comes_exactly_once_an_epoch_over_many_windows(split, shuf
         assert sorted(drain(batches).tolist()) == all_ids(split.kind, NUM_ROWS)
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_whole_rows_arrive_with_all_their_features(shuffle, tmp_path):
     rows = make_rows("ngram", 90)
     write_shards(tmp_path, rows, [50, 40])
@@ -101,7 +102,7 @@ def test_whole_rows_arrive_with_all_their_features(shuffle, tmp_path):
     assert sorted(map(tuple, x.tolist())) == sorted(map(tuple, expected.tolist()))
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("batch_size", [128, 1000, NUM_ROWS, NUM_ROWS + 1])
 @pytest.mark.parametrize("drop", [False, True], ids=["keeping the remainder", "dropping the remainder"])
 def test_batches_are_full_but_for_the_last_and_as_many_as_said(split, shuffle, batch_size, drop):
@@ -112,7 +113,7 @@ def test_batches_are_full_but_for_the_last_and_as_many_as_said(split, shuffle, b
     assert len(batches) == split.steps_per_epoch(batch_size, drop) == len(lengths)
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_dropping_the_remainder_leaves_the_other_batches_as_they_are(split, shuffle):
     whole = drain(split.batches(1000, seed=1, shuffle=shuffle))
     full = drain(split.batches(999, seed=1, shuffle=shuffle, drop_remainder=True))
@@ -122,7 +123,7 @@ def test_dropping_the_remainder_leaves_the_other_batches_as_they_are(split, shuf
         np.testing.assert_array_equal(full, whole[:kept])
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("step", [0, 1, 31, 64, 65, 70, 71, 500])
 def test_an_epoch_begun_at_a_step_goes_on_exactly(split, shuffle, step):
     options = {"seed": 5, "epoch": 2, "shuffle": shuffle}
@@ -261,7 +262,7 @@ def test_batches_that_are_kept_stay_as_they_are_in_later_epochs(split):
         np.testing.assert_array_equal(y, labels)
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_the_generator_loops_for_ever_and_ends_each_epoch_with_the_partial_batch(split, shuffle):
     steps = split.steps_per_epoch(2000)
     drawn = list(islice(split.generator(2000, seed=4, shuffle=shuffle), 2 * steps + 3))

@@ -20,7 +20,7 @@ from support.handmade import make_rows, write_shards
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
-from shardtrain.loader.order import MODES
+from shardtrain.loader.options import SHUFFLES
 from shardtrain.loader.shards import open_shards
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.shards.files import _MIN_DIRECT, ShardFile, on_shared_storage
@@ -66,7 +66,7 @@ def flip(path: Path, offset: int) -> None:
 # Ways of reading
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
 def test_positioned_reads_and_mappings_with_and_without_a_thread_give_the_same_batches(large, shuffle, verify):
     folder, _, _ = large
@@ -93,7 +93,7 @@ def test_kept_batches_keep_their_values(large):
 def test_int32_is_the_same_in_another_type(large):
     folder, _, _ = large
     with open_shards(folder) as shards:
-        for shuffle in MODES:
+        for shuffle in SHUFFLES:
             plain = flat(shards.train.batches(700, shuffle=shuffle))
             batches = list(shards.train.batches(700, shuffle=shuffle, as_int32=True))
             assert {y.dtype for _, y in batches} == {np.dtype(np.int32)}
@@ -101,7 +101,7 @@ def test_int32_is_the_same_in_another_type(large):
             assert_same(flat(batches), plain)
 
 
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_closing_a_loop_over_batches_leaves_no_thread(large, shuffle):
     folder, _, _ = large
     with open_shards(folder) as shards:
@@ -252,7 +252,7 @@ def lost_rows(rows, entry, start: int, block: int) -> np.ndarray:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("io", ["map", "read"])
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_skipping_leaves_out_exactly_the_rows_in_damaged_blocks_and_no_others(large, shuffle, io, capsys):
     folder, rows, manifest = large
     entry = manifest.splits["train"].shards[1]
@@ -316,7 +316,7 @@ def test_a_split_that_is_damaged_all_over_is_an_error_all_the_same(tmp_path):
     entry = write_shards(tmp_path, make_rows("ngram", 40), [40]).splits["train"].shards[0]
     flip(tmp_path / entry.file, 0)  # one block: HDF5's own head is part of it
     with open_shards(tmp_path, on_corrupt="skip") as shards:
-        for shuffle in MODES:
+        for shuffle in SHUFFLES:
             with pytest.raises(CorruptShardError, match="all 40 rows of 'train' are damaged"):
                 list(shards.train.batches(7, shuffle=shuffle))
 
@@ -396,7 +396,7 @@ def test_another_bus_error_is_left_to_the_handler_before(tmp_path):
 
 
 @pytest.mark.parametrize("pointers", [(0, 9, 3), (0, 2, 1 << 30), (-5, 2, 3)], ids=str)
-@pytest.mark.parametrize("shuffle", MODES)
+@pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_hostile_row_pointers_are_refused_without_verification(pointers, shuffle, tmp_path):
     entry = write_shards(tmp_path, make_rows("ngram", 40), [40]).splits["train"].shards[0]
     with open(tmp_path / entry.file, "r+b") as file:

@@ -197,7 +197,7 @@ def test_options_that_would_fit_another_vectorizer_are_named(corpora, fitted, tm
         BuildOptions(append=True, seed=2)
     with pytest.raises(UsageError, match="overwrite"):
         BuildOptions(append=True, overwrite=True)
-    with pytest.raises(UsageError, match="--vectorizer-from"):
+    with pytest.raises(UsageError, match="vectorizer_from"):
         BuildOptions(append=True, vectorizer_from=fitted["ngram"])
     assert not (tmp_path / "out").exists()
 
@@ -318,7 +318,7 @@ def test_where_nothing_can_be_added_to_nothing_is_made(corpora, fitted, tmp_path
     unlabelled = copied(fitted["ngram"], tmp_path / "unlabelled")
     manifest = read_manifest(unlabelled)
     write_manifest(unlabelled, replace(manifest, build={}))
-    with pytest.raises(ShardsError, match="which labels"):
+    with pytest.raises(ShardsError, match="do not record the labels"):
         build(corpora["second"], unlabelled, options(append=True))
     other = copied(fitted["ngram"], tmp_path / "other")
     subprocess.run(["rm", "-r", other / layout.VECTORIZER], check=True)

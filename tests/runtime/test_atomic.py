@@ -286,7 +286,7 @@ def test_a_build_takes_no_more_disk_than_was_estimated(name, options, data, tmp_
 
     chosen = BuildOptions(workers=1, **options)
     num_bytes = sum((data / name / split).stat().st_size for split in ("train.csv", "test.csv"))
-    ratio = job.disk_ratio(job.settings_of(chosen.vectorizer, chosen))
+    ratio = job.disk_ratio(chosen.settings(chosen.vectorizer))
     with small_disk(tmp_path / "disk", ratio * num_bytes + (1 << 20)) as disk:
         build(data / name, disk / "out", chosen)
         assert "manifest.json" in names(disk / "out")

@@ -53,7 +53,7 @@ def test_a_training_on_two_devices_goes_on_as_if_it_had_not_been_interrupted(see
 
 def test_a_device_that_is_not_there_is_refused(seen: dict[str, Any]) -> None:
     assert seen["missing"] == "there is no device 'GPU:7' for devices; available are CPU:0, CPU:1"
-    assert seen["twice"] == "--devices CPU:0 CPU:0 names a device twice"
+    assert seen["twice"] == "devices CPU:0 CPU:0 names a device twice"
     assert "the model overrides train_step" in seen["own step"]
 
 

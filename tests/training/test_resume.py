@@ -576,7 +576,7 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
 
 
 def test_resuming_what_is_not_there_is_an_error(shards: Shards, tmp_path: Path) -> None:
-    with pytest.raises(RunNotFoundError, match="no interrupted run in"):
+    with pytest.raises(RunNotFoundError, match="no interrupted training in"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
 

@@ -152,7 +152,6 @@ WRONG = {
     "a value out of its range": (["--dropout", "0.1", "1.5"], "dropout is 1.5"),
     "a size of another model": (["--filters", "8"], "--filters is not a size of the model 'mlp'"),
     "nothing to try": (["--model", "linear"], "nothing to try for the model linear"),
-    "no such sampler": (["--sampler", "random"], "choose one of grid, tpe"),
 }
 
 
