@@ -41,8 +41,12 @@ def test_a_corpus_becomes_shards_and_the_next_step_is_named(tmp_path, capsys):
     assert "counting" in err
     assert "Traceback" not in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "build.json", "manifest.json", "train-00000.h5", "validation-00000.h5", "vectorizer",
-    ]  # fmt: skip
+        "build.json",
+        "manifest.json",
+        "train-00000.h5",
+        "validation-00000.h5",
+        "vectorizer",
+    ]
 
 
 # name of the case: file, its content, extra arguments, what the message must say
@@ -52,14 +56,17 @@ BAD_CORPORA = {
     "one class": ("one.csv", '"1","aa bb"\n"1","cc dd"\n', [], ["two classes", "'1'"]),
     "a class without examples": ("gap.csv", '"1","aa bb"\n"2","aa bb"\n"4","aa bb"\n' * 4, [], ["3", "--labels names"]),
     "a quote that is never closed": (
-        "open.csv", '"1","aa"\n"2","bb"\n"1","cc\n"2","dd"\n', [], ["open.csv", "line 3", "--on-bad-row skip"]
+        "open.csv",
+        '"1","aa"\n"2","bb"\n"1","cc\n"2","dd"\n',
+        [],
+        ["open.csv", "line 3", "--on-bad-row skip"],
     ),
     "a row with too few columns": ("few.csv", '"1","a","b"\n"2","c"\n', [], ["few.csv", "line 2", "--on-bad-row"]),
     "an empty label": ("nolabel.csv", '"1","a"\n"","b"\n', [], ["nolabel.csv", "line 2", "label"]),
     "an unknown column": ("c.csv", "label,text\n1,a\n2,b\n", ["--text-columns", "body"], ["body", "'label', 'text'"]),
     "an HDF5 file as a corpus": ("x.csv", b"\x89HDF\r\n\x1a\n" + b"\0" * 64, [], ["x.csv", "HDF5"]),
     "no n-gram often enough": ("rare.csv", '"1","aa"\n"2","bb"\n', ["--validation-fraction", "0"], ["--min-df 1"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_CORPORA)

@@ -85,8 +85,11 @@ def test_json_has_no_numbers_that_json_has_not(capsys: pytest.CaptureFixture[str
     facts = {"loss": math.nan, "parts": [{"rate": math.inf}], "path": Path("a/b"), "names": ("é",)}
     show(True, facts, "a line")
     assert json.loads(capsys.readouterr().out) == {
-        "loss": None, "parts": [{"rate": None}], "path": "a/b", "names": ["é"],
-    }  # fmt: skip
+        "loss": None,
+        "parts": [{"rate": None}],
+        "path": "a/b",
+        "names": ["é"],
+    }
     show(False, facts, "a line")
     assert capsys.readouterr().out == "a line\n"
 

@@ -18,7 +18,8 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "demo": ([], ["--out", 'a "quoted"\\path\nof two lines'], ["--documents", "30", "--overwrite"]),
     "fetch": (["imdb"], [], ["--from", "brought/é.tar.gz", "--out", "x"]),
     "build": (
-        ["corpus"], [],
+        ["corpus"],
+        [],
         [
             *("--text-columns", "1", "body", "--label-column", "0", "--no-header", "--ngram-range", "1", "3"),
             *("--min-df", "0.25", "--max-df", "9", "--validation-fraction", "1e-7", "--binary", "--select", "chi2"),
@@ -36,7 +37,7 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "inspect": (["s"], ["--rows", "1", "--batch-size", "64"], ["--verify", "--shuffle-quality", "--json"]),
     "doctor": ([], [], ["--json", "--quiet"]),
     "completion": (["bash"], [], ["--debug"]),
-}  # fmt: skip
+}
 (ALL,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
 COMMANDS = ALL.choices
 
@@ -147,7 +148,7 @@ BAD = {  # what is wrong: the file, and what the message says
     "a number for a text": ("[build]\nout = 3\n", ["'out' of [build] is 3", "must be a text"]),
     "a date": ("[build]\nout = 2024-01-01\n", ["is 2024-01-01", "must be a text"]),
     "a number for a switch": ("[build]\noverwrite = 1\n", ["is 1", "must be true or false"]),
-    "a text for a list": ('[build]\ntext_columns = "body"\n', ["is \"body\"", "list of one or more values"]),
+    "a text for a list": ('[build]\ntext_columns = "body"\n', ['is "body"', "list of one or more values"]),
     "too short a list": ("[build]\nngram_range = [1]\n", ["is [1]", "list of 2 values, each a whole number"]),
     "a list for a number": ("[build]\nseed = [1]\n", ["is [1]", "must be a whole number"]),
     "an empty list": ("[convert]\nx = []\n", ["is []", "list of one or more values, each a text"]),
@@ -156,10 +157,11 @@ BAD = {  # what is wrong: the file, and what the message says
     "no range": ('[tune]\nunits = ["8-16"]\n', ['is ["8-16"]', "number or LOW:HIGH"]),
     "both ways to write a key": ("[build]\nmax_df = 3\nmax-df = 4\n", ["[build] has 'max_df' twice"]),
     "options that exclude each other": (
-        "[build]\nvalidation = 'v.csv'\nvalidation_fraction = 0.1\n", ["'validation' and 'validation_fraction'"]
+        "[build]\nvalidation = 'v.csv'\nvalidation_fraction = 0.1\n",
+        ["'validation' and 'validation_fraction'"],
     ),
     "the file itself": ("[build]\nconfig = 'x.toml'\n", ["[build] has no option 'config'"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

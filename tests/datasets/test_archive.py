@@ -70,7 +70,7 @@ REFUSED = {
     "a file twice, in two folders": (member("other/train.csv"), "it holds 'other/train.csv' twice"),
     "a header of megabytes": (member("set/x", pax={"comment": "x" * (2 << 20)}), "longer than 1 MiB"),
     "a name that speaks to the terminal": (member("../\x1b[2J"), r"'../\x1b[2J'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

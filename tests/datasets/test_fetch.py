@@ -165,7 +165,7 @@ CHANGED: dict[str, tuple[str, Callable[[list[bytes]], list[bytes]], str]] = {
     "a class name too few": ("classes.txt", lambda rows: rows[1:], r"classes\.txt differ"),
     "rows that are no rows": ("train.csv", lambda rows: [b"\x89HDF\r\n\x1a\n"], "cannot be read .* an HDF5 file"),
     "far more than was published": ("readme.txt", lambda rows: [bytes(3 << 20)], "holds more than 2.1 MB, far more"),
-}  # fmt: skip
+}
 WRONG: dict[str, tuple[Change | None, tuple[tarfile.TarInfo, ...], str]] = {
     **{case: (edited(name, edit), (), message) for case, (name, edit, message) in CHANGED.items()},
     "no test rows": (without("test.csv"), (), "has no test rows; expected files: train.csv, test.csv"),
@@ -230,9 +230,11 @@ def test_a_broken_download_keeps_what_has_arrived_and_goes_on(site, out):
     with pytest.raises(DownloadError, match=r"run the same command to resume; get dbpedia_csv.tgz from another server"):
         fetch(dataset, out)
     assert left(out) == [
-        ".set.fetching", ".set.fetching/dbpedia_csv.tgz.download", ".set.fetching/dbpedia_csv.tgz.partial",
+        ".set.fetching",
+        ".set.fetching/dbpedia_csv.tgz.download",
+        ".set.fetching/dbpedia_csv.tgz.partial",
         ".set.fetching/job.json",
-    ]  # fmt: skip
+    ]
     fetch(dataset, out)
     assert [asked.get("Range") for asked in site.asked] == [None, f"bytes={size // 2}-"]
     assert os.listdir(out.parent) == ["set"]

@@ -104,9 +104,11 @@ def test_every_format_has_the_same_rows_and_probabilities_of_all_classes(
     for row, other in zip(rows, rows_of(written), strict=True):
         assert (row["row"], row["label"]) == (int(other["row"]), other["label"])
         assert f"{row['probability']:.6f}" == other["probability"]
-    every = [[row[f"p({name})"] for name in TOPICS] for row in rows] if suffix == ".parquet" else [
-        [row["probabilities"][name] for name in TOPICS] for row in rows
-    ]  # fmt: skip
+    every = (
+        [[row[f"p({name})"] for name in TOPICS] for row in rows]
+        if suffix == ".parquet"
+        else [[row["probabilities"][name] for name in TOPICS] for row in rows]
+    )
     np.testing.assert_allclose(np.sum(every, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.max(every, axis=1), [row["probability"] for row in rows], atol=1e-6)
 
@@ -255,18 +257,22 @@ def as_lines(texts: list[str]) -> bytes:
 INPUTS = {  # name of the file: content, options
     "a text on each line, blank ones too": ("in.txt", b"oven butter\n\nmast\r\nrook", ()),
     "the published layout, labels first": ("in.csv", b'"1","oven butter"\n"2",""\n"2","mast"\n"3","rook"\n', ()),
-    "no label at all": ("in.csv", b"text\noven butter\n\"\"\nmast\nrook\n", ()),
+    "no label at all": ("in.csv", b'text\noven butter\n""\nmast\nrook\n', ()),
     "one column without header": ("in.csv", b'oven butter\n""\nmast\nrook\n', ("--no-header",)),
     "labels nobody knows, one missing": (
-        "in.csv", b"stars,note\nx,oven butter\n,\nz,mast\nz,rook\n", ("--text-columns", "note")
+        "in.csv",
+        b"stars,note\nx,oven butter\n,\nz,mast\nz,rook\n",
+        ("--text-columns", "note"),
     ),
     "TSV with a header": ("in.tsv", b"id\ttext\n1\toven butter\n2\t\n3\tmast\n4\trook\n", ()),
     "JSON Lines, one without label": (
-        "in.jsonl", b'{"text": "oven butter", "label": 1}\n{"text": null}\n{"text": "mast"}\n{"text": "rook"}\n', ()
+        "in.jsonl",
+        b'{"text": "oven butter", "label": 1}\n{"text": null}\n{"text": "mast"}\n{"text": "rook"}\n',
+        (),
     ),
-    "gzip": ("in.csv.gz", gzip.compress(b"text\noven butter\n\"\"\nmast\nrook\n"), ()),
+    "gzip": ("in.csv.gz", gzip.compress(b'text\noven butter\n""\nmast\nrook\n'), ()),
     "a name that says nothing": ("in", b"oven butter\n\nmast\nrook\n", ()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "content", "options"), INPUTS.values(), ids=INPUTS)

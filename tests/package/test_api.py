@@ -57,8 +57,9 @@ def test_from_a_corpus_to_predictions_in_python(folder: Path, monkeypatch: pytes
     run = shardtrain.fit(shards, epochs=15, batch_size=16, learning_rate=0.02, mlp=MlpOptions(units=8))
     assert run.path == Path("runs/mlp-1")
     assert run.predict(TEXTS).labels == EXPECTED
-    again = shardtrain.fit("data/shards", out="again", epochs=15, batch_size=16, learning_rate=0.02,
-                           mlp=MlpOptions(units=8))  # fmt: skip
+    again = shardtrain.fit(
+        "data/shards", out="again", epochs=15, batch_size=16, learning_rate=0.02, mlp=MlpOptions(units=8)
+    )
     loaded = shardtrain.Run.load(again.path)
     np.testing.assert_array_equal(loaded.predict(TEXTS).probabilities, run.predict(TEXTS).probabilities)
     vectorizer: shardtrain.Vectorizer = shardtrain.load_vectorizer(run.path / "vectorizer")

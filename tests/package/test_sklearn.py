@@ -89,9 +89,12 @@ def test_finished_shards_are_trained_on_and_scored(corpus: Path, tmp_path: Path)
     shards = shardtrain.build(corpus, tmp_path / "shards", workers=1)
     found = ShardClassifier(**QUICK).fit(shards)
     run = shardtrain.fit(
-        shards, out=tmp_path / "run", seed=1, mlp=MlpOptions(units=16),
+        shards,
+        out=tmp_path / "run",
+        seed=1,
+        mlp=MlpOptions(units=16),
         **{name: QUICK[name] for name in ("epochs", "batch_size", "learning_rate", "patience")},
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(found.predict_proba(TEXTS), run.predict(TEXTS).probabilities)
     assert found.score(tmp_path / "shards") == pytest.approx(run.metrics["val_accuracy"], abs=1e-6)
     assert len(found.predict(shards)) == shards.validation.num_examples
@@ -127,9 +130,10 @@ def test_it_works_in_cross_validation(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"), [((40, 20, 10), (4, 2, 1)), ((4, 3), (1, 0)), ((1, 1), (1, 1)), ((1, 9), (0, 1))],
+    ("counts", "expected"),
+    [((40, 20, 10), (4, 2, 1)), ((4, 3), (1, 0)), ((1, 1), (1, 1)), ((1, 9), (0, 1))],
     ids=["a share of each class", "at least one", "all of it where there is no other way", "never the only one"],
-)  # fmt: skip
+)
 def test_what_is_held_out(counts: tuple[int, ...], expected: tuple[int, ...]) -> None:
     codes = np.repeat(np.arange(len(counts)), counts)
     held = held_out(codes, 0.1, seed=3)

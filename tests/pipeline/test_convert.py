@@ -133,9 +133,19 @@ def hdf5_of_unsorted_sparse_rows(folder: Path):
 
 
 FORMATS = [
-    npy, npy_of_doubles_in_columns, npy_of_tokens, npz, npz_by_names, npz_of_scipy, libsvm_file,
-    libsvm_from_0_with_comments, parquet, parquet_of_lists, hdf5_file, hdf5_of_unsorted_sparse_rows,
-]  # fmt: skip
+    npy,
+    npy_of_doubles_in_columns,
+    npy_of_tokens,
+    npz,
+    npz_by_names,
+    npz_of_scipy,
+    libsvm_file,
+    libsvm_from_0_with_comments,
+    parquet,
+    parquet_of_lists,
+    hdf5_file,
+    hdf5_of_unsorted_sparse_rows,
+]
 
 
 def options(**changed) -> ConvertOptions:
@@ -351,10 +361,12 @@ BAD = {
     "parquet: two columns of a name": (two_columns_of_a_name, CorpusError, "'a' .* twice"),
     "parquet: no numbers": (write_parquet(a=["x", "z"], y=[0, 1]), CorpusError, "no column of numbers"),
     "hdf5: no such dataset": (
-        lambda folder: (hdf5_file(folder)[0], {"x": ("nope",), "y": ("y",)}), ShardsError, "has no '/nope'",
+        lambda folder: (hdf5_file(folder)[0], {"x": ("nope",), "y": ("y",)}),
+        ShardsError,
+        "has no '/nope'",
     ),
     "hdf5: without names": (lambda folder: (hdf5_file(folder)[0], {"y": ("y",)}), UsageError, "with x"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

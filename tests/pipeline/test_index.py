@@ -245,11 +245,15 @@ BAD_SPARSE = {
     "a column outside": (lambda: SPARSE, {"indices": changed(SPARSE.indices, 5, 40)}, r"columns outside \[0, 40\)"),
     "a negative column": (lambda: SPARSE, {"indices": changed(SPARSE.indices, 5, -1)}, "columns outside"),
     "a column beyond 32 bits": (
-        lambda: SPARSE, {"indices": changed(SPARSE.indices.astype(np.int64), 5, 1 << 32)}, "columns outside",
+        lambda: SPARSE,
+        {"indices": changed(SPARSE.indices.astype(np.int64), 5, 1 << 32)},
+        "columns outside",
     ),
     "pointers that fall": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 9, 0)}, "row pointers that decrease"),
     "pointers beyond the values": (
-        lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 1 << 30)}, "row pointers from 0 to 1,073,741,824",
+        lambda: SPARSE,
+        {"indptr": changed(SPARSE.indptr, ROWS, 1 << 30)},
+        "row pointers from 0 to 1,073,741,824",
     ),
     "fewer values than pointers say": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, ROWS, 99)}, "row pointers"),
     "pointers that begin later": (lambda: SPARSE, {"indptr": changed(SPARSE.indptr, 0, 1)}, "row pointers from 1 to"),
@@ -257,7 +261,7 @@ BAD_SPARSE = {
     "fractions for pointers": (lambda: SPARSE, {"indptr": SPARSE.indptr + 0.5}, "expected integers"),
     "a value that is not finite": (lambda: SPARSE, {"data": changed(SPARSE.data, 3, np.nan)}, "not finite"),
     "fewer indices than values": (lambda: SPARSE, {"indices": SPARSE.indices[:-1]}, "is not a CSR matrix"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_SPARSE)
@@ -573,7 +577,7 @@ IMPOSSIBLE = {
     "an unknown key of chunks": (x_entry("chunks", "colour")(1), "colour"),
     "a source without size": (lambda body: next(iter(body["sources"].values())).update(bytes=-1), "bytes of"),
     "a source without checksums": (lambda body: next(iter(body["sources"].values())).update(checksums=""), "checksums"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)

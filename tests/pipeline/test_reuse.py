@@ -154,10 +154,14 @@ def test_a_corpus_with_its_own_vectorizer_gives_the_rows_it_was_fitted_with(kind
 
 @pytest.mark.parametrize(
     "fitting",
-    [{"vectorizer": "sequence"}, {"vectorizer": "count"}, {"vectorizer": "hashing"},
-     {"analyzer": "char_wb", "ngram_range": (2, 3)},
-     {"select": "chi2", "sublinear_tf": True}],
-)  # fmt: skip
+    [
+        {"vectorizer": "sequence"},
+        {"vectorizer": "count"},
+        {"vectorizer": "hashing"},
+        {"analyzer": "char_wb", "ngram_range": (2, 3)},
+        {"select": "chi2", "sublinear_tf": True},
+    ],
+)
 def test_so_it_does_where_a_fraction_is_held_out_and_with_other_settings(fitting, corpora, tmp_path):
     path, held_out = corpora["second"] / "train.csv", {"validation_fraction": 0.3, "seed": 8}
     build(path, tmp_path / "out", options(**fitting, max_features=200, **held_out))
@@ -185,8 +189,15 @@ def test_rows_of_another_corpus_are_what_the_vectorizer_makes_of_its_texts(kind,
 
 
 def test_options_that_would_fit_another_vectorizer_are_named(corpora, fitted, tmp_path, capsys):
-    given = {"--max-features": ["20000"], "--ngram-range": ["1", "2"], "--min-df": ["2"], "--max-length": ["500"],
-             "--vectorizer": ["ngram"], "--select": ["chi2"], "--binary": []}  # fmt: skip
+    given = {
+        "--max-features": ["20000"],
+        "--ngram-range": ["1", "2"],
+        "--min-df": ["2"],
+        "--max-length": ["500"],
+        "--vectorizer": ["ngram"],
+        "--select": ["chi2"],
+        "--binary": [],
+    }
     for reusing in (["--vectorizer-from", str(fitted["ngram"])], ["--append"]):
         for name, values in given.items():  # also where the value is the default
             assert main(["build", str(corpora["second"]), "--out", str(tmp_path / "out"), *reusing, name, *values]) == 2

@@ -271,7 +271,7 @@ GOLDEN_WEIGHTS = {
         {2: 0.8480830192565918, 5: 0.5298634171485901},
         {1: 0.6467992067337036, 5: 0.4041058123111725, 6: 0.6467992067337036},
     ],
-}  # fmt: skip - one line per row, where it fits
+}
 
 
 def golden_rows(kind: str, split: str) -> np.ndarray:

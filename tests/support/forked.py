@@ -55,9 +55,13 @@ class Forking:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
-        )  # fmt: skip
+        )
 
     def start(self, code: str, *arguments: object, stderr: Path, stdin: Path | None = None, cwd: Path) -> int:
         """Begin to run; the number of the process. Only after `wait` may another one begin."""

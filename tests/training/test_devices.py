@@ -80,9 +80,12 @@ def main(folder: Path) -> dict[str, Any]:
         for kind in ("ngram", "sequence")
     }
     common: dict[str, Any] = {
-        "batch_size": BATCH, "learning_rate": 0.01, "epochs": 3, "patience": 5,
+        "batch_size": BATCH,
+        "learning_rate": 0.01,
+        "epochs": 3,
+        "patience": 5,
         "sepcnn": SepcnnOptions(blocks=1, filters=4, embedding_dim=6, dropout=0.0),
-    }  # fmt: skip
+    }
     plain = {**common, "mlp": MlpOptions(units=8, dropout=0.0)}
 
     def history(kind: str, out: str, **options: Any) -> Any:

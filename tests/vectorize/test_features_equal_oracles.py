@@ -74,9 +74,12 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
 FEW = settings(max_examples=50, deadline=None, derandomize=True)
 MANY = settings(max_examples=1000, deadline=None)
 NGRAMS = given(
-    texts=TEXTS, seed=st.integers(0, 3), max_features=st.integers(1, 8), min_df=st.integers(1, 2),
+    texts=TEXTS,
+    seed=st.integers(0, 3),
+    max_features=st.integers(1, 8),
+    min_df=st.integers(1, 2),
     ngram_range=st.sampled_from([(1, 1), (1, 2), (2, 2), (1, 3)]),
-)  # fmt: skip
+)
 SEQUENCES = given(texts=TEXTS, max_features=st.integers(2, 8), max_length=st.integers(1, 6))
 
 
@@ -167,9 +170,12 @@ def test_after_a_collision_counting_begins_again_with_another_seed_and_is_exact(
     tasks = [UnitTask(source=source, unit=unit, seed=1, threshold=0) for unit in units]
     hashing = Hashing(seed=seed, mask=0xFFFF)
     counted = count(
-        Passes(Serial(), tmp_path, 1 << 20), tasks, [1] * len(tasks), NgramSettings(hashing=hashing, min_df=1),
+        Passes(Serial(), tmp_path, 1 << 20),
+        tasks,
+        [1] * len(tasks),
+        NgramSettings(hashing=hashing, min_df=1),
         check=lambda facts: None,
-    )  # fmt: skip
+    )
     assert counted.settings.hashing.seed > seed
     assert counted.num_distinct == len({term for text in texts for term in (*text.split(), text)})
 

@@ -47,9 +47,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="of build (one a core)")
     parser.add_argument("--memory-limit", default="1GiB", metavar="SIZE", help="of build (1GiB)")
     parser.add_argument(
-        "--peer-bytes", default="0", metavar="SIZE",
+        "--peer-bytes",
+        default="0",
+        metavar="SIZE",
         help="most that the peer is given (0: what it can hold in half of the free memory)",
-    )  # fmt: skip
+    )
     args = parser.parse_args()
     print_machine()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -91,10 +93,23 @@ def warm_up(scratch: Path) -> None:
 def our_command(corpus: Path, out: Path, kind: str, workers: int, memory_limit: str) -> list[str]:
     """The command line of `build`."""
     return [
-        sys.executable, "-m", "shardtrain", "build", str(corpus), "--out", str(out), "--vectorizer", kind,
-        "--workers", str(workers), "--memory-limit", memory_limit, "--no-unescape", "--overwrite",
+        sys.executable,
+        "-m",
+        "shardtrain",
+        "build",
+        str(corpus),
+        "--out",
+        str(out),
+        "--vectorizer",
+        kind,
+        "--workers",
+        str(workers),
+        "--memory-limit",
+        memory_limit,
+        "--no-unescape",
+        "--overwrite",
         *([] if (corpus / "test.csv").exists() else ["--validation-fraction", "0"]),
-    ]  # fmt: skip
+    ]
 
 
 def measure(command: list[str]) -> tuple[float, int]:

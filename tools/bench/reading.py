@@ -205,9 +205,13 @@ def run(python: str, command: list[str], args: argparse.Namespace, group: str = 
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     started = time.monotonic()
     process = subprocess.Popen(
-        [python, SCRIPT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        [python, SCRIPT, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
         start_new_session=True,
-    )  # fmt: skip
+    )
     if group:
         Path(group, "cgroup.procs").write_text(str(process.pid))
     texts: list[str] = ["", ""]

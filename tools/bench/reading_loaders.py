@@ -94,21 +94,33 @@ class Ours(Loader):
             else:
                 x, first, last = found["x"][start:stop], 0, 0
             shape = ShardShape(
-                kind="ngram" if sparse else "sequence", rows=stop - start, num_features=features, nonzeros=last - first,
-                num_classes=classes, vocabulary_size=features if sparse else 1 << 16,
-            )  # fmt: skip
+                kind="ngram" if sparse else "sequence",
+                rows=stop - start,
+                num_features=features,
+                nonzeros=last - first,
+                num_classes=classes,
+                vocabulary_size=features if sparse else 1 << 16,
+            )
             with new_shard(folder / f"train-{len(entries):05}.h5", shape) as writer:
                 writer.append(x, found["y"][start:stop], np.arange(start, stop))
             entries.append(writer.entry)
         split = SplitEntry(
-            examples=rows, nonzeros=len(found["data"]) if sparse else 0, shards=tuple(entries),
+            examples=rows,
+            nonzeros=len(found["data"]) if sparse else 0,
+            shards=tuple(entries),
             class_counts=tuple(np.bincount(found["y"], minlength=classes).tolist()),
-        )  # fmt: skip
+        )
         manifest = Manifest(
-            kind="ngram" if sparse else "sequence", num_features=features, seed=1, fingerprint="benchmark", files={},
-            vocabulary_size=features if sparse else 1 << 16, class_names=tuple(f"class {i}" for i in range(classes)),
-            splits={"train": split}, vectorizer={},
-        )  # fmt: skip
+            kind="ngram" if sparse else "sequence",
+            num_features=features,
+            seed=1,
+            fingerprint="benchmark",
+            files={},
+            vocabulary_size=features if sparse else 1 << 16,
+            class_names=tuple(f"class {i}" for i in range(classes)),
+            splits={"train": split},
+            vectorizer={},
+        )
         from shardtrain.shards.manifest import write_manifest
 
         write_manifest(folder, manifest)
@@ -176,9 +188,12 @@ for _codec, _module in (("zstd", "zstandard"), ("blosc2", "blosc2")):
     _variant(f"shardtrain window, {_codec}", OursCompressed, codec=_codec, needs=("hdf5plugin", _module))
 for _codec, _module in (("lz4", "lz4.block"), ("zstd", "zstandard"), ("blosc2", "blosc2")):
     _variant(
-        f"sparse shardtrain window, {_codec}", OursCompressed, codec=_codec, needs=("hdf5plugin", _module),
+        f"sparse shardtrain window, {_codec}",
+        OursCompressed,
+        codec=_codec,
+        needs=("hdf5plugin", _module),
         kind="sparse",
-    )  # fmt: skip
+    )
 
 
 class Memmap(Loader):
@@ -515,11 +530,14 @@ class ScDataset(Loader):
 
         backed, labels = opened
         data = scDataset(
-            backed, BlockShuffling(BLOCK), seed=epoch,
-            batch_size=BATCH, fetch_factor=16,
+            backed,
+            BlockShuffling(BLOCK),
+            seed=epoch,
+            batch_size=BATCH,
+            fetch_factor=16,
             fetch_callback=lambda source, rows: (source.X[np.sort(rows)], labels[np.sort(rows)]),
             batch_callback=lambda fetched, rows: (fetched[0][rows], fetched[1][rows]),
-        )  # fmt: skip
+        )
         for x, y in data:
             yield (x.data, x.indices, x.indptr), y
 
