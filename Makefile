@@ -18,7 +18,7 @@ CHANGED = $(shell { git diff --name-only HEAD; git ls-files --others --exclude-s
 COMMITTED = $(shell git show --name-only --format= HEAD | cut -d / -f 2 | sort -u)
 ROOM ?= $(or $(call rooms,$(CHANGED)),$(call rooms,$(COMMITTED)),tests/package)
 rooms = $(sort $(foreach name,$(1) $(if $(filter %.py,$(1)),package),$(if $(wildcard tests/$(name)/test_*.py),tests/$(name))))
-SOURCES := shardtrain tests tools
+SOURCES := shardtrain tests tools docs
 
 .PHONY: help install shards fit inspect fmt lint type docs test test-fast soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 

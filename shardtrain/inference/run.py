@@ -125,7 +125,7 @@ class Run:
         except (TypeError, ValueError, ImportError) as error:  # raised by Keras for unknown classes
             raise ModelError(
                 f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it "
-                "has custom layers, import the module that registers them first (on the command line: --import MODULE)"
+                "has custom layers, import the module that registers them first (on the command line: `--import MODULE`)"
             ) from error
 
     def load_vectorizer(self) -> Vectorizer:

@@ -163,7 +163,7 @@ def test_a_document_too_long_for_the_memory_is_refused_with_the_memory_it_takes(
             attempt(path, tmp_path / "out", options)
         assert ("line 1 or later" in str(caught.value)) is (kind == "csv")
     assert not (tmp_path / "out").exists()
-    advice = re.search(r"build with --workers 1(?: --memory-limit (\d+MiB))?, or", caught.value.on_command_line)
+    advice = re.search(r"build with --workers 1(?: and --memory-limit (\d+MiB))?, or", caught.value.on_command_line)
     enough = parse_size(advice[1] or limit)
     assert (enough > options.memory_limit) is (limit == "256MiB")
     assert plan_build(path, tmp_path / "out", replace(options, memory_limit=enough, workers=1)).train.documents > 1
