@@ -124,8 +124,8 @@ class Run:
             return keras.saving.load_model(self.path / MODEL, safe_mode=True)
         except (TypeError, ValueError, ImportError) as error:  # raised by Keras for unknown classes
             raise ModelError(
-                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it "
-                "has custom layers, import the module that registers them first (on the command line: `--import MODULE`)"
+                f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it has custom "
+                "layers, import the module that registers them first (on the command line: `--import MODULE`)"
             ) from error
 
     def load_vectorizer(self) -> Vectorizer:
