@@ -63,6 +63,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
     indptr = np.zeros(len(offsets), np.int64)
     term = np.empty(len(data) + (high + 1) * len(separator), np.uint8)
     entries = 0
+    # Invariant: columns[:entries] and signs[:entries] are of the n-grams of the documents before d.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -81,6 +82,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
             least = min(low, max(words, 1)) if short else low
             for i in range(words):
                 size = 0
+                # Invariant: term[:size] is the first n - 1 words from word i on, joined by separators.
                 for n in range(1, min(high, words - i) + 1):
                     if n > 1:
                         for byte in separator:
@@ -107,6 +109,7 @@ def _murmur(term, size):  # type: ignore[no-untyped-def]
     """MurmurHash3_x86_32 of the first `size` bytes with seed 0."""
     h = np.uint64(0)
     whole = size - size % 4
+    # Invariant: h is the state after term[:i], below 2**32.
     for i in range(0, whole, 4):
         k = np.uint64(0)
         for j in range(4):

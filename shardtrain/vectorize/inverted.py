@@ -75,6 +75,8 @@ def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, s
     checks = np.empty(most, np.uint32)
     ends = np.zeros(len(offsets), np.int64)
     position = 0
+    # Invariant: hashes[:position] and checks[:position] are of the n-grams of the documents before d: in each segment
+    # by length, then by first word.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -117,6 +119,7 @@ def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
     part_checks = np.empty(len(hashes), np.uint32)
     documents = np.empty(len(hashes), np.uint32)
     positions = np.empty(len(hashes), np.uint32)
+    # Invariant: [starts[part], place[part]) holds the part's n-grams of the documents before d, in order.
     for d in range(len(ends) - 1):
         for position in range(ends[d], ends[d + 1]):
             part = np.int64(hashes[position] >> _SHIFT)
@@ -141,6 +144,8 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
     entry_times = np.empty(total, np.uint32)
     terms = 0
     collided = False
+    # Invariant: the first `terms` terms are those of the parts before `part`, by ascending hash; the first
+    # indptr[terms] entries are theirs.
     for part in range(len(starts) - 1):
         begin, end = starts[part], starts[part + 1]
         found, of_entry, document, times, clash = _index_part(
@@ -160,6 +165,7 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
             place[order[i]] = indptr[terms]
             indptr[terms + 1] = indptr[terms] + counts[order[i]]
             terms += 1
+        # Invariant: place[t] is where the next entry of the part's term t belongs; documents ascend within a term.
         for entry in range(len(of_entry)):
             at = place[of_entry[entry]]
             entry_document[at] = document[entry]
@@ -195,6 +201,7 @@ def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
         digit = np.int64((hashes[found[i]] << shared) >> (np.uint64(64) - bits))
         order[place[digit]] = i
         place[digit] += 1
+    # Invariant: order[:i] ascends by hash; a place moves only among those of equal digit, which are few.
     for i in range(1, len(order)):
         moved = order[i]
         j = i
@@ -226,6 +233,8 @@ def _index_part(hashes, checks, documents):  # type: ignore[no-untyped-def]
     terms = 0
     entries = 0
     collided = False
+    # Invariant: found[:terms] is where each distinct term before `gram` appears first; the first `entries` entries are
+    # their documents so far, ascending, and last[t] is the latest of term t.
     for gram in range(len(hashes)):
         slot = hashes[gram] & wrap
         while slots[slot] and hashes[found[slots[slot] - 1]] != hashes[gram]:

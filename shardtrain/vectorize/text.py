@@ -148,6 +148,7 @@ def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-u
     for d in range(len(offsets) - 1):
         i = offsets[d]
         end = offsets[d + 1]
+        # Invariant: out[:size] is data[:i] with its characters replaced; i is the first byte of a character, or `end`.
         while i < end:
             byte = data[i]
             if byte < 0x80:
@@ -175,6 +176,7 @@ def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-u
 @kernel
 def _replaced_size(data, lengths):  # type: ignore[no-untyped-def]
     size = len(data)
+    # Invariant: size - len(data) is how many bytes replacing the characters that begin in data[:i] adds.
     for i in range(len(data)):
         if data[i] >= 0xC0:  # a character of more than one byte begins
             code, width = decode(data, i)
@@ -188,6 +190,7 @@ def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
     """Whether the capital sigma at byte `place` of the document [begin, end) becomes a final one."""
     before = 0
     i = place
+    # Invariant: all characters of data[i:place] are ignorable.
     while i > begin:
         i -= 1
         while i > begin and data[i] & 0xC0 == 0x80:
@@ -201,6 +204,7 @@ def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
     if before != _CASED:
         return False
     i = place + 2
+    # Invariant: all characters of data[place + 2:i] are ignorable.
     while i < end:
         code, width = np.int64(data[i]), 1
         if code >= 0x80:
@@ -233,6 +237,7 @@ def _join_white_space(data, offsets, white):  # type: ignore[no-untyped-def]
         run = 0  # white-space characters just seen
         run_place = 0  # where the first of them was written
         i = offsets[d]
+        # Invariant: out[:size] is the result for data[:i]; if run > 0, out[run_place:size] is that of its last run.
         while i < offsets[d + 1]:
             code, width = np.int64(data[i]), 1
             if code >= 0x80:
@@ -264,6 +269,8 @@ def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
     for d in range(documents):
         inside = False
         i = offsets[d]
+        # Invariant: out[:bounds[words]] holds the padded words that are complete at byte i; out[bounds[words]:size] is
+        # a space and the unfinished word if `inside`, otherwise empty.
         while i <= offsets[d + 1]:
             code, width = np.int64(0x20), 1  # what ends the last word
             if i < offsets[d + 1]:

@@ -147,6 +147,7 @@ def _is_in(h: Any, c: Any, table: Any) -> Any:
     if len(table):
         wrap = np.uint64(len(table) - 1)
         slot = h & wrap
+        # Invariant: `found` says whether a slot from h & wrap up to the one before `slot` has the word.
         while table[slot, 0] and not found:
             found = table[slot, 0] == h and table[slot, 1] == c
             slot = (slot + np.uint64(1)) & wrap
@@ -162,6 +163,8 @@ def split_words(data, start, stop, characters, min_chars, stop_words, seed, hash
     h = seed
     c = ~seed
     i = start
+    # Invariant: the first `count` entries of the buffers are the words kept of data[start:i]; if chars > 0,
+    # data[first:i] is an unfinished word of `chars` characters, and h and c are its states.
     while i <= stop:
         kind = np.uint8(0)
         width = 1
@@ -207,6 +210,8 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
     terms = 0
     entries = 0
     collided = False
+    # Invariant: occurrences[:entries] are the words of the documents before d, hashes[:terms] the distinct ones by
+    # first appearance; `slots` holds each of these and is at most half full.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -254,6 +259,7 @@ def _slot_of(h: Any, slots: Any, hashes: Any) -> Any:
     """The slot that holds the term with hash h, or the empty one where it belongs; probing is linear."""
     wrap = np.uint64(len(slots) - 1)
     slot = h & wrap
+    # Invariant: the slots from h & wrap up to the one before `slot` hold other terms.
     while slots[slot] and hashes[slots[slot] - 1] != h:
         slot = (slot + np.uint64(1)) & wrap
     return slot
@@ -285,6 +291,8 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, see
     ends = np.zeros((len(wanted), high), np.int64)
     pieces = np.zeros(len(wanted), np.int64)
     missing = len(wanted)
+    # Invariant: if a term of the segments before s has the hash wanted[p], the first such term is the pieces[p] words
+    # at starts[p], ends[p]; otherwise pieces[p] is 0, which holds for `missing` hashes.
     for s in range(len(bounds) - 1):
         words = split_words(
             data,
