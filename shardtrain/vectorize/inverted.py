@@ -2,7 +2,6 @@
 
 N-grams are first scattered into parts by the top bits of their hash, then each part is indexed alone: its table, its
 sort and its lists stay in the processor's cache, which makes it two to three times as fast as one table for the block.
-
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Inverted:
         indptr: term t has the entries [indptr[t], indptr[t + 1]), (terms + 1,) int64.
         documents: of each entry, ascending within a term, (entries,) uint32.
         times: how often the term occurs in that document, (entries,) uint32.
-        collided: two terms of the block have one hash.
+        collided: whether two terms of the block have one hash.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -68,7 +67,7 @@ def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> In
 
 @kernel
 def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, seed, mask):  # type: ignore[no-untyped-def]
-    """Hash and check of every n-gram in order, and how many documents up to each document's end have."""
+    """Compute the hash and check of every n-gram in order, and how many n-grams there are up to each document's end."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
     most = (len(data) // (min_chars + 1) + len(bounds)) * (high - low + 1)  # what is not used takes no memory
     hashes = np.empty(most, np.uint64)
@@ -109,7 +108,7 @@ def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, s
 
 @kernel
 def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
-    """Hash, check, document and position of every n-gram, part by part, and where the parts begin."""
+    """Group hash, check, document and position of every n-gram by part; return them and where the parts begin."""
     starts = np.zeros((1 << _PART_BITS) + 1, np.int64)
     for h in hashes:
         starts[np.int64(h >> _SHIFT) + 1] += 1
@@ -134,7 +133,7 @@ def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
 
 @kernel
 def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-untyped-def]
-    """The terms of all parts and their entries; the arrays are as long as the n-grams and cut at the end."""
+    """Index the n-grams of all parts; the arrays are allocated for as many terms as n-grams and cut at the end."""
     total = len(hashes)
     term_hash = np.empty(total, np.uint64)
     term_check = np.empty(total, np.uint32)
@@ -185,7 +184,7 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
 
 @kernel
 def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
-    """The order of the places `found` by ascending hash: by some bits, then by insertion, since hashes are uniform.
+    """Sort the places `found` by ascending hash: by leading bits, then by insertion, since hashes are uniform.
 
     All of them have the first `shared` bits in common, a uint64 below 64.
     """
