@@ -292,7 +292,7 @@ def _most_frequent(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
 
 
 def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
-    """The same with no candidates but the chosen ones."""
+    """Return the same, restricted to the chosen candidates."""
     by_hash = np.argsort(chosen.hashes)
     buckets = []
     for bucket, path in counted.buckets:

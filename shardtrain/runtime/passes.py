@@ -1,4 +1,4 @@
-"""Runs passes: one function over many tasks, with progress, timing and a share of the memory for each worker."""
+"""Run passes: one function over many tasks, with progress, timing and a share of the memory for each worker."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _enter(title: str) -> None:
 
 
 def affordable_workers(cores: int, memory_limit: int) -> int:
-    """As many workers as the memory allows, at least one and at most `cores`; one means this process itself."""
+    """Return as many workers as the memory allows, from 1 to `cores`; 1 means this process itself."""
     for workers in range(cores, 1, -1):
         if PROCESS_BYTES + workers * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
             return workers
