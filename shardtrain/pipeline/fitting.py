@@ -273,7 +273,7 @@ Columns = dict[str, npt.NDArray[Any]]
 def _gathered(
     files: Sequence[Path], names: Sequence[str], best_of: Callable[[Columns], npt.NDArray[np.int64]]
 ) -> Columns:
-    """Columns of scratch files, one after the other, of which only the best so far are ever held."""
+    """Gather columns of scratch files, one after the other, holding only the best so far."""
     held: Columns = {}
     for path in files:
         file = open_spilled(path)

@@ -137,7 +137,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _arrays(body: memoryview, position: int, described: Sequence[dict[str, Any]]) -> Iterator[Array]:
-    """Copies of the arrays from `position` on."""
+    """Yield copies of the arrays from `position` on."""
     for each in described:
         dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
         count = int(np.prod(shape, dtype=np.int64))

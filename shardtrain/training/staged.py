@@ -222,7 +222,7 @@ def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: FitOptio
 
 
 def _class_weights(shards: Shards) -> list[float]:
-    """Weights that balance the classes in a training epoch; their mean over the examples is 1."""
+    """Return weights that balance the classes in a training epoch; their mean over the examples is 1."""
     counts = shards.manifest.splits["train"].class_counts
     num_present = sum(count > 0 for count in counts)
     return [sum(counts) / (num_present * count) if count else 0.0 for count in counts]

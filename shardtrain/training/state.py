@@ -85,7 +85,7 @@ def _described(variables: Iterable[Any], names: Iterable[str]) -> list[list[Any]
 
 
 def _slot_names(variables: Sequence[Any], weights: Sequence[Any]) -> list[str]:
-    """Names of an optimizer's variables, with a weight's index in place of its name, which Keras may number."""
+    """Name an optimizer's variables, with a weight's index in place of its name, which Keras may number."""
     places = {weight.path.replace("/", "_") + "_": place for place, weight in enumerate(weights)}
     names = []
     for variable in variables:

@@ -104,7 +104,7 @@ class TuneOptions:
 
 
 def in_words(values: Mapping[str, Number]) -> str:
-    """Values in words, such as "layers 2, units 64"."""
+    """Format values in words, such as "layers 2, units 64"."""
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
 
 

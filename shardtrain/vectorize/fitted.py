@@ -176,7 +176,7 @@ class HashingVectorizer:
         return concatenate([hashed_rows(self.settings, texts[start : start + step]) for start in starts])
 
     def decode(self, row: Rows) -> list[str]:
-        """Refuse: hashed features cannot be decoded.
+        """Raise an error: hashed features cannot be decoded.
 
         Raises:
             VectorizerError: always.

@@ -51,7 +51,7 @@ class NgramSettings:
         ngram_range: fewest and most words or characters of an n-gram.
         stop_words: removed before n-grams are made; compared with words in lower case, without accents.
         min_df: fewest documents an n-gram must occur in; a float is a proportion of the training documents.
-        max_df: most documents it may occur in, likewise.
+        max_df: most documents it may occur in, or a proportion of them.
         weighting: "tfidf" or "count".
         binary: an n-gram counts once per document, however often it occurs.
         sublinear_tf: 1 + ln(times) in place of times.
