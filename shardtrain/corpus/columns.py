@@ -8,6 +8,7 @@ columns that could both be the label are an error that lists them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence, Set
 
 from shardtrain.corpus.options import Column, TextOptions
@@ -25,6 +26,12 @@ TEXT_NAMES = frozenset({
 
 _MAX_NAME_LENGTH = 64  # characters of a cell in a header
 _MIN_RECORDS = 2  # to compare with, where a header is recognised only by differing from them
+_FEW_RECORDS = 4  # below it, cells that are all distinct can be labels
+_MIN_WORDS = 2  # of a sentence
+_ONE_COLUMN = (
+    "columns are separated by commas, tabs, semicolons or bars, or by what --delimiter names; for a file of lines that "
+    "begin with __label__ choose --format fasttext"
+)
 
 
 def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled: bool) -> bool:
@@ -32,58 +39,76 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
 
     It is one if it contains a column name given as an option. Otherwise its cells must be usable as names, and either
     include usual names of both a label and a text (of a text only, unless `labelled`), or hold words in a column of
-    numbers, or hold a usual name that no other record repeats in its column. So `ham<TAB>Go until…` is data: "ham"
-    occurs again.
+    numbers, or hold a usual name that no other record repeats in its column, or be single words where all others have
+    sentences and repeated labels. So `ham<TAB>Go until…` is data: "ham" occurs again.
     """
-    first, others = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    first, others = rows[0], [row for row in rows[1:] if len(_without_trailing(row)) <= len(rows[0])]
     wanted = {column for column in (options.label_column, *(options.text_columns or ())) if isinstance(column, str)}
     if wanted & {cell.strip() for cell in first if not cell.strip().isdigit()}:
         return True
     if not _can_be_names(first):
         return False
-    names = [_normalize(cell) for cell in first]
+    names = [_normalize(cell) for cell in _without_trailing(first)]
     is_label, is_text = [name in LABEL_NAMES for name in names], [name in TEXT_NAMES for name in names]
     if any(is_text) and (any(is_label) or not labelled):
         return True
     if len(others) < _MIN_RECORDS:
         return False
-    columns = list(zip(*others, strict=True))
-    if any(all(map(_is_number, column)) for column in columns):
+    found = [[row[i] if i < len(row) else "" for row in others] for i in range(len(names))]
+    if any(all(map(_is_number, column)) for column in found):
         return True
     return any(
         (label or text) and cell not in column
-        for cell, column, label, text in zip(first, columns, is_label, is_text, strict=True)
-    )
+        for cell, column, label, text in zip(first, found, is_label, is_text, strict=False)
+    ) or _is_unlike(first, found)
 
 
-def _separator_hint(record: str) -> str:
-    """Return advice for a record without the separator of its format."""
-    for mark, name in ((";", "semicolons"), ("|", "bars")):
-        if mark in record:
-            program = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{mark}'))"
-            return f'it has {name} where CSV has commas; python -c "{program}" < OLD > NEW writes it with commas'
-    return "columns are separated by commas in CSV and by tabs in TSV; choose one with --format"
+def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first record has single words that name columns of repeated labels and of sentences."""
+    labels = [i for i, column in enumerate(found) if is_label_like(column) and first[i] not in column]
+    sentences = [i for i, column in enumerate(found) if min(len(cell.split()) for cell in column) >= _MIN_WORDS]
+    return bool(labels and sentences) and all(len(cell.split()) <= 1 for cell in first)
+
+
+def is_label_like(cells: Sequence[str]) -> bool:
+    """Return whether the cells of a column repeat, as labels do: at most half are distinct, of few any number."""
+    return len(cells) < _FEW_RECORDS or 2 * len(set(cells)) <= len(cells)
+
+
+def may_have_label(rows: Sequence[Sequence[str]], options: TextOptions) -> bool:
+    """Return whether a column of records can be the label: the one that the options name, or a usual or likely one."""
+    if has_header(rows, options, labelled=True):
+        return True
+    column = options.label_column if isinstance(options.label_column, int) else 0
+    return column < len(rows[0]) and is_label_like([row[column] for row in rows if column < len(row)])
+
+
+def width(rows: Sequence[Sequence[str]], *, header: bool) -> int:
+    """Return how many columns records have: as the first, but empty names at the end of a header may have no cells."""
+    first = len(rows[0])
+    if not header or len(rows) < 2:
+        return first
+    usual = Counter(map(len, rows[1:])).most_common(1)[0][0]
+    return usual if len(_without_trailing(rows[0])) <= usual < first else first
 
 
 def choose_columns(
-    names: Sequence[str] | None, first: Sequence[str], options: TextOptions, origin: str
+    names: Sequence[str] | None, rows: Sequence[Sequence[str]], options: TextOptions, origin: str
 ) -> tuple[int, tuple[int, ...]]:
     """Choose the label column and the text columns of a CSV or TSV file, as indices.
 
     Args:
         names: the header, or None.
-        first: the first record, the header if there is one.
+        rows: the first records, without the header.
         options: the columns that the user chose.
         origin: the file, for messages.
 
     Raises:
         CorpusFormatError: a column does not exist, is not recognised, or is ambiguous.
     """
-    num_columns = len(first)
+    num_columns = len(rows[0] if names is None else names)
     if num_columns < 2:
-        raise CorpusFormatError(
-            f"'{origin}' has one column; a label and a text are needed ({_separator_hint(first[0])})"
-        )
+        raise CorpusFormatError(f"'{origin}' has one column; a label and a text are needed ({_ONE_COLUMN})")
     label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
     texts = None
     if options.text_columns is not None:
@@ -96,7 +121,7 @@ def choose_columns(
                 "column with --label-column"
             )
         return label, texts or tuple(column for column in range(num_columns) if column != label)
-    return _choose_by_name(names, label, texts, origin)
+    return _choose_by_name(names, label, texts, origin, rows)
 
 
 def choose_texts(
@@ -151,8 +176,10 @@ def _texts_by_name(names: Sequence[str], label: int | None, origin: str) -> tupl
     return tuple(texts)
 
 
-def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple[str, tuple[str, ...]]:
-    """Choose the label key and the text keys among the keys of JSON objects.
+def choose_keys(
+    keys: Sequence[str], options: TextOptions, origin: str, rows: Sequence[Sequence[str]] = ()
+) -> tuple[str, tuple[str, ...]]:
+    """Choose the label key and the text keys among the keys of JSON objects or the names of columns.
 
     Raises:
         CorpusFormatError: a key does not exist, is not recognised, or is ambiguous.
@@ -162,7 +189,7 @@ def choose_keys(keys: Sequence[str], options: TextOptions, origin: str) -> tuple
     texts = None
     if options.text_columns is not None:
         texts = tuple(keys.index(str(column)) for column in options.text_columns)
-    label, texts = _choose_by_name(keys, label, texts, origin)
+    label, texts = _choose_by_name(keys, label, texts, origin, rows)
     return keys[label], tuple(keys[column] for column in texts)
 
 
@@ -175,23 +202,33 @@ def _check_keys(wanted: Sequence[Column | None], keys: Sequence[str], origin: st
 
 
 def _choose_by_name(
-    names: Sequence[str], label: int | None, texts: tuple[int, ...] | None, origin: str
+    names: Sequence[str],
+    label: int | None,
+    texts: tuple[int, ...] | None,
+    origin: str,
+    rows: Sequence[Sequence[str]] = (),
 ) -> tuple[int, tuple[int, ...]]:
-    """Choose the columns that the options do not: those with usual names, or the only one left."""
+    """Choose the columns that the options do not: those with usual names, or the only one left.
+
+    Of two columns with unusual names, the one whose cells in `rows` repeat is the label.
+    """
+    named = [i for i, name in enumerate(names) if name]
     plain = [_normalize(name) for name in names]
     if label is None:
-        free = [i for i in range(len(names)) if i not in (texts or ())]
+        free = [i for i in named if i not in (texts or ())]
         labels = [i for i in free if plain[i] in LABEL_NAMES]
-        if not labels and (texts is not None or len(names) == 2):
+        if not labels and (texts is not None or len(named) == 2):
             labels = [i for i in free if plain[i] not in TEXT_NAMES]
+            if len(labels) > 1 and len(rows) >= _FEW_RECORDS:
+                labels = [i for i in labels if is_label_like([row[i] for row in rows if i < len(row)])]
         if len(labels) != 1:
             found = f"; candidates: {_quote_names([names[i] for i in labels])}" if labels else ""
             raise CorpusFormatError(_ambiguity(origin, "the label", names, found))
         label = labels[0]
     if texts is None:
         texts = tuple(i for i in range(len(names)) if plain[i] in TEXT_NAMES and i != label)
-        if not texts and len(names) == 2:
-            texts = (1 - label,)
+        if not texts and len(named) == 2:
+            texts = tuple(i for i in named if i != label)
         if not texts:
             raise CorpusFormatError(_ambiguity(origin, "the text", names, ""))
     if label in texts:
@@ -233,13 +270,21 @@ def _quote_names(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
+def _without_trailing(cells: Sequence[str]) -> list[str]:
+    """Return cells without the empty ones at the end, which spreadsheets write for columns that were cleared."""
+    kept = [cell.strip() for cell in cells]
+    while len(kept) > 1 and not kept[-1]:
+        kept.pop()
+    return kept
+
+
 def _can_be_names(cells: Sequence[str]) -> bool:
-    """Return whether cells are short, distinct, on one line and not numbers; the first may be empty (pandas' index)."""
-    stripped = [cell.strip() for cell in cells]
+    """Return whether cells are short, on one line and not numbers; the first may be empty (pandas' index)."""
+    kept = _without_trailing(cells)
     return (
-        len(set(stripped)) == len(stripped)
-        and "" not in stripped[1:]
-        and all(len(cell) <= _MAX_NAME_LENGTH and "\n" not in cell and not _is_number(cell) for cell in stripped)
+        "" not in kept[1:]
+        and len(set(kept)) > 1
+        and all(len(cell) <= _MAX_NAME_LENGTH and "\n" not in cell and not _is_number(cell) for cell in kept)
     )
 
 

@@ -1,7 +1,7 @@
 """Detect the format of a file and read its first records; refuse binary files.
 
-The extension decides the format; only a file without a known extension is detected by its content. Detection reads the
-head of a file and at most `SAMPLE_BYTES` beyond its first record, so its cost does not depend on the file's size.
+Detection reads the head of a file and at most `SAMPLE_BYTES` beyond its first record, so its cost does not depend on
+the file's size.
 """
 
 from __future__ import annotations
@@ -14,31 +14,38 @@ from pathlib import Path
 import numpy as np
 
 from shardtrain.corpus import parsing
-from shardtrain.corpus.records import GOOD, find_records
+from shardtrain.corpus.compressed import plain_name
+from shardtrain.corpus.encodings import UTF8_MARK
+from shardtrain.corpus.fields import LABEL_PREFIX
+from shardtrain.corpus.records import GOOD, Syntax, find_records
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SAMPLE_BYTES = 1 << 20
 SAMPLE_RECORDS = 500
 
-EXTENSIONS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-TEXT_EXTENSIONS = (".txt", "")  # may be a corpus; the first lines decide on the format
-ARCHIVES = (".tar", ".tgz", ".zip", ".7z", ".rar")
+EXTENSIONS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+TEXT_EXTENSIONS = (".txt", ".ft", "")  # may be a corpus; the first lines decide on the format
+ARCHIVES = (".tar", ".tgz", ".7z", ".rar")
+COLUMNAR = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"))  # first bytes
 
 _HEAD_BYTES = 64 << 10
 _MAGIC = (  # (first bytes, kind of file, advice)
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "a corpus is text: give the file the shards or features were made from"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first; a workbook or document that is one: save it as CSV in UTF-8"),
     (b"\xd0\xcf\x11\xe0", "an old workbook or document", "save it as CSV in UTF-8"),
-    (b"\x1f\x8b", "gzip data", "give it a name that ends in .gz, such as train.csv.gz"),
-    (b"BZh", "bzip2 data", "unpack it first"),
-    (b"\xfd7zXZ\x00", "xz data", "unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard data", "unpack it first"),
-    (b"PAR1", "a Parquet file", "export it as CSV or JSON Lines"),
     (b"%PDF-", "a PDF file", "export its text as CSV or JSON Lines"),
-    (b"\xff\xfe\x00\x00", "UTF-32 text", "convert it with `iconv -f UTF-32 -t UTF-8`"),
-    (b"\xff\xfe", "UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"),
-    (b"\xfe\xff", "UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"),
+    (b"ORC", "an ORC file", "convert it to Parquet"),
+    (b"Obj\x01", "an Avro file", "convert it to Parquet or JSON Lines"),
+    (b"SQLite format 3\0", "an SQLite database", "export its table with `sqlite3 -csv FILE 'select …' > NEW.csv`"),
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _MIN_CONTROLS, _CONTROL_SHARE = 32, 0.05  # random bytes: a share of 0.10; text with some stray NULs: far less
@@ -49,7 +56,8 @@ class Sample:
     """The first records of a file.
 
     Attributes:
-        begin: position after the byte order mark, if there is one.
+        begin: position of the first record: after a byte order mark and a line `sep=`.
+        first_line: number of the line at `begin`, from 1.
         lines: the good records as UTF-8, with their newlines.
         starts: position of each good record, and of what follows the last (the next record, or the file's end).
         line_numbers: numbers of the lines at `starts`.
@@ -58,6 +66,7 @@ class Sample:
     """
 
     begin: int
+    first_line: int
     lines: list[bytes]
     starts: list[int]
     line_numbers: list[int]
@@ -66,13 +75,13 @@ class Sample:
 
 
 def format_from_name(name: str) -> str | None:
-    """Return the format that the extension stands for, ignoring .gz; None for an unknown extension."""
-    return EXTENSIONS.get(Path(name.lower().removesuffix(".gz")).suffix)
+    """Return the format that the extension stands for, ignoring that of a compression; None for an unknown one."""
+    return EXTENSIONS.get(Path(plain_name(name.lower())).suffix)
 
 
 def may_be_corpus(name: str) -> bool:
-    """Return whether a file of this name can be a corpus: a known extension, .txt or no extension, ignoring .gz."""
-    stem = Path(name.lower().removesuffix(".gz"))
+    """Return whether a file of this name can be a corpus: a known extension, .txt or none, ignoring a compression's."""
+    stem = Path(plain_name(name.lower()))
     return stem.suffix in EXTENSIONS or stem.suffix in TEXT_EXTENSIONS
 
 
@@ -97,76 +106,77 @@ def range_reader(descriptor: int, path: str) -> Callable[[int, int], bytes]:
     return read
 
 
-def check_is_text(path: Path, origin: Path) -> None:
-    """Check that a file is text in an encoding that extends ASCII.
+def check_is_text(head: bytes, origin: Path, *, whole: bool) -> None:
+    """Check that a file is text.
+
+    Args:
+        head: its first bytes, decompressed and in UTF-8, without the byte order mark.
+        origin: the file, for messages.
+        whole: whether the file has no more bytes.
 
     Raises:
         CorpusNotFoundError: the file is empty.
         CorpusFormatError: the file is binary; the message names the kind of file where it is known.
     """
-    with open(path, "rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if not head.removeprefix(BYTE_ORDER_MARK).strip(b" \r\n") and os.path.getsize(path) <= _HEAD_BYTES:
+    if whole and not head.strip(b" \r\n"):
         raise CorpusNotFoundError(f"'{origin}' is empty; expected records with a label and a text each")
     for magic, kind, advice in _MAGIC:
         if head.startswith(magic):
             raise CorpusFormatError(f"'{origin}' is {kind}, not text; {advice}")
+    if head[257:262] == b"ustar":
+        raise CorpusFormatError(f"'{origin}' is a tar archive; unpack it and give the folder or a file")
     num_controls = len(head) - len(head.translate(None, _CONTROLS))
     if num_controls > max(_MIN_CONTROLS, _CONTROL_SHARE * len(head)):
         raise CorpusFormatError(
             f"'{origin}' looks binary: {num_controls:,} of its first {len(head):,} bytes are control characters; "
-            "expected text in CSV, TSV or JSON Lines, or a folder of text files per class"
+            "expected text in CSV, TSV or JSON Lines, Parquet, or a folder of text files per class; a text in another "
+            "encoding than UTF-8 needs --encoding"
         )
 
 
-def format_from_content(path: Path, origin: Path) -> str:
-    """Detect the format of a file from its first lines.
-
-    Raises:
-        CorpusFormatError: they match none of the formats.
-    """
+def format_from_content(path: Path) -> str | None:
+    """Detect the format of a text file from its first lines; None if they are neither JSON Lines nor fastText's."""
     with open(path, "rb") as file:
-        head = file.read(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
+        head = file.read(_HEAD_BYTES).removeprefix(UTF8_MARK)
     lines = [line for line in head.split(b"\n") if line.strip()]
     lines = lines[:-1] if len(head) == _HEAD_BYTES and len(lines) > 1 else lines
     if all(line.lstrip().startswith(b"{") for line in lines):
         return "jsonl"
-    if all(b"\t" in line for line in lines):
-        return "tsv"
-    fields = [len(row) for row in parsing.split_fields("csv", read_sample(path, "csv").lines)]
-    if fields and min(fields) > 1 and min(fields) == max(fields):
-        return "csv"
-    raise CorpusFormatError(
-        f"'{origin}' has no known extension, and its first lines are not CSV, TSV or JSON Lines; choose --format csv, "
-        "tsv or jsonl"
-    )
+    if all(line.lstrip().startswith(LABEL_PREFIX) for line in lines):
+        return "fasttext"
+    return "tsv" if all(b"\t" in line for line in lines) else None
 
 
-def read_sample(path: Path, format: str) -> Sample:  # noqa: A002 - the word users know
-    """Read the first records, up to `SAMPLE_RECORDS` of them or `SAMPLE_BYTES` of the file."""
+def first_line(path: Path, begin: int) -> bytes:
+    """Read the line at `begin`, or its first `_HEAD_BYTES`."""
+    with open(path, "rb") as file:
+        file.seek(begin)
+        return file.readline(_HEAD_BYTES)
+
+
+def read_sample(path: Path, syntax: Syntax, *, begin: int = 0, line: int = 1) -> Sample:
+    """Read the first records from `begin` on, on the given line: `SAMPLE_RECORDS` or those in `SAMPLE_BYTES`."""
     lines, starts, line_numbers = [], [], []
     first_bad, first_is_good = None, False
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         read = range_reader(file.fileno(), str(path))
-        begin = len(BYTE_ORDER_MARK) if file.read(3) == BYTE_ORDER_MARK else 0
-        end, end_line = begin, 1
-        for start, stop, line, code in _iterate_records(
-            read, begin, size, quoting=format == "csv", blanks=format == "lines"
-        ):
+        end, end_line = begin, line
+        for start, stop, number, code in _iterate_records(read, begin, size, line, syntax):
             if code != GOOD:
-                first_bad = first_bad or (line, parsing.reason_for(code, line))
+                first_bad = first_bad or (number, parsing.reason_for(code, number))
             else:
                 first_is_good = first_is_good or first_bad is None
                 piece = read(start, stop - start)
                 lines.append(parsing.replace_undecodable(piece, np.zeros(1, np.int64), np.array([len(piece)]))[0])
                 starts.append(start)
-                line_numbers.append(line)
-                end, end_line = stop, line + piece.count(b"\n")
-            if len(lines) == SAMPLE_RECORDS or stop > SAMPLE_BYTES:
+                line_numbers.append(number)
+                end, end_line = stop, number + piece.count(b"\n")
+            if len(lines) == SAMPLE_RECORDS or stop - begin > SAMPLE_BYTES:
                 break
     return Sample(
         begin=begin,
+        first_line=line,
         lines=lines,
         starts=[*starts, end],
         line_numbers=[*line_numbers, end_line],
@@ -176,7 +186,7 @@ def read_sample(path: Path, format: str) -> Sample:  # noqa: A002 - the word use
 
 
 def _iterate_records(
-    read: Callable[[int, int], bytes], start: int, stop: int, *, quoting: bool, blanks: bool
+    read: Callable[[int, int], bytes], start: int, stop: int, line: int, syntax: Syntax
 ) -> Iterator[tuple[int, int, int, int]]:
-    for found in find_records(read, start, stop, first_line=1, quoting=quoting, blanks=blanks):
-        yield from ((begin, end, line, code) for begin, end, line, code in found.tolist())
+    for found in find_records(read, start, stop, first_line=line, syntax=syntax):
+        yield from ((begin, end, number, code) for begin, end, number, code in found.tolist())

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import records
-from shardtrain.corpus.fields import find_fields
+from shardtrain.corpus.fields import find_fields, find_labelled
+from shardtrain.corpus.records import Syntax
 from shardtrain.corpus.source import Source
 from shardtrain.runtime.kernels import kernel
 
@@ -26,8 +27,10 @@ Positions = npt.NDArray[np.int64]  # byte positions
 REASONS = {
     records.UNCLOSED: "unclosed quote: the record that opens a quote on line {line} never ends "
     "(a closing quote is followed by a comma or the end of the line)",
-    records.STRAY_TEXT: "text after a closing quote (write a quote inside a quoted field twice)",
+    records.STRAY_TEXT: "text after a closing quote (write a quote inside a quoted field twice; a file that writes a "
+    "backslash before it needs --escape '\\\\')",
     records.STRAY_RETURN: "a carriage return in the middle of the line, outside quotes",
+    records.STRAY_ESCAPE: "an escape character at the end of the line, outside quotes",
     records.TOO_LONG: f"the line is longer than {records.MAX_RECORD >> 20} MiB",
 }
 
@@ -79,12 +82,12 @@ def _replace_in(piece: bytes) -> tuple[bytes, int]:
     return piece, 0
 
 
-def split_fields(format: str, lines: Sequence[bytes]) -> Iterator[list[str]]:  # noqa: A002 - the word users know
-    """Split records of a CSV or TSV file, each given as UTF-8 with or without its newline, into fields."""
+def split_fields(syntax: Syntax, lines: Sequence[bytes]) -> Iterator[list[str]]:
+    """Split records, each given as UTF-8 with or without its newline, into fields."""
     for line in lines:
         start, stop = np.zeros(1, np.int64), np.array([len(line)], np.int64)
-        num_fields = int(find_fields(format, line, start, stop, 0).counts[0])
-        found = find_fields(format, line, start, stop, num_fields)
+        num_fields = int(find_fields(syntax, line, start, stop, 0).counts[0])
+        found = find_fields(syntax, line, start, stop, num_fields)
         yield [found.texts(start, (column,))[0] for column in range(num_fields)]
 
 
@@ -93,6 +96,8 @@ def parse_records(source: Source, data: bytes, starts: Positions, stops: Positio
     if source.format == "jsonl":
         lines = [data[start:stop].decode() for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         parsed = _parse_objects(source, lines)
+    elif source.format == "fasttext":
+        parsed = _parse_labelled(source, data, starts, stops)
     else:
         parsed = _parse_fields(source, data, starts, stops)
     return replace(parsed, texts=unescape(parsed.texts)) if source.unescape else parsed
@@ -130,7 +135,7 @@ def _unescape(data, offsets):  # type: ignore[no-untyped-def]
 def _parse_fields(source: Source, data: bytes, starts: Positions, stops: Positions) -> ParsedRecords:
     num_columns, label_column = source.num_columns, source.label_column
     columns = tuple(column for column in source.text_columns if isinstance(column, int))
-    found = find_fields(source.format, data, starts, stops, num_columns)
+    found = find_fields(source.syntax, data, starts, stops, num_columns)
     bad = {
         int(i): f"{_count(int(found.counts[i]), 'column')} where the first record has {num_columns}"
         for i in np.flatnonzero(found.counts != num_columns)
@@ -144,6 +149,35 @@ def _parse_fields(source: Source, data: bytes, starts: Positions, stops: Positio
         bad[int(complete[i])] = f"the label (column {source.column_name(label_column)}) is empty"
     good = np.delete(complete, empty)
     return ParsedRecords(labels=[label for label in labels if label], texts=found.texts(good, columns), bad=bad)
+
+
+def _parse_labelled(source: Source, data: bytes, starts: Positions, stops: Positions) -> ParsedRecords:
+    found = find_labelled(data, starts, stops)
+    if source.label_column is None:
+        everything = np.arange(len(starts))
+        return ParsedRecords(labels=[""] * len(starts), texts=found.texts(everything, (1,)), bad={})
+    leading = found.places[:, 0, 1] > found.places[:, 0, 0]
+    bad = {int(i): _reason_of_labels(int(found.counts[i])) for i in np.flatnonzero(~leading | (found.counts != 1))}
+    good = np.delete(np.arange(len(starts)), list(bad))
+    return ParsedRecords(labels=_strip_labels(found.texts(good, (0,))), texts=found.texts(good, (1,)), bad=bad)
+
+
+def parse_columns(source: Source, labels: Texts, missing: npt.NDArray[np.bool_], texts: Texts) -> ParsedRecords:
+    """Parse the columns of rows that are no records of text: labels, which of them are missing, and texts."""
+    texts = unescape(texts) if source.unescape else texts
+    if source.label_column is None:
+        return ParsedRecords(labels=[""] * len(texts), texts=texts, bad={})
+    stripped = _strip_labels(labels)
+    empty = [i for i, label in enumerate(stripped) if not label or missing[i]]
+    bad = {i: f"the label (column {source.label_column}) is {'missing' if missing[i] else 'empty'}" for i in empty}
+    good = np.delete(np.arange(len(texts)), empty)
+    return ParsedRecords(labels=[stripped[i] for i in good], texts=texts.take(good), bad=bad)
+
+
+def _reason_of_labels(number: int) -> str:
+    if number > 1:
+        return f"{number} labels; several labels per document are not supported yet: keep one of them"
+    return "the label (__label__NAME) is not the first word" if number else "there is no label (__label__NAME)"
 
 
 def _strip_labels(texts: Texts) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import folders, parsing
-from shardtrain.corpus.detect import BYTE_ORDER_MARK, range_reader
+from shardtrain.corpus.blocks import is_block_file, read_blocks, read_index
+from shardtrain.corpus.detect import range_reader
+from shardtrain.corpus.encodings import UTF8_MARK
 from shardtrain.corpus.records import GOOD, MAX_RECORD, TOO_LONG, find_records
-from shardtrain.corpus.source import BadRow, ClassFolder, Documents, Source, Unit
+from shardtrain.corpus.source import BadRow, ClassFolder, Documents, Source, SourceFile, Unit
 from shardtrain.errors import CorpusFormatError
 
 
@@ -35,14 +38,18 @@ def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None
         advance: called with the number of bytes scanned since the last call.
     """
     if source.format == "folder":
-        cuts = list(_cut_folders(source, unit_bytes, advance))
+        cuts = [(0, cut) for cut in _cut_folders(source, unit_bytes, advance)]
     else:
-        cuts = list(_cut_file(source, unit_bytes, advance))
-    starts = cuts[:-1]
+        cuts, num_documents = [], 0
+        for number, file in enumerate(source.files):
+            cutter = _cut_blocks if is_block_file(source) else _cut_file
+            found = list(cutter(source, file, unit_bytes, advance, num_documents))
+            cuts += [(number, cut) for cut in found]
+            num_documents = found[-1][2]
     return [
         Unit(
             index=index,
-            path=source.path,
+            file=file,
             start=start,
             stop=stop,
             first_line=line,
@@ -50,8 +57,8 @@ def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None
             num_documents=next_document - document,
             num_bytes=next_byte - byte,
         )
-        for index, ((start, line, document, byte), (stop, _, next_document, next_byte)) in enumerate(
-            zip(starts, cuts[1:], strict=True)
+        for index, ((file, (start, line, document, byte)), (_, (stop, _, next_document, next_byte))) in enumerate(
+            pair for pair in pairwise(cuts) if pair[0][0] == pair[1][0]
         )
     ]
 
@@ -65,14 +72,17 @@ def read_unit(source: Source, unit: Unit) -> Documents:
     """
     if source.format == "folder":
         return _read_files(source, unit)
-    with open(source.path, "rb") as file:
+    file = source.files[unit.file]
+    if is_block_file(source):
+        return _read_blocks(source, file, unit)
+    with open(file.path, "rb") as opened:
         # A unit with a single record may be longer than any good record; one byte more is enough to classify it.
         stop = min(unit.stop, unit.start + MAX_RECORD + 1) if unit.num_documents == 1 else unit.stop
-        data = range_reader(file.fileno(), source.origin)(unit.start, stop - unit.start)
+        data = range_reader(opened.fileno(), file.origin)(unit.start, stop - unit.start)
     found = _records_of(source, unit, data)
     if len(found) != unit.num_documents:
         raise CorpusFormatError(
-            f"'{source.origin}' has changed: {len(found):,} records in bytes {unit.start:,} to {unit.stop:,}, expected "
+            f"'{file.origin}' has changed: {len(found):,} records in bytes {unit.start:,} to {unit.stop:,}, expected "
             f"{unit.num_documents:,} as counted before; start again"
         )
     good = np.flatnonzero(found[:, 3] == GOOD)
@@ -83,29 +93,51 @@ def read_unit(source: Source, unit: Unit) -> Documents:
     reasons = {int(good[i]): reason for i, reason in parsed.bad.items()}
     for i in np.flatnonzero(found[:, 3] != GOOD).tolist():
         reasons[i] = parsing.reason_for(int(found[i, 3]), int(found[i, 2]))
-    bad_rows = [_bad_row(source, source.origin, int(found[i, 2]), reasons[i]) for i in sorted(reasons)]
+    return _documents(source, file, unit, parsed, {i: (int(found[i, 2]), reasons[i]) for i in reasons}, num_replaced)
+
+
+def _read_blocks(source: Source, file: SourceFile, unit: Unit) -> Documents:
+    labels, missing, texts = read_blocks(Path(file.path), unit.start, unit.stop)
+    content, starts, stops = texts.data.tobytes(), texts.offsets[:-1], texts.offsets[1:]
+    content, starts, stops, num_replaced = parsing.replace_undecodable(content, starts, stops)
+    texts = Texts(np.frombuffer(content, np.uint8), np.concatenate([[0], stops]).astype(np.int64))
+    parsed = parsing.parse_columns(source, labels, missing, texts)
+    bad = {i: (unit.first_line + i, reason) for i, reason in parsed.bad.items()}
+    return _documents(source, file, unit, parsed, bad, num_replaced)
+
+
+def _documents(
+    source: Source,
+    file: SourceFile,
+    unit: Unit,
+    parsed: parsing.ParsedRecords,
+    bad: dict[int, tuple[int, str]],
+    num_replaced: int,
+) -> Documents:
+    """Return the documents of a unit; `bad` has line and reason of each record that cannot be used, by its index."""
     return Documents(
         texts=parsed.texts,
         labels=parsed.labels,
-        ordinals=unit.first_document + np.delete(np.arange(len(found), dtype=np.int64), list(reasons)),
-        bad_rows=tuple(bad_rows),
+        ordinals=unit.first_document + np.delete(np.arange(unit.num_documents, dtype=np.int64), list(bad)),
+        bad_rows=tuple(_bad_row(source, file.origin, *bad[i], file.counted) for i in sorted(bad)),
         num_replaced=num_replaced,
     )
 
 
-def _bad_row(source: Source, path: str, line: int, reason: str) -> BadRow:
+def _bad_row(source: Source, path: str, line: int, reason: str, counted: str = "line") -> BadRow:
+    row = BadRow(path=path, line=line, reason=reason, counted=counted)
     if source.on_bad_row == "fail":
         raise CorpusFormatError(
-            f"{path}, line {line}: {reason}; correct the row, or skip and count such rows with --on-bad-row skip"
+            f"{row.place}: {reason}; correct the row, or skip and count such rows with --on-bad-row skip"
         )
-    return BadRow(path=path, line=line, reason=reason)
+    return row
 
 
 def _records_of(source: Source, unit: Unit, data: bytes) -> npt.NDArray[np.int64]:
     def read(position: int, size: int) -> bytes:
         return data[position - unit.start : position - unit.start + size]
 
-    found = find_records(read, unit.start, unit.start + len(data), first_line=unit.first_line, **source.record_syntax)
+    found = find_records(read, unit.start, unit.start + len(data), first_line=unit.first_line, syntax=source.syntax)
     return np.concatenate([np.empty((0, 4), np.int64), *found])
 
 
@@ -113,13 +145,15 @@ def _records_of(source: Source, unit: Unit, data: bytes) -> npt.NDArray[np.int64
 _Cut = tuple[int, int, int, int]
 
 
-def _cut_file(source: Source, unit_bytes: int, advance: Callable[[int], None]) -> Iterator[_Cut]:
-    num_documents, next_cut = 0, source.data_start
-    with open(source.path, "rb") as file:
-        size, begin = os.fstat(file.fileno()).st_size, source.data_start
-        read = _report_progress(range_reader(file.fileno(), source.origin), begin, advance)
+def _cut_file(
+    source: Source, file: SourceFile, unit_bytes: int, advance: Callable[[int], None], num_documents: int
+) -> Iterator[_Cut]:
+    next_cut = file.data_start
+    with open(file.path, "rb") as opened:
+        size, begin = os.fstat(opened.fileno()).st_size, file.data_start
+        read = _report_progress(range_reader(opened.fileno(), file.origin), begin, advance)
         advance(begin)
-        for found in find_records(read, begin, size, first_line=source.data_line, **source.record_syntax):
+        for found in find_records(read, begin, size, first_line=file.data_line, syntax=source.syntax):
             too_long = [*np.flatnonzero(found[:, 3] == TOO_LONG).tolist(), len(found)]
             i = 0
             # The next unit begins at the first record from `i` on that reaches `next_cut` or is too long.
@@ -134,6 +168,20 @@ def _cut_file(source: Source, unit_bytes: int, advance: Callable[[int], None]) -
                 i += 1
             num_documents += len(found)
     yield size, 0, num_documents, size
+
+
+def _cut_blocks(
+    source: Source, file: SourceFile, unit_bytes: int, advance: Callable[[int], None], num_documents: int
+) -> Iterator[_Cut]:
+    first, byte, next_cut = num_documents, 0, 0
+    index = read_index(Path(file.path))
+    for number, (rows, text_bytes) in enumerate(index):
+        if byte >= next_cut:
+            yield number, num_documents - first + 1, num_documents, byte
+            next_cut = byte + unit_bytes
+        num_documents, byte = num_documents + rows, byte + text_bytes
+    advance(file.num_bytes)
+    yield len(index), 0, num_documents, byte
 
 
 def _cut_folders(source: Source, unit_bytes: int, advance: Callable[[int], None]) -> Iterator[_Cut]:
@@ -173,7 +221,7 @@ def _read_files(source: Source, unit: Unit) -> Documents:
                 reason = f"the file is longer than {MAX_RECORD >> 20} MiB"
                 bad_rows.append(_bad_row(source, path, 1, reason))
                 continue
-            contents.append(content.removeprefix(BYTE_ORDER_MARK))
+            contents.append(content.removeprefix(UTF8_MARK))
             labels.append(folder.name)
             ordinals.append(ordinal)
         first += folder.num_files

@@ -1,16 +1,19 @@
 """Find where records begin and end in the bytes of a file, with one compiled automaton.
 
-The grammar is RFC 4180 as Python's `csv` module reads it in strict mode: a quote opens only at the start of a field, a
-doubled quote stands for one, newlines inside quotes belong to the record, lines end with LF or CR LF. Where a record
-violates it, has an unclosed quote or exceeds `MAX_RECORD` bytes, only its first line is bad and scanning resumes with
-the next line, so one stray quote costs one line. Whether a record is good depends only on the bytes from its start on,
-so units can be cut between any two records. The cost is scanning ahead from a line that leaves a quote open; with
-the results kept in `_DECIDED` and `_FRONTIER`, every byte is scanned at most twice.
+The grammar is RFC 4180 as Python's `csv` module reads it in strict mode: a quote opens only at the start of a field,
+a doubled quote stands for one, newlines inside quotes belong to the record, lines end with LF or CR LF. A `Syntax`
+may have another delimiter, an escape character, or no quotes at all. Where a record violates the grammar, has an
+unclosed quote or exceeds `MAX_RECORD` bytes, only its first line is bad and scanning resumes with the next line, so
+one stray quote costs one line. Whether a record is good depends only on the bytes from its start on, so units can be
+cut between any two records. The cost is scanning ahead from a line that leaves a quote open; with the results kept in
+`_DECIDED` and `_FRONTIER`, every byte is scanned at most twice.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +21,16 @@ import numpy.typing as npt
 from shardtrain.runtime.kernels import kernel
 
 MAX_RECORD = 64 << 20  # bytes; a longer record is most likely an unclosed quote, and needs too much memory
-GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG = range(5)  # result codes of records, last column of `found`
+# Result codes of records, last column of `found`.
+GOOD, UNCLOSED, STRAY_TEXT, STRAY_RETURN, TOO_LONG, STRAY_ESCAPE = range(6)
 
 _FIRST_CHUNK = 64 << 10  # bytes read after a jump; doubled by each sequential read, so jumps stay cheap
 _CAPACITY = 1 << 15  # records per array yielded
 
 # States of the automaton; the two of bad records are last, in the order of their codes.
-_START, _PADDING, _FIELD, _OPEN, _QUOTED, _CLOSING, _RETURN, _BLANK_RETURN, _TEXT, _CR = range(10)
+_START, _PADDING, _FIELD, _OPEN, _QUOTED, _CLOSING, _RETURN, _BLANK_RETURN, _ESCAPED, _ESCAPED_PLAIN, _TEXT, _CR = (
+    range(12)
+)
 _NEWLINE = 255  # in place of a next state: the line ends here
 _PENDING, _BLANK = -1, -2  # results of `_classify` that are not codes
 
@@ -47,38 +53,74 @@ _PENDING, _BLANK = -1, -2  # results of `_classify` that are not codes
 ) = range(14)
 
 
-def _table(rows: dict[int, tuple[int, dict[str, int]]]) -> npt.NDArray[np.uint8]:
-    """Expand state -> (default next state, exceptions by character) to a transition table, (states, 256) uint8."""
-    table = np.zeros((10, 256), np.uint8)
+@dataclass(frozen=True, kw_only=True)
+class Syntax:
+    """How records are divided into fields.
+
+    Attributes:
+        delimiter: ends a field; None: a line is one field.
+        quoting: whether a field may be in double quotes, and then hold delimiters, newlines and doubled quotes.
+        escape: with `quoting`, a character that takes its meaning from the one after it; None: there is none.
+        blanks: whether blank lines are records as well.
+    """
+
+    delimiter: str | None = None
+    quoting: bool = False
+    escape: str | None = None
+    blanks: bool = False
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Delimiter and escape as bytes; -1 where there is none."""
+        return (-1 if self.delimiter is None else ord(self.delimiter)), (
+            -1 if self.escape is None else ord(self.escape)
+        )
+
+
+CSV, TSV, LINES = Syntax(delimiter=",", quoting=True), Syntax(delimiter="\t"), Syntax(blanks=True)
+
+
+@functools.lru_cache
+def _table(syntax: Syntax) -> npt.NDArray[np.uint8]:
+    """Return the transition table of a syntax, (states, 256) uint8: the next state by state and byte."""
+    if not syntax.quoting:
+        return _filled(
+            {
+                _START: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
+                _PADDING: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
+                _FIELD: (_FIELD, {}),
+            }
+        )
+    between = {syntax.delimiter or ",": _OPEN, "\r": _RETURN}
+    plain = {syntax.escape: _ESCAPED_PLAIN} if syntax.escape else {}
+    quoted = {syntax.escape: _ESCAPED} if syntax.escape else {}
+    return _filled(
+        {
+            _START: (_FIELD, {'"': _QUOTED, **between, " ": _PADDING, "\r": _BLANK_RETURN, **plain}),
+            _PADDING: (_FIELD, {**between, " ": _PADDING, "\r": _BLANK_RETURN, **plain}),
+            _FIELD: (_FIELD, {**between, **plain}),
+            _OPEN: (_FIELD, {'"': _QUOTED, **between, **plain}),
+            _QUOTED: (_QUOTED, {'"': _CLOSING, **quoted}),
+            _CLOSING: (_TEXT, {'"': _QUOTED, **between}),
+            _RETURN: (_CR, {"\r": _RETURN}),
+            _BLANK_RETURN: (_CR, {"\r": _BLANK_RETURN}),
+            _ESCAPED: (_QUOTED, {}),
+            _ESCAPED_PLAIN: (_FIELD, {}),
+            _TEXT: (_TEXT, {}),
+            _CR: (_CR, {}),
+        }
+    )
+
+
+def _filled(rows: dict[int, tuple[int, dict[str, int]]]) -> npt.NDArray[np.uint8]:
+    """Expand state -> (default next state, exceptions by character) to a transition table."""
+    table = np.zeros((_CR + 1, 256), np.uint8)
     for state, (default, exceptions) in rows.items():
         table[state] = default
         for character, next_state in exceptions.items():
             table[state, ord(character)] = next_state
     table[:, ord("\n")] = _NEWLINE
     return table
-
-
-_CSV = _table(
-    {
-        _START: (_FIELD, {'"': _QUOTED, ",": _OPEN, " ": _PADDING, "\r": _BLANK_RETURN}),
-        _PADDING: (_FIELD, {",": _OPEN, " ": _PADDING, "\r": _BLANK_RETURN}),
-        _FIELD: (_FIELD, {",": _OPEN, "\r": _RETURN}),
-        _OPEN: (_FIELD, {'"': _QUOTED, ",": _OPEN, "\r": _RETURN}),
-        _QUOTED: (_QUOTED, {'"': _CLOSING}),
-        _CLOSING: (_TEXT, {'"': _QUOTED, ",": _OPEN, "\r": _RETURN}),
-        _RETURN: (_CR, {"\r": _RETURN}),
-        _BLANK_RETURN: (_CR, {"\r": _BLANK_RETURN}),
-        _TEXT: (_TEXT, {}),
-        _CR: (_CR, {}),
-    }
-)
-_LINES = _table(
-    {
-        _START: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
-        _PADDING: (_FIELD, {" ": _PADDING, "\r": _PADDING}),
-        _FIELD: (_FIELD, {}),
-    }
-)
 
 
 @kernel
@@ -91,7 +133,9 @@ def _classify(state: int, on_first_line: bool, too_long: bool, decided: bool, at
             return TOO_LONG
         if state >= _TEXT:
             return state - _TEXT + STRAY_TEXT
-    elif too_long:
+        if state == _ESCAPED_PLAIN:
+            return STRAY_ESCAPE
+    elif too_long or state == _ESCAPED_PLAIN:
         return UNCLOSED
     if state != _QUOTED:
         return GOOD
@@ -135,6 +179,8 @@ def _scan(
                     continue
         here = base + i
         on_first_line = first_stop == 0
+        if state == _ESCAPED:
+            state = np.int64(_QUOTED)  # an escaped newline in quotes is one of the field's
         if at_end or next_state == _NEWLINE:
             too_long = here - record > max_record
             code = _classify(state, on_first_line, too_long, record < cursor[_DECIDED], at_end)
@@ -180,8 +226,7 @@ def find_records(
     stop: int,
     *,
     first_line: int,
-    quoting: bool,
-    blanks: bool = False,
+    syntax: Syntax,
     max_record: int = MAX_RECORD,
     chunk_bytes: int = 4 << 20,
 ) -> Iterator[npt.NDArray[np.int64]]:
@@ -192,15 +237,14 @@ def find_records(
         start: start of a record or a blank line.
         stop: end of the file or start of a record.
         first_line: number of the line at `start`.
-        quoting: whether quoted fields may contain newlines (CSV); otherwise every line is a record.
-        blanks: whether blank lines are records as well.
+        syntax: of the records; without quoting every line is one.
         max_record: bytes of the longest good record.
         chunk_bytes: maximum size of a read.
 
     Yields:
         Arrays (num_records, 4) int64 of start, stop (after the newline), line and code, in the order of the file.
     """
-    table = _CSV if quoting else _LINES
+    table = _table(syntax)
     cursor = np.zeros(_NUM_FIELDS, np.int64)
     cursor[[_POSITION, _LINE_START, _RECORD]] = start
     cursor[[_LINE, _RECORD_LINE]] = first_line
@@ -214,6 +258,6 @@ def find_records(
             base, chunk = position, np.frombuffer(read(position, min(size, stop - position)), np.uint8)
         elif position == stop and end != stop:
             base, chunk = stop, chunk[:0]
-        count = _scan(chunk, base, base + len(chunk) == stop, table, max_record, blanks, cursor, found)
+        count = _scan(chunk, base, base + len(chunk) == stop, table, max_record, syntax.blanks, cursor, found)
         if count:
             yield found[:count].copy()

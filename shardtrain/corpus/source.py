@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.options import Column
-from shardtrain.corpus.records import MAX_RECORD
+from shardtrain.corpus.records import LINES, MAX_RECORD, Syntax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,65 +29,107 @@ class ClassFolder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """The input of one split, with format and columns resolved.
+class SourceFile:
+    """One file of a source.
 
     Attributes:
-        path: the file to read (for a .gz its unpacked copy), or the folder of the class folders.
-        origin: the path that the user gave or that was found, for messages and the manifest.
-        format: csv, tsv, jsonl, lines or folder.
-        num_bytes: size of the file or files at `path`.
-        origin_bytes: size of `origin`; differs from `num_bytes` for a .gz.
-        label_column: index (csv, tsv) or key (jsonl); "" for folders; None where labels are not read.
-        text_columns: indices or keys likewise; empty for folders.
-        num_columns: columns per record; 0 for jsonl and folder.
-        header: the column names of the first record, or None.
+        path: the file to read: `origin`, or what was made of it in a scratch folder because it is compressed, not in
+            UTF-8, or of a format that cannot be read from any position.
+        origin: the file that the user gave, for messages.
+        num_bytes: size of the file at `path`.
+        origin_bytes: size of `origin`.
         data_start: position of the first byte after the byte order mark and the header.
         data_line: number of the line at `data_start`, from 1.
-        folders: the classes of a folder source, sorted by name.
-        unescape: see `CorpusOptions`.
-        on_bad_row: see `CorpusOptions`.
+        counted: what places in the file are counted in: "line", or "item" or "row" where it has no lines.
     """
 
     path: str
     origin: str
-    format: str
     num_bytes: int
     origin_bytes: int
+    data_start: int = 0
+    data_line: int = 1
+    counted: str = "line"
+
+    @property
+    def staged(self) -> bool:
+        """Whether a copy is read in place of the user's file."""
+        return self.path != self.origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The input of one split, with format and columns resolved.
+
+    Attributes:
+        origin: the path that the user gave or that was found, for messages and the manifest.
+        format: as in `options.FORMATS`, resolved.
+        files: in the order of their documents; empty for folders.
+        syntax: how records are divided into fields.
+        encoding: of the user's files, as Python names it.
+        label_column: index (csv, tsv) or key (jsonl, parquet, arrow); "" for folders; None where labels are not read.
+        text_columns: indices or keys likewise; empty for folders.
+        num_columns: columns per record; 0 for all formats but csv and tsv.
+        header: the column names of the first record, or None.
+        folders: the classes of a folder source, sorted by name.
+        folder_bytes: size of the files in `folders`.
+        unescape: see `CorpusOptions`.
+        on_bad_row: see `CorpusOptions`.
+    """
+
+    origin: str
+    format: str
+    files: tuple[SourceFile, ...] = ()
+    syntax: Syntax = LINES
+    encoding: str = "utf-8"
     label_column: Column | None
     text_columns: tuple[Column, ...]
-    num_columns: int
-    header: tuple[str, ...] | None
-    data_start: int
-    data_line: int
-    folders: tuple[ClassFolder, ...]
+    num_columns: int = 0
+    header: tuple[str, ...] | None = None
+    folders: tuple[ClassFolder, ...] = ()
+    folder_bytes: int = 0
     unescape: bool
     on_bad_row: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file or files that are read."""
+        return self.folder_bytes + sum(file.num_bytes for file in self.files)
+
+    @property
+    def staged_bytes(self) -> int:
+        """Size of the copies that are read in place of the user's files."""
+        return sum(file.num_bytes for file in self.files if file.staged)
 
     def describe(self) -> dict[str, Any]:
         """Return the description for the manifest: without local folders, columns by name where they have one."""
         described: dict[str, Any] = {
             "name": Path(self.origin).name,
-            "bytes": self.origin_bytes,
+            "bytes": self.folder_bytes + sum(file.origin_bytes for file in self.files),
             "format": self.format,
             "unescape": self.unescape,
         }
         if self.format == "folder":
             described["files"] = {folder.name: folder.num_files for folder in self.folders}
             return described
+        if len(self.files) > 1:
+            described["files"] = [Path(file.origin).name for file in self.files]
         described["header"] = self.header is not None
         described["label_column"] = self.column_name(self.label_column)
         described["text_columns"] = [self.column_name(column) for column in self.text_columns]
+        described["encoding"] = self.encoding
+        if self.syntax.delimiter is not None:
+            described["delimiter"] = self.syntax.delimiter
+            described["quotes"] = self.syntax.quoting
+            described["escape"] = self.syntax.escape
         return described
 
-    @property
-    def record_syntax(self) -> dict[str, bool]:
-        """How the file is divided into records, as keyword arguments of `records.find_records`."""
-        return {"quoting": self.format == "csv", "blanks": self.format == "lines"}
-
     def column_name(self, column: Column | None) -> Column | None:
-        """Return a column's name in the header, or the column as given if there is no header."""
-        return self.header[column] if self.header is not None and isinstance(column, int) else column
+        """Return a column's name in the header; the column as given if there is none, or the name is repeated."""
+        if self.header is None or not isinstance(column, int):
+            return column
+        name = self.header[column]
+        return name if self.header.count(name) == 1 else column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +155,9 @@ class Unit:
 
     Attributes:
         index: index among the source's units, from 0.
-        path: the file, or the folder of the class folders.
-        start: first byte, where a record begins; for a folder source the first file's index among all sorted files.
+        file: index of its file among the source's; 0 for a folder source.
+        start: first byte, where a record begins; for a folder source the first file's index among all sorted files; of
+            a file of blocks the first block's index.
         stop: end of the range, exclusive.
         first_line: number of the line at `start`, from 1; 1 for a folder source.
         first_document: ordinal of its first record.
@@ -123,7 +166,7 @@ class Unit:
     """
 
     index: int
-    path: str
+    file: int
     start: int
     stop: int
     first_line: int
@@ -139,11 +182,24 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
-    """A record that cannot be used: its file, its first line (from 1) and the reason."""
+    """A record that cannot be used.
+
+    Attributes:
+        path: its file.
+        line: the number of its first line, or of the item or row, from 1.
+        reason: why it cannot be used.
+        counted: what `line` counts: "line", "item" or "row".
+    """
 
     path: str
     line: int
     reason: str
+    counted: str = "line"
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.path}, {self.counted} {self.line:,}"
 
 
 @dataclass(frozen=True, kw_only=True)

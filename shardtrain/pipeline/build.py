@@ -282,7 +282,7 @@ def _place_splits(
 def disk_bytes(settings: Settings, corpus: Corpus) -> int:
     """Estimate the bytes of scratch files, including unpacked texts, and shards together."""
     sources = [source for source in (corpus.train, corpus.validation) if source is not None]
-    unpacked = sum(source.num_bytes for source in sources if source.path != source.origin)
+    unpacked = sum(source.staged_bytes for source in sources)
     return disk_ratio(settings) * sum(source.num_bytes for source in sources) + unpacked
 
 

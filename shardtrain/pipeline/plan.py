@@ -171,7 +171,7 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
 
 def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:
     documents = units = None
-    if source.format == "folder" or source.path == source.origin:  # not a .gz
+    if not source.staged_bytes:
         tasks = scan(source).tasks
         documents, units = sum(task.unit.num_documents for task in tasks), len(tasks)
     return SplitPlan(source=source.describe(), num_bytes=source.num_bytes, documents=documents, units=units)

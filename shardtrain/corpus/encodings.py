@@ -1,0 +1,71 @@
+"""Detect the encoding of a file, and decode it to UTF-8, which is what all other modules read.
+
+A byte order mark decides, then `--encoding`, then zeros in every second byte, which only UTF-16 has. Bytes that are not
+valid in the encoding become the byte 0xFF, which is never valid in UTF-8, so that they are counted and replaced where
+documents are read, as in files that are UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator
+
+UTF8_MARK = codecs.BOM_UTF8
+_MARKS = (  # the longer ones first: the mark of UTF-16 is the beginning of that of UTF-32
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_ZEROS, _NO_ZEROS = (
+    0.3,
+    0.05,
+)  # shares of zeros in every second byte of UTF-16 with mostly Latin letters, and in the others
+_ERRORS = "shardtrain.marked"
+
+
+def is_encoding(name: str) -> bool:
+    """Return whether Python knows an encoding of text by this name."""
+    try:
+        return bool(codecs.lookup(name)._is_text_encoding)
+    except (LookupError, ValueError):
+        return False
+
+
+def encoding_of(head: bytes, chosen: str | None) -> tuple[str, bytes]:
+    """Return the encoding of a file, as Python names it, and its byte order mark, which may be empty.
+
+    Args:
+        head: the first bytes of the file.
+        chosen: the encoding that the user chose, or None.
+    """
+    marked = next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), None)
+    wanted = codecs.lookup(chosen).name if chosen else None
+    if marked and (wanted is None or marked[1].startswith(wanted.removesuffix("-sig"))):
+        return marked[1], marked[0]
+    if wanted in (None, "utf-16"):
+        even, odd = (head[start::2].count(0) / max(len(head) // 2, 1) for start in (0, 1))
+        if (odd > _ZEROS and even < _NO_ZEROS) or (wanted and even <= odd):
+            return "utf-16-le", b""
+        if (even > _ZEROS and odd < _NO_ZEROS) or wanted:
+            return "utf-16-be", b""
+    return ("utf-8" if wanted in (None, "utf-8-sig") else wanted), b""
+
+
+def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Decode chunks of bytes and yield them in UTF-8; bytes that are not valid become 0xFF each."""
+    decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
+    for chunk in chunks:
+        yield decoder.decode(chunk).encode("utf-8", "surrogateescape")
+    yield decoder.decode(b"", True).encode("utf-8", "surrogateescape")
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """Decode each byte that is not valid to the surrogate that "surrogateescape" encodes as 0xFF."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udcff" * (error.end - error.start), error.end
+
+
+codecs.register_error(_ERRORS, _mark)

@@ -1,0 +1,350 @@
+"""Resolve how the files of a split are read: format, dialect, header and columns, from their names and first records.
+
+A split is one file or several parts, which must have the same columns. What is detected is reported in notes, one line
+each, so that a wrong guess is seen before anything is built from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shardtrain.corpus import columns, detect, folders
+from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow
+from shardtrain.corpus.dialects import Dialect, detect_dialect
+from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.parsing import parse_json, split_fields
+from shardtrain.corpus.records import LINES, Syntax
+from shardtrain.corpus.source import Source
+from shardtrain.corpus.staging import Scratch, Staged, staged
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+
+_FORMAT_NAMES = {
+    "csv": "CSV",
+    "tsv": "TSV",
+    "jsonl": "JSON Lines",
+    "fasttext": "fastText",
+    "parquet": "Parquet",
+    "arrow": "Arrow",
+}
+_USUAL = {"csv": ",", "tsv": "\t"}  # delimiters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolver:
+    """Resolve how the splits of one corpus are read.
+
+    Attributes:
+        options: what the user chose, or what is remembered of another corpus.
+        unescape: see `TextOptions`.
+        scratch: for copies of files that cannot be read from any position.
+        notes: what was detected is appended.
+        labels: the known labels; a first column that holds only these is not a text, in a file without header; None
+            where the label column is needed.
+        class_names: names that come with a column of class indices are appended.
+    """
+
+    options: TextOptions
+    unescape: bool
+    scratch: Scratch
+    notes: list[str]
+    labels: frozenset[str] | None = None
+    class_names: list[tuple[str, ...]] = field(default_factory=list)
+
+    def resolve_folder(self, path: Path) -> Source:
+        """Resolve a folder that has a folder of text files per class."""
+        found, num_bytes, notes = folders.find_class_folders(path)
+        self.notes.append(f"{path.name}: a folder per class, {len(found):,} classes")
+        self.notes.extend(notes)
+        return Source(
+            origin=str(path),
+            format="folder",
+            label_column="",
+            text_columns=(),
+            folders=found,
+            folder_bytes=num_bytes,
+            unescape=self.unescape,
+            on_bad_row=self.options.on_bad_row,
+        )
+
+    def resolve_files(self, origins: Sequence[Path], split: str, train: Source | None) -> Source:
+        """Resolve the parts of a split.
+
+        Args:
+            origins: the files, in the order of their documents.
+            split: names copies.
+            train: the training split, if this is another one.
+
+        Raises:
+            CorpusNotFoundError: a file is empty.
+            CorpusFormatError: a file cannot be read as a corpus, or parts have different columns.
+        """
+        first = self._resolve(origins[0], f"{split}-0", train)
+        if first.format != "lines":
+            self.notes.append(_describe_reading(first))
+        parts = [self._resolve(origin, f"{split}-{i}", first, part=True) for i, origin in enumerate(origins[1:], 1)]
+        for part in parts:
+            _check_same_columns(part, first)
+        if parts:
+            self.notes.append(f"{Path(first.origin).name} and {len(parts):,} more files are read one after the other")
+        return replace(first, files=(*first.files, *(file for part in parts for file in part.files)))
+
+    def _resolve(self, origin: Path, copy: str, like: Source | None, *, part: bool = False) -> Source:
+        """Resolve one file; `like` is a source with the same columns, with `part` of the same format and dialect."""
+        _check_is_file(origin)
+        format = self._format_of_columns(origin)  # noqa: A001 - the word users know
+        if format:
+            return self._resolve_columnar(origin, copy, format, like)
+        name = detect.format_from_name(origin.name)
+        wanted = self.options.format if self.options.format != "auto" else name
+        found = staged(
+            origin, f"{copy}-{origin.name}", self.scratch, encoding=self.options.encoding, json_file=wanted == "jsonl"
+        )
+        self.notes.extend(() if part else found.notes)
+        options = replace(self.options, delimiter=like.syntax.delimiter) if part and like else self.options
+        resolved, dialect = self._format(origin, found, wanted, options, part=part)
+        if not dialect.sample.lines:
+            raise _no_records_error(origin, dialect.sample)
+        source = Source(
+            origin=str(origin),
+            format=resolved,
+            files=(found.file,),
+            syntax=dialect.syntax,
+            encoding=found.encoding,
+            label_column=None,
+            text_columns=(0,),
+            unescape=self.unescape,
+            on_bad_row=self.options.on_bad_row,
+        )
+        if resolved == "jsonl":
+            return self._with_keys(source, dialect.sample, like)
+        if resolved == "fasttext":
+            return replace(source, label_column=0 if self.labels is None else None, text_columns=(1,))
+        return source if resolved == "lines" else self._with_columns(source, dialect.sample, like)
+
+    def _format_of_columns(self, origin: Path) -> str | None:
+        """Return "parquet" or "arrow" for such a file, by its first bytes."""
+        with open(origin, "rb") as file:
+            head = file.read(8)
+        found = next((name for magic, name in detect.COLUMNAR if head.startswith(magic)), None)
+        chosen = self.options.format if self.options.format != "auto" else detect.format_from_name(origin.name)
+        if found is None and chosen in ("parquet", "arrow"):
+            raise CorpusFormatError(
+                f"'{origin}' is not {_FORMAT_NAMES[chosen]}: its first bytes are {head[:4]!r}; choose another --format"
+            )
+        if found and self.options.format not in ("auto", found):
+            raise CorpusFormatError(f"'{origin}' is {_FORMAT_NAMES[found]}; omit --format {self.options.format}")
+        return found
+
+    def _format(
+        self, origin: Path, found: Staged, wanted: str | None, options: TextOptions, *, part: bool
+    ) -> tuple[str, Dialect]:
+        """Return the format of a file of text, and its dialect with the first records."""
+        path, begin = Path(found.file.path), found.file.data_start
+        wanted = wanted or detect.format_from_name(found.name)
+        by_content = detect.format_from_content(path)
+        if self.options.format == "auto" and by_content == "fasttext":
+            wanted = by_content
+        if wanted is None and by_content is None and self.labels is not None:
+            wanted = "lines"
+        if wanted in ("jsonl", "fasttext", "lines") or (wanted is None and by_content in ("jsonl", "fasttext")):
+            syntax = LINES if wanted == "lines" else Syntax()
+            return wanted or str(by_content), Dialect(
+                syntax=syntax, sample=detect.read_sample(path, syntax, begin=begin)
+            )
+        format = wanted or by_content or "csv"  # noqa: A001 - the word users know
+        dialect = detect_dialect(
+            path, _USUAL[format], options, begin=begin, origin=origin, plausible=self._is_plausible
+        )
+        rows = list(split_fields(dialect.syntax, dialect.sample.lines))
+        if wanted is None and by_content is None and (not rows or len(rows[0]) < 2 or len({*map(len, rows)}) > 1):
+            raise CorpusFormatError(
+                f"'{origin}' has no known extension, and its first lines are not CSV, TSV, JSON Lines or fastText; "
+                "choose one with --format"
+            )
+        self.notes.extend(() if part else dialect.notes)
+        return format, dialect
+
+    def _is_plausible(self, rows: Sequence[Sequence[str]], usual: bool) -> bool:
+        if self.labels is None:
+            return len(rows[0]) > 1 and columns.may_have_label(rows, self.options)
+        if usual or len(rows[0]) < 2:
+            return usual
+        return columns.has_header(rows, self.options, labelled=False) or all(
+            row[0].strip() in self.labels for row in rows
+        )
+
+    def _with_columns(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
+        options, rows = self.options, list(split_fields(source.syntax, sample.lines))
+        header = options.header
+        if header is None:
+            same = like is not None and like.header is not None and like.header == _strip_all(rows[0])
+            header = sample.first_is_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
+        elif header and not sample.first_is_good and sample.first_bad is not None:
+            line, reason = sample.first_bad
+            raise CorpusFormatError(f"{source.origin}, line {line}: the header cannot be read: {reason}")
+        num_columns = columns.width(rows, header=header)
+        names = _strip_all(rows[0])[:num_columns] if header else None
+        if header and len(rows) < 2 and sample.first_bad is None:
+            raise CorpusNotFoundError(f"'{source.origin}' has a header and no records after it")
+        if like is not None and like.num_columns and names is None and like.num_columns != num_columns:
+            raise CorpusFormatError(
+                f"'{source.origin}' has {num_columns} columns, '{like.origin}' has {like.num_columns}; all files of a "
+                "corpus need the same columns"
+            )
+        records = rows[1:] if header else rows
+        if (like is not None and names == like.header and like.num_columns == num_columns) or (
+            like is not None and names is None and isinstance(like.label_column, int)
+        ):
+            label, texts = like.label_column, like.text_columns
+        elif self.labels is not None:
+            label, texts = None, columns.choose_texts(names, records, options, source.origin, self.labels)
+        else:
+            label, texts = columns.choose_columns(names, records, options, source.origin)
+        if names is not None and like is None:
+            self.notes.extend(_repeated_names(source, names))
+        start, line = (sample.starts[1], sample.line_numbers[1]) if header else (sample.begin, sample.first_line)
+        file = replace(source.files[0], data_start=start, data_line=line)
+        return replace(
+            source, files=(file,), label_column=label, text_columns=tuple(texts), num_columns=num_columns, header=names
+        )
+
+    def _with_keys(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
+        if like is not None and like.format == "jsonl":
+            return replace(source, label_column=like.label_column, text_columns=like.text_columns)
+        return self._with_named(source, _keys_of(source, sample, self.options))
+
+    def _with_named(self, source: Source, names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> Source:
+        """Choose the columns of a file whose columns always have names; `rows` are its first ones."""
+        if self.labels is not None:
+            texts = columns.choose_text_keys(names, self.options, source.origin)
+            return replace(source, label_column=None, text_columns=texts)
+        label, texts = columns.choose_keys(names, self.options, source.origin, rows)
+        return replace(source, label_column=label, text_columns=texts)
+
+    def _resolve_columnar(self, origin: Path, copy: str, format: str, like: Source | None) -> Source:  # noqa: A002
+        """Resolve a Parquet or Arrow file, and write its columns to blocks."""
+        require_pyarrow(origin)
+        opened = ColumnarFile(origin, format)
+        names = opened.names()
+        source = Source(
+            origin=str(origin),
+            format=format,
+            label_column=None,
+            text_columns=(),
+            unescape=self.unescape,
+            on_bad_row=self.options.on_bad_row,
+        )
+        if (
+            like is not None
+            and like.format in ("parquet", "arrow")
+            and {like.label_column, *like.text_columns} <= {*names}
+        ):
+            source = replace(source, label_column=like.label_column, text_columns=like.text_columns)
+        else:
+            source = self._with_named(source, names, opened.sample(names))
+        if source.label_column is not None and (found := opened.class_names(source.label_column)):
+            self.class_names.append(found)
+        file = copied_columns(opened, source.label_column, source.text_columns, self.scratch, f"{copy}-{origin.name}")
+        return replace(source, files=(file,))
+
+
+def _check_is_file(origin: Path) -> None:
+    suffixes = [suffix.lower() for suffix in origin.suffixes]
+    if any(suffix in detect.ARCHIVES for suffix in suffixes[-2:]):
+        raise CorpusFormatError(f"'{origin}' is an archive; unpack it and give the folder")
+    if not origin.is_file():
+        raise CorpusFormatError(
+            f"'{origin}' is not a regular file; a corpus needs random access: save it to a file first"
+        )
+
+
+def _check_same_columns(part: Source, first: Source) -> None:
+    """Check that a part of a split has the format and the columns of the first part."""
+    for what, found, expected in (
+        ("the format", part.format, first.format),
+        ("the header", part.header, first.header),
+        ("columns", part.num_columns, first.num_columns),
+        ("the text columns", part.text_columns, first.text_columns),
+        ("the label column", part.label_column, first.label_column),
+    ):
+        if found != expected:
+            raise CorpusFormatError(
+                f"'{part.origin}' and '{first.origin}' are not parts of one corpus: {what} {_shown(found)} against "
+                f"{_shown(expected)}; give files with the same columns"
+            )
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _repeated_names(source: Source, names: Sequence[str]) -> list[str]:
+    """Report names that several columns have, as they can only be chosen by index."""
+    places = {name: [str(i) for i, each in enumerate(names) if each == name] for name in names if name}
+    return [
+        f"{Path(source.origin).name}: columns {' and '.join(found)} are all named '{name}'; --text-columns and "
+        "--label-column choose by index"
+        for name, found in places.items()
+        if len(found) > 1
+    ]
+
+
+def _keys_of(source: Source, sample: detect.Sample, options: TextOptions) -> list[str]:
+    """Return the keys of at least half of the first objects: a row with others must not decide; it is a bad row."""
+    counts: Counter[str] = Counter()
+    num_objects, first_reason = 0, ""
+    for line in sample.lines:
+        try:
+            value = parse_json(line.decode())
+        except ValueError as error:
+            first_reason = first_reason or str(error)
+            continue
+        if isinstance(value, dict):
+            counts.update(value.keys())
+            num_objects += 1
+    if not num_objects:
+        raise CorpusFormatError(
+            f"{source.origin}, {source.files[0].counted} {sample.line_numbers[0]}: {first_reason or 'not an object'}; "
+            f"none of the first {len(sample.lines)} is a JSON object (`jq -c .` writes one object per line)"
+        )
+    named = {options.label_column, *(options.text_columns or ())}
+    return [key for key, number in counts.items() if 2 * number >= num_objects or key in named]
+
+
+def _no_records_error(origin: Path, sample: detect.Sample) -> CorpusFormatError | CorpusNotFoundError:
+    if sample.first_bad is None:
+        return CorpusNotFoundError(f"'{origin}' is empty; expected records with a label and a text each")
+    line, reason = sample.first_bad
+    return CorpusFormatError(
+        f"{origin}, line {line}: {reason}; no other record at the start of the file can be read either"
+    )
+
+
+def _strip_all(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names)
+
+
+def _describe_reading(source: Source) -> str:
+    name, format_name = Path(source.origin).name, _FORMAT_NAMES[source.format]
+    if source.format == "fasttext":
+        return f"{name}: {format_name}, a label (__label__NAME) and a text per line"
+    label = f"label '{source.column_name(source.label_column)}', "
+    unnamed = f"label in column {source.label_column}, "
+    if source.label_column is None:
+        label = unnamed = ""
+    texts = [source.column_name(column) for column in source.text_columns]
+    counted = " and ".join(map(str, texts)) + ", counted from 0"
+    if source.format not in _USUAL:
+        where = f"{label}text {_quote_all(texts)}"
+    elif source.header is not None:
+        where = f"with a header; {label}text {_quote_all(texts)}"
+    else:
+        where = f"no header; {unnamed}text in {'column' if len(texts) == 1 else 'columns'} {counted}"
+    return f"{name}: {format_name}, {where}"
+
+
+def _quote_all(names: Sequence[object]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
