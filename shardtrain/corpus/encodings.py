@@ -18,10 +18,7 @@ _MARKS = (  # the longer ones first: the mark of UTF-16 is the beginning of that
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_ZEROS, _NO_ZEROS = (
-    0.3,
-    0.05,
-)  # shares of zeros in every second byte of UTF-16 with mostly Latin letters, and in the others
+_MIN_ZEROS, _ZEROS = 8, 0.1  # in every second byte of UTF-16, as spaces, digits, commas and line ends have them
 _ERRORS = "shardtrain.marked"
 
 
@@ -44,13 +41,21 @@ def encoding_of(head: bytes, chosen: str | None) -> tuple[str, bytes]:
     wanted = codecs.lookup(chosen).name if chosen else None
     if marked and (wanted is None or marked[1].startswith(wanted.removesuffix("-sig"))):
         return marked[1], marked[0]
-    if wanted in (None, "utf-16"):
-        even, odd = (head[start::2].count(0) / max(len(head) // 2, 1) for start in (0, 1))
-        if (odd > _ZEROS and even < _NO_ZEROS) or (wanted and even <= odd):
-            return "utf-16-le", b""
-        if (even > _ZEROS and odd < _NO_ZEROS) or wanted:
-            return "utf-16-be", b""
+    if wanted == "utf-16":
+        return ("utf-16-le" if head[::2].count(0) <= head[1::2].count(0) else "utf-16-be"), b""
+    if wanted is None and _has_zeros(head[1::2], head[::2]):
+        return "utf-16-le", b""
+    if wanted is None and _has_zeros(head[::2], head[1::2]):
+        return "utf-16-be", b""
     return ("utf-8" if wanted in (None, "utf-8-sig") else wanted), b""
+
+
+def _has_zeros(high: bytes, low: bytes) -> bool:
+    """Return whether bytes can be the high and low ones of UTF-16: zeros only above printable ASCII and line ends."""
+    number = high.count(0)
+    if number < max(_MIN_ZEROS, _ZEROS * len(high)) or 0 in low:
+        return False
+    return all(32 <= byte < 127 or byte in b"\t\n\r" for byte, above in zip(low, high, strict=False) if above == 0)
 
 
 def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:

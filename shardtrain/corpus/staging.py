@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO
 
@@ -78,8 +78,7 @@ def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, j
         ascii_like = found == "utf-8"
         text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not ascii_like else head[len(mark) :]
         detect.check_is_text(text, origin, whole=len(head) < HEAD_BYTES)
-        returns = b"\r" in text and b"\n" not in text.replace(b"\r\n", b"")
-        returns = returns and b"\r" in text.replace(b"\r\n", b"")
+        returns = _ends_lines_with_returns(text)
         start = None
         if json_file or content.name.lower().endswith(".json"):
             start = json_arrays.array_start(text, whole=len(head) < HEAD_BYTES, origin=origin)
@@ -101,6 +100,14 @@ def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, j
             title = f"unpacking {origin.name}" if content.kind else f"reading {origin.name}"
             file = _copied(file, chunks, scratch, name, title, content.packed.tell)
         return Staged(file=file, name=content.name, encoding=found, notes=notes)
+
+
+def _ends_lines_with_returns(head: bytes) -> bool:
+    """Return whether CR alone ends the lines of a file: there is no LF, and a CR that is not inside quotes."""
+    if b"\n" in head or b"\r" not in head:
+        return False
+    before = [line.count(b'"') for line in head.split(b"\r")[:-1]]
+    return any(number % 2 == 0 for number in accumulate(before))
 
 
 def _notes(

@@ -120,8 +120,11 @@ def test_columns_are_chosen_by_name_or_index(tmp_path: Path, options: dict[str, 
             "has 2 columns 'text'; give an index",
         ),
         ("label,text\n1,a\n", {"text_columns": ("label",), "label_column": 0}, "named both as label and as text"),
-        ("a;1\nb;2\n", {}, r"has one column; a label and a text are needed \(it has semicolons .* delimiter=';'"),
-        ("a 1\nb 2\n", {}, "has one column; .* tabs in TSV; choose one with format"),
+        (
+            "a 1\nb 2\n",
+            {},
+            r"has one column; a label and a text are needed \(columns are separated by commas, tabs, semic",
+        ),
         ("label,text\n", {}, "has a header and no records after it"),
     ],
 )
@@ -185,7 +188,7 @@ def test_a_folder_with_train_test_and_classes_is_understood(tmp_path: Path) -> N
     corpus = opened(tmp_path / "set")
     assert corpus.class_names == ("good", "bad")
     assert corpus.validation is not None
-    assert Path(corpus.validation.path).name == "test.csv"
+    assert Path(corpus.validation.files[0].path).name == "test.csv"
     assert "test.csv is the validation split" in corpus.notes
     assert "not used: dev.csv (--validation names another validation file)" in corpus.notes
 
@@ -195,7 +198,7 @@ def test_a_validation_option_replaces_the_test_file(tmp_path: Path) -> None:
         written(tmp_path / "set" / name, ZHANG)
     corpus = opened(tmp_path / "set", validation=tmp_path / "set" / "other.csv")
     assert corpus.validation is not None
-    assert Path(corpus.validation.path).name == "other.csv"
+    assert Path(corpus.validation.files[0].path).name == "other.csv"
     assert "test.csv is not used: other.csv is the validation split" in corpus.notes
 
 
@@ -209,7 +212,7 @@ def test_a_validation_file_without_the_training_header_is_read_by_the_same_colum
 def test_a_validation_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "set" / "train.csv", ZHANG)
     written(tmp_path / "set" / "test.csv", "1,a\n2,b\n")
-    with pytest.raises(CorpusFormatError, match=r"test.csv' has 2 columns, the training split '.*train.csv' has 3"):
+    with pytest.raises(CorpusFormatError, match=r"test.csv' has 2 columns, '.*train.csv' has 3"):
         opened(tmp_path / "set")
 
 
@@ -217,7 +220,7 @@ def test_packed_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path) ->
     train = written(tmp_path / "a" / "x.csv.gz", gzip.compress(b"1,a\n2,b\n"))
     corpus = opened(train, validation=written(tmp_path / "b" / "x.csv.gz", gzip.compress(b"1,c\n2,d\n")))
     assert corpus.validation is not None
-    assert Path(corpus.train.path).read_bytes() != Path(corpus.validation.path).read_bytes()
+    assert Path(corpus.train.files[0].path).read_bytes() != Path(corpus.validation.files[0].path).read_bytes()
 
 
 @pytest.mark.parametrize("beside", ["readme.txt", "LICENSE", ".hidden.csv", "notes.txt", "classes.txt", "image.png"])
@@ -293,18 +296,15 @@ def test_a_file_whose_every_record_is_bad_is_refused_with_the_first_reason(tmp_p
         opened(written(tmp_path / "some.jsonl", "1,a\n"))
 
 
-def test_one_array_of_json_is_refused_with_a_next_step(tmp_path: Path) -> None:
-    with pytest.raises(CorpusFormatError, match="line 1: a JSON array begins here; JSON Lines has one object per line"):
-        opened(written(tmp_path / "some.json", '[{"label": 1,\n"text": "a"}]'))
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "not packed"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_packed_file_is_refused_and_leaves_nothing_behind(tmp_path: Path, damage: str) -> None:
     packed = bytearray(gzip.compress(os.urandom(10_000).hex().encode()))
     if damage == "flipped":
         packed[len(packed) // 2] ^= 1
-    content = {"cut": packed[:-100], "flipped": packed, "not packed": b"1,a\n2,b\n"}[damage]
-    with pytest.raises(CorpusFormatError, match=r"some.csv.gz' is damaged or not a gzip file"):
+    content = {"cut": packed[:-100], "flipped": packed}[damage]
+    with pytest.raises(
+        CorpusFormatError, match=r"some.csv.gz' is (cut: its gzip data ends too early|damaged gzip data)"
+    ):
         opened(written(tmp_path / "some.csv.gz", bytes(content)))
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -314,18 +314,16 @@ def test_binary_files_are_refused_with_their_kind(tmp_path: Path) -> None:
         file["x"] = [1.0]
     with zipfile.ZipFile(tmp_path / "zipped.csv", "w") as archive:
         archive.writestr("train.csv", ZHANG)
-    written(tmp_path / "packed.csv", gzip.compress(ZHANG.encode()))
-    written(tmp_path / "wide.csv", ZHANG.encode("utf-16"))
-    written(tmp_path / "wider.csv", ZHANG.encode("utf-32"))
+        archive.writestr("test.csv", ZHANG)
+    with zipfile.ZipFile(tmp_path / "workbook.csv", "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
     written(tmp_path / "numbers.csv", bytes(range(256)) * 100)
     written(tmp_path / "set.tgz", b"")
     os.mkfifo(tmp_path / "pipe.csv")
     for name, message in {
         "features.csv": "is an HDF5 file, not text",
-        "zipped.csv": "is a zip archive, not text; unpack it first",
-        "packed.csv": "is gzip data, not text; give it a name that ends in .gz",
-        "wide.csv": "is UTF-16 text, not text; convert it with `iconv",
-        "wider.csv": "is UTF-32 text, not text; convert it with `iconv",
+        "zipped.csv": r"is a zip archive of 2 files \(train.csv, test.csv\), one is expected; unpack it",
+        "workbook.csv": "is a workbook or a document, not text; save it as CSV",
         "numbers.csv": "looks binary",
         "set.tgz": "is an archive; unpack it",
         "pipe.csv": "is not a regular file",
@@ -335,7 +333,7 @@ def test_binary_files_are_refused_with_their_kind(tmp_path: Path) -> None:
 
 
 def test_text_of_no_known_format_asks_for_the_format(tmp_path: Path) -> None:
-    with pytest.raises(CorpusFormatError, match="choose format csv, tsv or jsonl"):
+    with pytest.raises(CorpusFormatError, match="are not CSV, TSV, JSON Lines or fastText; choose one with format"):
         opened(written(tmp_path / "some.txt", "just\nwords\n"))
 
 
@@ -377,6 +375,10 @@ def test_the_description_for_the_manifest_has_names_and_sizes_but_no_local_folde
         "bytes": 26,
         "format": "csv",
         "unescape": False,
+        "encoding": "utf-8",
+        "delimiter": ",",
+        "quotes": True,
+        "escape": None,
         "header": True,
         "label_column": "label",
         "text_columns": ["text"],

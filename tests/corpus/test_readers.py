@@ -35,7 +35,8 @@ def planned(source: Source, unit_bytes: int = HUGE) -> list[Unit]:
     reported: list[int] = []
     units = plan_units(source, unit_bytes=unit_bytes, advance=reported.append)
     assert sum(reported) == source.num_bytes
-    assert sum(unit.num_bytes for unit in units) == source.num_bytes - source.data_start
+    started = sum(file.data_start for file in source.files)
+    assert sum(unit.num_bytes for unit in units) == source.num_bytes - started
     return units
 
 

@@ -26,7 +26,26 @@ from shardtrain.corpus.records import (
 Record = tuple[int, int, int, int]
 
 ESCAPING = Syntax(delimiter=";", quoting=True, escape="\\")
-pieces = [b'"', b'""', b",", b";", b"\\", b'\\"', b'"\\\n', b"\n", b"\r\n", b"\r", b"a", b" ", b'"\n', b',"', b'","', b"\x00", "é".encode(), b"\xff"]
+pieces = [
+    b'"',
+    b'""',
+    b",",
+    b";",
+    b"\\",
+    b'\\"',
+    b'"\\\n',
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"a",
+    b" ",
+    b'"\n',
+    b',"',
+    b'","',
+    b"\x00",
+    "é".encode(),
+    b"\xff",
+]
 nasty_bytes = st.lists(st.sampled_from(pieces), max_size=40).map(b"".join)
 cells = st.text(st.sampled_from('a"\\\n\r, \té\x00'), max_size=6)
 
