@@ -46,7 +46,7 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
     if end is None and any(_is_object(line) for line in head.split(b"\n")[:-1]):
         return None
     arrays = [place for place in values if _opens(head, place, b"[")]
-    of_objects = [place for place in arrays if _opens(head, place + 1, b"{")]
+    of_objects = [place for place in arrays if _opens(head, head.index(b"[", place) + 1, b"{")]
     if of_objects:
         return head.index(b"[", of_objects[0]) + 1
     if arrays or (values and all(_opens(head, place, b"{") for place in values)):

@@ -329,6 +329,8 @@ def _strip_all(names: Sequence[str]) -> tuple[str, ...]:
 
 def _describe_reading(source: Source) -> str:
     name, format_name = Path(source.origin).name, _FORMAT_NAMES[source.format]
+    if source.format == "jsonl" and source.files[0].counted == "item":
+        format_name = "a JSON array"
     if source.format == "fasttext":
         return f"{name}: {format_name}, a label (__label__NAME) and a text per line"
     label = f"label '{source.column_name(source.label_column)}', "
