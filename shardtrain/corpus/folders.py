@@ -7,18 +7,24 @@ between files could silently train on the wrong one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.corpus.detect import format_from_name, may_be_corpus
 from shardtrain.corpus.source import ClassFolder
-from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
 LAYOUTS = (
-    "train.csv (or .tsv, .jsonl, each also with .gz) with optional test.csv and classes.txt; or a folder per "
-    "class of .txt files; or train/ and test/ with a folder per class each; or exactly one CSV, TSV or JSON Lines file"
+    "train.csv (or .tsv, .jsonl, each also with .gz) with optional valid.csv, test.csv and classes.txt; or a folder "
+    "per class of .txt files; or train/, valid/ and test/ with a folder per class each; or exactly one CSV, TSV or "
+    "JSON Lines file"
 )
+NAMES = {  # of each split's file, without its extension, or of its folder
+    "train": ("train",),
+    "validation": ("valid", "validation", "dev", "val"),
+    "test": ("test",),
+}
 CLASSES = "classes.txt"
 
 _NOT_A_CLASS = ("unsup",)  # reviews without a label in aclImdb
@@ -31,6 +37,7 @@ class Layout:
 
     train: Path
     validation: Path | None
+    test: Path | None
     classes: Path | None
     per_class: bool
     notes: tuple[str, ...]
@@ -46,26 +53,87 @@ def find_layout(path: Path, *, per_class: bool) -> Layout:
     if not _is_folder(path):
         if per_class:
             raise CorpusFormatError(f"'{path}' is a file; --format folder needs a folder that has a folder per class")
-        return Layout(train=path, validation=None, classes=None, per_class=False, notes=())
+        return Layout(train=path, validation=None, test=None, classes=None, per_class=False, notes=())
     names = sorted(entry.name for entry in _entries(path))
     files = [name for name in names if _may_be_split(path / name)]
-    train, test = (None, None) if per_class else (_split_file(path, files, split) for split in ("train", "test"))
     classes = path / CLASSES if CLASSES in names else None
-    if train is not None:
-        unused = [name for name in files if path / name not in (train, test)]
-        notes = (f"not used: {_list_names(unused)} (--validation names another validation file)",) if unused else ()
-        return Layout(train=train, validation=test, classes=classes, per_class=False, notes=notes)
-    if (path / "train").is_dir() and _class_names(path / "train"):
-        tested = (path / "test").is_dir() and bool(_class_names(path / "test"))
-        validation = path / "test" if tested else None
-        return Layout(train=path / "train", validation=validation, classes=classes, per_class=True, notes=())
+    found = {} if per_class else {split: _split_file(path, files, split) for split in NAMES}
+    if found.get("train"):
+        unused = [name for name in files if path / name not in found.values()]
+        how = "--validation and --test name other files"
+        notes = (f"not used: {_list_names(unused)} ({how})",) if unused else ()
+        return _layout(found, classes, per_class=False, notes=notes)
+    found = {split: _split_folder(path, names, split) for split in NAMES}
+    if found["train"]:
+        return _layout(found, classes, per_class=True)
     if _class_names(path):
-        return Layout(train=path, validation=None, classes=classes, per_class=True, notes=())
+        return _layout({"train": path}, classes, per_class=True)
     alone = [name for name in files if format_from_name(name)] or files
     if len(alone) == 1 and not per_class:
-        return Layout(train=path / alone[0], validation=None, classes=classes, per_class=False, notes=())
-    found = f"found {_list_names(names)}" if names else "it is empty"
-    raise CorpusNotFoundError(f"no corpus in the folder '{path}': {found}; expected {LAYOUTS}")
+        return _layout({"train": path / alone[0]}, classes, per_class=False)
+    content = f"found {_list_names(names)}" if names else "it is empty"
+    raise CorpusNotFoundError(f"no corpus in the folder '{path}': {content}; expected {LAYOUTS}")
+
+
+def _layout(
+    found: dict[str, Path | None], classes: Path | None, *, per_class: bool, notes: tuple[str, ...] = ()
+) -> Layout:
+    train = found["train"]
+    assert train is not None
+    return Layout(
+        train=train,
+        validation=found.get("validation"),
+        test=found.get("test"),
+        classes=classes,
+        per_class=per_class,
+        notes=notes,
+    )
+
+
+def choose_splits(layout: Layout, named: Mapping[str, Path], notes: list[str]) -> dict[str, Path]:
+    """Choose the validation and the test split: what was named before what was found; what is not used is noted.
+
+    Raises:
+        UsageError: one file is named for two splits.
+    """
+    found = {"validation": layout.validation, "test": layout.test}
+    chosen = {split: path for split, path in {**found, **named}.items() if path is not None}
+    for split, path in named.items():
+        same = [other for other, second in chosen.items() if other != split and _is_same(path, second)]
+        if split == "test" and _is_same(path, layout.train):
+            raise UsageError(f"--test '{path}' is the file to train on; name another one")
+        for other in same:
+            if other in named:
+                raise UsageError(f"--validation and --test both name '{path}'; name a file for each, or omit one")
+            del chosen[other]  # it has another use now
+        before = found[split]
+        if before is not None and not _is_same(before, path) and before not in chosen.values():
+            notes.append(f"{before.name} is not used: {path.name} is the {split} split")
+    return chosen
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
+
+
+def find_beside(corpus: Path, named: Path, option: str) -> Path:
+    """Find the file of a split that was named: in the working directory, or a bare name in the corpus' folder.
+
+    Args:
+        corpus: the corpus that the split belongs to, a file or a folder.
+        named: as it was named.
+        option: the flag that named it, for messages.
+
+    Raises:
+        CorpusNotFoundError: it is in neither.
+    """
+    folder = corpus if corpus.is_dir() else corpus.parent
+    if named.exists() or not corpus.exists():  # a corpus that is missing is reported first
+        return named
+    if named.name == str(named) and (folder / named).exists():
+        return folder / named
+    looked = f", nor in '{folder}'" if named.name == str(named) else ""
+    raise CorpusNotFoundError(f"{option} '{named}' does not exist{looked}; name a file or folder of the corpus' format")
 
 
 def corpus_files(path: Path) -> list[Path]:
@@ -162,11 +230,20 @@ def _may_be_split(path: Path) -> bool:
 
 
 def _split_file(path: Path, files: list[str], split: str) -> Path | None:
-    found = [name for name in files if name.partition(".")[0] == split]
+    return _only(path, [name for name in files if name.partition(".")[0].lower() in NAMES[split]], split, "file")
+
+
+def _split_folder(path: Path, names: list[str], split: str) -> Path | None:
+    """Return the folder of a split, which has a folder per class."""
+    folders = [name for name in names if name.lower() in NAMES[split] and (path / name).is_dir()]
+    return _only(path, [name for name in folders if _class_names(path / name)], split, "folder")
+
+
+def _only(path: Path, found: list[str], split: str, what: str) -> Path | None:
     if len(found) > 1:
         raise CorpusFormatError(
-            f"the folder '{path}' has more than one {split} file: {_list_names(found)}; keep one of them there, or "
-            "pass the path of a file"
+            f"the folder '{path}' has more than one {split} {what}: {_list_names(found)}; keep one of them there, or "
+            f"pass the path of a {what}"
         )
     return path / found[0] if found else None
 

@@ -1,14 +1,14 @@
 """Open a corpus: find its splits, and resolve the format and the columns of each.
 
 All detection happens here, once, from file names, the options and the first records; the notes report what was
-detected. A validation split is read like the training split, except for its own extension and header, and must have the
-same columns.
+detected. Validation and test split are read like the training split, except for their own extension and header, and
+must have the same columns.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,20 +25,28 @@ _FORMAT_NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines"}
 
 
 def open_corpus(
-    path: Path, options: TextOptions, *, validation: Path | None = None, scratch: Path, preview: bool = False
+    path: Path,
+    options: TextOptions,
+    *,
+    validation: Path | None = None,
+    test: Path | None = None,
+    scratch: Path,
+    preview: bool = False,
 ) -> Corpus:
     """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
     Args:
         path: a file, or a folder in one of the layouts of `folders.LAYOUTS`.
         options: how to read it, as far as the user chose.
-        validation: a file or folder for the validation split, in place of one found with the training split.
+        validation: a file or folder for the validation split, in place of one found with the training split; if it
+            is the test file that was found, there is no test split.
+        test: likewise for the test split.
         scratch: existing folder into which .gz files are unpacked, to be read from there.
         preview: unpack only the first `PREVIEW_BYTES` of .gz files; the sources cannot be read then, but their sizes
             are those of the whole files.
 
     Raises:
-        UsageError: the format is lines, which has no labels.
+        UsageError: the format is lines, which has no labels, or one file is named for two splits.
         CorpusNotFoundError: `path` does not exist, cannot be read, or has no records.
         CorpusFormatError: a file cannot be read as a corpus.
     """
@@ -46,7 +54,8 @@ def open_corpus(
     if options.format == "lines":
         raise UsageError("--format lines has no labels to train on or to compare with; choose another format")
     try:
-        return _open(path, options, None if validation is None else Path(validation), scratch, preview)
+        named = {"validation": validation, "test": test}
+        return _open(path, options, {split: Path(file) for split, file in named.items() if file}, scratch, preview)
     except PermissionError as error:
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
@@ -86,7 +95,7 @@ def open_texts(
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
 
-def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Path, preview: bool) -> Corpus:
+def _open(path: Path, options: TextOptions, named: Mapping[str, Path], scratch: Path, preview: bool) -> Corpus:
     layout = folders.find_layout(path, per_class=options.format == "folder")
     notes = list(layout.notes)
     class_names = None if layout.classes is None else folders.read_class_names(layout.classes)
@@ -99,16 +108,17 @@ def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Pa
         train = resolver.resolve_folder(layout.train)
     else:
         train = resolver.resolve_file(layout.train, "train", None)
-    chosen = layout.validation
-    if validation is not None:
-        if chosen is not None:
-            notes.append(f"{chosen.name} is not used: {validation.name} is the validation split")
-        chosen = validation
-    held_out = None
-    if chosen is not None:
-        held_out = _open_validation(chosen, train, resolver)
-        notes.append(f"{chosen.name} is the validation split")
-    return Corpus(train=train, validation=held_out, class_names=class_names, notes=tuple(notes))
+    splits = {}
+    for split, chosen in folders.choose_splits(layout, named, notes).items():
+        splits[split] = _open_split(split, chosen, train, resolver)
+        notes.append(f"{chosen.name} is the {split} split")
+    return Corpus(
+        train=train,
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        class_names=class_names,
+        notes=tuple(notes),
+    )
 
 
 def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
@@ -120,11 +130,15 @@ def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: 
     return bool(options.unescape)
 
 
-def _open_validation(path: Path, train: Source, resolver: _Resolver) -> Source:
+def _open_split(split: str, path: Path, train: Source, resolver: _Resolver) -> Source:
+    """Open the validation or test split: a file, or a folder, of whose splits the one that is meant is taken."""
     layout = folders.find_layout(path, per_class=train.format == "folder")
+    own = layout.test or layout.train
+    if split == "validation":
+        own = layout.validation or own
     if layout.per_class:
-        return resolver.resolve_folder(path if layout.validation is None else layout.validation)
-    return resolver.resolve_file(layout.train if layout.validation is None else layout.validation, "validation", train)
+        return resolver.resolve_folder(own)
+    return resolver.resolve_file(own, split, train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +177,7 @@ class _Resolver:
         )
 
     def resolve_file(self, origin: Path, split: str, train: Source | None) -> Source:
-        """Resolve a file; `split` names an unpacked copy, `train` is the training split if the file is another one."""
+        """Resolve a file; `split` is in the name of an unpacked copy, `train` is given where this is another split."""
         path, num_bytes = self._unpack_if_gzip(origin, split)
         detect.check_is_text(path, origin)
         format = self.options.format  # noqa: A001 - the word users know
@@ -228,7 +242,7 @@ class _Resolver:
         if train is not None and train.num_columns and names is None and train.num_columns != num_columns:
             raise CorpusFormatError(
                 f"'{source.origin}' has {num_columns} columns, the training split '{train.origin}' has "
-                f"{train.num_columns}; the validation split needs the same columns"
+                f"{train.num_columns}; all splits need the same columns"
             )
         if train is not None and names is None and isinstance(train.label_column, int):
             label, texts = train.label_column, train.text_columns
