@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
-from shardtrain.cli.results import next_step, rejected_lines, show, split_facts
+from shardtrain.cli.results import next_step, rejected_lines, show, split_facts, splits_in_words
 from shardtrain.options import option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 
@@ -44,17 +44,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = build(args.corpus, out, options)
     part = manifest.build["parts"][-1]
     features = {"ngram": "n-grams", "hashing": "columns of hashed n-grams", "sequence": "token ids per row"}
-    held_out = manifest.splits["validation"].examples if "validation" in manifest.splits else 0
     show(
         args.json,
         {**split_facts(manifest, out), **{name: part[name] for name in PART}},
         *rejected_lines(part["rejected"], part["rejected_rows"], where="; manifest.json lists the first 1,000"),
         *([f"added {part['documents']:,} documents; all together:"] if options.append else ()),
-        f"{manifest.splits['train'].examples:,} training and {held_out:,} validation examples of "
-        f"{len(manifest.class_names)} classes, {manifest.num_features:,} "
-        f"{features[manifest.vectorizer['kind']]}: {out}",
+        f"{splits_in_words(manifest)}, {manifest.num_features:,} {features[manifest.vectorizer['kind']]}: {out}",
         next_step("fit", out)
-        if held_out
+        if "validation" in manifest.splits
         else "fit needs a validation split, and there is none: build with --validation FILE or --validation-fraction F",
     )
     return 0

@@ -1,4 +1,4 @@
-"""`evaluate`: measure a run on the validation split of shards, or on raw text."""
+"""`evaluate`: measure a run on a split of shards, or on raw text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from shardtrain.cli.results import rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
 from shardtrain.corpus.options import CorpusOptions, TextOptions
 from shardtrain.errors import UsageError
-from shardtrain.inference.options import ImportOptions
+from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
+
+_NAMES = {None: "", "train": "training ", "validation": "validation ", "test": "test "}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         facts,
         *rejected_lines(facts.get("rejected", ()), facts.get("rejected_rows", 0)),
-        f"{'' if raw else 'validation '}accuracy {facts['accuracy']:.4f}, loss {facts['loss']:.4f}, "
+        f"{_NAMES[facts['split']]}accuracy {facts['accuracy']:.4f}, loss {facts['loss']:.4f}, "
         f"examples {facts['examples']:,}: {args.data}",
     )
     return 0
@@ -61,8 +63,9 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
         load_tensorflow(options_from(args, ImportOptions).module)
         from shardtrain.inference.evaluate import evaluate
 
-        metrics = evaluate(folder, shards)
-        return {"shards": args.data, "examples": shards.validation.num_examples, **metrics}
+        split = options_from(args, EvaluateOptions).split or "validation"
+        metrics = evaluate(folder, shards, split=split)
+        return {"shards": args.data, "split": split, "examples": shards.split(split).num_examples, **metrics}
 
 
 def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
@@ -73,7 +76,8 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     from shardtrain.inference.evaluate import evaluate_corpus
 
     keep_freed_memory()
-    done = asdict(evaluate_corpus(folder, args.data, CorpusOptions(**given_options(args, TextOptions))))
+    read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
+    done = asdict(evaluate_corpus(folder, args.data, read, split=split))
     metrics = done.pop("metrics")
     return {"corpus": args.data, **done, **metrics}
 
@@ -81,19 +85,21 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 COMMAND = Command(
     name="evaluate",
     help="measure a trained model on shards or on raw text",
-    description="Print accuracy and loss on the validation split of shards that the run's own vectorizer made, or "
-    "on a corpus of raw text: a file, or a folder's test split, or all of a folder without one.",
+    description="Print accuracy and loss on a split of shards that the run's own vectorizer made, or on a corpus of "
+    "raw text: a file, or a split of a folder, or all of a folder without splits.",
     run=run,
     arguments=(
         Argument(name="run_folder", metavar="RUN", help="folder of a finished run"),
         Argument(name="data", metavar="SHARDS|CORPUS", help="folder of shards, or a corpus as for build"),
     ),
     options=(
+        EvaluateOptions,
         ImportOptions,
         LoaderOptions,
         Offered(cls=TextOptions, choices={"format": CORPUS_FORMATS}),
     ),
     examples="""\
 python -m shardtrain evaluate runs/mlp-1 data/shards
+python -m shardtrain evaluate runs/mlp-1 data/shards --split test
 python -m shardtrain evaluate runs/mlp-1 data/dbpedia_csv/test.csv --json""",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,20 @@ def run(args: argparse.Namespace) -> int:
         {"run": done.path, "model": record.config["model"], **metrics},
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, "
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: {done.path}",
+        *test_lines(metrics),
         *([next_step("predict", done.path, '"a text to classify"')] if record.description.vectorizer else ()),
     )
     return 0
+
+
+def test_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the line with the results on the test split, if there are any."""
+    if "test_examples" not in metrics:
+        return
+    accuracy, loss = (
+        "not finite" if value is None else f"{value:.4f}" for value in (metrics["test_accuracy"], metrics["test_loss"])
+    )
+    yield f"test accuracy {accuracy}, loss {loss}, examples {metrics['test_examples']:,}"
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +75,8 @@ def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
 COMMAND = Command(
     name="fit",
     help="train a model on shards",
-    description="Train a Keras model on the training split and keep the epoch with the lowest validation loss.",
+    description="Train a Keras model on the training split and keep the epoch with the lowest validation loss; at the "
+    "end evaluate it once on the test split, if there is one.",
     run=run,
     arguments=(Argument(name="shards", metavar="SHARDS", nargs="?", help=f"folder of shards (default {SHARDS})"),),
     options=(RunOutput, FitOptions, LoaderOptions),

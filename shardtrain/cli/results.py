@@ -56,15 +56,24 @@ def split_facts(manifest: Manifest, path: Path | str) -> dict[str, Any]:
     }
 
 
+def splits_in_words(manifest: Manifest) -> str:
+    """Return the numbers of examples of the splits and of classes, for a line that reports shards."""
+    counts = {name: split.examples for name, split in manifest.splits.items()}
+    held_out = f"{counts.get('validation', 0):,} validation"
+    if "test" in counts:
+        shown = f"{counts['train']:,} training, {held_out} and {counts['test']:,} test"
+    else:
+        shown = f"{counts['train']:,} training and {held_out}"
+    return f"{shown} examples of {len(manifest.class_names)} classes"
+
+
 def show_made(as_json: bool, out: Path, manifest: Manifest, how: str) -> None:
     """Print a summary of new shards of tables, and the next step."""
     kinds = {"ngram": "sparse features", "dense": "features", "sequence": "token ids per row"}
-    held_out = manifest.splits["validation"].examples if "validation" in manifest.splits else 0
     show(
         as_json,
         split_facts(manifest, out),
-        f"{manifest.splits['train'].examples:,} training and {held_out:,} validation examples of "
-        f"{len(manifest.class_names)} classes, {manifest.num_features:,} {kinds[manifest.kind]}, {how}: {out}",
+        f"{splits_in_words(manifest)}, {manifest.num_features:,} {kinds[manifest.kind]}, {how}: {out}",
         next_step("fit", out),
     )
 

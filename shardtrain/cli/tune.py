@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         with quiet_tensorflow():
             from shardtrain.training.tune import tune
         study = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
+        tested = "test" in shards.splits
     best = study.best
     facts = {
         "run": study.run.path,
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         "",
         f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: "
         f"{study.run.path}",
-        next_step("evaluate", study.run.path, str(args.shards)),
+        next_step("evaluate", study.run.path, str(args.shards), *(["--split test"] if tested else [])),
     )
     return 0
 

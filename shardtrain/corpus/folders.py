@@ -6,66 +6,195 @@ between files could silently train on the wrong one.
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.corpus.detect import format_from_name, may_be_corpus
 from shardtrain.corpus.source import ClassFolder
-from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
 LAYOUTS = (
-    "train.csv (or .tsv, .jsonl, each also with .gz) with optional test.csv and classes.txt; or a folder per "
-    "class of .txt files; or train/ and test/ with a folder per class each; or exactly one CSV, TSV or JSON Lines file"
+    "train.csv (or .tsv, .jsonl, .parquet, .arrow, also compressed, or in parts such as train-0.csv) with optional "
+    "valid.csv, test.csv and classes.txt; or a folder per class of .txt files; or train/, valid/ and test/ with a folder "
+    "per class or parts each; or numbered parts; or exactly one file"
 )
+NAMES = {  # of each split's file, without its extension, or of its folder
+    "train": ("train",),
+    "validation": ("valid", "validation", "dev", "val"),
+    "test": ("test",),
+}
 CLASSES = "classes.txt"
 
 _NOT_A_CLASS = ("unsup",)  # reviews without a label in aclImdb
-_NOT_A_CORPUS = ("readme", "license", "licence", "notice", "changelog", CLASSES)  # prefixes of file names
+_NOT_A_CORPUS = (  # prefixes of file names
+    *("readme", "license", "licence", "notice", "changelog", CLASSES),
+    *(
+        "dataset_info.json",
+        "dataset_dict.json",
+        "dataset_infos.json",
+        "state.json",
+        "_success",
+        "_committed",
+        "_started",
+    ),
+)
+_DATA = "data"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The paths of the splits of a corpus; with `per_class` each is a folder with a folder per class."""
+    """The files of the splits of a corpus, none where there is no such split; with `per_class` a folder each."""
 
-    train: Path
-    validation: Path | None
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...]
+    test: tuple[Path, ...]
     classes: Path | None
     per_class: bool
     notes: tuple[str, ...]
 
 
-def find_layout(path: Path, *, per_class: bool) -> Layout:
-    """Find the splits in a file or folder; with `per_class` only folders per class are considered.
+def corpus_paths(corpus: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
+    """Return the files or the folder of a corpus that is given as one path, a pattern such as "part-*.csv", or several.
+
+    A pattern stands for the files that match it, sorted, numbers by their value.
 
     Raises:
-        CorpusNotFoundError: the file or folder does not exist, cannot be read, or matches no layout.
+        CorpusNotFoundError: a pattern matches no file, or no path is given.
+    """
+    given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
+    found: list[Path] = []
+    for path in map(Path, given):
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append(path)
+            continue
+        matches = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        if not matches:
+            raise CorpusNotFoundError(f"no file matches '{path}'; give a file, a folder or another pattern")
+        found += sorted(matches, key=_in_order)
+    if not found:
+        raise CorpusNotFoundError("no corpus is given; give a file or a folder")
+    return tuple(found)
+
+
+def find_layout(paths: Sequence[Path], *, per_class: bool) -> Layout:
+    """Find the splits in a folder, or in one or several files; with `per_class` only folders per class are considered.
+
+    Raises:
+        CorpusNotFoundError: a file or folder does not exist, cannot be read, or matches no layout.
         CorpusFormatError: a folder has several files of one split, or `per_class` is set for a file.
     """
-    if not _is_folder(path):
-        if per_class:
-            raise CorpusFormatError(f"'{path}' is a file; --format folder needs a folder that has a folder per class")
-        return Layout(train=path, validation=None, classes=None, per_class=False, notes=())
+    path = paths[0]
+    if len(paths) > 1 or not _is_folder(path):
+        for each in paths:
+            if per_class or (_is_folder(each) and len(paths) > 1):
+                what = (
+                    "a folder; several inputs must be files"
+                    if each.is_dir()
+                    else "a file; --format folder needs a folder"
+                )
+                raise CorpusFormatError(f"'{each}' is {what}")
+        return _layout({"train": tuple(paths)}, None, per_class=False)
     names = sorted(entry.name for entry in _entries(path))
     files = [name for name in names if _may_be_split(path / name)]
-    train, test = (None, None) if per_class else (_split_file(path, files, split) for split in ("train", "test"))
     classes = path / CLASSES if CLASSES in names else None
-    if train is not None:
-        unused = [name for name in files if path / name not in (train, test)]
-        notes = (f"not used: {_list_names(unused)} (--validation names another validation file)",) if unused else ()
-        return Layout(train=train, validation=test, classes=classes, per_class=False, notes=notes)
-    if (path / "train").is_dir() and _class_names(path / "train"):
-        tested = (path / "test").is_dir() and bool(_class_names(path / "test"))
-        validation = path / "test" if tested else None
-        return Layout(train=path / "train", validation=validation, classes=classes, per_class=True, notes=())
+    found = {} if per_class else {split: _split_files(path, names, files, split) for split in NAMES}
+    if found.get("train"):
+        unused = [name for name in files if not any(path / name in each for each in found.values())]
+        how = "--validation and --test name other files"
+        notes = (f"not used: {_list_names(unused)} ({how})",) if unused else ()
+        return _layout(found, classes, per_class=False, notes=notes)
+    found = {split: _split_folder(path, names, split) for split in NAMES}
+    if found["train"]:
+        return _layout(found, classes, per_class=True)
     if _class_names(path):
-        return Layout(train=path, validation=None, classes=classes, per_class=True, notes=())
+        return _layout({"train": (path,)}, classes, per_class=True)
+    if not per_class and (parts := _parts(path)):
+        return _layout({"train": parts}, classes, per_class=False)
+    if not per_class and (path / _DATA).is_dir():  # as datasets are laid out on Hugging Face's hub
+        return find_layout([path / _DATA], per_class=False)
+    content = f"found {_list_names(names)}" if names else "it is empty"
+    raise CorpusNotFoundError(
+        f"no corpus in the folder '{path}': {content}; expected {LAYOUTS}; several files are given by their names"
+    )
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """Return the only file of a folder, or its files if their names differ in numbers alone; else none."""
+    files = sorted((entry.name for entry in _entries(path) if _may_be_split(path / entry.name)), key=_in_order)
     alone = [name for name in files if format_from_name(name)] or files
-    if len(alone) == 1 and not per_class:
-        return Layout(train=path / alone[0], validation=None, classes=classes, per_class=False, notes=())
-    found = f"found {_list_names(names)}" if names else "it is empty"
-    raise CorpusNotFoundError(f"no corpus in the folder '{path}': {found}; expected {LAYOUTS}")
+    if len({re.sub(r"\d+", "0", name) for name in alone}) != 1:
+        return ()
+    return tuple(path / name for name in alone)
+
+
+def _in_order(path: Path | str) -> list[tuple[int, str]]:
+    """Return what sorts paths as people count: part-2 before part-10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
+
+
+def _layout(
+    found: Mapping[str, tuple[Path, ...]], classes: Path | None, *, per_class: bool, notes: tuple[str, ...] = ()
+) -> Layout:
+    return Layout(
+        train=found["train"],
+        validation=found.get("validation", ()),
+        test=found.get("test", ()),
+        classes=classes,
+        per_class=per_class,
+        notes=notes,
+    )
+
+
+def choose_splits(layout: Layout, named: Mapping[str, Path], notes: list[str]) -> dict[str, tuple[Path, ...]]:
+    """Choose the validation and the test split: what was named before what was found; what is not used is noted.
+
+    Raises:
+        UsageError: one file is named for two splits.
+    """
+    found = {"validation": layout.validation, "test": layout.test}
+    given = {split: (path,) for split, path in named.items()}
+    chosen = {split: paths for split, paths in {**found, **given}.items() if paths}
+    for split, path in named.items():
+        same = [other for other, second in chosen.items() if other != split and _is_in(path, second)]
+        if split == "test" and _is_in(path, layout.train):
+            raise UsageError(f"--test '{path}' is the file to train on; name another one")
+        for other in same:
+            if other in named:
+                raise UsageError(f"--validation and --test both name '{path}'; name a file for each, or omit one")
+            del chosen[other]  # it has another use now
+        before = found[split]
+        if before and not _is_in(path, before) and before not in chosen.values():
+            notes.append(f"{before[0].name} is not used: {path.name} is the {split} split")
+    return chosen
+
+
+def _is_in(path: Path, paths: Sequence[Path]) -> bool:
+    return any(path.resolve() == each.resolve() for each in paths)
+
+
+def find_beside(corpus: Path, named: Path, option: str) -> Path:
+    """Find the file of a split that was named: in the working directory, or a bare name in the corpus' folder.
+
+    Args:
+        corpus: the corpus that the split belongs to, a file or a folder.
+        named: as it was named.
+        option: the flag that named it, for messages.
+
+    Raises:
+        CorpusNotFoundError: it is in neither.
+    """
+    folder = corpus if corpus.is_dir() else corpus.parent
+    if named.exists() or not corpus.exists():  # a corpus that is missing is reported first
+        return named
+    if named.name == str(named) and (folder / named).exists():
+        return folder / named
+    looked = f", nor in '{folder}'" if named.name == str(named) else ""
+    raise CorpusNotFoundError(f"{option} '{named}' does not exist{looked}; name a file or folder of the corpus' format")
 
 
 def corpus_files(path: Path) -> list[Path]:
@@ -161,14 +290,35 @@ def _may_be_split(path: Path) -> bool:
     return may_be_corpus(name) and not name.startswith((".", *_NOT_A_CORPUS)) and path.is_file()
 
 
-def _split_file(path: Path, files: list[str], split: str) -> Path | None:
-    found = [name for name in files if name.partition(".")[0] == split]
+def _split_files(path: Path, names: list[str], files: list[str], split: str) -> tuple[Path, ...]:
+    """Return the file of a split, its numbered parts, or the parts in a folder of its name."""
+    found = [name for name in files if name.partition(".")[0].lower() in NAMES[split]]
+    if len(found) == 1:
+        return (path / found[0],)
+    numbered = re.compile(rf"({'|'.join(NAMES[split])})[-_.]?\d", re.IGNORECASE)
+    parts = sorted((name for name in files if numbered.match(name)), key=_in_order)
+    if not found and parts:
+        return tuple(path / name for name in parts)
+    if not found:
+        folders = [name for name in names if name.lower() in NAMES[split] and (path / name).is_dir()]
+        inside = [_parts(path / name) for name in folders if not _class_names(path / name)]
+        return inside[0] if inside else ()
+    return _only(path, found, split, "file")
+
+
+def _split_folder(path: Path, names: list[str], split: str) -> tuple[Path, ...]:
+    """Return the folder of a split, which has a folder per class."""
+    folders = [name for name in names if name.lower() in NAMES[split] and (path / name).is_dir()]
+    return _only(path, [name for name in folders if _class_names(path / name)], split, "folder")
+
+
+def _only(path: Path, found: list[str], split: str, what: str) -> tuple[Path, ...]:
     if len(found) > 1:
         raise CorpusFormatError(
-            f"the folder '{path}' has more than one {split} file: {_list_names(found)}; keep one of them there, or "
-            "pass the path of a file"
+            f"the folder '{path}' has more than one {split} {what}: {_list_names(found)}; keep one of them there, or "
+            f"pass the path of a {what}"
         )
-    return path / found[0] if found else None
+    return (path / found[0],) if found else ()
 
 
 def _list_names(names: list[str]) -> str:

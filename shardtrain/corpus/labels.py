@@ -85,6 +85,20 @@ def check_validation_labels(validation_counts: Mapping[str, int], classes: Class
         )
 
 
+def check_test_labels(test_counts: Mapping[str, int], classes: Classes, file: str) -> None:
+    """Check that every label of the test split, which is in `file`, occurs in the training split.
+
+    Raises:
+        LabelError: some do not; the message lists them with their numbers of examples.
+    """
+    unseen = _unknown_labels(test_counts, classes)
+    if unseen:
+        raise LabelError(
+            f"labels of the test split '{file}' that do not occur in the training split: {unseen}; training labels are "
+            f"{_quote_labels(list(classes.codes))}; correct them, or name another test split with --test"
+        )
+
+
 def check_added_labels(counts: Mapping[str, int], classes: Classes) -> None:
     """Check that every label of a corpus to be added to shards is a class of the shards.
 

@@ -1,13 +1,13 @@
 """Open a corpus: find its splits, and resolve the format and the columns of each.
 
 All detection happens here, once, from file names, the options and the first records; the notes report what was
-detected. A validation split is read like the training split, except for its own extension and header, and must have the
-same columns.
+detected. Validation and test split are read like the training split, except for their own extension and header, and
+must have the same columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from shardtrain.corpus import detect, folders
@@ -22,30 +22,40 @@ PREVIEW_BYTES = 2 * detect.SAMPLE_BYTES  # more than a sample reads, so it never
 
 
 def open_corpus(
-    path: Path, options: TextOptions, *, validation: Path | None = None, scratch: Path, preview: bool = False
+    corpus: Path | Sequence[Path],
+    options: TextOptions,
+    *,
+    validation: Path | None = None,
+    test: Path | None = None,
+    scratch: Path,
+    preview: bool = False,
 ) -> Corpus:
     """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
     Args:
-        path: a file, or a folder in one of the layouts of `folders.LAYOUTS`.
+        corpus: a file, a folder in one of the layouts of `folders.LAYOUTS`, or several files, the parts of the training
+            split in the order of their documents.
         options: how to read it, as far as the user chose.
-        validation: a file or folder for the validation split, in place of one found with the training split.
-        scratch: existing folder into which .gz files are unpacked, to be read from there.
-        preview: unpack only the first `PREVIEW_BYTES` of .gz files; the sources cannot be read then, but their sizes
-            are those of the whole files.
+        validation: a file or folder for the validation split, in place of one found with the training split; if it
+            is the test file that was found, there is no test split.
+        test: likewise for the test split.
+        scratch: existing folder for copies of files that cannot be read from any position, such as compressed ones.
+        preview: of these copies only the first `PREVIEW_BYTES` are written; the sources cannot be read then, but their
+            sizes are those of the whole files.
 
     Raises:
-        UsageError: the format is lines, which has no labels.
-        CorpusNotFoundError: `path` does not exist, cannot be read, or has no records.
+        UsageError: the format is lines, which has no labels, or one file is named for two splits.
+        CorpusNotFoundError: a file does not exist, cannot be read, or has no records.
         CorpusFormatError: a file cannot be read as a corpus.
     """
-    path = Path(path)
+    paths = folders.corpus_paths(corpus)
     if options.format == "lines":
         raise UsageError("--format lines has no labels to train on or to compare with; choose another format")
     try:
-        return _open(path, options, None if validation is None else Path(validation), scratch, preview)
+        named = {"validation": validation, "test": test}
+        return _open(paths, options, {split: Path(file) for split, file in named.items() if file}, scratch, preview)
     except PermissionError as error:
-        raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
+        raise CorpusNotFoundError(f"'{error.filename or paths[0]}' cannot be read: {error.strerror}") from error
 
 
 def open_texts(
@@ -58,7 +68,7 @@ def open_texts(
         options: how to read it, as far as the user chose.
         labels: the known labels; a first column that holds only these is not a text, in a file without header.
         class_names: used, like the folder's name, to recognise published datasets.
-        scratch: existing folder into which a .gz file is unpacked.
+        scratch: existing folder for a copy of a file that cannot be read from any position.
 
     Returns:
         The source, whose label column is None, and one-line notes for the user.
@@ -83,32 +93,35 @@ def open_texts(
         raise CorpusNotFoundError(f"'{error.filename or path}' cannot be read: {error.strerror}") from error
 
 
-def _open(path: Path, options: TextOptions, validation: Path | None, scratch: Path, preview: bool) -> Corpus:
-    layout = folders.find_layout(path, per_class=options.format == "folder")
+def _open(
+    paths: Sequence[Path], options: TextOptions, named: Mapping[str, Path], scratch: Path, preview: bool
+) -> Corpus:
+    layout = folders.find_layout(paths, per_class=options.format == "folder")
     notes = list(layout.notes)
     class_names = None if layout.classes is None else folders.read_class_names(layout.classes)
-    if layout.classes is not None and not class_names:
-        raise CorpusFormatError(f"'{layout.classes}' has no class names; write one name per line, or remove the file")
-    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    if class_names == ():
+        raise CorpusFormatError(f"'{layout.classes}' has no class names; list one per line, or remove the file")
+    folder = paths[0].resolve() if paths[0].is_dir() else paths[0].resolve().parent
     unescape = bool(options.unescape) if layout.per_class else _needs_unescaping(folder, class_names, options, notes)
     copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None)
     resolver = Resolver(options=options, unescape=unescape, scratch=copies, notes=notes)
     if layout.per_class:
-        train = resolver.resolve_folder(layout.train)
+        train = resolver.resolve_folder(layout.train[0])
     else:
-        train = resolver.resolve_files([layout.train], "train", None)
+        train = resolver.resolve_files(layout.train, "train", None)
     if class_names is None and resolver.class_names:
         class_names = resolver.class_names[0]
-    chosen = layout.validation
-    if validation is not None:
-        if chosen is not None:
-            notes.append(f"{chosen.name} is not used: {validation.name} is the validation split")
-        chosen = validation
-    held_out = None
-    if chosen is not None:
-        held_out = _open_validation(chosen, train, resolver)
-        notes.append(f"{chosen.name} is the validation split")
-    return Corpus(train=train, validation=held_out, class_names=class_names, notes=tuple(notes))
+    splits = {}
+    for split, chosen in folders.choose_splits(layout, named, notes).items():
+        splits[split] = _open_split(split, chosen, train, resolver)
+        notes.append(f"{chosen[0].name} is the {split} split")
+    return Corpus(
+        train=train,
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        class_names=class_names,
+        notes=tuple(notes),
+    )
 
 
 def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
@@ -120,8 +133,12 @@ def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: 
     return bool(options.unescape)
 
 
-def _open_validation(path: Path, train: Source, resolver: Resolver) -> Source:
-    layout = folders.find_layout(path, per_class=train.format == "folder")
+def _open_split(split: str, paths: Sequence[Path], train: Source, resolver: Resolver) -> Source:
+    """Open the validation or test split: files, or a folder, of whose splits the one that is meant is taken."""
+    layout = folders.find_layout(paths, per_class=train.format == "folder")
+    own = layout.test or layout.train
+    if split == "validation":
+        own = layout.validation or own
     if layout.per_class:
-        return resolver.resolve_folder(path if layout.validation is None else layout.validation)
-    return resolver.resolve_files([layout.validation or layout.train], "validation", train)
+        return resolver.resolve_folder(own[0])
+    return resolver.resolve_files(own, split, train)

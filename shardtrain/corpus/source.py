@@ -7,7 +7,7 @@ files per class, not their names, so reading a unit lists its folders again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +137,32 @@ class Corpus:
     """The splits of a corpus, as found by `open_corpus`.
 
     Attributes:
-        train: the training split, or the whole corpus if there is no validation split.
+        train: the training split, or the whole corpus if there is no other split.
         validation: the validation split, or None.
+        test: the test split, or None.
         class_names: the lines of classes.txt, or None.
         notes: one-line messages for the user about what was detected.
     """
 
     train: Source
     validation: Source | None
+    test: Source | None = None
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...]
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The splits that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: source for name, source in found.items() if source is not None}
+
+    def with_two_splits(self, *, named: bool) -> Corpus:
+        """Return the corpus as versions before test splits opened it: the test file was the validation split.
+
+        Args:
+            named: whether the validation split was named, and not found.
+        """
+        return replace(self, validation=self.validation if named else self.test, test=None)
 
 
 @dataclass(frozen=True, kw_only=True)

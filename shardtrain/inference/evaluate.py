@@ -1,4 +1,4 @@
-"""Evaluate a run on the validation split of shards, or on a labelled corpus of raw text without making shards.
+"""Evaluate a run on a split of shards, or on a labelled corpus of raw text without making shards.
 
 Documents of a corpus are read and vectorized unit by unit in threads, while Keras evaluates those before. The metrics
 equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents are
@@ -20,7 +20,7 @@ from shardtrain.corpus.labels import Classes, check_known_labels
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Documents, Unit
+from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
 from shardtrain.errors import CorpusNotFoundError
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
@@ -40,32 +40,45 @@ class Evaluated:
 
     Attributes:
         metrics: accuracy, loss and the model's other metrics.
+        split: of the corpus that was evaluated, "train", "validation" or "test"; None: all of a corpus without splits.
         examples: number of documents evaluated.
         rejected_rows: number of invalid records in the corpus.
         rejected: the first of them.
     """
 
     metrics: Logs
+    split: str | None
     examples: int
     rejected_rows: int
     rejected: tuple[BadRow, ...]
 
 
-def evaluate(run: Run, shards: Shards) -> Logs:
-    """Compute accuracy, loss and the model's other metrics on the validation split of `shards`.
+def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
+    """Compute accuracy, loss and the model's other metrics on a split of `shards`.
+
+    Args:
+        run: a finished run.
+        shards: made by the run's vectorizer.
+        split: "train", "validation" or "test".
 
     Raises:
         ModelError: the shards were made with another vectorizer, or have other classes.
-        ShardsError: there is no validation split.
+        ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
+    rows = shards.split(split)
     model = run.load_model()
-    return Steps(model, input_adapter(model, run.description)).evaluate(shards.validation.batches(EVALUATION_ROWS))
+    return Steps(model, input_adapter(model, run.description)).evaluate(rows.batches(EVALUATION_ROWS))
 
 
 def evaluate_corpus(
-    run: Run, corpus: Path | str, read: CorpusOptions | None = None, *, workers: int | None = None
+    run: Run,
+    corpus: Path | str,
+    read: CorpusOptions | None = None,
+    *,
+    split: str | None = None,
+    workers: int | None = None,
 ) -> Evaluated:
     """Compute accuracy, loss and the model's other metrics on a labelled corpus, without making shards.
 
@@ -74,20 +87,23 @@ def evaluate_corpus(
 
     Args:
         run: a finished run with a vectorizer.
-        corpus: as for a build; of a folder with a test split only that split, else all documents.
+        corpus: as for a build.
         read: how the corpus is read.
+        split: "train", "validation" or "test"; None: the test split if there is one, else the validation split, else
+            all documents.
         workers: as in `PredictOptions`.
 
     Raises:
-        CorpusError: the corpus cannot be read, or holds no valid document.
+        CorpusError: the corpus cannot be read, does not have the split, or holds no valid document.
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
     """
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
         opened = open_corpus(Path(corpus), read or CorpusOptions(), scratch=Path(scratch))
-        source = opened.validation or opened.train
         for note in opened.notes:
             say(note)
+        name = _chosen_split(opened, split)
+        source = opened.sources[name]
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         seen = _Evaluation(Classes(run.description.class_names, run.labels))
@@ -102,8 +118,29 @@ def evaluate_corpus(
     if not seen.examples:
         raise CorpusNotFoundError(f"'{corpus}' holds no valid document, so there is nothing to evaluate")
     return Evaluated(
-        metrics=metrics, examples=seen.examples, rejected_rows=seen.num_rejected, rejected=tuple(seen.rejected)
+        metrics=metrics,
+        split=name if split or len(opened.sources) > 1 else None,
+        examples=seen.examples,
+        rejected_rows=seen.num_rejected,
+        rejected=tuple(seen.rejected),
     )
+
+
+def _chosen_split(corpus: Corpus, split: str | None) -> str:
+    """Return the name of the split to evaluate on.
+
+    Raises:
+        CorpusNotFoundError: the corpus does not have it.
+    """
+    found = corpus.sources
+    if split is None:
+        return next(name for name in ("test", "validation", "train") if name in found)
+    if split not in found:
+        raise CorpusNotFoundError(
+            f"the corpus of '{Path(corpus.train.origin).name}' has no {split} split, only {', '.join(found)}; a split "
+            "that `build` held out is in the shards: evaluate on these, or name the file"
+        )
+    return split
 
 
 class _Evaluation:

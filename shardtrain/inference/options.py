@@ -8,6 +8,7 @@ from shardtrain.corpus.options import TextOptions
 from shardtrain.errors import UsageError
 from shardtrain.options import option
 from shardtrain.runtime.machine import cores
+from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
 STANDARD = "-"  # standard input or output
@@ -77,6 +78,32 @@ class PredictOptions(TextOptions):
     def threads(self) -> int:
         """How many work."""
         return self.workers or min(cores(), MOST_WORKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """On what a run is evaluated.
+
+    Attributes:
+        split: "train", "validation" or "test"; None: of shards the validation split; of a corpus the test split, else
+            the validation split, else all of it.
+
+    Raises:
+        UsageError: there is no such split.
+    """
+
+    split: str | None = option(
+        None,
+        "of the shards or of the corpus",
+        group="evaluation",
+        choices=SPLITS,
+        unset="of shards validation; of a corpus test if it has one, else validation, else all of it",
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.split not in SPLITS:
+            raise UsageError(f"--split {self.split!r}: choose one of {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Classify the validation rows of shards, and check that their features are those that the model was trained on.
+"""Classify the rows of shards, and check that their features are those that the model was trained on.
 
 Shards must have been made by the run's own fitted vectorizer: the columns of another one mean other n-grams or words.
 """
@@ -15,18 +15,18 @@ from shardtrain.loader.shards import Shards
 from shardtrain.training.steps import EVALUATION_ROWS
 
 
-def predict_rows(run: Run, shards: Shards) -> Iterator[tuple[Labels, Predictions]]:
-    """Classify the validation rows of shards in order; yield batches of their labels with the predictions.
+def predict_rows(run: Run, shards: Shards, *, split: str = "validation") -> Iterator[tuple[Labels, Predictions]]:
+    """Classify the rows of a split of shards in order; yield batches of their labels with the predictions.
 
     Raises:
         ModelError: the shards were made with another vectorizer or have other classes, or the model's outputs are
             not probabilities.
-        ShardsError: there is no validation split.
+        ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
     classifier = run.classifier()
-    for x, y in shards.validation.batches(EVALUATION_ROWS):
+    for x, y in shards.split(split).batches(EVALUATION_ROWS):
         yield y, classifier.classify_rows(x)
 
 

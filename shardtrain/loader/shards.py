@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from shardtrain.arrays.buffers import BufferPool
-from shardtrain.errors import ShardsError
+from shardtrain.errors import ShardsError, UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.loader.split import Split
@@ -43,7 +43,7 @@ def _io_mode(options: LoaderOptions, larger_than_memory: bool) -> str:
 
 
 class Shards:
-    """An open folder of shards; `train` and `validation` are its splits."""
+    """An open folder of shards; `train`, `validation` and `test` are its splits."""
 
     def __init__(self, path: Path, manifest: Manifest, options: LoaderOptions) -> None:
         self.path = path
@@ -101,11 +101,34 @@ class Shards:
         Raises:
             ShardsError: the shards were built without one.
         """
-        if "validation" not in self.splits:
-            raise ShardsError(
-                f"'{self.path}' has no validation split; build with --validation FILE or --validation-fraction F"
-            )
-        return self.splits["validation"]
+        return self.split("validation")
+
+    @property
+    def test(self) -> Split:
+        """The test split, on which no model is chosen.
+
+        Raises:
+            ShardsError: the shards were built without one.
+        """
+        return self.split("test")
+
+    def split(self, name: str) -> Split:
+        """Return the split "train", "validation" or "test".
+
+        Raises:
+            ShardsError: the shards were built without it.
+            UsageError: there is no split of that name.
+        """
+        if name not in layout.SPLITS:
+            raise UsageError(f"there is no split {name!r}; choose one of {', '.join(layout.SPLITS)}")
+        if name not in self.splits:
+            how = {
+                "train": "them again",
+                "validation": "with --validation FILE or --validation-fraction F",
+                "test": "from a folder with test.csv, or with --test FILE",
+            }
+            raise ShardsError(f"'{self.path}' has no {name} split; build {how[name]}")
+        return self.splits[name]
 
     @property
     def description(self) -> DatasetInfo:

@@ -29,6 +29,7 @@ from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manif
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
@@ -68,12 +69,14 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
         DiskFullError: the disk has no room.
     """
-    options = options or BuildOptions()
     corpus, out = Path(corpus), Path(out)
+    options = with_found_splits(corpus, options or BuildOptions())
     job = job_for(corpus, out, options)
+    two_splits = started_with_two_splits(out, job)
 
     def make(space: Workspace) -> tuple[Manifest, Passes]:
-        return _make(corpus, space, out, options, _before(out, job) if options.append else None)
+        before = _before(out, job) if options.append else None
+        return _make(corpus, space, out, options, before, two_splits=two_splits)
 
     return make_shards(
         out,
@@ -83,7 +86,7 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
         overwrite=options.overwrite,
         resume=options.resume,
         append=options.append,
-        origin=origin_of(corpus, options, job.record["corpus"]),
+        origin=origin_of(corpus, options, job.record["corpus"], two_splits=two_splits),
         earlier=out if options.append else None,
     )
 
@@ -103,7 +106,8 @@ def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
         max_features=options.num_features,
         stop_words=sorted(set(options.stop_words)),
     )
-    files = {**files_of(corpus), **(files_of(options.validation) if options.validation else {})}
+    paths = [corpus, *(path for path in (options.validation, options.test) if path)]
+    files = {name: found for path in paths for name, found in files_of(path).items()}
     program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))
 
@@ -163,6 +167,14 @@ class _Inputs:
 
 
 @dataclass(frozen=True)
+class _OtherSplit:
+    """A split of its own that is not trained on: its units, and the labels found in them."""
+
+    units: Units
+    facts: list[UnitFacts]
+
+
+@dataclass(frozen=True)
 class _TrainingRows:
     """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way."""
 
@@ -173,10 +185,19 @@ class _TrainingRows:
 
 
 def _make(
-    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None
+    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
 ) -> tuple[Manifest, Passes]:
-    """Make everything that is to be published; `before` is the manifest of the shards that are appended to."""
-    inputs = _open_inputs(path, space, out, options, before)
+    """Make everything that is to be published.
+
+    Args:
+        path: of the corpus.
+        space: where it is made.
+        out: the output folder.
+        options: of the build.
+        before: the manifest of the shards that are appended to.
+        two_splits: see `started_with_two_splits`.
+    """
+    inputs = _open_inputs(path, space, out, options, before, two_splits=two_splits)
     corpus, reused = inputs.corpus, inputs.reused
     with _executor(options, corpus.train.num_bytes) as executor:
         passes = Passes(
@@ -191,21 +212,23 @@ def _make(
             memory_limit=options.memory_limit,
         )
         units = plan(corpus.train, threshold=0 if corpus.validation else options.threshold, title=titles.SCAN)
-        held_out, surveyed = units, list[UnitFacts]()
-        if corpus.validation:
-            held_out = plan(corpus.validation, threshold=1 << 64, title=titles.SCAN_VALIDATION)
-            # its labels are checked before the long passes
-            surveyed = survey(passes, held_out.tasks, held_out.sizes, titles.VALIDATION_LABELS)
+        others = {}
+        for name, (scan, labels) in titles.OTHER_SPLITS.items():
+            if name in corpus.sources:
+                held_out = plan(corpus.sources[name], threshold=1 << 64, title=scan)
+                # labels are checked before the long passes
+                others[name] = _OtherSplit(held_out, survey(passes, held_out.tasks, held_out.sizes, labels))
         settings = reused.settings if reused else _settings(passes, units, options)
         require_room(space, disk_bytes(settings, corpus))
-        train = _vectorize_training(inputs, passes, units, settings, surveyed)
-        facts = [*train.facts, *surveyed]
+        train = _vectorize_training(inputs, passes, units, settings, others)
+        facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]
         _warn_of_replaced_bytes(facts)
+        if not corpus.validation and units.tasks and units.tasks[0].threshold:
+            others = {"validation": _OtherSplit(units, train.facts), **others}
         files = {"train": train.files}
-        if held_out.tasks and held_out.tasks[0].threshold:
-            files["validation"] = transform_rows(
-                passes, held_out.tasks, held_out.sizes, inputs.folder, train.classes.codes, held_out=True
-            )
+        for name, other in others.items():
+            of_split = other.units.tasks, other.units.sizes
+            files[name] = transform_rows(passes, *of_split, inputs.folder, train.classes.codes, split=name)
         splits = _place_splits(inputs, passes, files, train, space.ready)
     part = provenance(corpus, facts, options)
     if before:
@@ -213,11 +236,15 @@ def _make(
     return first_manifest(splits, train.classes, inputs.seed, train.vectorizer, space.ready, part), passes
 
 
-def _open_inputs(path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None) -> _Inputs:
+def _open_inputs(
+    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
+) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
-    corpus = open_corpus(path, options, validation=options.validation, scratch=space.scratch)
+    corpus = open_corpus(path, options, validation=options.validation, test=options.test, scratch=space.scratch)
     for note in corpus.notes:
         say(note)
+    if two_splits:
+        corpus = opened_as_begun(corpus, options)
     folder = (out if before else space.ready) / layout.VECTORIZER
     reused = load_vectorizer(folder) if before else None
     if options.vectorizer_from:
@@ -229,18 +256,20 @@ def _open_inputs(path: Path, space: Workspace, out: Path, options: BuildOptions,
 
 
 def _vectorize_training(
-    inputs: _Inputs, passes: Passes, units: Units, settings: Settings, surveyed: Sequence[UnitFacts]
+    inputs: _Inputs, passes: Passes, units: Units, settings: Settings, others: Mapping[str, _OtherSplit]
 ) -> _TrainingRows:
-    """Fit or reuse the vectorizer and write the rows of the training documents; `surveyed` is the validation file."""
+    """Fit or reuse the vectorizer and write the rows of the training documents; `others` are the other splits."""
 
     def classes_in(facts: Sequence[UnitFacts]) -> Classes:
-        return classes_of(facts, surveyed or facts, inputs.corpus, inputs.options, inputs.before)
+        held_out = others["validation"].facts if "validation" in others else facts
+        tested = others["test"].facts if "test" in others else ()
+        return classes_of(facts, held_out, tested, inputs.corpus, inputs.options, inputs.before)
 
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
         facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
         classes = classes_in(facts)
-        files = transform_rows(passes, units.tasks, units.sizes, inputs.folder, classes.codes, held_out=False)
+        files = transform_rows(passes, units.tasks, units.sizes, inputs.folder, classes.codes, split="train")
         return _TrainingRows(files, facts, classes, vectorizer)
     counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
     classes = classes_in(counted.facts)
@@ -276,12 +305,14 @@ def _place_splits(
     }
     if "validation" in splits and not splits["validation"].examples:
         say("no document fell into the validation fraction")
+    if "test" in splits and not splits["test"].examples:
+        say("the test file holds no valid document, so there is no test split")
     return {name: split for name, split in splits.items() if split.examples}
 
 
 def disk_bytes(settings: Settings, corpus: Corpus) -> int:
     """Estimate the bytes of scratch files, including unpacked texts, and shards together."""
-    sources = [source for source in (corpus.train, corpus.validation) if source is not None]
+    sources = corpus.sources.values()
     unpacked = sum(source.staged_bytes for source in sources)
     return disk_ratio(settings) * sum(source.num_bytes for source in sources) + unpacked
 

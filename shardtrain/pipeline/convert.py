@@ -201,7 +201,7 @@ def _write_rows(
     blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]
     return {
         split: [_block_path(passes.scratch, piece, number, split) for piece, number in blocks]
-        for split in layout.SPLITS
+        for split in ("train", "validation")
     }
 
 

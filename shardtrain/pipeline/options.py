@@ -160,8 +160,10 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
     Attributes:
         append: add to the finished shards in the output folder, with their vectorizer, classes and seed.
         vectorizer_from: folder of shards or of a run whose fitted vectorizer is used; None: one is fitted.
-        validation: file or folder of the validation split; None: test.csv of the folder, else a fraction.
+        validation: file or folder of the validation split; a name alone is looked up in the corpus' folder, too. None:
+            valid.csv of the folder (or validation, dev, val), else a fraction.
         validation_fraction: of the training documents, where there is no validation file; in [0, 1).
+        test: likewise of the test split, on which no model is chosen; None: test.csv of the folder.
 
     The other attributes are those of the classes that it extends.
 
@@ -181,15 +183,23 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         metavar="FILE",
         parse=Path,
         exclusive="validation",
-        unset="test.csv of the folder",
+        unset="valid.csv of the folder, or validation, dev, val",
     )
     validation_fraction: float = option(
         0.1,
-        "share of the documents to hold out where the folder has no test.csv; 0 for none",
+        "share of the training documents to hold out where there is no validation file; 0 for none",
         group=_SPLITS,
         metavar="F",
         parse=float,
         exclusive="validation",
+    )
+    test: Path | None = option(
+        None,
+        "corpus of the test split, which fit evaluates once at its end",
+        group=_SPLITS,
+        metavar="FILE",
+        parse=Path,
+        unset="test.csv of the folder",
     )
     vectorizer_from: Path | None = option(
         None,

@@ -30,11 +30,20 @@ _UNIT_BYTES = 1 << 20  # read to get one document
 Origin = dict[str, Any]
 
 
-def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]]) -> Origin:
-    """Return what it takes to open a corpus again, as JSON values; `files` as `files_of` returns them."""
+def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]], *, two_splits: bool) -> Origin:
+    """Return what it takes to open a corpus again, as JSON values.
+
+    Args:
+        corpus: its path.
+        options: that it was read with.
+        files: as `files_of` returns them.
+        two_splits: whether a test file counts as the validation split, as in versions whose records lack `test`.
+    """
+    test = {} if two_splits else {"test": str(options.test.resolve()) if options.test else None}
     return {
         "path": str(corpus.resolve()),
         "validation": str(options.validation.resolve()) if options.validation else None,
+        **test,
         "read": asdict(subset(options, CorpusOptions)),
         "files": files,
     }
@@ -68,9 +77,10 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         CorpusFormatError: the corpus or build.json was changed.
     """
     try:
-        path, other = Path(origin["path"]), origin["validation"]
-        validation = Path(other) if other else None
-        found = {**files_of(path), **(files_of(validation) if validation else {})}
+        path = Path(origin["path"])
+        validation, test = (Path(origin[split]) if origin.get(split) else None for split in ("validation", "test"))
+        paths = [each for each in (path, validation, test) if each]
+        found = {name: value for each in paths for name, value in files_of(each).items()}
         expected = {str(name): list(identity) for name, identity in origin["files"].items()}
         texts = origin["read"]["text_columns"]
         read = CorpusOptions(**{**origin["read"], "text_columns": None if texts is None else tuple(texts)})
@@ -83,7 +93,8 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
             raise CorpusFormatError(f"'{name}' was changed after the shards were built")
     if found.keys() != expected.keys():
         raise CorpusFormatError(f"'{path}' holds other files than when the shards were built")
-    return open_corpus(path, read, validation=validation, scratch=scratch)
+    corpus = open_corpus(path, read, validation=validation, test=test, scratch=scratch)
+    return corpus if "test" in origin else corpus.with_two_splits(named=validation is not None)
 
 
 def read_documents(source: Source, ordinals: Iterable[int]) -> dict[int, str]:

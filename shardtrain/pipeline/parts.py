@@ -13,7 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from shardtrain.corpus.labels import Classes, check_added_labels, check_validation_labels, resolve_classes
+from shardtrain.corpus.labels import (
+    Classes,
+    check_added_labels,
+    check_test_labels,
+    check_validation_labels,
+    resolve_classes,
+)
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.pipeline.options import BuildOptions
@@ -29,6 +35,7 @@ from shardtrain.version import __version__
 def classes_of(
     train: Sequence[UnitFacts],
     held_out: Sequence[UnitFacts],
+    tested: Sequence[UnitFacts],
     corpus: Corpus,
     options: BuildOptions,
     before: Manifest | None,
@@ -42,17 +49,22 @@ def classes_of(
     """
     train_counts: Counter[str] = Counter()
     held_out_counts: Counter[str] = Counter()
+    test_counts: Counter[str] = Counter()
     for unit in train:
         train_counts.update(unit.train)
     for unit in held_out:
         held_out_counts.update(unit.held_out)
+    for unit in tested:
+        test_counts.update(unit.held_out)
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
         check_validation_labels(held_out_counts, classes)
+        if corpus.test:
+            check_test_labels(test_counts, classes, Path(corpus.test.origin).name)
         return classes
     classes = Classes(before.class_names, _recorded_labels(before))
-    check_added_labels(train_counts + held_out_counts, classes)
-    if not train_counts and not held_out_counts:
+    check_added_labels(train_counts + held_out_counts + test_counts, classes)
+    if not train_counts and not held_out_counts and not test_counts:
         raise CorpusFormatError(
             f"'{Path(corpus.train.origin).name}' holds no valid document, so there is nothing to append"
         )
@@ -142,8 +154,9 @@ def provenance(corpus: Corpus, facts: Sequence[UnitFacts], options: BuildOptions
         "vectorizer": "reused" if options.reuses else "fitted",
         "train": corpus.train.describe(),
         "validation": corpus.validation.describe() if corpus.validation else None,
+        **({"test": corpus.test.describe()} if corpus.test else {}),
         "documents": sum(sum(unit.train.values()) + sum(unit.held_out.values()) for unit in facts),
-        "corpus_bytes": corpus.train.num_bytes + (corpus.validation.num_bytes if corpus.validation else 0),
+        "corpus_bytes": sum(source.num_bytes for source in corpus.sources.values()),
         "rejected_rows": sum(unit.num_bad_rows for unit in facts),
         "rejected": [asdict(row) for row in bad_rows[:MAX_LISTED]],
         "replaced_bytes": sum(unit.num_replaced for unit in facts),

@@ -20,6 +20,7 @@ from shardtrain.errors import ShardsExistError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, workers_for
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
@@ -28,6 +29,8 @@ from shardtrain.shards.manifest import read_manifest
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
+
+_SCANS = {"train": titles.SCAN, **{name: scan for name, (scan, _) in titles.OTHER_SPLITS.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,9 @@ class BuildPlan:
         out: folder of the shards.
         notes: lines that report how the corpus would be read.
         train: the training split.
-        validation: the validation split, or None where it is a fraction of the other.
+        validation: the validation split, or None where it is a fraction of the training split.
         validation_fraction: of the training documents, where there is no validation file.
+        test: the test split, or None.
         vectorizer: what would be fitted or reused, in words; for "auto" also how it would be chosen.
         passes: their titles, in order.
         resumes: whether an interrupted build would be resumed.
@@ -74,6 +78,7 @@ class BuildPlan:
     train: SplitPlan
     validation: SplitPlan | None
     validation_fraction: float
+    test: SplitPlan | None
     vectorizer: str
     passes: tuple[str, ...]
     resumes: bool
@@ -101,6 +106,7 @@ class BuildPlan:
             *self.notes,
             f"training: {_in_words(self.train)}",
             f"validation: {held_out}",
+            *([f"test: {_in_words(self.test)}"] if self.test else ()),
             f"vectorizer: {self.vectorizer}",
             f"passes: {', '.join(self.passes)}",
             f"workers: {self.workers if self.workers > 1 else 'none, the build runs in one process'}",
@@ -123,6 +129,7 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
     """
     path, out = Path(corpus), Path(out)
+    options = with_found_splits(path, options)
     job = job_for(path, out, options)
     check_free(out, job, overwrite=options.overwrite, append=options.append)
     changed = folder_of(out).difference(job)
@@ -135,7 +142,11 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     density = reused.settings.density if reused else options.density
     seed = before.seed if before else options.seed
     with tempfile.TemporaryDirectory() as scratch:
-        found = open_corpus(path, options, validation=options.validation, scratch=Path(scratch), preview=True)
+        found = open_corpus(
+            path, options, validation=options.validation, test=options.test, scratch=Path(scratch), preview=True
+        )
+        if started_with_two_splits(out, job):
+            found = opened_as_begun(found, options)
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
@@ -148,14 +159,14 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
             workers=workers,
             memory_limit=options.memory_limit,
         )
-        train = _split(found.train, partial(scan, title=titles.SCAN))
-        held_out = _split(found.validation, partial(scan, title=titles.SCAN_VALIDATION)) if found.validation else None
+        splits = {name: _split(each, partial(scan, title=_SCANS[name])) for name, each in found.sources.items()}
     return BuildPlan(
         out=str(out),
         notes=found.notes,
-        train=train,
-        validation=held_out,
-        validation_fraction=0.0 if held_out else options.validation_fraction,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        validation_fraction=0.0 if found.validation else options.validation_fraction,
+        test=splits.get("test"),
         vectorizer=_vectorizer(options, source, settings),
         passes=_titles(found, options, None if len(settings) > 1 else settings[0], reused=reused is not None),
         resumes=changed == "",
@@ -203,8 +214,8 @@ def _named(settings: Settings) -> str:
 
 def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
     """Return the titles of a build's passes in order; `settings` is None where a survey chooses them."""
-    held_out = corpus.validation is not None
-    found = [titles.SCAN, *([titles.SCAN_VALIDATION, titles.VALIDATION_LABELS] if held_out else [])]
+    others = [passes for name, passes in titles.OTHER_SPLITS.items() if name in corpus.sources]
+    found = [titles.SCAN, *(title for passes in others for title in passes)]
     if settings is None:
         found += [titles.LENGTHS, "then those of the vectorizer that is chosen"]
     elif reused or isinstance(settings, HashedSettings):
@@ -217,9 +228,9 @@ def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *,
         found += [titles.COUNT, titles.MERGE, *chosen]
     else:
         found += [titles.COUNT_WORDS, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
-    validated = held_out or options.threshold > 0
-    found += [titles.VECTORIZE, *([titles.VECTORIZE_VALIDATION] if validated else []), titles.write_shards("train")]
-    return (*found, *([titles.write_shards("validation")] if validated else []))
+    made = {"train": True, "validation": bool(corpus.validation) or options.threshold > 0, "test": bool(corpus.test)}
+    splits = [name for name, exists in made.items() if exists]
+    return (*found, *(titles.VECTORIZE_SPLIT[name] for name in splits), *map(titles.write_shards, splits))
 
 
 def _in_words(split: SplitPlan) -> str:

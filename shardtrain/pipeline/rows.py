@@ -47,25 +47,28 @@ def transform_rows(
     folder: Path,
     codes: dict[str, int],
     *,
-    held_out: bool,
+    split: str,
 ) -> list[Path]:
-    """Write the rows of the units' held-out or training documents, with the vectorizer saved in `folder`."""
-    files = [passes.scratch / f"{'held' if held_out else 'rows'}-{task.unit.index:05}" for task in units]
+    """Write the rows of the units' documents of a split, with the vectorizer saved in `folder`.
+
+    Those of the training split are the documents that train, those of the others the documents that are held out.
+    """
+    stem = {"train": "rows", "validation": "held", "test": "tested"}[split]
+    files = [passes.scratch / f"{stem}-{task.unit.index:05}" for task in units]
     tasks = [
         TransformTask(
             source=task.source,
             unit=task.unit,
             seed=task.seed,
             threshold=task.threshold,
-            held_out=held_out,
+            held_out=split != "train",
             vectorizer=folder,
             codes=codes,
             out=out,
         )
         for task, out in zip(units, files, strict=True)
     ]
-    title = titles.VECTORIZE_VALIDATION if held_out else titles.VECTORIZE
-    passes.run(title, transform_unit, tasks, sizes, names=[path.name for path in files])
+    passes.run(titles.VECTORIZE_SPLIT[split], transform_unit, tasks, sizes, names=[path.name for path in files])
     return files
 
 

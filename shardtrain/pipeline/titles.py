@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-SCAN, SCAN_VALIDATION = "scanning the corpus", "scanning the validation corpus"
-LABELS, VALIDATION_LABELS = "reading labels", "reading validation labels"
+SCAN = "scanning the corpus"
+LABELS, VALIDATION_LABELS, TEST_LABELS = "reading labels", "reading validation labels", "reading test labels"
+OTHER_SPLITS = {  # those with a file of their own: scanning it, and reading its labels
+    "validation": ("scanning the validation corpus", VALIDATION_LABELS),
+    "test": ("scanning the test corpus", TEST_LABELS),
+}
 LENGTHS = "measuring documents"
 COUNT, COUNT_WORDS = "counting n-grams", "counting words"
 MERGE = "merging counts"
@@ -11,9 +15,16 @@ NORMS = "computing document norms"
 SELECT = "selecting features"
 LONGEST = "measuring sequences"
 NAMES = "looking up the features' names"
-VECTORIZE, VECTORIZE_VALIDATION = "vectorizing documents", "vectorizing validation documents"
+VECTORIZE = "vectorizing documents"
+VECTORIZE_SPLIT = {
+    "train": VECTORIZE,
+    "validation": "vectorizing validation documents",
+    "test": "vectorizing test documents",
+}
 READ_ROWS = "reading rows"
-DETAILS = frozenset({VALIDATION_LABELS, LABELS, LENGTHS, MERGE, NORMS, LONGEST, NAMES})  # shown with --verbose
+DETAILS = frozenset(  # shown with --verbose
+    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, MERGE, NORMS, LONGEST, NAMES}
+)
 
 
 def write_shards(split: str) -> str:

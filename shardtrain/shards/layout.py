@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = "shardtrain"
-VERSION = 2  # the latest; a manifest is written in the oldest version that can express it
+VERSION = 3  # the latest; a manifest is written in the oldest version that can express it
 MANIFEST = "manifest.json"
 VECTORIZER = "vectorizer"  # folder of the fitted vectorizer, beside the shards
-KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense")}  # by version
-SPLITS = ("train", "validation")
+KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense"), 3: ("ngram", "sequence", "dense")}  # by version
+SPLITS = ("train", "validation", "test")
+TEST_SPLIT = "test-split"  # what a manifest of version 3 requires of its readers if it has a test split
+REQUIREMENTS = (TEST_SPLIT,)  # that this package can meet; docs/format.md lists those to come
 
 X = "x"  # (rows, num_features) token ids or dense features; n-grams: the group of the three arrays below
 DATA, INDICES, INDPTR = "x/data", "x/indices", "x/indptr"
@@ -153,8 +155,15 @@ class Manifest:
     sources: dict[str, SourceEntry] = field(default_factory=dict)
 
     @property
+    def requires(self) -> tuple[str, ...]:
+        """What a reader must know beyond version 2, as a manifest of version 3 lists it."""
+        return (TEST_SPLIT,) if "test" in self.splits else ()
+
+    @property
     def version(self) -> int:
         """The oldest version of the format that can express this manifest."""
+        if self.requires:
+            return 3
         entries = (e for split in self.splits.values() for shard in split.shards for e in shard.datasets.values())
         plain = self.kind in KINDS[1] and not self.sources
         return 1 if plain and all(entry.chunks is None for entry in entries) else 2

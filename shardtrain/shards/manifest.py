@@ -37,6 +37,7 @@ from shardtrain.shards.layout import (
     MAX_CLASSES,
     MAX_FEATURES,
     MAX_VOCABULARY,
+    REQUIREMENTS,
     SPLITS,
     VERSION,
     Chunks,
@@ -49,9 +50,14 @@ from shardtrain.shards.layout import (
     X,
     Y,
 )
+from shardtrain.version import __version__
 
 MAX_CHUNK_BYTES = (1 << 32) - 1  # HDF5's own limit
 _EXTERNAL_ARRAYS = {X, DATA, INDICES}  # arrays that may be in external files
+_READS = f"this shardtrain ({__version__}) reads"
+_NEWER = (
+    "install the version that wrote it, with `pip install --upgrade shardtrain`, or rebuild the shards with this one"
+)
 
 
 def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
@@ -65,6 +71,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     body = {"format": FORMAT, "format_version": manifest.version, **asdict(manifest)}
     if manifest.version == 1:
         del body["sources"]
+    if manifest.requires:
+        body["requires"] = list(manifest.requires)
     for split, entry in manifest.splits.items():
         body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
     body["checksum"] = _manifest_checksum(body)
@@ -103,11 +111,16 @@ def read_manifest(folder: Path) -> Manifest:
     version = body.get("format_version")
     if type(version) is not int or version not in KINDS:
         raise ManifestError(
-            f"'{path}' has format version {version!r:.60}, this shardtrain reads versions 1 to {VERSION}; rebuild the "
-            "shards or install the version that wrote them"
+            f"'{path}' has format version {version!r:.60}, {_READS} versions 1 to {VERSION}; "
+            + (_NEWER if type(version) is int and version > VERSION else "restore it from a copy or rebuild the shards")
         )
     if body.pop("checksum", None) != _manifest_checksum(body):
         raise ManifestError(f"'{path}' was changed or damaged: its checksum differs; restore it or rebuild the shards")
+    if unmet := _unmet_requirements(body, version):
+        raise ManifestError(
+            f"'{path}' requires {', '.join(unmet)} of its readers, {_READS} {', '.join(REQUIREMENTS)} of format "
+            f"version {version}; {_NEWER}"
+        )
     try:
         manifest = _parse(body, version)
         check_manifest(manifest, version)
@@ -115,6 +128,13 @@ def read_manifest(folder: Path) -> Manifest:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
         raise ManifestError(f"'{path}' is not a valid manifest: {reason}; rebuild the shards") from error
     return manifest
+
+
+def _unmet_requirements(body: dict[str, Any], version: int) -> list[str]:
+    """Return what a manifest of version 3 requires and this package does not know, for a message."""
+    required = body.get("requires") if version >= 3 else None
+    found = required if isinstance(required, list) else []
+    return [f"{name!r:.60}" for name in found if isinstance(name, str) and name not in REQUIREMENTS]
 
 
 def _manifest_checksum(body: dict[str, Any]) -> str:
@@ -156,8 +176,11 @@ def _parse(body: dict[str, Any], version: int) -> Manifest:
     fields = {key: value for key, value in body.items() if key not in ("format", "format_version")}
     if ("sources" in fields) != (version > 1):
         raise ValueError(f"version {version} {'has no' if version == 1 else 'needs the'} key 'sources'")
+    if ("requires" in fields) != (version > 2):
+        raise ValueError(f"version {version} {'has no' if version <= 2 else 'needs the'} key 'requires'")
+    required = _items(fields.pop("requires", []))
     sources = {path: SourceEntry(**value) for path, value in fields.get("sources", {}).items()}
-    return Manifest(
+    manifest = Manifest(
         **{
             **fields,
             "sources": sources,
@@ -167,6 +190,9 @@ def _parse(body: dict[str, Any], version: int) -> Manifest:
             "files": {name: FileEntry(**value) for name, value in body["files"].items()},
         }
     )
+    if required != manifest.requires:
+        raise ValueError(f"it requires {list(required)!r:.100}, its content {list(manifest.requires)}")
+    return manifest
 
 
 def _items(value: Any) -> tuple[Any, ...]:
@@ -182,7 +208,7 @@ def check_manifest(manifest: Manifest, version: int) -> None:
     """
     if manifest.kind not in KINDS[version]:
         raise ValueError(f"kind is {manifest.kind!r}")
-    if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS):
+    if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS if version > 2 else SPLITS[:2]):
         raise ValueError(f"splits are {sorted(manifest.splits)}")
     if not all(isinstance(value, dict) for value in (manifest.vectorizer, manifest.build)):
         raise ValueError("vectorizer or build is not an object")

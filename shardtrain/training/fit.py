@@ -6,6 +6,7 @@ accuracy was measured with. It costs one copy of the weights.
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -19,14 +20,14 @@ from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.runtime.jobs import Job
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.progress import say, warn
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas, devices_for
-from shardtrain.training.loop import Interrupted, Interrupts, TrainingTime
+from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import finished_run, training_job, versions
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
-from shardtrain.training.staged import StagedTraining, build_model, compile_stage, reading_plan, trace_step
+from shardtrain.training.staged import StagedTraining, Trained, build_model, compile_stage, reading_plan, trace_step
 from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
 
@@ -39,8 +40,12 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    test: bool = True,
 ) -> RunFolder:
     """Train a model on the shards' training split and keep the epoch with the lowest validation loss.
+
+    If the shards have a test split, the kept weights are evaluated on it once, at the very end; before that, none of
+    its rows is read.
 
     If `out` holds an interrupted run with the same options, shards and model, it is resumed, and the result is
     what it would have been without the interruption. Ctrl-C and SIGTERM finish the running step and save first.
@@ -53,6 +58,7 @@ def fit(
         resume: require an interrupted run; a finished one is returned unchanged. So is a run in `out` whose process
             ended between finishing it and removing its checkpoints, also without `resume`.
         callbacks: called as `keras.Model.fit` would, after early stopping.
+        test: whether the test split is evaluated.
 
     Returns:
         The folder of the finished run.
@@ -98,20 +104,23 @@ def fit(
             callbacks=(*callbacks, *make_board(options, folder, new=saved is None)),
             prefetch=reading_plan(shards, options, STEPS_PER_CALL).prefetch,
             replicas=replicas,
+            test=test,
             started=started,
         )
         try:
-            history, spent, best_epoch = training.train(model, steps, saved)
+            trained = training.train(model, steps, saved)
         except DivergedError:
             checkpoints.remove()
             raise
         except Interrupted as interrupted:
             _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
-        folder.write_history(history)
-        metrics = _metrics(history, best_epoch, spent)
-        seconds = spent.before + time.perf_counter() - started
+        folder.write_history(trained.history)
+        metrics = _metrics(trained)
+        seconds = trained.clock.before + time.perf_counter() - started
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
+        if trained.tested:
+            metrics |= {**_tested(trained.tested), "test_examples": shards.test.num_examples}
         folder.finish(model, metrics)
         checkpoints.remove()
     return folder
@@ -152,7 +161,8 @@ def _save_interrupted(
     checkpoints: Checkpoints, interrupted: Interrupted, folder: RunFolder, *, named: bool, overwrite: bool
 ) -> None:
     """Save the state of an interrupted training, and report the command that resumes it; `named`: with --out."""
-    checkpoints.save(interrupted.state)
+    if interrupted.state is not None:
+        checkpoints.save(interrupted.state)
     try:
         checkpoints.finish()
     except Exception:  # the writing thread has reported it
@@ -162,17 +172,26 @@ def _save_interrupted(
     say(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
 
 
-def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> dict[str, Any]:
-    """Return the results for metrics.json; `best_epoch` counts from 0."""
+def _metrics(trained: Trained) -> dict[str, Any]:
+    """Return the results for metrics.json."""
+    best, clock = trained.history[trained.best_epoch], trained.clock
     return {
-        "val_accuracy": history[best_epoch]["val_accuracy"],
-        "val_loss": history[best_epoch]["val_loss"],
-        "epochs": len(history),
-        "best_epoch": best_epoch + 1,
+        "val_accuracy": best["val_accuracy"],
+        "val_loss": best["val_loss"],
+        "epochs": len(trained.history),
+        "best_epoch": trained.best_epoch + 1,
         "examples_per_second": clock.examples / clock.seconds,
         "input_wait_fraction": clock.waited / clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def _tested(measured: Logs) -> dict[str, float | None]:
+    """The results on the test split for metrics.json, which has null where a value is not finite; that is reported."""
+    lost = [name for name, value in measured.items() if not math.isfinite(value)]
+    if lost:
+        warn(f"{', '.join(lost)} of the kept weights: not finite; metrics.json has null there")
+    return {name: None if name in lost else value for name, value in measured.items()}
 
 
 def peak_memory_bytes() -> int:

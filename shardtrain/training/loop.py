@@ -95,9 +95,9 @@ class Interrupts:
 
 
 class Interrupted(Exception):  # noqa: N818 - not a failure; `fit` turns it into KeyboardInterrupt
-    """The loop stopped at `position`; `state` is what it takes to resume."""
+    """The loop stopped at `position`; `state` is what it takes to resume, None where it is saved already."""
 
-    def __init__(self, position: Position, saved: Packed) -> None:
+    def __init__(self, position: Position, saved: Packed | None) -> None:
         super().__init__(str(position))
         self.position = position
         self.state = saved
@@ -114,6 +114,7 @@ class Loop:
         shuffle: as in `Split.batches`.
         prefetch: as in `Split.batches`.
         every: how often `save` is called.
+        save_at_end: whether it is called after the last epoch, too, however often otherwise.
         save: called with a state to resume from, which holds `about` as well; it must return quickly.
         about: the identity of the training, as plain values.
         interrupts: report when to stop.
@@ -126,6 +127,7 @@ class Loop:
     shuffle: str
     prefetch: int
     every: CheckpointInterval
+    save_at_end: bool
     save: Callable[[Packed], None]
     about: Mapping[str, Any]
     interrupts: Interrupts
@@ -203,10 +205,31 @@ class Training:
             position = Position(epoch=epoch + 1, logs=logs)
             yield self.history[-1]
             self._stop_if_requested(position, callbacks)
-            if loop.every.after_epoch(epoch + 1):
+            ended = epoch + 1 == loop.epochs or model.stop_training
+            if loop.every.after_epoch(epoch + 1) or (ended and loop.save_at_end):
                 self._save(position, callbacks)
         model.optimizer.finalize_variable_values(model.trainable_variables)
         callbacks.on_train_end(position.logs)
+
+    def test(self, test: Split) -> Logs:
+        """Evaluate the model on the test examples, after `epochs`; metrics are named after the split.
+
+        Raises:
+            Interrupted: a stop was requested; the state that `save` was called with at the end is the one to resume.
+        """
+        position = Position(epoch=len(self.history))
+        with progress("evaluating the test split", total=test.num_examples, unit=" examples", lasting=False) as bar:
+
+            def batches() -> Iterator[Examples]:
+                for batch in self._until_stopped(test.batches(EVALUATION_ROWS)):
+                    yield batch
+                    bar.add(len(batch[1]))
+
+            try:
+                measured = self.steps.evaluate(batches())
+            except _StopRequested:
+                raise Interrupted(position, None) from None
+        return {f"test_{name}": value for name, value in measured.items()}
 
     def _begin(self, callbacks: Any, saved: Mapping[str, Any] | None) -> Position:
         """Call the callbacks' hooks for the start of training, restore a saved state, and return the position."""
@@ -354,7 +377,7 @@ class Training:
 
 
 class _StopRequested(Exception):  # noqa: N818 - never leaves this module
-    """A stop was requested between two batches of a validation."""
+    """A stop was requested between two batches of an evaluation."""
 
 
 def _watches_batches(callback: keras.callbacks.Callback) -> bool:

@@ -34,6 +34,23 @@ HALF_PRECISION = "mixed_bfloat16"  # the range of float32, so that no loss has t
 FINE_TUNING = 0.1  # of the learning rate, when pretrained vectors are trained as well: less of them is forgotten
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        history: the metrics of each epoch.
+        clock: the time it took.
+        best_epoch: the index of the epoch whose weights are kept, from 0.
+        tested: the metrics of these weights on the test split; empty where it was not evaluated.
+    """
+
+    history: list[Logs]
+    clock: TrainingTime
+    best_epoch: int
+    tested: Logs
+
+
 @dataclass(frozen=True)
 class StagedTraining:
     """The stages of a run, one after the other on the same model, and what all of them share.
@@ -48,6 +65,7 @@ class StagedTraining:
         callbacks: of the user.
         prefetch: batches prefetched by the loader.
         replicas: devices that share the work.
+        test: whether the kept weights are evaluated on the test split at the end, if there is one.
         started: when this process started on the run, by `time.perf_counter`.
     """
 
@@ -60,13 +78,18 @@ class StagedTraining:
     callbacks: tuple[keras.callbacks.Callback, ...]
     prefetch: int
     replicas: Replicas
+    test: bool
     started: float
 
-    def train(self, model: keras.Model, steps: Steps, saved: Any) -> tuple[list[Logs], TrainingTime, int]:
+    @property
+    def tests(self) -> bool:
+        """Whether the training ends with an evaluation on the test split."""
+        return self.test and "test" in self.shards.splits
+
+    def train(self, model: keras.Model, steps: Steps, saved: Any) -> Trained:
         """Train from the first stage, with its compiled `steps`, or resume from a saved state.
 
-        Returns:
-            The metrics of each epoch, the time it took, and the index of the best epoch, from 0.
+        No row of the test split is read before the last stage has ended and the weights to keep are restored.
 
         Raises:
             DivergedError: the loss is no longer finite.
@@ -96,7 +119,8 @@ class StagedTraining:
                 self.folder.write_history(training.history)
                 say(_epoch_line(training))
             history, clock, saved = training.history, training.clock, None
-        return history, clock, stopper.best_epoch
+        tested = training.test(self.shards.test) if self.tests else {}
+        return Trained(history=history, clock=clock, best_epoch=stopper.best_epoch, tested=tested)
 
     def _loop(self, epochs: int, about: Mapping[str, Any]) -> Loop:
         """Return the loop's parameters for a stage; `epochs` counts those of all stages so far."""
@@ -107,6 +131,7 @@ class StagedTraining:
             shuffle=self.options.shuffle,
             prefetch=self.prefetch,
             every=self.options.checkpoint_every,
+            save_at_end=self.tests,
             save=self.checkpoints.save,
             about=about,
             interrupts=self.interrupts,

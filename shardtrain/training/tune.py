@@ -3,7 +3,8 @@
 A study has a folder: `study.json` is its job record, `study.db` (Optuna's storage) holds trials and the metric of each
 epoch, `trials/` the run folders, and `best` links to the best of these. Each trial is a training by `fit`, so the same
 command resumes a killed study from the checkpoint of the interrupted training. The next trial's values are a function
-of the seed and the trials before, whenever these ran.
+of the seed and the trials before, whenever these ran. Trials are compared on the validation split; no row of a test
+split is read.
 """
 
 from __future__ import annotations
@@ -299,7 +300,8 @@ def _run_trial(
     metric = f"val_{how.metric}"
     started = folder.is_dir() and any(folder.iterdir())
     try:
-        done = fit(shards, options, out=folder, resume=started, callbacks=[ReportEpochs(trial, metric, known)]).read()
+        callbacks = [ReportEpochs(trial, metric, known)]
+        done = fit(shards, options, out=folder, resume=started, callbacks=callbacks, test=False).read()
     except DivergedError as error:
         say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)
