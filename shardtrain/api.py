@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.options import subset, with_options
+from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 from shardtrain.training.options import FitOptions, RunOutput
 
@@ -40,10 +41,12 @@ class FitKeywords(FitOptions, RunOutput):
 
 
 @with_options(BuildKeywords)
-def build(corpus: Path | str, options: BuildKeywords) -> Shards:
-    """Make shards in the folder `out` from a corpus (a file or a folder), as `python -m shardtrain build` does.
+def build(corpus: CorpusLike, options: BuildKeywords) -> Shards:
+    """Make shards in the folder `out` from a corpus, as `python -m shardtrain build` does.
 
-    The keywords are those of `BuildOptions`, and `out`, the folder of the shards.
+    The corpus is a file, a folder, a pattern such as "part-*.csv", or a list of files; or rows: a table of pandas,
+    polars or Arrow, a `datasets.Dataset`, or any iterable of (label, text) pairs or dictionaries, which is read once
+    and never held in memory. The keywords are those of `BuildOptions`, and `out`, the folder of the shards.
 
     Returns:
         The shards, open. Worker processes import the calling script again, so call this under

@@ -27,8 +27,8 @@
         └── ModelError              a model that cannot be built, or does not fit the shards (also ValueError)
 
 A message says what failed and where, what was found and what was expected, and the next step. It names options by their
-flags (`--memory-limit`); `str` shows the keywords of Python (`memory_limit`). Leaves also inherit the builtin exception that
-a caller would catch.
+flags (`--memory-limit`); `str` shows the keywords of Python (`memory_limit`). Leaves also inherit the builtin exception
+that a caller would catch.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import next_step, rejected_lines, show, split_facts, splits_in_words
+from shardtrain.errors import UsageError
 from shardtrain.options import option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 
-CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "folder")  # those with labels
+CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "arrow", "fasttext", "folder")  # those with labels
 PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # facts of the new part, in --json
 
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
     keep_freed_memory()  # this process runs nothing but the build
-    manifest = build(args.corpus, out, options)
+    manifest = build(_corpus(args), out, options)
     part = manifest.build["parts"][-1]
     features = {"ngram": "n-grams", "hashing": "columns of hashed n-grams", "sequence": "token ids per row"}
     show(
@@ -57,13 +58,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _corpus(args: argparse.Namespace) -> str | list[str]:
+    """Return the corpus that is named: one path, "-" for standard input, or several paths.
+
+    Raises:
+        UsageError: standard input is named beside files.
+    """
+    if len(args.corpus) > 1 and "-" in args.corpus:
+        raise UsageError("- is standard input, which cannot be read together with files; give one of them")
+    return args.corpus[0] if len(args.corpus) == 1 else list(args.corpus)
+
+
 def _show_plan(args: argparse.Namespace, options: BuildOptions) -> int:
     """Print the plan of the build; return 1 if the disk has no room for it."""
     from dataclasses import asdict
 
     from shardtrain.pipeline.plan import plan_build
 
-    plan = plan_build(args.corpus, options_from(args, ShardsOutput).out, options)
+    plan = plan_build(_corpus(args), options_from(args, ShardsOutput).out, options)
     show(args.json, {**asdict(plan), "enough_disk": plan.enough_disk}, *plan.lines())
     return 0 if plan.enough_disk else 1
 
@@ -77,14 +89,16 @@ COMMAND = Command(
         Argument(
             name="corpus",
             metavar="CORPUS",
-            help="a file, or a folder with train.csv or a folder per class",
+            help="a file, several parts or a pattern such as 'part-*.csv', a folder, or - for standard input",
             parse=str,
+            nargs="+",
         ),
     ),
     options=(ShardsOutput, PlanOptions, Offered(cls=BuildOptions, choices={"format": CORPUS_FORMATS})),
     examples="""\
 python -m shardtrain build data/dbpedia_csv --out data/shards
 python -m shardtrain build reviews.csv.gz --label-column stars --text-columns title body
+python -m shardtrain build 'parts/part-*.parquet' --out data/shards
 python -m shardtrain build aclImdb --vectorizer sequence --memory-limit 512MiB
 python -m shardtrain build more.csv --out data/shards --append
 python -m shardtrain build data/big --memory-limit 512MiB --dry-run""",

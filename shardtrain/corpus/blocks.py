@@ -6,15 +6,16 @@ Parquet file again in each pass would take longer. A block holds its labels, whi
 
     label offsets (rows + 1) int64 | text offsets (rows + 1) int64 | missing (rows) uint8 | labels | texts
 
-The file ends with an index, (blocks, 4) int64: position, rows, bytes of labels and bytes of texts of each block, and
-the number of blocks.
+The file begins with `MAGIC` and a line of JSON that describes the columns, and ends with an index, (blocks, 4) int64:
+position, rows, bytes of labels and bytes of texts of each block, and the number of blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.source import Source
 from shardtrain.errors import CorpusFormatError
 
+MAGIC = b"shardtrain-rows "
 BLOCK_BYTES = 1 << 18  # of texts: units are made of whole blocks, and some analyzers need small units
 FORMATS = ("parquet", "arrow", "rows")  # that are stored in blocks
 
@@ -33,10 +35,11 @@ def is_block_file(source: Source) -> bool:
 
 
 class BlockWriter:
-    """Write a file of blocks: `append` rows, then `finish`."""
+    """Write a file of blocks: `append` rows, then `finish`; `columns` describes them."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Mapping[str, Any] | None = None) -> None:
         self.file = file
+        file.write(MAGIC + json.dumps(columns or {}).encode() + b"\n")
         self.num_rows = 0
         self._index: list[tuple[int, int, int, int]] = []
         self._labels: list[str | None] = []
@@ -70,6 +73,15 @@ class BlockWriter:
             self.file.write(np.ascontiguousarray(array).data)
         self.num_rows += len(sizes)
         self._labels, self._texts, self._pending = [], [], 0
+
+
+def read_columns(path: Path) -> dict[str, Any] | None:
+    """Return the description of the columns of a file of blocks; None if it is another file."""
+    with open(path, "rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return None
+        found = json.loads(file.readline())
+    return found if isinstance(found, dict) else None
 
 
 def read_index(path: Path) -> list[tuple[int, int]]:

@@ -49,6 +49,7 @@ def detect_dialect(
     begin: int,
     origin: Path,
     plausible: Plausible,
+    remembered: Syntax | None = None,
 ) -> Dialect:
     """Detect the dialect of a CSV or TSV file, as far as the options leave it open.
 
@@ -60,6 +61,7 @@ def detect_dialect(
         origin: the file, for messages.
         plausible: whether records, as a dialect reads them, can be those of a corpus; also told whether their delimiter
             is the usual one.
+        remembered: the syntax of another file that this one is expected to have.
     """
     line = 1
     mark = detect.first_line(path, begin)
@@ -67,7 +69,9 @@ def detect_dialect(
         options = options if options.delimiter else replace(options, delimiter=named)
         begin, line = begin + len(mark), 2
     tried: list[_Trial] = []
-    for syntax in _candidates(usual, options):
+    chosen_by_user = (options.delimiter, options.quotes, options.escape) != (None, None, None)
+    first = () if remembered is None or chosen_by_user else (remembered,)
+    for syntax in (*first, *_candidates(usual, options)):
         if syntax.delimiter == "\t" and syntax.quoting and not options.escape and not _has_quotes(path, begin, options):
             continue
         sample = detect.read_sample(path, syntax, begin=begin, line=line)

@@ -30,12 +30,13 @@ def is_encoding(name: str) -> bool:
         return False
 
 
-def encoding_of(head: bytes, chosen: str | None) -> tuple[str, bytes]:
+def encoding_of(head: bytes, chosen: str | None, usual: str = "utf-8") -> tuple[str, bytes]:
     """Return the encoding of a file, as Python names it, and its byte order mark, which may be empty.
 
     Args:
         head: the first bytes of the file.
         chosen: the encoding that the user chose, or None.
+        usual: the encoding where nothing says it, of bytes that are not UTF-8 with other characters than ASCII.
     """
     marked = next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), None)
     wanted = codecs.lookup(chosen).name if chosen else None
@@ -47,7 +48,17 @@ def encoding_of(head: bytes, chosen: str | None) -> tuple[str, bytes]:
         return "utf-16-le", b""
     if wanted is None and _has_zeros(head[::2], head[1::2]):
         return "utf-16-be", b""
-    return ("utf-8" if wanted in (None, "utf-8-sig") else wanted), b""
+    if wanted is None:
+        return (usual if head.isascii() or not _is_utf8(head) else "utf-8"), b""
+    return wanted.removesuffix("-sig"), b""
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end inside a character
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _has_zeros(high: bytes, low: bytes) -> bool:

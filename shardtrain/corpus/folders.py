@@ -19,8 +19,8 @@ from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
 LAYOUTS = (
     "train.csv (or .tsv, .jsonl, .parquet, .arrow, also compressed, or in parts such as train-0.csv) with optional "
-    "valid.csv, test.csv and classes.txt; or a folder per class of .txt files; or train/, valid/ and test/ with a folder "
-    "per class or parts each; or numbered parts; or exactly one file"
+    "valid.csv, test.csv and classes.txt; or a folder per class of .txt files; or train/, valid/ and test/ with a "
+    "folder per class or parts each; or numbered parts; or exactly one file"
 )
 NAMES = {  # of each split's file, without its extension, or of its folder
     "train": ("train",),

@@ -13,6 +13,7 @@ from pathlib import Path
 from shardtrain.corpus import detect, folders
 from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.published import recognise, recorded
+from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.resolving import Resolver
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.corpus.staging import Scratch
@@ -29,6 +30,7 @@ def open_corpus(
     test: Path | None = None,
     scratch: Path,
     preview: bool = False,
+    remembered: Reading | None = None,
 ) -> Corpus:
     """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
@@ -42,6 +44,7 @@ def open_corpus(
         scratch: existing folder for copies of files that cannot be read from any position, such as compressed ones.
         preview: of these copies only the first `PREVIEW_BYTES` are written; the sources cannot be read then, but their
             sizes are those of the whole files.
+        remembered: how the corpus was read that this one is expected to be like.
 
     Raises:
         UsageError: the format is lines, which has no labels, or one file is named for two splits.
@@ -53,13 +56,20 @@ def open_corpus(
         raise UsageError("--format lines has no labels to train on or to compare with; choose another format")
     try:
         named = {"validation": validation, "test": test}
-        return _open(paths, options, {split: Path(file) for split, file in named.items() if file}, scratch, preview)
+        copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None)
+        return _open(paths, options, {split: Path(file) for split, file in named.items() if file}, copies, remembered)
     except PermissionError as error:
         raise CorpusNotFoundError(f"'{error.filename or paths[0]}' cannot be read: {error.strerror}") from error
 
 
 def open_texts(
-    path: Path, options: TextOptions, *, labels: Collection[str], class_names: Sequence[str], scratch: Path
+    path: Path,
+    options: TextOptions,
+    *,
+    labels: Collection[str],
+    class_names: Sequence[str],
+    scratch: Path,
+    remembered: Reading | None = None,
 ) -> tuple[Source, tuple[str, ...]]:
     """Open a file of texts whose labels, if it has any, are not needed; only the first records are read.
 
@@ -69,6 +79,7 @@ def open_texts(
         labels: the known labels; a first column that holds only these is not a text, in a file without header.
         class_names: used, like the folder's name, to recognise published datasets.
         scratch: existing folder for a copy of a file that cannot be read from any position.
+        remembered: how the corpus was read that the model was trained on.
 
     Returns:
         The source, whose label column is None, and one-line notes for the user.
@@ -83,9 +94,13 @@ def open_texts(
     if not path.exists():
         raise CorpusNotFoundError(f"'{path}' cannot be read: No such file or directory; name a file of texts")
     notes: list[str] = []
-    unescape = _needs_unescaping(path.resolve().parent, class_names, options, notes)
     resolver = Resolver(
-        options=options, unescape=unescape, scratch=Scratch(folder=scratch), notes=notes, labels=frozenset(labels)
+        options=options,
+        unescape=_needs_unescaping(path.resolve().parent, class_names, options, notes, remembered),
+        scratch=Scratch(folder=scratch),
+        notes=notes,
+        labels=frozenset(labels),
+        remembered=remembered,
     )
     try:
         return resolver.resolve_files([path], "texts", None), tuple(notes)
@@ -94,7 +109,11 @@ def open_texts(
 
 
 def _open(
-    paths: Sequence[Path], options: TextOptions, named: Mapping[str, Path], scratch: Path, preview: bool
+    paths: Sequence[Path],
+    options: TextOptions,
+    named: Mapping[str, Path],
+    scratch: Scratch,
+    remembered: Reading | None,
 ) -> Corpus:
     layout = folders.find_layout(paths, per_class=options.format == "folder")
     notes = list(layout.notes)
@@ -102,9 +121,10 @@ def _open(
     if class_names == ():
         raise CorpusFormatError(f"'{layout.classes}' has no class names; list one per line, or remove the file")
     folder = paths[0].resolve() if paths[0].is_dir() else paths[0].resolve().parent
-    unescape = bool(options.unescape) if layout.per_class else _needs_unescaping(folder, class_names, options, notes)
-    copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None)
-    resolver = Resolver(options=options, unescape=unescape, scratch=copies, notes=notes)
+    unescape = bool(options.unescape)
+    if not layout.per_class:
+        unescape = _needs_unescaping(folder, class_names, options, notes, remembered)
+    resolver = Resolver(options=options, unescape=unescape, scratch=scratch, notes=notes, remembered=remembered)
     if layout.per_class:
         train = resolver.resolve_folder(layout.train[0])
     else:
@@ -124,9 +144,17 @@ def _open(
     )
 
 
-def _needs_unescaping(folder: Path, class_names: Sequence[str] | None, options: TextOptions, notes: list[str]) -> bool:
-    """Return whether to unescape text: as the option says, else if a published dataset that needs it is recognised."""
+def _needs_unescaping(
+    folder: Path,
+    class_names: Sequence[str] | None,
+    options: TextOptions,
+    notes: list[str],
+    remembered: Reading | None,
+) -> bool:
+    """Return whether to unescape text: as the option or what is remembered says, or a published dataset needs it."""
     dataset = recorded(folder) or recognise(folder.name, None if class_names is None else tuple(class_names))
+    if options.unescape is None and remembered is not None:
+        return remembered.unescape
     if options.unescape is None and dataset is not None and dataset.unescape:
         notes.append(f'{dataset.title} recognised: \\n and \\" in its text are read as newline and quote')
         return True

@@ -7,17 +7,20 @@ each, so that a wrong guess is seen before anything is built from it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from shardtrain.corpus import columns, detect, folders
+from shardtrain.corpus.blocks import read_columns
 from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow
 from shardtrain.corpus.dialects import Dialect, detect_dialect
-from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.corpus.parsing import parse_json, split_fields
+from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.records import LINES, Syntax
-from shardtrain.corpus.source import Source
+from shardtrain.corpus.source import Source, SourceFile
 from shardtrain.corpus.staging import Scratch, Staged, staged
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 
@@ -28,6 +31,7 @@ _FORMAT_NAMES = {
     "fasttext": "fastText",
     "parquet": "Parquet",
     "arrow": "Arrow",
+    "rows": "rows",
 }
 _USUAL = {"csv": ",", "tsv": "\t"}  # delimiters
 
@@ -44,6 +48,7 @@ class Resolver:
         labels: the known labels; a first column that holds only these is not a text, in a file without header; None
             where the label column is needed.
         class_names: names that come with a column of class indices are appended.
+        remembered: how the corpus was read that this one is expected to be like.
     """
 
     options: TextOptions
@@ -52,6 +57,7 @@ class Resolver:
     notes: list[str]
     labels: frozenset[str] | None = None
     class_names: list[tuple[str, ...]] = field(default_factory=list)
+    remembered: Reading | None = None
 
     def resolve_folder(self, path: Path) -> Source:
         """Resolve a folder that has a folder of text files per class."""
@@ -94,13 +100,20 @@ class Resolver:
     def _resolve(self, origin: Path, copy: str, like: Source | None, *, part: bool = False) -> Source:
         """Resolve one file; `like` is a source with the same columns, with `part` of the same format and dialect."""
         _check_is_file(origin)
+        if (given := read_columns(origin)) is not None:
+            return self._resolve_rows(origin, given)
         format = self._format_of_columns(origin)  # noqa: A001 - the word users know
         if format:
             return self._resolve_columnar(origin, copy, format, like)
         name = detect.format_from_name(origin.name)
         wanted = self.options.format if self.options.format != "auto" else name
         found = staged(
-            origin, f"{copy}-{origin.name}", self.scratch, encoding=self.options.encoding, json_file=wanted == "jsonl"
+            origin,
+            f"{copy}-{origin.name}",
+            self.scratch,
+            encoding=self.options.encoding,
+            usual=self.remembered.encoding if self.remembered else "utf-8",
+            json_file=wanted == "jsonl",
         )
         self.notes.extend(() if part else found.notes)
         options = replace(self.options, delimiter=like.syntax.delimiter) if part and like else self.options
@@ -156,7 +169,13 @@ class Resolver:
             )
         format = wanted or by_content or "csv"  # noqa: A001 - the word users know
         dialect = detect_dialect(
-            path, _USUAL[format], options, begin=begin, origin=origin, plausible=self._is_plausible
+            path,
+            _USUAL[format],
+            options,
+            begin=begin,
+            origin=origin,
+            plausible=self._is_plausible,
+            remembered=self.remembered.syntax if self.remembered else None,
         )
         rows = list(split_fields(dialect.syntax, dialect.sample.lines))
         if wanted is None and by_content is None and (not rows or len(rows[0]) < 2 or len({*map(len, rows)}) > 1):
@@ -180,7 +199,9 @@ class Resolver:
         options, rows = self.options, list(split_fields(source.syntax, sample.lines))
         header = options.header
         if header is None:
-            same = like is not None and like.header is not None and like.header == _strip_all(rows[0])
+            first = _strip_all(rows[0])
+            same = like is not None and like.header is not None and like.header == first
+            same = same or (self.remembered is not None and self.remembered.texts_in(first) is not None)
             header = sample.first_is_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
         elif header and not sample.first_is_good and sample.first_bad is not None:
             line, reason = sample.first_bad
@@ -195,6 +216,8 @@ class Resolver:
                 "corpus need the same columns"
             )
         records = rows[1:] if header else rows
+        if like is None:
+            options = self._as_remembered(source, names, num_columns)
         if (like is not None and names == like.header and like.num_columns == num_columns) or (
             like is not None and names is None and isinstance(like.label_column, int)
         ):
@@ -218,11 +241,55 @@ class Resolver:
 
     def _with_named(self, source: Source, names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> Source:
         """Choose the columns of a file whose columns always have names; `rows` are its first ones."""
+        options = self._as_remembered(source, names, len(names))
         if self.labels is not None:
-            texts = columns.choose_text_keys(names, self.options, source.origin)
+            texts = columns.choose_text_keys(names, options, source.origin)
             return replace(source, label_column=None, text_columns=texts)
-        label, texts = columns.choose_keys(names, self.options, source.origin, rows)
+        label, texts = columns.choose_keys(names, options, source.origin, rows)
         return replace(source, label_column=label, text_columns=texts)
+
+    def _as_remembered(self, source: Source, names: Sequence[str] | None, num_columns: int) -> TextOptions:
+        """Return the options with the columns that are remembered where the user chose none and the file has them.
+
+        A file that has other columns is reported; columns are then chosen as if nothing were remembered.
+        """
+        options, before = self.options, self.remembered
+        if before is None or not before.texts or (options.text_columns and options.label_column is not None):
+            return options
+        label: Column | None = None
+        texts: tuple[Column, ...] | None = None
+        if names is not None and before.header and (found := before.texts_in(names)) is not None:
+            place = before.label_in(names)
+            label, texts = place, found
+            if source.format not in _USUAL:  # columns go by their names there
+                label, texts = (None if place is None else before.label), before.texts
+        elif names is None and not before.header and all(_is_below(each, num_columns) for each in before.columns):
+            label, texts = before.label, before.texts
+        label = label if options.label_column is None else options.label_column
+        found_texts = texts if options.text_columns is None else options.text_columns
+        if texts is None or label in (found_texts or ()):
+            self.notes.append(
+                f"{Path(source.origin).name} does not have the columns of the training corpus (text "
+                f"{_quote_all(before.texts)}); --text-columns and --label-column choose others than the following"
+            )
+            return options
+        return replace(options, label_column=label, text_columns=found_texts)
+
+    def _resolve_rows(self, origin: Path, given: Mapping[str, Any]) -> Source:
+        """Resolve rows that a program gave, which are in blocks already; see `corpus.rows`."""
+        if given.get("class_names"):
+            self.class_names.append(tuple(given["class_names"]))
+        size = origin.stat().st_size
+        file = SourceFile(path=str(origin), origin=str(origin), num_bytes=size, origin_bytes=size, counted="row")
+        return Source(
+            origin=str(origin),
+            format="rows",
+            files=(file,),
+            label_column=given["label"] if self.labels is None else None,
+            text_columns=tuple(given["texts"]),
+            unescape=self.unescape,
+            on_bad_row=self.options.on_bad_row,
+        )
 
     def _resolve_columnar(self, origin: Path, copy: str, format: str, like: Source | None) -> Source:  # noqa: A002
         """Resolve a Parquet or Arrow file, and write its columns to blocks."""
@@ -249,6 +316,10 @@ class Resolver:
             self.class_names.append(found)
         file = copied_columns(opened, source.label_column, source.text_columns, self.scratch, f"{copy}-{origin.name}")
         return replace(source, files=(file,))
+
+
+def _is_below(column: Column | None, number: int) -> bool:
+    return isinstance(column, int) and column < number
 
 
 def _check_is_file(origin: Path) -> None:

@@ -101,6 +101,10 @@ class Source:
         """Size of the copies that are read in place of the user's files."""
         return sum(file.num_bytes for file in self.files if file.staged)
 
+    def named(self, name: str) -> Source:
+        """Return the same source with another name for messages and the manifest, for what is no file of the user."""
+        return replace(self, origin=name, files=tuple(replace(file, origin=name) for file in self.files))
+
     def describe(self) -> dict[str, Any]:
         """Return the description for the manifest: without local folders, columns by name where they have one."""
         described: dict[str, Any] = {

@@ -55,7 +55,9 @@ class Staged:
     notes: tuple[str, ...] = ()
 
 
-def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, json_file: bool) -> Staged:
+def staged(
+    origin: Path, name: str, scratch: Scratch, *, encoding: str | None, usual: str = "utf-8", json_file: bool
+) -> Staged:
     """Return the file to read for `origin`, writing a copy named `name` to the scratch folder if one is needed.
 
     Args:
@@ -63,6 +65,7 @@ def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, j
         name: of the copy.
         scratch: for the copy.
         encoding: that the user chose; None: detect it.
+        usual: the encoding of files whose bytes do not say it, and are not UTF-8.
         json_file: whether the content may be one JSON array.
 
     Raises:
@@ -74,7 +77,7 @@ def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, j
         head = content.stream.read(HEAD_BYTES)
         if not content.kind:
             content.stream.seek(0)
-        found, mark = encodings.encoding_of(head, encoding)
+        found, mark = encodings.encoding_of(head, encoding, usual)
         ascii_like = found == "utf-8"
         text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not ascii_like else head[len(mark) :]
         detect.check_is_text(text, origin, whole=len(head) < HEAD_BYTES)
@@ -82,7 +85,7 @@ def staged(origin: Path, name: str, scratch: Scratch, *, encoding: str | None, j
         start = None
         if json_file or content.name.lower().endswith(".json"):
             start = json_arrays.array_start(text, whole=len(head) < HEAD_BYTES, origin=origin)
-        notes = _notes(origin, content.kind, found, mark, returns=returns, chosen=encoding)
+        notes = _notes(origin, content.kind, found, mark, returns=returns, chosen=encoding, usual=usual)
         size = os.fstat(content.packed.fileno()).st_size
         file = SourceFile(
             path=str(origin),
@@ -111,7 +114,7 @@ def _ends_lines_with_returns(head: bytes) -> bool:
 
 
 def _notes(
-    origin: Path, kind: str, encoding: str, mark: bytes, *, returns: bool, chosen: str | None
+    origin: Path, kind: str, encoding: str, mark: bytes, *, returns: bool, chosen: str | None, usual: str
 ) -> tuple[str, ...]:
     notes = []
     extension = origin.suffix.lower()
@@ -119,7 +122,11 @@ def _notes(
         notes.append(f"{origin.name} is {kind} data in spite of its name, and is read as such")
     if not kind and extension in compressed.EXTENSIONS:
         notes.append(f"{origin.name} is not compressed in spite of its name")
-    if encoding != "utf-8" and chosen is None:
+    if encoding != usual and usual != "utf-8" and chosen is None:
+        notes.append(f"{origin.name} is {encoding.upper()}, the training corpus was {usual.upper()}")
+    elif encoding == usual != "utf-8" and chosen is None:
+        notes.append(f"{origin.name} is read as {encoding.upper()}, as the training corpus was")
+    elif encoding != "utf-8" and chosen is None:
         how = "by its byte order mark" if mark else "by its zero bytes; --encoding names another encoding"
         notes.append(f"{origin.name} is read as {encoding.upper()}, recognized {how}")
     if returns:

@@ -7,6 +7,7 @@ summed in another order.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,6 @@ import numpy as np
 
 from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.corpus.labels import Classes, check_known_labels
-from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
@@ -28,6 +28,7 @@ from shardtrain.inference.rows import check_shards
 from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import input_adapter
+from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.progress import progress, say
@@ -74,7 +75,7 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
 
 def evaluate_corpus(
     run: Run,
-    corpus: Path | str,
+    corpus: CorpusLike,
     read: CorpusOptions | None = None,
     *,
     split: str | None = None,
@@ -98,8 +99,10 @@ def evaluate_corpus(
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
     """
-    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-        opened = open_corpus(Path(corpus), read or CorpusOptions(), scratch=Path(scratch))
+    read = read or CorpusOptions()
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, contextlib.ExitStack() as files:
+        given = files.enter_context(as_files(corpus, Path(scratch) / "given", read))
+        opened = given.open(read, scratch=Path(scratch), remembered=run.reading)
         for note in opened.notes:
             say(note)
         name = _chosen_split(opened, split)
@@ -116,7 +119,7 @@ def evaluate_corpus(
             batches = seen.batches(threads.map(read_rows, units), sum(unit.num_documents for unit in units))
             metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
     if not seen.examples:
-        raise CorpusNotFoundError(f"'{corpus}' holds no valid document, so there is nothing to evaluate")
+        raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     return Evaluated(
         metrics=metrics,
         split=name if split or len(opened.sources) > 1 else None,

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,16 @@ def _predict(
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:
     """Open the input, report how it is read, and cut it into units."""
     names = run.description.class_names
-    source, notes = open_texts(path, options, labels={*names, *run.labels}, class_names=names, scratch=scratch)
+    source, notes = open_texts(
+        path,
+        options,
+        labels={*names, *run.labels},
+        class_names=names,
+        scratch=scratch,
+        remembered=run.reading,
+    )
     if path.name == _STDIN_COPY:
-        source = replace(source, origin="standard input")
+        source = source.named("standard input")
     for note in notes:
         say(note)
     classifier = run.classifier()

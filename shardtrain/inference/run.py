@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shardtrain.corpus.reading import Reading
 from shardtrain.errors import ModelError, RunError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.info import DatasetInfo
@@ -106,6 +107,11 @@ class Run:
         recorded = self.config.get("labels")
         names = self.description.class_names
         return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
+
+    @property
+    def reading(self) -> Reading | None:
+        """Return how the training corpus was read; None of a run that does not record it."""
+        return Reading.of_record(self.config.get("corpus"))
 
     def load_model(self) -> keras.Model:
         """Load the trained model, compiled as it was trained.

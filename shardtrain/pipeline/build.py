@@ -12,17 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shardtrain.corpus.labels import Classes
-from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.readers import plan_units
+from shardtrain.corpus.reading import Reading, recorded_source
 from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
+from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
 from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manifest, next_number, provenance
@@ -59,8 +61,13 @@ NGRAM_DISK_BYTES, RARE_NGRAM_DISK_BYTES, SEQUENCE_DISK_RATIO = 20, 30, 6
 RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
 
 
-def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = None) -> Manifest:
-    """Build shards in the folder `out` from a corpus (a file or a folder), or append to them; return the manifest.
+def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = None) -> Manifest:
+    """Build shards in the folder `out` from a corpus, or append to them; return the manifest.
+
+    Args:
+        corpus: see `pipeline.given.as_files`.
+        out: the folder.
+        options: of the build.
 
     Raises:
         ShardsNotFoundError: there are no shards to append to.
@@ -69,8 +76,12 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
         DiskFullError: the disk has no room.
     """
-    corpus, out = Path(corpus), Path(out)
-    options = with_found_splits(corpus, options or BuildOptions())
+    out, options = Path(out), options or BuildOptions()
+    with as_files(corpus, out, options) as given:
+        return _build(given, out, with_found_splits(given.paths, options))
+
+
+def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
     job = job_for(corpus, out, options)
     two_splits = started_with_two_splits(out, job)
 
@@ -86,12 +97,14 @@ def build(corpus: Path | str, out: Path | str, options: BuildOptions | None = No
         overwrite=options.overwrite,
         resume=options.resume,
         append=options.append,
-        origin=origin_of(corpus, options, job.record["corpus"], two_splits=two_splits),
+        origin=origin_of(
+            corpus, options, job.record["corpus"], two_splits=two_splits, remembered=source_before(out, options)
+        ),
         earlier=out if options.append else None,
     )
 
 
-def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
+def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
     """Return the job of a build: its options, with the identities of what they name, its files and the unit size.
 
     Raises:
@@ -106,8 +119,8 @@ def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
         max_features=options.num_features,
         stop_words=sorted(set(options.stop_words)),
     )
-    paths = [corpus, *(path for path in (options.validation, options.test) if path)]
-    files = {name: found for path in paths for name, found in files_of(path).items()}
+    named = [path for path in (options.validation, options.test) if path]
+    files = {**corpus.identify(), **{name: found for path in named for name, found in files_of(path).items()}}
     program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))
 
@@ -185,19 +198,19 @@ class _TrainingRows:
 
 
 def _make(
-    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
+    given: GivenCorpus, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
 ) -> tuple[Manifest, Passes]:
     """Make everything that is to be published.
 
     Args:
-        path: of the corpus.
+        given: the corpus.
         space: where it is made.
         out: the output folder.
         options: of the build.
         before: the manifest of the shards that are appended to.
         two_splits: see `started_with_two_splits`.
     """
-    inputs = _open_inputs(path, space, out, options, before, two_splits=two_splits)
+    inputs = _open_inputs(given, space, out, options, before, two_splits=two_splits)
     corpus, reused = inputs.corpus, inputs.reused
     with _executor(options, corpus.train.num_bytes) as executor:
         passes = Passes(
@@ -237,10 +250,16 @@ def _make(
 
 
 def _open_inputs(
-    path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
+    given: GivenCorpus, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
 ) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
-    corpus = open_corpus(path, options, validation=options.validation, test=options.test, scratch=space.scratch)
+    corpus = given.open(
+        options,
+        validation=options.validation,
+        test=options.test,
+        scratch=space.scratch,
+        remembered=Reading.of_record(source_before(out, options)),
+    )
     for note in corpus.notes:
         say(note)
     if two_splits:
@@ -253,6 +272,14 @@ def _open_inputs(
     if inputs.codec:
         check_codec(inputs.codec)
     return inputs
+
+
+def source_before(out: Path, options: BuildOptions) -> Any:
+    """Return the description of the corpus of the shards or the vectorizer that a build reuses; None: unknown."""
+    reused = out if options.append else options.vectorizer_from
+    if reused is None or not (reused / layout.MANIFEST).is_file():
+        return None
+    return recorded_source(read_manifest(reused).build)
 
 
 def _vectorize_training(

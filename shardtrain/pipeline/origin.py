@@ -17,9 +17,11 @@ import numpy as np
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
+from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.options import subset
+from shardtrain.pipeline.given import GivenCorpus
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import MEASURED, files_of
 from shardtrain.runtime.progress import progress
@@ -30,22 +32,26 @@ _UNIT_BYTES = 1 << 20  # read to get one document
 Origin = dict[str, Any]
 
 
-def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]], *, two_splits: bool) -> Origin:
+def origin_of(
+    corpus: GivenCorpus, options: BuildOptions, files: dict[str, list[Any]], *, two_splits: bool, remembered: Any
+) -> Origin:
     """Return what it takes to open a corpus again, as JSON values.
 
     Args:
-        corpus: its path.
+        corpus: its files.
         options: that it was read with.
         files: as `files_of` returns them.
         two_splits: whether a test file counts as the validation split, as in versions whose records lack `test`.
+        remembered: description of the corpus that it was read like, if any.
     """
     test = {} if two_splits else {"test": str(options.test.resolve()) if options.test else None}
     return {
-        "path": str(corpus.resolve()),
+        "paths": [] if corpus.name else [str(path.resolve()) for path in corpus.paths],
         "validation": str(options.validation.resolve()) if options.validation else None,
         **test,
         "read": asdict(subset(options, CorpusOptions)),
         "files": files,
+        **({"remembered": remembered} if remembered else {}),
     }
 
 
@@ -76,10 +82,12 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         CorpusNotFoundError: the corpus no longer exists.
         CorpusFormatError: the corpus or build.json was changed.
     """
+    if origin.get("paths") == []:
+        raise CorpusNotFoundError("the shards were built from standard input or from rows of a program")
     try:
-        path = Path(origin["path"])
+        corpus = [Path(each) for each in origin.get("paths") or (origin["path"],)]
         validation, test = (Path(origin[split]) if origin.get(split) else None for split in ("validation", "test"))
-        paths = [each for each in (path, validation, test) if each]
+        paths = [*corpus, *(each for each in (validation, test) if each)]
         found = {name: value for each in paths for name, value in files_of(each).items()}
         expected = {str(name): list(identity) for name, identity in origin["files"].items()}
         texts = origin["read"]["text_columns"]
@@ -92,9 +100,16 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         if found.get(name) != identity:
             raise CorpusFormatError(f"'{name}' was changed after the shards were built")
     if found.keys() != expected.keys():
-        raise CorpusFormatError(f"'{path}' holds other files than when the shards were built")
-    corpus = open_corpus(path, read, validation=validation, test=test, scratch=scratch)
-    return corpus if "test" in origin else corpus.with_two_splits(named=validation is not None)
+        raise CorpusFormatError(f"'{corpus[0]}' holds other files than when the shards were built")
+    opened = open_corpus(
+        corpus,
+        read,
+        validation=validation,
+        test=test,
+        scratch=scratch,
+        remembered=Reading.of_record(origin.get("remembered")),
+    )
+    return opened if "test" in origin else opened.with_two_splits(named=validation is not None)
 
 
 def read_documents(source: Source, ordinals: Iterable[int]) -> dict[int, str]:

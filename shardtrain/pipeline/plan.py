@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import ShardsExistError
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, workers_for
+from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, source_before, workers_for
+from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
@@ -119,7 +120,7 @@ class BuildPlan:
         ]
 
 
-def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> BuildPlan:
+def plan_build(corpus: CorpusLike, out: Path | str, options: BuildOptions) -> BuildPlan:
     """Plan what `build` with the same arguments would do; errors before its first pass are raised here too.
 
     Raises:
@@ -128,9 +129,13 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
         CorpusError: the corpus cannot be read.
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
     """
-    path, out = Path(corpus), Path(out)
-    options = with_found_splits(path, options)
-    job = job_for(path, out, options)
+    out = Path(out)
+    with as_files(corpus, out, options) as given:
+        return _plan(given, out, with_found_splits(given.paths, options))
+
+
+def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
+    job = job_for(corpus, out, options)
     check_free(out, job, overwrite=options.overwrite, append=options.append)
     changed = folder_of(out).difference(job)
     if changed and not options.overwrite:
@@ -142,8 +147,13 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     density = reused.settings.density if reused else options.density
     seed = before.seed if before else options.seed
     with tempfile.TemporaryDirectory() as scratch:
-        found = open_corpus(
-            path, options, validation=options.validation, test=options.test, scratch=Path(scratch), preview=True
+        found = corpus.open(
+            options,
+            validation=options.validation,
+            test=options.test,
+            scratch=Path(scratch),
+            preview=True,
+            remembered=Reading.of_record(source_before(out, options)),
         )
         if started_with_two_splits(out, job):
             found = opened_as_begun(found, options)

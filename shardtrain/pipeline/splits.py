@@ -6,6 +6,7 @@ its scratch files were made so; what is built anew keeps the test split apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.progress import say
 
 
-def with_found_splits(corpus: Path, options: BuildOptions) -> BuildOptions:
+def with_found_splits(corpus: Sequence[Path], options: BuildOptions) -> BuildOptions:
     """Return the options with the files of splits that are named alone found in the corpus' folder.
 
     Raises:
         CorpusNotFoundError: such a file does not exist.
     """
     validation, test = (
-        find_beside(corpus, path, flag(name)) if path else None
+        find_beside(corpus[0], path, flag(name)) if path else None
         for name, path in (("validation", options.validation), ("test", options.test))
     )
     return replace(options, validation=validation, test=test)

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
@@ -153,7 +154,9 @@ def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, jo
     checkpoints.remove()
     labels = shards.manifest.build.get("labels")
     config = {**job.record, "versions": versions(), "shards": str(shards.path.resolve())}
-    folder.start({**config, **({"labels": labels} if labels else {})}, shards.description, shards.vectorizer_path)
+    corpus = recorded_source(shards.manifest.build)
+    known = {name: value for name, value in (("labels", labels), ("corpus", corpus)) if value}
+    folder.start({**config, **known}, shards.description, shards.vectorizer_path)
     return None
 
 

@@ -167,7 +167,8 @@ class RunFolder:
         Files of an earlier run in the folder are removed, its metrics first.
 
         Args:
-            config: `model`, `options`, `versions`, `shards`, and `labels` where they are known.
+            config: `model`, `options`, `versions`, `shards`, and, where they are known, `labels` and `corpus`,
+                the description of the training corpus.
             description: of the shards.
             vectorizer: the folder to copy.
         """

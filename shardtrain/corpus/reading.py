@@ -1,0 +1,78 @@
+"""Remember how a corpus was read, so that later files of the same columns are read likewise.
+
+The manifest of shards and the configuration of a run hold the description of the training corpus (`Source.describe`).
+What it says is the default for files that are evaluated, classified or appended; options that the user gives come
+first, and where a file has other columns that is said in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shardtrain.corpus.encodings import is_encoding
+from shardtrain.corpus.options import Column
+from shardtrain.corpus.records import Syntax
+
+
+def recorded_source(build: Mapping[str, Any]) -> Any:
+    """Return the description of the first training corpus that the manifest of shards has in `build`; None: none."""
+    parts = build.get("parts")
+    first = parts[0] if isinstance(parts, list) and parts else None
+    return first.get("train") if isinstance(first, Mapping) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a corpus was read.
+
+    Attributes:
+        label: name or index of the label column; None where there are no columns.
+        texts: likewise of the text columns.
+        header: whether its columns had names.
+        encoding: of its files.
+        syntax: how its records were divided into fields; None: in the usual way of the format.
+        unescape: see `TextOptions`.
+    """
+
+    label: Column | None
+    texts: tuple[Column, ...]
+    header: bool
+    encoding: str
+    syntax: Syntax | None
+    unescape: bool
+
+    @classmethod
+    def of_record(cls, record: Any) -> Reading | None:
+        """Parse the description of a source; None if there is none, or it is not one."""
+        if not isinstance(record, Mapping) or not isinstance(record.get("format"), str):
+            return None
+        texts = record.get("text_columns", ())
+        label, encoding = record.get("label_column"), record.get("encoding", "utf-8")
+        delimiter, escape = record.get("delimiter"), record.get("escape")
+        has_columns = isinstance(texts, list | tuple) and all(isinstance(each, int | str) for each in texts)
+        return cls(
+            label=label if isinstance(label, int | str) and record["format"] != "fasttext" else None,
+            texts=tuple(texts) if has_columns and record["format"] != "fasttext" else (),
+            header=bool(record.get("header")) or record["format"] in ("jsonl", "parquet", "arrow", "rows"),
+            encoding=encoding if isinstance(encoding, str) and is_encoding(encoding) else "utf-8",
+            syntax=Syntax(delimiter=delimiter, quoting=bool(record.get("quotes")), escape=escape or None)
+            if isinstance(delimiter, str) and len(delimiter) == 1
+            else None,
+            unescape=bool(record.get("unescape")),
+        )
+
+    @property
+    def columns(self) -> tuple[Column | None, ...]:
+        """The label column and the text columns."""
+        return (self.label, *self.texts)
+
+    def label_in(self, names: Sequence[str]) -> int | None:
+        """Return the index of the label column among names; None if it is not there."""
+        return names.index(self.label) if self.header and isinstance(self.label, str) and self.label in names else None
+
+    def texts_in(self, names: Sequence[str]) -> tuple[int, ...] | None:
+        """Return the indices of the text columns among names; None unless all are there."""
+        found = tuple(names.index(name) for name in self.texts if isinstance(name, str) and name in names)
+        return found if self.header and self.texts and len(found) == len(self.texts) else None

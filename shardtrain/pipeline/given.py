@@ -1,0 +1,108 @@
+"""Accept a corpus that is no file: standard input, or rows that a Python program gives.
+
+Both can be read only once, while a build reads its documents several times and in any order. So they are first written
+to a folder beside the output, which is removed at the end, also of a build that fails; what a killed process left there
+is removed by the next one. The build is identified by their content: the same rows resume it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shardtrain.corpus.folders import corpus_paths
+from shardtrain.corpus.opening import open_corpus
+from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.rows import NAME, is_table, write_rows
+from shardtrain.corpus.source import Corpus
+from shardtrain.pipeline.workspace import files_of
+from shardtrain.runtime.atomic import committed, locked_folder
+from shardtrain.runtime.checksums import file_checksum
+
+STANDARD = "-"
+_PREFIX = ".given-"  # of the folders' names
+_NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
+
+CorpusLike = Path | str | Sequence[Path | str] | Iterable[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenCorpus:
+    """A corpus as files.
+
+    Attributes:
+        paths: its files, or its folder.
+        name: what messages call it where it is not the user's file; None: by its path.
+    """
+
+    paths: tuple[Path, ...]
+    name: str | None = None
+
+    def open(self, options: TextOptions, **how: Any) -> Corpus:
+        """Open it; `how` are other arguments of `open_corpus`."""
+        corpus = open_corpus(self.paths, options, **how)
+        if self.name is None:
+            return corpus
+        notes = tuple(note.replace(self.paths[0].name, self.name, 1) for note in corpus.notes)
+        return replace(corpus, train=corpus.train.named(self.name), notes=notes)
+
+    def identify(self) -> dict[str, list[Any]]:
+        """Identify its files: by size, time and ends, and what was written to a folder by its content."""
+        if self.name is not None:
+            return {self.name: [self.paths[0].stat().st_size, file_checksum(self.paths[0])]}
+        return {name: found for path in self.paths for name, found in files_of(path).items()}
+
+
+@contextlib.contextmanager
+def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator[GivenCorpus]:
+    """Yield a corpus as files, for as long as the block runs.
+
+    Args:
+        corpus: one or several paths, patterns, "-" for standard input, a table, or an iterable of rows.
+        beside: where a file is written, next to it.
+        options: columns of rows that the user chose.
+
+    Raises:
+        CorpusError: a pattern matches nothing, or a row has no label and text.
+        DiskFullError: the disk has no room.
+    """
+    if _are_paths(corpus) and corpus != STANDARD:
+        yield GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
+        return
+    place = next(path for path in beside.absolute().parents if path.is_dir())
+    _remove_left(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    try:
+        with locked_folder(folder):
+            path = folder / ("standard-input" if corpus == STANDARD else "rows")
+            if corpus == STANDARD:
+                with committed(path, synced=False) as file:
+                    shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+            else:
+                write_rows(corpus, path, options)  # type: ignore[arg-type]
+            yield GivenCorpus(paths=(path,), name=_NAMES[path.name])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _are_paths(corpus: Any) -> bool:
+    if isinstance(corpus, str | Path):
+        return True
+    return (
+        not is_table(corpus) and isinstance(corpus, Sequence) and all(isinstance(each, str | Path) for each in corpus)
+    )
+
+
+def _remove_left(place: Path) -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        if folder.is_dir() and not folder.is_symlink():
+            with locked_folder(folder) as unused:
+                if unused:
+                    shutil.rmtree(folder, ignore_errors=True)
