@@ -62,11 +62,12 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def _has_zeros(high: bytes, low: bytes) -> bool:
-    """Return whether bytes can be the high and low ones of UTF-16: zeros only above printable ASCII and line ends."""
+    """Return whether bytes can be the high and low ones of UTF-16: zeros only above printable Latin and line ends."""
     number = high.count(0)
     if number < max(_MIN_ZEROS, _ZEROS * len(high)) or 0 in low:
         return False
-    return all(32 <= byte < 127 or byte in b"\t\n\r" for byte, above in zip(low, high, strict=False) if above == 0)
+    below = {byte for byte, above in zip(low, high, strict=False) if above == 0}
+    return all(32 <= byte < 127 or byte >= 160 or byte in b"\t\n\r" for byte in below)
 
 
 def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:

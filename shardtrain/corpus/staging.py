@@ -78,13 +78,14 @@ def staged(
         if not content.kind:
             content.stream.seek(0)
         found, mark = encodings.encoding_of(head, encoding, usual)
-        ascii_like = found == "utf-8"
-        text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not ascii_like else head[len(mark) :]
+        is_utf8 = found == "utf-8"
+        text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not is_utf8 else head[len(mark) :]
         detect.check_is_text(text, origin, whole=len(head) < HEAD_BYTES)
         returns = _ends_lines_with_returns(text)
         start = None
         if json_file or content.name.lower().endswith(".json"):
             start = json_arrays.array_start(text, whole=len(head) < HEAD_BYTES, origin=origin)
+        copied = bool(content.kind) or not is_utf8 or returns or start is not None
         notes = _notes(origin, content.kind, found, mark, returns=returns, chosen=encoding, usual=usual)
         size = os.fstat(content.packed.fileno()).st_size
         file = SourceFile(
@@ -92,10 +93,10 @@ def staged(
             origin=str(origin),
             num_bytes=size,
             origin_bytes=size,
-            data_start=len(mark) if ascii_like and not content.kind else 0,
+            data_start=0 if copied else len(mark),
             counted="line" if start is None else "item",
         )
-        if content.kind or not ascii_like or returns or start is not None:
+        if copied:
             rest = content.stream if content.kind else _after(content.stream, len(head))
             chunks = _text(chain([head[len(mark) :]], _chunks(rest)), found, returns=returns)
             if start is not None:

@@ -1,0 +1,331 @@
+"""Documents do not depend on how they are written: format, dialect, compression, encoding, header, parts."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shardtrain.corpus.opening import open_corpus, open_texts
+from shardtrain.corpus.options import CorpusOptions
+from shardtrain.corpus.readers import plan_units, read_unit
+from shardtrain.corpus.reading import Reading
+from shardtrain.corpus.source import Corpus, Source
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+
+Rows = list[tuple[str, str]]
+
+ROWS: Rows = [
+    (("bad", "good")[i % 2], f"{word}, and; 'again' | so it is, number {i}")
+    for i, word in enumerate(
+        ["rusty", "tidy", "late", "warm", "dull", 'qu"iet', "sl\now", "qüick", "cold 'n", "solid"] * 3
+    )
+]
+
+
+def opened(corpus: Path | Sequence[Path], scratch: Path, **options: object) -> Corpus:
+    scratch.mkdir(exist_ok=True)
+    return open_corpus(corpus, CorpusOptions(**options), scratch=scratch)  # type: ignore[arg-type]
+
+
+def rows_of(source: Source, unit_bytes: int = 1 << 30) -> Rows:
+    parts = [read_unit(source, unit) for unit in plan_units(source, unit_bytes=unit_bytes, advance=lambda size: None)]
+    assert [int(i) for part in parts for i in part.ordinals] == list(range(sum(len(part.labels) for part in parts)))
+    return [(label, text) for part in parts for label, text in zip(part.labels, part.texts, strict=True)]
+
+
+def as_separated(rows: Rows, *, header: bool, **dialect: object) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, **{"lineterminator": "\n", **dialect})  # type: ignore[arg-type]
+    writer.writerows([("label", "text"), *rows] if header else rows)
+    return file.getvalue()
+
+
+def as_json_lines(rows: Rows) -> str:
+    return "".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in rows)
+
+
+def as_json_array(rows: Rows, *, indent: int | None) -> str:
+    return json.dumps([{"text": text, "label": label} for label, text in rows], indent=indent)
+
+
+def as_wrapped(rows: Rows) -> str:
+    return json.dumps({"version": "1", "data": [{"text": text, "label": label} for label, text in rows]})
+
+
+WRITERS: dict[str, tuple[str, Callable[[Rows, bool], str]]] = {
+    "commas": (".csv", lambda rows, header: as_separated(rows, header=header)),
+    "commas, all quoted": (".csv", lambda rows, header: as_separated(rows, header=header, quoting=csv.QUOTE_ALL)),
+    "semicolons": (".csv", lambda rows, header: as_separated(rows, header=header, delimiter=";")),
+    "bars": (".csv", lambda rows, header: as_separated(rows, header=header, delimiter="|")),
+    "sep line": (".csv", lambda rows, header: "sep=;\n" + as_separated(rows, header=header, delimiter=";")),
+    "tabs": (".tsv", lambda rows, header: as_separated(rows, header=header, delimiter="\t")),
+    "tabs, all quoted": (
+        ".tsv",
+        lambda rows, header: as_separated(rows, header=header, delimiter="\t", quoting=csv.QUOTE_ALL),
+    ),
+    "backslashes": (
+        ".csv",
+        lambda rows, header: as_separated(
+            rows, header=header, quoting=csv.QUOTE_ALL, doublequote=False, escapechar="\\"
+        ),
+    ),
+    "JSON Lines": (".jsonl", lambda rows, header: as_json_lines(rows)),
+    "a JSON array": (".json", lambda rows, header: as_json_array(rows, indent=None)),
+    "an indented JSON array": (".json", lambda rows, header: as_json_array(rows, indent=2)),
+    "a wrapped JSON array": (".json", lambda rows, header: as_wrapped(rows)),
+}
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._inside", b"")
+        archive.writestr("inside", content)
+    return file.getvalue()
+
+
+def zstd(content: bytes) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    half = len(content) // 2
+    compress = zstandard.ZstdCompressor(write_checksum=True).compress
+    return compress(content[:half]) + compress(content[half:])  # type: ignore[no-any-return]
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda content: content,
+    ".gz": lambda content: gzip.compress(content[:99]) + gzip.compress(content[99:]),
+    ".bz2": lambda content: bz2.compress(content[:99]) + bz2.compress(content[99:]),
+    ".xz": lzma.compress,
+    ".zst": zstd,
+    ".zip": zipped,
+}
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(WRITERS)),
+    st.sampled_from(sorted(COMPRESSIONS)),
+    st.sampled_from(ENCODINGS),
+    st.booleans(),
+    st.integers(1, 3),
+    st.sampled_from([1, 200, 1 << 30]),
+)
+def test_documents_do_not_depend_on_how_they_are_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    written: str,
+    compression: str,
+    encoding: str,
+    header: bool,
+    num_parts: int,
+    unit_bytes: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("matrix")
+    extension, write = WRITERS[written]
+    paths = []
+    for part in range(num_parts):
+        rows = ROWS[part * len(ROWS) // num_parts : (part + 1) * len(ROWS) // num_parts]
+        content = write(rows, header).encode(encoding)
+        paths.append(folder / f"part-{part}{extension}{compression}")
+        paths[-1].write_bytes(COMPRESSIONS[compression](content))
+    chosen = {"encoding": encoding} if encoding == "cp1252" else {}
+    corpus = opened(paths, folder / "scratch", **chosen)
+    assert rows_of(corpus.train, unit_bytes) == ROWS
+    assert rows_of(opened(folder, folder / "scratch", **chosen).train, unit_bytes) == ROWS
+
+
+@pytest.mark.parametrize("written", sorted(WRITERS))
+def test_lines_that_end_with_a_carriage_return_alone_are_lines(tmp_path: Path, written: str) -> None:
+    extension, write = WRITERS[written]
+    rows = [(label, text.replace("\n", " ")) for label, text in ROWS]
+    path = tmp_path / f"some{extension}"
+    path.write_bytes(write(rows, True).replace("\n", "\r").encode())
+    assert rows_of(opened(path, tmp_path / "scratch").train) == rows
+
+
+@pytest.mark.parametrize("written", ["semicolons", "tabs", "backslashes", "bars"])
+def test_pandas_reads_the_same(tmp_path: Path, written: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    extension, write = WRITERS[written]
+    path = tmp_path / f"some{extension}"
+    path.write_text(write(ROWS, True), newline="")
+    how = {"backslashes": {"escapechar": "\\"}, "semicolons": {"sep": ";"}, "bars": {"sep": "|"}}
+    frame = pandas.read_csv(path, **how.get(written, {"sep": "\t"}))
+    assert rows_of(opened(path, tmp_path / "scratch").train) == list(zip(frame.label, frame.text, strict=True))
+
+
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_stream_is_refused_and_named(tmp_path: Path, compression: str, damage: str) -> None:
+    content = bytearray(COMPRESSIONS[compression](as_separated(ROWS * 50, header=True).encode()))
+    if damage == "cut":
+        del content[-len(content) // 3 :]
+    else:
+        content[len(content) // 2] ^= 0x55
+    path = tmp_path / f"some.csv{compression}"
+    path.write_bytes(bytes(content))
+    with pytest.raises(CorpusFormatError, match=f"some.csv{compression}' is (cut|damaged)"):
+        opened(path, tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_fasttext_files_are_read_by_their_labels(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("".join(f"__label__{label} {text.split(',')[0]}\n" for label, text in ROWS if "\n" not in text))
+    expected = [(label, text.split(",")[0]) for label, text in ROWS if "\n" not in text]
+    assert rows_of(opened(path, tmp_path / "scratch").train) == expected
+    path.write_text("__label__a __label__b both\n__label__a one\n__label__b two\n")
+    with pytest.raises(CorpusFormatError, match=r"line 1: 2 labels; several labels per document are not supported yet"):
+        rows_of(opened(path, tmp_path / "scratch").train)
+    path.write_text("first __label__a\n__label__b two\nno label\n")
+    skipped = opened(path, tmp_path / "scratch", format="fasttext", on_bad_row="skip").train
+    units = plan_units(skipped, unit_bytes=1, advance=lambda size: None)
+    reasons = [row.reason for unit in units for row in read_unit(skipped, unit).bad_rows]
+    assert reasons == ["the label (__label__NAME) is not the first word", "there is no label (__label__NAME)"]
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow file", "arrow stream"])
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_columnar_files_are_read_by_their_columns(tmp_path: Path, format: str, num_parts: int) -> None:  # noqa: A002
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.feather as feather
+    import pyarrow.parquet as pq
+
+    for part in range(num_parts):
+        rows = ROWS[part::num_parts]
+        columns = {
+            "id": list(range(len(rows))),
+            "text": [text for _, text in rows],
+            "label": [label for label, _ in rows],
+        }
+        table = pa.table(columns)
+        if format == "parquet":
+            pq.write_table(table, tmp_path / f"train-{part}.parquet", row_group_size=7)
+        elif format == "arrow file":
+            feather.write_feather(table, tmp_path / f"train-{part}.feather", chunksize=7)
+        else:
+            with (
+                pa.OSFile(str(tmp_path / f"train-{part}.arrow"), "wb") as file,
+                pa.ipc.new_stream(file, table.schema) as out,
+            ):
+                out.write_table(table, max_chunksize=7)
+    expected = [row for part in range(num_parts) for row in ROWS[part::num_parts]]
+    source = opened(tmp_path, tmp_path / "scratch").train
+    for unit_bytes in (1, 1 << 30):
+        assert rows_of(source, unit_bytes) == expected
+    assert source.describe()["label_column"] == "label"
+
+
+def test_missing_values_of_columnar_files_are_empty_texts_and_bad_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "some.parquet"
+    pq.write_table(pa.table({"label": ["a", None, "b", "a"], "text": ["x", "y", None, "z"]}), path)
+    source = opened(path, tmp_path / "scratch", on_bad_row="skip").train
+    (unit,) = plan_units(source, unit_bytes=1, advance=lambda size: None)
+    found = read_unit(source, unit)
+    assert list(zip(found.labels, found.texts, strict=True)) == [("a", "x"), ("b", ""), ("a", "z")]
+    assert found.ordinals.tolist() == [0, 2, 3]
+    assert [row.place for row in found.bad_rows] == [f"{path}, row 2"]
+
+
+def test_class_names_that_datasets_stores_are_used(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    features = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {}}}}
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps(features)})
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]}, schema=schema)
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(table, tmp_path / "data" / "test-00000-of-00001.parquet")
+    corpus = opened(tmp_path, tmp_path / "scratch")
+    assert corpus.class_names == ("neg", "pos")
+    assert corpus.test is not None
+    assert rows_of(corpus.test) == [("0", "a"), ("1", "b")]
+
+
+def test_parts_are_sorted_by_their_numbers_and_need_the_same_columns(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        (tmp_path / f"part-{number}.csv").write_text(f"label,text\nx,{number}\ny,{number}\n")
+    expected = [(label, str(number)) for number in (1, 9, 10) for label in "xy"]
+    assert rows_of(opened(tmp_path, tmp_path / "scratch").train) == expected
+    assert rows_of(opened(Path(f"{tmp_path}/part-*.csv"), tmp_path / "scratch").train) == expected
+    (tmp_path / "part-11.csv").write_text("label,title\nx,11\ny,11\n")
+    with pytest.raises(
+        CorpusFormatError, match=r"part-11.csv' and '.*part-1.csv' are not parts of one corpus: the header"
+    ):
+        opened(tmp_path, tmp_path / "scratch")
+    with pytest.raises(CorpusNotFoundError, match=r"no file matches '.*none-\*.csv'"):
+        opened(tmp_path / "none-*.csv", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "texts"),
+    [
+        ("label,text,\nbad,a b,\ngood,c d,\nbad,e f,\n", "label", ["text"]),
+        ("text,label,text\na b,bad,n\nc d,good,n\ne f,bad,n\n", "label", [0, 2]),
+        ("verdict,utterance\nbad,it is so\ngood,it is not\nbad,it may be\ngood,or not so\n", "verdict", ["utterance"]),
+        ("label,text,,\nbad,a b\ngood,c d\nbad,e f\n", "label", ["text"]),
+    ],
+    ids=["cleared columns", "a name twice", "unknown names", "cleared columns in the header alone"],
+)
+def test_a_header_is_never_a_document(tmp_path: Path, content: str, label: str, texts: list[str | int]) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text(content)
+    source = opened(path, tmp_path / "scratch").train
+    described = source.describe()
+    assert (described["header"], described["label_column"], described["text_columns"]) == (True, label, texts)
+    assert {label for label, _ in rows_of(source)} == {"bad", "good"}
+
+
+def test_a_later_file_is_read_as_the_training_corpus_was(tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_bytes("label;title;body\nbad;x;schön\ngood;y;z\n".encode("cp1252"))
+    source = opened(train, tmp_path / "scratch", encoding="cp1252", text_columns=("body",)).train
+    remembered = Reading.of_record(json.loads(json.dumps(source.describe())))
+    later = tmp_path / "later.csv"
+    later.write_bytes("title;label;body\nx;bad;größer\ny;good;z\n".encode("cp1252"))
+    corpus = open_corpus(later, CorpusOptions(), scratch=tmp_path / "scratch", remembered=remembered)
+    assert rows_of(corpus.train) == [("bad", "größer"), ("good", "z")]
+    texts, notes = open_texts(
+        later,
+        CorpusOptions(),
+        labels=("bad", "good"),
+        class_names=(),
+        scratch=tmp_path / "scratch",
+        remembered=remembered,
+    )
+    assert [text for _, text in rows_of(texts)] == ["größer", "z"]
+    assert any("CP1252, as the training corpus was" in note for note in notes)
+    other = tmp_path / "other.csv"
+    other.write_text("stars;review\nbad;größer\ngood;z\n")
+    corpus = open_corpus(other, CorpusOptions(), scratch=tmp_path / "scratch", remembered=remembered)
+    assert rows_of(corpus.train) == [("bad", "größer"), ("good", "z")]
+    assert any("does not have the columns of the training corpus (text 'body')" in note for note in corpus.notes)
+    assert any("other.csv is UTF-8, the training corpus was CP1252" in note for note in corpus.notes)
+
+
+def test_a_json_object_of_columns_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps({"label": {"0": "a", "1": "b"}, "text": {"0": "x", "1": "y"}}))
+    with pytest.raises(CorpusFormatError, match=r"holds columns; expected records.*orient='records', lines=True"):
+        opened(path, tmp_path / "scratch")
+    path.write_text('[{"label": "a", "text": "x"}, {"label": "b", ')
+    with pytest.raises(CorpusFormatError, match="is cut: its JSON array does not end"):
+        opened(path, tmp_path / "scratch")
+    path.write_text('[{"label": "a", "text": "x"}, {"label": "b"}]')
+    with pytest.raises(CorpusFormatError, match="item 2: the key 'text' is missing"):
+        rows_of(opened(path, tmp_path / "scratch").train)
