@@ -160,7 +160,7 @@ class Resolver:
         by_content = detect.format_from_content(path)
         if self.options.format == "auto" and by_content == "fasttext":
             wanted = by_content
-        if wanted is None and by_content is None and self.labels is not None:
+        if wanted is None and self.labels is not None:
             wanted = "lines"
         if wanted in ("jsonl", "fasttext", "lines") or (wanted is None and by_content in ("jsonl", "fasttext")):
             syntax = LINES if wanted == "lines" else Syntax()

@@ -308,7 +308,7 @@ def _warn_of_replaced_bytes(facts: Sequence[UnitFacts]) -> None:
     if num_replaced := sum(unit.num_replaced for unit in facts):
         warn(
             f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
-            "convert it with `iconv -f ENCODING -t UTF-8` and build again"
+            "name it with --encoding and build again"
         )
 
 

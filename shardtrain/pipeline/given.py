@@ -72,7 +72,8 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
         CorpusError: a pattern matches nothing, or a row has no label and text.
         DiskFullError: the disk has no room.
     """
-    if _are_paths(corpus) and corpus != STANDARD:
+    standard = isinstance(corpus, str) and corpus == STANDARD
+    if _are_paths(corpus) and not standard:
         yield GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
         return
     place = next(path for path in beside.absolute().parents if path.is_dir())
@@ -80,8 +81,8 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:
         with locked_folder(folder):
-            path = folder / ("standard-input" if corpus == STANDARD else "rows")
-            if corpus == STANDARD:
+            path = folder / ("standard-input" if standard else "rows")
+            if standard:
                 with committed(path, synced=False) as file:
                     shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
             else:
