@@ -6,7 +6,7 @@ Parquet file again in each pass would take longer. A block holds its labels, whi
 
     label offsets (rows + 1) int64 | text offsets (rows + 1) int64 | missing (rows) uint8 | labels | texts
 
-The file begins with `MAGIC` and a line of JSON that describes the columns, and ends with an index, (blocks, 4) int64:
+The file begins with a line of JSON that describes the columns, and ends with an index, (blocks, 4) int64:
 position, rows, bytes of labels and bytes of texts of each block, and the number of blocks.
 """
 
@@ -24,7 +24,6 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.source import Source
 from shardtrain.errors import CorpusFormatError
 
-MAGIC = b"shardtrain-rows "
 BLOCK_BYTES = 1 << 18  # of texts: units are made of whole blocks, and some analyzers need small units
 FORMATS = ("parquet", "arrow", "rows")  # that are stored in blocks
 
@@ -39,7 +38,7 @@ class BlockWriter:
 
     def __init__(self, file: IO[bytes], columns: Mapping[str, Any] | None = None) -> None:
         self.file = file
-        file.write(MAGIC + json.dumps(columns or {}).encode() + b"\n")
+        file.write(json.dumps(columns or {}).encode() + b"\n")
         self.num_rows = 0
         self._index: list[tuple[int, int, int, int]] = []
         self._labels: list[str | None] = []
@@ -75,13 +74,10 @@ class BlockWriter:
         self._labels, self._texts, self._pending = [], [], 0
 
 
-def read_columns(path: Path) -> dict[str, Any] | None:
-    """Return the description of the columns of a file of blocks; None if it is another file."""
+def read_columns(path: Path) -> dict[str, Any]:
+    """Return the description of the columns of a file of blocks."""
     with open(path, "rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return None
-        found = json.loads(file.readline())
-    return found if isinstance(found, dict) else None
+        return dict(json.loads(file.readline()))
 
 
 def read_index(path: Path) -> list[tuple[int, int]]:

@@ -135,7 +135,7 @@ def choose_texts(
     Raises:
         CorpusFormatError: a column does not exist or is not recognised.
     """
-    num_columns = len(rows[0])
+    num_columns = len(rows[0] if names is None else names)
     label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
     if options.text_columns is not None:
         texts = tuple(_column_index(column, names, num_columns, origin) for column in options.text_columns)

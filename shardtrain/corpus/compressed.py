@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shardtrain.errors import CorpusFormatError, MissingExtraError
+from shardtrain.errors import CorpusFormatError, MissingExtraError, ShardtrainError
 
 EXTENSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _MAGIC = (
@@ -80,12 +82,15 @@ def opened(path: Path) -> Iterator[Opened]:
             elif kind:
                 stream = _OPEN[kind](packed)
             yield Opened(stream, packed, kind, name)
+        except ShardtrainError:
+            raise
         except EOFError as error:
             raise CorpusFormatError(f"'{path}' is cut: its {kind} data ends too early; {_AGAIN}") from error
         except (zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise CorpusFormatError(f"'{path}' is damaged {kind} data ({error}); {_AGAIN}") from error
-        except OSError as error:
-            if kind != "bzip2" or error.errno is not None:  # bz2 raises an OSError without a number for its own errors
+        except (OSError, ValueError, struct.error, RuntimeError) as error:
+            # bz2 has no error of its own, and zipfile seeks where damaged directories send it
+            if kind not in ("bzip2", "zip") or getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
             raise CorpusFormatError(f"'{path}' is damaged {kind} data ({error}); {_AGAIN}") from error
 

@@ -31,6 +31,7 @@ def open_corpus(
     scratch: Path,
     preview: bool = False,
     remembered: Reading | None = None,
+    rows: bool = False,
 ) -> Corpus:
     """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
@@ -45,6 +46,7 @@ def open_corpus(
         preview: of these copies only the first `PREVIEW_BYTES` are written; the sources cannot be read then, but their
             sizes are those of the whole files.
         remembered: how the corpus was read that this one is expected to be like.
+        rows: whether the corpus is a file of `corpus.rows`.
 
     Raises:
         UsageError: the format is lines, which has no labels, or one file is named for two splits.
@@ -57,7 +59,9 @@ def open_corpus(
     try:
         named = {"validation": validation, "test": test}
         copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None)
-        return _open(paths, options, {split: Path(file) for split, file in named.items() if file}, copies, remembered)
+        return _open(
+            paths, options, {split: Path(file) for split, file in named.items() if file}, copies, remembered, rows=rows
+        )
     except PermissionError as error:
         raise CorpusNotFoundError(f"'{error.filename or paths[0]}' cannot be read: {error.strerror}") from error
 
@@ -114,6 +118,8 @@ def _open(
     named: Mapping[str, Path],
     scratch: Scratch,
     remembered: Reading | None,
+    *,
+    rows: bool,
 ) -> Corpus:
     layout = folders.find_layout(paths, per_class=options.format == "folder")
     notes = list(layout.notes)
@@ -125,7 +131,9 @@ def _open(
     if not layout.per_class:
         unescape = _needs_unescaping(folder, class_names, options, notes, remembered)
     resolver = Resolver(options=options, unescape=unescape, scratch=scratch, notes=notes, remembered=remembered)
-    if layout.per_class:
+    if rows:
+        train = resolver.resolve_rows(paths[0])
+    elif layout.per_class:
         train = resolver.resolve_folder(layout.train[0])
     else:
         train = resolver.resolve_files(layout.train, "train", None)

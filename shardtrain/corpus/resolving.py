@@ -7,10 +7,9 @@ each, so that a wrong guess is seen before anything is built from it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from shardtrain.corpus import columns, detect, folders
 from shardtrain.corpus.blocks import read_columns
@@ -100,8 +99,6 @@ class Resolver:
     def _resolve(self, origin: Path, copy: str, like: Source | None, *, part: bool = False) -> Source:
         """Resolve one file; `like` is a source with the same columns, with `part` of the same format and dialect."""
         _check_is_file(origin)
-        if (given := read_columns(origin)) is not None:
-            return self._resolve_rows(origin, given)
         format = self._format_of_columns(origin)  # noqa: A001 - the word users know
         if format:
             return self._resolve_columnar(origin, copy, format, like)
@@ -275,8 +272,9 @@ class Resolver:
             return options
         return replace(options, label_column=label, text_columns=found_texts)
 
-    def _resolve_rows(self, origin: Path, given: Mapping[str, Any]) -> Source:
+    def resolve_rows(self, origin: Path) -> Source:
         """Resolve rows that a program gave, which are in blocks already; see `corpus.rows`."""
+        given = read_columns(origin)
         if given.get("class_names"):
             self.class_names.append(tuple(given["class_names"]))
         size = origin.stat().st_size

@@ -46,7 +46,7 @@ class GivenCorpus:
 
     def open(self, options: TextOptions, **how: Any) -> Corpus:
         """Open it; `how` are other arguments of `open_corpus`."""
-        corpus = open_corpus(self.paths, options, **how)
+        corpus = open_corpus(self.paths, options, rows=self.name == NAME, **how)
         if self.name is None:
             return corpus
         notes = tuple(note.replace(self.paths[0].name, self.name, 1) for note in corpus.notes)
