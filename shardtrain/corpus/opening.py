@@ -28,8 +28,8 @@ def open_corpus(
     path: Path,
     options: TextOptions,
     *,
-    validation: Path | None = None,
-    test: Path | None = None,
+    validation: Path | str | None = None,
+    test: Path | str | None = None,
     scratch: Path,
     preview: bool = False,
 ) -> Corpus:

@@ -106,7 +106,7 @@ def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
         max_features=options.num_features,
         stop_words=sorted(set(options.stop_words)),
     )
-    paths = [corpus, *(path for path in (options.validation, options.test) if path)]
+    paths = [corpus, *(Path(path) for path in (options.validation, options.test) if path)]
     files = {name: found for path in paths for name, found in files_of(path).items()}
     program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))

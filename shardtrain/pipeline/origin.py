@@ -39,10 +39,10 @@ def origin_of(corpus: Path, options: BuildOptions, files: dict[str, list[Any]], 
         files: as `files_of` returns them.
         two_splits: whether a test file counts as the validation split, as in versions whose records lack `test`.
     """
-    test = {} if two_splits else {"test": str(options.test.resolve()) if options.test else None}
+    test = {} if two_splits else {"test": str(Path(options.test).resolve()) if options.test else None}
     return {
         "path": str(corpus.resolve()),
-        "validation": str(options.validation.resolve()) if options.validation else None,
+        "validation": str(Path(options.validation).resolve()) if options.validation else None,
         **test,
         "read": asdict(subset(options, CorpusOptions)),
         "files": files,

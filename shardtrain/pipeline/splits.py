@@ -25,7 +25,7 @@ def with_found_splits(corpus: Path, options: BuildOptions) -> BuildOptions:
         CorpusNotFoundError: such a file does not exist.
     """
     validation, test = (
-        find_beside(corpus, path, flag(name)) if path else None
+        find_beside(corpus, Path(path), flag(name)) if path else None
         for name, path in (("validation", options.validation), ("test", options.test))
     )
     return replace(options, validation=validation, test=test)

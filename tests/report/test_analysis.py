@@ -153,7 +153,7 @@ def entries(kind: str, x: np.ndarray, y: np.ndarray) -> RowEntries:
 def test_rows_of_equal_words_at_other_positions_are_no_duplicates(tmp_path):
     x = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 2]], np.uint16)
     with DuplicateCounter(4, tmp_path) as hashes:
-        hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), validation=False)
+        hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), split="train")
         assert hashes.count() == DuplicateCounts(train_repeated=1)
 
 
