@@ -256,8 +256,8 @@ def _check_rows(folder: Path, dataset: Dataset, scratch: Path) -> None:
     try:
         corpus = open_corpus(folder, CorpusOptions(on_bad_row="skip"), scratch=scratch)
         with progress("count rows", total=sum(expected.values()), unit="rows") as done:
-            assert corpus.validation is not None  # files of the test split exist, as checked above
-            counted = {"training": _count(corpus.train, done), "test": _count(corpus.validation, done)}
+            assert corpus.test is not None  # files of the test split exist, as checked above
+            counted = {"training": _count(corpus.train, done), "test": _count(corpus.test, done)}
     except CorpusError as error:
         reason = error.on_command_line
         raise CorpusFormatError(f"{dataset.title} cannot be read after unpacking: {reason}") from error

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +26,6 @@ from shardtrain.errors import CorpusNotFoundError
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.rows import check_shards
-from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.given import CorpusLike, as_files
@@ -33,6 +33,9 @@ from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.progress import progress, say
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
+
+if TYPE_CHECKING:
+    from shardtrain.inference.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.readers import plan_units, read_unit
@@ -24,7 +24,6 @@ from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.options import STANDARD, PredictOptions
 from shardtrain.inference.predictions import Predictions
-from shardtrain.inference.run import Run
 from shardtrain.inference.writers import PredictionWriter, writer_for
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.units import MAX_LISTED
@@ -35,6 +34,9 @@ from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
+
+if TYPE_CHECKING:
+    from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
 

@@ -6,13 +6,16 @@ Shards must have been made by the run's own fitted vectorizer: the columns of an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from shardtrain.arrays.rows import Labels
 from shardtrain.errors import ModelError
 from shardtrain.inference.predictions import Predictions
-from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards
 from shardtrain.training.steps import EVALUATION_ROWS
+
+if TYPE_CHECKING:
+    from shardtrain.inference.run import Run
 
 
 def predict_rows(run: Run, shards: Shards, *, split: str = "validation") -> Iterator[tuple[Labels, Predictions]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import keras
 
     from shardtrain.inference.classifier import Classifier
+    from shardtrain.loader.shards import Shards
     from shardtrain.vectorize.fitted import Vectorizer
 
 _BATCH_TEXTS = 512  # classified per call
@@ -38,7 +39,8 @@ class Run:
         path: its folder.
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
-        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
+        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, with a test split `test_accuracy` and
+            `test_loss` (None where not finite), and `model_sha256`.
     """
 
     path: Path
@@ -85,6 +87,26 @@ class Run:
 
         return Classifier(model, self.description, self.load_vectorizer)
 
+    def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
+        """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.
+
+        Args:
+            shards: made by the run's vectorizer.
+            split: "train", "validation" or "test".
+
+        Raises:
+            ModelError: the shards were made with another vectorizer, or have other classes.
+            ShardsError: there is no such split.
+            RunError: the run's files are damaged.
+        """
+        from shardtrain.inference.evaluate import evaluate
+        from shardtrain.loader.shards import Shards, open_shards
+
+        if isinstance(shards, Shards):
+            return evaluate(self, shards, split=split)
+        with open_shards(shards) as opened:
+            return evaluate(self, opened, split=split)
+
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows."""
         metrics = self.metrics
@@ -94,6 +116,7 @@ class Run:
                 "model": self.config["model"],
                 "validation accuracy": f"{metrics['val_accuracy']:.4f}",
                 "validation loss": f"{metrics['val_loss']:.4f}",
+                **({"test accuracy": f"{tested:.4f}"} if (tested := metrics.get("test_accuracy")) is not None else {}),
                 "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
                 "trained on": f"{self.description.num_train:,} examples, "
                 f"{self.description.num_features:,} {self.description.kind} features",

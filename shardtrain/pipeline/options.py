@@ -176,7 +176,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         "add to the finished shards in --out, with their vectorizer and classes; none of them is rewritten",
         group=_OUTPUT,
     )
-    validation: Path | None = option(
+    validation: Path | str | None = option(
         None,
         "corpus of the validation split",
         group=_SPLITS,
@@ -193,7 +193,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         parse=float,
         exclusive="validation",
     )
-    test: Path | None = option(
+    test: Path | str | None = option(
         None,
         "corpus of the test split, which fit evaluates once at its end",
         group=_SPLITS,

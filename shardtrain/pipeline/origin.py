@@ -44,10 +44,10 @@ def origin_of(
         two_splits: whether a test file counts as the validation split, as in versions whose records lack `test`.
         remembered: description of the corpus that it was read like, if any.
     """
-    test = {} if two_splits else {"test": str(options.test.resolve()) if options.test else None}
+    test = {} if two_splits else {"test": str(Path(options.test).resolve()) if options.test else None}
     return {
         "paths": [] if corpus.name else [str(path.resolve()) for path in corpus.paths],
-        "validation": str(options.validation.resolve()) if options.validation else None,
+        "validation": str(Path(options.validation).resolve()) if options.validation else None,
         **test,
         "read": asdict(subset(options, CorpusOptions)),
         "files": files,

@@ -26,7 +26,7 @@ def with_found_splits(corpus: Sequence[Path], options: BuildOptions) -> BuildOpt
         CorpusNotFoundError: such a file does not exist.
     """
     validation, test = (
-        find_beside(corpus[0], path, flag(name)) if path else None
+        find_beside(corpus[0], Path(path), flag(name)) if path else None
         for name, path in (("validation", options.validation), ("test", options.test))
     )
     return replace(options, validation=validation, test=test)

@@ -24,7 +24,7 @@ from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
 MAX_CLASSES = 16  # the most frequent classes, for which distinctive features are computed
 FEATURES_PER_CLASS = 8
 SAMPLED_DOCUMENTS = 500  # enough for a histogram, and few reads of a large corpus
-NAMES = {"train": "training", "validation": "validation"}
+NAMES = {"train": "training", "validation": "validation", "test": "test"}
 FEATURE = {"ngram": "n-gram", "sequence": "word", "dense": "feature"}
 _STEP = 1 << 20  # candidates per step of a sum
 
@@ -121,7 +121,7 @@ def _analyze_rows(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatist
 
         def of_split(split: Split) -> SplitStatistics:
             def visit(entries: RowEntries) -> None:
-                hashes.add(entries, validation=split.name == "validation")
+                hashes.add(entries, split=split.name)
                 done.add(len(entries.y))
 
             return compute_statistics(split, shards.manifest.vocabulary_size, visit)

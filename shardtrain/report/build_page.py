@@ -90,12 +90,13 @@ def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
     """Render a table per corpus."""
     tables = []
     for part in parts[:_MAX_CORPORA]:
-        train, own = part.get("train"), part.get("validation")
+        train, own, test = part.get("train"), part.get("validation"), part.get("test")
         fraction = part.get("validation_fraction")
         rows = {
             "corpus": train.get("name") if isinstance(train, dict) else None,
             "validation": own.get("name") if isinstance(own, dict) else None,
             "validation fraction": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
+            "test": test.get("name") if isinstance(test, dict) else None,
             "documents": f"{_integer(part, 'documents'):,}",
             "size": megabytes(_integer(part, "corpus_bytes")),
             "rejected rows": f"{_integer(part, 'rejected_rows'):,}",

@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from shardtrain.loader.order import mix64
 from shardtrain.report.row_statistics import RowEntries
+from shardtrain.shards.layout import SPLITS
 
-_RECORD = np.dtype([("hash", "<u8"), ("y", "<u2"), ("validation", "u1"), ("rows", "<u4")])
+_RECORD = np.dtype([("hash", "<u8"), ("y", "<u2"), ("split", "u1"), ("rows", "<u4")])
+_TRAIN, _VALIDATION, _TEST = range(len(SPLITS))  # in a record
 _RECORDS_PER_PARTITION = 1 << 20
 _MAX_PARTITIONS = 256  # limit of open files
 
@@ -38,6 +40,9 @@ class DuplicateCounts:
         shared: validation rows that duplicate a training row.
         shared_same_class: those of `shared` that duplicate a training row of the same class.
         contradicting: training rows that duplicate a training row of another class.
+        test_repeated: test rows that duplicate an earlier test row.
+        test_shared: test rows that duplicate a training row.
+        test_shared_same_class: those of `test_shared` that duplicate a training row of the same class.
     """
 
     train_repeated: int = 0
@@ -45,6 +50,9 @@ class DuplicateCounts:
     shared: int = 0
     shared_same_class: int = 0
     contradicting: int = 0
+    test_repeated: int = 0
+    test_shared: int = 0
+    test_shared_same_class: int = 0
 
     def __add__(self, other: DuplicateCounts) -> DuplicateCounts:
         return DuplicateCounts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
@@ -75,13 +83,13 @@ class DuplicateCounter:
     ) -> None:
         self._stack.close()
 
-    def add(self, entries: RowEntries, *, validation: bool) -> None:
-        """Add a batch of rows."""
+    def add(self, entries: RowEntries, *, split: str) -> None:
+        """Add a batch of rows of a split, which is named."""
         nonempty = np.diff(entries.indptr) > 0
         records = np.zeros(int(nonempty.sum()), _RECORD)
         records["hash"] = hash_rows(entries)[nonempty]
         records["y"] = entries.y[nonempty]
-        records["validation"] = validation
+        records["split"] = SPLITS.index(split)
         records["rows"] = 1
         records = _merge(records)  # a row that is repeated in the batch takes one record
         starts = _partition_bounds(records["hash"], self._bits)
@@ -120,10 +128,10 @@ def _merge(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     """Sort records by hash, class and split, and merge equal ones."""
     if not len(records):
         return records
-    records = records[np.lexsort((records["validation"], records["y"], records["hash"]))]
+    records = records[np.lexsort((records["split"], records["y"], records["hash"]))]
     new = np.ones(len(records), np.bool_)
     new[1:] = False
-    for name in ("hash", "y", "validation"):
+    for name in ("hash", "y", "split"):
         new[1:] |= records[name][1:] != records[name][:-1]
     firsts = np.flatnonzero(new)
     merged = records[firsts]
@@ -136,19 +144,23 @@ def _count_duplicates(records: npt.NDArray[np.void]) -> DuplicateCounts:
     if not len(records):
         return DuplicateCounts()
     rows = records["rows"].astype(np.int64)
-    held_out = records["validation"] == 1
-    group = np.cumsum(np.concatenate([[True], records["hash"][1:] != records["hash"][:-1]])) - 1
-    # whether a record is of validation rows and follows one of training rows of the same hash and class
-    same = np.zeros(len(records), np.bool_)
-    twins = (group[1:] == group[:-1]) & (records["y"][1:] == records["y"][:-1])
-    same[1:] = twins & held_out[1:]
-    of_train = np.bincount(group, np.where(held_out, 0, rows)).astype(np.int64)
-    of_validation = np.bincount(group, np.where(held_out, rows, 0)).astype(np.int64)
-    classes = np.bincount(group, ~held_out).astype(np.int64)  # number of classes among the training rows of a group
+    new = records["hash"][1:] != records["hash"][:-1]
+    group = np.cumsum(np.concatenate([[True], new])) - 1
+    # of the records of one hash and class, that of training rows is the first, if there is one
+    firsts = np.concatenate([[True], new | (records["y"][1:] != records["y"][:-1])])
+    twin = records["split"][firsts][np.cumsum(firsts) - 1] == _TRAIN
+    of_train, of_validation, of_test = (
+        np.bincount(group, np.where(records["split"] == split, rows, 0)).astype(np.int64)
+        for split in (_TRAIN, _VALIDATION, _TEST)
+    )
+    classes = np.bincount(group, records["split"] == _TRAIN)  # number of classes among the training rows of a group
     return DuplicateCounts(
         train_repeated=int(np.maximum(of_train - 1, 0).sum()),
         validation_repeated=int(np.maximum(of_validation - 1, 0).sum()),
         shared=int(of_validation[of_train > 0].sum()),
-        shared_same_class=int(rows[same].sum()),
+        shared_same_class=int(rows[twin & (records["split"] == _VALIDATION)].sum()),
         contradicting=int(of_train[classes > 1].sum()),
+        test_repeated=int(np.maximum(of_test - 1, 0).sum()),
+        test_shared=int(of_test[of_train > 0].sum()),
+        test_shared_same_class=int(rows[twin & (records["split"] == _TEST)].sum()),
     )

@@ -101,8 +101,8 @@ def _hidden(title: str) -> Markup:
 
 
 def legend(*names: str, outline: bool = False) -> Markup:
-    """Return the names of series with their colours; with `outline` the second is shown as an outline."""
-    looks = ("k0", "k1 ring" if outline else "k1")
+    """Return the names of series with their colours; with `outline` all but the first are shown as outlines."""
+    looks = ("k0", "k1 ring", "k2 ring") if outline else ("k0", "k1", "k2")
     return element(
         "ul",
         *(element("li", element("span", class_=look), name) for look, name in zip(looks, names, strict=False)),

@@ -77,11 +77,12 @@ def read_history(run: Run) -> list[dict[str, float]]:
 
 
 def _lead(run: Run) -> str:
-    about = run.description
+    about, tested = run.description, run.metrics.get("test_examples")
     kind = {"ngram": "n-gram", "sequence": "sequence", "dense": "dense"}[about.kind]
     return (
         f"Model {run.config.get('model', '')}, trained on {about.num_train:,} {kind} rows of {about.num_classes:,} "
-        f"classes, validated on {about.num_validation:,} rows."
+        f"classes, validated on {about.num_validation:,} rows"
+        + (f"; the kept weights were tested once, on {tested:,} rows." if tested else ".")
     )
 
 
@@ -90,6 +91,7 @@ def _tiles(run: Run) -> Markup:
     each = [
         ("validation accuracy", f"{metrics['val_accuracy']:.2%}", ""),
         ("validation loss", f"{metrics['val_loss']:.4f}", ""),
+        *_test_tiles(metrics),
         (
             "epochs",
             f"{metrics['epochs']:,}",
@@ -103,6 +105,17 @@ def _tiles(run: Run) -> Markup:
     if "peak_memory_bytes" in metrics:
         each.append(("peak memory", f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB", "resident, including TensorFlow"))
     return tiles(*each)
+
+
+def _test_tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the tiles of the test split, which no decision of the training used; none if there is none."""
+    if "test_examples" not in metrics:
+        return []
+    accuracy, loss = metrics.get("test_accuracy"), metrics.get("test_loss")
+    return [
+        ("test accuracy", "not finite" if accuracy is None else f"{accuracy:.2%}", "on rows that chose nothing"),
+        ("test loss", "not finite" if loss is None else f"{loss:.4f}", ""),
+    ]
 
 
 def _sections(

@@ -49,7 +49,7 @@ def shards_page(folder: Path, *, scratch: Path) -> str:
         Section(name="build", title="Build", body=build_section(analysis)),
     ]
     top = tiles(
-        *named, ("on disk", megabytes(num_bytes), f"{_files_count(analysis):,} files"), _duplicates_tile(analysis)
+        *named, ("on disk", megabytes(num_bytes), f"{_files_count(analysis):,} files"), *_duplicates_tiles(analysis)
     )
     return render_page("Shards", _name(folder), lead, top, sections)
 
@@ -69,11 +69,18 @@ def _files_count(analysis: ShardsAnalysis) -> int:
     return sum(len(split.shards) for split in analysis.manifest.splits.values())
 
 
-def _duplicates_tile(analysis: ShardsAnalysis) -> tuple[str, str, str]:
-    if "validation" not in analysis.statistics:
-        return ("duplicate rows", f"{analysis.duplicates.train_repeated:,}", "equal to an earlier row")
-    share = analysis.duplicates.shared / analysis.statistics["validation"].rows
-    return ("validation rows also in training", f"{analysis.duplicates.shared:,}", f"{share:.2%} of validation rows")
+def _duplicates_tiles(analysis: ShardsAnalysis) -> list[tuple[str, str, str]]:
+    shared = {"validation": analysis.duplicates.shared, "test": analysis.duplicates.test_shared}
+    found = [
+        (
+            f"{name} rows also in training",
+            f"{count:,}",
+            f"{_percent(count, analysis.statistics[name].rows)} of {name} rows",
+        )
+        for name, count in shared.items()
+        if name in analysis.statistics
+    ]
+    return found or [("duplicate rows", f"{analysis.duplicates.train_repeated:,}", "equal to an earlier row")]
 
 
 def _classes(analysis: ShardsAnalysis) -> Markup:
@@ -188,23 +195,23 @@ def _duplicates(analysis: ShardsAnalysis) -> Markup:
             _percent(duplicates.contradicting, statistics["train"].rows),
         ),
     ]
-    if "validation" in statistics:
-        held_out = statistics["validation"].rows
-        other = duplicates.shared - duplicates.shared_same_class
-        rows += [
-            ("validation rows", f"{held_out:,}", ""),
-            (
-                "duplicates of an earlier validation row",
-                f"{duplicates.validation_repeated:,}",
-                _percent(duplicates.validation_repeated, held_out),
-            ),
-            ("duplicates of a training row", f"{duplicates.shared:,}", _percent(duplicates.shared, held_out)),
-            ("of these, duplicates only of rows of other classes", f"{other:,}", _percent(other, held_out)),
-        ]
+    held_out = {
+        "validation": (duplicates.validation_repeated, duplicates.shared, duplicates.shared_same_class),
+        "test": (duplicates.test_repeated, duplicates.test_shared, duplicates.test_shared_same_class),
+    }
+    for name, (repeated, shared, same_class) in held_out.items():
+        if name in statistics:
+            total, other = statistics[name].rows, shared - same_class
+            rows += [
+                (f"{name} rows", f"{total:,}", ""),
+                (f"duplicates of an earlier {name} row", f"{repeated:,}", _percent(repeated, total)),
+                ("duplicates of a training row", f"{shared:,}", _percent(shared, total)),
+                ("of these, duplicates only of rows of other classes", f"{other:,}", _percent(other, total)),
+            ]
     note = (
-        "Rows are duplicates if all their features are equal; empty rows are not compared. Validation rows that are "
-        "also training rows inflate the validation accuracy; duplicates of different classes limit the accuracy that "
-        "any model can reach."
+        "Rows are duplicates if all their features are equal; empty rows are not compared. Validation and test rows "
+        "that are also training rows inflate the accuracy measured on them; duplicates of different classes limit the "
+        "accuracy that any model can reach."
     )
     return joined(
         element("p", note, class_="soft"),

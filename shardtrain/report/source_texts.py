@@ -41,8 +41,7 @@ def find_source_texts(
         try:
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 corpus = open_again(origin, scratch=Path(folder))
-                own = split.name == "validation" and corpus.validation is not None
-                source = corpus.validation if own and corpus.validation else corpus.train
+                source = corpus.sources.get(split.name, corpus.train)
                 found = read_documents(source, ordinals.values())
             texts |= {row: found[ordinal] for row, ordinal in ordinals.items() if ordinal in found}
         except CorpusError as error:

@@ -87,7 +87,7 @@ def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
 
 
 def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shares: bool = False) -> Markup:
-    """Draw a histogram; the second of two series is an outline in front of the first.
+    """Draw a histogram; the second and third series are outlines in front of the first.
 
     Heights are shares; with `shares` x is a share as well.
     """
@@ -100,7 +100,7 @@ def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shar
         drawn = [element("title", each.hint)]
         for place, height in enumerate(each.heights):
             y = frame.y(height)
-            look = "s0" if place == 0 else "outline"
+            look = "s0" if place == 0 else f"outline o{place}"
             drawn.append(element("rect", x=x, y=y, width=width, height=frame.y(0) - y, class_=look))
         drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
         marks.append(element("g", *drawn))

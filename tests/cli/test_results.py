@@ -43,12 +43,15 @@ def test_every_command_tells_its_result_as_json(
     done = {"demo": told(capsys, "demo", "--out", demo, "--documents", 900, "--classes", 3)}
     assert (done["demo"]["corpus"], done["demo"]["num_train"]) == (str(demo), 900)
     done["build"] = told(capsys, "build", demo, "--out", shards, "--max-features", 500)
-    assert (done["build"]["train"]["examples"], done["build"]["num_features"]) == (900, 500)
-    assert done["build"]["documents"] == 900 + done["build"]["validation"]["examples"]
+    sizes = {name: done["build"][name]["examples"] for name in ("train", "validation", "test")}
+    assert (sizes["train"] + sizes["validation"], sizes["test"], done["build"]["num_features"]) == (900, 90, 500)
+    assert done["build"]["documents"] == 990
     done["fit"] = told(capsys, "fit", shards, "--out", run, "--epochs", 2)
     assert (done["fit"]["run"], done["fit"]["model"], done["fit"]["epochs"]) == (str(run), "mlp", 2)
     done["evaluate"] = told(capsys, "evaluate", run, shards)
-    assert done["evaluate"]["accuracy"] == done["fit"]["val_accuracy"]
+    assert (done["evaluate"]["split"], done["evaluate"]["accuracy"]) == ("validation", done["fit"]["val_accuracy"])
+    tested = told(capsys, "evaluate", run, shards, "--split", "test")
+    assert (tested["accuracy"], tested["loss"]) == (done["fit"]["test_accuracy"], done["fit"]["test_loss"])
     done["report"] = told(capsys, "report", run, "--out", tmp_path / "run.html")
     assert done["report"]["bytes"] == (tmp_path / "run.html").stat().st_size
     done["predict"] = told(capsys, "predict", run, "one text")

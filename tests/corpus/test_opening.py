@@ -183,23 +183,16 @@ def test_the_format_option_overrules_the_extension(tmp_path: Path) -> None:
 def test_a_folder_with_train_test_and_classes_is_understood(tmp_path: Path) -> None:
     for name, content in (("train.csv", ZHANG), ("test.csv", ZHANG), ("classes.txt", "\ufeffgood\r\nbad\r\n\n")):
         written(tmp_path / "set" / name, content)
-    written(tmp_path / "set" / "dev.csv", ZHANG)
+    written(tmp_path / "set" / "more.csv", ZHANG)
     written(tmp_path / "set" / "readme.txt", "about")
     corpus = opened(tmp_path / "set")
     assert corpus.class_names == ("good", "bad")
-    assert corpus.validation is not None
-    assert Path(corpus.validation.files[0].path).name == "test.csv"
-    assert "test.csv is the validation split" in corpus.notes
-    assert "not used: dev.csv (--validation names another validation file)" in corpus.notes
-
-
-def test_a_validation_option_replaces_the_test_file(tmp_path: Path) -> None:
-    for name in ("train.csv", "test.csv", "other.csv"):
-        written(tmp_path / "set" / name, ZHANG)
-    corpus = opened(tmp_path / "set", validation=tmp_path / "set" / "other.csv")
-    assert corpus.validation is not None
-    assert Path(corpus.validation.files[0].path).name == "other.csv"
-    assert "test.csv is not used: other.csv is the validation split" in corpus.notes
+    assert {split: Path(source.files[0].path).name for split, source in corpus.sources.items()} == {
+        "train": "train.csv",
+        "test": "test.csv",
+    }
+    assert "test.csv is the test split" in corpus.notes
+    assert "not used: more.csv (--validation and --test name other files)" in corpus.notes
 
 
 def test_a_validation_file_without_the_training_header_is_read_by_the_same_columns(tmp_path: Path) -> None:

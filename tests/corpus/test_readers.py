@@ -59,14 +59,14 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("folder", "num_train", "num_validation"),
+    ("folder", "num_train", "num_test"),
     [("ag_news", 24_210, 7_600), ("dbpedia", 12_040, 1_960), ("mr", 10_662, 0), ("sms_spam", 5_574, 0)],
 )
 def test_a_published_dataset_is_read_completely(
-    data: Path, tmp_path: Path, folder: str, num_train: int, num_validation: int
+    data: Path, tmp_path: Path, folder: str, num_train: int, num_test: int
 ) -> None:
     corpus = open_corpus(data / folder, CorpusOptions(), scratch=tmp_path)
-    for source, number in ((corpus.train, num_train), (corpus.validation, num_validation)):
+    for source, number in ((corpus.train, num_train), (corpus.test, num_test)):
         if source is None:
             assert number == 0
             continue
@@ -162,8 +162,8 @@ def test_a_packed_corpus_equals_the_plain_one(tmp_path: Path, name: str) -> None
     assert packed.train.num_bytes == plain.train.num_bytes
     assert packed.train.describe()["name"] == f"{name}.gz"
     assert packed.train.describe()["bytes"] == (tmp_path / "packed" / f"{name}.gz").stat().st_size
-    assert packed.validation is not None
-    assert documents(packed.validation).texts == documents(plain.train).texts[: len(documents(packed.validation).texts)]
+    assert packed.test is not None
+    assert documents(packed.test).texts == documents(plain.train).texts[: len(documents(packed.test).texts)]
 
 
 @pytest.fixture
@@ -187,8 +187,8 @@ def test_a_folder_per_class_is_read_in_the_order_of_names(reviews: Path) -> None
     assert read.labels == ["neg"] * 7 + ["pos"] * 7
     assert read.texts == [f"train {name} {place}" for name in ("neg", "pos") for place in range(7)]
     assert list(read.ordinals) == list(range(14))
-    assert corpus.validation is not None
-    assert documents(corpus.validation).texts[-1] == "test pos 2"
+    assert corpus.test is not None
+    assert documents(corpus.test).texts[-1] == "test pos 2"
     assert "not used in train: labeledBow.feat, unsup" in corpus.notes
     assert corpus.train.describe()["files"] == {"neg": 7, "pos": 7}
 

@@ -43,7 +43,7 @@ class Trained:
 
 def train(root: Path, kind: str, topics: tuple[str, ...]) -> Trained:
     corpus = write_corpus(root / "corpus", topics)
-    build(corpus, root / "shards", BuildOptions(vectorizer=kind, workers=1))
+    build(corpus, root / "shards", BuildOptions(vectorizer=kind, validation="test.csv", workers=1))
     options = FitOptions(
         epochs=20,
         batch_size=16,

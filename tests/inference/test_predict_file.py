@@ -405,7 +405,7 @@ def test_raw_text_gives_the_figures_that_its_shards_give(
     run: Run, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     with open_shards(run.path.parent / "shards") as shards:
-        expected = evaluate(run, shards)
+        expected = evaluate(run, shards, split="test")
     path = {"the folder's test split": corpus, "a file": corpus / "test.csv"}.get(name, tmp_path / "test.csv.gz")
     if name == "gzip":
         path.write_bytes(gzip.compress((corpus / "test.csv").read_bytes()))
@@ -416,9 +416,21 @@ def test_raw_text_gives_the_figures_that_its_shards_give(
                 (path / label).mkdir(parents=True, exist_ok=True)
                 (path / label / f"{number}.txt").write_text(", ".join(texts))
     found = figures(capsys, run.path, path)
+    assert found["split"] == ("test" if path == corpus else None)
     assert found["examples"] == 60
     assert found["accuracy"] == expected["accuracy"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_a_split_of_a_folder_is_chosen_and_one_that_it_lacks_is_reported(
+    run: Run, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = figures(capsys, run.path, corpus, "--split", "train")
+    assert (found["split"], found["examples"]) == ("train", 240)
+    assert main(["evaluate", str(run.path), str(corpus), "--split", "train"]) == 0
+    assert capsys.readouterr().out.startswith(f"training accuracy {found['accuracy']:.4f}, ")
+    assert main(["evaluate", str(run.path), str(corpus), "--split", "validation"]) == 1
+    assert "has no validation split, only train, test; a split that `build` held out" in capsys.readouterr().err
 
 
 def test_rows_without_a_usable_label_are_left_out_and_told(

@@ -206,7 +206,7 @@ def test_a_failed_build_leaves_nothing_and_older_shards_as_they_were(demo, tmp_p
 def test_what_a_killed_build_left_is_cleared_by_the_next(demo, tmp_path):
     (tmp_path / "out" / workspace.WORKING / "scratch").mkdir(parents=True)
     (tmp_path / "out" / workspace.WORKING / "scratch" / "run-00000").write_bytes(b"half")
-    build(demo, tmp_path / "out")
+    build(demo, tmp_path / "out", BuildOptions(validation="test.csv"))
     assert not (tmp_path / "out" / workspace.WORKING).exists()
     with open_shards(tmp_path / "out") as shards:
         assert shards.train.num_examples == 3000

@@ -31,23 +31,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-BUILDS = {  # whether the corpus has a validation split of its own, and the options
+BUILDS = {  # whether the corpus has a test split, and the options
     "n-grams": (True, {}),
     "n-grams of one file": (False, {}),
     "n-grams without validation": (False, {"validation_fraction": 0.0}),
+    "n-grams validated by the test file": (True, {"validation": "test.csv"}),
     "the most frequent n-grams": (True, {"select": "none"}),
     "hashes": (False, {"vectorizer": "hashing", "max_features": 1 << 10}),
     "sequences": (True, {"vectorizer": "sequence"}),
 }
 
 
-@pytest.mark.parametrize(("held_out", "options"), BUILDS.values(), ids=BUILDS)
+@pytest.mark.parametrize(("tested", "options"), BUILDS.values(), ids=BUILDS)
 def test_the_planned_passes_workers_and_disk_are_those_of_the_build(
-    held_out: bool, options: dict[str, Any], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tested: bool, options: dict[str, Any], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = []
     monkeypatch.setattr(job, "require_room", lambda space, amount: needed.append(amount))
-    corpus = demo if held_out else demo / "train.csv"
+    corpus = demo if tested else demo / "train.csv"
     chosen = BuildOptions(**options)
     plan = plan_build(corpus, tmp_path / "out", chosen)
     assert not (tmp_path / "out").exists()
@@ -59,7 +60,8 @@ def test_the_planned_passes_workers_and_disk_are_those_of_the_build(
     part = manifest.build["parts"][0]
     assert plan.train.source == part["train"]
     assert (plan.validation and plan.validation.source) == part["validation"]
-    documents = plan.train.documents + (plan.validation.documents if plan.validation else 0)
+    assert (plan.test and plan.test.source) == part.get("test")
+    documents = sum(split.documents for split in (plan.train, plan.validation, plan.test) if split)
     assert documents == part["documents"]
 
 

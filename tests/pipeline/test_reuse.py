@@ -86,6 +86,7 @@ def corpora(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("corpora")
     for name, documents, seed in (("first", 700, 3), ("second", 450, 4)):
         write_demo(folder / name, documents=documents, classes=3, seed=seed)
+        (folder / name / "test.csv").rename(folder / name / "valid.csv")
     return {name: folder / name for name in ("first", "second")}
 
 
@@ -179,7 +180,7 @@ def test_rows_of_another_corpus_are_what_the_vectorizer_makes_of_its_texts(kind,
     vectorizer = load_vectorizer(fitted[kind] / layout.VECTORIZER)
     with open_shards(tmp_path / "out") as shards:
         assert shards.description.vectorizer == vectorizer.describe()["fingerprint"]
-        for name, file in (("train", "train.csv"), ("validation", "test.csv")):
+        for name, file in (("train", "train.csv"), ("validation", "valid.csv")):
             labels, texts = read_csv(corpora["second"] / file)
             x, y, documents = rows_of(shards.splits[name])
             np.testing.assert_array_equal(documents, np.arange(len(texts)))

@@ -110,18 +110,21 @@ def test_the_most_frequent_features_are_scored_if_not_all_fit(tmp_path, monkeypa
     assert BUDGET == 64 << 20
 
 
-def brute_force_duplicates(train: list[tuple], validation: list[tuple]) -> DuplicateCounts:
+def brute_force_duplicates(train: list[tuple], validation: list[tuple], test: list[tuple]) -> DuplicateCounts:
     """Count duplicates with dictionaries of whole rows; each row is (features, class)."""
     of_train: dict[bytes, list[int]] = {}
     for x, y in train:
         of_train.setdefault(x, []).append(y)
-    shared = [(x, y) for x, y in validation if x in of_train]
+    shared, tested = ([(x, y) for x, y in rows if x in of_train] for rows in (validation, test))
     return DuplicateCounts(
         train_repeated=len(train) - len(of_train),
         validation_repeated=len(validation) - len({x for x, _ in validation}),
         shared=len(shared),
         shared_same_class=sum(y in of_train[x] for x, y in shared),
         contradicting=sum(len(ys) for ys in of_train.values() if len(set(ys)) > 1),
+        test_repeated=len(test) - len({x for x, _ in test}),
+        test_shared=len(tested),
+        test_shared_same_class=sum(y in of_train[x] for x, y in tested),
     )
 
 
@@ -130,16 +133,16 @@ def brute_force_duplicates(train: list[tuple], validation: list[tuple]) -> Dupli
 def test_duplicates_are_counted_as_by_comparing_all_rows(kind, at_once, tmp_path, monkeypatch):
     monkeypatch.setattr("shardtrain.report.duplicates._RECORDS_PER_PARTITION", at_once)
     rng = np.random.default_rng(3)
-    with DuplicateCounter(700, tmp_path) as hashes:
+    with DuplicateCounter(850, tmp_path) as hashes:
         splits = {}
-        for held_out, count in ((False, 500), (True, 200)):
+        for split, count in (("train", 500), ("validation", 200), ("test", 150)):
             x = rng.integers(0, 3, (count, 5)).astype(np.uint16)
             y = rng.integers(0, 3, count).astype(np.uint8)
             x[:40] = 0  # empty rows are not compared
-            splits[held_out] = [(row.tobytes(), int(label)) for row, label in zip(x, y, strict=True) if row.any()]
+            splits[split] = [(row.tobytes(), int(label)) for row, label in zip(x, y, strict=True) if row.any()]
             for start in range(0, count, 64):
-                hashes.add(entries(kind, x[start : start + 64], y[start : start + 64]), validation=held_out)
-        assert hashes.count() == brute_force_duplicates(splits[False], splits[True])
+                hashes.add(entries(kind, x[start : start + 64], y[start : start + 64]), split=split)
+        assert hashes.count() == brute_force_duplicates(**splits)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +156,7 @@ def entries(kind: str, x: np.ndarray, y: np.ndarray) -> RowEntries:
 def test_rows_of_equal_words_at_other_positions_are_no_duplicates(tmp_path):
     x = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 2]], np.uint16)
     with DuplicateCounter(4, tmp_path) as hashes:
-        hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), validation=False)
+        hashes.add(entries("sequence", x, np.zeros(4, np.uint8)), split="train")
         assert hashes.count() == DuplicateCounts(train_repeated=1)
 
 
@@ -249,7 +252,7 @@ def corpus(tmp_path) -> Path:
     """Write 200 training and 40 validation documents, all different."""
     folder = tmp_path / "corpus"
     folder.mkdir()
-    for name, count in (("train.csv", 200), ("test.csv", 40)):
+    for name, count in (("train.csv", 200), ("valid.csv", 40)):
         with open(folder / name, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerows(
@@ -266,14 +269,14 @@ def documents(path: Path) -> list[str]:
 
 
 def packed(corpus: Path) -> Path:
-    for name in ("train.csv", "test.csv"):
+    for name in ("train.csv", "valid.csv"):
         (corpus / f"{name}.gz").write_bytes(gzip.compress((corpus / name).read_bytes()))
         (corpus / name).rename(corpus.parent / name)
     return corpus
 
 
 def in_folders(corpus: Path) -> Path:
-    for name, split in (("train.csv", "train"), ("test.csv", "test")):
+    for name, split in (("train.csv", "train"), ("valid.csv", "valid")):
         with open(corpus / name, newline="") as file:
             rows = list(csv.reader(file))
         for number, (topic, text) in enumerate(rows):
@@ -301,7 +304,7 @@ def check_texts(shards_folder: Path, scratch: Path, expected: dict[str, list[str
 
 @pytest.mark.parametrize("layout", ["plain", "packed", "folders"])
 def test_the_source_texts_of_rows_are_found(layout, tmp_path, corpus):
-    expected = {"train": documents(corpus / "train.csv"), "validation": documents(corpus / "test.csv")}
+    expected = {"train": documents(corpus / "train.csv"), "validation": documents(corpus / "valid.csv")}
     given = {"plain": lambda path: path, "packed": packed, "folders": in_folders}[layout](corpus)
     build(given, tmp_path / "shards", BuildOptions(workers=1, rows_per_shard=70))
     (tmp_path / "scratch").mkdir()
@@ -309,7 +312,7 @@ def test_the_source_texts_of_rows_are_found(layout, tmp_path, corpus):
 
 
 def test_the_texts_of_a_held_out_fraction_and_of_every_added_part_are_found(tmp_path, corpus):
-    first, second = corpus / "train.csv", corpus / "test.csv"
+    first, second = corpus / "train.csv", corpus / "valid.csv"
     options = BuildOptions(workers=1, validation_fraction=0.3, rows_per_shard=50)
     build(first, tmp_path / "shards", options)
     build(second, tmp_path / "shards", replace(options, append=True))
@@ -326,18 +329,18 @@ def test_the_texts_of_a_held_out_fraction_and_of_every_added_part_are_found(tmp_
 
 
 def change(corpus: Path) -> None:
-    with open(corpus / "test.csv", "a") as file:
+    with open(corpus / "valid.csv", "a") as file:
         file.write("chess,one more\n")
 
 
 def touch(corpus: Path) -> None:
-    os.utime(corpus / "test.csv", ns=(0, 0))
+    os.utime(corpus / "valid.csv", ns=(0, 0))
 
 
 CHANGES = {
-    "changed": (change, "test.csv' was changed after the shards were built"),
-    "touched": (touch, "test.csv' was changed after the shards were built"),
-    "gone": (lambda corpus: (corpus / "test.csv").unlink(), "test.csv' no longer exists"),
+    "changed": (change, "valid.csv' was changed after the shards were built"),
+    "touched": (touch, "valid.csv' was changed after the shards were built"),
+    "gone": (lambda corpus: (corpus / "valid.csv").unlink(), "valid.csv' no longer exists"),
     "gone altogether": (shutil.rmtree, "no longer exists"),
     "longer": (lambda corpus: (corpus / "classes.txt").write_text("a\nb\n"), "holds other files"),
 }
@@ -357,7 +360,7 @@ def test_no_text_is_taken_from_a_changed_corpus(case, tmp_path, corpus):
 
 def test_the_analysis_agrees_with_the_corpus(tmp_path, corpus):
     lines = (corpus / "train.csv").read_text()
-    with open(corpus / "test.csv", "a") as file:
+    with open(corpus / "valid.csv", "a") as file:
         file.write(lines[: lines.index('and more"') + 9] + "\n")  # the first document once more
     build(corpus, tmp_path / "shards", BuildOptions(workers=1))
     found = analyze_shards(tmp_path / "shards", scratch=tmp_path)
@@ -411,7 +414,7 @@ def test_stored_zeros_are_omitted(tmp_path):
 
 def test_the_lengths_of_documents_are_those_of_the_corpus_while_it_is_there(tmp_path):
     write_demo(tmp_path / "demo", documents=400, classes=3)
-    build(tmp_path / "demo", tmp_path / "shards", BuildOptions(workers=1))
+    build(tmp_path / "demo", tmp_path / "shards", BuildOptions(workers=1, validation="test.csv"))
     with open(tmp_path / "demo" / "train.csv", newline="", encoding="utf-8") as file:
         expected = np.bincount([len(", ".join(row[1:]).split()) for row in csv.reader(file)])
     found = analyze_shards(tmp_path / "shards", scratch=tmp_path).document_lengths

@@ -248,12 +248,14 @@ def test_a_report_of_a_run_agrees_with_its_files(demo_run, reports):
         for epoch in csv.DictReader(file):
             assert f"{float(epoch['val_loss']):.4f}" in words
     assert f"Accuracy {run.metrics['val_accuracy']:.2%} on " in words
+    assert f"test accuracy{run.metrics['test_accuracy']:.2%}" in words
+    assert f"tested once, on {run.metrics['test_examples']:,} rows" in words
     for version in run.config["versions"].values():
         assert version in words
 
 
 def test_mistakes_are_shown_with_their_text_until_the_corpus_is_changed(root, demo_run, reports, tmp_path):
-    with open(root / "corpora" / "demo" / "test.csv", newline="", encoding="utf-8") as file:
+    with open(root / "corpora" / "demo" / "train.csv", newline="", encoding="utf-8") as file:
         texts = {" ".join(", ".join(row[1:]).split()).lstrip(", ") for row in csv.reader(file)}
     items = re.findall(
         r"<li>.*?</li>", reports["demo run"].read_text(encoding="utf-8").partition('class="mistakes"')[2]

@@ -222,15 +222,24 @@ GOLDEN_TEXTS = {
 }
 
 
-def build_golden_corpus(kind: str, out: Path) -> None:
-    lines = [
-        json.dumps({"label": label, "text": texts[row]}) for row in range(4) for label, texts in GOLDEN_TEXTS.items()
-    ]
+GOLDEN_TESTED = {"sport": ["the team in the cup"], "market": ["the market fell", "shares rose"]}
+
+
+def build_golden_corpus(kind: str, out: Path, *, tested: bool = False) -> None:
+    """Build the golden corpus, a file; `tested`: with a test file beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder, "golden.jsonl")
-        corpus.write_text("\n".join(lines) + "\n")
+        corpus, test = Path(folder, "golden.jsonl"), Path(folder, "test.jsonl")
+        for path, texts in ((corpus, GOLDEN_TEXTS), (test, GOLDEN_TESTED)):
+            rows = [(label, each[row]) for row in range(4) for label, each in texts.items() if row < len(each)]
+            path.write_text("".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in rows))
         options = BuildOptions(
-            vectorizer=kind, validation_fraction=0.2, max_features=8, rows_per_shard=4, workers=1, seed=3
+            vectorizer=kind,
+            validation_fraction=0.2,
+            test=test if tested else None,
+            max_features=8,
+            rows_per_shard=4,
+            workers=1,
+            seed=3,
         )
         build(corpus, out, options)
     (out / "build.json").unlink()  # it has times
@@ -326,6 +335,71 @@ def test_dense_shards_of_format_version_2_read_for_ever(name):
         np.testing.assert_array_equal(y, [0, 1, 2, 0, 1, 2, 0])
 
 
+# Of version 3: the rows of version 1, and a test split.
+GOLDEN_TEST_DOCUMENTS = [1, 2, 0]
+GOLDEN_TEST_LABELS = [0, 0, 1]
+GOLDEN_TEST_ROWS = {
+    "ngram": np.array(
+        [
+            [0.47926998138427734, 0.5676746964454651, 0, 0, 0, 0.35467052459716797, 0.5676746964454651, 0],
+            [0, 0, 0, 1, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0.4240415096282959, 0.5298634171485901, 0, 0.4240415096282959],
+        ],
+        np.float32,
+    ),
+    "sequence": np.array([[0, 0, 1, 6, 3], [0, 0, 0, 0, 2], [0, 1, 4, 5, 1]]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_of_format_version_3_with_a_test_split_read_for_ever(kind):
+    with open_shards(GOLDEN / f"v3-{kind}") as shards:
+        assert (shards.manifest.version, shards.manifest.requires) == (3, ("test-split",))
+        for name in ("train", "validation"):
+            split = shards.splits[name]
+            x, y = split.rows(0, split.num_examples)
+            np.testing.assert_array_equal(dense(x), golden_rows(kind, name))
+            np.testing.assert_array_equal(y, GOLDEN_LABELS[name])
+        x, y = shards.test.rows(0, shards.test.num_examples)
+        np.testing.assert_array_equal(shards.test.documents(0, 3), GOLDEN_TEST_DOCUMENTS)
+        np.testing.assert_array_equal(y, GOLDEN_TEST_LABELS)
+        np.testing.assert_array_equal(dense(x), GOLDEN_TEST_ROWS[kind])
+    body = json.loads((GOLDEN / f"v3-{kind}" / "manifest.json").read_bytes())
+    assert (body["format_version"], body["requires"]) == (3, ["test-split"])
+    with h5py.File(GOLDEN / f"v3-{kind}" / "test-00000.h5") as file:
+        assert file.attrs["format_version"] == 1  # the file itself has nothing new
+        assert file["document"][...].tolist() == GOLDEN_TEST_DOCUMENTS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_oldest_version_that_suffices_is_written(kind, tmp_path):
+    build_golden_corpus(kind, tmp_path / "two")
+    assert json.loads((tmp_path / "two" / "manifest.json").read_bytes())["format_version"] == 1
+    build_golden_corpus(kind, tmp_path / "three", tested=True)
+    same = [f"{name}.h5" for name in ("train-00000", "train-00001", "validation-00000")]
+    assert filecmp.cmpfiles(tmp_path / "two", tmp_path / "three", same, shallow=False) == (same, [], [])
+    assert read_manifest(tmp_path / "three").version == 3
+    for codec, versions in (("none", (1, 3)), ("zstd", (2, 3))):
+        for source, version in zip(("two", "three"), versions, strict=True):
+            out = tmp_path / f"{source}-{codec}"
+            manifest = recompress(tmp_path / source, out, RecompressOptions(compress=codec))
+            assert read_manifest(out) == manifest
+            assert (manifest.version, "test" in manifest.splits) == (version, source == "three")
+
+
+def test_what_a_manifest_requires_and_this_package_does_not_know_is_named_whatever_else_it_has(tmp_path):
+    def change(body):
+        body["requires"] = ["test-split", "weights"]
+        body["colour"] = "red"
+
+    shutil.copytree(GOLDEN / "v3-ngram", tmp_path / "copy")
+    reseal(tmp_path / "copy", change)
+    with pytest.raises(ManifestError) as failure:
+        open_shards(tmp_path / "copy")
+    assert "requires 'weights' of its readers, this shardtrain" in str(failure.value)
+    assert "reads test-split of format version 3; install the version that wrote it" in str(failure.value)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_vectorizers_of_format_version_1_transform_for_ever(kind):
     texts = [texts[row] for row in range(4) for texts in GOLDEN_TEXTS.values()]
@@ -396,6 +470,11 @@ HOSTILE = {
     "splits: none": (at("splits")({}), "splits are"),
     "splits: no train": (without("splits", "train"), "splits are"),
     "splits: an unknown one": (at("splits", "test")({}), "'shards' is missing"),
+    "splits: a test split in version 1": (
+        lambda body: at("splits", "test")(body["splits"]["validation"])(body),
+        "its content ['test-split']",
+    ),
+    "requires: in version 1": (at("requires")([]), "version 1 has no key 'requires'"),
     "split: no shards": (at("splits", "train", "shards")([]), "against"),
     "split: shards are no list": (at("splits", "train", "shards")({}), "is not a list"),
     "split: more examples": (at("splits", "train", "examples")(7), "examples against rows"),
@@ -458,6 +537,33 @@ HOSTILE = {
 }
 
 
+TEST_OF_3 = json.loads((GOLDEN / "v3-ngram" / "manifest.json").read_bytes())["splits"]["test"]
+HOSTILE_3 = {
+    "requires: missing": (without("requires"), "version 3 needs the key 'requires'"),
+    "requires: a text": (at("requires")("test-split"), "is not a list"),
+    "requires: a number": (at("requires")([3]), "it requires [3], its content ['test-split']"),
+    "requires: nothing, and there is a test split": (at("requires")([]), "it requires [], its content ['test-split']"),
+    "requires: a test split, and there is none": (without("splits", "test"), "it requires ['test-split'], its content"),
+    "requires: twice": (at("requires")(["test-split"] * 2), "it requires ['test-split', 'test-split']"),
+    "splits: an unknown one": (at("splits", "exam")(TEST_OF_3), "splits are ['exam'"),
+    "splits: the validation shards as test": (
+        lambda body: at("splits", "test")(body["splits"]["validation"])(body),
+        "is named twice",
+    ),
+    "sources: missing": (without("sources"), "version 3 needs the key 'sources'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_3)
+def test_an_impossible_manifest_of_version_3_is_refused(name, tmp_path):
+    change, reason = HOSTILE_3[name]
+    shutil.copytree(GOLDEN / "v3-ngram", tmp_path / "copy")
+    reseal(tmp_path / "copy", change)
+    with pytest.raises(ManifestError, match="is not a valid manifest") as failure:
+        open_shards(tmp_path / "copy")
+    assert reason in str(failure.value)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_impossible_manifest_is_refused(name, tmp_path):
     change, reason = HOSTILE[name]
@@ -494,8 +600,14 @@ UNREADABLE = {
     "of no version": (b'{"format": "shardtrain"}', "format version None"),
     "of version true": (b'{"format": "shardtrain", "format_version": true}', "format version True"),
     "of version 1.0": (b'{"format": "shardtrain", "format_version": 1.0}', r"format version 1\.0"),
-    "of a later version": (b'{"format": "shardtrain", "format_version": 3}', "format version 3"),
-    "of an earlier version": (b'{"format": "shardtrain", "format_version": 0}', "format version 0"),
+    "of a later version": (
+        b'{"format": "shardtrain", "format_version": 4}',
+        r"format version 4, this shardtrain \(.*\) reads versions 1 to 3; install the version that wrote it",
+    ),
+    "of an earlier version": (
+        b'{"format": "shardtrain", "format_version": 0}',
+        r"format version 0, .* reads versions 1 to 3; restore it from a copy or rebuild the shards",
+    ),
     "without a checksum": (b'{"format": "shardtrain", "format_version": 1}', "checksum differs"),
 }
 
@@ -532,10 +644,11 @@ def test_a_manifest_that_may_not_be_read_is_named(tmp_path):
 
 
 def make_golden() -> None:
-    """Write the committed shards; those of version 1 only where they are missing, since they stay what they are."""
+    """Write the committed shards; plain ones of text only where they are missing, since they stay what they are."""
     for chosen in KINDS:
-        if not (GOLDEN / f"v1-{chosen}").exists():
-            build_golden_corpus(chosen, GOLDEN / f"v1-{chosen}")
+        for version, tested in ((1, False), (3, True)):
+            if not (GOLDEN / f"v{version}-{chosen}").exists():
+                build_golden_corpus(chosen, GOLDEN / f"v{version}-{chosen}", tested=tested)
     for name in (*GOLDEN_PACKED, *GOLDEN_DENSE):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
     write_shards(GOLDEN / "v2-dense", make_rows("dense", 7), [4, 3])

@@ -18,6 +18,7 @@ def write_shards(
     kind: str = "ngram",
     rows: int = 300,
     validation_rows: int = 100,
+    test_rows: int = 0,
     num_features: int = 40,
     num_classes: int = 3,
     vocabulary_size: int = 50,
@@ -28,7 +29,9 @@ def write_shards(
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     splits = {}
-    for name, count in (("train", rows), ("validation", validation_rows)):
+    for name, count in (("train", rows), ("validation", validation_rows), ("test", test_rows)):
+        if not count:
+            continue
         classes = rng.integers(0, num_classes, count)
         x = _ngrams(rng, classes, num_features, num_classes)
         if kind == "sequence":

@@ -93,7 +93,7 @@ def assert_same_rows(ours, theirs):
     np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-6, atol=0)
 
 
-def check_ngrams(shards: Shards, oracle: Oracle, train_labels, texts, validation=None):
+def check_ngrams(shards: Shards, oracle: Oracle, train_labels, texts, tested=None):
     vectorizer = load_vectorizer(shards.vectorizer_path)
     assert vectorizer.terms == oracle.terms
     np.testing.assert_array_equal(vectorizer.arrays["scores"], oracle.scores)  # bit for bit
@@ -102,9 +102,9 @@ def check_ngrams(shards: Shards, oracle: Oracle, train_labels, texts, validation
     np.testing.assert_array_equal(y, train_labels)
     transformed = vectorizer.transform(texts).to_scipy()
     assert_same_rows(transformed, oracle.transform(texts))
-    if validation:
-        x, _ = rows_by_document(shards.validation)
-        assert_same_rows(x, oracle.transform(validation))
+    if tested:
+        x, _ = rows_by_document(shards.test)
+        assert_same_rows(x, oracle.transform(tested))
 
 
 # Letters whose lower case is longer, depends on the context or is missing; accents in all normalization forms; word

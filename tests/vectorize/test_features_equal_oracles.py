@@ -33,9 +33,9 @@ CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CORPORA)
 def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tmp_path):
-    train, validation = CORPORA[name]
+    train, test = CORPORA[name]
     labels, texts = read_csv(data / name / train)
-    held_out = read_csv(data / name / validation)[1] if validation else None
+    held_out = read_csv(data / name / test)[1] if test else None
     build(data / name, tmp_path / "out", BuildOptions(validation_fraction=0.0, unescape=False))
     classes = [int(label) - 1 for label in labels]
     oracle = Oracle(texts, classes)
@@ -48,9 +48,9 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
     from tensorflow.keras.preprocessing.sequence import pad_sequences
     from tensorflow.keras.preprocessing.text import Tokenizer
 
-    train, validation = CORPORA[name]
+    train, test = CORPORA[name]
     labels, texts = read_csv(data / name / train)
-    held_out = read_csv(data / name / validation)[1] if validation else texts[:500]
+    held_out = read_csv(data / name / test)[1] if test else texts[:500]
     options = BuildOptions(vectorizer="sequence", validation_fraction=0.0, unescape=False)
     build(data / name, tmp_path / "out", options)
     tokenizer = Tokenizer(num_words=20_000)
@@ -64,8 +64,8 @@ def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
         np.testing.assert_array_equal(y, [int(label) - 1 for label in labels])
         expected = pad_sequences(tokenizer.texts_to_sequences(held_out), maxlen=length)
         np.testing.assert_array_equal(vectorizer.transform(held_out), expected)
-        if validation:
-            np.testing.assert_array_equal(rows_by_document(shards.validation)[0], expected)
+        if test:
+            np.testing.assert_array_equal(rows_by_document(shards.test)[0], expected)
         assert vectorizer.vocabulary_size == min(len(tokenizer.word_index) + 1, 20_000)
         ids = {word: number for word, number in tokenizer.word_index.items() if number < 20_000}
         assert {word: number + 1 for number, word in enumerate(vectorizer.terms)} == ids

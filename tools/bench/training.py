@@ -95,8 +95,9 @@ def main() -> int:
         corpus, short = Path(scratch, "joined"), Path(scratch, "short")
         make_joined(corpus, args.documents, Path(scratch, "demo"))
         command("demo", "--out", short, "--documents", args.sequences)
-        command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram")
-        command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence")
+        tested = ("--validation", "test.csv")  # all of train.csv trains, as for the peers
+        command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram", *tested)
+        command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence", *tested)
         with open_shards(Path(scratch, "ngram")) as ngrams, open_shards(Path(scratch, "sequence")) as sequences:
             same = compare_losses(ngrams, args.loss_steps)
             for size in args.batch_size or (128, 512):
