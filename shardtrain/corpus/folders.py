@@ -68,7 +68,7 @@ def corpus_paths(corpus: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
     given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     found: list[Path] = []
     for path in map(Path, given):
-        if path.exists() or not glob.has_magic(str(path)):
+        if os.path.exists(path) or not glob.has_magic(str(path)):
             found.append(path)
             continue
         matches = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
