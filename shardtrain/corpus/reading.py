@@ -8,11 +8,11 @@ first, and where a file has other columns that is said in one line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shardtrain.corpus.encodings import is_encoding
-from shardtrain.corpus.options import Column
+from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.corpus.records import Syntax
 
 
@@ -68,6 +68,32 @@ class Reading:
         """The label column and the text columns."""
         return (self.label, *self.texts)
 
+    def columns_for(
+        self, options: TextOptions, names: Sequence[str] | None, num_columns: int, *, by_index: bool
+    ) -> TextOptions | None:
+        """Return options with the columns that are remembered, where they choose none; None: a file does not have them.
+
+        Args:
+            options: that the user chose.
+            names: of the file's columns; None: it has no header.
+            num_columns: how many it has.
+            by_index: whether columns of the file go by their index, and not by their name.
+        """
+        if not self.texts or (options.text_columns and options.label_column is not None):
+            return options
+        label: Column | None = None
+        texts: tuple[Column, ...] | None = None
+        if names is not None and (found := self.texts_in(names)) is not None:
+            place = self.label_in(names)
+            label, texts = (place, found) if by_index else (None if place is None else self.label, self.texts)
+        elif names is None and not self.header and all(_is_below(each, num_columns) for each in self.columns):
+            label, texts = self.label, self.texts
+        label = label if options.label_column is None else options.label_column
+        chosen = texts if options.text_columns is None else options.text_columns
+        if texts is None or label in (chosen or ()):
+            return None
+        return replace(options, label_column=label, text_columns=chosen)
+
     def label_in(self, names: Sequence[str]) -> int | None:
         """Return the index of the label column among names; None if it is not there."""
         return names.index(self.label) if self.header and isinstance(self.label, str) and self.label in names else None
@@ -76,3 +102,7 @@ class Reading:
         """Return the indices of the text columns among names; None unless all are there."""
         found = tuple(names.index(name) for name in self.texts if isinstance(name, str) and name in names)
         return found if self.header and self.texts and len(found) == len(self.texts) else None
+
+
+def _is_below(column: Column | None, number: int) -> bool:
+    return isinstance(column, int) and column < number

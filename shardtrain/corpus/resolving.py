@@ -15,7 +15,8 @@ from shardtrain.corpus import columns, detect, folders
 from shardtrain.corpus.blocks import read_columns
 from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow
 from shardtrain.corpus.dialects import Dialect, detect_dialect
-from shardtrain.corpus.options import Column, TextOptions
+from shardtrain.corpus.notes import FORMAT_NAMES, check_same_columns, describe_reading, quote_all, repeated_names
+from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.parsing import parse_json, split_fields
 from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.records import LINES, Syntax
@@ -23,15 +24,6 @@ from shardtrain.corpus.source import Source, SourceFile
 from shardtrain.corpus.staging import Scratch, Staged, staged
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 
-_FORMAT_NAMES = {
-    "csv": "CSV",
-    "tsv": "TSV",
-    "jsonl": "JSON Lines",
-    "fasttext": "fastText",
-    "parquet": "Parquet",
-    "arrow": "Arrow",
-    "rows": "rows",
-}
 _USUAL = {"csv": ",", "tsv": "\t"}  # delimiters
 
 
@@ -88,10 +80,10 @@ class Resolver:
         """
         first = self._resolve(origins[0], f"{split}-0", train)
         if first.format != "lines":
-            self.notes.append(_describe_reading(first))
+            self.notes.append(describe_reading(first))
         parts = [self._resolve(origin, f"{split}-{i}", first, part=True) for i, origin in enumerate(origins[1:], 1)]
         for part in parts:
-            _check_same_columns(part, first)
+            check_same_columns(part, first)
         if parts:
             self.notes.append(f"{Path(first.origin).name} and {len(parts):,} more files are read one after the other")
         return replace(first, files=(*first.files, *(file for part in parts for file in part.files)))
@@ -142,10 +134,10 @@ class Resolver:
         chosen = self.options.format if self.options.format != "auto" else detect.format_from_name(origin.name)
         if found is None and chosen in ("parquet", "arrow"):
             raise CorpusFormatError(
-                f"'{origin}' is not {_FORMAT_NAMES[chosen]}: its first bytes are {head[:4]!r}; choose another --format"
+                f"'{origin}' is not {FORMAT_NAMES[chosen]}: its first bytes are {head[:4]!r}; choose another --format"
             )
         if found and self.options.format not in ("auto", found):
-            raise CorpusFormatError(f"'{origin}' is {_FORMAT_NAMES[found]}; omit --format {self.options.format}")
+            raise CorpusFormatError(f"'{origin}' is {FORMAT_NAMES[found]}; omit --format {self.options.format}")
         return found
 
     def _format(
@@ -224,7 +216,7 @@ class Resolver:
         else:
             label, texts = columns.choose_columns(names, records, options, source.origin)
         if names is not None and like is None:
-            self.notes.extend(_repeated_names(source, names))
+            self.notes.extend(repeated_names(source, names))
         start, line = (sample.starts[1], sample.line_numbers[1]) if header else (sample.begin, sample.first_line)
         file = replace(source.files[0], data_start=start, data_line=line)
         return replace(
@@ -250,27 +242,15 @@ class Resolver:
 
         A file that has other columns is reported; columns are then chosen as if nothing were remembered.
         """
-        options, before = self.options, self.remembered
-        if before is None or not before.texts or (options.text_columns and options.label_column is not None):
-            return options
-        label: Column | None = None
-        texts: tuple[Column, ...] | None = None
-        if names is not None and before.header and (found := before.texts_in(names)) is not None:
-            place = before.label_in(names)
-            label, texts = place, found
-            if source.format not in _USUAL:  # columns go by their names there
-                label, texts = (None if place is None else before.label), before.texts
-        elif names is None and not before.header and all(_is_below(each, num_columns) for each in before.columns):
-            label, texts = before.label, before.texts
-        label = label if options.label_column is None else options.label_column
-        found_texts = texts if options.text_columns is None else options.text_columns
-        if texts is None or label in (found_texts or ()):
+        if self.remembered is None:
+            return self.options
+        found = self.remembered.columns_for(self.options, names, num_columns, by_index=source.format in _USUAL)
+        if found is None:
             self.notes.append(
                 f"{Path(source.origin).name} does not have the columns of the training corpus (text "
-                f"{_quote_all(before.texts)}); --text-columns and --label-column choose others than the following"
+                f"{quote_all(self.remembered.texts)}); --text-columns and --label-column choose others"
             )
-            return options
-        return replace(options, label_column=label, text_columns=found_texts)
+        return found or self.options
 
     def resolve_rows(self, origin: Path) -> Source:
         """Resolve rows that a program gave, which are in blocks already; see `corpus.rows`."""
@@ -316,10 +296,6 @@ class Resolver:
         return replace(source, files=(file,))
 
 
-def _is_below(column: Column | None, number: int) -> bool:
-    return isinstance(column, int) and column < number
-
-
 def _check_is_file(origin: Path) -> None:
     suffixes = [suffix.lower() for suffix in origin.suffixes]
     if any(suffix in detect.ARCHIVES for suffix in suffixes[-2:]):
@@ -328,37 +304,6 @@ def _check_is_file(origin: Path) -> None:
         raise CorpusFormatError(
             f"'{origin}' is not a regular file; a corpus needs random access: save it to a file first"
         )
-
-
-def _check_same_columns(part: Source, first: Source) -> None:
-    """Check that a part of a split has the format and the columns of the first part."""
-    for what, found, expected in (
-        ("the format", part.format, first.format),
-        ("the header", part.header, first.header),
-        ("columns", part.num_columns, first.num_columns),
-        ("the text columns", part.text_columns, first.text_columns),
-        ("the label column", part.label_column, first.label_column),
-    ):
-        if found != expected:
-            raise CorpusFormatError(
-                f"'{part.origin}' and '{first.origin}' are not parts of one corpus: {what} {_shown(found)} against "
-                f"{_shown(expected)}; give files with the same columns"
-            )
-
-
-def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _repeated_names(source: Source, names: Sequence[str]) -> list[str]:
-    """Report names that several columns have, as they can only be chosen by index."""
-    places = {name: [str(i) for i, each in enumerate(names) if each == name] for name in names if name}
-    return [
-        f"{Path(source.origin).name}: columns {' and '.join(found)} are all named '{name}'; --text-columns and "
-        "--label-column choose by index"
-        for name, found in places.items()
-        if len(found) > 1
-    ]
 
 
 def _keys_of(source: Source, sample: detect.Sample, options: TextOptions) -> list[str]:
@@ -394,28 +339,3 @@ def _no_records_error(origin: Path, sample: detect.Sample) -> CorpusFormatError 
 
 def _strip_all(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
-
-
-def _describe_reading(source: Source) -> str:
-    name, format_name = Path(source.origin).name, _FORMAT_NAMES[source.format]
-    if source.format == "jsonl" and source.files[0].counted == "item":
-        format_name = "a JSON array"
-    if source.format == "fasttext":
-        return f"{name}: {format_name}, a label (__label__NAME) and a text per line"
-    label = f"label '{source.column_name(source.label_column)}', "
-    unnamed = f"label in column {source.label_column}, "
-    if source.label_column is None:
-        label = unnamed = ""
-    texts = [source.column_name(column) for column in source.text_columns]
-    counted = " and ".join(map(str, texts)) + ", counted from 0"
-    if source.format not in _USUAL:
-        where = f"{label}text {_quote_all(texts)}"
-    elif source.header is not None:
-        where = f"with a header; {label}text {_quote_all(texts)}"
-    else:
-        where = f"no header; {unnamed}text in {'column' if len(texts) == 1 else 'columns'} {counted}"
-    return f"{name}: {format_name}, {where}"
-
-
-def _quote_all(names: Sequence[object]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
