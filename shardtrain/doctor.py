@@ -21,9 +21,10 @@ from pathlib import Path
 
 from shardtrain.errors import UsageError
 from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
+from shardtrain.runtime.system import description
 from shardtrain.version import __version__
 
-NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
+NEEDED = ("h5py", "keras", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
 EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
@@ -81,10 +82,12 @@ class Disk:
 class Examination:
     """All findings.
 
-    `packages` has the versions of required packages, None if not installed; `cores` and `memory_bytes` are what this
-    process may use, which a control group may limit, the other two are the machine's.
+    `system` is the operating system and the processor, and how far shardtrain was tested on them. `packages` has the
+    versions of required packages, None if not installed; `cores` and `memory_bytes` are what this process may use,
+    which a control group may limit, the other two are the machine's.
     """
 
+    system: str
     python: str
     shardtrain: str
     packages: dict[str, str | None]
@@ -113,6 +116,7 @@ def examine(folder: Path) -> Examination:
     if not folder.is_dir():
         raise UsageError(f"'{folder}' is not a folder; name an existing folder on the disk to measure")
     return Examination(
+        system=description(),
         python=f"{platform.python_version()}, {sys.executable}",
         shardtrain=__version__,
         packages={name: _version_of(name) for name in NEEDED},

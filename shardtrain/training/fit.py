@@ -6,8 +6,6 @@ accuracy was measured with. It costs one copy of the weights.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.runtime.jobs import Job
+from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas, devices_for
@@ -173,9 +172,3 @@ def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> d
         "input_wait_fraction": clock.waited / clock.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
     }
-
-
-def peak_memory_bytes() -> int:
-    """Return the largest resident memory of this process so far, mapped pages included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
