@@ -26,10 +26,10 @@ ABSENT = {
     os: """
         copy_file_range eventfd eventfd_read eventfd_write fdatasync getrandom getresgid getresuid getxattr listxattr
         memfd_create pidfd_open pipe2 posix_fadvise posix_fallocate preadv preadv2 pwritev pwritev2 removexattr
-        setresgid setresuid setns setxattr splice unshare sched_getaffinity sched_setaffinity sched_getparam sched_setparam
-        sched_getscheduler sched_setscheduler sched_rr_get_interval O_DIRECT O_LARGEFILE O_NOATIME O_PATH O_RSYNC
-        O_TMPFILE POSIX_FADV_DONTNEED POSIX_FADV_NOREUSE POSIX_FADV_NORMAL POSIX_FADV_RANDOM POSIX_FADV_SEQUENTIAL
-        POSIX_FADV_WILLNEED
+        setresgid setresuid setns setxattr splice unshare sched_getaffinity sched_setaffinity sched_getparam
+        sched_setparam sched_getscheduler sched_setscheduler sched_rr_get_interval O_DIRECT O_LARGEFILE O_NOATIME
+        O_PATH O_RSYNC O_TMPFILE POSIX_FADV_DONTNEED POSIX_FADV_NOREUSE POSIX_FADV_NORMAL POSIX_FADV_RANDOM
+        POSIX_FADV_SEQUENTIAL POSIX_FADV_WILLNEED
     """,
     mmap: """
         MADV_DODUMP MADV_DOFORK MADV_DONTDUMP MADV_DONTFORK MADV_HUGEPAGE MADV_HWPOISON MADV_MERGEABLE MADV_NOHUGEPAGE
