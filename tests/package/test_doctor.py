@@ -64,7 +64,7 @@ def test_an_environment_with_nothing_in_it_is_told_what_to_install(tmp_path: Pat
     assert code == 1
     assert set(found["packages"].values()) == {None}
     assert found["extras"]["tune"]["install"] == "pip install 'shardtrain[tune]'"
-    assert found["problems"][0].startswith("not installed: h5py numba numpy")
+    assert found["problems"][0].startswith("not installed: h5py keras numba numpy")
     assert "No module named 'tensorflow'" in found["tensorflow"]["problem"]
     assert found["disk"]["read"] > 0
 
