@@ -44,7 +44,6 @@ def test_the_choice_is_known_without_importing_keras(
     assert (f"chooses '{chosen}'" in problem) == (chosen != "tensorflow") == bool(problem)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("backend", "file"), [(None, {"backend": "jax"}), ("", {"backend": "jax"}), ("jax", None)])
 def test_keras_chooses_by_these_rules(backend: str | None, file: dict[str, str] | None, tmp_path: Path) -> None:
     """Whether the backend is installed or not: then the import names what is missing."""
