@@ -88,6 +88,7 @@ def test_all_commands_work_without_the_calls_of_linux_and_make_the_same_bytes(tm
     there = made_on(IMITATED["macos"], corpus, tmp_path / "there")
     assert sorted(there) == sorted(here)
     assert [name for name in here if there[name] != here[name]] == []
+    assert len({name.casefold() for name in here}) == len(here)  # for file systems that ignore case
     assert {"shards/train-00002.h5", "table/manifest.json", "predicted.csv", "printed.json"} < set(here)
     assert any("vars/0" in name for name in here)
 
