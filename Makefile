@@ -19,8 +19,10 @@ COMMITTED = $(shell git show --name-only --format= HEAD | cut -d / -f 2 | sort -
 ROOM ?= $(or $(call rooms,$(CHANGED)),$(call rooms,$(COMMITTED)),tests/package)
 rooms = $(sort $(foreach name,$(1) $(if $(filter %.py,$(1)),package),$(if $(wildcard tests/$(name)/test_*.py),tests/$(name))))
 SOURCES := shardtrain tests tools docs
+# What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
+PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak check bench bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,10 +60,13 @@ test: .venv/.development ## run the tests
 test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed
 	$(BIN)/python -m pytest -m "not slow and not heavy" $(TWO) $(ROOM)
 
+test-portable: .venv/.development ## run quick tests with the calls taken away that macOS does not have
+	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "not slow and not heavy" $(TWO) $(PORTABLE)
+
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default
 
-check: lint type docs test ## everything that has to be green
+check: lint type docs test test-portable ## everything that has to be green
 
 bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.version import __version__
@@ -43,6 +45,26 @@ _HOMES = {
 }
 
 
+def _refuse_windows() -> None:
+    """Refuse a system without `fcntl`, which is Windows, before anything is imported that needs what it lacks.
+
+    A command ends with one line and exit code 1, a program that imports shardtrain gets the error.
+    """
+    try:
+        import fcntl  # noqa: F401 - only whether it is there
+    except ImportError:
+        from shardtrain.errors import UnsupportedSystemError
+
+        error = UnsupportedSystemError(
+            "shardtrain runs on Linux and macOS, not on Windows itself; install WSL, the Linux that Windows has, with "
+            "`wsl --install`, and run shardtrain in it"
+        )
+        program = os.path.basename(sys.argv[0] if sys.argv else "")  # "-m" while Python looks for a module to run
+        if program.removesuffix(".exe") in ("-m", "shardtrain", "inspect_shards.py"):
+            sys.exit(f"error: {error.on_command_line}")
+        raise error from None
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import shardtrain` stays light."""
     if name not in _HOMES:
@@ -55,3 +77,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Return the public names, whether they were imported or not."""
     return sorted({*globals(), *__all__})
+
+
+_refuse_windows()

@@ -77,6 +77,9 @@ def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
         ShardsError: there is no validation split, or a shard is damaged.
         RunError: the run folder or the model cannot be used.
     """
+    from shardtrain.models.backend import check_backend
+
+    check_backend()  # as importing Keras with another one takes long and may fail
     from shardtrain.training.fit import fit as fit_model
 
     how = {"callbacks": options.callbacks, **vars(subset(options, RunOutput))}

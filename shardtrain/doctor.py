@@ -20,10 +20,12 @@ from importlib import metadata
 from pathlib import Path
 
 from shardtrain.errors import UsageError
+from shardtrain.models.backend import backend_problem
 from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
+from shardtrain.runtime.system import description
 from shardtrain.version import __version__
 
-NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
+NEEDED = ("h5py", "keras", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
 EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
@@ -81,14 +83,18 @@ class Disk:
 class Examination:
     """All findings.
 
-    `packages` has the versions of required packages, None if not installed; `cores` and `memory_bytes` are what this
-    process may use, which a control group may limit, the other two are the machine's.
+    `system` is the operating system and the processor, and how far shardtrain was tested on them. `packages` has the
+    versions of required packages, None if not installed; `cores` and `memory_bytes` are what this process may use,
+    which a control group may limit, the other two are the machine's. `backend_problem` explains that Keras would choose
+    another backend than TensorFlow.
     """
 
+    system: str
     python: str
     shardtrain: str
     packages: dict[str, str | None]
     tensorflow: TensorFlow
+    backend_problem: str = ""
     extras: dict[str, Extra]
     cores: int
     machine_cores: int
@@ -101,7 +107,7 @@ class Examination:
         """List what keeps shardtrain from working, each with the next step."""
         missing = [name for name, version in self.packages.items() if version is None]
         found = [f"not installed: {' '.join(missing)}; run: pip install --upgrade shardtrain"] if missing else []
-        return [*found, *filter(None, [self.tensorflow.problem, self.disk.problem])]
+        return [*found, *filter(None, [self.tensorflow.problem, self.backend_problem, self.disk.problem])]
 
 
 def examine(folder: Path) -> Examination:
@@ -113,10 +119,12 @@ def examine(folder: Path) -> Examination:
     if not folder.is_dir():
         raise UsageError(f"'{folder}' is not a folder; name an existing folder on the disk to measure")
     return Examination(
+        system=description(),
         python=f"{platform.python_version()}, {sys.executable}",
         shardtrain=__version__,
         packages={name: _version_of(name) for name in NEEDED},
         tensorflow=try_tensorflow(sys.executable),
+        backend_problem=backend_problem(),
         extras={name: _extra(name, purpose, packages) for name, (purpose, packages) in EXTRAS.items()},
         cores=cores(),
         machine_cores=os.cpu_count() or 1,
@@ -142,7 +150,7 @@ def _extra(name: str, purpose: str, packages: tuple[str, ...]) -> Extra:
 
 def try_tensorflow(python: str) -> TensorFlow:
     """Import TensorFlow and list GPUs in a child process of that interpreter."""
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}  # another one is said by itself
     try:
         done = subprocess.run(
             [python, "-c", _TRY], capture_output=True, text=True, errors="replace", env=quiet, timeout=_TRY_SECONDS

@@ -3,6 +3,7 @@
     ShardtrainError                 one clear message; the command line prints it and exits with 1
     ├── UsageError                  invalid or conflicting options (also ValueError; exit code 2)
     ├── MissingExtraError           an optional package is not installed (also ImportError)
+    ├── UnsupportedSystemError      the operating system is Windows (also ImportError)
     ├── CorpusError
     │   ├── CorpusNotFoundError     no such file or folder, or no document in it (also FileNotFoundError)
     │   ├── CorpusExistsError       a corpus that must not be overwritten (also FileExistsError)
@@ -66,6 +67,10 @@ class UsageError(ShardtrainError, ValueError):
 
 class MissingExtraError(ShardtrainError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class UnsupportedSystemError(ShardtrainError, ImportError):
+    """The operating system is Windows, which lacks what shardtrain is built on."""
 
 
 class CorpusError(ShardtrainError):

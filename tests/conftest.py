@@ -67,6 +67,15 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def systems() -> Path:
+    """Imitations of other systems that were not written for these tests."""
+    folder = DATA.parent / "cases" / "other-systems"
+    if not folder.is_dir():
+        pytest.skip(f"the known imitations of other systems are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
     """Runs code in new processes that have TensorFlow imported."""
     with forking(tmp_path_factory.mktemp("forked")) as server:

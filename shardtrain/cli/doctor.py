@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
 def _lines(found: Examination) -> Iterator[str]:
     works, disk, gib = found.tensorflow, found.disk, 1 << 30
     yield f"shardtrain   {found.shardtrain}"
+    yield f"system       {found.system}"
     yield f"python       {found.python}"
     yield f"packages     {_versions(found.packages)}"
     if works.problem is None:

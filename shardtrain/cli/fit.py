@@ -21,8 +21,10 @@ SHARDS = Path("data/shards")
 
 def run(args: argparse.Namespace) -> int:
     """Train a model, and print the result, its folder and the next step."""
+    from shardtrain.models.backend import check_backend
     from shardtrain.shards.layout import MANIFEST
 
+    check_backend()
     path, output = args.shards or SHARDS, options_from(args, RunOutput)
     if isinstance(args.tensorboard, Path) and (args.tensorboard / MANIFEST).exists():
         raise UsageError(f"--tensorboard {args.tensorboard} is a folder of shards; name the shards first: fit SHARDS …")

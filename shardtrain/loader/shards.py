@@ -18,6 +18,7 @@ from shardtrain.loader.split import Split
 from shardtrain.options import with_options
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.notebook import listed, table
+from shardtrain.runtime.system import allow_open_files
 from shardtrain.shards import layout
 from shardtrain.shards.files import open_source
 from shardtrain.shards.layout import Manifest, SplitEntry
@@ -25,6 +26,7 @@ from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
 
 _MAX_BUFFERS = 256  # four arrays per block of a few windows
+_OTHER_FILES = 192  # that a process may have open beside shards; each of those takes two descriptors
 
 
 def _external_files(entry: SplitEntry) -> set[str]:
@@ -51,6 +53,8 @@ class Shards:
         blocks, batches = BufferPool(_MAX_BUFFERS), BufferPool()
         large = {name for name, entry in manifest.splits.items() if _is_larger_than_memory(entry, manifest)}
         direct_io_paths = {path for name in large for path in _external_files(manifest.splits[name])}
+        files = sum(len(entry.shards) for entry in manifest.splits.values()) + len(manifest.sources)
+        allow_open_files(2 * files + _OTHER_FILES)
         sources = {
             name: open_source(
                 name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shardtrain.errors import DiskFullError
+from shardtrain.runtime.system import lock, sync_to_disk
 
 PARTIAL = ".partial"
 _MAX_FSYNCS = 256  # files per folder; beyond that, one sync of all disks is faster than one fsync per file
@@ -39,7 +39,7 @@ def committed(path: Path | str, *, synced: bool = True) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 if synced:
-                    os.fsync(file.fileno())
+                    sync_to_disk(file.fileno())
             os.replace(partial, path)
             if synced:
                 sync_folder(path.parent)
@@ -64,7 +64,7 @@ def full_disk_named(path: Path, *, kept: str) -> Iterator[None]:
 def commit_file(partial: Path, path: Path) -> None:
     """Sync a file that another library wrote under a temporary name and rename it to its final name."""
     with open(partial, "rb") as file:
-        os.fsync(file.fileno())
+        sync_to_disk(file.fileno())
     os.replace(partial, path)
     sync_folder(path.parent)
 
@@ -78,9 +78,9 @@ def commit_folder(staged: Path, folder: Path) -> None:
     else:
         for path in files:
             with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        for path in folders:
-            sync_folder(path)
+                os.fsync(file.fileno())  # to a drive that may cache it, which syncing the folders then empties
+    for path in folders:
+        sync_folder(path)
     os.rename(staged, folder)
     sync_folder(folder.parent)
 
@@ -93,12 +93,7 @@ def locked_folder(folder: Path) -> Iterator[bool]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+        yield lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -116,7 +111,7 @@ def sync_folder(folder: Path) -> None:
     """Fsync a folder, so that new names and renames in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_to_disk(descriptor)
     finally:
         os.close(descriptor)
 

@@ -22,6 +22,7 @@ from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, locked_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.system import boot_identity
 from shardtrain.version import __version__
 
 RECORD = "job.json"
@@ -29,7 +30,6 @@ _SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a r
 Record = Mapping[str, Any]
 _ENDS = 1 << 16  # bytes at a file's head and tail that identify it
 _MANY_FILES = 64  # above it files are identified together
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,7 @@ def file_job(options: Record, files: Record, program: str, *, defaults: Record |
         program: what of the program decides the result, beside its version.
         defaults: see `Job`.
     """
-    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    record = {"shardtrain": f"{__version__}, {program}", "boot": boot, "options": options, "corpus": files}
+    record = {"shardtrain": f"{__version__}, {program}", "boot": boot_identity(), "options": options, "corpus": files}
     return Job(record=record, defaults=defaults or {})
 
 

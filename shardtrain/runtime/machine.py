@@ -1,10 +1,16 @@
-"""Detect the memory and cores that this process can use, and tune whether the C library keeps freed memory."""
+"""Detect the memory and cores that this process can use, and tune whether the C library keeps freed memory.
+
+Control groups, processor affinity and glibc's tuning exist on Linux only; elsewhere the machine's figures are returned
+and nothing is tuned. `runtime.system` has the other differences between operating systems.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import resource
+import sys
 from pathlib import Path
 
 _KEPT_BYTES = 192 << 20  # more than the arrays of a build task or the gradients of a training step take
@@ -47,6 +53,12 @@ def _limit(path: Path) -> list[int]:
     except OSError:
         return []
     return [int(text)] if text.isdecimal() else []  # "max": unlimited
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory of this process so far, mapped pages included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def keep_freed_memory() -> None:

@@ -8,7 +8,6 @@ chunks are copied together.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from shardtrain.errors import CorruptShardError
+from shardtrain.runtime.machine import cores
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
 from shardtrain.shards.layout import Chunks, DatasetEntry
@@ -68,7 +68,7 @@ _tokens = count()
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
 
 class DecodedArray:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.system import MOUNTS, file_system_of, open_uncached, read_into
 from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
 from shardtrain.shards.layout import ShardEntry, SourceEntry
@@ -36,7 +37,9 @@ _MIN_RELEASED = 1 << 17  # bytes; releasing one page takes as long, and a huge p
 _NEW, _SEEN = b"\1", b"\0"  # whether a block has been compared
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
-_NETWORK = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|fuse|fuse\..*|virtiofs")  # fuseblk is a local disk
+_NETWORK = re.compile(  # fuseblk is a local disk; afpfs, smbfs, webdav, macfuse and osxfuse are names of macOS
+    r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|afpfs|webdav|fuse|fuse\..*|macfuse|osxfuse|virtiofs"
+)
 
 
 class ShardFile:
@@ -108,9 +111,8 @@ class ShardFile:
 
     def _try_direct(self) -> int | None:
         """Open a descriptor that bypasses the page cache; None if the system or file system does not support that."""
-        try:
-            direct = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-        except (AttributeError, OSError):  # no O_DIRECT; an in-memory file system
+        direct = open_uncached(self.path)
+        if direct is None:
             return None
         weakref.finalize(self, os.close, direct)
         return direct if _identity(os.fstat(direct)) == self._identity else None
@@ -248,7 +250,7 @@ class ShardFile:
         view, position = out.data, begin
         while position < stop:
             try:
-                count = os.preadv(self._fd if direct is None else direct, [view], position)
+                count = read_into(self._fd if direct is None else direct, view, position)
             except OSError as error:
                 if direct is not None and error.errno == errno.EINVAL:  # the device needs a larger alignment
                     direct = self._direct = None
@@ -360,6 +362,11 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _unreadable(path: Path, error: OSError) -> ShardsError:
+    if error.errno == errno.EMFILE:
+        return ShardsError(
+            f"shard '{path}' cannot be opened: this process may open no more files; raise the limit in the shell with "
+            "`ulimit -n 10240`, or build fewer, larger shards with --rows-per-shard"
+        )
     return ShardsError(f"shard '{path}' cannot be read: {error.strerror}; check the disk and the permissions")
 
 
@@ -368,16 +375,6 @@ def _wrong_size(path: Path, expected: int, found: int) -> str:
     return f"shard '{path}' is {state}: the manifest says {expected:,} bytes, the file has {found:,}; {_REPAIR}"
 
 
-def on_shared_storage(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
-    """Return whether a file is on a network or FUSE file system, according to the kernel's mount table."""
-    try:
-        lines = Path(mounts).read_text().splitlines()
-    except OSError:
-        return False
-    where, best, kind = path.resolve(), -1, ""
-    for line in lines:
-        fields = line.split(" - ")
-        mount = Path(fields[0].split()[4].encode().decode("unicode_escape"))
-        if where.is_relative_to(mount) and len(mount.parts) >= best:
-            best, kind = len(mount.parts), fields[1].split()[0]
-    return _NETWORK.fullmatch(kind) is not None
+def on_shared_storage(path: Path, mounts: Path | str = MOUNTS) -> bool:
+    """Return whether a file is on a network or FUSE file system, according to the system's mount table."""
+    return _NETWORK.fullmatch(file_system_of(path, Path(mounts))) is not None

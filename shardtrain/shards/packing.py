@@ -22,6 +22,7 @@ import numpy.typing as npt
 from shardtrain.errors import MissingExtraError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.system import reserve_space
 from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
 from shardtrain.shards.hdf5 import locate
@@ -106,22 +107,19 @@ def _write_packed(
 ) -> dict[str, DatasetEntry]:
     h5py = load_h5py()
 
-    reserved = 0
-
-    def reserve(size: int) -> None:
-        nonlocal reserved
-        reserved += size
-        os.posix_fallocate(descriptor, 0, reserved + _SLACK)
-
-    reserve(0)
+    chunks = 0
+    reserve_space(descriptor, _SLACK)
     with create_file(path, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
+        reserved = 0  # as creating the file truncates it
         for name, (dtype, dims) in shape.datasets().items():
             dataset = _create_dataset(file, name, dims, np.dtype(dtype), codec)
             if math.prod(dims):
                 chunk = packed_shape(dims, np.dtype(dtype).itemsize)
                 source = shard.arrays[name]
                 for row, content in _encoded(pool, threads, source, dims[0], chunk, codec):
-                    reserve(len(content))
+                    chunks += len(content)
+                    reserve_space(descriptor, chunks + _SLACK, start=reserved)
+                    reserved = chunks + _SLACK
                     dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
     with h5py.File(path, "r") as file:
         entries = {name: locate(file[name]) for name in shape.datasets()}

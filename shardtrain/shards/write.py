@@ -23,6 +23,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.system import reserve_space, write_all
 from shardtrain.shards import layout
 from shardtrain.shards.hdf5 import locate
 from shardtrain.shards.layout import DatasetEntry, ShardEntry
@@ -115,10 +116,7 @@ class ShardWriter:
         entry = self._datasets[name]
         content = np.ascontiguousarray(values, np.dtype(entry.dtype))
         offset = entry.offset + position * content.itemsize
-        view = content.data.cast("B") if content.size else memoryview(b"")
-        while view:
-            written = os.pwrite(self._file.fileno(), view, offset)
-            view, offset = view[written:], offset + written
+        write_all(self._file.fileno(), content.data.cast("B") if content.size else memoryview(b""), offset)
 
     def finish(self, name: str) -> ShardEntry:
         """Check that the shard is full, and return its manifest entry with checksums."""
@@ -150,10 +148,10 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
     if shape.nonzeros > np.iinfo(np.int32).max:
         raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; a shard holds at most 2,147,483,647")
     with committed(path, synced=synced) as file:
-        os.posix_fallocate(file.fileno(), 0, _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
+        reserve_space(file.fileno(), _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
         os.ftruncate(file.fileno(), 0)
         datasets = _make_skeleton(Path(file.name), shape)
-        os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, 1))
+        reserve_space(file.fileno(), max(os.fstat(file.fileno()).st_size, 1))
         writer = ShardWriter(file, shape, datasets)
         yield writer
         writer.entry = writer.finish(path.name)

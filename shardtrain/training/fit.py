@@ -7,8 +7,6 @@ accuracy was measured with. It costs one copy of the weights.
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.runtime.jobs import Job
+from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas, devices_for
@@ -195,9 +194,3 @@ def _tested(measured: Logs) -> dict[str, float | None]:
     if lost:
         warn(f"{', '.join(lost)} of the kept weights: not finite; metrics.json has null there")
     return {name: None if name in lost else value for name, value in measured.items()}
-
-
-def peak_memory_bytes() -> int:
-    """Return the largest resident memory of this process so far, mapped pages included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

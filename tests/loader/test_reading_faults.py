@@ -163,7 +163,9 @@ def bytes_from_disk() -> int:
     return int(re.findall("^read_bytes: (.*)$", counts.read_text(), re.MULTILINE)[0])
 
 
-def test_any_range_can_be_read_past_the_page_cache(direct_file):
+@pytest.mark.parametrize("page", [1 << 12, 1 << 14, 1 << 16], ids=["x86-64", "Apple's", "some of aarch64"])
+def test_any_range_can_be_read_past_the_page_cache_whatever_a_page_has(direct_file, page, monkeypatch):
+    monkeypatch.setattr(mmap, "PAGESIZE", page)
     content, rng = direct_file.path.read_bytes(), random.Random(4)
     for _ in range(300):
         start = rng.randrange(len(content))
@@ -198,6 +200,19 @@ def test_where_the_page_cache_cannot_be_bypassed_files_are_read_through_it(direc
     monkeypatch.delattr(os, "O_DIRECT")
     other = ShardFile(direct_file.path, direct_file.entry, verify=True, io="read", direct_io=True)
     assert other.bytes(5, len(content) - 5).tobytes() == content[5:-5]
+
+
+@pytest.mark.parametrize("page", [1 << 12, 1 << 14, 1 << 16], ids=["x86-64", "Apple's", "some of aarch64"])
+def test_released_pages_of_any_size_are_whole_pages_and_read_again(page, tmp_path, monkeypatch):
+    write_shards(tmp_path, make_rows("sequence", 90_000), [90_000])
+    monkeypatch.setattr(mmap, "PAGESIZE", page)
+    with open_shards(tmp_path, io="map") as shards:
+        (shard,) = shards.train.shards
+        whole = shard.file.bytes(0, shard.entry.bytes)
+        before = whole.tobytes()
+        for start, stop in ((0, len(before)), (1, len(before) - 1), (page + 1, 40 * page - 1)):
+            shard.file.release(start, min(stop, len(before)))
+        assert whole.tobytes() == before
 
 
 def test_memory_is_that_of_the_machine_or_of_a_control_group():

@@ -52,6 +52,7 @@ def test_what_is_there_is_found_and_the_folder_is_as_before(tmp_path: Path, caps
     assert main(["doctor", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert f"h5py {h5py.__version__}" in said
+    assert re.search(r"^system +\w+ \w+ \(\w+", said, re.MULTILINE)
     assert f"training     works: TensorFlow {tf.__version__}, Keras {keras.__version__}" in said
     assert re.search(r"disk .*GB free; writes [\d,]+ MB/s, reads [\d,]+ MB/s", said)
     assert re.search(r"cores +\d+\b", said)
@@ -64,7 +65,7 @@ def test_an_environment_with_nothing_in_it_is_told_what_to_install(tmp_path: Pat
     assert code == 1
     assert set(found["packages"].values()) == {None}
     assert found["extras"]["tune"]["install"] == "pip install 'shardtrain[tune]'"
-    assert found["problems"][0].startswith("not installed: h5py numba numpy")
+    assert found["problems"][0].startswith("not installed: h5py keras numba numpy")
     assert "No module named 'tensorflow'" in found["tensorflow"]["problem"]
     assert found["disk"]["read"] > 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
@@ -317,15 +316,15 @@ def test_a_codec_that_is_not_installed_is_named_with_its_remedy(packed, codec, m
 
 @pytest.mark.parametrize("calls", [1, 4])
 def test_a_full_disk_is_an_ordinary_error_and_leaves_no_shard(plain, calls, tmp_path, monkeypatch):
-    real, left = os.posix_fallocate, [calls]
+    real, left = packing.reserve_space, [calls]
 
-    def allocate(*arguments: int) -> None:
+    def reserve(*arguments: int, **named: int) -> None:
         left[0] -= 1
         if not left[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(*arguments)
+        real(*arguments, **named)
 
-    monkeypatch.setattr(packing.os, "posix_fallocate", allocate)
+    monkeypatch.setattr(packing, "reserve_space", reserve)
     with pytest.raises(DiskFullError):
         recompress(plain, tmp_path / "out", RecompressOptions(compress="zstd"))
     assert not (tmp_path / "out").exists()

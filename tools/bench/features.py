@@ -31,6 +31,7 @@ import numpy as np
 
 from shardtrain import open_shards
 from shardtrain.options import parse_size
+from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.memory import anonymous_bytes
 
 DOCUMENT_BYTES = 340  # of a demo document, about
@@ -155,7 +156,10 @@ def peer_bytes(args: argparse.Namespace) -> int:
     """Most bytes of text that a peer is given."""
     if size := parse_size(args.peer_bytes):
         return size
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    listed = Path("/proc/meminfo")
+    if not listed.exists():  # macOS does not say how much is available
+        return memory_bytes() // 4 // PEER_MEMORY
+    lines = listed.read_text().splitlines()
     available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     return available // 2 // PEER_MEMORY
 

@@ -316,7 +316,8 @@ def _read_all(folder: Path, flags: int) -> float:
             except OSError:  # no such way here
                 return float("inf")
             with file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 while file.readinto(buffer) == len(buffer):
                     pass
     return time.perf_counter() - began
