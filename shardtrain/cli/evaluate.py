@@ -74,8 +74,8 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 
     keep_freed_memory()
     done = asdict(evaluate_corpus(folder, args.data, CorpusOptions(**given_options(args, TextOptions))))
-    metrics = done.pop("metrics")
-    return {"corpus": args.data, **done, **metrics}
+    metrics, counts = done.pop("metrics"), done.pop("counts")
+    return {"corpus": args.data, **done, **counts, **metrics}
 
 
 COMMAND = Command(

@@ -29,6 +29,7 @@ from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manif
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
@@ -42,7 +43,7 @@ from shardtrain.runtime.passes import (
     longest_unit,
     task_budget,
 )
-from shardtrain.runtime.progress import progress, say, warn
+from shardtrain.runtime.progress import progress, say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
@@ -200,7 +201,7 @@ def _make(
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, surveyed)
         facts = [*train.facts, *surveyed]
-        _warn_of_replaced_bytes(facts)
+        warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
         files = {"train": train.files}
         if held_out.tasks and held_out.tasks[0].threshold:
             files["validation"] = transform_rows(
@@ -246,14 +247,6 @@ def _vectorize_training(
     classes = classes_in(counted.facts)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
     return _TrainingRows(files, list(counted.facts), classes, vectorizer)
-
-
-def _warn_of_replaced_bytes(facts: Sequence[UnitFacts]) -> None:
-    if num_replaced := sum(unit.num_replaced for unit in facts):
-        warn(
-            f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
-            "convert it with `iconv -f ENCODING -t UTF-8` and build again"
-        )
 
 
 def _place_splits(
