@@ -95,9 +95,8 @@ def evaluate_corpus(
             say(note)
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
-        seen = _Evaluation(
-            KnownLabels(Classes(run.description.class_names, run.labels)), columns=max(1, len(source.text_columns))
-        )
+        labels = KnownLabels(Classes(run.description.class_names, run.labels))
+        seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)

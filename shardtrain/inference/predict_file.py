@@ -199,9 +199,8 @@ def _predict(
 
 def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:
     """Warn of texts of which the predictions say little, and name the option that marks them."""
-    counts.warn(
-        "predict", advice="see the column `note`" if options.notes else "--notes marks such texts in the output"
-    )
+    advice = "see the column `note`" if options.notes else "--notes marks such texts in the output"
+    counts.warn("predict", advice=advice)
 
 
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:

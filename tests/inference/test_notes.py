@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
 
     def run_of(kind: str) -> Run:
         if kind not in made:
-            build(corpus, root / kind, BuildOptions(vectorizer=kind, workers=1, max_features=1 << 10, min_df=1))
+            build(corpus, root / kind, BuildOptions(vectorizer=kind, workers=1, max_features=1 << 10))
             with open_shards(root / kind) as shards:
                 made[kind] = fit(shards, FitOptions(epochs=1, batch_size=16, **MODELS), out=root / f"run-{kind}")
         return made[kind]

@@ -82,11 +82,10 @@ SERIES: dict[str, Callable[[list[str]], Any]] = {
 
 @pytest.mark.parametrize("make", SERIES.values(), ids=SERIES)
 def test_every_series_of_texts_is_one(make: Callable[[list[str]], Any]) -> None:
-    texts = ["a b", "", "ä", "\udcff"][:3] if make is pa.array else ["a b", "", "ä"]
+    texts = ["a b", "", "ä"]
     assert list(checked_texts(make(texts), call="f")) == texts
     assert list(text_sequence(make(texts), call="f")) == texts
-    made = make(texts)
-    assert holds_texts(made) or isinstance(made, Iterator) or isinstance(made, type({}.values()))
+    assert holds_texts(made := make(texts)) or not hasattr(made, "__getitem__")
 
 
 NOT_A_SERIES: dict[str, tuple[Any, str]] = {
@@ -128,7 +127,7 @@ NOT_A_TEXT: dict[str, tuple[Any, str]] = {
     "a truth value": (True, r"True \(bool\), not a text"),
     "bytes": (b"x", r"b'x', which is bytes; call f\(\[text.decode\(\) for text in texts\]\)"),
     "a list": (["a", "b"], r"\['a', 'b'\] \(list\), not a text; pass a flat list"),
-    "a long list": (["word"] * 100_000, r"…? ?\(list\), not a text"),
+    "a long list": (["word"] * 100_000, r"\['word', .*… \(list\), not a text"),
     "an array": (np.zeros(3), r"array\(\[0., 0., 0.\]\) \(ndarray\), not a text"),
 }
 
@@ -221,7 +220,7 @@ def test_every_call_takes_every_series_and_refuses_the_rest(calls: dict[str, Cal
         pd.DataFrame({"text": list(TEXTS)}),
     )
     for value in refused:
-        with pytest.raises(TypeError, match="texts"):
+        with pytest.raises(TypeError, match=r"\btexts?\b"):
             call(value)
 
 
