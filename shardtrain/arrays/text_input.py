@@ -109,7 +109,7 @@ def _fault_of(item: Any, call: str) -> str:
 
 
 def _is_table(values: Any) -> bool:
-    """Whether values are a table of pandas, polars, Arrow or Hugging Face, by what its class has."""
+    """Return whether values are a table of pandas, polars, Arrow or Hugging Face, by what its class has."""
     return hasattr(type(values), "columns") or hasattr(type(values), "column_names")
 
 
