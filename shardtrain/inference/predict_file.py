@@ -9,10 +9,11 @@ before the first prediction, and standard input is copied to disk first.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ class _UnitResult:
     def from_record(cls, record: dict[str, Any]) -> _UnitResult:
         """Parse the fields from JSON values."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
-        counts = TextCounts(**record.get("counts", {}))  # records of earlier versions have none
-        return cls(**{**record, "bad_rows": bad_rows, "counts": counts})
+        return cls(**{**record, "bad_rows": bad_rows, "counts": TextCounts(**record["counts"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +172,7 @@ def _predict(
 ) -> PredictedFile:
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
+    _discard_records_without_counts(working, names)
     with Threads(options.threads) as threads:
         parts = Passes(threads, working, budget=0).run(
             "predicting",
@@ -195,6 +196,13 @@ def _predict(
         input_bytes=opened.source.num_bytes,
         counts=counts,
     )
+
+
+def _discard_records_without_counts(working: Path, names: Sequence[str]) -> None:
+    """Discard the records of parts that a version without counts made, so that these parts are made again."""
+    for path in (working / f"{name}.json" for name in names):
+        if path.exists() and "counts" not in json.loads(path.read_bytes()):
+            path.unlink()
 
 
 def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:

@@ -139,6 +139,19 @@ def test_a_text_of_several_blank_columns_is_blank(run: Run, tmp_path: Path) -> N
     assert notes_in(done.output) == ["", "blank", "blank", "no known feature"]
 
 
+def as_an_older_version_left_it(working: Path) -> None:
+    """Make of interrupted work what a version without notes and counts would have left: fewer fields and columns."""
+    job = json.loads((working / "job.json").read_text())
+    assert job["options"].pop("notes") is True
+    (working / "job.json").write_text(json.dumps(job))
+    records = sorted(working.glob("part-*.json"))
+    assert records
+    for path in records:
+        record = json.loads(path.read_text())
+        del record["counts"]
+        path.write_text(json.dumps(record))
+
+
 # Counts of many units, interrupted or not
 
 
@@ -175,14 +188,20 @@ def test_counts_and_notes_do_not_depend_on_workers_or_interruptions(
             raise KeyboardInterrupt
         return read(*arguments)
 
-    monkeypatch.setattr(raw_text, "read_unit", interrupted_read)
     options = PredictOptions(notes=True, workers=1)
-    with pytest.raises(KeyboardInterrupt):
-        predict_file(run, source, tmp_path / "out.csv", options)
-    monkeypatch.setattr(raw_text, "read_unit", read)
-    resumed = predict_file(run, source, tmp_path / "out.csv", options)
-    assert (resumed.counts, resumed.rows) == (counts, number)
-    assert resumed.output.read_bytes() == whole.output.read_bytes()
+    for name in ("out.csv", "older.csv"):
+        done = 0
+        monkeypatch.setattr(raw_text, "read_unit", interrupted_read)
+        with pytest.raises(KeyboardInterrupt):
+            predict_file(run, source, tmp_path / name, options)
+        monkeypatch.setattr(raw_text, "read_unit", read)
+        if name == "older.csv":
+            as_an_older_version_left_it(tmp_path / "older.csv.predicting")
+            options = PredictOptions(workers=1)
+            whole = predict_file(run, source, tmp_path / "whole.csv", PredictOptions(overwrite=True))
+        resumed = predict_file(run, source, tmp_path / name, options)
+        assert (resumed.counts, resumed.rows) == (counts, number)
+        assert resumed.output.read_bytes() == whole.output.read_bytes()
 
 
 # What is printed
