@@ -109,10 +109,12 @@ def replace_escaped(text: str) -> tuple[str, int]:
 
     Python decodes arguments with the error handler "surrogateescape", which gives a lone surrogate for each such byte.
     """
-    number = sum("\udc80" <= character <= "\udcff" for character in text)
-    if not number:
-        return text, 0
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), number
+    try:
+        text.encode()  # fast, and nearly always succeeds
+    except UnicodeEncodeError:
+        number = sum("\udc80" <= character <= "\udcff" for character in text)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), number
+    return text, 0
 
 
 def _with_replacement(texts: Texts) -> npt.NDArray[np.bool_]:
