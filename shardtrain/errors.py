@@ -2,6 +2,7 @@
 
     ShardtrainError                 one clear message; the command line prints it and exits with 1
     ├── UsageError                  invalid or conflicting options (also ValueError; exit code 2)
+    │   └── TextsError              something else where texts are expected (also TypeError)
     ├── MissingExtraError           an optional package is not installed (also ImportError)
     ├── UnsupportedSystemError      the operating system is Windows (also ImportError)
     ├── CorpusError
@@ -63,6 +64,10 @@ def _keyword(match: re.Match[str]) -> str:
 
 class UsageError(ShardtrainError, ValueError):
     """Invalid or conflicting options."""
+
+
+class TextsError(UsageError, TypeError):
+    """Something that is not a series of texts, passed to a call that takes texts."""
 
 
 class MissingExtraError(ShardtrainError, ImportError):

@@ -11,7 +11,9 @@ not apply are in `NOT_APPLICABLE`, each with its reason.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ import numpy.typing as npt
 from shardtrain.api import build, fit
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features
-from shardtrain.arrays.texts import Texts
-from shardtrain.errors import LabelError, MissingExtraError, UsageError
+from shardtrain.arrays.text_input import holds_texts, text_sequence
+from shardtrain.errors import LabelError, MissingExtraError, TextsError, UsageError
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.rows import check_shards
 from shardtrain.inference.run import Run, load_run
@@ -110,12 +112,13 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train a model.
 
         Args:
-            X: texts, (examples,); numbers, (examples, num_features), dense or a scipy matrix; or shards, open or
-                their folder.
+            X: texts, (examples,), as a list, an array or a column of pandas or polars; numbers, (examples,
+                num_features), dense or a scipy matrix; or shards, open or their folder.
             y: the class of each example; None for shards, which hold labels.
 
         Raises:
             ValueError: scikit-learn's validation refuses the data, or no classifier can be trained on the labels.
+            TextsError: the texts are not a series of texts (also TypeError); the message has the right call.
         """
         with ExitStack() as stack:
             stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
@@ -124,7 +127,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if isinstance(X, Shards | str | Path):
                 if y is not None:
                     raise UsageError("shards hold their labels; omit y")
-                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                shards = _opened(X, stack)
                 self.classes_ = np.array(shards.description.class_names)
             else:
                 shards = stack.enter_context(self._make_shards(X, y, folder, Path(scratch)))
@@ -137,16 +140,21 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.classes_[best]  # type: ignore[no-any-return]
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
-        """Classify as `predict`; return the probabilities of `classes_`, (examples, num_classes)."""
+        """Classify as `predict`; return the probabilities of `classes_`, (examples, num_classes).
+
+        Raises:
+            TextsError: the texts are not a series of texts (also TypeError); the message has the right call.
+        """
         check_is_fitted(self)
         if isinstance(X, Shards | str | Path):
             with ExitStack() as stack:
-                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                shards = _opened(X, stack)
                 check_shards(self._run, shards)
                 parts = [self._classifier.classify_rows(x).probabilities for x, _ in shards.validation.batches(_ROWS)]
                 return np.concatenate(parts)
-        if _is_text(X):
-            return self._classifier(Texts.from_strings(X)).probabilities
+        X = list(X) if isinstance(X, Iterator) else X
+        if holds_texts(X) or (not hasattr(self, "n_features_in_") and getattr(X, "ndim", 1) == 1):
+            return self._classifier(text_sequence(X, call="classifier.predict")).probabilities
         if not hasattr(self, "n_features_in_"):
             raise UsageError(
                 "the classifier was trained on texts; give texts, (examples,), or shards of its vectorizer"
@@ -158,7 +166,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Compute the accuracy; of shards on their validation split, with their labels."""
         if isinstance(X, Shards | str | Path):
             with ExitStack() as stack:
-                shards = X if isinstance(X, Shards) else stack.enter_context(open_shards(X))
+                shards = _opened(X, stack)
                 return float(super().score(shards, self.classes_[shards.validation.labels()], sample_weight))
         return float(super().score(X, y, sample_weight))
 
@@ -167,9 +175,10 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not 0 < self.validation_fraction < 1:
             raise UsageError(f"validation_fraction is {self.validation_fraction}; it must be above 0 and below 1")
         self.__dict__.pop("n_features_in_", None)
-        text = _is_text(X)
+        X = list(X) if isinstance(X, Iterator) else X
+        text = holds_texts(X)
         if text:
-            X = np.asarray(X, dtype=object)
+            X = np.array(text_sequence(X, call="classifier.fit"), dtype=object)
             if y is None:
                 raise UsageError("fit needs the class of each text: requires y to be passed, but the target y is None")
             y = column_or_1d(y, warn=True)
@@ -265,12 +274,14 @@ def held_out(codes: npt.NDArray[np.integer[Any]], fraction: float, seed: int) ->
     return held if held.any() else ~held
 
 
-def _is_text(X: Any) -> bool:
-    if isinstance(X, list | tuple):
-        return bool(X) and isinstance(X[0], str)
-    if getattr(X, "ndim", 0) != 1 or not hasattr(X, "dtype"):
-        return False
-    return len(X) > 0 and isinstance(np.asarray(X)[0], str)
+def _opened(X: Shards | str | Path, stack: ExitStack) -> Shards:
+    """Return shards, opened until `stack` ends if they are given by their folder."""
+    if isinstance(X, Shards):
+        return X
+    if isinstance(X, str) and not os.path.exists(X):
+        shown = repr(X) if len(X) <= 60 else f"{X[:59]!r}…"
+        raise TextsError(f"there is no folder of shards {shown}; if this is a text, pass a list of texts: [text]")
+    return stack.enter_context(open_shards(X))
 
 
 def _features(X: Any) -> Features:

@@ -78,8 +78,8 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     keep_freed_memory()
     read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
     done = asdict(evaluate_corpus(folder, args.data, read, split=split))
-    metrics = done.pop("metrics")
-    return {"corpus": args.data, **done, **metrics}
+    metrics, counts = done.pop("metrics"), done.pop("counts")
+    return {"corpus": args.data, **done, **counts, **metrics}
 
 
 COMMAND = Command(

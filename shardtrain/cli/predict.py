@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtrain.cli.arguments import options_from
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from shardtrain.inference.run import Run
 
 TEXT_CHARACTERS = 60  # shown of each text
+NOTE_CHARACTERS = 16  # of a column of notes on a terminal
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.runtime.machine import keep_freed_memory
 
     folder = load_run(args.run_folder)
+    if len(args.texts) > 1 and not any(len(text.split()) > 1 for text in args.texts):
+        say(_hint_at_quotes(args.run_folder, args.texts))
     load_tensorflow(options_from(args, ImportOptions).module)
     from shardtrain.inference.predict_file import predict_file
 
@@ -54,32 +60,78 @@ def run(args: argparse.Namespace) -> int:
         assert files.input is not None  # checked above
         done = predict_file(folder, files.input, files.output, options)
         facts = asdict(done)
+        facts |= facts.pop("counts")
         num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
         show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}")
     return 0
 
 
+def _hint_at_quotes(run_folder: Path, texts: Sequence[str]) -> str:
+    """Return the hint for texts of a word each, which are probably one text that the shell cut at its spaces."""
+    from shardtrain.inference.notes import replace_escaped
+
+    whole = shlex.quote(replace_escaped(" ".join(texts))[0])
+    shown = whole if len(whole) <= TEXT_CHARACTERS else "'TEXT'"
+    command = f"python -m shardtrain predict {shlex.quote(str(run_folder))} {shown}"
+    return f"{len(texts):,} texts without a space; if they are one text, put it in quotes: `{command}`"
+
+
+class _Seen:
+    """What is to be reported of texts when all of them are printed."""
+
+    def __init__(self) -> None:
+        from shardtrain.inference.notes import TextCounts
+
+        self._counts = TextCounts()
+        self._num_rejected = 0
+        self._rejected: list[dict[str, object]] = []
+
+    def add(self, predictions: Predictions, num_replaced: int) -> None:
+        """Count the marks of some texts, and the bytes in them that were replaced."""
+        self._counts += type(self._counts).of(predictions.marks, num_replaced)
+
+    def documents(self, classified: Iterable[tuple[Documents, Predictions]]) -> Iterator[tuple[Documents, Predictions]]:
+        """Yield the same, and count marks and skipped rows."""
+        for documents, predictions in classified:
+            self.add(predictions, documents.num_replaced)
+            self._num_rejected += len(documents.bad_rows)
+            self._rejected += [asdict(row) for row in documents.bad_rows[: MAX_SHOWN - len(self._rejected)]]
+            yield documents, predictions
+
+    def report(self, options: PredictOptions) -> None:
+        """Report it on stderr, because stdout is for predictions."""
+        from shardtrain.inference.predict_file import warn_of_texts
+
+        for line in rejected_lines(self._rejected, self._num_rejected):
+            say(line)
+        warn_of_texts(self._counts, options)
+
+
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print each text with its class, or with `--json` an object per text."""
     from shardtrain.inference.writers import json_lines
 
-    table = sys.stdout.isatty()
+    table, seen = sys.stdout.isatty(), _Seen()
     names = folder.description.class_names
     width = max(len(name) for name in names)
-    for rows, texts, predictions in _classified(args, folder, options):
+    writer = json_lines(names, proba=options.proba, notes=options.notes)
+    for rows, texts, predictions in _classified(args, folder, options, seen):
         if args.json:
-            made = json_lines(names, proba=options.proba).part(rows, predictions.probabilities)
-            print(made.decode(), end="")
+            print(writer.part(rows, predictions).decode(), end="")
             continue
         best = predictions.probabilities.max(axis=1)
-        for text, name, probability in zip(texts, predictions.labels, best, strict=True):
-            start = " ".join(text.split())[:TEXT_CHARACTERS]
-            print(f"{name:<{width}}  {probability:.4f}  {start}" if table else f"{name}\t{probability:.4f}\t{start}")
+        for text, name, probability, note in zip(texts, predictions.labels, best, predictions.notes, strict=True):
+            cells = [f"{name:<{width}}" if table else name, f"{probability:.4f}"]
+            if options.notes:
+                cells.append(f"{note:<{NOTE_CHARACTERS}}" if table else note)
+            cells.append(" ".join(text.split())[:TEXT_CHARACTERS])
+            print(("  " if table else "\t").join(cells))
+    seen.report(options)
 
 
 def _classified(
-    args: argparse.Namespace, folder: Run, options: PredictOptions
+    args: argparse.Namespace, folder: Run, options: PredictOptions, seen: _Seen
 ) -> Iterator[tuple[npt.NDArray[np.int64], Sequence[str], Predictions]]:
     """Yield batches of row numbers, texts and predictions: first the command line's texts, then the input's.
 
@@ -90,18 +142,38 @@ def _classified(
     from shardtrain.inference.predict_file import predict_stream
 
     lines = args.input == STANDARD and options.format in ("auto", "lines")
-    texts = itertools.chain(args.texts, _lines(sys.stdin) if lines else ())
     start = 0
-    for batch, predictions in folder.predict_batches(texts) if args.texts or lines else ():
-        yield np.arange(start, start + len(batch)), batch, predictions
-        start += len(batch)
+    if args.texts or lines:
+        for texts, predictions in _classify_strings(
+            folder, itertools.chain(args.texts, _lines() if lines else ()), seen
+        ):
+            yield np.arange(start, start + len(texts)), texts, predictions
+            start += len(texts)
     if args.input is not None and not lines:
-        for documents, predictions in _report_rejected(predict_stream(folder, args.input, options)):
+        for documents, predictions in seen.documents(predict_stream(folder, args.input, options)):
             yield start + documents.ordinals, documents.texts, predictions
 
 
-def _lines(file: Iterable[str]) -> Iterator[str]:
-    return (line.rstrip("\n") for line in file)
+def _classify_strings(folder: Run, texts: Iterable[str], seen: _Seen) -> Iterator[tuple[Sequence[str], Predictions]]:
+    """Yield batches of texts, with U+FFFD for undecodable bytes, and their predictions."""
+    import numpy as np
+
+    from shardtrain.inference.notes import replace_escaped
+    from shardtrain.inference.run import BATCH_TEXTS
+
+    classifier, decoded = folder.classifier(), map(replace_escaped, texts)
+    while batch := list(itertools.islice(decoded, BATCH_TEXTS)):
+        readable, numbers = zip(*batch, strict=True)
+        predictions = classifier(readable, replaced=np.array(numbers) > 0)
+        seen.add(predictions, sum(numbers))
+        yield readable, predictions
+
+
+def _lines() -> Iterator[str]:
+    """Yield the lines of standard input, read as UTF-8 like files, with surrogates for undecodable bytes."""
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.encoding != "utf-8-sig":
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    return (line.rstrip("\n") for line in sys.stdin)
 
 
 def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
@@ -109,22 +181,12 @@ def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) 
     from shardtrain.inference.predict_file import predict_stream
     from shardtrain.inference.writers import csv_lines, json_lines
 
-    writer = (json_lines if args.json else csv_lines)(folder.description.class_names, proba=options.proba)
+    seen, lines = _Seen(), json_lines if args.json else csv_lines
+    writer = lines(folder.description.class_names, proba=options.proba, notes=options.notes)
     print(writer.header.decode(), end="")
-    for documents, predictions in _report_rejected(predict_stream(folder, args.input, options)):
-        print(writer.part(documents.ordinals, predictions.probabilities).decode(), end="")
-
-
-def _report_rejected(classified: Iterable[tuple[Documents, Predictions]]) -> Iterator[tuple[Documents, Predictions]]:
-    """Yield the same, and report skipped rows at the end, on stderr because stdout is for predictions."""
-    rejected: list[dict[str, object]] = []
-    number = 0
-    for documents, predictions in classified:
-        number += len(documents.bad_rows)
-        rejected += [asdict(row) for row in documents.bad_rows[: MAX_SHOWN - len(rejected)]]
-        yield documents, predictions
-    for line in rejected_lines(rejected, number):
-        say(line)
+    for documents, predictions in seen.documents(predict_stream(folder, args.input, options)):
+        print(writer.part(documents.ordinals, predictions).decode(), end="")
+    seen.report(options)
 
 
 COMMAND = Command(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from shardtrain.arrays.rows import Features, slice_rows
+from shardtrain.arrays.text_input import text_sequence
+from shardtrain.arrays.texts import Texts
 from shardtrain.errors import ModelError
+from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import input_adapter
@@ -38,14 +43,24 @@ class Classifier:
         sparse = self._adapter.kind == "ngram" and not self._adapter.dense
         self._rows = SPARSE_ROWS if sparse else EVALUATION_ROWS
 
-    def __call__(self, texts: Sequence[str]) -> Predictions:
+    def __call__(
+        self, texts: Iterable[str], *, replaced: bool | npt.NDArray[np.bool_] = False, columns: int = 1
+    ) -> Predictions:
         """Classify texts, in order.
 
+        Args:
+            texts: any series of texts.
+            replaced: whether U+FFFD in the texts, or in each of them, stands for bytes that could not be decoded.
+            columns: number of columns that were joined to make a text.
+
         Raises:
+            TextsError: these are no texts.
             RunError: the run has no vectorizer, or another one than it was trained with.
             ModelError: the model's outputs are not probabilities.
         """
-        return self.classify_rows(self.vectorizer.transform(texts))
+        texts = Texts.from_strings(text_sequence(texts, call="classifier"))
+        x = self.vectorizer.transform(texts)
+        return replace(self.classify_rows(x), marks=marks_of(texts, x, replaced=replaced, columns=columns))
 
     @cached_property
     def vectorizer(self) -> Vectorizer:
@@ -68,7 +83,8 @@ class Classifier:
             rows = slice_rows(x, start, stop)
             outputs = self._traced(*(tf.convert_to_tensor(array) for array in self._adapter.arrays(rows)))
             parts.append(_probabilities(outputs.numpy()))
-        return Predictions(self.class_names, np.concatenate(parts))
+        marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
+        return Predictions(self.class_names, np.concatenate(parts), marks)
 
 
 def _probabilities(outputs: Probabilities) -> Probabilities:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shardtrain.arrays.rows import Examples, Features, slice_rows
-from shardtrain.corpus.labels import Classes, check_known_labels
+from shardtrain.corpus.labels import Classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
 from shardtrain.errors import CorpusNotFoundError
+from shardtrain.inference.known_labels import KnownLabels
+from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.rows import check_shards
@@ -31,7 +30,7 @@ from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import Threads
-from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
 
 if TYPE_CHECKING:
@@ -48,6 +47,9 @@ class Evaluated:
         examples: number of documents evaluated.
         rejected_rows: number of invalid records in the corpus.
         rejected: the first of them.
+        counts: of the texts of which the predictions say little.
+        classes_found: number of the model's classes that occur in the corpus.
+        respelled_labels: the class of each label that is spelled unlike it.
     """
 
     metrics: Logs
@@ -55,6 +57,9 @@ class Evaluated:
     examples: int
     rejected_rows: int
     rejected: tuple[BadRow, ...]
+    counts: TextCounts
+    classes_found: int
+    respelled_labels: dict[str, str]
 
 
 def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
@@ -112,7 +117,8 @@ def evaluate_corpus(
         source = opened.sources[name]
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
-        seen = _Evaluation(Classes(run.description.class_names, run.labels))
+        labels = KnownLabels(Classes(run.description.class_names, run.labels))
+        seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)
@@ -123,12 +129,18 @@ def evaluate_corpus(
             metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
+    seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
+    for line in seen.labels.warnings(opened.class_names):
+        warn(line)
     return Evaluated(
         metrics=metrics,
         split=name if split or len(opened.sources) > 1 else None,
         examples=seen.examples,
         rejected_rows=seen.num_rejected,
         rejected=tuple(seen.rejected),
+        counts=seen.counts,
+        classes_found=seen.labels.num_found,
+        respelled_labels=seen.labels.class_of,
     )
 
 
@@ -150,10 +162,15 @@ def _chosen_split(corpus: Corpus, split: str | None) -> str:
 
 
 class _Evaluation:
-    """The documents evaluated so far, and the invalid records."""
+    """The documents evaluated so far, their labels and marks, and the invalid records.
 
-    def __init__(self, classes: Classes) -> None:
-        self.classes = classes
+    `columns` is the number of columns that are joined to make a text.
+    """
+
+    def __init__(self, labels: KnownLabels, *, columns: int) -> None:
+        self.labels = labels
+        self.columns = columns
+        self.counts = TextCounts()
         self.examples = 0
         self.num_rejected = 0
         self.rejected: list[BadRow] = []
@@ -162,8 +179,9 @@ class _Evaluation:
         """Yield the rows of all units with their classes, in batches of `EVALUATION_ROWS`."""
         with progress("evaluating", total=total, unit="documents") as shown:
             for documents, x in units:
-                check_known_labels(Counter(documents.labels), self.classes)
-                y = np.array([self.classes.codes[label] for label in documents.labels], np.uint32)
+                y = self.labels.codes_of(documents.labels)
+                marks = marks_of(documents.texts, x, replaced=documents.num_replaced > 0, columns=self.columns)
+                self.counts += TextCounts.of(marks, documents.num_replaced)
                 for start in range(0, len(y), EVALUATION_ROWS):
                     stop = min(start + EVALUATION_ROWS, len(y))
                     yield slice_rows(x, start, stop), y[start:stop]

@@ -48,6 +48,7 @@ class PredictOptions(TextOptions):
 
     Attributes:
         proba: write the probabilities of all classes, not only of the best one.
+        notes: write what makes the class of a text mean little: `blank`, `no known feature`, `undecodable`.
         workers: threads; None: one per core, at most `MOST_WORKERS`.
         overwrite: replace an output that exists, and discard one that was interrupted with other options.
 
@@ -58,6 +59,11 @@ class PredictOptions(TextOptions):
     """
 
     proba: bool = option(False, "write the probability of every class", group=_OUTPUT)
+    notes: bool = option(
+        False,
+        "add a column `note`: blank, no known feature, undecodable, or nothing",
+        group=_OUTPUT,
+    )
     overwrite: bool = option(False, "replace the file in --output if it exists", group=_OUTPUT, identity=False)
     workers: int | None = option(
         None,

@@ -9,10 +9,11 @@ before the first prediction, and standard input is copied to disk first.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
 from shardtrain.inference.classifier import Classifier
+from shardtrain.inference.notes import TextCounts
 from shardtrain.inference.options import STANDARD, PredictOptions
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import PredictionWriter, writer_for
@@ -51,6 +53,7 @@ class PredictedFile:
         rejected_rows: number of invalid records in the input.
         rejected: the first of them.
         input_bytes: of the text, unpacked.
+        counts: of the texts of which the predictions say little.
     """
 
     output: Path
@@ -58,20 +61,23 @@ class PredictedFile:
     rejected_rows: int
     rejected: tuple[BadRow, ...]
     input_bytes: int
+    counts: TextCounts
 
 
 @dataclass(frozen=True, kw_only=True)
 class _UnitResult:
-    """The stored result of a unit: its number of predictions, and its invalid rows, of which the first are listed."""
+    """The stored result of a unit: its predictions and marked texts in numbers, and the first of its invalid rows."""
 
     rows: int
     num_bad_rows: int
     bad_rows: tuple[BadRow, ...]
+    counts: TextCounts
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> _UnitResult:
         """Parse the fields from JSON values."""
-        return cls(**{**record, "bad_rows": tuple(BadRow(**row) for row in record["bad_rows"])})
+        bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
+        return cls(**{**record, "bad_rows": bad_rows, "counts": TextCounts(**record["counts"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,26 +91,30 @@ class _Input:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each unit."""
-        return [unit.stop - unit.start for unit in self.units]
+        return [unit.num_bytes for unit in self.units]
 
     def classify(self, unit: Unit) -> tuple[Documents, Predictions]:
         """Read the documents of a unit and classify them."""
         documents = read_unit(self.source, unit)
-        return documents, self.classifier(documents.texts)
+        columns = max(1, len(self.source.text_columns))
+        return documents, self.classifier(documents.texts, replaced=documents.num_replaced > 0, columns=columns)
 
     def write_part(self, unit: Unit, writer: PredictionWriter, path: Path) -> _UnitResult:
         """Classify a unit and write its part of the output."""
         documents, predictions = self.classify(unit)
         with committed(path, synced=False) as file:
-            file.write(writer.part(documents.ordinals, predictions.probabilities))
+            file.write(writer.part(documents.ordinals, predictions))
         bad = documents.bad_rows
-        return _UnitResult(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED])
+        counts = TextCounts.of(predictions.marks, documents.num_replaced)
+        return _UnitResult(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED], counts=counts)
 
 
 def predict_file(
     run: Run, source: Path | str, output: Path | str, options: PredictOptions | None = None
 ) -> PredictedFile:
     """Classify the texts of a file, or of standard input ("-"), in order; a repeated call resumes a killed one.
+
+    It warns of texts of which the predictions say little, and counts them.
 
     Args:
         run: a finished run with a vectorizer.
@@ -119,7 +129,7 @@ def predict_file(
         DiskFullError: the disk has no room; finished parts are kept.
     """
     options, output = options or PredictOptions(), Path(output)
-    writer = writer_for(output, run.description.class_names, proba=options.proba)
+    writer = writer_for(output, run.description.class_names, proba=options.proba, notes=options.notes)
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")
     working = output.with_name(output.name + ".predicting")
@@ -146,7 +156,8 @@ def predict_stream(
 ) -> Iterator[tuple[Documents, Predictions]]:
     """Classify the texts of a file or of standard input; yield units of documents with their predictions, in order.
 
-    It cannot be resumed: it is for results that go to a pipe or a screen. Errors are those of `predict_file`.
+    It cannot be resumed: it is for results that go to a pipe or a screen. Errors are those of `predict_file`; warnings
+    are left to the caller, see `warn_of_texts`.
     """
     options = options or PredictOptions()
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, Threads(options.threads) as threads:
@@ -163,6 +174,7 @@ def _predict(
 ) -> PredictedFile:
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
+    _discard_records_without_counts(working, names)
     with Threads(options.threads) as threads:
         parts = Passes(threads, working, budget=0).run(
             "predicting",
@@ -176,13 +188,29 @@ def _predict(
     with committed(output) as file:
         writer.join(paths.values(), file)
     rejected = [row for part in parts for row in part.bad_rows]
+    counts = sum((part.counts for part in parts), TextCounts())
+    warn_of_texts(counts, options)
     return PredictedFile(
         output=output,
         rows=sum(part.rows for part in parts),
         rejected_rows=sum(part.num_bad_rows for part in parts),
         rejected=tuple(rejected[:MAX_LISTED]),
         input_bytes=opened.source.num_bytes,
+        counts=counts,
     )
+
+
+def _discard_records_without_counts(working: Path, names: Sequence[str]) -> None:
+    """Discard the records of parts that a version without counts made, so that these parts are made again."""
+    for path in (working / f"{name}.json" for name in names):
+        if path.exists() and "counts" not in json.loads(path.read_bytes()):
+            path.unlink()
+
+
+def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:
+    """Warn of texts of which the predictions say little, and name the option that marks them."""
+    advice = "see the column `note`" if options.notes else "--notes marks such texts in the output"
+    counts.warn("predict", advice=advice)
 
 
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:

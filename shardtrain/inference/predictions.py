@@ -1,4 +1,4 @@
-"""Hold the predictions of a model: class names and probabilities."""
+"""Hold the predictions of a model: class names, probabilities, and marks of texts of which they say little."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from shardtrain.inference.notes import NOTES, Marks
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -17,10 +19,12 @@ class Predictions:
     Attributes:
         class_names: names of the columns.
         probabilities: (texts, num_classes).
+        marks: bits of `inference.notes`, (texts,).
     """
 
     class_names: tuple[str, ...]
     probabilities: Probabilities
+    marks: Marks
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -29,3 +33,8 @@ class Predictions:
     def labels(self) -> list[str]:
         """Return the name of the most probable class of each text."""
         return [self.class_names[best] for best in self.probabilities.argmax(axis=1)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what makes the class of each text mean little: "blank", "no known feature", "undecodable" or ""."""
+        return [NOTES[marks] for marks in self.marks.tolist()]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shardtrain.arrays.text_input import checked_texts
 from shardtrain.corpus.reading import Reading
 from shardtrain.errors import ModelError, RunError
 from shardtrain.inference.predictions import Predictions
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shardtrain.loader.shards import Shards
     from shardtrain.vectorize.fitted import Vectorizer
 
-_BATCH_TEXTS = 512  # classified per call
+BATCH_TEXTS = 512  # classified per call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +57,31 @@ class Run:
     def predict(self, texts: Iterable[str]) -> Predictions:
         """Classify texts, with all results in memory; `shardtrain.inference.predict_file` classifies large files.
 
+        Args:
+            texts: a list or any other series of texts, such as a generator or a column of pandas.
+
         Raises:
+            TextsError: these are no texts (also TypeError); the message has the position of what is not one.
             RunError: the run's files are damaged, or the model's outputs are not probabilities.
         """
         names = self.description.class_names
-        parts = [np.zeros((0, len(names)), np.float32)]
-        parts += [batch.probabilities for _, batch in self.predict_batches(texts)]
-        return Predictions(names, np.concatenate(parts))
+        parts = [Predictions(names, np.zeros((0, len(names)), np.float32), np.zeros(0, np.uint8))]
+        parts += [batch for _, batch in self._batches(checked_texts(texts, call="run.predict"))]
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        return Predictions(names, probabilities, np.concatenate([part.marks for part in parts]))
 
     def predict_batches(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Predictions]]:
         """Classify texts as they arrive; yield batches of texts with their predictions, in order.
 
         Raises:
+            TextsError: these are no texts (also TypeError); an item that is not one is reported when it is reached.
             RunError: the run's files are damaged, or the model's outputs are not probabilities.
         """
+        return self._batches(checked_texts(texts, call="run.predict_batches"))
+
+    def _batches(self, texts: Iterator[str]) -> Iterator[tuple[list[str], Predictions]]:
         classifier = self.classifier()
-        remaining = iter(texts)
-        while batch := list(islice(remaining, _BATCH_TEXTS)):
+        while batch := list(islice(texts, BATCH_TEXTS)):
             yield batch, classifier(batch)
 
     def classifier(self) -> Classifier:

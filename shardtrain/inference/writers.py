@@ -1,9 +1,9 @@
 """Write predictions as CSV, JSON Lines or Parquet, in parts that are joined in order.
 
 A row holds the number of the record in the input, from 0, which shows the rows that were skipped; the class, its
-probability, and with `proba` the probability of every class. Text has six decimals of a probability, Parquet the
-float32. A part is a pure function of its predictions, and so is the joined file of its parts: the bytes do not depend
-on interruptions.
+probability, with `notes` what makes the class mean little, and with `proba` the probability of every class. Text has
+six decimals of a probability, Parquet the float32. A part is a pure function of its predictions, and so is the joined
+file of its parts: the bytes do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import UsageError
+from shardtrain.inference.notes import NOTES
+from shardtrain.inference.predictions import Predictions
 from shardtrain.tables.parquet import import_pyarrow
 
 _PIECE = 1 << 20  # bytes copied at a time
@@ -35,8 +37,8 @@ class PredictionWriter(Protocol):
 
     kind: str
 
-    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
-        """Encode the predictions of some rows, (rows,) and (rows, num_classes)."""
+    def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
+        """Encode the predictions of some rows, (rows,)."""
         ...
 
     def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
@@ -45,23 +47,38 @@ class PredictionWriter(Protocol):
 
 
 class Lines:
-    """A header and a line per prediction, formatted by `line % (row, name, probability, *probabilities)`."""
+    """A header and a line per prediction: `line % (row, name, probability, note, *probabilities)`, of what it shows.
 
-    def __init__(self, kind: str, header: str, line: str, names: Sequence[str], *, proba: bool) -> None:
+    Args:
+        kind: name of the format.
+        header: the first line, or nothing.
+        line: a format.
+        names: of the classes, as they are written.
+        notes: what is written for each value of the marks; empty: the lines have no note.
+        proba: whether the lines have the probability of every class.
+    """
+
+    def __init__(
+        self, kind: str, header: str, line: str, names: Sequence[str], *, notes: Sequence[str], proba: bool
+    ) -> None:
         self.kind = kind
         self.header = header.encode()
         self._line = line
         self._names = names
+        self._notes = notes
         self._proba = proba
 
-    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
+    def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
         """Format the lines of some rows."""
+        probabilities = predictions.probabilities
         best = probabilities.argmax(axis=1)
         columns: list[list[Any]] = [
             rows.tolist(),
             [self._names[place] for place in best],
             probabilities[np.arange(len(best)), best].tolist(),
         ]
+        if self._notes:
+            columns.append([self._notes[marks] for marks in predictions.marks.tolist()])
         if self._proba:
             columns += probabilities.T.tolist()
         return "".join([self._line % values for values in zip(*columns, strict=True)]).encode()
@@ -74,23 +91,26 @@ class Lines:
                 shutil.copyfileobj(part, file, _PIECE)
 
 
-def csv_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
+def csv_lines(class_names: Sequence[str], *, proba: bool, notes: bool) -> Lines:
     """Write CSV: a header and a line per prediction, with names quoted as by Python's csv module."""
-    header = ",".join(map(_quoted, _columns(class_names, proba))) + "\n"
-    line = "%d,%s,%.6f" + ",%.6f" * (len(class_names) if proba else 0) + "\n"
-    return Lines("CSV", header, line, [_quoted(name) for name in class_names], proba=proba)
+    header = ",".join(map(_quoted, _columns(class_names, proba, notes))) + "\n"
+    line = "%d,%s,%.6f" + ",%s" * notes + ",%.6f" * (len(class_names) * proba) + "\n"
+    names = [_quoted(name) for name in class_names]
+    return Lines("CSV", header, line, names, notes=NOTES if notes else (), proba=proba)
 
 
-def json_lines(class_names: Sequence[str], *, proba: bool) -> Lines:
-    """Write JSON Lines: an object per prediction; with `proba` its `probabilities` are an object by class."""
+def json_lines(class_names: Sequence[str], *, proba: bool, notes: bool) -> Lines:
+    """Write JSON Lines: an object per prediction; its `note` may be null, `probabilities` are an object by class."""
     names = [json.dumps(name, ensure_ascii=False) for name in class_names]
     every = ", ".join(name.replace("%", "%%") + ": %.6f" for name in names)
     tail = f', "probabilities": {{{every}}}' if proba else ""
-    return Lines("JSON Lines", "", f'{{"row": %d, "label": %s, "probability": %.6f{tail}}}\n', names, proba=proba)
+    line = '{"row": %d, "label": %s, "probability": %.6f' + ', "note": %s' * notes + tail + "}\n"
+    written = [json.dumps(note or None) for note in NOTES] if notes else ()
+    return Lines("JSON Lines", "", line, names, notes=written, proba=proba)
 
 
 class Parquet:
-    """Write Parquet: columns of int64, string and float32; each part is a Parquet file.
+    """Write Parquet: columns of int64, string and float32, `note` null if there is none; each part is a Parquet file.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -98,17 +118,22 @@ class Parquet:
 
     kind = "Parquet"
 
-    def __init__(self, class_names: Sequence[str], *, proba: bool) -> None:
+    def __init__(self, class_names: Sequence[str], *, proba: bool, notes: bool) -> None:
         pa = self._arrow = import_pyarrow("written")
         self._class_names = pa.array(class_names, pa.string())
         self._proba = proba
-        types = [pa.int64(), pa.string(), *[pa.float32()] * (1 + len(class_names) * proba)]
-        self._schema = pa.schema(list(zip(_columns(class_names, proba), types, strict=True)))
+        self._notes = pa.array([note or None for note in NOTES], pa.string()) if notes else None
+        types = [pa.int64(), pa.string(), pa.float32(), *[pa.string()] * notes]
+        types += [pa.float32()] * (len(class_names) * proba)
+        self._schema = pa.schema(list(zip(_columns(class_names, proba, notes), types, strict=True)))
 
-    def part(self, rows: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> bytes:
+    def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
         """Encode some rows as a Parquet file."""
+        probabilities = predictions.probabilities
         best = probabilities.argmax(axis=1)
         columns = [rows, self._class_names.take(self._arrow.array(best)), probabilities.max(axis=1)]
+        if self._notes is not None:
+            columns.append(self._notes.take(self._arrow.array(predictions.marks)))
         if self._proba:
             columns += [np.ascontiguousarray(column) for column in probabilities.T]
         content = io.BytesIO()
@@ -132,7 +157,7 @@ class Parquet:
 FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}
 
 
-def writer_for(path: Path, class_names: Sequence[str], *, proba: bool) -> PredictionWriter:
+def writer_for(path: Path, class_names: Sequence[str], *, proba: bool, notes: bool) -> PredictionWriter:
     """Return the writer for the suffix of a file's name.
 
     Raises:
@@ -141,11 +166,12 @@ def writer_for(path: Path, class_names: Sequence[str], *, proba: bool) -> Predic
     """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--output '{path}': the name has to end in {', '.join(FORMATS)}, which decides the format")
-    return FORMATS[path.suffix.lower()](class_names, proba=proba)
+    return FORMATS[path.suffix.lower()](class_names, proba=proba, notes=notes)
 
 
-def _columns(class_names: Sequence[str], proba: bool) -> list[str]:
-    return ["row", "label", "probability", *([f"p({name})" for name in class_names] if proba else [])]
+def _columns(class_names: Sequence[str], proba: bool, notes: bool) -> list[str]:
+    every = [f"p({name})" for name in class_names] if proba else []
+    return ["row", "label", "probability", *(["note"] if notes else []), *every]
 
 
 def _quoted(text: str) -> str:

@@ -32,6 +32,7 @@ from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
+from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
@@ -45,7 +46,7 @@ from shardtrain.runtime.passes import (
     longest_unit,
     task_budget,
 )
-from shardtrain.runtime.progress import progress, say, warn
+from shardtrain.runtime.progress import progress, say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
@@ -235,7 +236,7 @@ def _make(
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, others)
         facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]
-        _warn_of_replaced_bytes(facts)
+        warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
         if not corpus.validation and units.tasks and units.tasks[0].threshold:
             others = {"validation": _OtherSplit(units, train.facts), **others}
         files = {"train": train.files}
@@ -302,14 +303,6 @@ def _vectorize_training(
     classes = classes_in(counted.facts)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
     return _TrainingRows(files, list(counted.facts), classes, vectorizer)
-
-
-def _warn_of_replaced_bytes(facts: Sequence[UnitFacts]) -> None:
-    if num_replaced := sum(unit.num_replaced for unit in facts):
-        warn(
-            f"{num_replaced:,} bytes are not UTF-8 and were read as U+FFFD; if the corpus is in another encoding, "
-            "name it with --encoding and build again"
-        )
 
 
 def _place_splits(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
+from shardtrain.arrays.text_input import text_sequence
 from shardtrain.errors import VectorizerError
 from shardtrain.runtime.atomic import commit_json, committed
 from shardtrain.runtime.checksums import checksum, file_checksum
@@ -55,8 +56,12 @@ class Vectorizer(Protocol):
         """How terms are found and were chosen."""
         ...
 
-    def transform(self, texts: Sequence[str]) -> Rows:
-        """Compute feature rows of new texts, as they would be in the shards."""
+    def transform(self, texts: Iterable[str]) -> Rows:
+        """Compute feature rows of new texts, as they would be in the shards.
+
+        Raises:
+            TextsError: these are no texts (also TypeError).
+        """
         ...
 
     def decode(self, row: Rows) -> list[str]:
@@ -87,8 +92,9 @@ class NgramVectorizer:
         self.arrays = arrays
         self.num_features = self.vocabulary_size = len(terms)
 
-    def transform(self, texts: Sequence[str]) -> Csr:
+    def transform(self, texts: Iterable[str]) -> Csr:
         """Compute weighted rows, (texts, num_features)."""
+        texts = text_sequence(texts, call="vectorizer.transform")
         step = max(1, BLOCK_TEXTS // self.settings.density)
         starts = range(0, max(len(texts), 1), step)
         return concatenate([self._transform_block(texts[start : start + step]) for start in starts])
@@ -140,8 +146,9 @@ class SequenceVectorizer:
         self.arrays = arrays
         self.vocabulary_size = min(int(description["num_words"]) + 1, self.settings.max_features)
 
-    def transform(self, texts: Sequence[str]) -> Array:
+    def transform(self, texts: Iterable[str]) -> Array:
         """Compute rows of token ids, (texts, num_features)."""
+        texts = text_sequence(texts, call="vectorizer.transform")
         found = index_words(self.settings, texts)
         ids = ids_of(found.hashes, self.arrays["hashes"])
         return pad(found.occurrences, found.indptr, ids, self.num_features, self.vocabulary_size)
@@ -169,8 +176,9 @@ class HashingVectorizer:
         self.terms = terms
         self.num_features = self.vocabulary_size = self.settings.max_features
 
-    def transform(self, texts: Sequence[str]) -> Csr:
+    def transform(self, texts: Iterable[str]) -> Csr:
         """Compute rows of hashed n-grams, (texts, num_features)."""
+        texts = text_sequence(texts, call="vectorizer.transform")
         step = max(1, BLOCK_TEXTS // self.settings.ngrams.density)
         starts = range(0, max(len(texts), 1), step)
         return concatenate([hashed_rows(self.settings, texts[start : start + step]) for start in starts])

@@ -207,7 +207,9 @@ def test_predict_prints_a_tab_separated_line_for_each_text(
         [label, f"{probability:.4f}", text]
         for label, probability, text in zip(found.labels, best, [TEXTS[0], TEXTS[1], "", TEXTS[2]], strict=True)
     ]
-    assert captured.err == ""
+    assert captured.err.splitlines() == [
+        "warning: 1 text is blank, so the class says nothing; --notes marks such texts in the output"
+    ]
 
 
 def test_predict_shows_a_table_on_a_terminal(

@@ -27,6 +27,7 @@ from shardtrain.inference import predict_file as raw_text
 from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
+from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.run import Run
 from shardtrain.inference.writers import csv_lines, json_lines
 from shardtrain.loader.shards import open_shards
@@ -115,13 +116,13 @@ def test_every_format_has_the_same_rows_and_probabilities_of_all_classes(
 
 def test_names_are_written_so_that_they_are_read_back() -> None:
     names = ['a, "b"', "50% off", "ä\n"]
-    probabilities = np.eye(3, dtype=np.float32)
-    made = csv_lines(names, proba=True)
-    content = (made.header + made.part(np.arange(3), probabilities)).decode()
+    predictions = Predictions(tuple(names), np.eye(3, dtype=np.float32), np.zeros(3, np.uint8))
+    made = csv_lines(names, proba=True, notes=False)
+    content = (made.header + made.part(np.arange(3), predictions)).decode()
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
     assert [row["label"] for row in rows] == names
     assert [row["p(50% off)"] for row in rows] == ["0.000000", "1.000000", "0.000000"]
-    lines = json_lines(names, proba=True).part(np.arange(3), probabilities).decode().splitlines()
+    lines = json_lines(names, proba=True, notes=False).part(np.arange(3), predictions).decode().splitlines()
     assert [json.loads(line)["label"] for line in lines] == names
     assert json.loads(lines[1])["probabilities"] == {names[0]: 0.0, names[1]: 1.0, names[2]: 0.0}
 

@@ -1,0 +1,153 @@
+"""Note the texts of which a prediction says little: blank ones, those without known features, undecodable ones.
+
+A text gets a class whatever it is. The marks of a text say that nothing in it led to its class, or that something of
+it was lost. Marks are bits, so a text can have several; they are found in the units in which texts are classified, and
+counts add up, so neither depends on workers or interruptions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Features
+from shardtrain.arrays.texts import Texts
+from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
+from shardtrain.runtime.kernels import kernel
+from shardtrain.runtime.progress import warn
+
+Marks = npt.NDArray[np.uint8]  # (texts,)
+
+UNDECODABLE, BLANK, UNKNOWN = 1, 2, 4
+_NAMES = {UNDECODABLE: "undecodable", BLANK: "blank", UNKNOWN: "no known feature"}
+NOTES = tuple("; ".join(name for bit, name in _NAMES.items() if marks & bit) for marks in range(8))  # by marks
+_REPLACEMENT = "\ufffd".encode()
+_LAST_SPACE = 0x3000  # the last white space of Unicode
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """How many of some texts have marks.
+
+    Attributes:
+        replaced_bytes: number of bytes that are not UTF-8, in the texts or elsewhere in their records.
+        undecodable_texts: texts with such bytes, which were read as U+FFFD.
+        blank_texts: texts that are empty or white space.
+        unknown_texts: other texts without any feature that the model knows.
+    """
+
+    replaced_bytes: int = 0
+    undecodable_texts: int = 0
+    blank_texts: int = 0
+    unknown_texts: int = 0
+
+    @classmethod
+    def of(cls, marks: Marks, replaced_bytes: int) -> TextCounts:
+        """Count marks."""
+        return cls(
+            replaced_bytes=replaced_bytes,
+            undecodable_texts=int(np.count_nonzero(marks & UNDECODABLE)),
+            blank_texts=int(np.count_nonzero(marks & BLANK)),
+            unknown_texts=int(np.count_nonzero(marks & UNKNOWN)),
+        )
+
+    def __add__(self, other: TextCounts) -> TextCounts:
+        return TextCounts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+
+    def warn(self, command: str, *, advice: str) -> None:
+        """Warn of what was counted, a line for each kind; `advice` is what to know about such texts."""
+        warn_of_replaced_bytes(self.replaced_bytes, again=f"{command} again")
+        for line in self._lines():
+            warn(f"{line}; {advice}")
+
+    def _lines(self) -> Iterator[str]:
+        if self.blank_texts:
+            yield f"{_count(self.blank_texts)} blank, so the class says nothing"
+        if self.unknown_texts:
+            has = f"{_count(self.unknown_texts, 'has', 'have')} no feature that the model knows"
+            yield f"{has}, so the class says nothing"
+
+
+def marks_of(texts: Texts, x: Features, *, replaced: bool | npt.NDArray[np.bool_], columns: int = 1) -> Marks:
+    """Mark texts.
+
+    Args:
+        texts: the texts.
+        x: their rows, as the model's vectorizer made them.
+        replaced: whether U+FFFD in the texts, or in each of them, stands for bytes that could not be decoded.
+        columns: number of columns that were joined, with a comma and a space, to make a text.
+    """
+    blank = blank_texts(texts, columns=columns)
+    marks = np.where(blank, BLANK, np.where(empty_rows(x), UNKNOWN, 0)).astype(np.uint8)
+    if np.any(replaced):
+        marks[_with_replacement(texts) & replaced] |= UNDECODABLE
+    return marks
+
+
+def empty_rows(x: Features) -> npt.NDArray[np.bool_]:
+    """Select the rows without features: no n-gram, or no token id beside the padding."""
+    empty: npt.NDArray[np.bool_] = np.diff(x.indptr) == 0 if isinstance(x, Csr) else np.logical_not(x.any(axis=1))
+    return empty
+
+
+def blank_texts(texts: Texts, *, columns: int = 1) -> npt.NDArray[np.bool_]:
+    """Select the texts that are empty or white space, as `str.isspace` has it, in each of the joined columns."""
+    blank, joints = np.zeros(len(texts), np.bool_), "," * (columns - 1)
+    for document in np.flatnonzero(_only_of(texts.data, texts.offsets, _blank_bytes())).tolist():
+        blank[document] = "".join(texts[document].split()) == joints
+    return blank
+
+
+def replace_escaped(text: str) -> tuple[str, int]:
+    """Return a text of the command line with U+FFFD for undecodable bytes, as files are read, and their number.
+
+    Python decodes arguments with the error handler "surrogateescape", which gives a lone surrogate for each such byte.
+    """
+    try:
+        text.encode()  # fast, and nearly always succeeds
+    except UnicodeEncodeError:
+        number = sum("\udc80" <= character <= "\udcff" for character in text)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), number
+    return text, 0
+
+
+def _with_replacement(texts: Texts) -> npt.NDArray[np.bool_]:
+    first, second, third = _REPLACEMENT
+    data = texts.data
+    found = np.flatnonzero((data[:-2] == first) & (data[1:-1] == second) & (data[2:] == third))
+    holds = np.zeros(len(texts), np.bool_)
+    holds[np.searchsorted(texts.offsets, found, side="right") - 1] = True
+    return holds
+
+
+@functools.cache
+def _blank_bytes() -> npt.NDArray[np.bool_]:
+    """Return which bytes occur in the UTF-8 of white space, or are a comma, which joins columns, (256,)."""
+    table = np.zeros(256, np.bool_)
+    table[ord(",")] = True
+    for code in range(_LAST_SPACE + 1):
+        if chr(code).isspace():
+            table[list(chr(code).encode())] = True
+    return table
+
+
+@kernel
+def _only_of(data: Any, offsets: Any, allowed: Any) -> Any:
+    only = np.ones(len(offsets) - 1, np.bool_)
+    for d in range(len(offsets) - 1):
+        # Invariant: data[offsets[d]:i] has only allowed bytes; most texts end the loop with their first byte.
+        for i in range(offsets[d], offsets[d + 1]):
+            if not allowed[data[i]]:
+                only[d] = False
+                break
+    return only
+
+
+def _count(number: int, one: str = "is", more: str = "are") -> str:
+    return f"{number:,} text {one}" if number == 1 else f"{number:,} texts {more}"
