@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from shardtrain.models.adapters import to_pydataset, to_tf_dataset
+from shardtrain.models.adapters import to_tf_dataset
 from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam
+from shardtrain.models.pydataset import to_pydataset
 
 __all__ = ["FusedAdam", "SparseDense", "SparseDropout", "to_pydataset", "to_tf_dataset"]

@@ -71,6 +71,16 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
 
+def _forget_parent() -> None:
+    """Replace, in a forked process, the lock that another thread may have held and the threads that do not exist."""
+    DECODED.__init__(CACHE_BYTES)  # type: ignore[misc]
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
 class DecodedArray:
     """An array of a shard that is chunked, compressed or converted; `read` returns verified, decoded rows."""
 
