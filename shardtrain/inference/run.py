@@ -82,7 +82,7 @@ class Run:
         model = self.load_model()
         from shardtrain.inference.classifier import Classifier
 
-        return Classifier(model, self.description, self.load_vectorizer)
+        return Classifier(model, self.description, self.load_vectorizer, self.config.get("outputs"))
 
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows."""

@@ -26,17 +26,19 @@ LABELS = tf.TensorSpec((None,), tf.int32)
 
 @dataclass(frozen=True, kw_only=True)
 class InputAdapter:
-    """Adapt the features of a batch to a traced function: flat arrays outside, the model's input inside.
+    """Adapt a batch to a traced function: flat arrays outside, the model's input and the loss' labels inside.
 
     Attributes:
         kind: "ngram", "sequence" or "dense".
         num_features: columns of the features.
         dense: whether n-grams are passed to the model as dense rows.
+        one_hot: columns of one-hot labels; 0: labels are class indices.
     """
 
     kind: str
     num_features: int
     dense: bool = False
+    one_hot: int = 0
 
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
@@ -58,6 +60,10 @@ class InputAdapter:
         coordinates, values, shape = parts
         rows = tf.SparseTensor(coordinates, values, tf.stack([shape[0], tf.constant(self.num_features, tf.int64)]))
         return tf.sparse.to_dense(rows, validate_indices=False) if self.dense else rows
+
+    def targets(self, y: tf.Tensor) -> tf.Tensor:
+        """Return class indices, (rows,), as the labels of the loss: the same, or one-hot, (rows, one_hot)."""
+        return tf.one_hot(y, self.one_hot) if self.one_hot else y
 
 
 def sparse_parts(x: Csr) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
