@@ -15,6 +15,7 @@ from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.options import subset, with_options
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
+from shardtrain.runtime.backend import check_backend
 from shardtrain.training.options import FitOptions, RunOutput
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
         The finished run.
 
     Raises:
-        UsageError: options that do not fit together.
+        UsageError: options that do not fit together, or another backend is chosen for Keras.
         ShardsError: there is no validation split, or a shard is damaged.
         RunError: the run folder or the model cannot be used.
     """
+    check_backend()
     from shardtrain.training.fit import fit as fit_model
 
     how = {"callbacks": options.callbacks, **vars(subset(options, RunOutput))}

@@ -20,10 +20,11 @@ from importlib import metadata
 from pathlib import Path
 
 from shardtrain.errors import UsageError
+from shardtrain.runtime.backend import EXPECTED, backend_problem
 from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
 from shardtrain.version import __version__
 
-NEEDED = ("h5py", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
+NEEDED = ("h5py", "keras", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxhash")
 EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
@@ -81,7 +82,8 @@ class Disk:
 class Examination:
     """All findings.
 
-    `packages` has the versions of required packages, None if not installed; `cores` and `memory_bytes` are what this
+    `packages` has the versions of required packages, None if not installed; `backend` says what keeps Keras from
+    running on TensorFlow although it is installed, empty if nothing does; `cores` and `memory_bytes` are what this
     process may use, which a control group may limit, the other two are the machine's.
     """
 
@@ -89,6 +91,7 @@ class Examination:
     shardtrain: str
     packages: dict[str, str | None]
     tensorflow: TensorFlow
+    backend: str
     extras: dict[str, Extra]
     cores: int
     machine_cores: int
@@ -101,7 +104,7 @@ class Examination:
         """List what keeps shardtrain from working, each with the next step."""
         missing = [name for name, version in self.packages.items() if version is None]
         found = [f"not installed: {' '.join(missing)}; run: pip install --upgrade shardtrain"] if missing else []
-        return [*found, *filter(None, [self.tensorflow.problem, self.disk.problem])]
+        return [*found, *filter(None, [self.tensorflow.problem, self.backend, self.disk.problem])]
 
 
 def examine(folder: Path) -> Examination:
@@ -117,6 +120,7 @@ def examine(folder: Path) -> Examination:
         shardtrain=__version__,
         packages={name: _version_of(name) for name in NEEDED},
         tensorflow=try_tensorflow(sys.executable),
+        backend=backend_problem(),
         extras={name: _extra(name, purpose, packages) for name, (purpose, packages) in EXTRAS.items()},
         cores=cores(),
         machine_cores=os.cpu_count() or 1,
@@ -141,8 +145,8 @@ def _extra(name: str, purpose: str, packages: tuple[str, ...]) -> Extra:
 
 
 def try_tensorflow(python: str) -> TensorFlow:
-    """Import TensorFlow and list GPUs in a child process of that interpreter."""
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    """Import TensorFlow and list GPUs in a child process of that interpreter, whatever backend Keras would use."""
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": EXPECTED}
     try:
         done = subprocess.run(
             [python, "-c", _TRY], capture_output=True, text=True, errors="replace", env=quiet, timeout=_TRY_SECONDS

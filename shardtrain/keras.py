@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from shardtrain.runtime.backend import check_backend
+
+check_backend()  # before Keras is imported, which may fail for want of another backend
+
+# ruff: noqa: E402
 from shardtrain.models.adapters import to_tf_dataset
 from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam

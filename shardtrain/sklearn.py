@@ -32,6 +32,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
 
 try:
@@ -117,6 +118,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: scikit-learn's validation refuses the data, or no classifier can be trained on the labels.
         """
+        check_backend()
         with ExitStack() as stack:
             stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shardtrain-"))

@@ -13,6 +13,7 @@ from shardtrain.cli.tensorflow import quiet_tensorflow
 from shardtrain.errors import ShardsNotFoundError, UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
+from shardtrain.runtime.backend import check_backend
 from shardtrain.training.options import FitOptions, RunOutput
 
 SHARDS = Path("data/shards")
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Train a model, and print the result, its folder and the next step."""
     from shardtrain.shards.layout import MANIFEST
 
+    check_backend()
     path, output = args.shards or SHARDS, options_from(args, RunOutput)
     if isinstance(args.tensorboard, Path) and (args.tensorboard / MANIFEST).exists():
         raise UsageError(f"--tensorboard {args.tensorboard} is a folder of shards; name the shards first: fit SHARDS …")

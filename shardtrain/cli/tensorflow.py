@@ -8,6 +8,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from shardtrain.runtime.backend import check_backend
+
 
 def load_tensorflow(module: str | None) -> None:
     """Import TensorFlow and then, if given, the user's module."""
@@ -23,7 +25,11 @@ def quiet_tensorflow() -> Iterator[None]:
 
     They write to file descriptor 2 before they read a log level, so the descriptor is redirected to a scratch file;
     if the block raises an error, its contents are printed. With TF_CPP_MIN_LOG_LEVEL set nothing is redirected.
+
+    Raises:
+        UsageError: another backend is chosen for Keras.
     """
+    check_backend()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield
         return

@@ -17,6 +17,7 @@ import numpy as np
 from shardtrain.errors import ModelError, RunError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.notebook import listed, table
 from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, RunFolder, sha256
 
@@ -113,7 +114,9 @@ class Run:
         Raises:
             RunError: the file differs from what was saved.
             ModelError: Keras cannot load it.
+            UsageError: another backend than TensorFlow is chosen for Keras.
         """
+        check_backend()
         self._verify_model()
         import keras
 
