@@ -91,8 +91,8 @@ def _columns_of_one_hot(values: Array, where: str, first: int) -> Array:
     odd = values[row][~(ones[row] | (values[row] == 0))][0]
     raise LabelError(
         f"row {first + row:,} (from 0) of the labels in {where} has the value {odd} in one of {values.shape[1]:,} "
-        "columns; labels of several columns must be one-hot: a 1 in the column of the class, otherwise 0; else store one "
-        "label per row"
+        "columns; labels of several columns must be one-hot: a 1 in the column of the class, otherwise 0; else store "
+        "one label per row"
     )
 
 
