@@ -94,12 +94,13 @@ def check_single(model: keras.Model) -> None:
     Raises:
         ModelError: it has several.
     """
-    for what, found, must in (
-        ("inputs", getattr(model, "inputs", None), "shards have one, the features of a text"),
-        ("outputs", getattr(model, "outputs", None), "it must have one, for the classes"),
+    for what, names_of, must in (
+        ("inputs", "input_names", "shards have one, the features of a text"),
+        ("outputs", "output_names", "it must have one, for the classes"),
     ):
+        found = getattr(model, what, None)
         if found and len(found) > 1:
-            names = ", ".join(repr(each.name) for each in found[:5])
+            names = ", ".join(map(repr, getattr(model, names_of, [each.name for each in found])[:5]))
             raise ModelError(f"the model has {len(found)} {what} ({names}); {must}: pass a model of one")
 
 
