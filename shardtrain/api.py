@@ -16,6 +16,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.options import subset, with_options
 from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
+from shardtrain.runtime.backend import check_backend
 from shardtrain.training.options import FitOptions, RunOutput
 
 if TYPE_CHECKING:
@@ -73,13 +74,11 @@ def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
         The finished run.
 
     Raises:
-        UsageError: options that do not fit together.
+        UsageError: options that do not fit together, or another backend is chosen for Keras.
         ShardsError: there is no validation split, or a shard is damaged.
         RunError: the run folder or the model cannot be used.
     """
-    from shardtrain.models.backend import check_backend
-
-    check_backend()  # as importing Keras with another one takes long and may fail
+    check_backend()
     from shardtrain.training.fit import fit as fit_model
 
     how = {"callbacks": options.callbacks, **vars(subset(options, RunOutput))}

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from shardtrain.errors import UsageError
-from shardtrain.models.backend import backend_problem
+from shardtrain.runtime.backend import EXPECTED, backend_problem
 from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
 from shardtrain.runtime.system import description
 from shardtrain.version import __version__
@@ -84,9 +84,9 @@ class Examination:
     """All findings.
 
     `system` is the operating system and the processor, and how far shardtrain was tested on them. `packages` has the
-    versions of required packages, None if not installed; `cores` and `memory_bytes` are what this process may use,
-    which a control group may limit, the other two are the machine's. `backend_problem` explains that Keras would choose
-    another backend than TensorFlow.
+    versions of required packages, None if not installed; `backend` says what keeps Keras from running on TensorFlow
+    although it is installed, empty if nothing does; `cores` and `memory_bytes` are what this process may use, which a
+    control group may limit, the other two are the machine's.
     """
 
     system: str
@@ -94,7 +94,7 @@ class Examination:
     shardtrain: str
     packages: dict[str, str | None]
     tensorflow: TensorFlow
-    backend_problem: str = ""
+    backend: str
     extras: dict[str, Extra]
     cores: int
     machine_cores: int
@@ -107,7 +107,7 @@ class Examination:
         """List what keeps shardtrain from working, each with the next step."""
         missing = [name for name, version in self.packages.items() if version is None]
         found = [f"not installed: {' '.join(missing)}; run: pip install --upgrade shardtrain"] if missing else []
-        return [*found, *filter(None, [self.tensorflow.problem, self.backend_problem, self.disk.problem])]
+        return [*found, *filter(None, [self.tensorflow.problem, self.backend, self.disk.problem])]
 
 
 def examine(folder: Path) -> Examination:
@@ -124,7 +124,7 @@ def examine(folder: Path) -> Examination:
         shardtrain=__version__,
         packages={name: _version_of(name) for name in NEEDED},
         tensorflow=try_tensorflow(sys.executable),
-        backend_problem=backend_problem(),
+        backend=backend_problem(),
         extras={name: _extra(name, purpose, packages) for name, (purpose, packages) in EXTRAS.items()},
         cores=cores(),
         machine_cores=os.cpu_count() or 1,
@@ -149,8 +149,8 @@ def _extra(name: str, purpose: str, packages: tuple[str, ...]) -> Extra:
 
 
 def try_tensorflow(python: str) -> TensorFlow:
-    """Import TensorFlow and list GPUs in a child process of that interpreter."""
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}  # another one is said by itself
+    """Import TensorFlow and list GPUs in a child process of that interpreter, whatever backend Keras would use."""
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": EXPECTED}
     try:
         done = subprocess.run(
             [python, "-c", _TRY], capture_output=True, text=True, errors="replace", env=quiet, timeout=_TRY_SECONDS

@@ -34,6 +34,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
 
 try:
@@ -120,6 +121,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: scikit-learn's validation refuses the data, or no classifier can be trained on the labels.
             TextsError: the texts are not a series of texts (also TypeError); the message has the right call.
         """
+        check_backend()
         with ExitStack() as stack:
             stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shardtrain-"))

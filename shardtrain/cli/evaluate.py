@@ -16,6 +16,7 @@ from shardtrain.errors import UsageError
 from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
+from shardtrain.runtime.backend import check_backend
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.inference.run import load_run
     from shardtrain.shards.layout import MANIFEST
 
+    check_backend()
     folder = load_run(args.run_folder)
     raw = args.data.is_file() or (args.data.is_dir() and not (args.data / MANIFEST).exists())
     facts = _of_corpus(args, folder) if raw else _of_shards(args, folder)

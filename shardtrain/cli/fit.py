@@ -21,7 +21,7 @@ SHARDS = Path("data/shards")
 
 def run(args: argparse.Namespace) -> int:
     """Train a model, and print the result, its folder and the next step."""
-    from shardtrain.models.backend import check_backend
+    from shardtrain.runtime.backend import check_backend
     from shardtrain.shards.layout import MANIFEST
 
     check_backend()

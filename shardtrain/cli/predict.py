@@ -18,6 +18,7 @@ from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
 from shardtrain.errors import UsageError
 from shardtrain.inference.options import STANDARD, ImportOptions, PredictFiles, PredictOptions
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import say
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ NOTE_CHARACTERS = 16  # of a column of notes on a terminal
 
 def run(args: argparse.Namespace) -> int:
     """Classify texts, and print a line per text, or a summary of the written file."""
+    check_backend()
     files = options_from(args, PredictFiles)
     options = options_from(args, PredictOptions)
     if not args.texts and files.input is None:

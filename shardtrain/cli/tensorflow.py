@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from shardtrain.models.backend import check_backend
+from shardtrain.runtime.backend import check_backend
 
 
 def load_tensorflow(module: str | None) -> None:
@@ -27,7 +27,7 @@ def quiet_tensorflow() -> Iterator[None]:
     if the block raises an error, its contents are printed. With TF_CPP_MIN_LOG_LEVEL set nothing is redirected.
 
     Raises:
-        UsageError: Keras would choose another backend.
+        UsageError: another backend is chosen for Keras.
     """
     check_backend()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:

@@ -15,6 +15,7 @@ from shardtrain.errors import UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.options import Option, flag, options_of
+from shardtrain.runtime.backend import check_backend
 from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptions, TrainingOptions, check_sizes
 from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
 
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
 
+    check_backend()
     space = {name: _among(name, getattr(args, name)) for name in TUNABLE if name in args.given}
     base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
     options = TuneOptions(space=space, **given_options(args, TuneOptions))

@@ -18,7 +18,8 @@ from shardtrain.errors import ModelError
 from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
 from shardtrain.loader.info import DatasetInfo
-from shardtrain.models.guide import input_adapter
+from shardtrain.models.guide import feature_adapter
+from shardtrain.models.outputs import LOGITS, meaning_of
 from shardtrain.training.steps import EVALUATION_ROWS
 from shardtrain.vectorize.fitted import Vectorizer
 
@@ -32,13 +33,30 @@ class Classifier:
         model: the trained model.
         description: of the data it was trained on.
         load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
+        meaning: what the model outputs, "probabilities" or "logits"; None if the run is of a version that did not
+            record it.
     """
 
-    def __init__(self, model: keras.Model, description: DatasetInfo, load_vectorizer: Callable[[], Vectorizer]) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        description: DatasetInfo,
+        load_vectorizer: Callable[[], Vectorizer],
+        meaning: str | None = None,
+    ) -> None:
         self.class_names = description.class_names
         self._load_vectorizer = load_vectorizer
-        self._adapter = input_adapter(model, description)
-        traced = tf.function(lambda *parts: model(self._adapter.assemble(*parts), training=False))
+        self._adapter = feature_adapter(model, description)
+        logits = (meaning or meaning_of(model, self._adapter, description)) == LOGITS
+
+        def outputs(*parts: tf.Tensor) -> tf.Tensor:
+            found = model(self._adapter.assemble(*parts), training=False)
+            if not logits:
+                return found
+            found = tf.cast(found, tf.float32)
+            return tf.sigmoid(found) if found.shape[1] == 1 else tf.nn.softmax(found)
+
+        traced = tf.function(outputs)
         self._traced = traced.get_concrete_function(*self._adapter.specs)
         sparse = self._adapter.kind == "ngram" and not self._adapter.dense
         self._rows = SPARSE_ROWS if sparse else EVALUATION_ROWS
@@ -91,7 +109,8 @@ def _probabilities(outputs: Probabilities) -> Probabilities:
     """Return one column per class, from softmax rows or from the probability of class 1 alone."""
     if not ((outputs >= 0) & (outputs <= 1)).all():
         raise ModelError(
-            f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are not "
-            "probabilities; end the model with a softmax, or a sigmoid for two classes, and train it again"
+            f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are neither "
+            "probabilities, as its last layer promises, nor logits; end the model with a softmax, or a sigmoid for two "
+            "classes"
         )
     return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs

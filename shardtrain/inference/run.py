@@ -19,6 +19,7 @@ from shardtrain.corpus.reading import Reading
 from shardtrain.errors import ModelError, RunError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.notebook import listed, table
 from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, RunFolder, sha256
 
@@ -94,7 +95,7 @@ class Run:
         model = self.load_model()
         from shardtrain.inference.classifier import Classifier
 
-        return Classifier(model, self.description, self.load_vectorizer)
+        return Classifier(model, self.description, self.load_vectorizer, self.config.get("outputs"))
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.
@@ -151,7 +152,9 @@ class Run:
         Raises:
             RunError: the file differs from what was saved.
             ModelError: Keras cannot load it.
+            UsageError: another backend than TensorFlow is chosen for Keras.
         """
+        check_backend()
         self._verify_model()
         import keras
 

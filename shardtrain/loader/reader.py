@@ -48,6 +48,7 @@ class SplitReader:
     ) -> None:
         self.name = name
         self.entry = entry
+        self.manifest = manifest
         self.kind = manifest.kind
         self.num_features = manifest.num_features
         self.num_examples = entry.examples

@@ -7,6 +7,7 @@ file that was truncated, rewritten or replaced is refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -190,3 +191,17 @@ def open_shards(path: Path | str, options: LoaderOptions) -> Shards:
     """
     folder = Path(path)
     return Shards(folder, read_manifest(folder), options)
+
+
+def open_split(folder: Path, manifest: Manifest, name: str, options: LoaderOptions) -> Split:
+    """Open the files of one split anew, by a manifest that was read before; for another process than the first.
+
+    Locks, threads, buffers and mappings of a process are not used in its children; the files and their checksums are.
+
+    Raises:
+        ShardsNotFoundError: a shard does not exist any more.
+        CorruptShardError: a file does not have the size that the manifest records.
+    """
+    split = manifest.splits[name]
+    used = {path: manifest.sources[path] for path in _external_files(split)}
+    return Shards(folder, replace(manifest, splits={name: split}, sources=used), options).splits[name]

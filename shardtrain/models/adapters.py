@@ -2,25 +2,23 @@
 
 Sparse rows enter a graph as the three components of a `tf.SparseTensor`, which is assembled inside it (`InputAdapter`).
 numpy computes the coordinates: 0.04 ms for 512 rows of 60 non-zeros, against 1 ms for TensorFlow's expansion of row
-pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`; `to_pydataset` creates the tensors in Python, which
-costs more per batch but keeps random access. Labels and token ids become int32, whatever their type on disk.
+pointers. `to_tf_dataset` does the same behind a `tf.data.Dataset`. Labels and token ids become int32, whatever their
+type on disk.
 """
 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features, Labels
+from shardtrain.arrays.rows import Features, Labels
 from shardtrain.loader.split import Split
 
 LABELS = tf.TensorSpec((None,), tf.int32)
@@ -28,17 +26,19 @@ LABELS = tf.TensorSpec((None,), tf.int32)
 
 @dataclass(frozen=True, kw_only=True)
 class InputAdapter:
-    """Adapt the features of a batch to a traced function: flat arrays outside, the model's input inside.
+    """Adapt a batch to a traced function: flat arrays outside, the model's input and the loss' labels inside.
 
     Attributes:
         kind: "ngram", "sequence" or "dense".
         num_features: columns of the features.
         dense: whether n-grams are passed to the model as dense rows.
+        one_hot: columns of one-hot labels; 0: labels are class indices.
     """
 
     kind: str
     num_features: int
     dense: bool = False
+    one_hot: int = 0
 
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
@@ -60,6 +60,10 @@ class InputAdapter:
         coordinates, values, shape = parts
         rows = tf.SparseTensor(coordinates, values, tf.stack([shape[0], tf.constant(self.num_features, tf.int64)]))
         return tf.sparse.to_dense(rows, validate_indices=False) if self.dense else rows
+
+    def targets(self, y: tf.Tensor) -> tf.Tensor:
+        """Return class indices, (rows,), as the labels of the loss: the same, or one-hot, (rows, one_hot)."""
+        return tf.one_hot(y, self.one_hot) if self.one_hot else y
 
 
 def sparse_parts(x: Csr) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -127,70 +131,3 @@ def to_tf_dataset(
     dataset = dataset.map(lambda *parts: (adapter.assemble(*parts[:-1]), parts[-1]))
     steps = split.steps_per_epoch(batch_size, drop_remainder)
     return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
-
-
-class ShardsPyDataset(keras.utils.PyDataset):
-    """Batches of a split as a `keras.utils.PyDataset`; created by `to_pydataset`."""
-
-    def __init__(self, split: Split, batch_size: int, *, dense: bool, **order: Any) -> None:
-        super().__init__()
-        self._split = split
-        self._batch_size = batch_size
-        self._dense = dense
-        self._order = order
-        self._epoch = 0
-        self._iterator: Iterator[Examples] = iter(())
-        self._next_index = -1  # the batch that the iterator yields next; -1: no iterator
-
-    def __len__(self) -> int:
-        return self._split.steps_per_epoch(self._batch_size, bool(self._order["drop_remainder"]))
-
-    def __getitem__(self, index: int) -> tuple[Any, npt.NDArray[np.int32]]:
-        """Return batch `index` of this epoch; cheap in ascending order, otherwise its whole window is read again.
-
-        Raises:
-            IndexError: `index` is outside the epoch.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of an epoch of {len(self)} batches")
-        if index != self._next_index:
-            if index and self._next_index >= 0 and self._order["shuffle"] == "window":
-                warnings.warn(
-                    "batches are requested out of order, so windows are read repeatedly; pass shuffle=False to `fit`: "
-                    "the examples are already shuffled",
-                    stacklevel=2,
-                )
-            batches = self._split.batches(self._batch_size, epoch=self._epoch, start_step=index, **self._order)
-            self._iterator = iter(batches)
-        x, y = next(self._iterator)
-        self._next_index = index + 1
-        return self._tensor(x), label_array(y)
-
-    def _tensor(self, x: Features) -> Any:
-        if not isinstance(x, Csr):
-            return model_array(x)
-        if self._dense:
-            return x.toarray()
-        return sparse_tensor(x)
-
-    def on_epoch_end(self) -> None:
-        """Advance to the next epoch and its order."""
-        self._epoch += 1
-        self._iterator, self._next_index = iter(()), -1
-
-
-def to_pydataset(
-    split: Split,
-    batch_size: int,
-    *,
-    dense: bool = False,
-    seed: int = 0,
-    shuffle: str = "none",
-    drop_remainder: bool = False,
-) -> ShardsPyDataset:
-    """Create a `keras.utils.PyDataset` of (x, y) over the batches of a split; arguments as for `to_tf_dataset`.
-
-    Keras calls it at the end of every epoch. Pass `shuffle=False` to `model.fit`: with Keras' own shuffling of batch
-    indices every batch is still correct, but slow to read.
-    """
-    return ShardsPyDataset(split, batch_size, dense=dense, seed=seed, shuffle=shuffle, drop_remainder=drop_remainder)

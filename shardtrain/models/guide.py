@@ -9,19 +9,28 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
-from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ModelError, UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.adapters import InputAdapter
 from shardtrain.models.layers import SparseDense, SparseDropout
 from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import AUTO, KINDS, MlpOptions, SepcnnOptions, model_for
+from shardtrain.models.outputs import (
+    LOGITS,
+    check_single,
+    check_trainable,
+    count_at_zero,
+    empty_row,
+    loss_of,
+    meaning_of,
+    output_units,
+    outputs_for,
+)
 from shardtrain.models.schedules import Rate
 from shardtrain.models.user_models import (
     SUFFIX,
@@ -29,7 +38,6 @@ from shardtrain.models.user_models import (
     call_function,
     load_file,
     load_function,
-    summarize_error,
 )
 
 
@@ -197,7 +205,20 @@ def choose_model(model: str, description: DatasetInfo) -> str:
 
 
 def input_adapter(model: keras.Model, description: DatasetInfo) -> InputAdapter:
-    """Return the adapter from batches to the input of `model`: n-grams are made dense if its input is not sparse."""
+    """Return the adapter from batches to a model.
+
+    N-grams are made dense if its input is not sparse, and labels one-hot if it is compiled with a loss that takes
+    these.
+    """
+    adapter = feature_adapter(model, description)
+    if model.compiled and loss_of(model).one_hot(units=2):
+        units = output_units(model, adapter)
+        return replace(adapter, one_hot=units if units > 1 else 0)
+    return adapter
+
+
+def feature_adapter(model: keras.Model, description: DatasetInfo) -> InputAdapter:
+    """Return the adapter for the features alone; labels stay class indices."""
     inputs: Any = getattr(model, "inputs", None)  # None: the model is built by its first batch, which will be sparse
     dense = bool(inputs) and not inputs[0].sparse
     return InputAdapter(kind=description.kind, num_features=description.num_features, dense=dense)
@@ -213,7 +234,7 @@ def prepare(
     """Check that the model's input and output fit the shards, and compile it unless it is already compiled.
 
     Args:
-        model: a built-in or custom model.
+        model: a built-in or custom model, whose outputs are probabilities or logits.
         description: of the shards.
         learning_rate: of Adam; ignored if the model is already compiled.
         clip_norm: gradients are scaled down to this global norm; None: no clipping.
@@ -222,63 +243,35 @@ def prepare(
         The adapter from batches to the model's input.
 
     Raises:
-        ModelError: the model does not take such batches, its output has another size, or it must be compiled and its
-            outputs are not probabilities.
+        ModelError: the model has several inputs or outputs, does not take such batches, has an output of another size,
+            or is compiled with a loss that does not fit its output.
     """
-    adapter = input_adapter(model, description)
-    outputs = _outputs_for_empty_row(model, adapter)
-    width = outputs.shape[1]
+    check_single(model)
+    adapter = feature_adapter(model, description)
+    width = outputs_for(model, adapter, empty_row(adapter)).shape[1]
     if width != description.num_classes and (width, description.num_classes) != (1, 2):
         expected = "1 or 2 units" if description.num_classes == 2 else f"{description.num_classes} units"
         raise ModelError(
-            f"the model's output has {width} units; for {description.num_classes} classes it must have {expected} of "
-            "probabilities"
+            f"the model's output has {width} units; for {description.num_classes} classes it must have {expected}"
         )
+    meaning = meaning_of(model, adapter, description)
     if not model.compiled:
-        _check_probabilities(outputs)
-        compile_model(model, width, learning_rate, clip_norm)
-    return adapter
+        compile_model(model, width, learning_rate, clip_norm, logits=meaning == LOGITS)
+        return adapter
+    check_trainable(model, width, meaning)
+    if width == 1 and meaning == LOGITS:
+        count_at_zero(model)
+    return input_adapter(model, description)
 
 
-def compile_model(model: keras.Model, width: int, learning_rate: Rate, clip_norm: float | None) -> None:
+def compile_model(
+    model: keras.Model, width: int, learning_rate: Rate, clip_norm: float | None, *, logits: bool = False
+) -> None:
     """Compile a model with Adam, accuracy and the cross-entropy loss for an output of `width` units."""
-    loss = "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
-    model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=["accuracy"])
-
-
-def _outputs_for_empty_row(model: keras.Model, adapter: InputAdapter) -> npt.NDArray[Any]:
-    """Compute the model's output for one empty row, (1, units); this also builds a model that has no input shape yet.
-
-    Raises:
-        ModelError: the model fails, or its output is not one tensor of that shape.
-    """
-    shape = (1, adapter.num_features)
-    empty = Csr(np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(2, np.int64), shape)
-    x = empty if adapter.kind == "ngram" else np.zeros(shape, np.float32 if adapter.kind == "dense" else np.uint8)
-    try:
-        outputs = model(adapter.assemble(*adapter.arrays(x)))
-    except Exception as error:  # Keras raises many types for shapes that do not fit
-        raise ModelError(
-            f"the model does not take batches of {adapter.kind} features of shape (rows, {adapter.num_features}): "
-            f"{summarize_error(error)}"
-        ) from error
-    if not keras.ops.is_tensor(outputs):
-        raise ModelError(f"the model returns a {type(outputs).__name__} for a batch; it must have one output")
-    if len(outputs.shape) != 2:
-        raise ModelError(f"the model's output for one row has shape {tuple(outputs.shape)}; it must be (1, units)")
-    return np.asarray(keras.ops.cast(outputs, "float32"))
-
-
-def _check_probabilities(outputs: npt.NDArray[Any]) -> None:
-    """Check that outputs for an empty row can be probabilities, as the cross-entropy loss requires.
-
-    A last layer without activation outputs its biases, initially zeros; softmax and sigmoid never output only zeros.
-
-    Raises:
-        ModelError: the outputs cannot be probabilities.
-    """
-    if not ((outputs >= 0) & (outputs <= 1)).all() or not outputs.any():
-        raise ModelError(
-            f"the model's outputs are not probabilities: for an empty row they range from {outputs.min():.3g} to "
-            f"{outputs.max():.3g}; end the model with a softmax, or a sigmoid for two classes"
-        )
+    loss: Any = "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
+    accuracy: Any = "accuracy"
+    if logits:
+        kind = keras.losses.BinaryCrossentropy if width == 1 else keras.losses.SparseCategoricalCrossentropy
+        loss = kind(from_logits=True)
+        accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0) if width == 1 else accuracy
+    model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=[accuracy])

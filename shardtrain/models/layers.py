@@ -17,13 +17,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from shardtrain.errors import UsageError
+from shardtrain.runtime.backend import check_backend
 
-if keras.config.backend() != "tensorflow":
-    raise UsageError(
-        f"shardtrain trains with Keras on TensorFlow, but the Keras backend is '{keras.config.backend()}'; unset "
-        "KERAS_BACKEND or set it to 'tensorflow'"
-    )
+check_backend()  # also where it is imported without a command
 
 
 def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor) -> tf.Tensor:

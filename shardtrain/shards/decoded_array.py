@@ -8,6 +8,7 @@ chunks are copied together.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -69,6 +70,16 @@ _tokens = count()
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+
+
+def _forget_parent() -> None:
+    """Replace, in a forked process, the lock that another thread may have held and the threads that do not exist."""
+    DECODED.__init__(CACHE_BYTES)  # type: ignore[misc]
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 class DecodedArray:

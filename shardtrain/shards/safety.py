@@ -173,7 +173,10 @@ def _check_type(dataset: Any, where: str) -> None:
     if not plain or dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize not in (1, 2, 4, 8):
         raise ShardsError(f"{where} has the type {dataset.dtype}; only plain numbers of at most 8 bytes can be read")
     if dataset.shape is None or len(dataset.shape) not in (1, 2):
-        raise ShardsError(f"{where} has the shape {dataset.shape}; one or two dimensions can be read")
+        raise ShardsError(
+            f"{where} has the shape {dataset.shape}; one or two dimensions can be "
+            "read; store it as (rows, columns), or (rows,)"
+        )
 
 
 def _check_bits(dataset: Any, where: str) -> None:

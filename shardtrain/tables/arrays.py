@@ -20,22 +20,23 @@ import numpy.typing as npt
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ShardtrainError, UsageError
 from shardtrain.runtime.atomic import committed
 from shardtrain.tables.blocks import Block, as_csr, as_features, cut_rows, kind_of, rows_per_block
-from shardtrain.tables.labels import RawLabels, raw_labels
+from shardtrain.tables.labels import RawLabels, joined, raw_labels
 
 _SPARSE = ("data", "indices", "indptr", "shape", "format")
-_LABELS_AT_ONCE = 1 << 20  # maximum rows of a piece
+_LABELS_AT_ONCE = 1 << 20  # maximum rows of a sparse piece, and labels read at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayTable:
     """Features in one .npy file, or of a CSR matrix in three (data, indices, indptr), and labels in another.
 
-    `path` is the file that the user named.
+    `path` is the file that the user named, `labels_from` says where the labels were found.
     """
 
     path: Path
     files: tuple[Path, ...]
     y: Path
+    labels_from: str
     kind: str
     rows: int
     num_features: int
@@ -54,11 +55,14 @@ class ArrayTable:
 
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
         """Yield the labels of rows [start, stop)."""
-        yield raw_labels(np.array(open_array(self.y)[start:stop]), str(self.y))
+        labels = open_array(self.y)
+        step = max(1, _LABELS_AT_ONCE // (labels.shape[1] if labels.ndim == 2 else 1))
+        for begin in range(start, stop, step):
+            yield raw_labels(np.array(labels[begin : min(begin + step, stop)]), self.labels_from, first=begin)
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Yield the features and labels of rows [start, stop)."""
-        (labels,) = self.labels(start, stop)
+        labels = joined(self.labels(start, stop))
         if self.kind != "ngram":
             yield Block(as_features(open_array(self.files[0])[start:stop], self.kind, str(self.path)), labels)
             return
@@ -97,7 +101,7 @@ def open_npy(path: Path, y: Sequence[str], kind: str) -> ArrayTable:
     """
     if len(y) != 1:
         raise UsageError(f"'{path}' has no labels; name their file with --y FILE.npy")
-    return _dense(path, path, Path(y[0]), kind)
+    return _dense(path, path, Path(y[0]), kind, f"'{y[0]}'")
 
 
 def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> ArrayTable:
@@ -127,16 +131,26 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise CorpusFormatError(f"'{path}' cannot be read as an .npz archive: {error}") from error
     labels = Path(y) if y.endswith(".npy") else files[y]
+    where = f"'{y}'" if y.endswith(".npy") else f"'{y}' in '{path}'"
     if not sparse:
-        return _dense(path, files[wanted[0]], labels, kind)
+        return _dense(path, files[wanted[0]], labels, kind, where)
     if b"csr" not in form[-16:].replace(b"\0", b""):  # bytes, or text of four bytes per letter
         raise CorpusFormatError(f"'{path}' is a sparse matrix that is not in CSR format; convert it with .tocsr()")
     if kind not in ("auto", "sparse"):
         raise CorpusFormatError(f"'{path}' is a sparse matrix, which --kind {kind} does not fit")
     arrays = tuple(files[name] for name in _SPARSE[:3])
     sizes = _check_csr(open_array(files["shape"]), [open_array(array) for array in arrays], path)
-    table = ArrayTable(path=path, files=arrays, y=labels, kind="ngram", rows=sizes[0], num_features=sizes[1])
-    return _checked(table)
+    return _checked(
+        ArrayTable(
+            path=path,
+            files=arrays,
+            y=labels,
+            labels_from=where,
+            kind="ngram",
+            rows=sizes[0],
+            num_features=sizes[1],
+        )
+    )
 
 
 def _check_csr(shape: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], path: Path) -> tuple[int, int]:
@@ -156,7 +170,7 @@ def _check_csr(shape: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], path
     return int(shape[0]), int(shape[1])
 
 
-def _dense(path: Path, features: Path, labels: Path, kind: str) -> ArrayTable:
+def _dense(path: Path, features: Path, labels: Path, kind: str, where: str) -> ArrayTable:
     array = open_array(features)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "iufb":
         raise CorpusFormatError(
@@ -164,14 +178,24 @@ def _dense(path: Path, features: Path, labels: Path, kind: str) -> ArrayTable:
         )
     rows, columns = array.shape
     chosen = kind_of(array.dtype, kind, str(path))
-    return _checked(ArrayTable(path=path, files=(features,), y=labels, kind=chosen, rows=rows, num_features=columns))
+    return _checked(
+        ArrayTable(
+            path=path,
+            files=(features,),
+            y=labels,
+            labels_from=where,
+            kind=chosen,
+            rows=rows,
+            num_features=columns,
+        )
+    )
 
 
 def _checked(table: ArrayTable) -> ArrayTable:
     labels = open_array(table.y)
-    if labels.shape != (table.rows,):
+    if labels.ndim not in (1, 2) or labels.shape[0] != table.rows or 0 in labels.shape:
         raise CorpusFormatError(
-            f"'{table.path}' has {table.rows:,} rows, its labels in '{table.y}' have the shape {labels.shape}; "
+            f"'{table.path}' has {table.rows:,} rows, its labels in {table.labels_from} have the shape {labels.shape}; "
             "expected one label per row"
         )
     return table

@@ -20,7 +20,7 @@ from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, 
 from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.safety import check_contents, check_storage, open_object, open_untrusted
 from shardtrain.tables.blocks import Block, as_csr, as_features, kind_of, rows_per_block
-from shardtrain.tables.labels import RawLabels, raw_labels
+from shardtrain.tables.labels import RawLabels, joined, raw_labels
 
 LABELS_AT_ONCE = 1 << 20
 MAX_CATEGORIES = 1 << 20  # far more than the maximum number of classes, and little memory
@@ -133,7 +133,7 @@ def _num_features(group: Any, rows: int, where: str) -> int:
 
 
 def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | None = None) -> Iterator[RawLabels]:
-    """Yield labels of rows [start, stop) of an open file in blocks: integers, text, or AnnData's categories.
+    """Yield labels of rows [start, stop) of an open file in blocks: integers, text, one-hot, or AnnData's categories.
 
     Raises:
         ShardsError: the labels do not exist, or there are not as many as rows.
@@ -154,13 +154,18 @@ def label_blocks(file: Any, name: str, rows: int, start: int = 0, stop: int | No
     check_readable(found)
     if categories is not None and found.dtype.kind not in "iu":
         raise LabelError(f"{where} has codes of the type {found.dtype}; expected integers")
-    if found.shape != (rows,):
+    columns = found.shape[1] if found.ndim == 2 else 1
+    if found.ndim not in (1, 2) or found.shape[0] != rows or not columns or (categories is not None and columns > 1):
         raise ShardsError(
             f"{where} has the shape {found.shape}, the features have {rows:,} rows; expected one label per row"
         )
-    for begin in range(start, stop, LABELS_AT_ONCE):
-        values = found[begin : min(begin + LABELS_AT_ONCE, stop)]
-        yield raw_labels(values, where) if categories is None else _of_categories(values, categories, where)
+    step = max(1, LABELS_AT_ONCE // columns)
+    for begin in range(start, stop, step):
+        values = found[begin : min(begin + step, stop)]
+        if categories is None:
+            yield raw_labels(values, where, first=begin)
+        else:
+            yield _of_categories(values.reshape(len(values)), categories, where)
 
 
 def _categories(dataset: Any, where: str) -> npt.NDArray[Any]:
@@ -222,7 +227,7 @@ class Hdf5Table:
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Yield the features and labels of rows [start, stop)."""
         with open_file(self.path) as file:
-            (labels,) = label_blocks(file, self.y, self.rows, start, stop)
+            labels = joined(label_blocks(file, self.y, self.rows, start, stop))
             if self.kind != "ngram":
                 yield Block(as_features(file[self.x][start:stop], self.kind, str(self.path)), labels)
                 return

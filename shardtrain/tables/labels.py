@@ -1,4 +1,4 @@
-"""Convert labels of tables (integers, whole floats or strings) to raw labels, from which classes are made.
+"""Convert labels of tables (integers, whole floats, strings, one-hot rows) to raw labels, from which classes are made.
 
 A block of labels is stored as its distinct labels, as text, and an index per row, so that no list of strings is as long
 as the table.
@@ -35,12 +35,20 @@ class RawLabels:
         return np.array([codes[name] for name in self.names], np.int64)[self.codes]
 
 
-def raw_labels(values: Array, where: str) -> RawLabels:
-    """Convert an array (rows,) of integers, whole floats or strings to raw labels; `where` is for messages.
+def raw_labels(values: Array, where: str, *, first: int = 0) -> RawLabels:
+    """Convert labels to raw labels.
+
+    Args:
+        values: integers, whole floats or strings, (rows,) or (rows, 1), or one-hot rows, (rows, classes), whose raw
+            labels are the numbers of their columns.
+        where: for messages.
+        first: number of the first row in its table, for messages.
 
     Raises:
         LabelError: other values, several per row, or missing ones.
     """
+    if values.ndim == 2 and values.shape[1]:
+        values = values[:, 0] if values.shape[1] == 1 else _columns_of_one_hot(values, where, first)
     if values.ndim != 1:
         raise LabelError(f"the labels in {where} have the shape {values.shape}; expected one label per row")
     if values.dtype.kind == "O":
@@ -65,6 +73,46 @@ def raw_labels(values: Array, where: str) -> RawLabels:
     if "" in names:
         raise LabelError(f"a label in {where} is empty; every row needs a label")
     return RawLabels(names, codes.astype(np.int64))
+
+
+def _columns_of_one_hot(values: Array, where: str, first: int) -> Array:
+    """Return the column of the 1 in each row, (rows,)."""
+    if values.dtype.kind not in "iufb":
+        raise several_labels(first, values.shape[1], where)
+    ones = values == 1
+    plain = (ones | (values == 0)).all(axis=1)
+    counts = np.count_nonzero(ones, axis=1)
+    wrong = np.flatnonzero(~plain | (counts != 1))
+    if not len(wrong):
+        return np.asarray(ones.argmax(axis=1))
+    row = int(wrong[0])
+    if plain[row]:
+        raise several_labels(first + row, int(counts[row]), where)
+    odd = values[row][~(ones[row] | (values[row] == 0))][0]
+    raise LabelError(
+        f"row {first + row:,} (from 0) of the labels in {where} has the value {odd} in one of {values.shape[1]:,} "
+        "columns; labels of several columns must be one-hot: a 1 in the column of the class, otherwise 0; else store "
+        "one label per row"
+    )
+
+
+def several_labels(row: int, count: int, where: str) -> LabelError:
+    """Return the error for a row of a table, counted from 0, that does not have exactly one label."""
+    if not count:
+        return LabelError(f"row {row:,} (from 0) of the labels in {where} has no label; every row needs one")
+    return LabelError(
+        f"row {row:,} (from 0) of the labels in {where} has {count:,} labels; several labels per row are not supported "
+        "yet: keep one label per row, or make a table for each label with the classes 0 and 1"
+    )
+
+
+def joined(blocks: Iterable[RawLabels]) -> RawLabels:
+    """Join the labels of consecutive rows."""
+    places: dict[str, int] = {}
+    codes = [np.zeros(0, np.int64)]
+    for block in blocks:
+        codes.append(np.array([places.setdefault(name, len(places)) for name in block.names], np.int64)[block.codes])
+    return RawLabels(list(places), np.concatenate(codes))
 
 
 def _text(value: Any, where: str) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
 from shardtrain.tables.blocks import Block, as_features, kind_of, rows_per_block
-from shardtrain.tables.labels import RawLabels, raw_labels
+from shardtrain.tables.labels import RawLabels, raw_labels, several_labels
 
 _ROWS_AT_ONCE = 1 << 16
 
@@ -60,13 +60,16 @@ class ParquetTable:
     def labels(self, start: int, stop: int) -> Iterator[RawLabels]:
         """Yield the labels of row groups [start, stop)."""
         with _open(self.path) as file:
+            first = _rows_before(file, start)
             for batch in _batches(file, self.path, _ROWS_AT_ONCE, range(start, stop), [self.y]):
-                yield self._labels(batch)
+                yield self._labels(batch, first)
+                first += batch.num_rows
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Yield the features and labels of row groups [start, stop)."""
         rows = min(rows_per_block(4 * self.num_features), _ROWS_AT_ONCE)
         with _open(self.path) as file:
+            first = _rows_before(file, start)
             for batch in _batches(file, self.path, rows, range(start, stop), [*self.x, self.y]):
                 columns = [_numbers(batch.column(name), name, self.path) for name in self.x]
                 x = columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1)
@@ -75,9 +78,11 @@ class ParquetTable:
                         f"'{self.x[0]}' in '{self.path}' has lists of {x.shape[1]:,} and "
                         f"{self.num_features:,} numbers; all must have one length"
                     )
-                yield Block(as_features(x, self.kind, str(self.path)), self._labels(batch))
+                yield Block(as_features(x, self.kind, str(self.path)), self._labels(batch, first))
+                first += batch.num_rows
 
-    def _labels(self, batch: Any) -> RawLabels:
+    def _labels(self, batch: Any, first: int) -> RawLabels:
+        """Return the labels of a batch, whose first row is row `first` of the file."""
         pyarrow = import_pyarrow("read")
         column = batch.column(self.y)
         where = f"'{self.y}' in '{self.path}'"
@@ -85,15 +90,23 @@ class ParquetTable:
             raise CorpusFormatError(
                 f"{where} has {column.null_count:,} missing labels in one batch; every row needs a label"
             )
+        columns = None
+        if _is_list(column.type):
+            lengths = _lengths(column)
+            columns = lengths[0] if len(lengths) else 1
+            if not columns or (lengths != columns).any():  # one-hot lists have one length
+                wrong = int(np.flatnonzero(lengths != 1)[0])
+                raise several_labels(first + wrong, int(lengths[wrong]), where)
+            column = column.flatten()
         if pyarrow.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        return raw_labels(column.to_numpy(zero_copy_only=False), where)
+        values = column.to_numpy(zero_copy_only=False)
+        return raw_labels(values if columns is None else values.reshape(-1, columns), where, first=first)
 
 
 def _numbers(column: Any, name: str, path: Path) -> npt.NDArray[Any]:
     """Return a column as an array (rows,), or equally long lists as (rows, length)."""
-    types = import_pyarrow("read").types
-    lists = types.is_fixed_size_list(column.type) or types.is_list(column.type) or types.is_large_list(column.type)
+    lists = _is_list(column.type)
     values = column.flatten() if lists else column
     missing = column.null_count + (values.null_count if lists else 0)
     if missing:
@@ -101,15 +114,27 @@ def _numbers(column: Any, name: str, path: Path) -> npt.NDArray[Any]:
     numbers: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
     if not lists:
         return numbers
-    if not len(column) or len(numbers) % len(column) or _unequal(column):
+    if not len(column) or len(numbers) % len(column) or len(set(_lengths(column).tolist())) > 1:
         raise CorpusFormatError(f"'{name}' in '{path}' has lists of different lengths; all must have one length")
     return numbers.reshape(len(column), -1)
 
 
-def _unequal(column: Any) -> bool:
+def _is_list(kind: Any) -> bool:
+    types = import_pyarrow("read").types
+    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
+
+
+def _lengths(column: Any) -> npt.NDArray[np.int64]:
+    """Return the lengths of lists, (rows,)."""
     if import_pyarrow("read").types.is_fixed_size_list(column.type):
-        return False
-    return len(set(np.diff(column.offsets.to_numpy()).tolist())) > 1
+        return np.full(len(column), column.type.list_size, np.int64)
+    offsets: npt.NDArray[Any] = column.offsets.to_numpy()
+    return np.diff(offsets).astype(np.int64)
+
+
+def _rows_before(file: Any, group: int) -> int:
+    """Return the number of rows before a row group."""
+    return sum(file.metadata.row_group(number).num_rows for number in range(group))
 
 
 def _open(path: Path) -> Any:

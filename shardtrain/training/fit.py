@@ -18,6 +18,7 @@ from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
+from shardtrain.models.outputs import meaning_of
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
@@ -91,9 +92,10 @@ def fit(
             return named
     check_board(options, named)
     model, steps, replicas = _prepared(shards, options, name)
+    meaning = meaning_of(model, steps.adapter, shards.description)
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
-        saved = _saved_state(folder, checkpoints, shards, job, overwrite=overwrite)
+        saved = _saved_state(folder, checkpoints, shards, job, meaning, overwrite=overwrite)
         training = StagedTraining(
             shards=shards,
             options=options,
@@ -137,8 +139,12 @@ def _prepared(shards: Shards, options: FitOptions, name: str) -> tuple[keras.Mod
     return model, steps, replicas
 
 
-def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, *, overwrite: bool) -> Any:
+def _saved_state(
+    folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, meaning: str, *, overwrite: bool
+) -> Any:
     """Read the state to resume from; where there is none, start a new run in the folder and return None.
+
+    The run's configuration keeps the `meaning` of the model's outputs, "probabilities" or "logits".
 
     Raises:
         RunExistsError: the folder holds another training.
@@ -152,7 +158,7 @@ def _saved_state(folder: RunFolder, checkpoints: Checkpoints, shards: Shards, jo
         say(f"the interrupted training in '{folder.path}' had saved no checkpoint yet; it starts again")
     checkpoints.remove()
     labels = shards.manifest.build.get("labels")
-    config = {**job.record, "versions": versions(), "shards": str(shards.path.resolve())}
+    config = {**job.record, "outputs": meaning, "versions": versions(), "shards": str(shards.path.resolve())}
     corpus = recorded_source(shards.manifest.build)
     known = {name: value for name, value in (("labels", labels), ("corpus", corpus)) if value}
     folder.start({**config, **known}, shards.description, shards.vectorizer_path)

@@ -64,7 +64,7 @@ class Steps:
         with self.replicas.scope():
             self._loss = keras.metrics.Mean(name="loss")
             model.optimizer.build(model.trainable_variables)
-        self.replicas.build_metrics(model)
+        self.replicas.build_metrics(model, adapter.targets(tf.zeros([0], tf.int32)))
 
     @cached_property
     def train(self) -> Any:
@@ -113,8 +113,8 @@ class Steps:
         return tf.function(everywhere).get_concrete_function(*self._arguments)
 
     def _train(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        x = self.adapter.assemble(*parts)
         weights = tf.gather(tf.constant(self.class_weights, tf.float32), y) if self.class_weights else None
+        x, y = self.adapter.assemble(*parts), self.adapter.targets(y)
         if self._own_step:
             logs = self.model.train_step((x, y) if weights is None else (x, y, weights))
             return logs["loss"], logs
@@ -128,7 +128,7 @@ class Steps:
         return loss, self._measure(x, y, predicted, mean)
 
     def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        x = self.adapter.assemble(*parts)
+        x, y = self.adapter.assemble(*parts), self.adapter.targets(y)
         predicted = self._predicted(x, y, training=False)
         mean = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
         return mean if share is None else mean * share, self._measure(x, y, predicted, mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -175,7 +176,9 @@ def test_every_flipped_byte_of_the_vectorizer_is_noticed(trained: Trained, tmp_p
             load_run(broken).predict(TEXTS)
 
 
-def test_a_model_that_gives_no_probabilities_is_refused_when_it_is_used(tmp_path: Path) -> None:
+def test_a_model_whose_outputs_are_logits_gives_probabilities_also_if_the_run_is_too_old_to_say_so(
+    tmp_path: Path,
+) -> None:
     def logits(description: DatasetInfo) -> keras.Model:
         inputs = keras.Input((description.num_features,))
         model = keras.Model(inputs, keras.layers.Dense(3, kernel_initializer="ones", bias_initializer="ones")(inputs))
@@ -187,8 +190,12 @@ def test_a_model_that_gives_no_probabilities_is_refused_when_it_is_used(tmp_path
     build(corpus, tmp_path / "shards", BuildOptions(workers=1))
     with open_shards(tmp_path / "shards") as shards:
         run = fit(shards, FitOptions(model=logits, epochs=1), out=tmp_path / "run")
-    with pytest.raises(ModelError, match="they are not probabilities; end the model with a softmax"):
-        run.predict(TEXTS)
+    found = run.predict(TEXTS)
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config.pop("outputs") == "logits"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(load_run(tmp_path / "run").predict(TEXTS).probabilities, found.probabilities)
 
 
 # The commands

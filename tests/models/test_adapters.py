@@ -15,7 +15,8 @@ from support.learnable import write_shards
 from shardtrain.arrays.csr import Csr
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
-from shardtrain.models.adapters import InputAdapter, to_pydataset, to_tf_dataset
+from shardtrain.models.adapters import InputAdapter, to_tf_dataset
+from shardtrain.models.pydataset import to_pydataset
 
 VIEWS = {"pydataset": to_pydataset, "tf dataset": to_tf_dataset}
 View = Callable[..., Any]
@@ -70,25 +71,6 @@ def test_every_pass_over_a_tf_dataset_is_the_next_epoch(ngrams: Split) -> None:
     data = to_tf_dataset(ngrams, 64, seed=5, shuffle="window")
     for epoch in range(3):
         assert_same_batches(data, ngrams.batches(64, seed=5, epoch=epoch, shuffle="window"))
-
-
-def test_a_pydataset_goes_to_the_next_epoch_when_keras_says_so(ngrams: Split) -> None:
-    data = to_pydataset(ngrams, 64, seed=5, shuffle="window")
-    for epoch in range(3):
-        for _ in range(2):  # looking again is not a new epoch
-            batches = [data[index] for index in range(len(data))]
-            assert_same_batches(batches, ngrams.batches(64, seed=5, epoch=epoch, shuffle="window"))
-        data.on_epoch_end()
-
-
-def test_a_pydataset_gives_the_same_batch_in_any_order_of_asking_and_warns_of_the_cost(ngrams: Split) -> None:
-    expected = list(ngrams.batches(64, seed=5, shuffle="window"))
-    data = to_pydataset(ngrams, 64, seed=5, shuffle="window")
-    with pytest.warns(UserWarning, match="pass shuffle=False"):
-        found = {index: data[index] for index in (3, 1, 2, 4, 0)}
-    assert_same_batches([found[index] for index in range(5)], expected)
-    with pytest.raises(IndexError, match="batch 5 of an epoch of 5"):
-        data[5]
 
 
 def test_no_pass_over_a_tf_dataset_leaves_the_sparse_shape_open(ngrams: Split) -> None:

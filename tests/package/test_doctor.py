@@ -92,3 +92,14 @@ def test_a_folder_that_is_none_is_refused_and_one_that_cannot_be_written_to_is_t
     found = doctor.measure_disk(Path("/proc/self"))  # where nobody can make a file, whoever it is
     assert found.problem is not None
     assert found.write is None
+
+
+@pytest.mark.heavy
+def test_another_backend_of_keras_is_a_problem_and_tensorflow_is_tried_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    code, found = told(sys.executable, tmp_path)
+    assert code == 1
+    assert [problem[:24] for problem in found["problems"]] == ["KERAS_BACKEND is 'torch'"]
+    assert found["tensorflow"]["problem"] is None

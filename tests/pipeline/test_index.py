@@ -291,7 +291,8 @@ def test_features_that_are_not_honest_are_refused(case, tmp_path):
 
 BAD_LABELS = {
     "fewer than rows": (Y[:-1], ShardsError, r"has the shape \(1499,\)"),
-    "two a row": (np.stack([Y, Y], 1), ShardsError, "one label per row"),
+    "two a row": (np.stack([Y, Y], 1), LabelError, "of the labels in 'y' in .*a.h5' has"),
+    "three dimensions": (Y[:, None, None], ShardsError, "one label per row"),
     "fractions": (Y + 0.5, LabelError, "fractions"),
     "missing": (np.where(Y == 1, np.nan, Y), LabelError, "fractions or missing"),
     "one class": (Y * 0, LabelError, "two classes"),
