@@ -283,7 +283,7 @@ def _can_be_names(cells: Sequence[str]) -> bool:
     kept = _without_trailing(cells)
     return (
         "" not in kept[1:]
-        and len(set(kept)) > 1
+        and (len(kept) == 1 or len(set(kept)) > 1)
         and all(len(cell) <= _MAX_NAME_LENGTH and "\n" not in cell and not _is_number(cell) for cell in kept)
     )
 

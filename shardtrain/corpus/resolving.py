@@ -124,7 +124,9 @@ class Resolver:
             return self._with_keys(source, dialect.sample, like)
         if resolved == "fasttext":
             return replace(source, label_column=0 if self.labels is None else None, text_columns=(1,))
-        return source if resolved == "lines" else self._with_columns(source, dialect.sample, like)
+        if resolved == "lines":
+            return replace(source, num_columns=1)
+        return self._with_columns(source, dialect.sample, like)
 
     def _format_of_columns(self, origin: Path) -> str | None:
         """Return "parquet" or "arrow" for such a file, by its first bytes."""

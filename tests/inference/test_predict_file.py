@@ -316,7 +316,7 @@ REFUSED: dict[str, tuple[str, bytes, str, type[Exception], str]] = {
     "an empty file": ("in.txt", b"", "out.csv", CorpusError, "is empty"),
     "columns that say nothing": ("in.csv", b"id,one,two\n1,a,b\n2,c,d\n", "out.csv", CorpusError, "text_columns"),
     "a label and nothing else": ("in.csv", b"label\n1\n2\n", "out.csv", CorpusError, "text_columns"),
-    "an archive": ("in.zip", b"PK\x03\x04", "out.csv", CorpusError, "archive"),
+    "an archive": ("in.zip", b"PK\x03\x04", "out.csv", CorpusError, "damaged zip data"),
 }
 
 
