@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
+from shardtrain.corpus.label_spelling import canonical_label
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.errors import CorpusFormatError
 
@@ -117,7 +118,13 @@ def choose_texts(
     elif names is not None:
         texts = _texts_by_name(names, label, origin)
     else:
-        if label is None and num_columns > 1 and all(row and row[0].strip() in labels for row in rows):
+        known = {*labels, *map(canonical_label, labels)}
+        firsts = [row[0].strip() if row else "" for row in rows]
+        if (
+            label is None
+            and num_columns > 1
+            and all(not {first, canonical_label(first)}.isdisjoint(known) for first in firsts)
+        ):
             label = 0
         texts = tuple(column for column in range(num_columns) if column != label)
     if not texts or label in texts:

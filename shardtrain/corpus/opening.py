@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardtrain.corpus import columns, detect, folders
+from shardtrain.corpus import columns, detect, folders, label_check
 from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.parsing import parse_json, split_fields
 from shardtrain.corpus.published import recognise, recorded
@@ -192,6 +192,7 @@ class _Resolver:
             source = self._with_keys(source, sample, train)
         else:
             source = self._with_columns(source, sample, train)
+        source = label_check.examined(source, sample, self.options)
         if format != "lines":
             self.notes.append(_describe_reading(source))
         return source
@@ -235,7 +236,7 @@ class _Resolver:
         elif self.labels is not None:
             label, texts = None, columns.choose_texts(names, rows, options, source.origin, self.labels)
         else:
-            label, texts = columns.choose_columns(names, rows[0], options, source.origin)
+            label, texts = label_check.choose_columns(names, rows, options, source.origin)
         return replace(
             source,
             label_column=label,

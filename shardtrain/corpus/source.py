@@ -47,6 +47,8 @@ class Source:
         folders: the classes of a folder source, sorted by name.
         unescape: see `CorpusOptions`.
         on_bad_row: see `CorpusOptions`.
+        literal_labels: whether labels are classes as they are spelled, even `007` beside `7`, and `nan`.
+        label_doubt: why the label column is probably not one, as far as the first records show; empty without doubt.
     """
 
     path: str
@@ -63,6 +65,8 @@ class Source:
     folders: tuple[ClassFolder, ...]
     unescape: bool
     on_bad_row: str
+    literal_labels: bool = False
+    label_doubt: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Return the description for the manifest: without local folders, columns by name where they have one."""
@@ -152,7 +156,8 @@ class Documents:
 
     Attributes:
         texts: one per document.
-        labels: as in the source, without surrounding white space; empty strings where labels are not read.
+        labels: without surrounding white space, and in canonical spelling (`label_spelling`) unless the source's are
+            literal; empty strings where labels are not read.
         ordinals: (num_documents,) index of each document among the source's records, from 0, without the header.
         bad_rows: skipped records; always empty where `on_bad_row` is fail.
         num_replaced: number of undecodable bytes replaced by U+FFFD.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from shardtrain.arrays.rows import Examples, Features, slice_rows
-from shardtrain.corpus.labels import Classes, check_known_labels
+from shardtrain.corpus.label_spelling import must_be_literal
+from shardtrain.corpus.labels import Classes, check_known_labels, known_classes
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
@@ -83,14 +84,17 @@ def evaluate_corpus(
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
     """
+    read = read or CorpusOptions()
+    if must_be_literal(run.labels):
+        read = replace(read, labels="names")
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-        opened = open_corpus(Path(corpus), read or CorpusOptions(), scratch=Path(scratch))
+        opened = open_corpus(Path(corpus), read, scratch=Path(scratch))
         source = opened.validation or opened.train
         for note in opened.notes:
             say(note)
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
-        seen = _Evaluation(Classes(run.description.class_names, run.labels))
+        seen = _Evaluation(known_classes(run.description.class_names, run.labels))
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)

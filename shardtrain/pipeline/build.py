@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +19,25 @@ from shardtrain.corpus.labels import Classes
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.source import Corpus, Source, Unit
-from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
+from shardtrain.errors import LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
+from shardtrain.pipeline.holdout import note_of
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
-from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manifest, next_number, provenance
+from shardtrain.pipeline.parts import (
+    classes_of,
+    extended_manifest,
+    first_manifest,
+    next_number,
+    provenance,
+    spelling_of,
+)
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
-from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
+from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
 from shardtrain.runtime.jobs import Job, file_job
@@ -164,12 +172,16 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _TrainingRows:
-    """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way."""
+    """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way.
+
+    `tasks` are the units with the documents that stay in training for their classes.
+    """
 
     files: list[Path]
     facts: list[UnitFacts]
     classes: Classes
     vectorizer: Vectorizer
+    tasks: Sequence[UnitTask]
 
 
 def _make(
@@ -203,8 +215,9 @@ def _make(
         _warn_of_replaced_bytes(facts)
         files = {"train": train.files}
         if held_out.tasks and held_out.tasks[0].threshold:
+            tasks = held_out.tasks if corpus.validation else train.tasks
             files["validation"] = transform_rows(
-                passes, held_out.tasks, held_out.sizes, inputs.folder, train.classes.codes, held_out=True
+                passes, tasks, held_out.sizes, inputs.folder, train.classes.codes, held_out=True
             )
         splits = _place_splits(inputs, passes, files, train, space.ready)
     part = provenance(corpus, facts, options)
@@ -215,9 +228,13 @@ def _make(
 
 def _open_inputs(path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
+    if before:
+        options = replace(options, labels=spelling_of(before, options))
     corpus = open_corpus(path, options, validation=options.validation, scratch=space.scratch)
     for note in corpus.notes:
         say(note)
+    if corpus.train.label_doubt and not before:
+        raise LabelError(corpus.train.label_doubt)
     folder = (out if before else space.ready) / layout.VECTORIZER
     reused = load_vectorizer(folder) if before else None
     if options.vectorizer_from:
@@ -238,14 +255,23 @@ def _vectorize_training(
 
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
-        facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
+        facts, tasks = survey(passes, units.tasks, units.sizes, titles.LABELS), units.tasks
+        if not inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
+            tasks, facts, _ = keep_every_class(tasks, facts)
         classes = classes_in(facts)
-        files = transform_rows(passes, units.tasks, units.sizes, inputs.folder, classes.codes, held_out=False)
-        return _TrainingRows(files, facts, classes, vectorizer)
+        _report_kept(tasks)
+        files = transform_rows(passes, tasks, units.sizes, inputs.folder, classes.codes, held_out=False)
+        return _TrainingRows(files, facts, classes, vectorizer, tasks)
     counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
     classes = classes_in(counted.facts)
+    _report_kept(counted.units)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
-    return _TrainingRows(files, list(counted.facts), classes, vectorizer)
+    return _TrainingRows(files, list(counted.facts), classes, vectorizer, counted.units)
+
+
+def _report_kept(tasks: Sequence[UnitTask]) -> None:
+    if num_kept := sum(len(task.kept) for task in tasks):
+        say(note_of(num_kept))
 
 
 def _warn_of_replaced_bytes(facts: Sequence[UnitFacts]) -> None:

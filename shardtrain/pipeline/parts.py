@@ -13,7 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from shardtrain.corpus.labels import Classes, check_added_labels, check_validation_labels, resolve_classes
+from shardtrain.corpus.label_spelling import must_be_literal
+from shardtrain.corpus.labels import (
+    Classes,
+    check_added_labels,
+    check_validation_labels,
+    known_classes,
+    resolve_classes,
+)
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.pipeline.options import BuildOptions
@@ -48,15 +55,21 @@ def classes_of(
         held_out_counts.update(unit.held_out)
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
-        check_validation_labels(held_out_counts, classes)
+        if corpus.validation:
+            check_validation_labels(held_out_counts, classes, corpus.validation.origin)
         return classes
-    classes = Classes(before.class_names, _recorded_labels(before))
+    classes = known_classes(before.class_names, _recorded_labels(before))
     check_added_labels(train_counts + held_out_counts, classes)
     if not train_counts and not held_out_counts:
         raise CorpusFormatError(
             f"'{Path(corpus.train.origin).name}' holds no valid document, so there is nothing to append"
         )
     return classes
+
+
+def spelling_of(before: Manifest, options: BuildOptions) -> str:
+    """Return the option `labels` with which a corpus to append is read: "names" where the shards' labels need it."""
+    return "names" if must_be_literal(_recorded_labels(before)) else options.labels
 
 
 def _recorded_labels(before: Manifest) -> dict[str, int]:

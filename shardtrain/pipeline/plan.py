@@ -16,7 +16,7 @@ from typing import Any
 
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.source import Corpus, Source
-from shardtrain.errors import ShardsExistError
+from shardtrain.errors import LabelError, ShardsExistError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, workers_for
 from shardtrain.pipeline.options import BuildOptions
@@ -136,6 +136,8 @@ def plan_build(corpus: Path | str, out: Path | str, options: BuildOptions) -> Bu
     seed = before.seed if before else options.seed
     with tempfile.TemporaryDirectory() as scratch:
         found = open_corpus(path, options, validation=options.validation, scratch=Path(scratch), preview=True)
+        if found.train.label_doubt and not before:
+            raise LabelError(found.train.label_doubt)
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)

@@ -57,6 +57,7 @@ def transform_rows(
             unit=task.unit,
             seed=task.seed,
             threshold=task.threshold,
+            kept=task.kept,
             held_out=held_out,
             vectorizer=folder,
             codes=codes,

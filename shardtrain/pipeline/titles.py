@@ -6,6 +6,7 @@ SCAN, SCAN_VALIDATION = "scanning the corpus", "scanning the validation corpus"
 LABELS, VALIDATION_LABELS = "reading labels", "reading validation labels"
 LENGTHS = "measuring documents"
 COUNT, COUNT_WORDS = "counting n-grams", "counting words"
+KEEP = "keeping rare classes in training"
 MERGE = "merging counts"
 NORMS = "computing document norms"
 SELECT = "selecting features"
@@ -13,7 +14,7 @@ LONGEST = "measuring sequences"
 NAMES = "looking up the features' names"
 VECTORIZE, VECTORIZE_VALIDATION = "vectorizing documents", "vectorizing validation documents"
 READ_ROWS = "reading rows"
-DETAILS = frozenset({VALIDATION_LABELS, LABELS, LENGTHS, MERGE, NORMS, LONGEST, NAMES})  # shown with --verbose
+DETAILS = frozenset({VALIDATION_LABELS, LABELS, LENGTHS, KEEP, MERGE, NORMS, LONGEST, NAMES})  # shown with --verbose
 
 
 def write_shards(split: str) -> str:

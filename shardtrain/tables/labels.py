@@ -7,7 +7,7 @@ as the table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,23 +82,6 @@ def table_classes(counts: Mapping[str, int], labels: str) -> Classes:
     """
     two = labels == "auto" and {label for label, count in counts.items() if count} == {"-1", "1"}
     return resolve_classes(counts, class_names=None, labels="names" if two else labels, option="--y")
-
-
-def check_trained(counts: Sequence[int], names: Sequence[str]) -> str:
-    """Return a note on classes without training rows, given the counts of the training split; empty if all have some.
-
-    Raises:
-        LabelError: there is no training row at all.
-    """
-    if not any(counts):
-        raise LabelError(
-            "no training row: all rows are in the validation fraction; choose a smaller --validation-fraction"
-        )
-    missing = [name for name, count in zip(names, counts, strict=True) if not count]
-    if not missing:
-        return ""
-    shown = ", ".join(f"'{name}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-    return f"{len(missing):,} classes have no training rows, because all are in the validation fraction: {shown}"
 
 
 @dataclass
