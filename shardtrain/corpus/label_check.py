@@ -54,7 +54,7 @@ def choose_columns(
         return columns.choose_columns(names, rows[0], options, origin)
     except CorpusFormatError:
         cells = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
-        switches = [name for name, cell in zip(names or (), cells, strict=False) if set(cell) == {"0", "1"}]
+        switches = [name for name, cell in zip(names or (), cells, strict=False) if set(cell) <= {"0", "1"}]
         if options.label_column is not None or len(switches) < 2:
             raise
         shown = ", ".join(f"'{name}'" for name in switches[:10])
@@ -87,10 +87,11 @@ def _doubt(source: Source, sample: Sample) -> str:
     name = source.column_name(source.label_column)
     column = f"'{name}'" if isinstance(name, str) else str(name)
     shown = ", ".join(f"'{_cut(label)}'" for label in labels[:3])
+    kind = "integers" if all(label.isdecimal() for label in labels) else "names"
     evidence = (
         f"{len(distinct):,} of its first {len(labels):,} labels are distinct ({shown}); "
         f"{_columns(source, sample)}; the first rows are {_rows(lines)}; name the label column with --label-column, or "
-        "add --labels names if each of them is a class"
+        f"add --labels {kind} if each of them is a class"
     )
     fractions = sum(is_number(label) and not label.lstrip("-").isdecimal() for label in labels)
     if 2 * fractions > len(labels) and share > _FRACTIONS_DISTINCT:
