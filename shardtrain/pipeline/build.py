@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from shardtrain.pipeline.parts import (
     first_manifest,
     next_number,
     provenance,
-    spelling_of,
+    reading_of,
 )
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
@@ -228,9 +228,7 @@ def _make(
 
 def _open_inputs(path: Path, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
-    if before:
-        options = replace(options, labels=spelling_of(before, options))
-    corpus = open_corpus(path, options, validation=options.validation, scratch=space.scratch)
+    corpus = open_corpus(path, reading_of(before, options), validation=options.validation, scratch=space.scratch)
     for note in corpus.notes:
         say(note)
     if corpus.train.label_doubt and not before:

@@ -21,8 +21,10 @@ from shardtrain.corpus.labels import (
     known_classes,
     resolve_classes,
 )
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
+from shardtrain.options import subset
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import MAX_LISTED, UnitFacts
 from shardtrain.runtime.checksums import file_checksum
@@ -67,9 +69,10 @@ def classes_of(
     return classes
 
 
-def spelling_of(before: Manifest, options: BuildOptions) -> str:
-    """Return the option `labels` with which a corpus to append is read: "names" where the shards' labels need it."""
-    return "names" if must_be_literal(_recorded_labels(before)) else options.labels
+def reading_of(before: Manifest | None, options: BuildOptions) -> CorpusOptions:
+    """Return how a corpus is read: labels literally if those of the shards that it is appended to need it."""
+    read = subset(options, CorpusOptions)
+    return replace(read, labels="names") if before and must_be_literal(_recorded_labels(before)) else read
 
 
 def _recorded_labels(before: Manifest) -> dict[str, int]:
