@@ -9,7 +9,7 @@ rule: `007` and `7` are two classes then.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from decimal import Decimal
 
 MISSING = frozenset({
@@ -56,7 +56,10 @@ def value_of(number: str) -> Decimal:
     return Decimal(number)
 
 
-def must_be_literal(labels: Iterable[str]) -> bool:
-    """Return whether labels were taken literally: some differ only in spelling, or one stands for a missing label."""
-    found = list(labels)
-    return len({canonical_label(label) for label in found}) < len(found) or not MISSING.isdisjoint(found)
+def must_be_literal(codes: Mapping[str, int]) -> bool:
+    """Return whether labels, with their class indices, were taken literally.
+
+    They were if spelling alone distinguishes two classes, or if a label is a class that would be missing otherwise.
+    """
+    distinct = {(canonical_label(label), code) for label, code in codes.items()}
+    return len({label for label, _ in distinct}) < len(distinct) or not MISSING.isdisjoint(codes)

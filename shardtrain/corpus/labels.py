@@ -81,7 +81,7 @@ def resolve_classes(
     if labels == "auto" and non_integers and all(map(is_number, found)):
         found.sort(key=value_of)
     if labels == "names" or non_integers:
-        return _by_name(found, class_names)
+        return _by_name(found, class_names, literal=labels == "names")
     return _by_number(sorted(map(int, found)), class_names)
 
 
@@ -167,19 +167,21 @@ def _unknown_labels(counts: Mapping[str, int], classes: Classes) -> str:
     return _quote_labels([f"{label}' ({counts[label]:,} examples)" for label in unseen], close="")
 
 
-def _by_name(found: list[str], class_names: Sequence[str] | None) -> Classes:
+def _by_name(found: list[str], class_names: Sequence[str] | None, *, literal: bool) -> Classes:
     if class_names is None:
         return Classes(tuple(found), {label: code for code, label in enumerate(found)})
     codes = {name: code for code, name in enumerate(class_names)}
+    codes = codes if literal else known_classes(class_names, codes).codes
     unknown = [label for label in found if label not in codes]
     if unknown:
         raise LabelError(
             f"labels that are not in classes.txt: {_quote_labels(unknown)}; it lists "
             f"{_quote_labels(list(class_names))}; correct or remove it"
         )
-    seen = set(found)
-    _check_no_empty_class([f"'{name}'" for name in class_names if name not in seen], "correct or remove classes.txt")
-    return Classes(tuple(class_names), codes)
+    seen = {codes[label]: label for label in found}
+    missing = [f"'{name}'" for code, name in enumerate(class_names) if code not in seen]
+    _check_no_empty_class(missing, "correct or remove classes.txt")
+    return Classes(tuple(class_names), {label: codes[label] for label in sorted(found, key=codes.__getitem__)})
 
 
 def _by_number(found: list[int], class_names: Sequence[str] | None) -> Classes:

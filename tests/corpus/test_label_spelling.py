@@ -116,6 +116,15 @@ def test_labels_recorded_in_another_spelling_are_found_by_both() -> None:
     classes = known_classes(("1.0", "2.0"), {"1.0": 0, "2.0": 1})
     assert classes.codes == {"1.0": 0, "2.0": 1, "1": 0, "2": 1}
     assert classes.names == ("1.0", "2.0")
-    assert not must_be_literal(["1.0", "2.0", "x"])
-    assert must_be_literal(["7", "007"])
-    assert must_be_literal(["a", "nan"])
+    assert not must_be_literal({"1.0": 0, "2.0": 1, "2": 1, "x": 2})
+    assert must_be_literal({"7": 0, "007": 1})
+    assert must_be_literal({"a": 0, "nan": 1})
+
+
+def test_class_names_that_are_numbers_are_found_in_any_spelling() -> None:
+    classes = resolve_classes(dict.fromkeys(["1", "0.5", "7"], 1), class_names=["0.50", "1.0", "007"])
+    assert (classes.names, classes.codes) == (("0.50", "1.0", "007"), {"0.5": 0, "1": 1, "7": 2})
+    with pytest.raises(LabelError, match=r"a class without examples in the training data: '007'"):
+        resolve_classes(dict.fromkeys(["1", "0.5"], 1), class_names=["0.50", "1.0", "007"])
+    with pytest.raises(LabelError, match=r"labels that are not in classes.txt: '0.5', '1'"):
+        resolve_classes(dict.fromkeys(["1", "0.5"], 1), class_names=["0.50", "1.0"], labels="names")
