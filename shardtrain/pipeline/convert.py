@@ -273,7 +273,8 @@ def _classes(pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], options:
     for piece, facts in zip(pieces, surveyed, strict=True):
         if not piece.held_out:
             counts.update(facts.labels)
-    classes = table_classes(counts, options.labels)
+    others = {label for piece, facts in zip(pieces, surveyed, strict=True) if piece.held_out for label in facts.labels}
+    classes = table_classes(counts, options.labels, others=others)
     for piece, facts in zip(pieces, surveyed, strict=True):
         if piece.held_out:
             check_validation_labels(facts.labels, classes, str(piece.table.path))

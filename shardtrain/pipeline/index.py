@@ -10,7 +10,6 @@ training, as a shard of its own.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,7 +96,7 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
         "validation": [*_row_ranges(train, share, held_out=True), *_row_ranges(held_out, 0.0, held_out=False)],
     }
     if share:
-        ranges = _keep_every_class(train, ranges, options)
+        ranges = _keep_every_class(train, ranges, classes, options)
     splits = {
         name: _write_split(name, found, shape, classes, options, space.ready) for name, found in ranges.items() if found
     }
@@ -130,7 +129,8 @@ def _classes(train: Sequence[_IndexedFile], held_out: Sequence[_IndexedFile], op
     for source in train:
         with open_file(source.path) as file:
             order.add(label_blocks(file, options.y, source.matrix.rows))
-    classes = table_classes(order.counts, options.labels)
+    others = {label for source in held_out for label in source.order.counts}
+    classes = table_classes(order.counts, options.labels, others=others)
     for source in held_out:
         check_validation_labels(source.order.counts, classes, str(source.path))
     if note := order.sorted_note():
@@ -230,22 +230,24 @@ def _ranges(source: _IndexedFile, share: float, *, held_out: bool) -> Iterator[t
 
 
 def _keep_every_class(
-    train: Sequence[_IndexedFile], ranges: dict[str, list[_RowRange]], options: IndexOptions
+    train: Sequence[_IndexedFile], ranges: dict[str, list[_RowRange]], classes: Classes, options: IndexOptions
 ) -> dict[str, list[_RowRange]]:
     """Move the first row of each class that would lose all its rows from the held-out ranges to those that train."""
-    counts = sum((source.order.counts for source in train), Counter[str]())
-    held_out: Counter[str] = Counter()
-    first: dict[str, tuple[int, int]] = {}  # label -> number of its range, and its row
+    counts, held_out = np.zeros(len(classes.names), np.int64), np.zeros(len(classes.names), np.int64)
+    for source in train:
+        for label, count in source.order.counts.items():
+            counts[classes.codes[label]] += count
+    first: dict[int, tuple[int, int]] = {}  # class index -> number of its range, and its row
     for number, rows in enumerate(ranges["validation"]):
         start = rows.start
         with open_file(rows.source.path) as file:
             for labels in label_blocks(file, options.y, rows.source.matrix.rows, start, rows.stop):
-                codes, places, sizes = np.unique(labels.codes, return_index=True, return_counts=True)
-                for code, place, size in zip(codes.tolist(), places.tolist(), sizes.tolist(), strict=True):
-                    held_out[labels.names[code]] += size
-                    first.setdefault(labels.names[code], (number, start + place))
-                start += len(labels.codes)
-    kept = sorted(first[label] for label, count in held_out.items() if count == counts[label])
+                y = labels.classes(classes.codes)
+                held_out += np.bincount(y, minlength=len(held_out))
+                for code, place in zip(*(found.tolist() for found in np.unique(y, return_index=True)), strict=True):
+                    first.setdefault(code, (number, start + place))
+                start += len(y)
+    kept = sorted(first[code] for code in np.flatnonzero((held_out == counts) & (counts > 0)).tolist())
     if not kept:
         return ranges
     say(note_of(len(kept)))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.corpus.label_spelling import MISSING, canonical_label
 from shardtrain.corpus.labels import Classes, resolve_classes
 from shardtrain.errors import LabelError
 
@@ -74,14 +75,32 @@ def _text(value: Any, where: str) -> str:
         raise LabelError(f"the label {value!r:.60} in {where} is not UTF-8") from error
 
 
-def table_classes(counts: Mapping[str, int], labels: str) -> Classes:
+def table_classes(counts: Mapping[str, int], labels: str, *, others: Iterable[str] = ()) -> Classes:
     """Number the classes; -1 and 1, LibSVM's two classes, count as names with `labels` "auto".
 
+    Args:
+        counts: number of training rows per raw label.
+        labels: as in `resolve_classes`.
+        others: raw labels of validation files, which may spell numbers otherwise.
+
     Raises:
-        LabelError: labels that no classifier can be trained on.
+        LabelError: labels that no classifier can be trained on, or text that stands for a missing label.
     """
-    two = labels == "auto" and {label for label, count in counts.items() if count} == {"-1", "1"}
-    return resolve_classes(counts, class_names=None, labels="names" if two else labels, option="--y")
+    found = {label for label, count in counts.items() if count}
+    if labels == "names" or (labels == "auto" and found == {"-1", "1"}):
+        return resolve_classes(counts, class_names=None, labels="names", option="--y")
+    if missing := sorted(found & MISSING):
+        raise LabelError(
+            f"labels are missing: {counts[missing[0]]:,} rows have '{missing[0]}'; omit them, or add --labels names "
+            "if it is a class"
+        )
+    merged: Counter[str] = Counter()
+    for label in found:
+        merged[canonical_label(label)] += counts[label]
+    classes = resolve_classes(merged, class_names=None, labels=labels, option="--y")
+    spelled = {label: classes.codes.get(canonical_label(label)) for label in sorted({*found, *others})}
+    codes = {label: code for label, code in spelled.items() if code is not None and label not in classes.codes}
+    return Classes(classes.names, {**classes.codes, **codes})
 
 
 @dataclass
