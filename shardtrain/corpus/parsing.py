@@ -32,7 +32,9 @@ REASONS = {
     records.STRAY_RETURN: "a carriage return in the middle of the line, outside quotes",
     records.TOO_LONG: f"the line is longer than {records.MAX_RECORD >> 20} MiB",
 }
-SEVERAL_LABELS = "several labels per document are not supported yet (--labels names makes each combination a class)"
+SEVERAL_LABELS = (
+    "several labels per document are not supported yet (build --labels names makes each combination a class)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,7 @@ def _read_labels(texts: Texts, *, literal: bool) -> list[str]:
 def _missing_label(where: str, label: str) -> str:
     """Return the reason of a row without a label."""
     return (
-        f"the label {where} is missing: '{label}' (a class if --labels names)"
+        f"the label {where} is missing: '{label}' (build --labels names makes it a class)"
         if label
         else f"the label {where} is empty"
     )

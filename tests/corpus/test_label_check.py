@@ -123,7 +123,7 @@ def test_cells_that_combine_labels_are_named_with_their_line(separator: str, tmp
     labels = [*GENRES, *(separator.join(RANDOM.sample(GENRES, 2)) for _ in range(80))]
     path = written(tmp_path, labels)
     assert doubt(path).startswith(f"{path}, line 6: the label '{labels[4]}' combines labels that occur elsewhere too")
-    assert "several labels per document are not supported yet (--labels names" in doubt(path)
+    assert "several labels per document are not supported yet (build --labels names" in doubt(path)
     assert doubt(path, labels="names") == ""
     counts = dict.fromkeys(map(str, labels), 2)
     with pytest.raises(LabelError, match="several labels per document are not supported yet"):

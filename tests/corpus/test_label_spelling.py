@@ -98,7 +98,7 @@ def test_numbers_in_json_equal_their_spelling_in_strings(tmp_path: Path) -> None
 
 def test_a_missing_label_stops_with_its_column_line_and_both_remedies(tmp_path: Path) -> None:
     message = (
-        r"a.csv, line 3: the label \(column stars\) is missing: 'nan' \(a class if labels names\).*on_bad_row skip"
+        r"a.csv, line 3: the label \(column stars\) is missing: 'nan' \(build labels names makes .*on_bad_row skip"
     )
     with pytest.raises(CorpusFormatError, match=message):
         read(tmp_path / "a.csv", "stars,text\n1,a\nnan,b\n2,c\n")
