@@ -204,7 +204,7 @@ def _named(settings: Settings) -> str:
 
 
 def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
-    """The titles of a build's passes in order; `settings` is None where a survey chooses them."""
+    """Return the titles of a build's passes in order; `settings` is None where a survey chooses them."""
     held_out = corpus.validation is not None
     found = [titles.SCAN, *([titles.SCAN_VALIDATION, titles.VALIDATION_LABELS] if held_out else [])]
     if settings is None:

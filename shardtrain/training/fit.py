@@ -163,7 +163,7 @@ def _save_interrupted(
 
 
 def _metrics(history: Sequence[Logs], best_epoch: int, clock: TrainingTime) -> dict[str, Any]:
-    """The results for metrics.json; `best_epoch` counts from 0."""
+    """Return the results for metrics.json; `best_epoch` counts from 0."""
     return {
         "val_accuracy": history[best_epoch]["val_accuracy"],
         "val_loss": history[best_epoch]["val_loss"],
