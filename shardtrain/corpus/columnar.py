@@ -55,6 +55,13 @@ class ColumnarFile:
 
         return [field.name for field in self.schema if usable(field.type)]
 
+    def lists(self) -> list[str]:
+        """Names of the columns that hold lists."""
+        import pyarrow as pa
+
+        checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        return [field.name for field in self.schema if any(check(field.type) for check in checks)]
+
     def class_names(self, column: Column) -> tuple[str, ...] | None:
         """Names of the classes that `datasets` of Hugging Face stores with a column of class indices, or None."""
         try:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence, Set
 
+from shardtrain.corpus.label_spelling import canonical_label
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.errors import CorpusFormatError
 
@@ -46,7 +47,7 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
     wanted = {column for column in (options.label_column, *(options.text_columns or ())) if isinstance(column, str)}
     if wanted & {cell.strip() for cell in first if not cell.strip().isdigit()}:
         return True
-    if not _can_be_names(first):
+    if not can_be_names(first):
         return False
     names = [_normalize(cell) for cell in _without_trailing(first)]
     is_label, is_text = [name in LABEL_NAMES for name in names], [name in TEXT_NAMES for name in names]
@@ -68,6 +69,11 @@ def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:
     labels = [i for i, column in enumerate(found) if is_label_like(column) and first[i] not in column]
     sentences = [i for i, column in enumerate(found) if min(len(cell.split()) for cell in column) >= _MIN_WORDS]
     return bool(labels and sentences) and all(len(cell.split()) <= 1 for cell in first)
+
+
+def is_label_name(name: str) -> bool:
+    """Return whether a column's name is a usual one of labels."""
+    return _normalize(name) in LABEL_NAMES
 
 
 def is_label_like(cells: Sequence[str]) -> bool:
@@ -142,7 +148,13 @@ def choose_texts(
     elif names is not None:
         texts = _texts_by_name(names, label, origin)
     else:
-        if label is None and num_columns > 1 and all(row and row[0].strip() in labels for row in rows):
+        known = {*labels, *map(canonical_label, labels)}
+        firsts = [row[0].strip() if row else "" for row in rows]
+        if (
+            label is None
+            and num_columns > 1
+            and all(not {first, canonical_label(first)}.isdisjoint(known) for first in firsts)
+        ):
             label = 0
         texts = tuple(column for column in range(num_columns) if column != label)
     if not texts or label in texts:
@@ -278,7 +290,7 @@ def _without_trailing(cells: Sequence[str]) -> list[str]:
     return kept
 
 
-def _can_be_names(cells: Sequence[str]) -> bool:
+def can_be_names(cells: Sequence[str]) -> bool:
     """Return whether cells are short, on one line and not numbers; the first may be empty (pandas' index)."""
     kept = _without_trailing(cells)
     return (

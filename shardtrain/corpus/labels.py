@@ -1,23 +1,31 @@
 """Map raw labels to class indices, and refuse labels that cannot be trained on.
 
 Labels that are all integers must run from 0 or 1 without gaps, as in published datasets; others are names, indexed in
-the order of classes.txt or sorted. A gap is an error: it is a class without examples, or the wrong column. The mapping
-needs the counts of all training labels, so it is made after one pass over the corpus.
+the order of classes.txt or sorted: by value if all are numbers. A gap is an error: it is a class without examples, or
+the wrong column. The mapping needs the counts of all training labels, so it is made after one pass over the corpus.
+`label_spelling` says which labels are equal.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from shardtrain.corpus.label_spelling import canonical_label, is_number, value_of
+from shardtrain.corpus.source import Source
 from shardtrain.errors import LabelError
 
 MAX_CLASSES = 65_536  # values of a label stored in 16 bits
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # canonical, so that equal numbers are equal strings
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,39}")  # canonical, so that equal numbers are equal strings
+_MIN_OTHERS = 4  # documents; with fewer a label that occurs once says nothing
 _MAX_LISTED = 10  # labels in a message
+_SEPARATORS = "|;,"  # of several labels in one cell
+_COMBINED = 1 / 3  # share of the distinct labels from which on they are taken for several labels
+_RECURRING = 2 / 3  # share of the combinations whose every part must recur
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,72 @@ def resolve_classes(
         raise LabelError(
             f"--labels integers, but these labels are not integers: {_quote_labels(non_integers)}; try --labels names"
         )
+    if labels == "auto" and class_names is None and (separator := combining_separator(found)):
+        combined = next(label for label in found if separator in label)
+        raise LabelError(
+            f"several labels per document are not supported yet, and labels such as '{combined[:60]}' combine others; "
+            "--labels names makes each combination a class"
+        )
+    if labels == "auto" and non_integers and all(map(is_number, found)):
+        found.sort(key=value_of)
     if labels == "names" or non_integers:
-        return _by_name(found, class_names)
+        return _by_name(found, class_names, literal=labels == "names")
     return _by_number(sorted(map(int, found)), class_names)
 
 
-def check_validation_labels(validation_counts: Mapping[str, int], classes: Classes) -> None:
-    """Check that every label of the validation split occurs in the training split.
+def known_classes(names: Sequence[str], recorded: Mapping[str, int]) -> Classes:
+    """Return the classes of older shards or of a run, whose labels may be recorded in another than canonical spelling.
+
+    Args:
+        names: one per class.
+        recorded: raw label -> class index.
+    """
+    canonical = {canonical_label(label): code for label, code in recorded.items()}
+    return Classes(tuple(names), {**recorded, **{each: canonical[each] for each in canonical if each not in recorded}})
+
+
+def combining_separator(labels: Collection[str]) -> str | None:
+    """Return the character that joins several labels in one, as in `drama|comedy`; None if the labels do not look so.
+
+    At least a third of the distinct labels must be joined, and in most of them every part recurs, as a label or in
+    another one. Some part must do so alone or at another place: otherwise the parts are levels, as in `food, frozen`.
+    """
+    for separator in _SEPARATORS:
+        joined = [label for label in labels if separator in label]
+        if len(joined) < 2 or len(joined) < _COMBINED * len(labels):
+            continue
+        parts = [[part.strip() for part in label.split(separator)] for label in labels]
+        uses = Counter(part for each in parts for part in set(each))
+        combined = [each for each in parts if len(each) > 1]
+        recurring = sum(all(part and uses[part] > 1 for part in each) for each in combined)
+        if recurring < max(2, _RECURRING * len(combined)):
+            continue
+        places = {(part, place) for each in parts for place, part in enumerate(each)}
+        if len(places) > len(uses) or any(len(each) == 1 and uses[each[0]] > 1 for each in parts):
+            return separator
+    return None
+
+
+def check_first_label(counts: Mapping[str, int], source: Source) -> None:
+    """Check that the first record of a file that seems to have no header is not one: its label must occur again.
+
+    Args:
+        counts: number of documents per label, held-out ones included.
+        source: of the training split.
+
+    Raises:
+        LabelError: the label occurs once, and the file has enough others.
+    """
+    label, others = source.first_label, sum(counts.values()) - 1
+    if label is not None and counts.get(label) == 1 and others >= _MIN_OTHERS:
+        raise LabelError(
+            f"'{source.origin}': the label of its first record, '{label[:60]}', occurs nowhere else, so it may "
+            "be a header; add --header if it is one, or --no-header if it is a document"
+        )
+
+
+def check_validation_labels(validation_counts: Mapping[str, int], classes: Classes, file: str) -> None:
+    """Check that every label of the validation file, `file` in messages, occurs in the training split.
 
     Raises:
         LabelError: some do not; the message lists them with their numbers of examples.
@@ -80,7 +147,7 @@ def check_validation_labels(validation_counts: Mapping[str, int], classes: Class
     unseen = _unknown_labels(validation_counts, classes)
     if unseen:
         raise LabelError(
-            f"validation labels that do not occur in the training split: {unseen}; training labels are "
+            f"'{file}' has validation labels that do not occur in the training split: {unseen}; training labels are "
             f"{_quote_labels(list(classes.codes))}; check that both files belong together"
         )
 
@@ -134,19 +201,21 @@ def _unknown_labels(counts: Mapping[str, int], classes: Classes) -> str:
     return _quote_labels([f"{label}' ({counts[label]:,} examples)" for label in unseen], close="")
 
 
-def _by_name(found: list[str], class_names: Sequence[str] | None) -> Classes:
+def _by_name(found: list[str], class_names: Sequence[str] | None, *, literal: bool) -> Classes:
     if class_names is None:
         return Classes(tuple(found), {label: code for code, label in enumerate(found)})
     codes = {name: code for code, name in enumerate(class_names)}
+    codes = codes if literal else known_classes(class_names, codes).codes
     unknown = [label for label in found if label not in codes]
     if unknown:
         raise LabelError(
             f"labels that are not in classes.txt: {_quote_labels(unknown)}; it lists "
             f"{_quote_labels(list(class_names))}; correct or remove it"
         )
-    seen = set(found)
-    _check_no_empty_class([f"'{name}'" for name in class_names if name not in seen], "correct or remove classes.txt")
-    return Classes(tuple(class_names), codes)
+    seen = {codes[label]: label for label in found}
+    missing = [f"'{name}'" for code, name in enumerate(class_names) if code not in seen]
+    _check_no_empty_class(missing, "correct or remove classes.txt")
+    return Classes(tuple(class_names), {label: codes[label] for label in sorted(found, key=codes.__getitem__)})
 
 
 def _by_number(found: list[int], class_names: Sequence[str] | None) -> Classes:

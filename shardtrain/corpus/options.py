@@ -142,7 +142,8 @@ class CorpusOptions(TextOptions):
     """How a labelled corpus is read.
 
     Attributes:
-        labels: integers (0 or 1 to n), names, or auto: integers where all labels are.
+        labels: integers (0 or 1 to n), names as they are spelled, or auto: integers where all labels are, else names
+            of which equal numbers are one.
 
     The other attributes are those of the class that it extends.
 
@@ -151,7 +152,11 @@ class CorpusOptions(TextOptions):
     """
 
     labels: str = option(
-        "auto", "integers from 0 or 1, or names", group=_GROUP, choices=LABELS, unset="integers where all labels are"
+        "auto",
+        "integers from 0 or 1, or names as they are spelled",
+        group=_GROUP,
+        choices=LABELS,
+        unset="integers where all labels are",
     )
 
     def __post_init__(self) -> None:

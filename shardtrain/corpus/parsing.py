@@ -7,6 +7,7 @@ Records are known to be well-formed. CSV and TSV are parsed by compiled kernels 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import records
 from shardtrain.corpus.fields import find_fields, find_labelled
+from shardtrain.corpus.label_spelling import MISSING, canonical_label
 from shardtrain.corpus.records import Syntax
 from shardtrain.corpus.source import Source
 from shardtrain.runtime.kernels import kernel
@@ -33,6 +35,9 @@ REASONS = {
     records.STRAY_ESCAPE: "an escape character at the end of the line, outside quotes",
     records.TOO_LONG: f"the line is longer than {records.MAX_RECORD >> 20} MiB",
 }
+SEVERAL_LABELS = (
+    "several labels per document are not supported yet (build --labels names makes each combination a class)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,8 @@ class ParsedRecords:
     """The labels and texts of the good records, in their order.
 
     Attributes:
-        labels: without surrounding white space; empty strings where labels are not read.
+        labels: without surrounding white space, in canonical spelling (`label_spelling`) unless the source's are
+            literal; empty strings where labels are not read.
         texts: one per good record; several text columns are joined with a comma and a space.
         bad: index of a record -> reason why it cannot be used.
     """
@@ -143,12 +149,14 @@ def _parse_fields(source: Source, data: bytes, starts: Positions, stops: Positio
     complete = np.flatnonzero(found.counts == num_columns)
     if not isinstance(label_column, int):
         return ParsedRecords(labels=[""] * len(complete), texts=found.texts(complete, columns), bad=bad)
-    labels = _strip_labels(found.texts(complete, (label_column,)))
-    empty = [i for i, label in enumerate(labels) if not label]
-    for i in empty:
-        bad[int(complete[i])] = f"the label (column {source.column_name(label_column)}) is empty"
-    good = np.delete(complete, empty)
-    return ParsedRecords(labels=[label for label in labels if label], texts=found.texts(good, columns), bad=bad)
+    labels = _read_labels(found.texts(complete, (label_column,)), literal=source.literal_labels)
+    missing = {""} if source.literal_labels else MISSING
+    absent = [i for i, label in enumerate(labels) if label in missing]
+    for i in absent:
+        bad[int(complete[i])] = _missing_label(f"(column {source.column_name(label_column)})", labels[i])
+    good = np.delete(complete, absent)
+    labels = [label for label in labels if label not in missing] if absent else labels
+    return ParsedRecords(labels=labels, texts=found.texts(good, columns), bad=bad)
 
 
 def _parse_labelled(source: Source, data: bytes, starts: Positions, stops: Positions) -> ParsedRecords:
@@ -159,7 +167,8 @@ def _parse_labelled(source: Source, data: bytes, starts: Positions, stops: Posit
     leading = found.places[:, 0, 1] > found.places[:, 0, 0]
     bad = {int(i): _reason_of_labels(int(found.counts[i])) for i in np.flatnonzero(~leading | (found.counts != 1))}
     good = np.delete(np.arange(len(starts)), list(bad))
-    return ParsedRecords(labels=_strip_labels(found.texts(good, (0,))), texts=found.texts(good, (1,)), bad=bad)
+    labels = _read_labels(found.texts(good, (0,)), literal=source.literal_labels)
+    return ParsedRecords(labels=labels, texts=found.texts(good, (1,)), bad=bad)
 
 
 def parse_columns(source: Source, labels: Texts, missing: npt.NDArray[np.bool_], texts: Texts) -> ParsedRecords:
@@ -167,11 +176,12 @@ def parse_columns(source: Source, labels: Texts, missing: npt.NDArray[np.bool_],
     texts = unescape(texts) if source.unescape else texts
     if source.label_column is None:
         return ParsedRecords(labels=[""] * len(texts), texts=texts, bad={})
-    stripped = _strip_labels(labels)
-    empty = [i for i, label in enumerate(stripped) if not label or missing[i]]
-    bad = {i: f"the label (column {source.label_column}) is {'missing' if missing[i] else 'empty'}" for i in empty}
-    good = np.delete(np.arange(len(texts)), empty)
-    return ParsedRecords(labels=[stripped[i] for i in good], texts=texts.take(good), bad=bad)
+    read = _read_labels(labels, literal=source.literal_labels)
+    absent_labels = {""} if source.literal_labels else MISSING
+    where = f"(column {source.label_column})"
+    bad = {i: _missing_label(where, label) for i, label in enumerate(read) if missing[i] or label in absent_labels}
+    good = np.delete(np.arange(len(texts)), list(bad))
+    return ParsedRecords(labels=[read[i] for i in good], texts=texts.take(good), bad=bad)
 
 
 def _reason_of_labels(number: int) -> str:
@@ -180,12 +190,26 @@ def _reason_of_labels(number: int) -> str:
     return "the label (__label__NAME) is not the first word" if number else "there is no label (__label__NAME)"
 
 
-def _strip_labels(texts: Texts) -> list[str]:
-    """Return labels without surrounding white space; each distinct label is decoded once."""
+def _read_labels(texts: Texts, *, literal: bool) -> list[str]:
+    """Return labels without white space around them, in canonical spelling unless `literal`.
+
+    Each distinct label is decoded once.
+    """
     content = texts.data.tobytes()
     raw = [content[start:stop] for start, stop in pairwise(texts.offsets.tolist())]
-    stripped = {label: label.decode().strip() for label in set(raw)}
-    return [stripped[label] for label in raw]
+    read = {label: label.decode().strip() for label in set(raw)}
+    if not literal:
+        read = {label: canonical_label(text) for label, text in read.items()}
+    return [read[label] for label in raw]
+
+
+def _missing_label(where: str, label: str) -> str:
+    """Return the reason of a row without a label."""
+    return (
+        f"the label {where} is missing: '{label}' (build --labels names makes it a class)"
+        if label
+        else f"the label {where} is empty"
+    )
 
 
 def _parse_objects(source: Source, lines: Sequence[str]) -> ParsedRecords:
@@ -239,14 +263,33 @@ def _label_and_text(source: Source, value: Any) -> tuple[str, str]:
             raise ValueError(f"the text '{key}' is {_json_type(text)}, not a string")
     if source.label_column is None:
         return "", _without_lone_surrogates(", ".join(texts))
-    label = value[source.label_column]
-    if isinstance(label, bool | int | float):
-        label = json.dumps(label)
-    if not isinstance(label, str):
-        raise ValueError(f"the label '{source.label_column}' is {_json_type(label)}, not a string or a number")
-    if not label.strip():
-        raise ValueError(f"the label '{source.label_column}' is empty")
-    return _without_lone_surrogates(label.strip()), _without_lone_surrogates(", ".join(texts))
+    label = json_label(source, value[source.label_column])
+    return _without_lone_surrogates(label), _without_lone_surrogates(", ".join(texts))
+
+
+def json_label(source: Source, value: Any) -> str:
+    """Return the label that a JSON value stands for.
+
+    Raises:
+        ValueError: it stands for none, or for several; the message says why.
+    """
+    where, literal = f"'{source.label_column}'", source.literal_labels
+    if value is None:
+        raise ValueError(f"the label {where} is missing: null")
+    if isinstance(value, list):
+        if not literal:
+            raise ValueError(f"the label {where} is an array: {SEVERAL_LABELS}")
+        value = "|".join(json_label(source, each) for each in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"the label {where} is a number beyond the range of 64-bit floats")
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
+    if not isinstance(value, str):
+        raise ValueError(f"the label {where} is {_json_type(value)}, not a string or a number")
+    label = value.strip()
+    if not label or (label in MISSING and not literal):
+        raise ValueError(_missing_label(where, label))
+    return label if literal else canonical_label(label)
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shardtrain.corpus import columns, detect, folders
-from shardtrain.corpus.blocks import read_columns
+from shardtrain.corpus import columns, detect, folders, label_check
+from shardtrain.corpus.blocks import read_blocks, read_columns
 from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow
+from shardtrain.corpus.detect import SAMPLE_RECORDS
 from shardtrain.corpus.dialects import Dialect, detect_dialect
+from shardtrain.corpus.label_spelling import canonical_label
 from shardtrain.corpus.notes import FORMAT_NAMES, check_same_columns, describe_reading, quote_all, repeated_names
 from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.parsing import parse_json, split_fields
@@ -120,13 +122,15 @@ class Resolver:
             unescape=self.unescape,
             on_bad_row=self.options.on_bad_row,
         )
-        if resolved == "jsonl":
-            return self._with_keys(source, dialect.sample, like)
-        if resolved == "fasttext":
-            return replace(source, label_column=0 if self.labels is None else None, text_columns=(1,))
         if resolved == "lines":
             return replace(source, num_columns=1)
-        return self._with_columns(source, dialect.sample, like)
+        if resolved == "jsonl":
+            source = self._with_keys(source, dialect.sample, like)
+        elif resolved == "fasttext":
+            source = replace(source, label_column=0 if self.labels is None else None, text_columns=(1,))
+        else:
+            source = self._with_columns(source, dialect.sample, like)
+        return label_check.examined(source, dialect.sample, self.options)
 
     def _format_of_columns(self, origin: Path) -> str | None:
         """Return "parquet" or "arrow" for such a file, by its first bytes."""
@@ -216,13 +220,23 @@ class Resolver:
         elif self.labels is not None:
             label, texts = None, columns.choose_texts(names, records, options, source.origin, self.labels)
         else:
-            label, texts = columns.choose_columns(names, records, options, source.origin)
+            label, texts = label_check.choose_columns(names, records, options, source.origin)
         if names is not None and like is None:
             self.notes.extend(repeated_names(source, names))
         start, line = (sample.starts[1], sample.line_numbers[1]) if header else (sample.begin, sample.first_line)
         file = replace(source.files[0], data_start=start, data_line=line)
+        first_label = None
+        if options.header is None and names is None and like is None and isinstance(label, int):
+            doubtful = sample.first_is_good and columns.can_be_names(rows[0])
+            first_label = canonical_label(rows[0][label].strip()) if doubtful else None
         return replace(
-            source, files=(file,), label_column=label, text_columns=tuple(texts), num_columns=num_columns, header=names
+            source,
+            files=(file,),
+            label_column=label,
+            text_columns=tuple(texts),
+            num_columns=num_columns,
+            header=names,
+            first_label=first_label,
         )
 
     def _with_keys(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
@@ -261,7 +275,7 @@ class Resolver:
             self.class_names.append(tuple(given["class_names"]))
         size = origin.stat().st_size
         file = SourceFile(path=str(origin), origin=str(origin), num_bytes=size, origin_bytes=size, counted="row")
-        return Source(
+        source = Source(
             origin=str(origin),
             format="rows",
             files=(file,),
@@ -270,6 +284,10 @@ class Resolver:
             unescape=self.unescape,
             on_bad_row=self.options.on_bad_row,
         )
+        labels, missing, texts = read_blocks(origin, 0, 1)
+        rows = [["" if absent else label, text] for label, absent, text in zip(labels, missing, texts, strict=True)]
+        names = [str(source.label_column), ", ".join(map(str, given["texts"]))]
+        return label_check.examined_rows(source, names, rows[:SAMPLE_RECORDS], self.options)
 
     def _resolve_columnar(self, origin: Path, copy: str, format: str, like: Source | None) -> Source:  # noqa: A002
         """Resolve a Parquet or Arrow file, and write its columns to blocks."""
@@ -291,9 +309,11 @@ class Resolver:
         ):
             source = replace(source, label_column=like.label_column, text_columns=like.text_columns)
         else:
+            label_check.refuse_lists(opened.lists(), self.options, source.origin)
             source = self._with_named(source, names, opened.sample(names))
         if source.label_column is not None and (found := opened.class_names(source.label_column)):
             self.class_names.append(found)
+        source = label_check.examined_rows(source, names, opened.sample(names), self.options)
         file = copied_columns(opened, source.label_column, source.text_columns, self.scratch, f"{copy}-{origin.name}")
         return replace(source, files=(file,))
 

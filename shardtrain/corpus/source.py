@@ -75,6 +75,9 @@ class Source:
         folder_bytes: size of the files in `folders`.
         unescape: see `CorpusOptions`.
         on_bad_row: see `CorpusOptions`.
+        literal_labels: whether labels are classes as they are spelled, even `007` beside `7`, and `nan`.
+        label_doubt: why the label column is probably not one, as far as the first records show; empty without doubt.
+        first_label: the label of the first record where it was detected that this is no header; else None.
     """
 
     origin: str
@@ -90,6 +93,9 @@ class Source:
     folder_bytes: int = 0
     unescape: bool
     on_bad_row: str
+    literal_labels: bool = False
+    label_doubt: str = ""
+    first_label: str | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -228,7 +234,8 @@ class Documents:
 
     Attributes:
         texts: one per document.
-        labels: as in the source, without surrounding white space; empty strings where labels are not read.
+        labels: without surrounding white space, and in canonical spelling (`label_spelling`) unless the source's are
+            literal; empty strings where labels are not read.
         ordinals: (num_documents,) index of each document among the source's records, from 0, without the header.
         bad_rows: skipped records; always empty where `on_bad_row` is fail.
         num_replaced: number of undecodable bytes replaced by U+FFFD.

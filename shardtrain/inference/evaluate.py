@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtrain.arrays.rows import Examples, Features, slice_rows
-from shardtrain.corpus.labels import Classes
+from shardtrain.corpus.label_spelling import must_be_literal
+from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
@@ -108,6 +109,8 @@ def evaluate_corpus(
         RunError: the run's files are damaged.
     """
     read = read or CorpusOptions()
+    if must_be_literal(run.labels):
+        read = replace(read, labels="names")
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, contextlib.ExitStack() as files:
         given = files.enter_context(as_files(corpus, Path(scratch) / "given", read))
         opened = given.open(read, scratch=Path(scratch), remembered=run.reading)
@@ -117,7 +120,7 @@ def evaluate_corpus(
         source = opened.sources[name]
         model, vectorizer = run.load_model(), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
-        labels = KnownLabels(Classes(run.description.class_names, run.labels))
+        labels = KnownLabels(known_classes(run.description.class_names, run.labels))
         seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:

@@ -20,20 +20,28 @@ from shardtrain.corpus.labels import Classes
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.reading import Reading, recorded_source
 from shardtrain.corpus.source import Corpus, Source, Unit
-from shardtrain.errors import ShardsExistError, UsageError, VectorizerError
+from shardtrain.errors import LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
+from shardtrain.pipeline.holdout import note_of
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.origin import origin_of
-from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manifest, next_number, provenance
+from shardtrain.pipeline.parts import (
+    classes_of,
+    extended_manifest,
+    first_manifest,
+    next_number,
+    provenance,
+    reading_of,
+)
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
-from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
+from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
 from shardtrain.runtime.jobs import Job, file_job
@@ -190,12 +198,16 @@ class _OtherSplit:
 
 @dataclass(frozen=True)
 class _TrainingRows:
-    """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way."""
+    """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way.
+
+    `tasks` are the units with the documents that stay in training for their classes.
+    """
 
     files: list[Path]
     facts: list[UnitFacts]
     classes: Classes
     vectorizer: Vectorizer
+    tasks: Sequence[UnitTask]
 
 
 def _make(
@@ -238,7 +250,8 @@ def _make(
         facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]
         warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
         if not corpus.validation and units.tasks and units.tasks[0].threshold:
-            others = {"validation": _OtherSplit(units, train.facts), **others}
+            held_out = Units(list(train.tasks), units.sizes)
+            others = {"validation": _OtherSplit(held_out, train.facts), **others}
         files = {"train": train.files}
         for name, other in others.items():
             of_split = other.units.tasks, other.units.sizes
@@ -255,7 +268,7 @@ def _open_inputs(
 ) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
     corpus = given.open(
-        options,
+        reading_of(before, options),
         validation=options.validation,
         test=options.test,
         scratch=space.scratch,
@@ -265,6 +278,8 @@ def _open_inputs(
         say(note)
     if two_splits:
         corpus = opened_as_begun(corpus, options)
+    if corpus.train.label_doubt and not before:
+        raise LabelError(corpus.train.label_doubt)
     folder = (out if before else space.ready) / layout.VECTORIZER
     reused = load_vectorizer(folder) if before else None
     if options.vectorizer_from:
@@ -295,14 +310,23 @@ def _vectorize_training(
 
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
-        facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
+        facts, tasks = survey(passes, units.tasks, units.sizes, titles.LABELS), units.tasks
+        if not inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
+            tasks, facts, _ = keep_every_class(tasks, facts)
         classes = classes_in(facts)
-        files = transform_rows(passes, units.tasks, units.sizes, inputs.folder, classes.codes, split="train")
-        return _TrainingRows(files, facts, classes, vectorizer)
+        _report_kept(tasks)
+        files = transform_rows(passes, tasks, units.sizes, inputs.folder, classes.codes, split="train")
+        return _TrainingRows(files, facts, classes, vectorizer, tasks)
     counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
     classes = classes_in(counted.facts)
+    _report_kept(counted.units)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
-    return _TrainingRows(files, list(counted.facts), classes, vectorizer)
+    return _TrainingRows(files, list(counted.facts), classes, vectorizer, counted.units)
+
+
+def _report_kept(tasks: Sequence[UnitTask]) -> None:
+    if num_kept := sum(len(task.kept) for task in tasks):
+        say(note_of(num_kept))
 
 
 def _place_splits(

@@ -7,9 +7,10 @@ so a conversion is resumed, parallel and reproducible in every byte as a build i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -23,6 +24,7 @@ from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, note_of, spare_documents, trains
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import make_shards
@@ -38,7 +40,7 @@ from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.packing import check_codec
 from shardtrain.tables.blocks import BLOCK_BYTES, Table, needs_scan
-from shardtrain.tables.labels import check_trained, table_classes
+from shardtrain.tables.labels import table_classes
 from shardtrain.tables.libsvm import LibsvmTable, column_range
 from shardtrain.tables.opening import open_tables
 
@@ -56,7 +58,10 @@ class TableShape:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of a table: rows or bytes [start, stop), the name of its row files, and the ordinal of its first row."""
+    """A piece of a table: rows or bytes [start, stop), the name of its row files, and the ordinal of its first row.
+
+    The rows with the ordinals `kept` train, whatever their keys are.
+    """
 
     table: Table
     start: int
@@ -64,6 +69,7 @@ class _Piece:
     name: str
     held_out: bool
     first: int = 0
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,22 @@ class _PieceFacts:
     @property
     def rows(self) -> int:
         return sum(self.labels.values())
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written of a piece: its number of blocks, and the `spares` (`holdout`) by class index."""
+
+    blocks: int
+    spares: dict[int, Spare]
+
+    @classmethod
+    def from_record(cls, record: Any) -> _Written:
+        """Parse JSON values; an older record is the number of blocks."""
+        if isinstance(record, int):
+            return cls(record, {})
+        spares = {int(code): (key, ordinal) for code, (key, ordinal) in record["spares"].items()}
+        return cls(record["blocks"], spares)
 
 
 def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manifest:
@@ -154,8 +176,6 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             )
             for split, row_files in files_of_splits.items()
         }
-    if note := check_trained(splits["train"].class_counts, classes.names):
-        say(note)
     if not splits["validation"].examples and options.validation_fraction:
         say("no row fell into the validation fraction")
     splits = {name: split for name, split in splits.items() if split.examples}
@@ -190,19 +210,37 @@ def _write_rows(
         threshold=0 if options.validation else key_threshold(options.validation_fraction),
         codes=classes.codes,
     )
-    counts = passes.run(
-        titles.READ_ROWS,
-        write,
-        pieces,
-        [facts.rows for facts in surveyed],
-        names=[piece.name for piece in pieces],
-        unit="rows",
-    )
-    blocks = [(piece, number) for piece, count in zip(pieces, counts, strict=True) for number in range(count)]
+    rows = [facts.rows for facts in surveyed]
+    run = partial(passes.run, function=write, unit="rows", encode=asdict, decode=_Written.from_record)
+    written = run(titles.READ_ROWS, tasks=pieces, sizes=rows, names=[piece.name for piece in pieces])
+    pieces, changed = _keep_every_class(pieces, surveyed, written, classes)
+    if changed:  # files with the rows that stay in training, beside those without them
+        say(note_of(sum(len(pieces[i].kept) for i in changed)))
+        again = [pieces[i] for i in changed]
+        run(titles.KEEP, tasks=again, sizes=[rows[i] for i in changed], names=[piece.name for piece in again])
+    blocks = [(piece, number) for piece, found in zip(pieces, written, strict=True) for number in range(found.blocks)]
     return {
         split: [_block_path(passes.scratch, piece, number, split) for piece, number in blocks]
         for split in ("train", "validation")
     }
+
+
+def _keep_every_class(
+    pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], written: Sequence[_Written], classes: Classes
+) -> tuple[list[_Piece], list[int]]:
+    """Keep a row in training of each class that would lose all of them; return the pieces, and those that changed."""
+    trained = {
+        classes.codes[label]
+        for piece, facts, found in zip(pieces, surveyed, written, strict=True)
+        for label, count in facts.labels.items()
+        if count and not piece.held_out and classes.codes[label] not in found.spares
+    }
+    firsts = [piece.first for piece in pieces if not piece.held_out]  # of the training files, which come first
+    kept: dict[int, list[int]] = {}
+    for _, ordinal in best_spares(trained, (found.spares for found in written)).values():
+        kept.setdefault(bisect_right(firsts, ordinal) - 1, []).append(ordinal)
+    named = {i: replace(pieces[i], name=f"{pieces[i].name}-kept", kept=tuple(kept[i])) for i in kept}
+    return [named.get(i, piece) for i, piece in enumerate(pieces)], sorted(kept)
 
 
 def _unit(tables: Sequence[Table]) -> str:
@@ -231,11 +269,15 @@ def _counted(labels: Any) -> dict[str, int]:
 
 
 def _classes(pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], options: ConvertOptions) -> Classes:
-    counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    counts: Counter[str] = Counter()
     for piece, facts in zip(pieces, surveyed, strict=True):
-        counts[piece.held_out].update(facts.labels)
-    classes = table_classes(counts[False], options.labels)
-    check_validation_labels(counts[True], classes)
+        if not piece.held_out:
+            counts.update(facts.labels)
+    others = {label for piece, facts in zip(pieces, surveyed, strict=True) if piece.held_out for label in facts.labels}
+    classes = table_classes(counts, options.labels, others=others)
+    for piece, facts in zip(pieces, surveyed, strict=True):
+        if piece.held_out:
+            check_validation_labels(facts.labels, classes, str(piece.table.path))
     return classes
 
 
@@ -277,19 +319,24 @@ def _numbered(pieces: Sequence[_Piece], surveyed: Sequence[_PieceFacts], shape: 
     return numbered
 
 
-def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: dict[str, int]) -> int:
-    """Write a piece's training and held-out rows in blocks; return the number of blocks."""
+def _write(piece: _Piece, *, scratch: Path, seed: int, threshold: int, codes: dict[str, int]) -> _Written:
+    """Write a piece's training and held-out rows in blocks."""
     ordinal, number = piece.first, -1
+    trained: set[int] = set()
+    spares: list[dict[int, Spare]] = []
     for number, block in enumerate(piece.table.blocks(piece.start, piece.stop)):
         y = block.labels.classes(codes)
         ordinals = np.arange(ordinal, ordinal + len(y))
         ordinal += len(y)
         keys = document_keys(ordinals, seed)
-        trains = np.zeros(len(y), np.bool_) if piece.held_out else keys >= np.uint64(threshold)
-        for split, chosen in (("train", np.flatnonzero(trains)), ("validation", np.flatnonzero(~trains))):
-            x = take_rows(block.x, chosen)
-            spill_rows(_block_path(scratch, piece, number, split), x, y[chosen], ordinals[chosen], keys[chosen])
-    return number + 1
+        chosen = trains(keys, ordinals, ALL_HELD_OUT if piece.held_out else threshold, piece.kept)
+        for split, rows in (("train", np.flatnonzero(chosen)), ("validation", np.flatnonzero(~chosen))):
+            x = take_rows(block.x, rows)
+            spill_rows(_block_path(scratch, piece, number, split), x, y[rows], ordinals[rows], keys[rows])
+        if not piece.held_out:
+            trained.update(np.unique(y[chosen]).tolist())
+            spares.append(spare_documents(y[~chosen].tolist(), keys[~chosen], ordinals[~chosen], trained))
+    return _Written(number + 1, best_spares(trained, spares))
 
 
 def _block_path(scratch: Path, piece: _Piece, number: int, split: str) -> Path:

@@ -26,6 +26,7 @@ from shardtrain.pipeline.units import (
     classes_of_postings,
     count_unit,
     find_in_unit,
+    keep_every_class,
 )
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, selection, sequences
@@ -86,34 +87,59 @@ def _count(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
 ) -> Counted:
     seed = settings.hashing.seed
-    postings = tuple(passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units)
-    tasks = [
-        CountTask(
-            source=task.source, unit=task.unit, seed=task.seed, threshold=task.threshold, settings=settings, out=out
-        )
-        for task, out in zip(units, postings, strict=True)
-    ]
-    names = [path.name for path in postings]
+    postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
-    facts = passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    counted = _count_units(passes, title, units, sizes, settings, postings)
+    units, facts, changed = keep_every_class(units, counted)
     check(facts)
+    for i in changed:
+        postings[i] = postings[i].with_name(f"{postings[i].name}-kept")
+    if changed:  # their postings lack the documents that stay in training
+        again = ([units[i] for i in changed], [sizes[i] for i in changed], settings, [postings[i] for i in changed])
+        for i, found in zip(changed, _count_units(passes, titles.KEEP, *again), strict=True):
+            facts[i] = found
     least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
     num_terms = sum(unit.num_terms for unit in facts)
     planned = plan_buckets(num_terms, passes.budget)
     buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
     share = [num_terms // len(buckets)] * len(buckets)
-    merge = partial(_merge, postings=postings, least=least, most=most)
+    merge = partial(_merge, postings=tuple(postings), least=least, most=most)
     merged = passes.run(titles.MERGE, merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
     return Counted(
         settings=settings,
         units=tuple(units),
         sizes=tuple(sizes),
-        postings=postings,
+        postings=tuple(postings),
         facts=tuple(facts),
         buckets=buckets,
         num_distinct=sum(distinct for distinct, _ in merged),
         num_candidates=sum(kept for _, kept in merged),
     )
+
+
+def _count_units(
+    passes: Passes,
+    title: str,
+    units: Sequence[UnitTask],
+    sizes: Sequence[int],
+    settings: CountedSettings,
+    postings: Sequence[Path],
+) -> list[UnitFacts]:
+    """Run a pass that writes the postings of units."""
+    tasks = [
+        CountTask(
+            source=task.source,
+            unit=task.unit,
+            seed=task.seed,
+            threshold=task.threshold,
+            kept=task.kept,
+            settings=settings,
+            out=out,
+        )
+        for task, out in zip(units, postings, strict=True)
+    ]
+    names = [path.name for path in postings]
+    return passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
 
 
 def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
@@ -132,6 +158,7 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
             unit=unit.unit,
             seed=unit.seed,
             threshold=unit.threshold,
+            kept=unit.kept,
             settings=counted.settings,
             wanted=wanted[members],
             postings=counted.postings[number],

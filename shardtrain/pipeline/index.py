@@ -3,7 +3,8 @@
 The manifest records each file's absolute path, size, modification time, inode and checksums, and where its features
 are: mapped if they are contiguous, else decoded chunk by chunk. Each file is read once, for the checksums and to refuse
 values that no model can use. Rows keep their order, so a validation fraction is taken from the ends of stretches spread
-over the file, and rows sorted by class are reported.
+over the file, and rows sorted by class are reported. Of a class that would lose all its rows, the first one stays in
+training, as a shard of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.corpus.labels import Classes, check_validation_labels
 from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.holdout import note_of
 from shardtrain.pipeline.options import LEAST_MEMORY, IndexOptions
 from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.workspace import Workspace, files_of
@@ -40,7 +42,7 @@ from shardtrain.shards.safety import open_object
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.tables.foreign import check_rows, check_sparse, locate, sliced
 from shardtrain.tables.hdf5 import Matrix, find_matrix, label_blocks, matrix_kind, open_file
-from shardtrain.tables.labels import Order, check_trained, table_classes
+from shardtrain.tables.labels import Order, table_classes
 
 STRETCHES = 8  # per file, each with held-out rows at its end
 _LEAST_STRETCH = 64  # rows
@@ -93,12 +95,11 @@ def _make(files: Sequence[Path], options: IndexOptions, space: Workspace) -> tup
         "train": _row_ranges(train, share, held_out=False),
         "validation": [*_row_ranges(train, share, held_out=True), *_row_ranges(held_out, 0.0, held_out=False)],
     }
+    if share:
+        ranges = _keep_every_class(train, ranges, classes, options)
     splits = {
         name: _write_split(name, found, shape, classes, options, space.ready) for name, found in ranges.items() if found
     }
-    counts = splits["train"].class_counts if "train" in splits else (0,) * len(classes.names)
-    if note := check_trained(counts, classes.names):
-        say(note)
     entries = {str(source.path): source.entry for source in sources}
     part = {
         "tables": [str(path) for path in files],
@@ -128,9 +129,10 @@ def _classes(train: Sequence[_IndexedFile], held_out: Sequence[_IndexedFile], op
     for source in train:
         with open_file(source.path) as file:
             order.add(label_blocks(file, options.y, source.matrix.rows))
-    classes = table_classes(order.counts, options.labels)
+    others = {label for source in held_out for label in source.order.counts}
+    classes = table_classes(order.counts, options.labels, others=others)
     for source in held_out:
-        check_validation_labels(source.order.counts, classes)
+        check_validation_labels(source.order.counts, classes, str(source.path))
     if note := order.sorted_note():
         say(note)
     return classes
@@ -225,6 +227,39 @@ def _ranges(source: _IndexedFile, share: float, *, held_out: bool) -> Iterator[t
         first, last = (border, stop) if held_out else (start, border)
         if first < last:
             yield first, last
+
+
+def _keep_every_class(
+    train: Sequence[_IndexedFile], ranges: dict[str, list[_RowRange]], classes: Classes, options: IndexOptions
+) -> dict[str, list[_RowRange]]:
+    """Move the first row of each class that would lose all its rows from the held-out ranges to those that train."""
+    counts, held_out = np.zeros(len(classes.names), np.int64), np.zeros(len(classes.names), np.int64)
+    for source in train:
+        for label, count in source.order.counts.items():
+            counts[classes.codes[label]] += count
+    first: dict[int, tuple[int, int]] = {}  # class index -> number of its range, and its row
+    for number, rows in enumerate(ranges["validation"]):
+        start = rows.start
+        with open_file(rows.source.path) as file:
+            for labels in label_blocks(file, options.y, rows.source.matrix.rows, start, rows.stop):
+                y = labels.classes(classes.codes)
+                held_out += np.bincount(y, minlength=len(held_out))
+                for code, place in zip(*(found.tolist() for found in np.unique(y, return_index=True)), strict=True):
+                    first.setdefault(code, (number, start + place))
+                start += len(y)
+    kept = sorted(first[code] for code in np.flatnonzero((held_out == counts) & (counts > 0)).tolist())
+    if not kept:
+        return ranges
+    say(note_of(len(kept)))
+    held, singles = list[_RowRange](), list[_RowRange]()
+    for number, rows in enumerate(ranges["validation"]):
+        cuts = [row for where, row in kept if where == number]
+        singles += [replace(rows, start=row, stop=row + 1) for row in cuts]
+        for start, stop in zip([rows.start, *(row + 1 for row in cuts)], [*cuts, rows.stop], strict=True):
+            if start < stop:
+                held.append(replace(rows, start=start, stop=stop))
+    in_order = sorted([*ranges["train"], *singles], key=lambda rows: (rows.base, rows.start))
+    return {"train": in_order, "validation": held}
 
 
 def _write_split(

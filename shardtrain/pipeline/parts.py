@@ -13,15 +13,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import (
     Classes,
     check_added_labels,
+    check_first_label,
     check_test_labels,
     check_validation_labels,
+    known_classes,
     resolve_classes,
 )
+from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
+from shardtrain.options import subset
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import MAX_LISTED, UnitFacts
 from shardtrain.runtime.checksums import file_checksum
@@ -58,17 +63,25 @@ def classes_of(
         test_counts.update(unit.held_out)
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
-        check_validation_labels(held_out_counts, classes)
+        check_first_label(train_counts + held_out_counts, corpus.train)
+        if corpus.validation:
+            check_validation_labels(held_out_counts, classes, corpus.validation.origin)
         if corpus.test:
             check_test_labels(test_counts, classes, Path(corpus.test.origin).name)
         return classes
-    classes = Classes(before.class_names, _recorded_labels(before))
+    classes = known_classes(before.class_names, _recorded_labels(before))
     check_added_labels(train_counts + held_out_counts + test_counts, classes)
     if not train_counts and not held_out_counts and not test_counts:
         raise CorpusFormatError(
             f"'{Path(corpus.train.origin).name}' holds no valid document, so there is nothing to append"
         )
     return classes
+
+
+def reading_of(before: Manifest | None, options: BuildOptions) -> CorpusOptions:
+    """Return how a corpus is read: labels literally if those of the shards that it is appended to need it."""
+    read = subset(options, CorpusOptions)
+    return replace(read, labels="names") if before and must_be_literal(_recorded_labels(before)) else read
 
 
 def _recorded_labels(before: Manifest) -> dict[str, int]:

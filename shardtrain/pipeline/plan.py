@@ -16,7 +16,7 @@ from typing import Any
 
 from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
-from shardtrain.errors import ShardsExistError
+from shardtrain.errors import LabelError, ShardsExistError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, source_before, workers_for
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
@@ -157,6 +157,8 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         )
         if started_with_two_splits(out, job):
             found = opened_as_begun(found, options)
+        if found.train.label_doubt and not before:
+            raise LabelError(found.train.label_doubt)
         workers = workers_for(options, found.train.num_bytes)
         budget = task_budget(workers, options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)

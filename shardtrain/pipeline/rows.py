@@ -61,6 +61,7 @@ def transform_rows(
             unit=task.unit,
             seed=task.seed,
             threshold=task.threshold,
+            kept=task.kept,
             held_out=split != "train",
             vectorizer=folder,
             codes=codes,

@@ -10,6 +10,7 @@ OTHER_SPLITS = {  # those with a file of their own: scanning it, and reading its
 }
 LENGTHS = "measuring documents"
 COUNT, COUNT_WORDS = "counting n-grams", "counting words"
+KEEP = "keeping rare classes in training"
 MERGE = "merging counts"
 NORMS = "computing document norms"
 SELECT = "selecting features"
@@ -23,7 +24,7 @@ VECTORIZE_SPLIT = {
 }
 READ_ROWS = "reading rows"
 DETAILS = frozenset(  # shown with --verbose
-    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, MERGE, NORMS, LONGEST, NAMES}
+    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, KEEP, MERGE, NORMS, LONGEST, NAMES}
 )
 
 

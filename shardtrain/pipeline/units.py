@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.loader.order import document_keys
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import first_documents, spill_postings
@@ -27,22 +29,25 @@ from shardtrain.vectorize.settings import CountedSettings, NgramSettings, Sequen
 from shardtrain.vectorize.tokens import find_terms
 
 MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
-NO_KEY = (1 << 64) - 1  # a threshold above it holds every document out
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitTask:
-    """A unit; its documents with keys of at least `threshold` train, the rest is held out."""
+    """A unit; its documents with keys of at least `threshold` and those with the ordinals `kept` train."""
 
     source: Source
     unit: Unit
     seed: int
     threshold: int
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitFacts:
-    """Counts of a unit: training and held-out documents by raw label, invalid rows, and terms or words."""
+    """Counts of a unit: training and held-out documents by raw label, invalid rows, and terms or words.
+
+    `spares` are the documents that could stay in training, of labels with none there (`holdout`).
+    """
 
     train: dict[str, int]
     held_out: dict[str, int]
@@ -51,13 +56,15 @@ class UnitFacts:
     num_replaced: int
     num_terms: int = 0
     words: dict[int, int]
+    spares: dict[str, Spare] = field(default_factory=dict)
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> UnitFacts:
         """Parse the fields from JSON values."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): count for length, count in record["words"].items()}
-        return cls(**{**record, "bad_rows": bad_rows, "words": words})
+        spares = {label: (key, ordinal) for label, (key, ordinal) in record.get("spares", {}).items()}
+        return cls(**{**record, "bad_rows": bad_rows, "words": words, "spares": spares})
 
 
 def warm_up() -> None:
@@ -71,9 +78,29 @@ def warm_up() -> None:
 def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
     documents = read_unit(task.source, task.unit)
     keys = document_keys(documents.ordinals, task.seed)
-    if task.threshold > NO_KEY:
-        return documents, keys, np.zeros(len(keys), np.bool_)
-    return documents, keys, keys >= np.uint64(task.threshold)
+    return documents, keys, trains(keys, documents.ordinals, task.threshold, task.kept)
+
+
+def keep_every_class(
+    units: Sequence[UnitTask], facts: Sequence[UnitFacts]
+) -> tuple[list[UnitTask], list[UnitFacts], list[int]]:
+    """Keep a document in training of each label that would lose all of them to the validation fraction.
+
+    Returns:
+        the units and their facts as they are then, and the indices of the units that changed.
+    """
+    trained = {label for unit in facts for label in unit.train}
+    starts = [task.unit.first_document for task in units]
+    kept: dict[int, dict[str, int]] = {}
+    for label, (_, ordinal) in best_spares(trained, (unit.spares for unit in facts)).items():
+        kept.setdefault(bisect_right(starts, ordinal) - 1, {})[label] = ordinal
+    tasks, changed_facts = list(units), list(facts)
+    for number, ordinals in kept.items():
+        unit = facts[number]
+        tasks[number] = replace(units[number], kept=tuple(sorted(ordinals.values())))
+        held_out = Counter(unit.held_out) - Counter(ordinals.keys())
+        changed_facts[number] = replace(unit, train={**unit.train, **dict.fromkeys(ordinals, 1)}, held_out=held_out)
+    return tasks, changed_facts, sorted(kept)
 
 
 def survey(
@@ -87,23 +114,35 @@ def survey(
 
 def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:
     """Count labels, and with `words` training documents by number of words (split at white space, as in the guide)."""
-    documents, _, train = _read(task)
+    documents, keys, train = _read(task)
     counted = Counter(len(text.split()) for text in documents.texts.take(np.flatnonzero(train))) if words else {}
-    return _facts(task, documents, train, words=dict(counted))
+    return _facts(task, documents, keys, train, words=dict(counted))
 
 
 def _facts(
-    task: UnitTask, documents: Documents, train: npt.NDArray[np.bool_], *, num_terms: int = 0, words: dict[int, int]
+    task: UnitTask,
+    documents: Documents,
+    keys: npt.NDArray[np.uint64],
+    train: npt.NDArray[np.bool_],
+    *,
+    num_terms: int = 0,
+    words: dict[int, int],
 ) -> UnitFacts:
     pairs = list(zip(documents.labels, train.tolist(), strict=True))
+    trained = Counter(label for label, chosen in pairs if chosen)
+    held_out = [label for label, chosen in pairs if not chosen]
+    spares: dict[str, Spare] = {}
+    if task.threshold < ALL_HELD_OUT:
+        spares = spare_documents(held_out, keys[~train], documents.ordinals[~train], trained)
     return UnitFacts(
-        train=dict(Counter(label for label, chosen in pairs if chosen)),
-        held_out=dict(Counter(label for label, chosen in pairs if not chosen)),
+        train=dict(trained),
+        held_out=dict(Counter(held_out)),
         num_bad_rows=len(documents.bad_rows),
         bad_rows=documents.bad_rows[:MAX_LISTED],
         num_replaced=documents.num_replaced,
         num_terms=num_terms,
         words=words,
+        spares=spares,
     )
 
 
@@ -129,7 +168,7 @@ def count_unit(task: CountTask) -> UnitFacts:
         "keys": keys[chosen],
     }
     spill_postings(task.out, terms, per_document, {"label_names": names})
-    return _facts(task, documents, train, num_terms=len(terms.hashes), words={})
+    return _facts(task, documents, keys, train, num_terms=len(terms.hashes), words={})
 
 
 @dataclass(frozen=True, kw_only=True)

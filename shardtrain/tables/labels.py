@@ -7,13 +7,14 @@ as the table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.corpus.label_spelling import MISSING, canonical_label
 from shardtrain.corpus.labels import Classes, resolve_classes
 from shardtrain.errors import LabelError
 
@@ -122,31 +123,32 @@ def _text(value: Any, where: str) -> str:
         raise LabelError(f"the label {value!r:.60} in {where} is not UTF-8") from error
 
 
-def table_classes(counts: Mapping[str, int], labels: str) -> Classes:
+def table_classes(counts: Mapping[str, int], labels: str, *, others: Iterable[str] = ()) -> Classes:
     """Number the classes; -1 and 1, LibSVM's two classes, count as names with `labels` "auto".
 
-    Raises:
-        LabelError: labels that no classifier can be trained on.
-    """
-    two = labels == "auto" and {label for label, count in counts.items() if count} == {"-1", "1"}
-    return resolve_classes(counts, class_names=None, labels="names" if two else labels, option="--y")
-
-
-def check_trained(counts: Sequence[int], names: Sequence[str]) -> str:
-    """Return a note on classes without training rows, given the counts of the training split; empty if all have some.
+    Args:
+        counts: number of training rows per raw label.
+        labels: as in `resolve_classes`.
+        others: raw labels of validation files, which may spell numbers otherwise.
 
     Raises:
-        LabelError: there is no training row at all.
+        LabelError: labels that no classifier can be trained on, or text that stands for a missing label.
     """
-    if not any(counts):
+    found = {label for label, count in counts.items() if count}
+    if labels == "names" or (labels == "auto" and found == {"-1", "1"}):
+        return resolve_classes(counts, class_names=None, labels="names", option="--y")
+    if missing := sorted(found & MISSING):
         raise LabelError(
-            "no training row: all rows are in the validation fraction; choose a smaller --validation-fraction"
+            f"labels are missing: {counts[missing[0]]:,} rows have '{missing[0]}'; omit them, or add --labels names "
+            "if it is a class"
         )
-    missing = [name for name, count in zip(names, counts, strict=True) if not count]
-    if not missing:
-        return ""
-    shown = ", ".join(f"'{name}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-    return f"{len(missing):,} classes have no training rows, because all are in the validation fraction: {shown}"
+    merged: Counter[str] = Counter()
+    for label in found:
+        merged[canonical_label(label)] += counts[label]
+    classes = resolve_classes(merged, class_names=None, labels=labels, option="--y")
+    spelled = {label: classes.codes.get(canonical_label(label)) for label in sorted({*found, *others})}
+    codes = {label: code for label, code in spelled.items() if code is not None and label not in classes.codes}
+    return Classes(classes.names, {**classes.codes, **codes})
 
 
 @dataclass

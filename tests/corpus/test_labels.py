@@ -91,7 +91,7 @@ def test_too_many_distinct_labels_are_taken_for_the_wrong_column() -> None:
 
 def test_a_validation_label_never_seen_in_training_is_named_with_its_count() -> None:
     classes = resolve_classes(counted("1", "2"), class_names=None)
-    check_validation_labels({"1": 4}, classes)
-    message = r"do not occur in the training split: '3' \(7 examples\); training labels are '1', '2'"
+    check_validation_labels({"1": 4}, classes, "dev.csv")
+    message = r"'dev.csv' has .* do not occur in the training split: '3' \(7 examples\); training labels are '1', '2'"
     with pytest.raises(LabelError, match=message):
-        check_validation_labels({"1": 4, "3": 7}, classes)
+        check_validation_labels({"1": 4, "3": 7}, classes, "dev.csv")

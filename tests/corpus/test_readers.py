@@ -254,7 +254,7 @@ def test_a_row_that_cannot_be_used_is_named_with_file_line_and_reason(
         ('{"label": 1}', "the key 'text' is missing"),
         ('{"label": 1, "text": 7}', "the text 'text' is a number, not a string"),
         ('{"label": {}, "text": "b"}', "the label 'label' is an object, not a string or a number"),
-        ('{"label": null, "text": "b"}', "the label 'label' is null"),
+        ('{"label": null, "text": "b"}', "the label 'label' is missing: null"),
         ('{"label": " ", "text": "b"}', "the label 'label' is empty"),
         ('{"label": NaN, "text": "b"}', "NaN is not a JSON number"),
         ("[" * 100_000, "nested too deeply|not JSON"),

@@ -378,11 +378,11 @@ def test_a_table_that_cannot_be_used_is_named_and_nothing_is_left(case, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_no_row_left_to_train_on_is_an_error_and_nothing_is_left(tmp_path):
+def test_no_fraction_leaves_no_row_to_train_on(tmp_path, capsys):
     files, _ = write_svm("1 1:2\n0 2:2\n")(tmp_path)
-    with pytest.raises(LabelError, match="no training row: all rows"):
-        convert(files, tmp_path / "out", options(validation_fraction=0.99999))
-    assert not (tmp_path / "out").exists()
+    manifest = convert(files, tmp_path / "out", options(validation_fraction=0.99999))
+    assert {name: split.class_counts for name, split in manifest.splits.items()} == {"train": (1, 1)}
+    assert "no row fell into the validation fraction" in capsys.readouterr().err
 
 
 def test_large_integers_stay_labels_of_their_own(tmp_path):

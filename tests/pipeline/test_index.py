@@ -391,16 +391,16 @@ def test_labels_behind_an_unknown_filter_are_refused(tmp_path):
         index([path], tmp_path / "out", options(y="z"))
 
 
-def test_classes_without_rows_to_train_on_are_told_and_no_row_at_all_is_an_error(tmp_path, capsys):
+def test_no_fraction_leaves_a_class_without_a_row_to_train_on(tmp_path, capsys):
     rare = changed(np.zeros(ROWS, int), slice(1, None, 2), 1)
     rare[-1] = 2
-    index([make(tmp_path / "a.h5", y=rare)], tmp_path / "out", options())
-    assert "1 classes have no training rows, because all are in the validation fraction: '2'" in capsys.readouterr().err
+    manifest = index([make(tmp_path / "a.h5", y=rare)], tmp_path / "out", options())
+    assert "1 class has only rows that the validation fraction would hold out" in capsys.readouterr().err
+    assert manifest.splits["train"].class_counts[2] == 1
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"], file["y"] = X[:2], [0, 1]
-    with pytest.raises(LabelError, match="no training row: all rows"):
-        index([tmp_path / "b.h5"], tmp_path / "o", options(validation_fraction=0.99))
-    assert not (tmp_path / "o").exists()
+    manifest = index([tmp_path / "b.h5"], tmp_path / "o", options(validation_fraction=0.99))
+    assert {name: split.class_counts for name, split in manifest.splits.items()} == {"train": (1, 1)}
 
 
 def test_a_row_without_a_category_is_refused(tmp_path):
