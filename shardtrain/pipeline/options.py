@@ -1,4 +1,4 @@
-"""How shards are made: from text, from tables, in place over HDF5 files, or from other shards."""
+"""Declare the options for making shards: from text, from tables, in place over HDF5 files, or from other shards."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ResourceOptions:
     )
     memory_limit: int = option(
         1 << 30,
-        f"for all processes together, at least {show_size(LEAST_MEMORY)}",
+        f"memory for all processes together, at least {show_size(LEAST_MEMORY)}",
         group=_RESOURCES,
         metavar="SIZE",
         convert=parse_size,
@@ -149,7 +149,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def key_threshold(fraction: float) -> int:
-    """Rows whose 64-bit key is below it make the validation fraction."""
+    """Return the threshold of 64-bit keys below which rows make the validation fraction."""
     return int(fraction * 2**64)
 
 
@@ -267,7 +267,7 @@ class TableOptions:
 
     kind: str = option(
         "auto",
-        "of the features; whole numbers are tokens (ids of words, 0 for padding) or dense",
+        "kind of the features; whole numbers are tokens (ids of words, 0 for padding) or dense",
         group=_MEANING,
         choices=("auto", "dense", "sparse", "tokens"),
         unset="if plain",

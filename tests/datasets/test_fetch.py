@@ -270,7 +270,7 @@ def test_an_archive_that_was_replaced_on_a_server_without_etags_is_refused_once(
 def test_a_server_without_the_archive_leaves_nothing(status, site, out):
     dataset = published(site, "dbpedia")
     site.status = status
-    with pytest.raises(DownloadError, match=f"status {status}.*use a local copy with from FILE"):
+    with pytest.raises(DownloadError, match=f"status {status}.*use a local copy with file FILE"):
         fetch(dataset, out)
     assert left(out) == []
 
