@@ -41,7 +41,7 @@ def open_corpus(
         options: how to read it, as far as the user chose.
         validation: a file or folder for the validation split, in place of one found with the training split; if it
             is the test file that was found, there is no test split.
-        test: likewise for the test split.
+        test: the same for the test split.
         scratch: existing folder for copies of files that cannot be read from any position, such as compressed ones.
         preview: of these copies only the first `PREVIEW_BYTES` are written; the sources cannot be read then, but their
             sizes are those of the whole files.

@@ -163,7 +163,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         validation: file or folder of the validation split; a name alone is looked up in the corpus' folder, too. None:
             valid.csv of the folder (or validation, dev, val), else a fraction.
         validation_fraction: of the training documents, where there is no validation file; in [0, 1).
-        test: likewise of the test split, on which no model is chosen; None: test.csv of the folder.
+        test: file or folder of the test split, on which no model is chosen; None: test.csv of the folder.
 
     The other attributes are those of the classes that it extends.
 

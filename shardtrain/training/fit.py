@@ -195,7 +195,7 @@ def _metrics(trained: Trained) -> dict[str, Any]:
 
 
 def _tested(measured: Logs) -> dict[str, float | None]:
-    """The results on the test split for metrics.json, which has null where a value is not finite; that is reported."""
+    """Return the results on the test split for metrics.json: null, and reported, where they are not finite."""
     lost = [name for name, value in measured.items() if not math.isfinite(value)]
     if lost:
         warn(f"{', '.join(lost)} of the kept weights: not finite; metrics.json has null there")

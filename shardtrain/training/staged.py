@@ -83,7 +83,7 @@ class StagedTraining:
 
     @property
     def tests(self) -> bool:
-        """Whether the training ends with an evaluation on the test split."""
+        """Return whether the training ends with an evaluation on the test split."""
         return self.test and "test" in self.shards.splits
 
     def train(self, model: keras.Model, steps: Steps, saved: Any) -> Trained:
