@@ -28,7 +28,7 @@ from shardtrain.pipeline.origin import origin_of
 from shardtrain.pipeline.parts import classes_of, extended_manifest, first_manifest, next_number, provenance
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
-from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.units import UnitFacts, UnitTask, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Processes, Serial
@@ -105,7 +105,7 @@ def job_for(corpus: Path, out: Path, options: BuildOptions) -> Job:
     )
     files = {**files_of(corpus), **(files_of(options.validation) if options.validation else {})}
     program = f"units of {UNIT_BYTES} bytes"
-    return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))
+    return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions), digested=FIRST_BUILD_OPTIONS)
 
 
 def _before(out: Path, job: Job) -> Manifest:
