@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.runtime.machine import keep_freed_memory
 
     options, out = options_from(args, BuildOptions), options_from(args, ShardsOutput).out
-    options.refuse_unused(args.typed)  # also those typed with their default values
+    options.refuse_unused(args.given)  # also those given with their default values
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
     keep_freed_memory()  # this process runs nothing but the build

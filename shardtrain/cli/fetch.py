@@ -26,7 +26,11 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, FetchOptions)
     if options.list:
         known = options_of(FetchOptions)
-        flags = [spelled(name, known[name], None) for name in known if name in args.typed and name != "list"]
+        flags = [
+            spelled(name, known[name], None)
+            for name in known
+            if name != "list" and name in args.given and getattr(options, name)
+        ]
         if given := [*(["NAME"] if args.name else []), *flags]:
             raise UsageError(f"--list shows all sets and takes no {', '.join(given)}")
         show_list(as_json=args.json)

@@ -2,6 +2,7 @@
 
 Options are never abbreviated: a command line that works today must not become ambiguous when an option is added.
 Options that are not on the command line are taken from a TOML file (settings.py), else they have their defaults.
+An option with an empty value counts as not given, so that a script can pass `--memory-limit "$LIMIT"`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Parser(argparse.ArgumentParser):
             self._refuse_unknown_command(words)
             return super().parse_known_args(words, namespace)
         self._refuse_unknown_options(words)
+        words = self._without_empty(words)
         file, only_print = _named_file(words), "--print-config" in words
         try:
             of_file = read_settings(file, self.commands)[self.command] if file is not None else {}
@@ -74,8 +76,7 @@ class Parser(argparse.ArgumentParser):
         found, left = super().parse_known_args(words, argparse.Namespace(**{each.dest: _UNSET for each in known}))
         if left := self._append_to_last(found, left):
             self.error(f"{self.command} does not take {left[0]!r} here")
-        found.typed = {name for name, value in vars(found).items() if value is not _UNSET}
-        found.given = set(found.typed)
+        found.given = {name for name, value in vars(found).items() if value is not _UNSET}
         found.of_file = _fill(found, self, of_file)
         if only_print:
             found.run = partial(print_settings, parser=self)
@@ -104,6 +105,29 @@ class Parser(argparse.ArgumentParser):
                 self.error(
                     f"{self.command} has no option {name!r}{nearest(name, self._option_string_actions, cutoff=0.5)}"
                 )
+
+    def _without_empty(self, words: Sequence[str]) -> list[str]:
+        """Remove the options whose values are all empty: they count as not given."""
+        kept, left = [], list(words)
+        while left and left[0] != "--":
+            number = self._words_of_empty(left)
+            kept += [] if number else left[:1]
+            del left[: number or 1]
+        return kept + left
+
+    def _words_of_empty(self, words: Sequence[str]) -> int:
+        """Return the number of words at the start that are an option with empty values only; 0 if there is none."""
+        name, equals, value = words[0].partition("=")
+        action = self._option_string_actions.get(name)
+        if action is None or action.nargs == 0:
+            return 0
+        if equals:
+            return 0 if value else 1
+        empty = next((number for number, word in enumerate(words[1:]) if word), len(words) - 1)
+        if action.nargs in (None, "?"):
+            return 2 if empty else 0
+        after = words[1 + empty :]
+        return 1 + empty if empty and (not after or after[0].startswith("-")) else 0
 
     def _relax_required(self, of_file: Mapping[str, Any], *, only_print: bool) -> None:
         """Require no option that the file sets; for --print-config require no option and no argument."""

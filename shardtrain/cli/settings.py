@@ -75,6 +75,8 @@ def _read_table(table: Mapping[str, Any], command: str, parser: argparse.Argumen
             raise UsageError(f"[{command}] has no option '{written}'{nearest(key, known)}")
         if known[key].dest in found:
             raise UsageError(f"[{command}] has '{key}' twice")
+        if value == "" and known[key].nargs != 0:  # not given, as on the command line
+            continue
         try:
             found[known[key].dest] = _read(known[key], value)
         except (ValueError, argparse.ArgumentTypeError) as error:
@@ -123,24 +125,25 @@ def _expected(action: argparse.Action) -> str:
 
 
 def as_toml(command: str, parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
-    """Yield the lines of a file with a command's options; options without a value are comments with their help."""
+    """Yield the lines of a file with a command's options: given ones as values, the others as comments with their help.
+
+    A default is a comment too: as a value it would count as given, and some options are refused where they are given.
+
+    Args:
+        command: its name.
+        parser: of the command.
+        values: the parsed arguments; their `given` has the names of those that are given.
+    """
     yield f"[{command}]"
-    excluded = set(_excluded(parser, values))
     for key, action in options(parser).items():
         value = getattr(values, action.dest)
-        if value is None or value in ([], ()) or action.dest in excluded:
-            among = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
-            text = " ".join((action.help or "").split()).replace("%%", "%")
-            yield f"# {key}{among}: {text}"
-        else:
+        empty = value is None or value in ([], ())
+        if action.dest in values.given and not empty:
             yield f"{key} = {_toml(value)}"
-
-
-def _excluded(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Iterator[str]:
-    """Yield options with default values that a given option excludes."""
-    for group in parser._mutually_exclusive_groups:
-        chosen = [each.dest for each in group._group_actions if getattr(values, each.dest) != each.default]
-        yield from (each.dest for each in group._group_actions if chosen and each.dest not in chosen)
+            continue
+        among = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
+        text = " ".join((action.help or "").split()).replace("%%", "%")
+        yield f"# {key}{among}: {text}" if empty else f"# {key} = {_toml(value)}  #{among} {text}"
 
 
 def _toml(value: Any) -> str:

@@ -38,7 +38,7 @@ from shardtrain.pipeline.parts import (
 )
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
-from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
@@ -131,7 +131,7 @@ def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
     named = [Path(path) for path in (options.validation, options.test) if path]
     files = {**corpus.identify(), **{name: found for path in named for name, found in files_of(path).items()}}
     program = f"units of {UNIT_BYTES} bytes"
-    return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions))
+    return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions), digested=FIRST_BUILD_OPTIONS)
 
 
 def _before(out: Path, job: Job) -> Manifest:

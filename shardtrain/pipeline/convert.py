@@ -27,7 +27,7 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, note_of, spare_documents, trains
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
-from shardtrain.pipeline.shards_job import make_shards
+from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
 from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of
 from shardtrain.runtime.executors import Processes, Serial
@@ -123,7 +123,9 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
     program = f"tables in blocks of {BLOCK_BYTES} bytes"
     return make_shards(
         out,
-        file_job(chosen, identities, program, defaults=identity_defaults(ConvertOptions)),
+        file_job(
+            chosen, identities, program, defaults=identity_defaults(ConvertOptions), digested=FIRST_CONVERT_OPTIONS
+        ),
         partial(_make, files, options),
         memory_limit=options.memory_limit,
         overwrite=options.overwrite,

@@ -233,8 +233,11 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         if not self.reuses:
             return
         cause = flag("append") if self.append else flag("vectorizer_from")
-        decided = (*options_of(VectorizerOptions), *(("seed", "labels") if self.append else ()))
-        if unused := [flag(name) for name in decided if name in given]:
+        decided = [*options_of(VectorizerOptions), *(["seed"] if self.append else [])]
+        unused = [flag(name) for name in decided if name in given]
+        if self.append and self.labels != "auto":  # "auto" claims nothing, so it may be given
+            unused.append(flag("labels"))
+        if unused:
             it = "it" if len(unused) == 1 else "them"
             raise UsageError(
                 f"{cause} takes what exists already, so {', '.join(unused)} would change nothing; omit {it}"

@@ -21,6 +21,18 @@ from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 
+# The options in the digests of the first version. They never change: an option that is added later is in a digest only
+# where it differs from its default, so finished shards of older versions are recognised.
+_FIRST_OPTIONS = frozenset(
+    {"append", "validation", "validation-fraction", "labels", "seed", "rows-per-shard", "compress"}
+)
+FIRST_CONVERT_OPTIONS = _FIRST_OPTIONS | {"x", "y", "kind"}
+FIRST_BUILD_OPTIONS = _FIRST_OPTIONS | {
+    *("vectorizer", "vectorizer-from", "max-features", "analyzer", "ngram-range", "stop-words", "min-df", "max-df"),
+    *("binary", "sublinear-tf", "select", "max-length"),
+    *("format", "label-column", "text-columns", "header", "unescape", "on-bad-row"),
+}
+
 
 def make_shards(
     out: Path,

@@ -41,11 +41,14 @@ class Job:
             `corpus` (the files that are read, see `identify_files`), `description` (of shards), `shardtrain` (the
             program) and `boot` (the machine's start), as far as they are there.
         defaults: of options that older records may lack.
+        digested: options that the digest always has; the others, which came later, count where they differ from their
+            defaults, so that the digest of an older version is still that of the same job. None: all.
         ignored: options that decide nothing.
     """
 
     record: Record
     defaults: Record = field(default_factory=dict)
+    digested: frozenset[str] | None = None
     ignored: frozenset[str] = frozenset()
 
     def differs_from(self, found: Record) -> str:
@@ -65,10 +68,24 @@ class Job:
     @property
     def digest(self) -> str:
         """Identity of the job, whenever the machine was started."""
-        return checksum(json.dumps({**self.record, "boot": None}, sort_keys=True).encode())
+        record = {**self.record, "boot": None}
+        if self.digested is not None:
+            record["options"] = {
+                name: value
+                for name, value in self.record["options"].items()
+                if name in self.digested or name not in self.defaults or value != self.defaults[name]
+            }
+        return checksum(json.dumps(record, sort_keys=True).encode())
 
 
-def file_job(options: Record, files: Record, program: str, *, defaults: Record | None = None) -> Job:
+def file_job(
+    options: Record,
+    files: Record,
+    program: str,
+    *,
+    defaults: Record | None = None,
+    digested: frozenset[str] | None = None,
+) -> Job:
     """Make a job that reads files and whose scratch files must not survive a restart of the machine.
 
     Args:
@@ -76,9 +93,10 @@ def file_job(options: Record, files: Record, program: str, *, defaults: Record |
         files: as `identify_files` has them.
         program: what of the program decides the result, beside its version.
         defaults: see `Job`.
+        digested: see `Job`.
     """
     record = {"shardtrain": f"{__version__}, {program}", "boot": boot_identity(), "options": options, "corpus": files}
-    return Job(record=record, defaults=defaults or {})
+    return Job(record=record, defaults=defaults or {}, digested=digested)
 
 
 def identify_files(root: Path, files: Iterable[Path]) -> dict[str, list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtrain.cli import settings
+from shardtrain.cli.arguments import options_from
+from shardtrain.cli.fit import given_sizes
 from shardtrain.cli.main import main, parser
 from shardtrain.cli.settings import options
+from shardtrain.training.options import FitOptions
 
 WORDS = {  # of each command: what it is for, options that it needs, and options whose values are of many kinds
     "demo": ([], ["--out", 'a "quoted"\\path\nof two lines'], ["--documents", "30", "--overwrite"]),
@@ -42,7 +46,7 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
 COMMANDS = ALL.choices
 
 
-ABOUT_THE_FILE = {"run", "config", "print_config", "of_file", "typed", "given", "whole"}
+ABOUT_THE_FILE = {"run", "config", "print_config", "of_file", "whole"}
 
 
 def parsed(*words: str) -> dict[str, Any]:
@@ -81,6 +85,73 @@ def test_what_is_printed_reads_back_as_the_same_options(command, more, tmp_path,
     out, err = capsys.readouterr()
     assert err == ""
     assert parsed(command, *about, "--config", file_of(tmp_path, out)) == parsed(command, *words)
+
+
+@pytest.mark.parametrize("command", WORDS)
+def test_a_printed_template_gives_no_option_and_its_defaults_read_back(command, tmp_path, capsys):
+    """A default that is given is refused in places where an omitted one is not."""
+    about, needed, _ = WORDS[command]
+    assert main([command, "--print-config"]) == 0
+    template = capsys.readouterr().out
+    assert parsed(command, *about, *needed, "--config", file_of(tmp_path, template)) == parsed(command, *about, *needed)
+    uncommented = re.sub(r"^# (?=\w+ = )", "", template, flags=re.MULTILINE)
+    read = parsed(command, *about, *needed, "--config", file_of(tmp_path, uncommented))
+    assert {**read, "given": None} == {**parsed(command, *about, *needed), "given": None}
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_a_printed_template_of_fit_is_accepted_for_every_kind_of_shards(kind, tmp_path, capsys):
+    assert main(["fit", "--print-config"]) == 0
+    config = file_of(tmp_path, capsys.readouterr().out)
+    args = parser().parse_args(["fit", "shards", "--config", config, "--epochs", "1"])
+    made = options_from(args, FitOptions).with_sizes(given_sizes(args), kind)
+    assert made == FitOptions(epochs=1).with_sizes({}, kind)
+
+
+def test_a_given_value_is_printed_as_given_even_if_it_is_the_default(capsys):
+    assert main(["fit", "--epochs", "1000", "--print-config"]) == 0
+    out = capsys.readouterr().out
+    assert "\nepochs = 1000\n" in out
+    assert "\n# patience = 2  #" in out
+
+
+EMPTY = {  # command lines with empty values, and the same without them
+    "of one word": (["build", "c", "--memory-limit", "", "--seed", "3"], ["build", "c", "--seed", "3"]),
+    "with an equals sign": (["build", "c", "--stop-words=", "--workers="], ["build", "c"]),
+    "of a choice": (["build", "--compress", "", "c"], ["build", "c"]),
+    "of several words": (["build", "c", "--text-columns", "", "--binary"], ["build", "c", "--binary"]),
+    "of two words": (["build", "c", "--ngram-range", "", ""], ["build", "c"]),
+    "of a word that may be omitted": (["fit", "--tensorboard", "", "s"], ["fit", "s"]),
+    "of an option that excludes another": (
+        ["build", "c", "--validation", "", "--validation-fraction", "0.2"],
+        ["build", "c", "--validation-fraction", "0.2"],
+    ),
+    "of the file": (["build", "c", "--config", ""], ["build", "c"]),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_option_with_an_empty_value_is_not_given(case):
+    words, without = EMPTY[case]
+    assert parsed(*words) == parsed(*without)
+
+
+@pytest.mark.parametrize("command", WORDS)
+def test_an_empty_value_of_any_option_is_not_given(command, tmp_path):
+    about, needed, _ = WORDS[command]
+    for key, action in options(COMMANDS[command]).items():
+        flag = next(name for name in action.option_strings if name.startswith("--"))
+        if action.nargs != 0 and flag not in needed:
+            assert parsed(command, *about, *needed, flag, "") == parsed(command, *about, *needed), flag
+            if action.nargs in (None, "?"):
+                config = file_of(tmp_path, f'[{command}]\n{key} = ""\n')
+                assert parsed(command, *about, *needed, "--config", config) == parsed(command, *about, *needed), key
+
+
+def test_an_empty_text_beside_options_stays_and_a_required_option_stays_required(capsys):
+    assert parsed("predict", "run", "", "--json")["texts"] == [""]
+    assert parsed("predict", "run", "--", "--input", "")["texts"] == ["--input", ""]
+    assert "--out" in refused(capsys, "convert", "a.npy", "--out", "")
 
 
 @pytest.mark.parametrize("command", WORDS)
@@ -186,7 +257,7 @@ def test_a_file_that_cannot_be_read_is_named(content, tmp_path, capsys):
 def test_any_text_is_written_as_toml_that_reads_back(text):
     command = argparse.ArgumentParser()
     command.add_argument("--text", nargs="+")
-    (_, line) = settings.as_toml("x", command, argparse.Namespace(text=[text, text]))
+    (_, line) = settings.as_toml("x", command, argparse.Namespace(text=[text, text], given={"text"}))
     assert settings.tomllib.loads(line) == {"text": [text, text]}
 
 

@@ -13,16 +13,20 @@ import time
 from pathlib import Path
 
 import pytest
+import xxhash
 from support.comparing import assert_same_folder
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import ShardsExistError, ShardsNotFoundError
 from shardtrain.pipeline import build as job
+from shardtrain.pipeline import convert as converting
 from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.options import BuildOptions, ConvertOptions
 from shardtrain.pipeline.origin import open_again, recorded_origins
+from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS
+from shardtrain.runtime import jobs
 from shardtrain.runtime.atomic import PARTIAL
 from shardtrain.runtime.jobs import RECORD
 from shardtrain.shards import layout
@@ -267,6 +271,71 @@ def test_resuming_a_complete_build_says_so_and_changes_nothing(demo, tmp_path, c
         build(demo, tmp_path / "out", options())
     with pytest.raises(ShardsExistError, match="already holds shards"):
         build(demo, tmp_path / "out", options(resume=True, max_features=400))
+
+
+# Digests that the first version computed for jobs over files that do not exist.
+FIRST_DIGESTS = {
+    "903d1e8b4f707c4e": {},
+    "160d0a3829885373": {
+        "vectorizer": "sequence",
+        "max_features": 300,
+        "max_length": 9,
+        "seed": 4,
+        "label_column": "stars",
+        "text_columns": ("title", 1),
+        "header": True,
+    },
+}
+
+
+@pytest.mark.parametrize("digest", FIRST_DIGESTS)
+def test_the_digest_of_a_build_is_that_of_the_first_version(digest, monkeypatch):
+    monkeypatch.setattr(jobs, "__version__", "0.1.0")
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 22)
+    made = job.job_for(Path("absent.csv"), Path("absent"), BuildOptions(**FIRST_DIGESTS[digest]))
+    assert made.digest == digest
+
+
+def test_the_digest_of_a_conversion_is_that_of_the_first_version(monkeypatch):
+    made = []
+    monkeypatch.setattr(jobs, "__version__", "0.1.0")
+    monkeypatch.setattr(converting, "make_shards", lambda _, job, *__, **___: made.append(job))
+    converting.convert([Path("absent.npz")], Path("out"), ConvertOptions(x=("a",), y=("b",), kind="dense"))
+    assert made[0].digest == "263a904f29a30da5"
+
+
+def test_an_option_that_is_added_later_counts_in_a_digest_only_where_it_is_not_the_default():
+    def digest(**options: object) -> str:
+        return jobs.file_job(options, {}, "p", defaults={"old": 1, "new": 2}, digested=frozenset({"old"})).digest
+
+    assert digest(old=1) == digest(old=1, new=2)
+    assert len({digest(), digest(old=1), digest(old=3), digest(old=1, new=3), digest(old=1, new=None)}) == 5
+
+
+def test_finished_shards_of_a_version_without_later_options_are_complete(demo, tmp_path, capsys):
+    out = tmp_path / "out"
+    build(demo, out, options())
+    record = {**job.job_for(demo, out, options()).record, "boot": None}
+    assert "strip-accents" in record["options"]
+    record["options"] = {name: value for name, value in record["options"].items() if name in FIRST_BUILD_OPTIONS}
+    measured = json.loads((out / workspace.MEASURED).read_text())
+    older = xxhash.xxh3_64_hexdigest(json.dumps(record, sort_keys=True).encode())
+    (out / workspace.MEASURED).write_text(json.dumps({**measured, "job": older}))
+    build(demo, out, options(resume=True))
+    assert "is complete" in capsys.readouterr().err
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(demo, out, options(resume=True, strip_accents="none"))
+
+
+def test_a_build_that_an_older_version_was_interrupted_in_is_resumed(demo, interrupted, capsys):
+    owner = interrupted / workspace.WORKING / RECORD
+    record = json.loads(owner.read_text())
+    record["options"] = {name: value for name, value in record["options"].items() if name in FIRST_BUILD_OPTIONS}
+    owner.write_text(json.dumps(record))
+    with pytest.raises(ShardsExistError, match="strip_accents was unicode, it is none now"):
+        build(demo, interrupted, options(strip_accents="none"))
+    build(demo, interrupted, options(resume=True))
+    assert "resuming the interrupted build" in capsys.readouterr().err
 
 
 def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):

@@ -203,6 +203,10 @@ def test_options_that_would_fit_another_vectorizer_are_named(corpora, fitted, tm
         for name, values in given.items():  # also where the value is the default
             assert main(["build", str(corpora["second"]), "--out", str(tmp_path / "out"), *reusing, name, *values]) == 2
             assert name in capsys.readouterr().err
+    (tmp_path / "given.toml").write_text("[build]\nseed = 1\n")  # a file gives options as the command line does
+    words = ["--out", str(tmp_path / "out"), "--append", "--config", str(tmp_path / "given.toml")]
+    assert main(["build", str(corpora["second"]), *words]) == 2
+    assert "--seed would change nothing" in capsys.readouterr().err
     with pytest.raises(UsageError, match="min_df, max_length"):
         BuildOptions(vectorizer_from=fitted["ngram"], max_length=3, min_df=1)
     with pytest.raises(UsageError, match="seed"):
@@ -212,6 +216,19 @@ def test_options_that_would_fit_another_vectorizer_are_named(corpora, fitted, tm
     with pytest.raises(UsageError, match="vectorizer_from"):
         BuildOptions(append=True, vectorizer_from=fitted["ngram"])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_claims_nothing_may_be_given_with_append(corpora, fitted, tmp_path, capsys):
+    """Detection of labels, empty values, and the options that --print-config prints."""
+    out = copied(fitted["ngram"], tmp_path / "out")
+    words = ["build", str(corpora["second"]), "--out", str(out), "--append", "--labels", "auto", "--dry-run"]
+    assert main([*words, "--vectorizer-from", "", "--stop-words", "", "--memory-limit", "", "--seed="]) == 0
+    capsys.readouterr()
+    assert main([*words, "--print-config"]) == 0
+    (tmp_path / "printed.toml").write_text(capsys.readouterr().out)
+    assert main(["build", str(corpora["second"]), "--config", str(tmp_path / "printed.toml")]) == 0
+    with pytest.raises(UsageError, match="labels would change nothing"):
+        BuildOptions(append=True, labels="names")
 
 
 def test_a_folder_without_a_vectorizer_is_refused(corpora, tmp_path):
