@@ -16,6 +16,7 @@ from shardtrain.errors import UsageError
 from shardtrain.inference.options import ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
+from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         facts,
         *rejected_lines(facts.get("rejected", ()), facts.get("rejected_rows", 0)),
-        f"{'' if raw else 'validation '}accuracy {facts['accuracy']:.4f}, loss {facts['loss']:.4f}, "
+        f"{'' if raw else 'validation '}accuracy {facts['accuracy']:.4f}, loss {short(facts['loss'])}, "
         f"examples {facts['examples']:,}: {args.data}",
     )
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shardtrain.corpus.options import TextOptions
 from shardtrain.errors import UsageError
-from shardtrain.options import option
+from shardtrain.options import checked, option
 from shardtrain.runtime.machine import cores
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
@@ -14,6 +14,7 @@ STANDARD = "-"  # standard input or output
 _TEXTS, _OUTPUT = "texts", "output"
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PredictFiles:
     """What `predict` reads and writes.
@@ -41,6 +42,7 @@ class PredictFiles:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(TextOptions):
     """How a file of texts is read and classified.
@@ -79,6 +81,7 @@ class PredictOptions(TextOptions):
         return self.workers or min(cores(), MOST_WORKERS)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """What a saved model of the user needs to be loaded.

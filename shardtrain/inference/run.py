@@ -18,6 +18,7 @@ from shardtrain.errors import ModelError, RunError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.notebook import listed, table
+from shardtrain.runtime.progress import short
 from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, RunFolder, sha256
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Run:
             {
                 "model": self.config["model"],
                 "validation accuracy": f"{metrics['val_accuracy']:.4f}",
-                "validation loss": f"{metrics['val_loss']:.4f}",
+                "validation loss": short(metrics["val_loss"]),
                 "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
                 "trained on": f"{self.description.num_train:,} examples, "
                 f"{self.description.num_features:,} {self.description.kind} features",

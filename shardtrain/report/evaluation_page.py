@@ -224,11 +224,14 @@ def _calibration(metrics: Evaluation) -> tuple[Markup, Markup]:
         bins.append(svg.Bin(start=start, stop=stop, heights=(accuracy,) if count else (), hint=note))
         rows.append((name, f"{count:,}", f"{mean:.1%}" if count else "", f"{accuracy:.1%}" if count else ""))
     confident = sum(count * mean for count, mean in zip(found.counts, found.confidence, strict=True)) / metrics.rows
-    bias = "overconfident" if confident > metrics.accuracy else "underconfident"
     points = 100 * abs(confident - metrics.accuracy)
+    bias = "over" if confident > metrics.accuracy else "under"
+    found_bias = (
+        f"is {bias}confident by {points:.1f} percentage points" if points >= 0.05 else "is as confident as it is right"
+    )
     note = (
         f"Expected calibration error {found.error:.3f}. The accuracy is {metrics.accuracy:.1%} and the mean confidence "
-        f"{confident:.1%}, so the model is {bias} by {points:.1f} percentage points. The dashed line is perfect "
+        f"{confident:.1%}, so the model {found_bias}. The dashed line is perfect "
         "calibration."
     )
     heads = ("confidence", "rows", "mean confidence", "accuracy")
