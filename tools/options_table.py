@@ -53,7 +53,7 @@ def _row(name: str, declared: Option, default: object, choices: tuple[str, ...])
     ends = f"{word}/{word.replace('--', '--no-', 1)}" if declared.switch else word
     flag = f"`{ends}{' ' + among.replace('|', ' or ') if among else ''}`"
     text = help_of(declared, default).replace("%%", "%").replace("|", "\\|")
-    return f"| {flag} | {text} | {'the same' if declared.identity else 'free'} |"
+    return f"| {flag} | {text} | {'' if declared.identity else 'free'} |"
 
 
 def main() -> int:

@@ -39,10 +39,12 @@ def check_output_file(out: Path) -> None:
 
     Raises:
         ReportExistsError: `out` exists and is not a report.
-        UsageError: `out` is a folder.
+        UsageError: `out` is a folder, or in a file.
     """
     if out.is_dir():
         raise UsageError(f"--out '{out}' is a folder; name a file, such as '{out / 'report.html'}'")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UsageError(f"'{out.parent}' is a file, so --out '{out}' cannot be written; choose another --out")
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
@@ -70,8 +72,9 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         UsageError: `out` cannot be written, or `shards` is given although `folder` holds shards.
     """
     check_output_file(out)
+    of_run = is_run(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if is_run(folder):
+    if of_run:
         written = run_page(load_run(folder), shards, scratch=out.parent)
     elif shards is not None:
         raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")

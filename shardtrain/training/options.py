@@ -251,14 +251,16 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
 
     def refuse_unused_sizes(self, model: str) -> None:
-        """Refuse sizes of another model than the one that is trained.
+        """Refuse sizes of another model than the one that is trained; "auto" may have those of any it chooses from.
 
         Raises:
             UsageError: there are such; they would change nothing.
         """
-        for name, cls in SIZES.items():
-            if name != model and getattr(self, name) != cls():
-                raise UsageError(f"--{name} has sizes of a model that is not trained: this one is '{model}'; omit them")
+        given = [name for name, cls in SIZES.items() if getattr(self, name) != cls()]
+        if unused := [name for name in given if name != model and (self.model != AUTO or model not in given)]:
+            raise UsageError(
+                f"sizes of the model '{unused[0]}' are given, and '{model}' is trained; omit {flag(unused[0])}"
+            )
 
     def with_sizes(self, sizes: Mapping[str, Any], kind: str) -> FitOptions:
         """Return the same options with other sizes of the model.

@@ -231,6 +231,7 @@ def test_predict_shows_a_table_on_a_terminal(
     ("arguments", "code", "said"),
     [
         (["predict", "RUN"], 2, "no text to classify"),
+        (["predict", "RUN", "a text", "--input", "texts.txt"], 2, "texts are given and --input, too"),
         (["predict", "RUN", "--input", "absent.txt"], 1, "'absent.txt' cannot be read"),
         (["predict", "absent", "text"], 1, "'absent' does not exist; train with"),
         (["evaluate", "RUN", "absent"], 1, "'absent' does not exist"),
