@@ -26,8 +26,8 @@ command whose options are the same; options marked *free* may differ.
 
 In Python the options of `build` and `fit` are the keywords of `shardtrain.build` and `shardtrain.fit`, again with
 underscores: `--no-verify` is `verify=False`. Texts are taken as on the command line (`memory_limit="1GiB"`,
-`checkpoint_every="60s"`, paths), and one text stands for a list of one (`text_columns="body"`); a column given as a text
-is a name, as a number an index. Sizes of a model are passed together, as `mlp=MlpOptions(units=128)` of
+`checkpoint_every="60s"`, paths), and one text stands for a list of one (`text_columns="body"`); a column given as a
+text is a name, as a number an index. Sizes of a model are passed together, as `mlp=MlpOptions(units=128)` of
 `shardtrain.models.options`; options of reading go to `shardtrain.open_shards`. The other commands have their option
 classes in the module of their room, such as `shardtrain.pipeline.options.ConvertOptions`.
 """

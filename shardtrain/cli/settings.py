@@ -89,6 +89,8 @@ def _read(action: argparse.Action, value: Any) -> Any:
         return value if action.nargs == 0 else action.const if value else action.default
     if action.nargs in (None, "?"):
         return _read_word(action, value)
+    if action.nargs == "+" and not isinstance(value, list):
+        value = [value]  # a list of one, as in Python
     number = action.nargs if isinstance(action.nargs, int) else None
     if not isinstance(value, list) or not value or number not in (None, len(value)):
         raise ValueError(f"it must be a list of {number or 'one or more'} values, each {_expected(action)}")
