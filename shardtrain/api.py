@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtrain.inference.run import Run, load_run
+from shardtrain.loader.options import LoaderOptions
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.options import subset, with_options
+from shardtrain.options import checked, options_of, subset, with_options
 from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 from shardtrain.runtime.backend import check_backend
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     import keras
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BuildKeywords(BuildOptions, ShardsOutput):
     """The keywords of `build`."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FitKeywords(FitOptions, RunOutput):
     """The keywords of `fit`.
@@ -41,7 +44,12 @@ class FitKeywords(FitOptions, RunOutput):
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
 
-@with_options(BuildKeywords)
+_PLANNED = {"dry_run": "shardtrain.pipeline.plan.plan_build returns the plan of a build"}
+_OPENING = "pass it to shardtrain.open_shards, and the open shards to fit"
+_OPENED = dict.fromkeys(options_of(LoaderOptions), _OPENING)
+
+
+@with_options(BuildKeywords, elsewhere=_PLANNED)
 def build(corpus: CorpusLike, options: BuildKeywords) -> Shards:
     """Make shards in the folder `out` from a corpus, as `python -m shardtrain build` does.
 
@@ -64,7 +72,7 @@ def build(corpus: CorpusLike, options: BuildKeywords) -> Shards:
     return open_shards(options.out)
 
 
-@with_options(FitKeywords)
+@with_options(FitKeywords, elsewhere=_OPENED)
 def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
     """Train a model on shards, open ones or their folder, as `python -m shardtrain fit` does.
 

@@ -2,7 +2,8 @@
 
     ShardtrainError                 one clear message; the command line prints it and exits with 1
     ├── UsageError                  invalid or conflicting options (also ValueError; exit code 2)
-    │   └── TextsError              something else where texts are expected (also TypeError)
+    │   ├── TextsError              something else where texts are expected (also TypeError)
+    │   └── UnknownOptionError      a keyword that no option has (also TypeError)
     ├── MissingExtraError           an optional package is not installed (also ImportError)
     ├── UnsupportedSystemError      the operating system is Windows (also ImportError)
     ├── CorpusError
@@ -29,17 +30,22 @@
         └── ModelError              a model that cannot be built, or does not fit the shards (also ValueError)
 
 A message says what failed and where, what was found and what was expected, and the next step. It names options by their
-flags (`--memory-limit`); `str` shows the keywords of Python (`memory_limit`). Leaves also inherit the builtin exception
-that a caller would catch.
+flags (`--memory-limit`) and a build or a training by its command; `str` shows the keywords of Python (`memory_limit`)
+and the call (`shardtrain.build(CORPUS)`). Leaves also inherit the builtin exception that a caller would catch.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 
 _FLAG = re.compile(r"(?<![\w`'\"-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w-])")
 _NOT_IN_PYTHON = {"from": "file"}  # flags whose name is a reserved word of Python, by the option's name there
-_COMMAND = re.compile(r"(`[^`]*`)")  # a command to type is the same for both
+_COMMAND = re.compile(r"(`[^`]*`)")
+_CALLS = ("build", "fit")  # commands that are functions of the package with the same keywords
+_SHELL = "python -m shardtrain "
+_KEYWORD = re.compile(r"[a-z]\w*")
+_PASSED = re.compile(r"(?:pass|with) --[a-z-]+(?=[,;]| to |$)")  # a switch that is to be turned on
 
 
 class ShardtrainError(Exception):
@@ -48,12 +54,17 @@ class ShardtrainError(Exception):
     def __str__(self) -> str:
         """Return the message with Python keywords in place of flags."""
         parts = _COMMAND.split(self.on_command_line)
-        return "".join(part if part.startswith("`") else _FLAG.sub(_keyword, part) for part in parts)
+        return "".join(_call(part) if part.startswith("`") else _in_python(part) for part in parts)
 
     @property
     def on_command_line(self) -> str:
         """The message as written, with flags."""
         return super().__str__()
+
+
+def _in_python(text: str) -> str:
+    """Return a text with keywords in place of flags; a switch that is to be turned on as an assignment."""
+    return _FLAG.sub(_keyword, _PASSED.sub(lambda match: f"{match[0]}=True", text))
 
 
 def _keyword(match: re.Match[str]) -> str:
@@ -62,12 +73,47 @@ def _keyword(match: re.Match[str]) -> str:
     return f"{name}=False" if match["no"] else name
 
 
+def _call(quoted: str) -> str:
+    """Return a command in backquotes as the call that does the same, where there is one.
+
+    With `--resume` it repeats what a finished or interrupted run recorded, and stays as it is: a shell is where the
+    options of any run, the sizes of its model included, are written in one line.
+    """
+    try:
+        words = shlex.split(quoted.strip("`").removeprefix(_SHELL)) if quoted.startswith(f"`{_SHELL}") else []
+    except ValueError:  # a path with a quotation mark
+        return quoted
+    if not words or words[0] not in _CALLS or "--resume" in words:
+        return quoted
+    if "--help" in words:
+        return f"`help(shardtrain.{words[0]})`"
+    arguments: list[str] = []
+    for word in words[1:]:
+        if word.startswith("--"):
+            arguments.append(_FLAG.sub(_keyword, word))
+        elif arguments and _KEYWORD.fullmatch(arguments[-1]):
+            arguments[-1] = f"{arguments[-1]}={_argument(word)}"
+        else:
+            arguments.append(_argument(word))
+    given = [f"{each}=True" if _KEYWORD.fullmatch(each) else each for each in arguments]
+    return f"`shardtrain.{words[0]}({', '.join(given) or '...'})`"
+
+
+def _argument(word: str) -> str:
+    """Return a word of a command as an argument; placeholders and numbers as they are."""
+    return word if re.fullmatch(r"[A-Z…|]+|[0-9]+(\.[0-9]+)?", word) else repr(word)
+
+
 class UsageError(ShardtrainError, ValueError):
     """Invalid or conflicting options."""
 
 
 class TextsError(UsageError, TypeError):
     """Something that is not a series of texts, passed to a call that takes texts."""
+
+
+class UnknownOptionError(UsageError, TypeError):
+    """A keyword that no option has."""
 
 
 class MissingExtraError(ShardtrainError, ImportError):

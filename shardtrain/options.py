@@ -2,8 +2,9 @@
 
 The field has name, type and default; `option` adds help, group and the rest (`Option`). Everything else derives from
 it: the arguments of the command line and the keys of a TOML file (`cli.arguments`), the keywords of the Python API
-with their types (`with_options`), what a resume compares (`identity`), and the table in docs/options.md. The cost is
-that types are not inspected: where a value on the command line is not a string, `parse` must convert it.
+with their types (`with_options`), what a resume compares (`identity`), and the table in docs/options.md. A class
+decorated with `checked` converts and checks every value it is made of (`checked_value`), so all surfaces take and
+refuse the same values.
 
 Importing this module, and any module of option classes, loads nothing outside the standard library.
 """
@@ -11,13 +12,15 @@ Importing this module, and any module of option classes, loads nothing outside t
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from shardtrain.errors import UsageError
+from shardtrain.errors import UnknownOptionError, UsageError
+from shardtrain.option_values import MismatchError, as_declared, in_words
 
 REQUIRED: Any = object()  # in place of a default
 _KEY = "option"  # in a field's metadata
@@ -71,6 +74,10 @@ class Option:
     required: bool = False
 
 
+_TYPES: dict[type[Any], dict[str, Any]] = {}  # what `types_of` found
+_PLAIN = Option(help="", group="")  # of a field that is no option
+
+
 def option(default: T, help: str, *, group: str, positional: bool = False, **declared: Any) -> T:  # noqa: A002
     """Declare an option: a field of an option class; `declared` are the other attributes of `Option`.
 
@@ -105,6 +112,148 @@ def defaults_of(cls: type[Any]) -> dict[str, Any]:
     """Return the default of each option of a class."""
     known = options_of(cls)
     return {each.name: each.default for each in dataclasses.fields(cls) if each.name in known}
+
+
+def checked(cls: type[T]) -> type[T]:
+    """Decorate an option class, above `dataclass`: its values are converted and checked before the class sees them.
+
+    Making one raises UnknownOptionError for an unknown keyword, and UsageError for a value of another type, one that is
+    not among the choices, or two options of which one at most may be given.
+    """
+    init: Callable[..., None] = cls.__init__
+    fields = {each.name: each for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    positional = [each.name for each in fields.values() if not each.kw_only]
+
+    @functools.wraps(init)
+    def checked_init(self: Any, *args: Any, **keywords: Any) -> None:
+        given = dict(zip(positional, args, strict=False))
+        if len(args) > len(positional):
+            alone = f"; only {', '.join(positional)} may be given without its name" if positional else ""
+            raise UnknownOptionError(f"{_brief(args[len(positional)])} has no keyword{alone}")
+        if twice := given.keys() & keywords:
+            raise UnknownOptionError(f"{', '.join(twice)} is given twice, with and without its name")
+        given |= keywords
+        refuse_unknown(cls, given, cls.__name__)
+        values = {name: checked_value(cls, name, value) for name, value in given.items()}
+        refuse_exclusive(cls, [name for name, value in values.items() if value != fields[name].default])
+        init(self, **values)
+
+    cls.__init__ = checked_init  # type: ignore[method-assign]
+    return cls
+
+
+def checked_value(cls: type[Any], name: str, value: Any) -> Any:
+    """Convert the value of an option of a class, as its declaration says.
+
+    Raises:
+        UsageError: the value cannot be one of the option's; the message names option, value and what is expected.
+    """
+    nested = nested_in(cls).get(name)
+    if nested is not None:
+        return _nested_value(name, nested, value)
+    declared, kind = options_of(cls).get(name, _PLAIN), types_of(cls).get(name, Any)
+    try:
+        found = as_declared(value, kind, parse=declared.parse, convert=declared.convert)
+    except MismatchError:
+        raise UsageError(f"{flag(name)} is {_brief(value)}; expected {_expected(cls, name)}") from None
+    except UsageError as error:
+        said = error.on_command_line
+        raise UsageError(said if flag(name) in said else f"{flag(name)}: {said}") from None
+    if declared.choices and found is not None and found not in declared.choices:
+        raise UsageError(
+            f"{flag(name)} is {_brief(found)}; choose one of {', '.join(declared.choices)}"
+            f"{nearest(str(found), declared.choices)}"
+        )
+    return found
+
+
+def types_of(cls: type[Any]) -> dict[str, Any]:
+    """Return the types of a class's fields, without those that only a type checker knows."""
+    if cls in _TYPES:
+        return _TYPES[cls]
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            found |= inspect.get_annotations(base, locals={}, eval_str=True)
+        except NameError:
+            continue
+    _TYPES[cls] = found
+    return found
+
+
+def refuse_unknown(
+    cls: type[Any], names: Iterable[str], where: str, elsewhere: Mapping[str, str] | None = None
+) -> None:
+    """Refuse keywords that no field of a class has.
+
+    Args:
+        cls: the class.
+        names: the keywords.
+        where: what was called.
+        elsewhere: what to do instead, by keyword, for options of the command line that are no keywords.
+
+    Raises:
+        UnknownOptionError: there are such; the message has the nearest name, or says where the option belongs.
+    """
+    known = {each.name for each in dataclasses.fields(cls) if each.init}
+    for name in names:
+        if name in known:
+            continue
+        owners = [
+            f"{key}={inner.__name__}({name}=...)" for key, inner in nested_in(cls).items() if name in options_of(inner)
+        ]
+        if owners:
+            hint = f"; it is a size of a model: pass {' or '.join(owners)}, from shardtrain.models.options"
+        else:
+            hint = f"; {elsewhere[name]}" if elsewhere and name in elsewhere else nearest(name, known)
+        raise UnknownOptionError(f"{where} has no option '{name}'{hint}")
+
+
+def refuse_exclusive(cls: type[Any], given: Collection[str]) -> None:
+    """Refuse two options of a class of which one at most may be given.
+
+    Raises:
+        UsageError: there are such.
+    """
+    sets: dict[str, str] = {}
+    for name, declared in options_of(cls).items():
+        if declared.exclusive and name in given:
+            if declared.exclusive in sets:
+                raise UsageError(
+                    f"{flag(sets[declared.exclusive])} and {flag(name)} exclude each other; omit one of them"
+                )
+            sets[declared.exclusive] = name
+
+
+def nearest(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return the end of a message about an unknown word: the nearest known name, or nothing."""
+    found = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _nested_value(name: str, cls: type[Any], value: Any) -> Any:
+    if isinstance(value, cls):
+        return value
+    if isinstance(value, Mapping):
+        return cls(**value)
+    first, default = next(iter(defaults_of(cls).items()))
+    example = f"{cls.__name__}({first}={default})"
+    raise UsageError(f"{flag(name)} is {_brief(value)}; expected {cls.__name__}, such as {example}")
+
+
+def _expected(cls: type[Any], name: str) -> str:
+    """Describe the values of an option; one that is converted also takes a text."""
+    declared, default = options_of(cls).get(name, _PLAIN), defaults_of(cls).get(name)
+    words = in_words(types_of(cls)[name])
+    if declared.choices:
+        words = f"one of {', '.join(declared.choices)}{' or None' if default is None else ''}"
+    return f"{words}, or a text such as {declared.show(default)!r}" if declared.convert and declared.show else words
+
+
+def _brief(value: Any) -> str:
+    """Format a value for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def flag(name: str, value: Any = True) -> str:
@@ -156,16 +305,20 @@ def subset(options: Any, cls: type[Made]) -> Made:
 
 
 def with_options(
-    cls: Callable[P, Made],
+    cls: Callable[P, Made], *, elsewhere: Mapping[str, str] | None = None
 ) -> Callable[[Callable[[First, Made], Result]], Callable[Concatenate[First, P], Result]]:
     """Decorate a function of something and an option class, so that it takes the options as keywords.
 
-    The signature, names and types, is that of the class, for `help`, editors and type checkers alike.
+    The signature, names and types, is that of the class, for `help`, editors and type checkers alike; `elsewhere` as in
+    `refuse_unknown`.
     """
+    made: Any = cls
 
     def decorate(function: Callable[[First, Made], Result]) -> Callable[Concatenate[First, P], Result]:
         @functools.wraps(function)
         def call(first: First, /, *args: P.args, **keywords: P.kwargs) -> Result:
+            refuse_unknown(made, keywords, function.__name__, elsewhere)
+            refuse_exclusive(made, [name for name, value in keywords.items() if value is not None])
             return function(first, cls(*args, **keywords))
 
         first, _ = inspect.signature(function).parameters.values()

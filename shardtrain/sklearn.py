@@ -31,7 +31,7 @@ from shardtrain.inference.rows import check_shards
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.order import permutation
 from shardtrain.loader.shards import Shards, open_shards
-from shardtrain.models.options import MlpOptions
+from shardtrain.models.options import AUTO, MlpOptions, model_for
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
 from shardtrain.runtime.backend import check_backend
@@ -223,12 +223,13 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _train(self, shards: Shards, folder: Path) -> None:
+        model = model_for(shards.description.kind) if self.model == AUTO else self.model
         run = fit(
             shards,
             out=folder,
             overwrite=True,
             model=self.model,
-            mlp=MlpOptions(units=self.units),
+            mlp=MlpOptions(units=self.units) if model == "mlp" else MlpOptions(),
             epochs=self.epochs,
             patience=self.patience,
             batch_size=self.batch_size,

@@ -21,15 +21,22 @@ HEAD = """\
 # Options
 
 Every option of every command, with its default. On the command line it is written as it stands here; in a file of
-options ([config.md](config.md)) it is the key of the same name with underscores, and so is the keyword in Python. An
-interrupted job is resumed by a command whose options are the same; options marked *free* may differ.
+options ([config.md](config.md)) it is the key of the same name with underscores. An interrupted job is resumed by a
+command whose options are the same; options marked *free* may differ.
+
+In Python the options of `build` and `fit` are the keywords of `shardtrain.build` and `shardtrain.fit`, again with
+underscores: `--no-verify` is `verify=False`. Texts are taken as on the command line (`memory_limit="1GiB"`,
+`checkpoint_every="60s"`, paths), and one text stands for a list of one (`text_columns="body"`); a column given as a
+text is a name, as a number an index. Sizes of a model are passed together, as `mlp=MlpOptions(units=128)` of
+`shardtrain.models.options`; options of reading go to `shardtrain.open_shards`. The other commands have their option
+classes in the module of their room, such as `shardtrain.pipeline.options.ConvertOptions`.
 """
 
 
 def rows(command: Command) -> Iterator[str]:
     """The lines of a command's table."""
     yield f"\n## {command.name}\n\n{command.description}\n"
-    yield "| option | meaning | |\n|---|---|---|"
+    yield "| option | meaning | on resume |\n|---|---|---|"
     seen: set[str] = set()
     for offered in command.offered:
         for cls in (offered.cls, *nested_in(offered.cls).values()):
@@ -42,7 +49,9 @@ def rows(command: Command) -> Iterator[str]:
 def _row(name: str, declared: Option, default: object, choices: tuple[str, ...]) -> str:
     value = declared.metavar if isinstance(declared.metavar, str) else " ".join(declared.metavar)
     among = ", ".join(choices) if choices else value
-    flag = f"`{spelled(name, declared, default)}{' ' + among.replace('|', ' or ') if among else ''}`"
+    word = spelled(name, declared, default)
+    ends = f"{word}/{word.replace('--', '--no-', 1)}" if declared.switch else word
+    flag = f"`{ends}{' ' + among.replace('|', ' or ') if among else ''}`"
     text = help_of(declared, default).replace("%%", "%").replace("|", "\\|")
     return f"| {flag} | {text} | {'' if declared.identity else 'free'} |"
 

@@ -38,20 +38,11 @@ def add_options(
 
 
 def given_options(args: argparse.Namespace, cls: type[Any]) -> dict[str, Any]:
-    """Return the values of a class's options that the command line or its --config file sets.
-
-    Raises:
-        UsageError: a value that cannot be converted.
-    """
+    """Return the values of a class's options that the command line or its --config file sets, for it to convert."""
     found = {}
     for name, default in defaults_of(cls).items():
-        declared, key = options_of(cls)[name], dest(name, default)
-        if key in args.given:
+        if (key := dest(name, default)) in args.given:
             value = getattr(args, key)
-            if declared.nargs not in (None, "?"):
-                value = tuple(value)
-            if declared.convert is not None:
-                value = declared.convert(value)
             found[name] = not value if default is True else value
     return found
 

@@ -9,13 +9,14 @@ from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import next_step, rejected_lines, show, split_facts, splits_in_words
 from shardtrain.errors import UsageError
-from shardtrain.options import option
+from shardtrain.options import checked, option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 
 CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "arrow", "fasttext", "folder")  # those with labels
 PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # facts of the new part, in --json
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """Whether a build is only planned.
@@ -70,14 +71,14 @@ def _corpus(args: argparse.Namespace) -> str | list[str]:
 
 
 def _show_plan(args: argparse.Namespace, options: BuildOptions) -> int:
-    """Print the plan of the build; return 1 if the disk has no room for it."""
+    """Print the plan of the build; return 1 if the build would not start."""
     from dataclasses import asdict
 
     from shardtrain.pipeline.plan import plan_build
 
     plan = plan_build(_corpus(args), options_from(args, ShardsOutput).out, options)
     show(args.json, {**asdict(plan), "enough_disk": plan.enough_disk}, *plan.lines())
-    return 0 if plan.enough_disk else 1
+    return 0 if plan.enough_disk and not plan.refused else 1
 
 
 COMMAND = Command(

@@ -17,6 +17,7 @@ from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
 from shardtrain.runtime.backend import check_backend
+from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         facts,
         *rejected_lines(facts.get("rejected", ()), facts.get("rejected_rows", 0)),
-        f"{_NAMES[facts['split']]}accuracy {facts['accuracy']:.4f}, loss {facts['loss']:.4f}, "
+        f"{_NAMES[facts['split']]}accuracy {facts['accuracy']:.4f}, loss {short(facts['loss'])}, "
         f"examples {facts['examples']:,}: {args.data}",
     )
     return 0

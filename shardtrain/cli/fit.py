@@ -14,6 +14,7 @@ from shardtrain.cli.tensorflow import quiet_tensorflow
 from shardtrain.errors import ShardsNotFoundError, UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
+from shardtrain.runtime.progress import short
 from shardtrain.training.options import FitOptions, RunOutput
 
 SHARDS = Path("data/shards")
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--tensorboard {args.tensorboard} is a folder of shards; name the shards first: fit SHARDS …")
     if args.shards is None and not path.exists():
         raise ShardsNotFoundError(
-            f"there are no shards in '{path}'; make them with `make shards` or "
+            f"there are no shards in '{path}'; make them with "
             f"`python -m shardtrain build CORPUS --out {path}`, or name a folder of shards"
         )
     options = options_from(args, FitOptions)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     show(
         args.json,
         {"run": done.path, "model": record.config["model"], **metrics},
-        f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, "
+        f"validation accuracy {metrics['val_accuracy']:.4f}, loss {short(metrics['val_loss'])}, "
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: {done.path}",
         *test_lines(metrics),
         *([next_step("predict", done.path, '"a text to classify"')] if record.description.vectorizer else ()),

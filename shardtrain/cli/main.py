@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -33,7 +34,9 @@ from shardtrain.cli import (
 )
 from shardtrain.cli.parsing import Parser
 from shardtrain.cli.results import add_json
+from shardtrain.cli.settings import as_written
 from shardtrain.errors import ShardtrainError, UsageError
+from shardtrain.options import flag
 from shardtrain.runtime.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
 from shardtrain.version import __version__
 
@@ -104,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         usage = isinstance(error, UsageError)
-        _fail(f"error: {error.on_command_line}{_of_file(args) if usage else ''}")
+        said = error.on_command_line
+        _fail(f"error: {said}{_of_file(args, said) if usage else ''}")
         return 2 if usage else 1
     except BrokenPipeError:  # the reader of stdout ended, as `head` does
         sys.stderr.close()
@@ -126,9 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _of_file(args: argparse.Namespace) -> str:
-    """Name the options that came from a --config file, as the end of a message about options."""
-    return f"; set in '{args.config}': {', '.join(args.of_file)}" if args.of_file else ""
+def _of_file(args: argparse.Namespace, message: str) -> str:
+    """Show the options that a message names and a --config file sets, as the end of the message."""
+    flags = set(re.findall(r"--[a-z][a-z0-9-]*", message))
+    lines = [f"{key} = {as_written(value)}" for key, value in args.of_file.items() if flag(key) in flags]
+    return f"; '{args.config}' sets {', '.join(lines)}" if lines else ""
 
 
 def _fail(line: str) -> None:

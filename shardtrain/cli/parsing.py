@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shardtrain.cli.settings import as_toml, nearest, options, read_settings
+from shardtrain.cli.settings import as_toml, options, read_settings
 from shardtrain.errors import UsageError
+from shardtrain.options import nearest
 from shardtrain.runtime.progress import RED, painted
 
 # Other names for commands, for suggestions.
@@ -163,21 +164,21 @@ def _named_file(words: Sequence[str]) -> Path | None:
     return None if named is None else Path(named)
 
 
-def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any]) -> list[str]:
-    """Set every option: from the command line, the file or its default; return the keys of those from the file."""
+def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any]) -> dict[str, Any]:
+    """Set every option: from the command line, the file or its default; return those from the file by key."""
     given = {name for name, value in vars(found).items() if value is not _UNSET}
     excluded: set[str] = set()
     for group in parser._mutually_exclusive_groups:
         names = {action.dest for action in group._group_actions}
         excluded |= names if names & given else set()
-    taken = []
+    taken = {}
     for key, action in options(parser).items():
         if action.dest in given:
             continue
         from_file = action.dest in of_file and action.dest not in excluded
         setattr(found, action.dest, of_file[action.dest] if from_file else action.default)
         if from_file:
-            taken.append(key)
+            taken[key] = of_file[action.dest]
             found.given.add(action.dest)
     return taken
 

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, PredictOptions)
     if not args.texts and files.input is None:
         raise UsageError("no text to classify: give texts, or --input FILE")
+    if args.texts and files.input is not None:
+        raise UsageError("texts are given and --input, too; classify them in two commands")
     if files.output is not None and (args.texts or files.input is None):
         raise UsageError("--output is for the texts of --input FILE; texts of the command line are printed")
     if options.proba and files.output is None and not args.json:

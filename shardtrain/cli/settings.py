@@ -8,14 +8,14 @@ file is checked, not only the command's table.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import UsageError
+from shardtrain.options import nearest
 
 NOT_IN_FILES = ("help", "config", "print_config")  # options that a file cannot set
 TYPES: dict[
@@ -36,12 +36,6 @@ def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
         if long and (key := long[2:].replace("-", "_")) not in NOT_IN_FILES:
             found[key] = action
     return found
-
-
-def nearest(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return the end of a message about an unknown word: the nearest known name, or nothing."""
-    found = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def read_settings(path: Path, parsers: Mapping[str, argparse.ArgumentParser]) -> dict[str, dict[str, Any]]:
@@ -80,7 +74,7 @@ def _read_table(table: Mapping[str, Any], command: str, parser: argparse.Argumen
         try:
             found[known[key].dest] = _read(known[key], value)
         except (ValueError, argparse.ArgumentTypeError) as error:
-            raise UsageError(f"'{written}' of [{command}] is {_as_written(value)}; {error}") from None
+            raise UsageError(f"'{written}' of [{command}] is {as_written(value)}; {error}") from None
     for group in parser._mutually_exclusive_groups:
         given = [key for key, action in known.items() if action in group._group_actions and action.dest in found]
         both = [key for key in given if found[known[key].dest] is not False]
@@ -97,6 +91,8 @@ def _read(action: argparse.Action, value: Any) -> Any:
         return value if action.nargs == 0 else action.const if value else action.default
     if action.nargs in (None, "?"):
         return _read_word(action, value)
+    if action.nargs == "+" and not isinstance(value, list):
+        value = [value]  # a list of one, as in Python
     number = action.nargs if isinstance(action.nargs, int) else None
     if not isinstance(value, list) or not value or number not in (None, len(value)):
         raise ValueError(f"it must be a list of {number or 'one or more'} values, each {_expected(action)}")
@@ -163,6 +159,6 @@ def _toml(value: Any) -> str:
     return text
 
 
-def _as_written(value: Any) -> str:
+def as_written(value: Any) -> str:
     """Format a value as in the file."""
     return _toml(value) if isinstance(value, bool | int | float | str | list) else str(value)

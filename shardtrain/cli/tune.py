@@ -16,6 +16,7 @@ from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.options import Option, flag, options_of
 from shardtrain.runtime.backend import check_backend
+from shardtrain.runtime.progress import short
 from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptions, TrainingOptions, check_sizes
 from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
 
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         study = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
         tested = "test" in shards.splits
     best = study.best
+    assert best.loss is not None  # only a trial that was measured is the best
     facts = {
         "run": study.run.path,
         "metric": options.metric,
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "",
         *plot(study, options.metric),
         "",
-        f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {best.loss:.4f}: "
+        f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {short(best.loss)}: "
         f"{study.run.path}",
         next_step("evaluate", study.run.path, str(args.shards), *(["--split test"] if tested else [])),
     )
@@ -123,7 +125,7 @@ def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterato
             str(trial.number + 1),
             *(f"{trial.values[name]:g}" if name in trial.values else "-" for name in names),
             "-" if trial.accuracy is None else f"{trial.accuracy:.4f}",
-            "-" if trial.loss is None else f"{trial.loss:.4f}",
+            "-" if trial.loss is None else short(trial.loss),
             "-" if trial.epochs is None else str(trial.epochs),
             trial.state + (", best" if trial == best else ""),
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shardtrain.corpus.encodings import is_encoding
 from shardtrain.errors import UsageError
-from shardtrain.options import flag, option
+from shardtrain.options import checked, flag, option
 
 FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "arrow", "fasttext", "folder", "lines")
 LABELS = ("auto", "integers", "names")
@@ -24,6 +24,7 @@ def _column(name: str) -> Column:
     return int(name) if name.isdecimal() else name
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
     """How files of text are read; the defaults take what the files themselves say.
@@ -107,16 +108,12 @@ class TextOptions:
     )
 
     def __post_init__(self) -> None:
-        for name, allowed in (("format", FORMATS), ("on_bad_row", ON_BAD_ROW)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UsageError(f"{flag(name)} is {value!r}; expected one of {', '.join(allowed)}")
         columns = () if self.text_columns is None else self.text_columns
         if self.text_columns is not None and not columns:
             raise UsageError("--text-columns names no column; omit it or name at least one")
-        for column in (self.label_column, *columns):
+        for name, column in (("label_column", self.label_column), *(("text_columns", each) for each in columns)):
             if isinstance(column, int) and column < 0:
-                raise UsageError(f"column {column} does not exist; columns are counted from 0")
+                raise UsageError(f"{flag(name)} names column {column}, which does not exist; they are counted from 0")
         if self.label_column is not None and self.label_column in columns:
             raise UsageError(f"column {self.label_column!r} is named as label and as text; name it once")
         for name in ("header", "delimiter", "quotes", "escape"):
@@ -137,6 +134,7 @@ class TextOptions:
             )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class CorpusOptions(TextOptions):
     """How a labelled corpus is read.
@@ -158,8 +156,3 @@ class CorpusOptions(TextOptions):
         choices=LABELS,
         unset="integers where all labels are",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels not in LABELS:
-            raise UsageError(f"--labels is {self.labels!r}; expected one of {', '.join(LABELS)}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardtrain.options import REQUIRED, option
+from shardtrain.options import REQUIRED, checked, option
 
 _OUTPUT, _ORIGIN, _CORPUS = "output", "origin", "corpus"
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FetchOptions:
     """Where a published set comes from and goes.
@@ -45,6 +46,7 @@ class FetchOptions:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """The generated corpus.
@@ -70,6 +72,7 @@ class DemoOptions:
     overwrite: bool = option(False, "replace a corpus that exists", group=_OUTPUT, identity=False)
 
 
+@checked
 @dataclass(frozen=True)
 class DemoOutput:
     """Where the generated corpus goes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shardtrain.corpus.options import TextOptions
 from shardtrain.errors import UsageError
-from shardtrain.options import option
+from shardtrain.options import checked, option
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
@@ -15,6 +15,7 @@ STANDARD = "-"  # standard input or output
 _TEXTS, _OUTPUT = "texts", "output"
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PredictFiles:
     """What `predict` reads and writes.
@@ -42,6 +43,7 @@ class PredictFiles:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(TextOptions):
     """How a file of texts is read and classified.
@@ -86,6 +88,7 @@ class PredictOptions(TextOptions):
         return self.workers or min(cores(), MOST_WORKERS)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """On what a run is evaluated.

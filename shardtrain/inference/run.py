@@ -21,6 +21,7 @@ from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.notebook import listed, table
+from shardtrain.runtime.progress import short
 from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, RunFolder, sha256
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Run:
             {
                 "model": self.config["model"],
                 "validation accuracy": f"{metrics['val_accuracy']:.4f}",
-                "validation loss": f"{metrics['val_loss']:.4f}",
+                "validation loss": short(metrics["val_loss"]),
                 **({"test accuracy": f"{tested:.4f}"} if (tested := metrics.get("test_accuracy")) is not None else {}),
                 "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
                 "trained on": f"{self.description.num_train:,} examples, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 from shardtrain.errors import UsageError
-from shardtrain.options import option
+from shardtrain.options import checked, option
 
 IO_MODES = ("auto", "map", "read")
 ON_CORRUPT = ("fail", "skip")
@@ -14,6 +14,7 @@ LEAST_LIMIT = 1 << 20
 SHUFFLES = ("none", "blocks", "window", "global")  # `EpochPlan` says what each mixes and costs
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
     """How the files of a folder are read.
@@ -45,12 +46,11 @@ class LoaderOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.on_corrupt not in ON_CORRUPT:
-            raise UsageError(f"--on-corrupt is {self.on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
         if self.on_corrupt == "skip" and not self.verify:
             raise UsageError("--on-corrupt skip finds damage by checksums, so it needs verification; omit --no-verify")
 
 
+@checked
 @dataclass(frozen=True)
 class BatchOptions:
     """How an epoch is cut into batches.

@@ -151,6 +151,13 @@ class Shards:
             fingerprint=manifest.fingerprint,
         )
 
+    def __repr__(self) -> str:
+        """Describe the shards in one line, for consoles and logs."""
+        manifest = self.manifest
+        rows = " and ".join(f"{split.examples:,} {name}" for name, split in manifest.splits.items())
+        features = f"{manifest.num_features:,} {manifest.kind} features"
+        return f"<Shards '{self.path}': {rows} examples of {len(manifest.class_names):,} classes, {features}>"
+
     def _repr_html_(self) -> str:
         """Render a summary for notebooks."""
         manifest = self.manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from shardtrain.errors import UsageError
-from shardtrain.options import flag, option
+from shardtrain.options import checked, flag, option
 
 AUTO = "auto"  # the model that takes what the shards hold
 KINDS = {  # features that each model takes
@@ -19,6 +19,7 @@ _GROUP = "model sizes"
 _DROPOUT = "share of values dropped in training"
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class MlpOptions:
     """Sizes of `mlp`; the defaults are the guide's.
@@ -40,6 +41,7 @@ class MlpOptions:
         _check_sizes(self)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SepcnnOptions:
     """Sizes of `sepcnn`; the defaults are the guide's.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import UsageError
-from shardtrain.options import REQUIRED, changed, flag, option, options_of, parse_size, show_size
+from shardtrain.options import REQUIRED, changed, checked, flag, option, options_of, parse_size, show_size
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import CODECS
 from shardtrain.vectorize.options import VectorizerOptions
@@ -17,6 +17,7 @@ LEAST_MEMORY = 256 << 20
 _OUTPUT, _SPLITS, _RESOURCES, _MEANING = "output", "splits and order", "resources", "meaning"
 
 
+@checked
 @dataclass(frozen=True)
 class ShardsOutput:
     """Where shards go."""
@@ -32,6 +33,7 @@ class ShardsOutput:
     )
 
 
+@checked
 @dataclass(frozen=True)
 class NamedOutput:
     """The output folder of shards that are not built from text, which is required."""
@@ -47,6 +49,7 @@ class NamedOutput:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class OverwriteOptions:
     """What happens to shards that exist.
@@ -58,6 +61,7 @@ class OverwriteOptions:
     overwrite: bool = option(False, "replace finished shards in --out", group=_OUTPUT, identity=False)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(OverwriteOptions):
     """What happens to finished shards and interrupted work.
@@ -74,6 +78,7 @@ class ResumeOptions(OverwriteOptions):
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ResourceOptions:
     """What making shards may use, and how large they are.
@@ -129,8 +134,6 @@ class ResourceOptions:
             raise UsageError(f"--workers {self.workers}: at least 1")
         if self.rows_per_shard < 1:
             raise UsageError(f"--rows-per-shard {self.rows_per_shard}: at least 1")
-        if self.compress is not None and self.compress not in CODECS:
-            raise UsageError(f"--compress {self.compress}: choose one of {', '.join(CODECS)}")
 
     @property
     def cores(self) -> int:
@@ -153,6 +156,7 @@ def key_threshold(fraction: float) -> int:
     return int(fraction * 2**64)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOptions):
     """How a corpus becomes shards.
@@ -254,6 +258,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         return key_threshold(self.validation_fraction)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """What features, labels and splits of tables are.
@@ -302,12 +307,10 @@ class TableOptions:
     )
 
     def __post_init__(self) -> None:
-        kinds = options_of(TableOptions)["kind"].choices
-        if self.kind not in kinds:
-            raise UsageError(f"--kind {self.kind}: choose one of {', '.join(kinds)}")
         check_fraction(self.validation_fraction)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(ResourceOptions, TableOptions, ResumeOptions):
     """How tables become shards.
@@ -345,6 +348,7 @@ class ConvertOptions(ResourceOptions, TableOptions, ResumeOptions):
         ResourceOptions.__post_init__(self)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions(TableOptions, OverwriteOptions):
     """What is indexed.
@@ -373,6 +377,7 @@ class IndexOptions(TableOptions, OverwriteOptions):
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class RecompressOptions(ResumeOptions):
     """How finished shards are written again.
@@ -392,10 +397,6 @@ class RecompressOptions(ResumeOptions):
         group=_OUTPUT,
         choices=(*CODECS, "none"),
     )
-
-    def __post_init__(self) -> None:
-        if self.compress not in (*CODECS, "none"):
-            raise UsageError(f"--compress {self.compress}: choose one of {', '.join(CODECS)}, none")
 
     @property
     def codec(self) -> str | None:

@@ -24,6 +24,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
+from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest
@@ -72,6 +73,7 @@ class BuildPlan:
         task_bytes: memory budget of a worker for the data of one task.
         disk_bytes: estimated size of scratch files and shards.
         disk_room: bytes available on the disk of `out`.
+        refused: why the build would be refused although everything else is right: `out` holds shards; else empty.
     """
 
     out: str
@@ -90,6 +92,7 @@ class BuildPlan:
     task_bytes: int
     disk_bytes: int
     disk_room: int
+    refused: str = ""
 
     @property
     def enough_disk(self) -> bool:
@@ -102,6 +105,7 @@ class BuildPlan:
         if self.validation is not None:
             held_out = _in_words(self.validation)
         mib = 1 << 20
+        writes = f"{'would resume the interrupted build in' if self.resumes else 'would write'} {self.out}"
         verdict = "enough" if self.enough_disk else "not enough: free some, or choose an --out on another disk"
         return [
             *self.notes,
@@ -112,11 +116,11 @@ class BuildPlan:
             f"passes: {', '.join(self.passes)}",
             f"workers: {self.workers if self.workers > 1 else 'none, the build runs in one process'}",
             f"memory: at most {self.memory_limit // mib:,} MiB; {self.process_bytes // mib} MiB per process, "
-            f"{self.unit_bytes // mib} MiB per worker to index a unit and {self.task_bytes // mib} MiB for task data",
+            f"{self.unit_bytes // mib} MiB{' per worker' if self.workers > 1 else ''} to index a unit and "
+            f"{self.task_bytes // mib} MiB for task data",
             f"disk: about {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, "
             f"{self.disk_room / 1e9:,.2f} GB are free: {verdict}",
-            f"{'would resume the interrupted build in' if self.resumes else 'would write'} {self.out}; "
-            "nothing was written",
+            f"{f'would be refused: {self.refused}' if self.refused else writes}; nothing was written",
         ]
 
 
@@ -125,7 +129,7 @@ def plan_build(corpus: CorpusLike, out: Path | str, options: BuildOptions) -> Bu
 
     Raises:
         ShardsNotFoundError: there are no shards to append to.
-        ShardsExistError: `out` holds something that must not be replaced, or another interrupted build.
+        ShardsExistError: `out` holds something other than shards, or another interrupted build.
         CorpusError: the corpus cannot be read.
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
     """
@@ -136,7 +140,7 @@ def plan_build(corpus: CorpusLike, out: Path | str, options: BuildOptions) -> Bu
 
 def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
     job = job_for(corpus, out, options)
-    check_free(out, job, overwrite=options.overwrite, append=options.append)
+    refused = _refused(out, job, options)
     changed = folder_of(out).difference(job)
     if changed and not options.overwrite:
         raise ShardsExistError(folder_of(out).refusal(job, changed))
@@ -189,7 +193,19 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         task_bytes=budget,
         disk_bytes=max(disk_bytes(each, found) for each in settings),
         disk_room=room_of(out / WORKING),
+        refused=refused,
     )
+
+
+def _refused(out: Path, job: Job, options: BuildOptions) -> str:
+    """Return why the shards in `out` would not be replaced; empty where there are none, or they may be."""
+    try:
+        check_free(out, job, overwrite=options.overwrite, append=options.append)
+    except ShardsExistError as error:
+        if (out / layout.MANIFEST).exists():
+            return error.on_command_line
+        raise
+    return ""
 
 
 def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:

@@ -212,6 +212,14 @@ def _matrix(metrics: Evaluation, names: Sequence[str]) -> Markup:
     return figure("Confusion matrix", note, svg.heat_map(names, cells, alt=alt, across="predicted class"))
 
 
+def bias_in_words(confidence: float, accuracy: float) -> str:
+    """Compare the mean confidence with the accuracy, in percentage points of one decimal."""
+    points = f"{100 * abs(confidence - accuracy):.1f}"
+    if points == "0.0":
+        return "as confident as it is right"
+    return f"{'over' if confidence > accuracy else 'under'}confident by {points} percentage points"
+
+
 def _calibration(metrics: Evaluation) -> tuple[Markup, Markup]:
     found = metrics.calibration
     spans = [(number / BINS, (number + 1) / BINS) for number in range(BINS)]
@@ -224,11 +232,9 @@ def _calibration(metrics: Evaluation) -> tuple[Markup, Markup]:
         bins.append(svg.Bin(start=start, stop=stop, heights=(accuracy,) if count else (), hint=note))
         rows.append((name, f"{count:,}", f"{mean:.1%}" if count else "", f"{accuracy:.1%}" if count else ""))
     confident = sum(count * mean for count, mean in zip(found.counts, found.confidence, strict=True)) / metrics.rows
-    bias = "overconfident" if confident > metrics.accuracy else "underconfident"
-    points = 100 * abs(confident - metrics.accuracy)
     note = (
         f"Expected calibration error {found.error:.3f}. The accuracy is {metrics.accuracy:.1%} and the mean confidence "
-        f"{confident:.1%}, so the model is {bias} by {points:.1f} percentage points. The dashed line is perfect "
+        f"{confident:.1%}, so the model is {bias_in_words(confident, metrics.accuracy)}. The dashed line is perfect "
         "calibration."
     )
     heads = ("confidence", "rows", "mean confidence", "accuracy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardtrain.options import option
+from shardtrain.options import checked, option
 
 _OUTPUT, _SHOWN = "output", "what is shown"
 
@@ -16,6 +16,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Where a report goes.
@@ -46,6 +47,7 @@ class ReportOptions:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
     """What of some shards is shown.

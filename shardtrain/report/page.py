@@ -44,7 +44,7 @@ def render_page(kicker: str, title: str, lead: Child, key_figures: Markup, secti
         element("meta", name="generator", content=f"{GENERATOR} {__version__}"),
         element("meta", name="color-scheme", content="light dark"),
         element("link", rel="icon", href="data:,"),
-        element("title", f"{title} – {kicker}"),
+        element("title", title if title.lower() == kicker.lower() else f"{title} – {kicker}"),
         element("style", Markup(_css())),
     )
     contents = element(

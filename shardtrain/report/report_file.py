@@ -39,12 +39,12 @@ def check_output_file(out: Path) -> None:
 
     Raises:
         ReportExistsError: `out` exists and is not a report.
-        UsageError: `out` is a folder, or its parent folder does not exist.
+        UsageError: `out` is a folder, or in a file.
     """
     if out.is_dir():
         raise UsageError(f"--out '{out}' is a folder; name a file, such as '{out / 'report.html'}'")
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder of --out '{out}' does not exist; create it, or choose another --out")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UsageError(f"'{out.parent}' is a file, so --out '{out}' cannot be written; choose another --out")
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
@@ -53,6 +53,8 @@ def check_output_file(out: Path) -> None:
 
 def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None:
     """Write the report of the shards or the run in `folder` to the file `out`, replacing an older report.
+
+    The folder of `out` is made if it is missing.
 
     Temporary files in the folder of `out` take 15 bytes per row, plus the unpacked files of a compressed corpus.
 
@@ -70,7 +72,9 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         UsageError: `out` cannot be written, or `shards` is given although `folder` holds shards.
     """
     check_output_file(out)
-    if is_run(folder):
+    of_run = is_run(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if of_run:
         written = run_page(load_run(folder), shards, scratch=out.parent)
     elif shards is not None:
         raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")

@@ -28,6 +28,7 @@ from shardtrain.report.page import (
     table,
     tiles,
 )
+from shardtrain.runtime.progress import short
 from shardtrain.training.run_folder import HISTORY
 
 
@@ -90,7 +91,7 @@ def _tiles(run: Run) -> Markup:
     metrics = run.metrics
     each = [
         ("validation accuracy", f"{metrics['val_accuracy']:.2%}", ""),
-        ("validation loss", f"{metrics['val_loss']:.4f}", ""),
+        ("validation loss", short(metrics["val_loss"]), ""),
         *_test_tiles(metrics),
         (
             "epochs",

@@ -107,4 +107,6 @@ def _vectorizer_lines(summary: ShardsSummary) -> Iterator[str]:
     facts = {key: value for key, value in summary.vectorizer.items() if key not in ("settings", "files")}
     yield "vectorizer"
     for key, value in {**summary.vectorizer.get("settings", {}), **facts}.items():
+        if value in ([], (), {}, None):
+            continue
         yield f"  {printable(key)}: {truncate(printable(format_value(value)), _LINE)}"

@@ -294,7 +294,7 @@ def first_difference(before: Any, now: Any, where: str, *, lists: bool = True) -
         lists: whether lists of one length are compared item by item.
     """
     pairs: Iterable[tuple[Any, Any, Any]] = ()
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
+    if isinstance(before, Mapping) and isinstance(now, Mapping) and not (_is_range(before) and _is_range(now)):
         keys = [*before, *(key for key in now if key not in before)]
         pairs = ((key, before.get(key), now.get(key)) for key in keys)
     elif lists and isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
@@ -307,7 +307,19 @@ def first_difference(before: Any, now: Any, where: str, *, lists: bool = True) -
     return None
 
 
+def _is_range(value: Any) -> bool:
+    """Return whether a value is a range that `tune` searches."""
+    return isinstance(value, Mapping) and value.keys() == {"low", "high"}
+
+
 def brief(value: Any) -> str:
-    """Format a JSON value in at most 80 characters."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    """Format a JSON value in at most 80 characters, as the command line has it: lists as words, ranges as LOW:HIGH."""
+    if value is None:
+        text = "none"
+    elif _is_range(value):
+        text = f"{value['low']}:{value['high']}"
+    elif isinstance(value, list):
+        text = " ".join(map(brief, value)) or "none"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

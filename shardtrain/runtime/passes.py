@@ -89,7 +89,7 @@ class Passes:
         with self.timed(title), progress(title, total=sum(sizes), unit=unit, lasting=lasting) as shown:
             for i in (i for i, path in enumerate(paths) if path.exists()):
                 results[i] = decode(json.loads(paths[i].read_bytes()))
-                shown.add(sizes[i])
+                shown.skip(sizes[i])
             missing = [i for i in range(len(tasks)) if i not in results]
             finished = self.executor.map(partial(_task_of, title, function), [tasks[i] for i in missing])
             for i, result in zip(missing, finished, strict=True):

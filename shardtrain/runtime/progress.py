@@ -26,12 +26,23 @@ class Pass:
     def __init__(self, bar: Any | None) -> None:
         self._bar = bar
         self.done = 0
+        self.skipped = 0
 
     def add(self, amount: int) -> None:
         """Report that `amount` more units (bytes, rows or steps) are done."""
         self.done += amount
         if self._bar is not None:
             self._bar.update(amount)
+
+    def skip(self, amount: int) -> None:
+        """Report units that an interrupted job had done: they are done, but not part of the rate."""
+        self.done += amount
+        self.skipped += amount
+        if self._bar is not None:
+            self._bar.initial += amount
+            self._bar.n += amount
+            self._bar.last_print_n += amount
+            self._bar.refresh()
 
     def say(self, **values: str) -> None:
         """Show values beside the bar, such as `loss='0.31'`."""
@@ -85,10 +96,25 @@ def progress(
     yield plain
     if lasting:
         seconds = time.perf_counter() - started
-        amount = f"{plain.done:,} {unit}" if unit != "B" else f"{plain.done / 1e6:,.1f} MB"
-        rate = plain.done / max(seconds, 1e-9)
-        per_second = f"{rate / 1e6:,.1f} MB/s" if unit == "B" else f"{rate:,.0f} {unit}/s"
-        _write(f"{title}: {amount} in {seconds:.1f} s ({per_second})")
+        _write(f"{title}: {_finished(plain, unit, seconds)}")
+
+
+def _finished(done: Pass, unit: str, seconds: float) -> str:
+    """Format what a pass did and how fast; the rate is that of the work done now."""
+
+    def amount(number: float, digits: str = ",") -> str:
+        return f"{number / 1e6:,.1f} MB" if unit == "B" else f"{number:{digits}} {unit}"
+
+    if done.skipped and done.skipped == done.done:
+        return f"{amount(done.done)}, all done before the interruption"
+    before = f", {amount(done.skipped)} of it before the interruption," if done.skipped else ""
+    rate = amount((done.done - done.skipped) / max(seconds, 1e-9), ",.0f")
+    return f"{amount(done.done)}{before} in {seconds:.1f} s ({rate}/s)"
+
+
+def short(value: float) -> str:
+    """Format a number with four decimals, or in scientific notation where it is below 0.001."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
 
 
 def say(line: str) -> None:

@@ -82,12 +82,23 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def _missing_manifest(folder: Path) -> str:
     """Describe what was found instead of shards, and the next step."""
     build = "python -m shardtrain build"
+    if _is_run(folder):
+        return f"'{folder}' is the folder of a run, not of shards; `python -m shardtrain report {folder}` shows it"
     if folder.is_dir():
         state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
         return f"'{folder}' {state}; `{build} CORPUS --out DIR` builds shards, and resumes an interrupted build"
     if folder.exists():
         return f"'{folder}' is not a folder of shards; to build shards of a corpus use `{build} {folder} --out DIR`"
-    return f"'{folder}' does not exist; build shards with `make shards` or `{build} CORPUS --out {folder}`"
+    return f"'{folder}' does not exist; build shards with `{build} CORPUS --out {folder}`"
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether the folder is one that `fit` made, which is easily given in place of its shards."""
+    try:
+        found = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == "shardtrain-run"
 
 
 def read_manifest(folder: Path) -> Manifest:

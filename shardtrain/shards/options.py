@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardtrain.errors import UsageError
-from shardtrain.options import option
+from shardtrain.options import checked, option
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
     """How shards are verified.

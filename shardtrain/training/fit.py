@@ -82,6 +82,8 @@ def fit(
         raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
     name = model_name(options.model, shards.description)
+    options.refuse_unused_sizes(name)
+    _check_callbacks(callbacks)
     job = training_job(options, name, shards.description)
     named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
@@ -126,6 +128,13 @@ def fit(
         folder.finish(model, metrics)
         checkpoints.remove()
     return folder
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse, before a folder is made, what Keras would fail on in the first step."""
+    given = callbacks if isinstance(callbacks, Sequence) else None
+    if given is None or not all(isinstance(each, keras.callbacks.Callback) for each in given):
+        raise UsageError(f"callbacks is {callbacks!r}; expected a list of keras.callbacks.Callback")
 
 
 def _prepared(shards: Shards, options: FitOptions, name: str) -> tuple[keras.Model, Steps, Replicas]:

@@ -23,7 +23,7 @@ import keras
 from shardtrain.arrays.rows import Examples
 from shardtrain.errors import DivergedError
 from shardtrain.loader.split import Split
-from shardtrain.runtime.progress import Pass, progress
+from shardtrain.runtime.progress import Pass, progress, short
 from shardtrain.training import state
 from shardtrain.training.checkpoint import Packed, packed, unpack
 from shardtrain.training.options import CheckpointInterval
@@ -393,8 +393,3 @@ def _check_finite(loss: float, what: str, epoch: int) -> None:
             f"the {what} of epoch {epoch + 1} is {loss}, so training stopped and no model was saved; try a lower "
             "--learning-rate, and check a custom model for divisions and logarithms"
         )
-
-
-def short(value: float) -> str:
-    """Format a number with four decimals, or in scientific notation where it is below 0.001."""
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"

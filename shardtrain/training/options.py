@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import DEFAULT_LIMIT, LEAST_LIMIT, SHUFFLES
 from shardtrain.models.options import AUTO, SCHEDULES, SIZES, MlpOptions, SepcnnOptions, model_for
-from shardtrain.options import flag, option, options_of, parse_size, show_size
+from shardtrain.options import checked, flag, option, options_of, parse_size, show_size
 
 if TYPE_CHECKING:
     from shardtrain.models.user_models import ModelFunction
+else:
+    ModelFunction = Callable[..., Any]  # importing options loads no Keras
 
 CLASS_WEIGHTS = ("none", "balanced")
 RUNS = Path("runs")  # where runs without a name of their own go
@@ -64,6 +66,7 @@ def parse_interval(text: str) -> CheckpointInterval:
     return CheckpointInterval(int(match[1]), unit if unit == "s" else unit.rstrip("s") + "s")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class RunOutput:
     """Where a run goes.
@@ -83,6 +86,7 @@ class RunOutput:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """How often the state of training is saved.
@@ -102,6 +106,7 @@ class CheckpointOptions:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """Options of a training step, of which `tune` can try several values.
@@ -117,6 +122,7 @@ class StepOptions:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How to train, but for the sizes that `tune` tries.
@@ -197,6 +203,7 @@ class TrainingOptions:
     )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
     """How to train; the defaults of epochs, batch size, learning rate and patience are the guide's.
@@ -240,12 +247,20 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             raise UsageError(
                 f"--memory-limit is {show_size(self.memory_limit)}; it must be at least {show_size(LEAST_LIMIT)}"
             )
-        for name in ("shuffle", "schedule", "class_weight"):
-            value, choices = getattr(self, name), options_of(FitOptions)[name].choices
-            if value not in choices:
-                raise UsageError(f"{flag(name)} is {value!r}; choose one of {', '.join(choices)}")
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
+
+    def refuse_unused_sizes(self, model: str) -> None:
+        """Refuse sizes of another model than the one that is trained; "auto" may have those of any it chooses from.
+
+        Raises:
+            UsageError: there are such; they would change nothing.
+        """
+        given = [name for name, cls in SIZES.items() if getattr(self, name) != cls()]
+        if unused := [name for name in given if name != model and (self.model != AUTO or model not in given)]:
+            raise UsageError(
+                f"sizes of the model '{unused[0]}' are given, and '{model}' is trained; omit {flag(unused[0])}"
+            )
 
     def with_sizes(self, sizes: Mapping[str, Any], kind: str) -> FitOptions:
         """Return the same options with other sizes of the model.

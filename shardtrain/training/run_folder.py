@@ -37,6 +37,7 @@ from shardtrain.runtime.atomic import (
     remove_partials,
 )
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
 if TYPE_CHECKING:
@@ -81,18 +82,25 @@ class RunFolder:
 
     @classmethod
     def newest_unfinished(cls, model: str) -> RunFolder:
-        """Find the newest unfinished run of a model in `runs/`.
+        """Find the newest unfinished run of a model in `runs/`, whatever the name of its folder.
 
         Raises:
             RunNotFoundError: there is no unfinished run of it.
         """
-        found = [cls(path) for path in RUNS.glob(f"{_stem(model)}-*") if path.is_dir()]
-        unfinished = [folder for folder in found if folder.is_run and not folder.finished]
+        found = [cls(path) for path in RUNS.glob("*") if path.is_dir()]
+        unfinished = [folder for folder in found if folder.is_run and not folder.finished and folder.is_of(model)]
         if not unfinished:
             raise RunNotFoundError(
                 f"there is no interrupted run of the model {model} in '{RUNS}'; omit --resume, or name it with --out"
             )
         return max(unfinished, key=lambda folder: (folder.path / CONFIG).stat().st_mtime_ns)
+
+    def is_of(self, model: str) -> bool:
+        """Return whether the run in it was started with this model."""
+        try:
+            return bool(self.config().get("model") == model)
+        except RunError:  # damaged; it cannot be resumed
+            return False
 
     @property
     def work(self) -> JobFolder:
@@ -225,8 +233,11 @@ class RunFolder:
                 raise RunNotFoundError(
                     f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
                 )
-            state = f"holds an unfinished run (no {METRICS})" if folder.exists() else "does not exist"
-            raise RunNotFoundError(f"'{folder}' {state}; train with `python -m shardtrain fit SHARDS --out {folder}`")
+            if not folder.exists():
+                train = f"python -m shardtrain fit SHARDS --out {folder}"
+                raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
+            resume = fit_command(self.config(), folder)
+            raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")
         config, metrics = _read_json(folder / CONFIG), _read_json(folder / METRICS)
         try:
             if (config["format"], config["version"]) != (FORMAT, VERSION):

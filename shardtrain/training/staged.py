@@ -20,11 +20,11 @@ from shardtrain.models.guide import compile_model, make_model, prepare
 from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
 from shardtrain.models.schedules import learning_rate, schedule_callbacks
 from shardtrain.models.user_models import SUFFIX, summarize_error
-from shardtrain.runtime.progress import detail, say
+from shardtrain.runtime.progress import detail, say, short
 from shardtrain.training import state
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.devices import Replicas
-from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime, short
+from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import check_model, environment
 from shardtrain.training.run_folder import RunFolder

@@ -180,7 +180,10 @@ def _begin(folder: JobFolder, job: Job, *, overwrite: bool) -> None:
         if found is None:
             raise RunError(f"'{out / STUDY}' cannot be read; start the study again with --overwrite")
         if changed := job.differs_from(found):
-            raise RunExistsError(f"{folder.refusal(job, changed)}, or choose another --out")
+            raise RunExistsError(
+                f"'{out}' holds a study that was started differently: {changed}; choose another --out, pass "
+                "--overwrite to replace it, or run its own command again, which shows its results or resumes it"
+            )
         return
     (out / BEST).unlink(missing_ok=True)
     shutil.rmtree(out / TRIALS, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import UsageError
-from shardtrain.options import option, options_of
+from shardtrain.options import checked, option, options_of
 from shardtrain.training.options import RUNS, FitOptions, StepOptions
 
 DEFAULT_OUT = RUNS / "tune"
@@ -37,6 +37,7 @@ class Range:
 Values = tuple[Number, ...] | Range
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class StudyOutput:
     """Where a study goes.
@@ -50,6 +51,7 @@ class StudyOutput:
     overwrite: bool = option(False, "replace another study in --out", group=_GROUP, identity=False)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
     """What is tried.
@@ -87,10 +89,6 @@ class TuneOptions:
     keep_all: bool = option(False, "keep all runs", group=_GROUP, unset="the best one", identity=False)
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise UsageError(f"--sampler is {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
-        if self.metric not in METRIC_NAMES:
-            raise UsageError(f"--metric is {self.metric!r}; choose one of {', '.join(METRIC_NAMES)}")
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials is {self.trials}; it must be at least 1")
         for name, values in self.space.items():

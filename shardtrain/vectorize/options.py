@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import UsageError
-from shardtrain.options import changed, flag, option
+from shardtrain.options import changed, checked, flag, option
 from shardtrain.vectorize.settings import (
     ANALYZERS,
     SELECTORS,
@@ -55,6 +55,7 @@ def read_stop_words(path: Path | str) -> tuple[str, ...]:
     return tuple(word for line in lines if (word := line.strip()))
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class VectorizerOptions:
     """Options for the features made of text.
@@ -143,8 +144,6 @@ class VectorizerOptions:
     max_length: int = option(500, "most token ids of a sequence", group=_GROUP, metavar="N", parse=int)
 
     def __post_init__(self) -> None:
-        if self.vectorizer not in VECTORIZERS:
-            raise UsageError(f"--vectorizer {self.vectorizer}: choose one of {', '.join(VECTORIZERS)}")
         if self.vectorizer not in ("sequence", "auto"):
             self._refuse(("max_length",), "is for sequences")
         if self.vectorizer == "sequence":

@@ -204,8 +204,8 @@ def test_a_model_whose_outputs_are_logits_gives_probabilities_also_if_the_run_is
 def test_predict_prints_a_tab_separated_line_for_each_text(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "texts.txt").write_text("\n".join([TEXTS[1], "", TEXTS[2]]) + "\n", encoding="utf-8")
-    assert main(["predict", str(trained.moved.path), TEXTS[0], "--input", str(tmp_path / "texts.txt")]) == 0
+    (tmp_path / "texts.txt").write_text("\n".join([TEXTS[0], TEXTS[1], "", TEXTS[2]]) + "\n", encoding="utf-8")
+    assert main(["predict", str(trained.moved.path), "--input", str(tmp_path / "texts.txt")]) == 0
     captured = capsys.readouterr()
     rows = [line.split("\t") for line in captured.out.splitlines()]
     found = trained.run.predict([TEXTS[0], TEXTS[1], "", TEXTS[2]])
@@ -240,11 +240,12 @@ def test_predict_shows_a_table_on_a_terminal(
     ("arguments", "code", "said"),
     [
         (["predict", "RUN"], 2, "no text to classify"),
+        (["predict", "RUN", "a text", "--input", "texts.txt"], 2, "texts are given and --input, too"),
         (["predict", "RUN", "--input", "absent.txt"], 1, "'absent.txt' cannot be read"),
         (["predict", "absent", "text"], 1, "'absent' does not exist; train with"),
         (["evaluate", "RUN", "absent"], 1, "'absent' does not exist"),
     ],
-    ids=["no text", "no such file", "no such run", "no such shards"],
+    ids=["no text", "texts twice", "no such file", "no such run", "no such shards"],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
     trainings: dict[str, Trained],

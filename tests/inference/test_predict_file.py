@@ -362,9 +362,9 @@ def test_a_killed_call_on_standard_input_goes_on_when_it_gets_the_same_again(
 def test_json_prints_an_object_for_each_text(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], proba: bool
 ) -> None:
-    (tmp_path / "in.jsonl").write_text('{"text": "mast"}\n{"text": "rook"}\n')
+    (tmp_path / "in.jsonl").write_text('{"text": "oven"}\n{"text": "mast"}\n{"text": "rook"}\n')
     flags = ["--json", *(["--proba"] if proba else [])]
-    assert main(["predict", str(run.path), "oven", "--input", str(tmp_path / "in.jsonl"), *flags]) == 0
+    assert main(["predict", str(run.path), "--input", str(tmp_path / "in.jsonl"), *flags]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["row"] for row in rows] == [0, 1, 2]
     assert [row["label"] for row in rows] == run.predict(["oven", "mast", "rook"]).labels

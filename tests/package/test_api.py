@@ -14,7 +14,7 @@ from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 import shardtrain
 from shardtrain.cli.main import main
-from shardtrain.errors import ShardsExistError, UsageError
+from shardtrain.errors import ShardsExistError, ShardsNotFoundError, UsageError
 from shardtrain.models.options import MlpOptions
 
 
@@ -74,6 +74,16 @@ def test_what_is_refused_on_the_command_line_is_refused_in_python(folder: Path) 
         shardtrain.build(folder / "corpus", folder / "other", label_column=-1)
     with pytest.raises(UsageError, match="epochs is 0"):
         shardtrain.fit(folder / "refused", epochs=0)
+    with pytest.raises(UsageError, match="'mlp' are given, and 'linear' is trained; omit mlp"):
+        shardtrain.fit(folder / "refused", out=folder / "unmade", model="linear", mlp=MlpOptions(units=3))
+    with pytest.raises(UsageError, match="'sepcnn' are given, and 'mlp' is trained"):
+        shardtrain.fit(folder / "refused", out=folder / "unmade", sepcnn={"blocks": 3})
+    for wrong in ("x", 3, [keras.callbacks.Callback]):
+        with pytest.raises(UsageError, match=r"callbacks is .*; expected a list of keras.callbacks.Callback"):
+            shardtrain.fit(folder / "refused", out=folder / "unmade", callbacks=wrong)  # type: ignore[arg-type]
+    assert not (folder / "unmade").exists()
+    with pytest.raises(ShardsNotFoundError, match=r"build shards with `shardtrain.build\(CORPUS, out='.*none'\)`"):
+        shardtrain.fit(folder / "none")
     with pytest.raises(TypeError, match="ngram"):
         shardtrain.build(folder / "corpus", folder / "other", ngram=(1, 2))  # type: ignore[call-arg]
 
@@ -82,8 +92,12 @@ def test_callbacks_hear_of_training(folder: Path) -> None:
     heard: list[int] = []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: heard.append(epoch))
     with shardtrain.build(folder / "corpus", folder / "heard", workers=1) as shards:
-        shardtrain.fit(shards, out=folder / "run", epochs=1, callbacks=[callback])
+        run = shardtrain.fit(shards, out=folder / "run", epochs=1, callbacks=[callback])
+        assert repr(shards).startswith(f"<Shards '{folder / 'heard'}': ")
+        assert f" of {len(TOPICS)} classes, " in repr(shards)
     assert heard == [0]
+    with pytest.raises(ShardsNotFoundError, match="is the folder of a run, not of shards"):
+        shardtrain.open_shards(run.path)
 
 
 def test_notebooks_see_tables_in_which_nothing_is_markup(folder: Path) -> None:

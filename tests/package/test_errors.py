@@ -21,11 +21,33 @@ from shardtrain.errors import UsageError
         ("by checksums; omit --no-verify", "by checksums; omit verify=False"),
         (
             "train with `python -m shardtrain fit SHARDS --seed 1`",
-            "train with `python -m shardtrain fit SHARDS --seed 1`",
+            "train with `shardtrain.fit(SHARDS, seed=1)`",
         ),
+        ("another --out, or pass --overwrite to replace it", "another out, or pass overwrite=True to replace it"),
+        ("start again with --overwrite", "start again with overwrite=True"),
     ],
 )
 def test_flags_become_keywords(written: str, in_python: str):
     error = UsageError(written)
     assert str(error) == in_python
     assert error.on_command_line == written
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("python -m shardtrain build CORPUS --out a/b", "shardtrain.build(CORPUS, out='a/b')"),
+        ("python -m shardtrain build CORPUS --overwrite", "shardtrain.build(CORPUS, overwrite=True)"),
+        ("python -m shardtrain build 'my file' --no-verify", "shardtrain.build('my file', verify=False)"),
+        ("python -m shardtrain fit --help", "help(shardtrain.fit)"),
+        ("python -m shardtrain fit", "shardtrain.fit(...)"),
+        ("python -m shardtrain fit S --out run --resume", "python -m shardtrain fit S --out run --resume"),
+        ("python -m shardtrain build it's", "python -m shardtrain build it's"),
+        ("python -m shardtrain verify DIR", "python -m shardtrain verify DIR"),
+        ("pip install 'shardtrain[tune]'", "pip install 'shardtrain[tune]'"),
+    ],
+)
+def test_commands_become_calls_where_python_has_one(command: str, call: str):
+    error = UsageError(f"run `{command}`, or not")
+    assert str(error) == f"run `{call}`, or not"
+    assert error.on_command_line == f"run `{command}`, or not"

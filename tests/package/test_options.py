@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import shardtrain
 from shardtrain.cli.arguments import dest, spelled
 from shardtrain.cli.main import COMMANDS, parser
 from shardtrain.cli.settings import as_toml, options
-from shardtrain.options import as_json, defaults_of, identity, nested_in, options_of
+from shardtrain.errors import ShardtrainError, UnknownOptionError, UsageError
+from shardtrain.options import as_json, checked_value, defaults_of, flag, identity, nested_in, options_of, types_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
@@ -85,16 +87,141 @@ def parser_of(command: str) -> Any:
 
 @pytest.mark.parametrize(("cls", "name"), FIELDS, ids=FIELD_IDS)
 def test_an_option_is_in_the_identity_or_declared_as_deciding_nothing(cls, name):
-    given = {each: "x" for each, default in defaults_of(cls).items() if default is dataclasses.MISSING}
-    if cls.__name__ == "TuneOptions":
-        given["space"] = {}
-    if cls.__name__ == "RecompressOptions":
-        given["compress"] = "lz4"
-    first = cls(**given)
+    first = cls(**required_of(cls))
     second = copy.copy(first)
     object.__setattr__(second, name, ("another", getattr(first, name)))
     changed = identity(first) != identity(second)
     assert changed is options_of(cls)[name].identity
+
+
+def required_of(cls: type[Any]) -> dict[str, Any]:
+    """Values for the options without a default."""
+    given = {each: "x" for each, default in defaults_of(cls).items() if default is dataclasses.MISSING}
+    more: dict[str, dict[str, Any]] = {"TuneOptions": {"space": {}}, "RecompressOptions": {"compress": "lz4"}}
+    return {**given, **more.get(cls.__name__, {})}
+
+
+@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=FIELD_IDS)
+def test_a_value_of_another_type_is_refused_with_the_option_the_value_and_what_is_expected(cls, name):
+    assert name in types_of(cls)
+    for wrong in (object(), b"1", {"a": 1}, [[1]]):
+        with pytest.raises(UsageError) as refused:
+            cls(**{**required_of(cls), name: wrong})
+        assert f"{flag(name)} is {wrong!r}; expected " in refused.value.on_command_line
+        assert str(refused.value).startswith(f"{name} is ")
+
+
+@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=FIELD_IDS)
+def test_a_switch_is_no_number_and_a_number_no_switch(cls, name):
+    switch = isinstance(defaults_of(cls)[name], bool) or options_of(cls)[name].switch
+    for wrong in (
+        (1, 0, "yes") if switch and name != "tensorboard" else (True, False) if name != "tensorboard" else (1,)
+    ):
+        with pytest.raises(UsageError, match=rf"^{name} is {wrong!r}; "):
+            cls(**{**required_of(cls), name: wrong})
+
+
+@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=FIELD_IDS)
+def test_a_text_means_in_python_what_it_means_on_the_command_line(cls, name, tmp_path):
+    (tmp_path / "words").write_text("the\na\n")
+    declared, default = options_of(cls)[name], defaults_of(cls)[name]
+    action = parser_of(commands_with(cls, name)[0])._option_string_actions[spelled(name, declared, default)]
+    if action.nargs == 0:
+        return
+    texts = declared.choices[:1] or ("3", "0.5", "60s", "512MiB", str(tmp_path / "words"))
+    same = 0
+    for text in texts:
+        if name in ("label_column", "text_columns") and text.isdecimal():
+            continue  # a column named "3" and the fourth column differ, and the command line knows one of them
+        words = [text] * (action.nargs if isinstance(action.nargs, int) else 1)
+        try:
+            parsed = [action.type(word) if action.type else word for word in words]
+            parsed = checked_value(cls, name, parsed if action.nargs in ("+", 2) else parsed[0])
+        except (ValueError, ShardtrainError, argparse.ArgumentTypeError):
+            with pytest.raises(ShardtrainError):
+                checked_value(cls, name, words if action.nargs == 2 else text)
+            continue
+        found = checked_value(cls, name, words if action.nargs == 2 else text)
+        assert (found, type(found)) == (parsed, type(parsed))
+        same += 1
+    assert same
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_an_unknown_keyword_is_refused_with_the_nearest_one(cls):
+    for name in cls.__dataclass_fields__:
+        with pytest.raises(UnknownOptionError, match=f"{cls.__name__} has no option '{name}z'; did you mean '{name}'"):
+            cls(**{**required_of(cls), f"{name}z": 1})
+    with pytest.raises(TypeError, match="has no keyword"):
+        cls("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"text_columns": "body"}, ("body",)),
+        ({"text_columns": 1}, (1,)),
+        ({"text_columns": ["title", 2]}, ("title", 2)),
+        ({"label_column": "0"}, "0"),
+        ({"memory_limit": "1GiB"}, 1 << 30),
+        ({"validation": "more.csv"}, Path("more.csv")),
+        ({"ngram_range": [1, "3"]}, (1, 3)),
+        ({"stop_words": frozenset({"the", "a"})}, ("a", "the")),
+        ({"min_df": "2"}, 2),
+        ({"min_df": "0.5"}, 0.5),
+        ({"max_df": 5}, 5),
+        ({"max_features": np.int64(7)}, 7),
+        ({"validation_fraction": 0}, 0.0),
+    ],
+    ids=str,
+)
+def test_values_that_mean_the_same_are_converted(given, found):
+    from shardtrain.pipeline.options import BuildOptions
+
+    value = getattr(BuildOptions(**given), *given)
+    assert (value, type(value)) == (found, type(found))
+
+
+def test_sizes_of_a_model_are_an_option_class_or_a_mapping():
+    from shardtrain.models.options import MlpOptions
+    from shardtrain.training.options import FitOptions
+
+    assert FitOptions(mlp={"units": "3"}).mlp == MlpOptions(units=3)
+    with pytest.raises(UsageError, match=r"mlp is 3; expected MlpOptions, such as MlpOptions\(layers=2\)"):
+        FitOptions(mlp=3)
+    with pytest.raises(UsageError, match="units is 0"):
+        FitOptions(mlp={"units": 0})
+
+
+def test_options_that_exclude_each_other_are_refused_in_python_too():
+    from shardtrain.pipeline.options import BuildOptions, ConvertOptions
+
+    for cls in (BuildOptions, ConvertOptions):
+        with pytest.raises(UsageError, match="validation and validation_fraction exclude each other"):
+            cls(validation="a.csv", validation_fraction=0.2)
+        again = dataclasses.replace(cls(validation="a.csv"), seed=2)
+        assert again.validation_fraction == 0.1
+    with pytest.raises(UsageError, match="exclude each other"):  # although the fraction is the default
+        shardtrain.build("corpus", validation="a.csv", validation_fraction=0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: shardtrain.build("c", label_colum=1),
+            "build has no option 'label_colum'; did you mean 'label_column'",
+        ),
+        (lambda: shardtrain.build("c", dry_run=True), "plan_build"),
+        (lambda: shardtrain.fit("s", units=5), r"pass mlp=MlpOptions\(units=...\)"),
+        (lambda: shardtrain.fit("s", dropout=0.5), r"MlpOptions\(dropout=...\) or sepcnn=SepcnnOptions\(dropout=...\)"),
+        (lambda: shardtrain.fit("s", io="read"), "shardtrain.open_shards"),
+    ],
+    ids=["misspelled", "of the command line", "a size", "a size of two models", "of another function"],
+)
+def test_what_is_no_keyword_of_a_function_says_where_it_belongs(call, said):
+    with pytest.raises(UnknownOptionError, match=said):
+        call()
 
 
 def test_every_option_class_is_offered_by_a_command():

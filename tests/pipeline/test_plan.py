@@ -84,8 +84,14 @@ def test_a_plan_refuses_what_the_build_refuses_and_takes_what_is_there(demo: Pat
     out = tmp_path / "out"
     build(demo, out, BuildOptions(max_features=300))
     before = contents(out)
-    with pytest.raises(ShardsExistError, match="already holds shards"):
-        plan_build(demo, out, BuildOptions())
+    refused = plan_build(demo, out, BuildOptions())
+    assert refused.lines()[-1].startswith(f"would be refused: '{out}' already holds shards; choose another --out")
+    assert main(["build", str(demo), "--out", str(out), "--dry-run"]) == 1
+    assert plan_build(demo, out, BuildOptions(overwrite=True)).lines()[-1] == f"would write {out}; nothing was written"
+    (tmp_path / "other files").mkdir()
+    (tmp_path / "other files" / "x").touch()
+    with pytest.raises(ShardsExistError, match="not shards"):
+        plan_build(demo, tmp_path / "other files", BuildOptions())
     with pytest.raises(CorpusNotFoundError):
         plan_build(tmp_path / "nothing", tmp_path / "other", BuildOptions())
     assert "best 300" in plan_build(demo / "train.csv", out, BuildOptions(append=True)).vectorizer

@@ -28,6 +28,7 @@ from shardtrain.report.build_record import read_build_record
 from shardtrain.report.distinctive import BUDGET, distinctive_features
 from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.evaluation import BINS, MAX_MATRIX, evaluate_predictions
+from shardtrain.report.evaluation_page import bias_in_words
 from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
@@ -200,6 +201,19 @@ def test_the_calibration_error_is_the_mean_gap_over_bins_of_confidence():
         if inside.any():
             error += inside.sum() * abs(confidence[inside].mean() - right[inside].mean()) / 500
     assert found.error == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"),
+    [
+        (0.8, "underconfident by 10.0 percentage points"),
+        (0.9123, "overconfident by 1.2 percentage points"),
+        (0.9001, "as confident as it is right"),
+        (0.9, "as confident as it is right"),
+    ],
+)
+def test_a_bias_that_is_shown_is_not_zero(confidence, said):
+    assert bias_in_words(confidence, 0.9) == said
 
 
 def test_no_confusion_matrix_is_kept_for_too_many_classes():

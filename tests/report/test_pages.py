@@ -349,11 +349,11 @@ def test_open_shows_the_report_in_the_browser_of_the_system(tmp_path):
     shower = tmp_path / "shower"
     shower.write_text(f'#!/bin/sh\nprintf %s "$1" > "{tmp_path}/shown"\n')
     shower.chmod(0o755)
-    command = [sys.executable, "-m", "shardtrain", "report", "shards", "--open"]
+    command = [sys.executable, "-m", "shardtrain", "report", "shards", "--open", "--out", "a/b/report.html"]
     environment = {**os.environ, "BROWSER": f"{shower} %s"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.endswith(" kB: report.html\n")
-    assert (tmp_path / "shown").read_text() == (tmp_path / "report.html").as_uri()
+    assert done.stdout.endswith(" kB: a/b/report.html\n")  # its folder was made
+    assert (tmp_path / "shown").read_text() == (tmp_path / "a" / "b" / "report.html").as_uri()
 
 
 def test_folders_and_options_that_do_not_fit_are_named_in_one_line(tmp_path, capsys):
@@ -364,7 +364,11 @@ def test_folders_and_options_that_do_not_fit_are_named_in_one_line(tmp_path, cap
         ([tmp_path / "nowhere"], 1, "holds neither shards"),
         ([tmp_path / "shards", "--shards", tmp_path], 2, "--shards is for the report of a run"),
         ([tmp_path / "shards", "--out", tmp_path], 2, "is a folder"),
-        ([tmp_path / "shards", "--out", tmp_path / "no" / "r.html"], 2, "does not exist"),
+        (
+            [tmp_path / "shards", "--out", tmp_path / "shards" / "manifest.json" / "r.html"],
+            2,
+            "manifest.json' is a file",
+        ),
     ]
     for arguments, code, said in cases:
         default = [] if "--out" in arguments else ["--out", tmp_path / "out.html"]

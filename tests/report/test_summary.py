@@ -132,6 +132,7 @@ def test_the_text_shows_every_part(folder):
         for row in split.rows:
             assert any(f"row {row.row}, document {row.document}, label " in line for line in lines)
     assert any(line.strip() == "max_features: 20000" for line in lines)
+    assert not [line for line in lines if line.endswith(": ")]  # no stop words: nothing to show
     assert any("train-00000.h5: x" in line for line in lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -434,13 +435,13 @@ def users_model(*, first: str | None = None, units: int = 4, rate: float = 0.5) 
 def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interrupted run of a user's model that a test must not change."""
     out = tmp_path_factory.mktemp("stopped") / "users"
-    interrupted(shards, out, Signal(5), model=users_model())
+    interrupted(shards, out, Signal(5), model=users_model(), mlp=MlpOptions())
     return out
 
 
 @pytest.mark.heavy
 def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
-    options = {**QUICK, "model": users_model()}
+    options = {**QUICK, "mlp": MlpOptions(), "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
     interrupted(shards, tmp_path / "run", model=options["model"])
     fit(shards, FitOptions(**options), out=tmp_path / "run", callbacks=[Signal()])
@@ -457,8 +458,9 @@ def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Sha
     ids=["renamed", "reshaped", "with another dropout"],
 )
 def test_a_changed_model_is_refused(shards: Shards, stopped_users: Path, change: dict[str, Any], said: str) -> None:
+    options = FitOptions(**{**QUICK, "mlp": MlpOptions()}, model=users_model(**change))
     with pytest.raises(RunExistsError, match=said):
-        fit(shards, FitOptions(**QUICK, model=users_model(**change)), out=stopped_users, callbacks=[Signal()])
+        fit(shards, options, out=stopped_users, callbacks=[Signal()])
 
 
 @pytest.mark.parametrize("change", ["name", "shape"])
@@ -565,10 +567,17 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
     monkeypatch.setattr(steps.Steps, "advance", interrupting)
     assert main(command) == 130
     assert "saved in 'runs/mlp-1'; the same command with --resume resumes it" in capsys.readouterr().err
+    Path("runs/mlp-1").rename("runs/named by hand")
+    shutil.copytree("runs/named by hand", "copy of it")
+    assert main(["predict", "copy of it", "a text"]) == 1
+    (resume,) = re.findall(r"unfinished run .* resume it with `python -m shardtrain (.*)`", capsys.readouterr().err)
     assert main([*command, "--resume"]) == 0
-    assert "resuming the interrupted training in 'runs/mlp-1'" in capsys.readouterr().err
+    assert "resuming the interrupted training in 'runs/named by hand'" in capsys.readouterr().err
+    assert main(shlex.split(resume)) == 0
+    assert "resuming the interrupted training in 'copy of it'" in capsys.readouterr().err
     assert main([*command, "--out", "straight"]) == 0
-    assert_same_run(Path("runs/mlp-1"), Path("straight"))
+    assert_same_run(Path("runs/named by hand"), Path("straight"))
+    assert_same_run(Path("copy of it"), Path("straight"))
     assert main([*command, "--resume", "--out", "straight"]) == 0
     assert "the run in 'straight' is finished" in capsys.readouterr().err
     assert main([*command, "--resume", "--out", "straight", "--seed", "7"]) == 1
@@ -603,7 +612,7 @@ def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_o
     with pytest.raises(RunExistsError, match=r"holds events of another training"):
         fit(shards, FitOptions(**QUICK, tensorboard=board), out=tmp_path / "other", callbacks=[Signal()])
     assert not (tmp_path / "other").exists()
-    with pytest.raises(RunExistsError, match=r"tensorboard was .*board, it is null now"):
+    with pytest.raises(RunExistsError, match=r"tensorboard was .*board, it is none now"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
     done = fit(shards, FitOptions(**QUICK, tensorboard=board), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)

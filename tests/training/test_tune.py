@@ -133,7 +133,7 @@ def test_other_studies_and_folders_are_refused_and_overwrite_replaces(shards: Sh
     tune(shards, base, TuneOptions(space={"units": (4,)}), out=out)
     other = TuneOptions(space={"units": (8,)})
     with pytest.raises(
-        RunExistsError, match=r"study that was started differently: units was \[.*4.*\], it is \[.*8.*\] now"
+        RunExistsError, match=r"holds a study that was started differently: units was 4, it is 8 now; .* overwrite=True"
     ):
         tune(shards, base, other, out=out)
     with pytest.raises(RunExistsError, match="is not the folder of a study"):
