@@ -71,7 +71,7 @@ def test_an_option_is_on_the_command_line_in_toml_in_python_and_in_the_docs(cls,
         assert flag in sub._option_string_actions
         (toml_key,) = [each for each, action in options(sub).items() if action.dest == key]
         values = {action.dest: action.default for action in sub._actions}
-        lines = list(as_toml(command, sub, argparse.Namespace(**values)))
+        lines = list(as_toml(command, sub, argparse.Namespace(**values, given=set())))
         assert any(line.removeprefix("# ").startswith(toml_key) for line in lines)
         section = TABLE.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
         assert f"| `{flag}" in section
