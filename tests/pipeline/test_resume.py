@@ -23,6 +23,7 @@ from shardtrain.pipeline import build as job
 from shardtrain.pipeline import convert as converting
 from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build
+from shardtrain.pipeline.given import GivenCorpus
 from shardtrain.pipeline.options import BuildOptions, ConvertOptions
 from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS
@@ -292,7 +293,7 @@ FIRST_DIGESTS = {
 def test_the_digest_of_a_build_is_that_of_the_first_version(digest, monkeypatch):
     monkeypatch.setattr(jobs, "__version__", "0.1.0")
     monkeypatch.setattr(job, "UNIT_BYTES", 1 << 22)
-    made = job.job_for(Path("absent.csv"), Path("absent"), BuildOptions(**FIRST_DIGESTS[digest]))
+    made = job.job_for(GivenCorpus(paths=(Path("absent.csv"),)), Path("absent"), BuildOptions(**FIRST_DIGESTS[digest]))
     assert made.digest == digest
 
 
@@ -315,7 +316,7 @@ def test_an_option_that_is_added_later_counts_in_a_digest_only_where_it_is_not_t
 def test_finished_shards_of_a_version_without_later_options_are_complete(demo, tmp_path, capsys):
     out = tmp_path / "out"
     build(demo, out, options())
-    record = {**job.job_for(demo, out, options()).record, "boot": None}
+    record = {**job.job_for(GivenCorpus(paths=(demo,)), out, options()).record, "boot": None}
     assert "strip-accents" in record["options"]
     record["options"] = {name: value for name, value in record["options"].items() if name in FIRST_BUILD_OPTIONS}
     measured = json.loads((out / workspace.MEASURED).read_text())
@@ -348,7 +349,10 @@ def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted
 def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo, tmp_path):
     with (
         workspace.workspace(
-            tmp_path / "out", job.job_for(demo, tmp_path / "out", options()), overwrite=False, resume=False
+            tmp_path / "out",
+            job.job_for(GivenCorpus(paths=(demo,)), tmp_path / "out", options()),
+            overwrite=False,
+            resume=False,
         ),
         pytest.raises(ShardsExistError, match="another build is running"),
     ):

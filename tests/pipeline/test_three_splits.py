@@ -42,13 +42,13 @@ OLDER = """
 import json, os, signal, sys
 from dataclasses import replace
 from shardtrain.corpus.source import Corpus
-from shardtrain.pipeline import build as job
+from shardtrain.pipeline import build as job, given
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime import jobs
 
 if __name__ == "__main__":
     corpus, out, at = sys.argv[1:]
-    opened, job_for, renames, real = job.open_corpus, job.job_for, 0, os.replace
+    opened, job_for, renames, real = given.open_corpus, job.job_for, 0, os.replace
 
     def older_job(*args):
         made = job_for(*args)
@@ -62,7 +62,7 @@ if __name__ == "__main__":
         if renames == int(at):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    job.open_corpus = lambda *args, **how: opened(*args, **how).with_two_splits(named=False)
+    given.open_corpus = lambda *args, **how: opened(*args, **how).with_two_splits(named=False)
     job.job_for, os.replace = older_job, rename
     job.build(corpus, out, BuildOptions(max_features=200, workers=1))
 """
