@@ -147,9 +147,9 @@ def test_keys_of_json_are_chosen_by_usual_names_or_by_option(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "xml"}, "format is 'xml'; expected one of auto, csv"),
+        ({"format": "xml"}, "format is 'xml'; choose one of auto, csv"),
         ({"labels": "x"}, "labels is 'x'"),
-        ({"on_bad_row": "x"}, "on_bad_row is 'x'; expected one of fail, skip"),
+        ({"on_bad_row": "x"}, "on_bad_row is 'x'; choose one of fail, skip"),
         ({"text_columns": ()}, "names no column"),
         ({"label_column": -1}, "counted from 0"),
         ({"label_column": "a", "text_columns": ("a",)}, "named as label and as text"),

@@ -632,7 +632,7 @@ def test_a_manifest_changed_without_its_checksum_is_refused(tmp_path):
 def test_a_folder_without_manifest_is_no_shards_and_the_message_says_what_makes_some(name, reason, tmp_path):
     with pytest.raises(ShardsNotFoundError, match=reason) as failure:
         open_shards(tmp_path / name)
-    assert "python -m shardtrain build" in str(failure.value)
+    assert "shardtrain.build(CORPUS" in str(failure.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

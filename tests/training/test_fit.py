@@ -489,7 +489,7 @@ def test_damaged_facts_of_a_run_are_named(finished: Run, tmp_path: Path, name: s
 
 
 def test_a_missing_run_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(RunNotFoundError, match=r"does not exist; train with `python -m shardtrain fit"):
+    with pytest.raises(RunNotFoundError, match=r"does not exist; train with `shardtrain.fit\(SHARDS, out="):
         load_run(tmp_path / "absent")
 
 
@@ -586,7 +586,7 @@ def test_the_epoch_line_marks_an_epoch_with_a_lower_validation_loss_than_all_bef
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ((), 1, "there are no shards in 'data/shards'; make them with `make shards`"),
+        ((), 1, "there are no shards in 'data/shards'; make them with `python -m shardtrain build"),
         (("absent",), 1, "'absent' does not exist"),
         (("SHARDS", "--filters", "3"), 2, "--filters is not a size of the model 'mlp'"),
         (("SHARDS", "--epochs", "0"), 2, "epochs is 0"),
