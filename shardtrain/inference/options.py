@@ -115,6 +115,7 @@ class EvaluateOptions:
             raise UsageError(f"--split {self.split!r}: choose one of {', '.join(SPLITS)}")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """What a saved model of the user needs to be loaded.

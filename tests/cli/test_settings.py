@@ -275,7 +275,7 @@ def test_any_text_is_written_as_toml_that_reads_back(text):
         (["--json", "build"], "'--json' is not an option for all commands; options follow the command"),
         (["build", "--max-feature", "3", "x"], "no option '--max-feature'; did you mean '--max-features'?"),
         (["build", "--label", "3"], "no option '--label'; did you mean '--labels'?"),
-        (["build", "x", "y"], "build does not take 'y' here"),
+        (["fit", "x", "y"], "fit does not take 'y' here"),
         (["build"], "the following arguments are required: CORPUS; see `python -m shardtrain build --help`"),
         (["index", "x.h5", "--xx", "a"], "index has no option '--xx'; did you mean '--x'?"),
         (["fit", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
