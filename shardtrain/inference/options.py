@@ -110,10 +110,6 @@ class EvaluateOptions:
         identity=False,
     )
 
-    def __post_init__(self) -> None:
-        if self.split is not None and self.split not in SPLITS:
-            raise UsageError(f"--split {self.split!r}: choose one of {', '.join(SPLITS)}")
-
 
 @checked
 @dataclass(frozen=True, kw_only=True)
