@@ -267,6 +267,6 @@ def test_the_corpus_of_older_shards_is_opened_again_as_it_was(demo: Path, tmp_pa
 
 
 def test_options_are_unchanged_where_nothing_is_named(demo: Path) -> None:
-    assert with_found_splits(demo, options()) == options()
-    found = with_found_splits(demo, options(validation="test.csv"))
+    assert with_found_splits([demo], options()) == options()
+    found = with_found_splits([demo], options(validation="test.csv"))
     assert found == replace(options(), validation=demo / "test.csv")
