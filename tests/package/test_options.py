@@ -173,7 +173,7 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_one(cls):
         ({"max_features": np.int64(7)}, 7),
         ({"validation_fraction": 0}, 0.0),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_values_that_mean_the_same_are_converted(given, found):
     from shardtrain.pipeline.options import BuildOptions
