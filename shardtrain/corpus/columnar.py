@@ -47,11 +47,9 @@ class ColumnarFile:
 
         def usable(kind: Any) -> bool:
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            checks = (
-                pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer,
-                pa.types.is_boolean, pa.types.is_floating,
-            )  # fmt: skip  # a list of kinds
-            return any(check(kind) for check in checks)
+            texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            numbers = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating)
+            return any(check(kind) for check in (*texts, *numbers))
 
         return [field.name for field in self.schema if usable(field.type)]
 

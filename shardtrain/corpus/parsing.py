@@ -262,9 +262,9 @@ def _label_and_text(source: Source, value: Any) -> tuple[str, str]:
         if not isinstance(text, str):
             raise ValueError(f"the text '{key}' is {_json_type(text)}, not a string")
     if source.label_column is None:
-        return "", _without_lone_surrogates(", ".join(texts))
+        return "", without_lone_surrogates(", ".join(texts))
     label = json_label(source, value[source.label_column])
-    return _without_lone_surrogates(label), _without_lone_surrogates(", ".join(texts))
+    return without_lone_surrogates(label), without_lone_surrogates(", ".join(texts))
 
 
 def json_label(source: Source, value: Any) -> str:
@@ -292,7 +292,7 @@ def json_label(source: Source, value: Any) -> str:
     return label if literal else canonical_label(label)
 
 
-def _without_lone_surrogates(text: str) -> str:
+def without_lone_surrogates(text: str) -> str:
     """Replace lone surrogates, which JSON can represent and UTF-8 cannot, by U+FFFD."""
     try:
         text.encode()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.blocks import BlockWriter
 from shardtrain.corpus.columns import choose_keys
 from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.parsing import without_lone_surrogates
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.progress import progress
@@ -24,6 +24,7 @@ from shardtrain.runtime.progress import progress
 NAME = "the rows"  # of what is given, in messages
 _ROWS = 1024  # taken at a time
 _SAMPLE = 500
+_MISSING_TYPES = ("NAType", "NaTType")
 _EXAMPLE = 'shardtrain.build([("good", "a text"), ("bad", "another")])'
 
 Row = Sequence[Any] | Mapping[str, Any]
@@ -91,22 +92,27 @@ def _arrow_rows(rows: Any) -> Iterator[Row]:
 
 
 def _chosen(names: list[str] | None, head: Sequence[Row], options: TextOptions) -> tuple[Any, list[Any]]:
-    """Choose the label and the text columns: names, or for pairs indices."""
+    """Choose the label and the text columns: names; of rows without names indices, the first and all others."""
     if names is not None:
-        sample = [[_shown(row[name] if isinstance(row, Mapping) else row[i]) for i, name in enumerate(names)]
-                  for row in head if not isinstance(row, Mapping) or row.keys() >= set(names)]  # fmt: skip
-        label, texts = choose_keys(names, options, NAME, sample)
+        label, texts = choose_keys(names, options, NAME, [_in_order(row, names) for row in head])
         return label, list(texts)
     place = 0 if options.label_column is None else options.label_column
-    return place, list(options.text_columns or ((1 - place,) if place in (0, 1) and isinstance(place, int) else (0,)))
+    width = len(head[0]) if isinstance(head[0], Sequence) or hasattr(head[0], "__len__") else 2
+    return place, list(options.text_columns or (i for i in range(max(width, 2)) if i != place))
+
+
+def _in_order(row: Row, names: Sequence[str]) -> list[str]:
+    """Return the cells of a row as texts, empty where they are missing."""
+    cells = [row.get(name) for name in names] if isinstance(row, Mapping) else row
+    return ["" if cell is None else str(cell) for cell in cells]
 
 
 def _cells(row: Any, place: int, names: list[str] | None, label: Any, texts: Sequence[Any]) -> tuple[str | None, str]:
     """Return label, None where it is missing, and text of a row."""
     try:
-        found = [row[key if names is None or isinstance(row, Mapping) else names.index(key)] for key in (label, *texts)]
-        if isinstance(row, str | bytes) or (names is None and len(row) != len(texts) + 1 and len(row) <= max(texts)):
+        if isinstance(row, str | bytes):
             raise TypeError
+        found = [row[key if names is None or isinstance(row, Mapping) else names.index(key)] for key in (label, *texts)]
     except (KeyError, IndexError, TypeError) as error:
         raise CorpusFormatError(
             f"{NAME}, row {place:,}: {_brief(row)} has no label and text; expected a pair such as {_EXAMPLE}"
@@ -115,11 +121,11 @@ def _cells(row: Any, place: int, names: list[str] | None, label: Any, texts: Seq
 
 
 def _label(value: Any, place: int) -> str | None:
-    value = value.item() if hasattr(value, "item") and not isinstance(value, str) else value
-    if value is None or value != value:  # NaN
+    if _is_missing(value):
         return None
+    value = value if isinstance(value, str) or not hasattr(value, "item") else value.item()  # numpy's numbers
     if isinstance(value, str):
-        return value
+        return without_lone_surrogates(value)
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     raise CorpusFormatError(
@@ -129,16 +135,17 @@ def _label(value: Any, place: int) -> str | None:
 
 def _text(value: Any, place: int) -> str:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
-    if value is None or (isinstance(value, Number) and value != value) or type(value).__name__ in ("NAType", "NaTType"):
+        return without_lone_surrogates(value)
+    if _is_missing(value):
         return ""
     raise CorpusFormatError(
         f"{NAME}, row {place:,}: the text is {_brief(value)}, a {type(value).__name__}; expected a str"
     )
 
 
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value)
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is None, NaN, or pandas' NA or NaT."""
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in _MISSING_TYPES
 
 
 def _brief(value: Any) -> str:
