@@ -53,5 +53,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, whether they were imported or not."""
+    """Return the public names, whether they were imported or not."""
     return sorted({*globals(), *__all__})

@@ -27,7 +27,7 @@
         └── ModelError              a model that cannot be built, or does not fit the shards (also ValueError)
 
 A message says what failed and where, what was found and what was expected, and the next step. It names options by their
-flags (`--workers 1`); `str` shows the keywords of Python (`workers=1`). Leaves also inherit the builtin exception that
+flags (`--memory-limit`); `str` shows the keywords of Python (`memory_limit`). Leaves also inherit the builtin exception that
 a caller would catch.
 """
 
@@ -35,11 +35,7 @@ from __future__ import annotations
 
 import re
 
-_FLAG = re.compile(
-    r"(?<![\w`'\"-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w-])"
-    r"(?: (?P<value>\d[\d.e-]*)(?P<unit>[KMGT]iB)?(?![\w.-]| \d))?"
-)
-_UNITS = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}  # bits of the bytes of one
+_FLAG = re.compile(r"(?<![\w`'\"-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![\w-])")
 _NOT_IN_PYTHON = {"from": "file"}  # flags whose name is a reserved word of Python, by the option's name there
 _COMMAND = re.compile(r"(`[^`]*`)")  # a command to type is the same for both
 
@@ -59,11 +55,9 @@ class ShardtrainError(Exception):
 
 
 def _keyword(match: re.Match[str]) -> str:
-    """Return an option as Python names it, with a number that follows it as an assignment: `workers=1`."""
+    """Return an option as Python names it; a switch that is turned off as an assignment."""
     name = _NOT_IN_PYTHON.get(match["name"], match["name"]).replace("-", "_")
-    if match["value"] is None:
-        return f"{name}=False" if match["no"] else name
-    return f"{name}={match['value']}" + (f" * 2**{_UNITS[match['unit']]}" if match["unit"] else "")
+    return f"{name}=False" if match["no"] else name
 
 
 class UsageError(ShardtrainError, ValueError):

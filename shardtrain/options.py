@@ -1,9 +1,9 @@
-"""Options, each declared once: a field of a frozen dataclass, made with `option`.
+"""Declare options, each once: as a field of a frozen dataclass, made with `option`.
 
-The field has name, type and default; `option` adds help, group and the rest (`Option`). Everything else follows from
-there: the arguments of the command line and the keys of a TOML file (`cli.arguments`), the keywords of the Python API
+The field has name, type and default; `option` adds help, group and the rest (`Option`). Everything else derives from
+it: the arguments of the command line and the keys of a TOML file (`cli.arguments`), the keywords of the Python API
 with their types (`with_options`), what a resume compares (`identity`), and the table in docs/options.md. The cost is
-that types are not looked at: where a word on the command line is not a text, `parse` must say what it is.
+that types are not inspected: where a value on the command line is not a string, `parse` must convert it.
 
 Importing this module, and any module of option classes, loads nothing outside the standard library.
 """
@@ -72,7 +72,7 @@ class Option:
 
 
 def option(default: T, help: str, *, group: str, positional: bool = False, **declared: Any) -> T:  # noqa: A002
-    """A field of an option class; `declared` are the other attributes of `Option`.
+    """Declare an option: a field of an option class; `declared` are the other attributes of `Option`.
 
     Args:
         default: the field's value where nothing is given; `REQUIRED` if it must be given.
@@ -88,12 +88,12 @@ def option(default: T, help: str, *, group: str, positional: bool = False, **dec
 
 
 def options_of(cls: type[Any]) -> dict[str, Option]:
-    """The options of a class by name, in the order of the fields; nested option classes are not looked into."""
+    """Return the options of a class by name, in the order of the fields, without those of nested option classes."""
     return {each.name: each.metadata[_KEY] for each in dataclasses.fields(cls) if _KEY in each.metadata}
 
 
 def nested_in(cls: type[Any]) -> dict[str, type[Any]]:
-    """The fields of a class that hold option classes of their own, such as the sizes of a model."""
+    """Return the fields of a class that hold option classes of their own, such as the sizes of a model."""
     return {
         each.name: each.default_factory  # type: ignore[misc]
         for each in dataclasses.fields(cls)
@@ -102,24 +102,24 @@ def nested_in(cls: type[Any]) -> dict[str, type[Any]]:
 
 
 def defaults_of(cls: type[Any]) -> dict[str, Any]:
-    """The default of each option of a class."""
+    """Return the default of each option of a class."""
     known = options_of(cls)
     return {each.name: each.default for each in dataclasses.fields(cls) if each.name in known}
 
 
 def flag(name: str, value: Any = True) -> str:
-    """How an option is named on the command line; `value` is what is asked for, False of switches that are on."""
+    """Return the flag of an option on the command line; `value` False negates the flag of a switch."""
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 def changed(options: Any, names: Iterator[str] | tuple[str, ...] | None = None) -> list[str]:
-    """The names of the options that differ from their defaults, all or among `names`."""
+    """Return the names of the options that differ from their defaults, all or among `names`."""
     defaults = defaults_of(type(options))
     return [name for name in (defaults if names is None else names) if getattr(options, name) != defaults[name]]
 
 
 def identity(options: Any, cls: type[Any] | None = None, **resolved: Any) -> dict[str, Any]:
-    """What decides a result, by the options' names on the command line, as JSON values.
+    """Return the options that decide a result, by their names on the command line, as JSON values.
 
     Args:
         options: of an option class.
@@ -135,12 +135,12 @@ def identity(options: Any, cls: type[Any] | None = None, **resolved: Any) -> dic
 
 
 def identity_defaults(cls: type[Any]) -> dict[str, Any]:
-    """What `identity` gives for the defaults of a class: what an older record means that lacks an option."""
+    """Return the `identity` of a class's defaults, which is what an older record without an option means."""
     return {name.replace("_", "-"): as_json(default) for name, default in defaults_of(cls).items()}
 
 
 def as_json(value: Any) -> Any:
-    """A value of an option as JSON has it: paths and other values as texts, tuples as lists."""
+    """Convert the value of an option to JSON: paths and other values as strings, tuples as lists."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -151,7 +151,7 @@ def as_json(value: Any) -> Any:
 
 
 def subset(options: Any, cls: type[Made]) -> Made:
-    """The options of a base class alone, as a value of that class."""
+    """Return the options of a base class alone, as a value of that class."""
     return cls(**{each.name: getattr(options, each.name) for each in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
@@ -179,7 +179,7 @@ def with_options(
 
 
 def parse_size(size: str | int) -> int:
-    """Bytes of a size such as 512MiB, 1.5GiB or 1073741824; K, M, G and T are powers of 1024.
+    """Parse a size such as 512MiB, 1.5GiB or 1073741824 to bytes; K, M, G and T are powers of 1024.
 
     Raises:
         ValueError: not a size.
@@ -192,7 +192,7 @@ def parse_size(size: str | int) -> int:
 
 
 def show_size(num_bytes: int) -> str:
-    """A number of bytes as `parse_size` reads it, such as 256MiB."""
+    """Format a number of bytes as `parse_size` reads it, such as 256MiB."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         size = 1 << _POWERS[unit[0]]
         if num_bytes >= size and num_bytes % size == 0:

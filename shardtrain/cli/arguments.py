@@ -66,17 +66,17 @@ def options_from(args: argparse.Namespace, cls: type[Made]) -> Made:
 
 
 def dest(name: str, default: Any) -> str:
-    """The name of an option's value in the parsed arguments: of a switch that is on, that of turning it off."""
+    """Return the name of an option's value in the parsed arguments; a switch that is on is named by turning it off."""
     return f"no_{name}" if default is True else name
 
 
 def spelled(name: str, declared: Option, default: Any) -> str:
-    """The flag of an option."""
+    """Return the flag of an option."""
     return "--" + (declared.spelled or dest(name, default)).replace("_", "-")
 
 
 def help_of(declared: Option, default: Any) -> str:
-    """The line of help, with the default."""
+    """Return the line of help, with the default."""
     if declared.unset:
         known = f" (default: {declared.unset})"
     elif declared.required or isinstance(default, bool):
@@ -88,12 +88,12 @@ def help_of(declared: Option, default: Any) -> str:
 
 
 def _has(parser: argparse.ArgumentParser, name: str, default: Any) -> bool:
-    """Whether the parser has the option already: sizes of two models may share a name."""
+    """Return whether the parser has the option already: sizes of two models may share a name."""
     return any(action.dest == dest(name, default) for action in parser._actions)
 
 
 def _group(parser: argparse.ArgumentParser, declared: Option) -> argparse._ArgumentGroup:
-    """The group of an option, made when its first option is added."""
+    """Return the group of an option, which is made when its first option is added."""
     found = [group for group in parser._action_groups if group.title == declared.group]
     group = found[0] if found else parser.add_argument_group(declared.group)
     if not declared.exclusive:

@@ -20,12 +20,12 @@ class PlanOptions:
     """Whether a build is only planned.
 
     Attributes:
-        dry_run: show the plan and end.
+        dry_run: show the plan and exit.
     """
 
     dry_run: bool = option(
         False,
-        "show how the corpus would be read and what the build would take of memory and disk, and end",
+        "show how the corpus would be read and how much memory and disk the build would take, and exit",
         group="output",
         identity=False,
     )

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help=f"a TOML file; its table [{self.command}] sets options, which the command line overrides",
         )
-        group.add_argument("--print-config", action="store_true", help="print all options as such a file, and end")
+        group.add_argument("--print-config", action="store_true", help="print all options as such a file, and exit")
 
     def error(self, message: str) -> NoReturn:
         """Print one line that reports the mistake in the command line, and exit with code 2."""

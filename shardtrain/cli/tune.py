@@ -134,7 +134,7 @@ def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterato
 
 
 def plot(study: StudyResult, metric: str) -> Iterator[str]:
-    """The metric over two lists of values as a surface, as the guide has it, or a bar for each trial."""
+    """Draw the metric over two lists of values as a surface, as the guide does, or as a bar for each trial."""
     measured = [(trial, getattr(trial, metric)) for trial in study.trials if trial.accuracy is not None]
     values = [value for _, value in measured]
     low, span = min(values), max(values) - min(values)

@@ -40,7 +40,7 @@ def open_corpus(
         options: how to read it, as far as the user chose.
         validation: a file or folder for the validation split, in place of one found with the training split; if it
             is the test file that was found, there is no test split.
-        test: likewise for the test split.
+        test: the same for the test split.
         scratch: existing folder into which .gz files are unpacked, to be read from there.
         preview: unpack only the first `PREVIEW_BYTES` of .gz files; the sources cannot be read then, but their sizes
             are those of the whole files.

@@ -1,4 +1,4 @@
-"""How a corpus is read, as options."""
+"""Declare the options for reading a corpus."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TextOptions:
         UsageError: a value that does not exist, or columns that exclude each other.
     """
 
-    format: str = option("auto", "of the files", group=_GROUP, choices=FORMATS, unset="by extension")
+    format: str = option("auto", "format of the files", group=_GROUP, choices=FORMATS, unset="by extension")
     label_column: Column | None = option(
         None,
         "index from 0, or header name",

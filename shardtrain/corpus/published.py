@@ -1,4 +1,4 @@
-"""Published sets: their names, sizes, classes, archives and checksums, from `published.toml`.
+"""Describe the published sets: their names, sizes, classes, archives and checksums, from `published.toml`.
 
 Recognizing a set only decides how backslashes in its text are read. The record that `fetch` writes into a folder is
 trusted; a folder's name or class names count only where the number of classes agrees.

@@ -110,7 +110,7 @@ class Corpus:
 
     @property
     def sources(self) -> dict[str, Source]:
-        """The splits that there are, by name."""
+        """Return the splits that exist, by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: source for name, source in found.items() if source is not None}
 

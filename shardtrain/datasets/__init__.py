@@ -1,1 +1,1 @@
-"""Where a corpus comes from if you have none: the published sets, and a generated demo corpus."""
+"""Obtain a corpus if you have none: fetch a published set, or generate a demo corpus."""

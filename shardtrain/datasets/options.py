@@ -1,4 +1,4 @@
-"""Which published set is fetched and which demo corpus is written, as options."""
+"""Declare the options for fetching a published set and for writing a demo corpus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FetchOptions:
         list: show all sets and fetch none.
     """
 
-    list: bool = option(False, "show the sets with their sizes and licences, and end", group=_ORIGIN, identity=False)
+    list: bool = option(False, "show the sets with their sizes and licences, and exit", group=_ORIGIN, identity=False)
     out: Path | None = option(
         None, "folder of the set", group=_OUTPUT, metavar="DIR", parse=Path, unset="data/NAME", identity=False
     )

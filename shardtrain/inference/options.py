@@ -1,4 +1,4 @@
-"""How texts are classified, as options."""
+"""Declare the options for classifying texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PredictFiles:
 
     input: str | None = option(
         None,
-        "CSV, TSV or JSON Lines, else a text per line; also .gz; - is standard input",
+        "CSV, TSV or JSON Lines, otherwise one text per line; also .gz; - is standard input",
         group=_TEXTS,
         metavar="FILE",
         unset="none",

@@ -1,4 +1,4 @@
-"""How shards are read, and how an epoch is cut into batches."""
+"""Declare the options for reading shards and for cutting an epoch into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models there are, what they take, and their sizes, as options."""
+"""Declare the models, the features they take, and their sizes as options."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class MlpOptions:
         UsageError: a value outside its range.
     """
 
-    layers: int = option(2, "mlp: layers with the output", group=_GROUP, metavar="N", parse=int, tunable=True)
-    units: int = option(64, "mlp: units of a hidden layer", group=_GROUP, metavar="N", parse=int, tunable=True)
+    layers: int = option(2, "mlp: layers including the output", group=_GROUP, metavar="N", parse=int, tunable=True)
+    units: int = option(64, "mlp: units per hidden layer", group=_GROUP, metavar="N", parse=int, tunable=True)
     dropout: float = option(0.2, _DROPOUT, group=_GROUP, metavar="F", parse=float, tunable=True)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class SepcnnOptions:
 
     blocks: int = option(2, "sepcnn: blocks of two convolutions", group=_GROUP, metavar="N", parse=int, tunable=True)
     filters: int = option(
-        64, "sepcnn: filters, twice in the last block", group=_GROUP, metavar="N", parse=int, tunable=True
+        64, "sepcnn: filters, twice as many in the last block", group=_GROUP, metavar="N", parse=int, tunable=True
     )
     kernel_size: int = option(3, "sepcnn: tokens per filter", group=_GROUP, metavar="N", parse=int, tunable=True)
     pool_size: int = option(3, "sepcnn: tokens pooled into one", group=_GROUP, metavar="N", parse=int, tunable=True)
@@ -83,5 +83,5 @@ def _check_sizes(options: MlpOptions | SepcnnOptions) -> None:
 
 
 def model_for(kind: str) -> str:
-    """The model that takes a kind of features, where none is asked for."""
+    """Return the model that takes a kind of features, where none is requested."""
     return next(name for name, kinds in KINDS.items() if kind in kinds)

@@ -352,7 +352,7 @@ def plan_source(
 
 
 def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:
-    """The error for a unit that one document makes too long: with --workers 1 it gets the most memory."""
+    """Return the error for a unit that one document makes too long; with --workers 1 it gets the most memory."""
     needed = PROCESS_BYTES + unit.num_text_bytes * LONG_MEMORY * density
     more = f" and --memory-limit {-(-needed >> 20)}MiB" if needed > memory_limit else ""
     where = "" if source.folders else f", line {unit.first_line} or later"

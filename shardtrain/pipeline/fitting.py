@@ -273,7 +273,7 @@ Columns = dict[str, npt.NDArray[Any]]
 def _gathered(
     files: Sequence[Path], names: Sequence[str], best_of: Callable[[Columns], npt.NDArray[np.int64]]
 ) -> Columns:
-    """Columns of scratch files, one after the other, of which only the best so far are ever held."""
+    """Gather columns of scratch files, one after the other, holding only the best so far."""
     held: Columns = {}
     for path in files:
         file = open_spilled(path)
@@ -292,7 +292,7 @@ def _most_frequent(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
 
 
 def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
-    """The same with no candidates but the chosen ones."""
+    """Return the same, restricted to the chosen candidates."""
     by_hash = np.argsort(chosen.hashes)
     buckets = []
     for bucket, path in counted.buckets:

@@ -182,7 +182,7 @@ def _check_same_features(sources: Sequence[_IndexedFile]) -> None:
 
 
 def _shape(sources: Sequence[_IndexedFile], classes: Classes) -> ShardShape:
-    """The shape shared by all shards, whose features are external."""
+    """Return the shape shared by all shards, whose features are external."""
     kind, columns = sources[0].kind, sources[0].matrix.num_features
     return ShardShape(
         kind=kind,

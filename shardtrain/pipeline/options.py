@@ -1,4 +1,4 @@
-"""How shards are made: from text, from tables, in place over HDF5 files, or from other shards."""
+"""Declare the options for making shards: from text, from tables, in place over HDF5 files, or from other shards."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class ResourceOptions:
     )
     memory_limit: int = option(
         1 << 30,
-        f"for all processes together, at least {show_size(LEAST_MEMORY)}",
+        f"memory for all processes together, at least {show_size(LEAST_MEMORY)}",
         group=_RESOURCES,
         metavar="SIZE",
         convert=parse_size,
@@ -149,7 +149,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def key_threshold(fraction: float) -> int:
-    """Rows whose 64-bit key is below it make the validation fraction."""
+    """Return the threshold of 64-bit keys below which rows make the validation fraction."""
     return int(fraction * 2**64)
 
 
@@ -163,7 +163,7 @@ class BuildOptions(ResourceOptions, VectorizerOptions, CorpusOptions, ResumeOpti
         validation: file or folder of the validation split; a name alone is looked up in the corpus' folder, too. None:
             valid.csv of the folder (or validation, dev, val), else a fraction.
         validation_fraction: of the training documents, where there is no validation file; in [0, 1).
-        test: likewise of the test split, on which no model is chosen; None: test.csv of the folder.
+        test: file or folder of the test split, on which no model is chosen; None: test.csv of the folder.
 
     The other attributes are those of the classes that it extends.
 
@@ -267,7 +267,7 @@ class TableOptions:
 
     kind: str = option(
         "auto",
-        "of the features; whole numbers are tokens (ids of words, 0 for padding) or dense",
+        "kind of the features; whole numbers are tokens (ids of words, 0 for padding) or dense",
         group=_MEANING,
         choices=("auto", "dense", "sparse", "tokens"),
         unset="if plain",

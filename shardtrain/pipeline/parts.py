@@ -141,7 +141,7 @@ def _joined(first: SplitEntry | None, second: SplitEntry | None) -> SplitEntry:
 
 
 def _ranges(before: Mapping[str, SplitEntry], added: Mapping[str, SplitEntry]) -> dict[str, list[int]]:
-    """The range [start, stop) of the new shards in each split's list of shards."""
+    """Return the range [start, stop) of the new shards in each split's list of shards."""
     starts = {name: len(before[name].shards) if name in before else 0 for name in added}
     return {name: [starts[name], starts[name] + len(split.shards)] for name, split in added.items()}
 

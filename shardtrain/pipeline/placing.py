@@ -103,7 +103,7 @@ def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
 
 
 def _nonzeros_before(unit: SpilledArrays, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Non-zeros before each row; 0 for sequences."""
+    """Return the non-zeros before each row; 0 for sequences."""
     return unit["indptr"][rows] if "indptr" in unit else np.zeros(len(rows), np.int64)
 
 
@@ -131,12 +131,12 @@ class PlacedShard:
     class_counts: tuple[int, ...]
 
     def as_record(self) -> dict[str, Any]:
-        """Its fields as JSON values."""
+        """Return the fields as JSON values."""
         return {"entry": shard_record(self.entry), "class_counts": list(self.class_counts)}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlacedShard:
-        """The same from its fields as JSON values."""
+        """Make the value from its fields as JSON values."""
         return cls(parse_shard(record["entry"]), tuple(record["class_counts"]))
 
 

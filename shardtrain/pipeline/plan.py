@@ -213,7 +213,7 @@ def _named(settings: Settings) -> str:
 
 
 def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
-    """The titles of a build's passes in order; `settings` is None where a survey chooses them."""
+    """Return the titles of a build's passes in order; `settings` is None where a survey chooses them."""
     others = [passes for name, passes in titles.OTHER_SPLITS.items() if name in corpus.sources]
     found = [titles.SCAN, *(title for passes in others for title in passes)]
     if settings is None:

@@ -85,7 +85,7 @@ def make_shards(
 
 
 def _is_complete(out: Path, job: Job) -> bool:
-    """Whether the shards in `out` are complete and were made by this job, whose working folder is gone."""
+    """Return whether the shards in `out` are complete and were made by this job, whose working folder is gone."""
     try:
         made_by = json.loads((out / MEASURED).read_bytes())["job"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -32,7 +32,7 @@ def with_found_splits(corpus: Path, options: BuildOptions) -> BuildOptions:
 
 
 def started_with_two_splits(out: Path, job: Job) -> bool:
-    """Whether an interrupted build that will be resumed was started by a version that knew no test split.
+    """Return whether a build that will be resumed was started by a version that knew no test split.
 
     For these versions test.csv of a folder was the validation split, and so it stays for what they have begun.
     """

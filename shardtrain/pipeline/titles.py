@@ -1,4 +1,4 @@
-"""The passes of a build as its progress, its plan and build.json name them, in words that a user knows."""
+"""Name the passes of a build for its progress, its plan and build.json, in words that a user knows."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ DETAILS = frozenset(  # shown with --verbose
 
 
 def write_shards(split: str) -> str:
-    """The pass that writes the shards of a split."""
+    """Return the pass that writes the shards of a split."""
     return f"writing {split} shards"

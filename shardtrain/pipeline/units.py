@@ -172,7 +172,7 @@ def transform_unit(task: TransformTask) -> None:
 
 @lru_cache(maxsize=1)
 def _vectorizer(folder: Path, modified: int) -> Vectorizer:
-    """The build's vectorizer, loaded and checked once per process."""
+    """Return the build's vectorizer, loaded and checked once per process."""
     return load_vectorizer(folder)
 
 

@@ -103,7 +103,7 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
 
 
 def _is_finished(out: Path, job: Job) -> bool:
-    """Whether this job was killed after it published, before it removed its working folder."""
+    """Return whether this job was killed after it published, before it removed its working folder."""
     found = folder_of(out).recorded()
     if not found or not _is_published(out / WORKING):
         return False
@@ -111,7 +111,7 @@ def _is_finished(out: Path, job: Job) -> bool:
 
 
 def _is_published(working: Path) -> bool:
-    """Whether the manifest in the working folder equals that of the published shards."""
+    """Return whether the manifest in the working folder equals that of the published shards."""
     made, published = working / layout.MANIFEST, working.parent / layout.MANIFEST
     return made.exists() and published.exists() and made.read_bytes() == published.read_bytes()
 

@@ -1,4 +1,4 @@
-"""What `report` and `inspect` show, as options."""
+"""Declare the options of `report` and `inspect`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReportOptions:
     Attributes:
         out: the HTML file.
         open: show it in the browser.
-        shards: of a run: its shards; None: where they were when it was trained.
+        shards: for a run: its shards; None: where they were when it was trained.
     """
 
     out: Path = option(
@@ -37,7 +37,7 @@ class ReportOptions:
     open: bool = option(False, "show it in the browser", group=_OUTPUT, identity=False)
     shards: Path | None = option(
         None,
-        "of a run: its shards",
+        "for a run: its shards",
         group=_SHOWN,
         metavar="DIR",
         parse=Path,

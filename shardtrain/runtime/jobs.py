@@ -49,7 +49,7 @@ class Job:
     ignored: frozenset[str] = frozenset()
 
     def differs_from(self, found: Record) -> str:
-        """The first difference from a record, in words; empty where there is none."""
+        """Describe the first difference from a record; empty where there is none."""
         before, now = _options_in(found), _options_in(self.record)
         for name in (each for each in now if each not in self.ignored):
             if place := first_difference(before.get(name, self.defaults.get(name)), now[name], name, lists=False):
@@ -69,7 +69,7 @@ class Job:
 
 
 def file_job(options: Record, files: Record, program: str, *, defaults: Record | None = None) -> Job:
-    """A job that reads files and whose scratch files must not survive a restart of the machine.
+    """Make a job that reads files and whose scratch files must not survive a restart of the machine.
 
     Args:
         options: by their names on the command line.
@@ -83,7 +83,7 @@ def file_job(options: Record, files: Record, program: str, *, defaults: Record |
 
 
 def identify_files(root: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
-    """Size, modification time and a checksum of the ends of each file; of very many below `root`, of all together."""
+    """Return size, modification time and a checksum of the ends of each file; of very many, a summary for `root`."""
     found = list(files)
     if len(found) <= _MANY_FILES:
         return {str(file): _identity(file) for file in found}
@@ -138,7 +138,7 @@ class JobFolder:
             yield
 
     def recorded(self) -> Record | None:
-        """The record of the job that was started here; None where there is none, or none that can be read."""
+        """Read the record of the job that was started here; None where there is none, or none that can be read."""
         try:
             found = json.loads((self.path / self.record_name).read_bytes())
         except (OSError, ValueError):
@@ -146,7 +146,7 @@ class JobFolder:
         return found if isinstance(found, dict) else None
 
     def difference(self, job: Job) -> str | None:
-        """How the job that was started here differs from another: empty if it does not, None where there is none."""
+        """Describe how the job started here differs from another: empty if it does not, None where there is none."""
         found = self.recorded()
         return None if found is None else job.differs_from(found)
 
@@ -182,7 +182,7 @@ class JobFolder:
         return False
 
     def refusal(self, job: Job, changed: str) -> str:
-        """The message for a folder that holds another job's work; `changed` is the difference."""
+        """Return the message for a folder that holds another job's work; `changed` is the difference."""
         discard = f"delete '{self.path}'" if job.record.get("options", {}).get("append") else "pass --overwrite"
         return (
             f"'{self.owner}' holds an interrupted {self.noun} that was started differently: {changed}; run that "
@@ -256,19 +256,19 @@ def _differing_files(before: Record, now: Record) -> str:
 
 
 def _options_in(record: Record) -> dict[str, Any]:
-    """The options in a record, those beside `options` included."""
+    """Return the options in a record, those beside `options` included."""
     beside = {name: value for name, value in record.items() if name not in _SECTIONS}
     return {**beside, **record.get("options", {})}
 
 
 def difference_in_words(before: Any, now: Any, where: str = "") -> str:
-    """The first place where two JSON values differ, and how; empty where they are equal."""
+    """Describe the first difference of two JSON values; empty where they are equal."""
     place = first_difference(before, now, where)
     return f"{place[0]} was {brief(place[1])}, it is {brief(place[2])} now" if place else ""
 
 
 def first_difference(before: Any, now: Any, where: str, *, lists: bool = True) -> tuple[str, Any, Any] | None:
-    """The first place where two JSON values differ, as a path with dots, and both values there; None: they are equal.
+    """Return the first place where two JSON values differ, as a path with dots, and both values, or None.
 
     Args:
         before: the older one.
@@ -291,6 +291,6 @@ def first_difference(before: Any, now: Any, where: str, *, lists: bool = True) -
 
 
 def brief(value: Any) -> str:
-    """A JSON value in at most 80 characters."""
+    """Format a JSON value in at most 80 characters."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Runs passes: one function over many tasks, with progress, timing and a share of the memory for each worker."""
+"""Run passes: one function over many tasks, with progress, timing and a share of the memory for each worker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Passes:
 
     @contextlib.contextmanager
     def timed(self, title: str) -> Iterator[None]:
-        """Add what is done meanwhile to `spans`."""
+        """Add the time that the context takes to `spans`."""
         started = time.perf_counter()
         yield
         self.spans.append((title, started, time.perf_counter()))
@@ -108,12 +108,12 @@ def _task_of(title: str, function: Callable[[Task], Result], task: Task) -> Resu
 
 @lru_cache(maxsize=1)
 def _enter(title: str) -> None:
-    """Begin a pass in this process: what it kept for the tasks of the pass before would come on top of its own."""
+    """Begin a pass in this process: return the memory that the previous pass freed to the system."""
     give_back_freed_memory()
 
 
 def affordable_workers(cores: int, memory_limit: int) -> int:
-    """As many workers as the memory allows, at least one and at most `cores`; one means this process itself."""
+    """Return how many workers the memory allows, at least one and at most `cores`; one is this process itself."""
     for workers in range(cores, 1, -1):
         if PROCESS_BYTES + workers * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
             return workers
@@ -121,13 +121,13 @@ def affordable_workers(cores: int, memory_limit: int) -> int:
 
 
 def longest_unit(workers: int, memory_limit: int, density: int) -> int:
-    """Bytes of text of the longest unit that one of `workers` can index while the others index usual ones."""
+    """Return the bytes of the longest unit that one of `workers` can index while the others index usual ones."""
     processes = workers + 1 if workers > 1 else 1
     free = memory_limit - processes * PROCESS_BYTES - (workers - 1) * UNIT_MEMORY
     return free // (LONG_MEMORY * density)
 
 
 def task_budget(workers: int, memory_limit: int) -> int:
-    """Bytes for the data of one task when `workers` run at once (one worker is this process itself)."""
+    """Return the bytes for the data of one task when `workers` run at once (one worker is this process itself)."""
     processes = workers + 1 if workers > 1 else 1
     return max((memory_limit - processes * PROCESS_BYTES) // workers // 2, 16 << 20)

@@ -118,7 +118,7 @@ def _coloured(stream: IO[str]) -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this is a notebook kernel, whose stderr is not a terminal but can show bars."""
+    """Return whether this is a notebook kernel, whose stderr is not a terminal but can show bars."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})

@@ -159,7 +159,7 @@ class ShardFile:
         return [self._damaged[block] for block in new]
 
     def touched(self, start: int, stop: int) -> bool:
-        """Whether all blocks that hold bytes [start, stop) have been read, and verified if requested."""
+        """Return whether all blocks that hold bytes [start, stop) have been read, and verified if requested."""
         return not self._is_new(start // self.entry.block_bytes, -(-stop // self.entry.block_bytes))
 
     def _is_new(self, first: int, last: int) -> bool:
@@ -369,7 +369,7 @@ def _wrong_size(path: Path, expected: int, found: int) -> str:
 
 
 def on_shared_storage(path: Path, mounts: str = "/proc/self/mountinfo") -> bool:
-    """Whether a file is on a network or FUSE file system, according to the kernel's mount table."""
+    """Return whether a file is on a network or FUSE file system, according to the kernel's mount table."""
     try:
         lines = Path(mounts).read_text().splitlines()
     except OSError:

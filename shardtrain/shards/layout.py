@@ -156,7 +156,7 @@ class Manifest:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What a reader must know beyond version 2, as a manifest of version 3 lists it."""
+        """Return what a reader must know beyond version 2, as a manifest of version 3 lists it."""
         return (TEST_SPLIT,) if "test" in self.splits else ()
 
     @property

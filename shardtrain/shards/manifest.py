@@ -292,7 +292,7 @@ def _check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mappi
 
 
 def _is_external_dtype(dtype: str, *, integers: bool) -> bool:
-    """Whether arrays in external files may have this type: plain numbers, or only integers."""
+    """Return whether arrays in external files may have this type: plain numbers, or only integers."""
     pattern = "[<>|][iu][1248]" if integers else "[<>|][iuf][1248]"
     return isinstance(dtype, str) and re.fullmatch(pattern, dtype) is not None
 

@@ -1,4 +1,4 @@
-"""How shards are verified, as options."""
+"""Declare the options for verifying shards."""
 
 from __future__ import annotations
 

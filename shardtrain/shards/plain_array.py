@@ -25,7 +25,7 @@ class ArrayReader(Protocol):
         ...
 
     def touched(self) -> bool:
-        """Whether reading costs no work: all bytes have been read, verified if requested, and need no decoding."""
+        """Return whether reading costs no work: all bytes are read, verified if requested, and need no decoding."""
         ...
 
     def read_ahead(self, start: int, stop: int) -> None:
@@ -66,7 +66,7 @@ class PlainArray:
         return found
 
     def touched(self) -> bool:
-        """Whether all blocks of the array have been read, and verified if requested."""
+        """Return whether all blocks of the array have been read, and verified if requested."""
         return self._file.touched(self._where.offset, self._where.offset + self._where.bytes)
 
     def read_ahead(self, start: int, stop: int) -> None:

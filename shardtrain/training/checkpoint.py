@@ -59,7 +59,7 @@ def pack(value: Any, arrays: list[Array]) -> Any:
 
 
 def _is_named(dtype: np.dtype[Any]) -> bool:
-    """Whether the dtype can be made from its name, as those of numbers can, bfloat16 included."""
+    """Return whether the dtype can be made from its name, as those of numbers can, bfloat16 included."""
     try:
         return not dtype.hasobject and np.dtype(dtype.name) == dtype
     except TypeError:
@@ -137,7 +137,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _arrays(body: memoryview, position: int, described: Sequence[dict[str, Any]]) -> Iterator[Array]:
-    """Copies of the arrays from `position` on."""
+    """Yield copies of the arrays from `position` on."""
     for each in described:
         dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
         count = int(np.prod(shape, dtype=np.int64))
@@ -244,7 +244,7 @@ class Checkpoints:
         return None
 
     def _paths(self) -> list[Path]:
-        """The files, oldest first."""
+        """Return the files, oldest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted(path for path in found if _NAME.fullmatch(path.name))
 

@@ -105,7 +105,7 @@ class Replicas:
 
 
 def _clipping(optimizer: keras.optimizers.Optimizer) -> Callable[[list[tf.Tensor]], list[tf.Tensor]] | None:
-    """The optimizer's clipping of gradients as a function; None if it does not clip."""
+    """Return the optimizer's clipping of gradients as a function; None if it does not clip."""
     if (norm := optimizer.clipnorm) is not None:
         return lambda gradients: [tf.clip_by_norm(gradient, norm) for gradient in gradients]
     if (total := optimizer.global_clipnorm) is not None:
@@ -117,12 +117,12 @@ def _clipping(optimizer: keras.optimizers.Optimizer) -> Callable[[list[tf.Tensor
 
 @functools.cache
 def _strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One strategy for all trainings of a process: two would number their collective operations alike."""
+    """Return the one strategy for all trainings of a process: two would number their collective operations alike."""
     return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _zero_row(x: Features) -> Features:
-    """One row of zeros: TensorFlow's sparse products do not accept matrices without rows."""
+    """Return a row of zeros: TensorFlow's sparse products do not accept matrices without rows."""
     if isinstance(x, Csr):
         return Csr(x.data[:0], x.indices[:0], np.zeros(2, np.int64), (1, x.shape[1]))
     return np.zeros((1, *x.shape[1:]), x.dtype)

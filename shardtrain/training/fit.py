@@ -173,7 +173,7 @@ def _save_interrupted(
 
 
 def _metrics(trained: Trained) -> dict[str, Any]:
-    """The results for metrics.json."""
+    """Return the results for metrics.json."""
     best, clock = trained.history[trained.best_epoch], trained.clock
     return {
         "val_accuracy": best["val_accuracy"],
@@ -187,7 +187,7 @@ def _metrics(trained: Trained) -> dict[str, Any]:
 
 
 def _tested(measured: Logs) -> dict[str, float | None]:
-    """The results on the test split for metrics.json, which has null where a value is not finite; that is reported."""
+    """Return the results on the test split for metrics.json: null, and reported, where they are not finite."""
     lost = [name for name, value in measured.items() if not math.isfinite(value)]
     if lost:
         warn(f"{', '.join(lost)} of the kept weights: not finite; metrics.json has null there")

@@ -330,7 +330,7 @@ class Training:
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
     def _state(self, position: Position, callbacks: list[dict[str, Any]]) -> Packed:
-        """The state that `epochs` resumes from `position`."""
+        """Return the state that `epochs` resumes from `position`."""
         so_far = self.clock.before + time.perf_counter() - self.loop.started
         return packed(
             {
@@ -381,7 +381,7 @@ class _StopRequested(Exception):  # noqa: N818 - never leaves this module
 
 
 def _watches_batches(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback overrides a hook that is called for every batch."""
+    """Return whether a callback overrides a hook that is called for every batch."""
     hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
     own = [getattr(getattr(callback, hook), "__func__", None) for hook in hooks]
     return own != [getattr(keras.callbacks.Callback, hook) for hook in hooks]

@@ -1,4 +1,4 @@
-"""How to train, as options that are checked when they are made."""
+"""Declare the options for training, which are checked when they are made."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class CheckpointInterval:
         return f"{self.amount}{self.unit}"
 
     def within_epoch(self, seconds: float, steps: int) -> bool:
-        """Whether a checkpoint is due within an epoch, `seconds` and `steps` after the latest."""
+        """Return whether a checkpoint is due within an epoch, `seconds` and `steps` after the latest."""
         return (self.unit == "s" and seconds >= self.amount) or (self.unit == "steps" and steps >= self.amount)
 
     def after_epoch(self, epochs: int) -> bool:
-        """Whether a checkpoint is due at the end of an epoch, after `epochs` finished ones."""
+        """Return whether a checkpoint is due at the end of an epoch, after `epochs` finished ones."""
         return self.unit == "s" or (self.unit == "epochs" and epochs % self.amount == 0)
 
 
@@ -188,7 +188,7 @@ class TrainingOptions:
     )
     memory_limit: int = option(
         DEFAULT_LIMIT,
-        "for reading batches, such as 512MiB",
+        "memory for reading batches, such as 512MiB",
         group=_RESOURCES,
         metavar="SIZE",
         convert=parse_size,

@@ -47,7 +47,7 @@ def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:
 
 
 def finished_run(folder: RunFolder, job: Job) -> bool:
-    """Whether the folder holds a finished run of this job; false where the run is interrupted.
+    """Return whether the folder holds a finished run of this job; false where the run is interrupted.
 
     Raises:
         RunExistsError: the run is of another job.
@@ -85,7 +85,7 @@ def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
 
 
 def _without_homes(model: Any) -> Any:
-    """A serialized model without the modules of this package's classes, which are found by their registered names."""
+    """Return a serialized model without the modules of this package's classes, which are found by registered names."""
     if isinstance(model, Mapping):
         registered = str(model.get("registered_name", "")).startswith("shardtrain>")
         return {key: _without_homes(value) for key, value in model.items() if not (registered and key == "module")}

@@ -83,7 +83,7 @@ class StagedTraining:
 
     @property
     def tests(self) -> bool:
-        """Whether the training ends with an evaluation on the test split."""
+        """Return whether the training ends with an evaluation on the test split."""
         return self.test and "test" in self.shards.splits
 
     def train(self, model: keras.Model, steps: Steps, saved: Any) -> Trained:
@@ -123,7 +123,7 @@ class StagedTraining:
         return Trained(history=history, clock=clock, best_epoch=stopper.best_epoch, tested=tested)
 
     def _loop(self, epochs: int, about: Mapping[str, Any]) -> Loop:
-        """The loop's parameters for a stage; `epochs` counts those of all stages so far."""
+        """Return the loop's parameters for a stage; `epochs` counts those of all stages so far."""
         return Loop(
             epochs=epochs,
             batch_size=self.options.batch_size,
@@ -237,7 +237,7 @@ def trace_step(steps: Steps) -> None:
 
 
 def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: FitOptions) -> str:
-    """The flag of an option that would change the optimizer of a compiled model; empty where none is given."""
+    """Return the flag of an option that would change the optimizer of a compiled model; empty where none is given."""
     if options.clip_norm is not None:
         return "--clip-norm"
     if options.learning_rate != FitOptions.learning_rate:
@@ -247,14 +247,14 @@ def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: FitOptio
 
 
 def _class_weights(shards: Shards) -> list[float]:
-    """Weights that balance the classes in a training epoch; their mean over the examples is 1."""
+    """Return weights that balance the classes in a training epoch; their mean over the examples is 1."""
     counts = shards.manifest.splits["train"].class_counts
     num_present = sum(count > 0 for count in counts)
     return [sum(counts) / (num_present * count) if count else 0.0 for count in counts]
 
 
 def _epoch_line(training: Training) -> str:
-    """The line that reports the latest epoch."""
+    """Return the line that reports the latest epoch."""
     *earlier, epoch = training.history
     shown = ", ".join(f"{name} {short(value)}" for name, value in epoch.items() if name != "epoch")
     # a resumed epoch may have had no step left to time

@@ -63,7 +63,7 @@ def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
 
 
 def _groups(steps: Steps) -> dict[str, tuple[list[Any], list[list[Any]]]]:
-    """The variables by group, and the [name, shape, type] of each."""
+    """Return the variables by group, and the [name, shape, type] of each."""
     model = steps.model
     optimizer = _slot_names(model.optimizer.variables, model.trainable_variables)
     metrics = steps.metrics_variables
@@ -85,7 +85,7 @@ def _described(variables: Iterable[Any], names: Iterable[str]) -> list[list[Any]
 
 
 def _slot_names(variables: Sequence[Any], weights: Sequence[Any]) -> list[str]:
-    """Names of an optimizer's variables, with a weight's index in place of its name, which Keras may number."""
+    """Name an optimizer's variables, with a weight's index in place of its name, which Keras may number."""
     places = {weight.path.replace("/", "_") + "_": place for place, weight in enumerate(weights)}
     names = []
     for variable in variables:
@@ -171,7 +171,7 @@ def warn_of_unsaved_attributes(callbacks: Iterable[keras.callbacks.Callback]) ->
 
 
 def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """The attributes of a callback, without those that belong to this process."""
+    """Return the attributes of a callback, without those that belong to this process."""
     skipped = {"params", "_model"}.union(
         *(names for kind, names in _PROCESS_ATTRIBUTES.items() if isinstance(callback, kind))
     )

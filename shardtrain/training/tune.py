@@ -60,9 +60,9 @@ class Trial:
     Attributes:
         number: from 0.
         values: of the options that are tuned.
-        state: "complete", "pruned" (stopped because it was worse than the trials before), or "diverged".
+        state: "complete", "pruned" (stopped because it was worse than earlier trials), or "diverged".
         accuracy: on the validation split, in the best epoch; None if it diverged.
-        loss: likewise.
+        loss: on the validation split, in the best epoch; None if it diverged.
         epochs: number trained.
         seconds: taken by the training.
     """

@@ -1,4 +1,4 @@
-"""What `tune` tries, as frozen values that are checked when they are made, and the trainings that follow from them."""
+"""Declare what `tune` tries, as frozen values that are checked when they are made, and list the resulting trainings."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class TuneOptions:
     Attributes:
         space: names of options (sizes of the model, learning_rate, batch_size) and what each may be; empty: what the
             guide tries.
-        sampler: "grid": every combination, in order; "tpe": Optuna's choice by what was good so far.
+        sampler: "grid": every combination, in order; "tpe": Optuna's choice, guided by earlier trials.
         trials: the most trainings in all; None: the whole grid, or 20.
         metric: "accuracy" (the higher, the better; the lower loss where equal) or "loss", of the validation split.
-        prune: whether to stop a training that is worse than the median of the trials before after as many epochs.
+        prune: whether to stop a trial that is worse than the median of earlier trials at the same epoch.
         keep_all: whether the runs that are not the best are kept too.
     """
 
     space: Mapping[str, Values]
     sampler: str = option(
-        "grid", "grid: every combination; tpe: by what was good so far", group=_GROUP, choices=SAMPLERS
+        "grid", "grid: every combination; tpe: guided by earlier trials", group=_GROUP, choices=SAMPLERS
     )
     trials: int | None = option(
         None,
@@ -79,7 +79,10 @@ class TuneOptions:
     )
     metric: str = option("accuracy", "accuracy or loss, on the validation split", group=_GROUP, choices=METRIC_NAMES)
     prune: bool = option(
-        True, "train each to its end", group=_GROUP, unset="end one that is worse than the median of the others"
+        True,
+        "train every trial to its end",
+        group=_GROUP,
+        unset="stop a trial that is worse than the median of earlier trials at the same epoch",
     )
     keep_all: bool = option(False, "keep all runs", group=_GROUP, unset="the best one", identity=False)
 
@@ -101,12 +104,12 @@ class TuneOptions:
 
 
 def in_words(values: Mapping[str, Number]) -> str:
-    """Values in words, such as "layers 2, units 64"."""
+    """Format values in words, such as "layers 2, units 64"."""
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
 
 
 def changed(base: FitOptions, values: Mapping[str, Number], name: str) -> FitOptions:
-    """The options of a training with these values.
+    """Return the options of a training with these values.
 
     Raises:
         UsageError: a value outside its range.
@@ -119,7 +122,7 @@ def changed(base: FitOptions, values: Mapping[str, Number], name: str) -> FitOpt
 
 
 def grid(space: Mapping[str, Values], name: str) -> list[dict[str, Number]]:
-    """Every combination of listed values once, the last name's values changing fastest.
+    """Return every combination of listed values once, the last name's values changing fastest.
 
     An mlp of one layer has no hidden units, so it is one combination for all numbers of them.
     """
@@ -130,7 +133,7 @@ def grid(space: Mapping[str, Values], name: str) -> list[dict[str, Number]]:
 
 
 def matters(key: str, values: Mapping[str, Number], name: str) -> bool:
-    """Whether an option has an effect given the other values: an mlp of one layer has no hidden units."""
+    """Return whether an option has an effect given the other values: an mlp of one layer has no hidden units."""
     return not (name == "mlp" and key == "units" and values.get("layers") == 1)
 
 

@@ -1,1 +1,1 @@
-"""Blocks of documents to feature rows: n-grams, hashed n-grams and token ids, fitted out of core."""
+"""Vectorize blocks of documents to feature rows: n-grams, hashed n-grams and token ids, fitted out of core."""

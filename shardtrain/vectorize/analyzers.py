@@ -1,7 +1,7 @@
-"""How a text falls into terms, by name: n-grams of words, of characters, or of characters within words.
+"""Define how a text is split into terms, by name: n-grams of words, of characters, or of characters within words.
 
-An analyzer prepares texts and says what the tokenizer's kernels take for a part of an n-gram. Everything after that,
-hashes and checks included, is the same for all.
+An analyzer prepares texts and defines what the tokenizer's kernels take as a word of an n-gram. Everything after that,
+hashes and checks included, is the same for all analyzers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from shardtrain.vectorize.tokens import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Analyzer:
-    """What one of scikit-learn's analyzers does.
+    """One of scikit-learn's analyzers.
 
     Attributes:
-        prepare: makes texts what the tokenizer walks over; `strip` says whether they lose their accents.
+        prepare: prepares texts for the tokenizer; `strip` says whether accents are removed.
         characters, min_chars, separator, short_whole: of the tokenizer.
     """
 
@@ -31,7 +31,7 @@ class Analyzer:
     short_whole: bool = False
 
     def tokenizer(self, ngram_range: tuple[int, int], stop_words: tuple[str, ...]) -> Tokenizer:
-        """The tokenizer that goes with prepared texts."""
+        """Return the tokenizer of prepared texts."""
         return Tokenizer(
             characters=self.characters(),
             min_chars=self.min_chars,

@@ -155,7 +155,7 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
             room *= 2
         slots = np.zeros(room, np.uint32)  # open addressing: term + 1, or 0
         wrap = np.uint64(room - 1)
-        found = np.empty(size, np.int64)  # where each distinct term stands first
+        found = np.empty(size, np.int64)  # where each distinct term appears first
         totals = np.empty(size, np.int64)
         firsts = np.empty(size, np.uint64)
         terms = 0

@@ -1,8 +1,8 @@
-"""A fitted vectorizer: saved as arrays and JSON (never pickle), loaded, and used on new text.
+"""Save and load fitted vectorizers as arrays and JSON (never pickle), and transform new texts with them.
 
-It finds and weighs terms with the functions that made the shards, so a text gets the values it would have as a row.
-The n-gram vectorizer keeps every candidate's hash and document frequency, not only the chosen columns, because a
-document's norm runs over all of them; these arrays are mapped from disk, 16 bytes a candidate.
+Terms are found and weighted by the functions that made the shards, so a text gets the values that it would have as a
+row. The n-gram vectorizer keeps the hash and document frequency of every candidate, not only of the chosen columns,
+because a document's norm is over all candidates; these arrays are memory-mapped, 16 bytes per candidate.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Rows = Csr | Array
 
 
 class Vectorizer(Protocol):
-    """What every kind of fitted vectorizer can do."""
+    """Interface of every kind of fitted vectorizer."""
 
     kind: str
     num_features: int
@@ -56,23 +56,23 @@ class Vectorizer(Protocol):
         ...
 
     def transform(self, texts: Sequence[str]) -> Rows:
-        """Feature rows of new texts, as they would be in the shards."""
+        """Compute feature rows of new texts, as they would be in the shards."""
         ...
 
     def decode(self, row: Rows) -> list[str]:
-        """The terms behind one row of features (n-grams by falling weight, words in order)."""
+        """Return the terms of one row of features (n-grams by falling weight, words in order)."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Settings, sizes and fingerprint, as JSON values."""
+        """Return settings, sizes and fingerprint as JSON values."""
         ...
 
 
 class NgramVectorizer:
     """Weighted n-grams over the chosen columns.
 
-    `arrays` has of every candidate that has a part in a document's norm, by ascending hash, its `hashes`, its
-    document frequency `counts` and its `columns` (-1: not chosen), and of every column its `scores`.
+    For every candidate that contributes to the norms of documents, by ascending hash, `arrays` has its hash (`hashes`),
+    document frequency (`counts`) and column (`columns`, -1: not chosen), and for every column its score (`scores`).
     """
 
     kind = "ngram"
@@ -88,7 +88,7 @@ class NgramVectorizer:
         self.num_features = self.vocabulary_size = len(terms)
 
     def transform(self, texts: Sequence[str]) -> Csr:
-        """Weighted rows, (texts, num_features)."""
+        """Compute weighted rows, (texts, num_features)."""
         step = max(1, BLOCK_TEXTS // self.settings.density)
         starts = range(0, max(len(texts), 1), step)
         return concatenate([self._transform_block(texts[start : start + step]) for start in starts])
@@ -116,18 +116,18 @@ class NgramVectorizer:
         return Csr(data[inside], row_columns[inside], indptr, (len(texts), self.num_features))
 
     def decode(self, row: Rows) -> list[str]:
-        """The n-grams of one row, by falling weight."""
+        """Return the n-grams of one row, by falling weight."""
         if not isinstance(row, Csr):
             raise TypeError(f"an n-gram row is a Csr, not {type(row).__name__}")
         return [self.terms[row.indices[i]] for i in np.argsort(-row.data, kind="stable")]
 
     def describe(self) -> dict[str, Any]:
-        """Settings, sizes and fingerprint, as JSON values."""
+        """Return settings, sizes and fingerprint as JSON values."""
         return {**self._description, "num_features": self.num_features, "num_candidates": len(self.arrays["hashes"])}
 
 
 class SequenceVectorizer:
-    """Padded token ids; `terms` and the array `hashes` have the words that have ids, the word of id 1 first."""
+    """Padded token ids; `terms` and the array `hashes` hold the words that have ids, the word of id 1 first."""
 
     kind = "sequence"
 
@@ -141,24 +141,24 @@ class SequenceVectorizer:
         self.vocabulary_size = min(int(description["num_words"]) + 1, self.settings.max_features)
 
     def transform(self, texts: Sequence[str]) -> Array:
-        """Rows of token ids, (texts, num_features)."""
+        """Compute rows of token ids, (texts, num_features)."""
         found = index_words(self.settings, texts)
         ids = ids_of(found.hashes, self.arrays["hashes"])
         return pad(found.occurrences, found.indptr, ids, self.num_features, self.vocabulary_size)
 
     def decode(self, row: Rows) -> list[str]:
-        """The words of one row, (num_features,), in order."""
+        """Return the words of one row, (num_features,), in order."""
         if isinstance(row, Csr):
             raise TypeError("a row of token ids is an array, not a Csr")
         return [self.terms[int(token) - 1] for token in np.ravel(row) if token]
 
     def describe(self) -> dict[str, Any]:
-        """Settings, sizes and fingerprint, as JSON values."""
+        """Return settings, sizes and fingerprint as JSON values."""
         return {**self._description, "num_features": self.num_features, "vocabulary_size": self.vocabulary_size}
 
 
 class HashingVectorizer:
-    """Hashed n-grams: nothing but the settings, and no terms; its rows are n-gram rows as any others."""
+    """Hashed n-grams: only settings, no terms; its rows have the same form as other n-gram rows."""
 
     kind = "ngram"
 
@@ -170,13 +170,13 @@ class HashingVectorizer:
         self.num_features = self.vocabulary_size = self.settings.max_features
 
     def transform(self, texts: Sequence[str]) -> Csr:
-        """Rows of hashed n-grams, (texts, num_features)."""
+        """Compute rows of hashed n-grams, (texts, num_features)."""
         step = max(1, BLOCK_TEXTS // self.settings.ngrams.density)
         starts = range(0, max(len(texts), 1), step)
         return concatenate([hashed_rows(self.settings, texts[start : start + step]) for start in starts])
 
     def decode(self, row: Rows) -> list[str]:
-        """Nothing can be decoded.
+        """Raise an error: hashed features cannot be decoded.
 
         Raises:
             VectorizerError: always.
@@ -187,7 +187,7 @@ class HashingVectorizer:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Settings, sizes and fingerprint, as JSON values."""
+        """Return settings, sizes and fingerprint as JSON values."""
         return {**self._description, "num_features": self.num_features}
 
 
@@ -214,11 +214,11 @@ def save_vectorizer(
     """Write a vectorizer into `folder` (made if missing) and return it as loaded from there.
 
     Args:
-        folder: gets one .npy file an array, terms.json and, last, vectorizer.json.
+        folder: gets one .npy file per array, terms.json and, last, vectorizer.json.
         settings: how terms were found and chosen.
         facts: `num_documents`, or `num_words` and `length`, or nothing for hashed n-grams.
-        terms: as the vectorizer's class says.
-        arrays: of the class, each in pieces that are written one after the other.
+        terms: as described in the vectorizer's class.
+        arrays: those that `ARRAYS` names for the class, each in pieces that are written one after the other.
     """
     kind = _KIND_OF[type(settings)]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Hashed n-grams as scikit-learn's HashingVectorizer makes them: stateless, so nothing is fitted.
+"""Compute hashed n-grams as scikit-learn's HashingVectorizer does: stateless, so nothing is fitted.
 
 The column of an n-gram is its MurmurHash3 (32 bits, seed 0, of its UTF-8 bytes) modulo the number of columns, and its
-sign is the hash's. What falls together is added up; rows are divided by their l2 norm. Values are small integers
-before that, so no order of adding matters.
+sign is the sign of the hash. Values in the same column are added up, then rows are divided by their l2 norm. The sums
+are small integers, so the order of additions does not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _C2 = np.uint64(0x1B873593)
 def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
     """Compute the rows of texts, (texts, max_features).
 
-    Zeros that opposite signs left are stored, as scikit-learn does.
+    Zeros left by opposite signs are stored, as scikit-learn stores them.
     """
     from scipy.sparse import csr_matrix
 
@@ -55,7 +55,7 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
 
 @kernel
 def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, separator, num_columns):  # type: ignore[no-untyped-def]
-    """The column and the sign of every n-gram, document after document, and where documents begin among them."""
+    """Compute column and sign of every n-gram, document after document, and where each document's n-grams begin."""
     hashes, checks, starts, ends = word_buffers(bounds, min_chars)
     room = len(data) // (min_chars + 1) + len(bounds)
     columns = np.empty(room * (high - low + 1), np.int32)  # pages that are never touched take no memory
@@ -63,6 +63,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
     indptr = np.zeros(len(offsets), np.int64)
     term = np.empty(len(data) + (high + 1) * len(separator), np.uint8)
     entries = 0
+    # Invariant: columns[:entries] and signs[:entries] are of the n-grams of the documents before d.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -81,6 +82,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
             least = min(low, max(words, 1)) if short else low
             for i in range(words):
                 size = 0
+                # Invariant: term[:size] is the first n - 1 words from word i on, joined by separators.
                 for n in range(1, min(high, words - i) + 1):
                     if n > 1:
                         for byte in separator:
@@ -93,7 +95,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
                         h = np.int64(_murmur(term, size))
                         positive = h < 0x80000000
                         magnitude = h if positive else 0x100000000 - h
-                        if magnitude == 0x80000000:  # scikit-learn's rule where -h is no int32
+                        if magnitude == 0x80000000:  # scikit-learn's rule where -h does not fit int32
                             magnitude = np.int64(0x7FFFFFFF) - (num_columns - 1)
                         columns[entries] = magnitude % num_columns
                         signs[entries] = 1.0 if positive else -1.0
@@ -104,9 +106,10 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
 
 @kernel
 def _murmur(term, size):  # type: ignore[no-untyped-def]
-    """MurmurHash3_x86_32 of the first `size` bytes with seed 0."""
+    """Compute MurmurHash3_x86_32 of the first `size` bytes with seed 0."""
     h = np.uint64(0)
     whole = size - size % 4
+    # Invariant: h is the state after term[:i], below 2**32.
     for i in range(0, whole, 4):
         k = np.uint64(0)
         for j in range(4):

@@ -1,4 +1,4 @@
-"""From settings to terms: how texts are prepared, split and indexed under the settings of a vectorizer."""
+"""Prepare, split and index texts under the settings of a vectorizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenizer_of(settings: CountedSettings) -> Tokenizer:
 
 
 def prepare_texts(settings: CountedSettings, texts: Sequence[str]) -> TextBlock:
-    """Lower-case texts and do what else comes before the tokenizer."""
+    """Prepare texts for the tokenizer: lower-case them, strip accents, join spaces, as settings require."""
     if isinstance(settings, SequenceSettings):
         return text.lowered(texts)
     return ANALYZERS[settings.analyzer].prepare(texts, strip=settings.strip_accents == "unicode")
@@ -44,7 +44,7 @@ def index_texts(settings: CountedSettings, texts: Sequence[str]) -> Inverted | B
 
 
 def idle_stop_words(settings: NgramSettings) -> list[str]:
-    """Stop words that can match nothing, because no prepared text contains them as a word."""
+    """Return the stop words that can match nothing, because no prepared text contains them as a word."""
     block = prepare_texts(settings, settings.stop_words)
     content, ends = block.data.tobytes(), block.bounds.tolist()
     prepared = [content[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(ends)]

@@ -2,7 +2,6 @@
 
 N-grams are first scattered into parts by the top bits of their hash, then each part is indexed alone: its table, its
 sort and its lists stay in the processor's cache, which makes it two to three times as fast as one table for the block.
-
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Inverted:
         indptr: term t has the entries [indptr[t], indptr[t + 1]), (terms + 1,) int64.
         documents: of each entry, ascending within a term, (entries,) uint32.
         times: how often the term occurs in that document, (entries,) uint32.
-        collided: two terms of the block have one hash.
+        collided: whether two terms of the block have one hash.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -68,13 +67,15 @@ def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> In
 
 @kernel
 def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, seed, mask):  # type: ignore[no-untyped-def]
-    """Hash and check of every n-gram in order, and how many documents up to each document's end have."""
+    """Compute the hash and check of every n-gram in order, and how many n-grams there are up to each document's end."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
     most = (len(data) // (min_chars + 1) + len(bounds)) * (high - low + 1)  # what is not used takes no memory
     hashes = np.empty(most, np.uint64)
     checks = np.empty(most, np.uint32)
     ends = np.zeros(len(offsets), np.int64)
     position = 0
+    # Invariant: hashes[:position] and checks[:position] are of the n-grams of the documents before d: in each segment
+    # by length, then by first word.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -107,7 +108,7 @@ def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, s
 
 @kernel
 def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
-    """Hash, check, document and position of every n-gram, part by part, and where the parts begin."""
+    """Group hash, check, document and position of every n-gram by part; return them and where the parts begin."""
     starts = np.zeros((1 << _PART_BITS) + 1, np.int64)
     for h in hashes:
         starts[np.int64(h >> _SHIFT) + 1] += 1
@@ -117,6 +118,7 @@ def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
     part_checks = np.empty(len(hashes), np.uint32)
     documents = np.empty(len(hashes), np.uint32)
     positions = np.empty(len(hashes), np.uint32)
+    # Invariant: [starts[part], place[part]) holds the part's n-grams of the documents before d, in order.
     for d in range(len(ends) - 1):
         for position in range(ends[d], ends[d + 1]):
             part = np.int64(hashes[position] >> _SHIFT)
@@ -131,7 +133,7 @@ def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
 
 @kernel
 def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-untyped-def]
-    """The terms of all parts and their entries; the arrays are as long as the n-grams and cut at the end."""
+    """Index the n-grams of all parts; the arrays are allocated for as many terms as n-grams and cut at the end."""
     total = len(hashes)
     term_hash = np.empty(total, np.uint64)
     term_check = np.empty(total, np.uint32)
@@ -141,6 +143,8 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
     entry_times = np.empty(total, np.uint32)
     terms = 0
     collided = False
+    # Invariant: the first `terms` terms are those of the parts before `part`, by ascending hash; the first
+    # indptr[terms] entries are theirs.
     for part in range(len(starts) - 1):
         begin, end = starts[part], starts[part + 1]
         found, of_entry, document, times, clash = _index_part(
@@ -160,6 +164,7 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
             place[order[i]] = indptr[terms]
             indptr[terms + 1] = indptr[terms] + counts[order[i]]
             terms += 1
+        # Invariant: place[t] is where the next entry of the part's term t belongs; documents ascend within a term.
         for entry in range(len(of_entry)):
             at = place[of_entry[entry]]
             entry_document[at] = document[entry]
@@ -179,7 +184,7 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
 
 @kernel
 def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
-    """The order of the places `found` by ascending hash: by some bits, then by insertion, since hashes are uniform.
+    """Sort the places `found` by ascending hash: by leading bits, then by insertion, since hashes are uniform.
 
     All of them have the first `shared` bits in common, a uint64 below 64.
     """
@@ -195,6 +200,7 @@ def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
         digit = np.int64((hashes[found[i]] << shared) >> (np.uint64(64) - bits))
         order[place[digit]] = i
         place[digit] += 1
+    # Invariant: order[:i] ascends by hash; a place moves only among those of equal digit, which are few.
     for i in range(1, len(order)):
         moved = order[i]
         j = i
@@ -226,6 +232,8 @@ def _index_part(hashes, checks, documents):  # type: ignore[no-untyped-def]
     terms = 0
     entries = 0
     collided = False
+    # Invariant: found[:terms] is where each distinct term before `gram` appears first; the first `entries` entries are
+    # their documents so far, ascending, and last[t] is the latest of term t.
     for gram in range(len(hashes)):
         slot = hashes[gram] & wrap
         while slots[slot] and hashes[found[slots[slot] - 1]] != hashes[gram]:

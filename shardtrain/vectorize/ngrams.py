@@ -3,7 +3,7 @@
 1. count (`counts`): the postings of each unit, merged into the candidates, the terms with min_df documents or more.
 2. weigh: the l2 norm of every document over all its candidates.
 3. score: per candidate the class sums of its values, and from them its score; a shortlist per bucket.
-4. choose: the best of the shortlists; only they get their strings back.
+4. choose: the best of the shortlists; only their strings are read again.
 5. rows: the chosen columns of every document.
 
 A choice by frequency comes before the weights, as TfidfVectorizer(max_features=...) makes it: 1, 3, 4, 2, 5.
@@ -91,7 +91,7 @@ _32 = np.uint64(32)
 
 @kernel
 def _ascending(firsts):  # type: ignore[no-untyped-def]
-    """The order of first appearances (unit << 32 | rank in the unit) by value: a radix sort, low digits first."""
+    """Sort first appearances (unit << 32 | rank in the unit) and return their order: a radix sort, low digits first."""
     ranks = np.uint64(0)
     largest = np.uint64(0)
     for first in firsts:

@@ -1,4 +1,4 @@
-"""Which features a build makes of text, as options."""
+"""Declare the options for the features that a build makes of text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OF_NGRAMS = (
     "sublinear_tf",
     "select",
 )
-_OF_VOCABULARIES = ("min_df", "max_df", "sublinear_tf", "select")  # what hashed n-grams cannot have
+_OF_VOCABULARIES = ("min_df", "max_df", "sublinear_tf", "select")  # hashed n-grams have none
 
 
 def _limit(text: str) -> Limit:
@@ -57,7 +57,7 @@ def read_stop_words(path: Path | str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorizerOptions:
-    """Which features are made of text.
+    """Options for the features made of text.
 
     Attributes:
         vectorizer: "ngram" (tf-idf), "count", "hashing" (stateless), "sequence" or
@@ -68,9 +68,9 @@ class VectorizerOptions:
         strip_accents: "unicode", or "none" where accents distinguish words.
         ngram_range: fewest and most words or characters of an n-gram.
         min_df: fewest training documents an n-gram must occur in; a float is a proportion of them.
-        max_df: most training documents it may occur in, likewise.
+        max_df: most training documents it may occur in, or a proportion of them.
         stop_words: words that are removed before n-grams are made.
-        binary: how often an n-gram occurs in a document does not matter.
+        binary: an n-gram counts once per document, however often it occurs.
         sublinear_tf: 1 + ln(times) in place of times.
         select: how n-grams are chosen: "f_classif", "chi2" or "none" (the most frequent).
         max_length: most token ids of a sequence.
@@ -112,13 +112,17 @@ class VectorizerOptions:
     )
     min_df: Limit = option(
         2,
-        "training documents an n-gram must occur in, or with a point a proportion of them",
+        "fewest training documents an n-gram must occur in; with a decimal point, a proportion of them",
         group=_GROUP,
         metavar="N|F",
         parse=_limit,
     )
     max_df: Limit = option(
-        1.0, "training documents an n-gram may occur in, likewise", group=_GROUP, metavar="N|F", parse=_limit
+        1.0,
+        "most training documents an n-gram may occur in; with a decimal point, a proportion of them",
+        group=_GROUP,
+        metavar="N|F",
+        parse=_limit,
     )
     stop_words: tuple[str, ...] = option(
         (),
@@ -128,7 +132,7 @@ class VectorizerOptions:
         convert=read_stop_words,
         unset="none",
     )
-    binary: bool = option(False, "weigh an n-gram alike however often a document has it", group=_GROUP)
+    binary: bool = option(False, "count an n-gram once per document, however often it occurs", group=_GROUP)
     sublinear_tf: bool = option(False, "weigh n-grams by 1 + ln(times) in place of times", group=_GROUP)
     select: str = option(
         "f_classif",
@@ -161,7 +165,7 @@ class VectorizerOptions:
         return ("ngram", "sequence") if self.vectorizer == "auto" else (self.vectorizer,)
 
     def settings(self, kind: str) -> Settings:
-        """The settings of a vectorizer that is to be fitted.
+        """Return the settings of a vectorizer that is to be fitted.
 
         Args:
             kind: "ngram", "count", "hashing" or "sequence".
@@ -184,5 +188,5 @@ class VectorizerOptions:
 
     @property
     def density(self) -> int:
-        """How many times as many terms as usual a text has; so much smaller are the units."""
+        """How many times as many terms as usual a text has; units are smaller by this factor."""
         return self.settings(self.candidates[0]).density

@@ -1,7 +1,8 @@
-"""Scores features by sums over their values and chooses the best, with scikit-learn's arithmetic and its ties.
+"""Score features by sums over their values and choose the best, with scikit-learn's arithmetic and order of ties.
 
-A selector needs of each feature only sums per class, which stream. The operations and their order are those of
-scikit-learn (`f_oneway`, `chi2`, `_limit_features`), so that scores are equal in every bit and ties are ties in both.
+A selector needs only the sums per class of each feature, which are added up document by document. The operations and
+their order are those of scikit-learn (`f_oneway`, `chi2`, `_limit_features`), so scores are equal in every bit, and
+features are tied in both or in neither.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Moments:
     """Sums over the documents in corpus order.
 
     Attributes:
-        pairs: of a feature's values per class the sum and the sum of squares, side by side, since they are added up
+        pairs: the sum of a feature's values and the sum of their squares per class, adjacent because both are updated
             together; (features, classes, 2).
-        totals: of its values, added up document by document and not class by class, (features,).
+        totals: the sum of its values, added up document by document and not class by class, (features,).
     """
 
     pairs: Float
@@ -33,17 +34,17 @@ class Moments:
 
     @classmethod
     def zeros(cls, num_features: int, num_classes: int) -> Moments:
-        """Before the first document."""
+        """Return the sums before the first document."""
         return cls(np.zeros((num_features, num_classes, 2)), np.zeros(num_features))
 
     @property
     def sums(self) -> Float:
-        """Of a feature's values per class, (features, classes)."""
+        """Sums of a feature's values per class, (features, classes)."""
         return self.pairs[:, :, 0]
 
     @property
     def squares(self) -> Float:
-        """Sums of their squares, (features, classes)."""
+        """Sums of the squares of these values, (features, classes)."""
         return self.pairs[:, :, 1]
 
 
@@ -52,9 +53,9 @@ class Selector:
     """A way to choose features.
 
     Attributes:
-        score: from moments and documents per class, (classes,), the score of each feature; NaN is worst.
-        later_wins: which of equal scores is better, that of the term later or earlier in the order of strings.
-        by_counts: scores are of counts, and what is not chosen has no part in the weights of documents.
+        score: computes the score of each feature from moments and documents per class, (classes,); NaN is worst.
+        later_wins: whether of terms with equal scores the later in the order of strings is better, or the earlier.
+        by_counts: whether scores are of counts, and terms not chosen do not contribute to the norms of documents.
     """
 
     score: Callable[[Moments, Counts], Float]
@@ -63,7 +64,7 @@ class Selector:
 
 
 def f_classif(moments: Moments, class_counts: Counts) -> Float:
-    """One-way ANOVA F of each feature against the classes (Lomax 2007, as scikit-learn's `f_oneway` computes it).
+    """Compute the one-way ANOVA F of each feature against the classes (Lomax 2007, as in scikit-learn's `f_oneway`).
 
     Returns:
         (features,); NaN where a feature does not vary at all.
@@ -88,13 +89,13 @@ def f_classif(moments: Moments, class_counts: Counts) -> Float:
 
 
 def chi2(moments: Moments, class_counts: Counts) -> Float:
-    """Chi-squared of each feature's sums per class against what the sizes of the classes let expect.
+    """Compute chi-squared of each feature's sums per class against those expected from the sizes of the classes.
 
     Returns:
         (features,); NaN where a feature sums up to 0.
     """
     expected = np.outer(_class_shares(class_counts), moments.totals)
-    squared = moments.sums.T.copy(order="F")  # scikit-learn's layout: numpy adds in another order in another one
+    squared = moments.sums.T.copy(order="F")  # scikit-learn's layout, which decides in which order numpy adds
     squared -= expected
     squared **= 2
     with np.errstate(invalid="ignore"):
@@ -104,7 +105,7 @@ def chi2(moments: Moments, class_counts: Counts) -> Float:
 
 
 def _class_shares(class_counts: Counts) -> Float:
-    """Documents of each class by all documents; of more than two classes scikit-learn adds up 1 / n count times."""
+    """Return the proportion of each class; of more than two classes scikit-learn adds up 1 / n once per document."""
     num_samples = int(class_counts.sum())
     if len(class_counts) == 2:
         shares: Float = class_counts / num_samples
@@ -132,12 +133,12 @@ SELECTORS = {
 
 
 def ranked(scores: Float) -> Float:
-    """Scores as SelectKBest compares them: NaN is below every number."""
+    """Return scores as SelectKBest compares them: NaN is below every number."""
     return np.where(np.isnan(scores), np.finfo(np.float64).min, scores)
 
 
 def shortlist(scores: Float, keep: int) -> npt.NDArray[np.int64]:
-    """Indices, ascending, of every feature that may be among the `keep` best: the k best and all their ties."""
+    """Return the indices, ascending, of the features that may be among the `keep` best: these and all their ties."""
     if keep >= len(scores):
         return np.arange(len(scores))
     values = ranked(scores)
@@ -146,7 +147,7 @@ def shortlist(scores: Float, keep: int) -> npt.NDArray[np.int64]:
 
 
 def choose(scores: Float, terms: list[str], keep: int, *, later_wins: bool = True) -> npt.NDArray[np.int64]:
-    """Indices of the `keep` best features in order of their terms.
+    """Choose the `keep` best features; return their indices in order of their terms.
 
     SelectKBest sorts stably by score and takes the last k of the columns, which are in order of the terms: among
     equal scores the later term wins. Without `later_wins` the earlier one does, as in a stable sort by falling score.

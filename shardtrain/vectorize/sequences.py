@@ -72,6 +72,7 @@ def pad(
 @kernel
 def _lengths(tokens, indptr, ids):  # type: ignore[no-untyped-def]
     lengths = np.zeros(len(indptr) - 1, np.int64)
+    # Invariant: lengths[:d] are the numbers of non-zero ids of the documents before d; the others are 0.
     for d in range(len(indptr) - 1):
         for entry in range(indptr[d], indptr[d + 1]):
             lengths[d] += ids[tokens[entry]] != 0

@@ -1,7 +1,7 @@
-"""What a vectorizer computes, as frozen values that a saved vectorizer keeps; no kernel is needed to make or check one.
+"""Define the settings of vectorizers: frozen values that are saved with them; making and checking them needs no kernel.
 
-`indexing` says how texts become terms under such settings. A setting that a first version did not have is left out of
-the record where it has its default, so that fingerprints of older vectorizers stay what they are.
+`indexing` splits texts into terms under such settings. A setting that was added after the first version is omitted from
+the record where it has its default, so that the fingerprints of older vectorizers do not change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TERMS_PER_BYTE = {
     "word": 0.2,
     "char": 1.0,
     "char_wb": 1.0,
-}  # by analyzer: n-grams of one length per byte of text, about
+}  # by analyzer: about how many n-grams of one length a byte of text has
 ANALYZERS = tuple(TERMS_PER_BYTE)
 STRIP_ACCENTS = ("unicode", "none")
 SELECTORS = ("f_classif", "chi2", "none")
@@ -30,7 +30,7 @@ _LATER = "omitted from a record where it is the default"
 
 
 def later(default: Any) -> Any:
-    """A setting that a first version did not have."""
+    """Declare a setting that was added after the first version."""
     return field(default=default, metadata={_LATER: True})
 
 
@@ -38,7 +38,7 @@ def later(default: Any) -> Any:
 class Hashing:
     """How terms are hashed: another seed gives unrelated hashes; `mask` shortens them (in tests)."""
 
-    seed: int = 0x9E3779B9  # any number above a byte: from 0, NUL at a word's start would leave no trace in its hash
+    seed: int = 0x9E3779B9  # above any byte: with 0, a NUL at the start of a word would not change its hash
     mask: int = (1 << 64) - 1
 
 
@@ -51,9 +51,9 @@ class NgramSettings:
         ngram_range: fewest and most words or characters of an n-gram.
         stop_words: removed before n-grams are made; compared with words in lower case, without accents.
         min_df: fewest documents an n-gram must occur in; a float is a proportion of the training documents.
-        max_df: most documents it may occur in, likewise.
+        max_df: most documents it may occur in, or a proportion of them.
         weighting: "tfidf" or "count".
-        binary: an n-gram occurs in a document or not; how often has no weight.
+        binary: an n-gram counts once per document, however often it occurs.
         sublinear_tf: 1 + ln(times) in place of times.
         select: "f_classif", "chi2" or "none" (the most frequent n-grams).
         max_features: n-grams kept.
@@ -91,7 +91,7 @@ class NgramSettings:
             if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
                 raise UsageError(f"{option} {limit}: a number of documents from 1, or a proportion above 0.0 up to 1.0")
         if isinstance(self.min_df, int) is isinstance(self.max_df, int):
-            self.document_range(1)  # comparable whatever the corpus: reported before any work
+            self.document_range(1)  # comparable for any corpus: reported before any work
         if self.max_features < 1:
             raise UsageError(f"--max-features {self.max_features} must be at least 1")
         if self.select not in SELECTORS:
@@ -102,7 +102,7 @@ class NgramSettings:
             raise UsageError("--sublinear-tf weighs counts, which --vectorizer count leaves as they are")
 
     def document_range(self, num_documents: int) -> tuple[int, int]:
-        """Fewest and most documents, both inclusive, that a candidate occurs in.
+        """Return the fewest and most documents, both inclusive, in which a candidate occurs.
 
         Raises:
             UsageError: the most are fewer than the fewest.
@@ -124,13 +124,13 @@ class NgramSettings:
 
     @property
     def density(self) -> int:
-        """How many times as many n-grams as usual a text has; so much smaller are the pieces that are held at once."""
+        """How many times as many n-grams as usual a text has; pieces held in memory are smaller by this factor."""
         return max(1, math.ceil(self.per_byte / USUAL_PER_BYTE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class HashedSettings:
-    """Hashed n-grams; all but `max_features`, the number of columns, means what it does for n-grams.
+    """Hashed n-grams; all but `max_features`, the number of columns, is as for n-grams.
 
     Raises:
         UsageError: a setting outside its range.
@@ -156,7 +156,7 @@ class HashedSettings:
 
     @property
     def ngrams(self) -> NgramSettings:
-        """How texts fall into n-grams."""
+        """How texts are split into n-grams."""
         return NgramSettings(**common_fields(self, NgramSettings, without=("max_features", "binary", "hashing")))
 
 
@@ -179,12 +179,12 @@ class SequenceSettings:
             )
 
     def document_range(self, num_documents: int) -> tuple[int, int | None]:
-        """Fewest and most times a word must occur to be a candidate."""
+        """Return the fewest and most times a word must occur to be a candidate; None: no limit."""
         return 1, None
 
     @property
     def density(self) -> int:
-        """As for n-grams: words are as many as usual."""
+        """As for n-grams: a text has as many words as usual."""
         return 1
 
 
@@ -193,19 +193,19 @@ Settings = CountedSettings | HashedSettings
 
 
 def common_fields(source: Any, cls: type[Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of `source` for those fields of a dataclass that it has as well."""
+    """Return the values of `source` for those fields of a dataclass that it has as well."""
     names = [each.name for each in fields(cls) if each.name not in without]
     return {name: getattr(source, name) for name in names if hasattr(source, name)}
 
 
 def settings_record(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON values; later settings are left out where they have their default."""
+    """Return settings as JSON values; later settings are omitted where they have their default."""
     defaults = {each.name: each.default for each in fields(settings) if each.metadata.get(_LATER)}
     return {name: value for name, value in asdict(settings).items() if defaults.get(name, ...) != value}
 
 
 def parse_settings(cls: type[Any], record: Mapping[str, Any]) -> Any:
-    """Settings of a class from their record; the reverse of `settings_record`.
+    """Parse the settings of a class from their record; the reverse of `settings_record`.
 
     Raises:
         UsageError: a setting outside its range.

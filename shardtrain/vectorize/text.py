@@ -1,8 +1,8 @@
-"""Texts -> one array of UTF-8 bytes with document offsets, lower-cased and stripped as the oracle does it.
+"""Lower-case texts and strip accents as scikit-learn and Keras do, into one array of UTF-8 bytes with document offsets.
 
-Python's own `str.lower`, `unicodedata` and `re` say what Unicode means, so it is exact by definition: documents are
-rewritten a character at a time by a kernel with tables made from those modules. The tables cost a few tenths of a
-second when the first text that is not ASCII comes along.
+Python's own `str.lower`, `unicodedata` and `re` define what Unicode means, so results are exact: a kernel rewrites
+documents character by character with tables made from those modules. Making the tables costs a few tenths of a second,
+once, at the first text that is not ASCII.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # keras.preprocessing.te
 
 @dataclass(frozen=True, eq=False)
 class TextBlock:
-    """Prepared documents; no n-gram reaches beyond its segment, which is a document or a part of one.
+    """Prepared documents in segments, each a document or a part of one; no n-gram crosses the end of a segment.
 
     Attributes:
         data: UTF-8 bytes of all documents, (bytes,) uint8.
@@ -47,7 +47,7 @@ def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
 
     Args:
         texts: the documents.
-        strip: remove accents as well: strip_accents="unicode" in place of None.
+        strip: also remove accents: strip_accents="unicode" in place of None.
     """
     documents = Texts.from_strings(texts)
     content = documents.data.tobytes()
@@ -58,39 +58,39 @@ def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
 
 
 def with_single_spaces(texts: Sequence[str], *, strip: bool) -> TextBlock:
-    """The same, and each run of two or more white-space characters is one space, as n-grams of characters want it."""
+    """Lower-case documents and replace each run of two or more white-space characters by one space."""
     block = lowered(texts, strip=strip)
     return _whole(*_join_white_space(block.data, block.bounds, white_space()))
 
 
 def in_padded_words(texts: Sequence[str], *, strip: bool) -> TextBlock:
-    """The same, with a segment for each word: the word between two spaces."""
+    """Lower-case documents and make each word a segment, with a space before and after it."""
     block = lowered(texts, strip=strip)
     return TextBlock(*_pad_words(block.data, block.bounds, white_space()))
 
 
 def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
-    """A block in which documents are segments."""
+    """Return a block whose segments are the documents."""
     return TextBlock(data, bounds, np.arange(len(bounds)))
 
 
 _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
 _CASED, _IGNORABLE = 1, 2
-_IGNORABLE_PLANE = range(0xE0000, 0xE1000)  # tags and variation selectors: they change nothing but are ignorable
+_IGNORABLE_PLANE = range(0xE0000, 0xE1000)  # tags and variation selectors: unchanged, but ignorable
 _UNCHANGED = 0xFF
-_LAST_CHANGED = 0x2FFFF  # no code point above it has a lower case, decomposes or combines; a test looks at all of them
+_LAST_CHANGED = 0x2FFFF  # no code point above it has a lower case, decomposes or combines; a test checks them all
 
 
 @functools.cache
 def replacements(*, strip: bool) -> tuple[npt.NDArray[np.int64], Bytes, Bytes]:
-    """What each character becomes: lower case, then with `strip` NFKD without combining characters.
+    """Return what replaces each character: its lower case, with `strip` also decomposed without combining characters.
 
-    Decomposition treats every character alone; the reordering that follows it moves combining characters only, and
-    scikit-learn's `strip_accents_unicode` drops those, so characters can be replaced one by one.
+    Decomposition (NFKD) treats every character alone; the reordering that follows it moves combining characters only,
+    and scikit-learn's `strip_accents_unicode` drops those, so characters can be replaced one by one.
 
     Returns:
-        For each code point where its replacement begins among the replacements' bytes, how many bytes it has
-        (`_UNCHANGED`: it stays), and those bytes.
+        For each code point where its replacement begins among the replacements' bytes, and how many bytes it has
+        (`_UNCHANGED`: the character is not replaced); and those bytes.
     """
     characters = list(_characters(_LAST_CHANGED + 1))
     become = _one_by_one(str.lower, characters)
@@ -111,15 +111,15 @@ def replacements(*, strip: bool) -> tuple[npt.NDArray[np.int64], Bytes, Bytes]:
 
 @functools.cache
 def around_sigma() -> Bytes:
-    """For each code point what it says about a capital sigma near it: `_CASED`, `_IGNORABLE` or 0.
+    """Return what each code point means for a capital sigma near it: `_CASED`, `_IGNORABLE` or 0.
 
     A sigma is final if the nearest character before it that is not ignorable is cased and the nearest after it is not
-    (Unicode, Final_Sigma). Python does not tell these properties, but `str.lower` acts on them.
+    (Unicode, Final_Sigma). Python does not expose these properties, but `str.lower` uses them.
     """
     codes = np.array([*range(1, _LAST_CHANGED + 1), *_IGNORABLE_PLANE])
     characters = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(sys.maxunicode + 1, np.uint8)
-    for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # what makes a sigma final alone is cased
+    for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # after an A both make a sigma final, alone only cased
         lowered_pairs = "\0".join(f"{before}{character}{chr(_SIGMA)}" for character in characters).lower().split("\0")
         final = np.array([pair.endswith(chr(_FINAL_SIGMA)) for pair in lowered_pairs])
         table[codes[final]] = meaning
@@ -127,20 +127,20 @@ def around_sigma() -> Bytes:
 
 
 def _characters(count: int) -> str:
-    """The first `count` code points, halves of surrogate pairs included."""
+    """Return the first `count` code points as a string, halves of surrogate pairs included."""
     return np.arange(count, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def _one_by_one(function: Callable[[str], str], texts: list[str]) -> list[str]:
-    """What a function makes of each text, called once for all; the first is NUL, which parts the others and stays."""
+    """Apply a function to all texts in one call; the first text is NUL, which separates the others and is unchanged."""
     return [texts[0], *function("\0".join(texts[1:])).split("\0")]
 
 
 @kernel
 def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-untyped-def]
-    """The same documents in lower case, every character of more than one byte looked up and replaced.
+    """Lower-case documents; characters of more than one byte are looked up and replaced.
 
-    `around` is that of `around_sigma`, or empty if no document has a sigma.
+    `around` is the table of `around_sigma`, or empty if no document has a sigma.
     """
     out = np.empty(_replaced_size(data, lengths), np.uint8)
     places = np.zeros(len(offsets), np.int64)
@@ -148,6 +148,7 @@ def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-u
     for d in range(len(offsets) - 1):
         i = offsets[d]
         end = offsets[d + 1]
+        # Invariant: out[:size] is data[:i] with its characters replaced; i is the first byte of a character, or `end`.
         while i < end:
             byte = data[i]
             if byte < 0x80:
@@ -174,7 +175,9 @@ def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-u
 
 @kernel
 def _replaced_size(data, lengths):  # type: ignore[no-untyped-def]
+    """Count the bytes of the documents that `_replace` returns."""
     size = len(data)
+    # Invariant: size - len(data) is how many bytes replacing the characters that begin in data[:i] adds.
     for i in range(len(data)):
         if data[i] >= 0xC0:  # a character of more than one byte begins
             code, width = decode(data, i)
@@ -185,9 +188,10 @@ def _replaced_size(data, lengths):  # type: ignore[no-untyped-def]
 
 @kernel
 def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
-    """Whether the capital sigma at byte `place` of the document [begin, end) becomes a final one."""
+    """Return whether the capital sigma at byte `place` of the document [begin, end) becomes a final one."""
     before = 0
     i = place
+    # Invariant: all characters of data[i:place] are ignorable.
     while i > begin:
         i -= 1
         while i > begin and data[i] & 0xC0 == 0x80:
@@ -201,6 +205,7 @@ def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
     if before != _CASED:
         return False
     i = place + 2
+    # Invariant: all characters of data[place + 2:i] are ignorable.
     while i < end:
         code, width = np.int64(data[i]), 1
         if code >= 0x80:
@@ -213,7 +218,7 @@ def _is_final(data, begin, place, end, around):  # type: ignore[no-untyped-def]
 
 @inlined_kernel
 def decode(data: Any, i: Any) -> Any:
-    """The code point that begins at byte i, which is not ASCII, and its width in bytes."""
+    """Decode the character at byte i, which is not ASCII; return its code point and its width in bytes."""
     b = data[i]
     if b >= 0xF0:
         code = ((b & 0x07) << 18) | ((data[i + 1] & 0x3F) << 12) | ((data[i + 2] & 0x3F) << 6) | (data[i + 3] & 0x3F)
@@ -225,7 +230,7 @@ def decode(data: Any, i: Any) -> Any:
 
 @kernel
 def _join_white_space(data, offsets, white):  # type: ignore[no-untyped-def]
-    """The same documents with one space for each run of two or more white-space characters."""
+    """Replace each run of two or more white-space characters in documents by one space."""
     out = np.empty(len(data), np.uint8)
     places = np.zeros(len(offsets), np.int64)
     size = 0
@@ -233,6 +238,7 @@ def _join_white_space(data, offsets, white):  # type: ignore[no-untyped-def]
         run = 0  # white-space characters just seen
         run_place = 0  # where the first of them was written
         i = offsets[d]
+        # Invariant: out[:size] is the result for data[:i]; if run > 0, out[run_place:size] is that of its last run.
         while i < offsets[d + 1]:
             code, width = np.int64(data[i]), 1
             if code >= 0x80:
@@ -253,9 +259,9 @@ def _join_white_space(data, offsets, white):  # type: ignore[no-untyped-def]
 
 @kernel
 def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
-    """Words between spaces, the bounds of these segments, and the segments at which documents begin."""
+    """Write each word between two spaces; return these bytes, the bounds of words, and each document's first word."""
     documents = len(offsets) - 1
-    most = (len(data) + documents) // 2  # words, at least a byte each and a byte apart
+    most = (len(data) + documents) // 2  # words, of at least one byte each and one between two
     out = np.empty(len(data) + most + 2 * documents, np.uint8)
     bounds = np.zeros(most + 1, np.int64)
     firsts = np.zeros(len(offsets), np.int64)
@@ -264,6 +270,8 @@ def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
     for d in range(documents):
         inside = False
         i = offsets[d]
+        # Invariant: out[:bounds[words]] holds the padded words that are complete at byte i; out[bounds[words]:size] is
+        # a space and the unfinished word if `inside`, otherwise empty.
         while i <= offsets[d + 1]:
             code, width = np.int64(0x20), 1  # what ends the last word
             if i < offsets[d + 1]:
@@ -288,19 +296,19 @@ def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def white_space() -> npt.NDArray[np.bool_]:
-    r"""For each code point whether Python's `re` has it in `\s`, (1114112,)."""
+    r"""Return for each code point whether `\s` of Python's `re` matches it, (1114112,)."""
     return np.array([c.isspace() for c in _characters(sys.maxunicode + 1)])
 
 
 @functools.cache
 def single_characters() -> Bytes:
-    """2 for each code point: every character stands alone, (1114112,) uint8."""
+    """Return 2 for each code point: every character is a word by itself, (1114112,) uint8."""
     return np.full(sys.maxunicode + 1, 2, np.uint8)
 
 
 @functools.cache
 def word_characters() -> Bytes:
-    r"""For each code point 1 where Python's `re` has it in `\w`, else 0, (1114112,) uint8."""
+    r"""Return 1 for each code point that `\w` of Python's `re` matches, otherwise 0, (1114112,) uint8."""
     table = np.zeros(sys.maxunicode + 1, np.uint8)
     for match in re.finditer(r"\w+", _characters(sys.maxunicode + 1)):
         table[match.start() : match.end()] = 1
@@ -309,7 +317,7 @@ def word_characters() -> Bytes:
 
 @functools.cache
 def keras_characters() -> Bytes:
-    """For each code point 0 where Keras' Tokenizer splits, else 1, (1114112,) uint8."""
+    """Return 0 for each code point at which Keras' Tokenizer splits, otherwise 1, (1114112,) uint8."""
     table = np.ones(sys.maxunicode + 1, np.uint8)
     table[[ord(character) for character in KERAS_FILTERS + " "]] = 0
     return table

@@ -1,8 +1,8 @@
-"""Kernels that walk the bytes of a block once: words, their hashes, and an index of the block's terms.
+"""Tokenize the bytes of a block with compiled kernels: its words, their hashes, and an index of its terms.
 
-A term (word or n-gram) is known by a 64-bit hash; a second, independent 32-bit hash, the check, travels with it,
-so that two terms with one hash are noticed wherever they meet. Strings appear again only for the few terms that
-are kept. Compiled by numba (docs/design.md has the comparison with numpy); the compiled code is cached on disk.
+A term (word or n-gram) is identified by a 64-bit hash; a second, independent 32-bit hash, the check, is kept with it,
+so that two terms with one hash are detected wherever they are merged. Strings are read again only for the few terms
+that are kept. Compiled by numba (docs/design.md has the comparison with numpy); the compiled code is cached on disk.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _32 = np.uint64(32)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokenizer:
-    """What a term is.
+    """Define how segments are split into terms.
 
     Attributes:
-        characters: for each code point 1 where it is part of a word, 2 where it is a word by itself, or 0.
-        min_chars: words of fewer characters are passed over; 0 where all characters are words by themselves.
+        characters: for each code point 1 if it is part of a word, 2 if it is a word by itself, otherwise 0.
+        min_chars: words of fewer characters are skipped; 0 where all characters are words by themselves.
         ngram_range: fewest and most words of a term.
-        stop_words: words that are passed over, as if they were not there.
-        separator: stands between the words of a term.
-        short_whole: a segment of fewer words than a term must have is a term as it is.
+        stop_words: words that are skipped, as if the text did not contain them.
+        separator: bytes between the words of a term.
+        short_whole: whether a segment of fewer words than a term must have is a term as a whole.
     """
 
     characters: Bytes
@@ -60,7 +60,7 @@ class BlockTerms:
         counts: occurrences of each term, (terms,) uint32.
         occurrences: the term at each place, (occurrences,) uint32.
         indptr: document d has the occurrences [indptr[d], indptr[d + 1]), (documents + 1,) int64.
-        collided: two terms of the block have one hash.
+        collided: whether two terms of the block have one hash.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -125,7 +125,7 @@ def mix(h: Any, w: Any) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def hashed_words(words: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
-    """Hash and check of words in a table with open addressing, (slots, 2), at most a quarter full; 0 is empty."""
+    """Hash words into a table with open addressing: hash and check, (slots, 2), at most a quarter full; 0 is empty."""
     table = np.zeros((1 << (4 * len(words)).bit_length() if words else 0, 2), np.uint64)
     every = np.ones(sys.maxunicode + 1, np.uint8)
     nothing = np.zeros((0, 2), np.uint64)
@@ -142,11 +142,12 @@ def hashed_words(words: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
 
 @inlined_kernel
 def _is_in(h: Any, c: Any, table: Any) -> Any:
-    """Whether a word with hash h and check c is in a table of `hashed_words`."""
+    """Return whether a word with hash h and check c is in a table of `hashed_words`."""
     found = False
     if len(table):
         wrap = np.uint64(len(table) - 1)
         slot = h & wrap
+        # Invariant: `found` says whether a slot from h & wrap up to the one before `slot` has the word.
         while table[slot, 0] and not found:
             found = table[slot, 0] == h and table[slot, 1] == c
             slot = (slot + np.uint64(1)) & wrap
@@ -155,13 +156,15 @@ def _is_in(h: Any, c: Any, table: Any) -> Any:
 
 @kernel
 def split_words(data, start, stop, characters, min_chars, stop_words, seed, hashes, checks, starts, ends):  # type: ignore[no-untyped-def]
-    """Words of bytes [start, stop): hashes, checks and byte ranges into the buffers; returns how many."""
+    """Split bytes [start, stop) into words: write hashes, checks and byte ranges to the buffers; return how many."""
     count = 0
     chars = 0
     first = start
     h = seed
     c = ~seed
     i = start
+    # Invariant: the first `count` entries of the buffers are the words kept of data[start:i]; if chars > 0,
+    # data[first:i] is an unfinished word of `chars` characters, and h and c are its states.
     while i <= stop:
         kind = np.uint8(0)
         width = 1
@@ -207,6 +210,8 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
     terms = 0
     entries = 0
     collided = False
+    # Invariant: occurrences[:entries] are the words of the documents before d, hashes[:terms] the distinct ones by
+    # first appearance; `slots` holds each of these and is at most half full.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
             words = split_words(
@@ -251,9 +256,10 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
 
 @inlined_kernel
 def _slot_of(h: Any, slots: Any, hashes: Any) -> Any:
-    """The slot that holds the term with hash h, or the empty one where it belongs; probing is linear."""
+    """Return the slot that holds the term with hash h, or the empty one where it belongs; probing is linear."""
     wrap = np.uint64(len(slots) - 1)
     slot = h & wrap
+    # Invariant: the slots from h & wrap up to the one before `slot` hold other terms.
     while slots[slot] and hashes[slots[slot] - 1] != h:
         slot = (slot + np.uint64(1)) & wrap
     return slot
@@ -261,7 +267,7 @@ def _slot_of(h: Any, slots: Any, hashes: Any) -> Any:
 
 @kernel
 def _grown(slots, hashes, terms):  # type: ignore[no-untyped-def]
-    """The same table with four times the slots."""
+    """Return the same table with four times the slots."""
     larger = np.zeros(len(slots) * 4, np.uint32)
     for term in range(terms):
         larger[_slot_of(hashes[term], larger, hashes)] = np.uint32(term + 1)
@@ -270,7 +276,7 @@ def _grown(slots, hashes, terms):  # type: ignore[no-untyped-def]
 
 @kernel
 def word_buffers(bounds, min_chars):  # type: ignore[no-untyped-def]
-    """Room for the words of the longest segment: hashes, checks, starts and ends."""
+    """Allocate buffers for the words of the longest segment: hashes, checks, starts and ends."""
     longest = 0
     for s in range(len(bounds) - 1):
         longest = max(longest, bounds[s + 1] - bounds[s])
@@ -285,6 +291,8 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, see
     ends = np.zeros((len(wanted), high), np.int64)
     pieces = np.zeros(len(wanted), np.int64)
     missing = len(wanted)
+    # Invariant: if a term of the segments before s has the hash wanted[p], the first such term is the pieces[p] words
+    # at starts[p], ends[p]; otherwise pieces[p] is 0, which holds for `missing` hashes.
     for s in range(len(bounds) - 1):
         words = split_words(
             data,

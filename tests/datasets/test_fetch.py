@@ -98,8 +98,8 @@ def test_every_set_is_read_as_it_was_published(name, site, tmp_path, monkeypatch
     assert shown.out.endswith(f"data/{name}; next: python -m shardtrain build data/{name}\n")
     assert os.listdir("data") == [name]
     corpus = open_corpus(Path("data", name), CorpusOptions(), scratch=tmp_path)
-    assert corpus.validation is not None
-    for split, source in (("train", corpus.train), ("test", corpus.validation)):
+    assert corpus.test is not None
+    for split, source in (("train", corpus.train), ("test", corpus.test)):
         assert sorted(read(source)) == sorted(expected(dataset, split))
     assert corpus.class_names == (dataset.class_names or None)
 
@@ -270,7 +270,7 @@ def test_an_archive_that_was_replaced_on_a_server_without_etags_is_refused_once(
 def test_a_server_without_the_archive_leaves_nothing(status, site, out):
     dataset = published(site, "dbpedia")
     site.status = status
-    with pytest.raises(DownloadError, match=f"status {status}.*use a local copy with from FILE"):
+    with pytest.raises(DownloadError, match=f"status {status}.*use a local copy with file FILE"):
         fetch(dataset, out)
     assert left(out) == []
 

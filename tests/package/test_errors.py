@@ -13,9 +13,9 @@ from shardtrain.errors import UsageError
         ("lower --memory-limit or omit --out", "lower memory_limit or omit out"),
         (
             "build with --workers 1 and --memory-limit 512MiB, or",
-            "build with workers=1 and memory_limit=512 * 2**20, or",
+            "build with workers 1 and memory_limit 512MiB, or",
         ),
-        ("use --min-df 1 and --max-df 1.0", "use min_df=1 and max_df=1.0"),
+        ("use --min-df 1 and --max-df 1.0", "use min_df 1 and max_df 1.0"),
         ("values, such as --learning-rate 1e-3 1e-2", "values, such as learning_rate 1e-3 1e-2"),
         ("use a local copy with --from FILE", "use a local copy with file FILE"),
         ("by checksums; omit --no-verify", "by checksums; omit verify=False"),

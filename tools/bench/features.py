@@ -2,9 +2,9 @@
 
 The peer and `build` each run in a process of their own, from the CSV to features (on disk in our case), imports and
 start-up included, one after the other, `--repeat` times. Afterwards the features are compared, all rows: a fast wrong
-result fails. Printed are medians: seconds, MB of corpus a second, peak anonymous memory, and how our time splits.
+result fails. Printed are medians: seconds, MB of corpus per second, peak anonymous memory, and how our time splits.
 A peer that holds the corpus in memory runs on a part of a large one, every n-th row; then `build` runs on that part,
-whose features are compared, and on the whole, whose MB a second are.
+whose features are compared, and on the whole, whose MB per second are.
 
     python tools/bench/features.py                       # 64 MB of the synthetic corpus
     python tools/bench/features.py --corpus data/dbpedia_csv --synthetic-bytes 0
@@ -47,7 +47,7 @@ def main() -> int:
     )
     parser.add_argument("--kind", choices=("ngram", "sequence"), action="append", help="which features (both)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="times each is run (3)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="of build (one a core)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="of build (one per core)")
     parser.add_argument("--memory-limit", default="1GiB", metavar="SIZE", help="of build (1GiB)")
     parser.add_argument(
         "--peer-bytes",
@@ -80,7 +80,7 @@ def print_machine() -> None:
 
 
 def warm_up(scratch: Path) -> None:
-    """Compile the kernels, which happens once a machine, and say how long that first build took."""
+    """Compile the kernels, which happens once per machine, and say how long that first build took."""
     write_synthetic(scratch / "tiny", documents=200)
     for kind in ("ngram", "sequence"):
         seconds, _ = measure(our_command(scratch / "tiny", scratch / f"tiny-{kind}", kind, 1, "1GiB"))

@@ -1,7 +1,7 @@
 """Reading: shuffled batches of 512 rows as numpy arrays, ours against the loaders people use; same rows, one machine.
 
 Every loader runs in processes of its own: one writes its format (not timed), one reads it, pinned to `--cores`. Printed
-are rows and non-zeros a second of the first epoch and of later ones (median), bytes a second, and peak anonymous
+are rows and non-zeros per second of the first epoch and of later ones (median), bytes per second, and peak anonymous
 memory. Start-up and imports are not counted; a later pass proves that every loader delivers the same multiset of rows,
 and a difference ends with exit code 1. A package that is not installed is reported as missing; one that fails or takes
 longer than `--timeout` is reported, too. `--cold` drops a loader's files from the page cache first, where the system

@@ -3,11 +3,11 @@
 The mlp over n-grams is trained in the way of Google's guide (a generator of dense slices through Keras' `fit`), as a
 Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over HashingVectorizer, from
 raw text) and by shardtrain; the sepcnn over sequences by Keras' `fit` on arrays in memory and by shardtrain. Everyone
-sees as many epochs; the fastest epoch counts, and printed are examples a second and the accuracy after the last.
+sees as many epochs; the fastest epoch counts, and printed are examples per second and the accuracy after the last.
 Afterwards answers are compared: losses step by step against dense training from the same weights without dropout, and
 accuracies. A fast wrong result fails.
 
-The mlp's documents are four of the synthetic corpus joined, of about 60 non-zeros a row; sequences are single ones.
+The mlp's documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
 
     python tools/bench/training.py                   # 60,000 documents for the mlp, 10,000 for the sepcnn
 """
@@ -72,7 +72,7 @@ class Timing(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Result:
-    """What a way to train reached: examples a second in its fastest epoch, validation accuracy, and more to tell."""
+    """What a way to train reached: examples per second in its fastest epoch, validation accuracy, and remarks."""
 
     rate: float
     accuracy: float
@@ -234,7 +234,7 @@ def compare_mlps(shards: Shards, corpus: Path, out: Path, size: int, epochs: int
     }
     print(
         f"\nmlp, batch {size}, {entry.examples:,} examples, {shards.description.num_features:,} features, "
-        f"{entry.nonzeros / entry.examples:.0f} non-zeros a row"
+        f"{entry.nonzeros / entry.examples:.0f} non-zeros per row"
     )
     return report(ways, reference="dense generator, Keras fit")
 
