@@ -41,7 +41,7 @@ TWINS = {  # words that only accents tell apart
     ),
     "Spanish": ("papa ano termino esta si el hablo", "papá año terminó está sí él habló"),
     "Vietnamese": ("ma ban cam đau muon noi", "má bạn cảm đầu muốn nói"),
-    "Hindi": ("सजा राज खुदा फन जरा बाग", "सज़ा राज़ ख़ुदा फ़न ज़रा बाग़"),
+    "Hindi": ("कल सजा राज बल फन जरा", "काल सज़ा राज़ बाल फ़न ज़रा"),
     "Japanese": ("かき はは ちち こま たい くし", "がぎ ばば ぢぢ ごま だい ぐし"),
 }
 
@@ -54,15 +54,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for name, write in {"Chinese": chinese, "Thai": thai}.items():
             measure(name, write, ANALYZERS, args.documents, Path(folder))
-        measure(
-            "Thai, 2 to 4",
-            thai,
-            [{**CHAR, "ngram_range": (2, 4), **each} for each in ACCENTS],
-            args.documents,
-            Path(folder),
-        )
         for name in TWINS:
-            measure(name, partial(twins, name), ACCENTS, args.documents, Path(folder))
+            settings = ACCENTS
+            if name == "Hindi":  # vowel signs are no letters for scikit-learn's words
+                settings = [*ACCENTS, *({**CHAR_WB, "ngram_range": (2, 4), **each} for each in ACCENTS)]
+            measure(name, partial(twins, name), settings, args.documents, Path(folder))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Texts without spaces between words: what says so, and that the remedy it names works."""
+"""Texts without spaces between words, and accents that distinguish words: what docs/languages.md names works."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusFormatError
+from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.plan import plan_build
@@ -121,3 +122,32 @@ def test_words_that_are_rare_are_told_the_usual_remedy(tmp_path: Path) -> None:
         build(tmp_path / "rare.csv", tmp_path / "out", BuildOptions(workers=1))
     assert "--min-df 1" in caught.value.on_command_line
     assert "--analyzer" not in caught.value.on_command_line
+
+
+@pytest.mark.parametrize(
+    ("twins", "analyzer"),
+    [
+        (("das ist schon so", "das ist schön so"), "word"),
+        (("hace un ano papa", "hace un año papá"), "word"),
+        (("ちち かき はは", "ぢぢ がぎ ばば"), "word"),
+        (("ma ban", "má bạn"), "word"),
+        (("что мои", "что мой"), "word"),
+        (("सजा राज", "सज़ा राज़"), "char_wb"),
+        (("ไมใช", "ไม่ใช่"), "char"),
+    ],
+    ids=["German", "Spanish", "Japanese", "Vietnamese", "Russian", "Hindi", "Thai"],
+)
+@pytest.mark.parametrize("strip_accents", ["unicode", "none"])
+def test_accents_tell_texts_apart_only_where_they_are_kept(
+    strip_accents: str, twins: tuple[str, str], analyzer: str, tmp_path: Path
+) -> None:
+    (tmp_path / "twins.csv").write_text("\n".join(f"{i % 2},{twins[i % 2]}" for i in range(20)), encoding="utf-8")
+    options = BuildOptions(workers=1, strip_accents=strip_accents, analyzer=analyzer, validation_fraction=0)
+    build(tmp_path / "twins.csv", tmp_path / "out", options)
+    with open_shards(tmp_path / "out") as shards:
+        x, y = shards.train.rows(0, shards.train.num_examples)
+    rows = x.toarray()
+    first, second = rows[y == 0], rows[y == 1]
+    assert (first == first[0]).all()
+    assert (second == second[0]).all()
+    assert (first[0] == second[0]).all() == (strip_accents == "unicode")
