@@ -13,23 +13,25 @@ import numpy as np
 from shardtrain.corpus.readers import read_unit
 from shardtrain.errors import CorpusError
 from shardtrain.pipeline.units import UnitTask
+from shardtrain.runtime.passes import UNIT_BYTES
 from shardtrain.vectorize.settings import HashedSettings, SequenceSettings, Settings
 from shardtrain.vectorize.spaces import lack_spaces
 
 CHARACTERS = "--analyzer char"
-_SAMPLE = 1_000  # texts
+_TEXTS, _CHARACTERS = 500, 500  # that are looked at, from the start of each text
 
 
 def texts_lack_spaces(units: Sequence[UnitTask]) -> bool:
     """Tell whether the texts of the first unit have nearly no spaces; rows that cannot be used are left to others."""
-    if not units:
+    usual = next((task for task in units if task.unit.num_text_bytes <= 2 * UNIT_BYTES), None)
+    if usual is None:  # documents so long that reading one takes much of the memory limit
         return False
     try:
-        texts = read_unit(units[0].source, units[0].unit).texts
+        texts = read_unit(usual.source, usual.unit).texts
     except CorpusError:
         return False
-    chosen = np.unique(np.linspace(0, max(0, len(texts) - 1), min(_SAMPLE, len(texts))).astype(np.int64))
-    return lack_spaces(texts.take(chosen))
+    chosen = np.unique(np.linspace(0, max(0, len(texts) - 1), min(_TEXTS, len(texts))).astype(np.int64))
+    return lack_spaces(text[:_CHARACTERS] for text in texts.take(chosen))
 
 
 def spacing_note(units: Sequence[UnitTask], settings: Settings) -> str | None:
