@@ -70,7 +70,7 @@ check: lint type docs test test-portable ## everything that has to be green
 
 bench: bench-features bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
 
-bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--demo-bytes 1GB" for more
+bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
 
 bench-reading: .venv-bench/.installed ## reading against other loaders; BENCH="--rows 1000000 --cold" for more
@@ -82,11 +82,11 @@ bench-mixing: .venv/.development ## the default shuffle against permutations; BE
 bench-training: .venv/.development ## training against Keras and scikit-learn; BENCH="--documents 100000" for more
 	$(BIN)/python tools/bench/training.py $(BENCH)
 
-bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText; BENCH="--demo-bytes 600MB" for more
+bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText; BENCH="--synthetic-bytes 600MB" for more
 	$(BIN)/python -m pip install -qq --group bench-end-to-end
 	$(BIN)/python tools/bench/end_to_end.py $(BENCH)
 
-bench-predicting: .venv/.development ## speed and memory of predict on a file; BENCH="--demo-bytes 1GB" for more
+bench-predicting: .venv/.development ## speed and memory of predict on a file; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/predicting.py $(BENCH)
 
 clean: ## remove the environment, caches and the demo corpus (never shards or runs)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 COMMAND = Command(
     name="demo",
     help="write a generated corpus to try things with",
-    description="Write train.csv, test.csv and classes.txt: generated text in several classes, sorted by class.",
+    description="Write train.csv, test.csv and classes.txt: generated English text on several topics, sorted by class.",
     run=run,
     options=(DemoOptions, DemoOutput),
     examples="python -m shardtrain demo --out data/demo --documents 100000 --classes 14",

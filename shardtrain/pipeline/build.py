@@ -39,6 +39,7 @@ from shardtrain.pipeline.parts import (
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
+from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
@@ -245,6 +246,8 @@ def _make(
                 # labels are checked before the long passes
                 others[name] = _OtherSplit(held_out, survey(passes, held_out.tasks, held_out.sizes, labels))
         settings = reused.settings if reused else _settings(passes, units, options)
+        if not reused and (note := spacing_note(units.tasks, settings)):
+            say(note)
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, others)
         facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]

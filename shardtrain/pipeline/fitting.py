@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.errors import CorpusFormatError, HashCollisionError
 from shardtrain.pipeline import titles
+from shardtrain.pipeline.spacing import CHARACTERS, texts_lack_spaces
 from shardtrain.pipeline.units import (
     CountTask,
     FindTask,
@@ -210,9 +211,14 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     settings = counted.settings
     assert isinstance(settings, NgramSettings)
     if counted.num_candidates == 0:
+        remedy = "use a larger corpus, or --min-df 1 and --max-df 1.0"
+        if settings.analyzer == "word" and texts_lack_spaces(counted.units):
+            remedy = (
+                f"the texts have nearly no spaces, so each is one word: make n-grams of characters with {CHARACTERS}"
+            )
         raise CorpusFormatError(
             f"no n-gram of the training documents occurs in as many of them as --min-df {settings.min_df} and "
-            f"--max-df {settings.max_df} allow; use a larger corpus, or --min-df 1 and --max-df 1.0"
+            f"--max-df {settings.max_df} allow; {remedy}"
         )
     classes = tuple(classes_of_postings(open_spilled(path), codes) for path in counted.postings)
     class_counts = np.zeros(max(codes.values()) + 1, np.int64)

@@ -21,7 +21,9 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, source_before, workers_for
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
+from shardtrain.pipeline.units import UnitTask
 from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job
@@ -58,7 +60,7 @@ class BuildPlan:
 
     Attributes:
         out: folder of the shards.
-        notes: lines that report how the corpus would be read.
+        notes: lines that report how the corpus would be read, and texts without spaces between words.
         train: the training split.
         validation: the validation split, or None where it is a fraction of the training split.
         validation_fraction: of the training documents, where there is no validation file.
@@ -175,10 +177,12 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
             workers=workers,
             memory_limit=options.memory_limit,
         )
-        splits = {name: _split(each, partial(scan, title=_SCANS[name])) for name, each in found.sources.items()}
+        units = {name: _units(each, partial(scan, title=_SCANS[name])) for name, each in found.sources.items()}
+        splits = {name: _split(each, units[name]) for name, each in found.sources.items()}
+        note = None if reused else spacing_note(units["train"] or (), settings[0])
     return BuildPlan(
         out=str(out),
-        notes=found.notes,
+        notes=(*found.notes, *([note] if note else ())),
         train=splits["train"],
         validation=splits.get("validation"),
         validation_fraction=0.0 if found.validation else options.validation_fraction,
@@ -208,12 +212,18 @@ def _refused(out: Path, job: Job, options: BuildOptions) -> str:
     return ""
 
 
-def _split(source: Source, scan: Callable[[Source], Units]) -> SplitPlan:
-    documents = units = None
-    if not source.staged_bytes:
-        tasks = scan(source).tasks
-        documents, units = sum(task.unit.num_documents for task in tasks), len(tasks)
-    return SplitPlan(source=source.describe(), num_bytes=source.num_bytes, documents=documents, units=units)
+def _units(source: Source, scan: Callable[[Source], Units]) -> list[UnitTask] | None:
+    """Return the units of a source, or None where a copy would have to be made first."""
+    return None if source.staged_bytes else scan(source).tasks
+
+
+def _split(source: Source, units: list[UnitTask] | None) -> SplitPlan:
+    return SplitPlan(
+        source=source.describe(),
+        num_bytes=source.num_bytes,
+        documents=None if units is None else sum(task.unit.num_documents for task in units),
+        units=None if units is None else len(units),
+    )
 
 
 def _vectorizer(options: BuildOptions, source: Path | None, settings: list[Settings]) -> str:

@@ -1,10 +1,12 @@
-"""The generated corpus: the same bytes everywhere, learnable, and better learnt from 2-grams than from 1-grams."""
+"""The generated corpus: the same bytes everywhere, in English, learnable, and better from 2-grams than from 1-grams."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,13 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-import shardtrain.datasets.demo
+import shardtrain.datasets.language
 from shardtrain.cli.main import main
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
+from shardtrain.datasets import grammar, lexicon
 from shardtrain.datasets.demo import write_demo
-from shardtrain.datasets.lexicon import spell
 from shardtrain.errors import CorpusError, UsageError
 
 
@@ -42,12 +44,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_bytes_of_a_seed_are_frozen(tmp_path: Path) -> None:
     write_demo(tmp_path, documents=3_000, classes=5, seed=7)
-    assert digest(tmp_path) == "06436ac199c2abd6309ac5d7b801c85d80f3bc5ffb2bd121520edcbe18bef92d"
+    assert digest(tmp_path) == "00cfd501639c08ad27f1bbc03e1a28fceb8e04027565255c330e2b4a30f15131"
 
 
 def test_the_bytes_do_not_depend_on_the_size_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_demo(tmp_path / "a", documents=2_500, classes=3)
-    monkeypatch.setattr(shardtrain.datasets.demo, "_BLOCK", 37)
+    monkeypatch.setattr(shardtrain.datasets.language, "_BLOCK", 37)
     write_demo(tmp_path / "b", documents=2_500, classes=3)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
@@ -66,7 +68,7 @@ def test_every_class_has_examples_and_the_files_are_sorted_by_class(
 ) -> None:
     told: list[int] = []
     demo = write_demo(tmp_path, documents=documents, classes=classes, advance=told.append)
-    names = (tmp_path / "classes.txt").read_text(encoding="utf-8").split()
+    names = (tmp_path / "classes.txt").read_text(encoding="utf-8").splitlines()
     assert tuple(names) == demo.class_names
     assert len(set(names)) == classes
     assert sum(told) == demo.num_train + demo.num_test
@@ -91,6 +93,8 @@ def test_rows_are_laid_out_as_the_published_sets_are(demo: Path) -> None:
     lengths = [len(row[2].split()) for row in rows]
     assert 40 < np.mean(lengths) < 60
     assert np.median(lengths) < np.mean(lengths)
+    counts = np.sort(np.unique(" ".join(row[2] for row in rows).lower().split(), return_counts=True)[1])[::-1]
+    assert counts[0] > 20 * counts[100] > 200 * counts[3_000]  # Zipf-like: a few words make most of the text
 
 
 def test_the_demo_is_read_by_the_reader(demo: Path, tmp_path: Path) -> None:
@@ -116,11 +120,73 @@ def test_a_model_learns_it_not_perfectly_and_better_from_2_grams(demo: Path) -> 
     assert 0.88 < bigrams < 0.97
 
 
-def test_words_are_all_different() -> None:
-    for key in (0, 12_345, 2**64 - 1):
-        words = spell(31_000, key)
-        assert len(set(words)) == len(words) == 31_000
-        assert len(words[0]) < len(words[-1])
+def test_texts_are_of_their_topic_in_english_that_a_person_would_write(demo: Path) -> None:
+    names = (demo / "classes.txt").read_text(encoding="utf-8").splitlines()
+    assert names == ["Sports", "Business", "Science", "Travel", "Food", "Music", "Health", "Law"]
+    train = rows_of(demo / "train.csv")
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2)
+    model = MultinomialNB(alpha=0.1)
+    model.fit(vectorizer.fit_transform([f"{row[1]}, {row[2]}" for row in train]), [int(row[0]) for row in train])
+    texts = {
+        "The striker scored twice in the final": "Sports",
+        "The bank merged with a company and its shares lost in price": "Business",
+        "She observed the planet through a telescope": "Science",
+        "We booked a hotel near the beach": "Travel",
+        "Bake the pastry in the oven and season the soup": "Food",
+        "The pianist performed a new melody": "Music",
+        "The nurse treated the patient in the clinic": "Health",
+        "The jury convicted him of robbery": "Law",
+    }
+    probabilities = model.predict_proba(vectorizer.transform(list(texts)))
+    found = [names[model.classes_[row.argmax()] - 1] for row in probabilities]
+    assert found == list(texts.values())
+    assert probabilities.max(axis=1).min() > 0.8
+
+
+def test_no_word_is_of_two_topics_or_of_a_topic_and_common() -> None:
+    topics = lexicon.TOPICS.values()
+    lists = [words for topic in topics for words in (topic.people, topic.nouns, topic.verbs, topic.adjectives)]
+    lists += [tuple(map(lexicon.plural, topic.nouns)) for topic in topics]
+    lists += [lexicon.PEOPLE, lexicon.VERBS, lexicon.ADJECTIVES, lexicon.NOUNS, lexicon.COMPOUNDS]
+    lists += [tuple(map(lexicon.plural, lexicon.NOUNS)), lexicon.GIVEN_NAMES, lexicon.SURNAMES, lexicon.TOWNS]
+    words = [word for each in lists for word in each]
+    assert [word for word, number in Counter(words).items() if number > 1] == []
+    assert set(words) & set(grammar.words_of(grammar.TITLES + grammar.SENTENCES)) == set()
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [("story", "stories"), ("journey", "journeys"), ("box", "boxes"), ("witness", "witnesses"), ("quiz", "quizzes")],
+)
+def test_plurals_are_regular(noun: str, expected: str) -> None:
+    assert lexicon.plural(noun) == expected
+
+
+def test_classes_beyond_the_topics_are_pairs_of_topics_then_numbered() -> None:
+    subjects = lexicon.subjects(1_000)
+    topics = len(lexicon.TOPICS)
+    pairs = topics * (topics - 1) // 2
+    assert len({name for name, _ in subjects}) == 1_000
+    assert [name for name, _ in subjects[:topics]] == list(lexicon.TOPICS)
+    assert subjects[topics] == ("Sports and Business", ("Sports", "Business"))
+    assert subjects[topics + pairs] == ("Sports 2", ("Sports",))
+    assert lexicon.subjects(5) == subjects[:5]
+
+
+def test_the_words_of_a_phrase_are_equally_frequent_in_all_classes_but_not_the_phrase(demo: Path) -> None:
+    single, pairs = Counter[tuple[str, str]](), Counter[tuple[str, tuple[str, str]]]()
+    adjectives, nouns = set(lexicon.ADJECTIVES), set(lexicon.NOUNS)
+    for label, _, body in rows_of(demo / "train.csv"):
+        words = re.findall(r"\w+", body.lower())
+        single.update((label, word) for word in words if word in adjectives)
+        pairs.update((label, pair) for pair in pairwise(words) if pair[0] in adjectives and pair[1] in nouns)
+    for word in adjectives:
+        counts = [single[str(label), word] for label in range(1, 9)]
+        assert max(counts) < 1.5 * min(counts), word
+    frequent = [[pairs[str(label), pair] for label in range(1, 9)] for pair in {pair for _, pair in pairs}]
+    shares = [max(counts) / sum(counts) for counts in frequent if sum(counts) >= 20]
+    assert len(shares) > 1_000
+    assert np.median(shares) > 0.6
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])

@@ -5,7 +5,7 @@ file, shuffled in memory, trains (bigrams, two threads, five epochs) and tests, 
 of which the better one counts and the time of one. Printed are total seconds, accuracy on the test file, and peak
 anonymous memory. fastText holds neither corpus nor features on disk in a form that can be used again; we do.
 
-    python tools/bench/end_to_end.py --corpus ../shared/data/ag_news --demo-bytes 600MB
+    python tools/bench/end_to_end.py --corpus ../shared/data/ag_news --synthetic-bytes 600MB
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthetic import write_synthetic
+
 from shardtrain.options import parse_size
 from shardtrain.runtime.memory import anonymous_bytes
 
-DOCUMENT_BYTES = 340  # of a demo document, about
+DOCUMENT_BYTES = 340  # of a synthetic document, about
 RATES = (0.25, 0.5)  # of fastText
 
 # makes fastText's input from the CSV files of a folder, trains, tests and prints the accuracy; rows are shuffled in
@@ -65,7 +67,9 @@ def main() -> int:
     """Run the comparison and print it; exit code 1 if our accuracy is the lower one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", action="append", default=[], metavar="DIR", help="folder with train.csv, test.csv")
-    parser.add_argument("--demo-bytes", default="64MB", metavar="SIZE", help="of the generated corpus; 0: none (64MB)")
+    parser.add_argument(
+        "--synthetic-bytes", default="64MB", metavar="SIZE", help="of the generated corpus; 0: none (64MB)"
+    )
     parser.add_argument("--fit", default="--batch-size 512", metavar="OPTIONS", help="of our training (batch size 512)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of fastText (2)")
     args = parser.parse_args()
@@ -76,9 +80,9 @@ def main() -> int:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folders = [Path(folder) for folder in args.corpus]
-        if size := parse_size(args.demo_bytes):
-            folders.append(Path(scratch, "demo"))
-            shardtrain("demo", "--out", folders[-1], "--documents", size // DOCUMENT_BYTES)
+        if size := parse_size(args.synthetic_bytes):
+            folders.append(Path(scratch, "synthetic"))
+            write_synthetic(folders[-1], documents=size // DOCUMENT_BYTES)
         good = [compare(folder, Path(scratch), args) for folder in folders]
     return 0 if all(good) else 1
 

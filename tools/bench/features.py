@@ -6,8 +6,8 @@ result fails. Printed are medians: seconds, MB of corpus per second, peak anonym
 A peer that holds the corpus in memory runs on a part of a large one, every n-th row; then `build` runs on that part,
 whose features are compared, and on the whole, whose MB per second are.
 
-    python tools/bench/features.py                       # the demo corpus, 64 MB of it
-    python tools/bench/features.py --corpus data/dbpedia_csv --demo-bytes 0
+    python tools/bench/features.py                       # 64 MB of the synthetic corpus
+    python tools/bench/features.py --corpus data/dbpedia_csv --synthetic-bytes 0
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic import write_synthetic
 
 from shardtrain import open_shards
 from shardtrain.options import parse_size
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.memory import anonymous_bytes
 
-DOCUMENT_BYTES = 340  # of a demo document, about
+DOCUMENT_BYTES = 340  # of a synthetic document, about
 PEER_MEMORY = 22  # bytes that the hungrier peer, scikit-learn, takes for a byte of text
 
 
@@ -42,7 +43,9 @@ def main() -> int:
     """Run the comparison and print it; exit code 1 if features differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", action="append", default=[], metavar="DIR", help="folder with train.csv, no header")
-    parser.add_argument("--demo-bytes", default="64MB", metavar="SIZE", help="of the generated corpus; 0: none (64MB)")
+    parser.add_argument(
+        "--synthetic-bytes", default="64MB", metavar="SIZE", help="of the generated corpus; 0: none (64MB)"
+    )
     parser.add_argument("--kind", choices=("ngram", "sequence"), action="append", help="which features (both)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="times each is run (3)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="of build (one per core)")
@@ -57,9 +60,9 @@ def main() -> int:
     print_machine()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folders = [Path(folder) for folder in args.corpus]
-        if size := parse_size(args.demo_bytes):
-            folders.append(Path(scratch, "demo"))
-            make_demo(folders[-1], size // DOCUMENT_BYTES)
+        if size := parse_size(args.synthetic_bytes):
+            folders.append(Path(scratch, "synthetic"))
+            write_synthetic(folders[-1], documents=size // DOCUMENT_BYTES)
         warm_up(Path(scratch))
         same = [
             compare(folder, kind, Path(scratch), args)
@@ -77,15 +80,9 @@ def print_machine() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
 
 
-def make_demo(folder: Path, documents: int) -> None:
-    """Write the demo corpus."""
-    command = [sys.executable, "-m", "shardtrain", "demo", "--out", str(folder), "--documents", str(documents)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
 def warm_up(scratch: Path) -> None:
     """Compile the kernels, which happens once per machine, and say how long that first build took."""
-    make_demo(scratch / "tiny", 200)
+    write_synthetic(scratch / "tiny", documents=200)
     for kind in ("ngram", "sequence"):
         seconds, _ = measure(our_command(scratch / "tiny", scratch / f"tiny-{kind}", kind, 1, "1GiB"))
         print(f"first build of 200 documents ({kind}), compiling included if this machine had not: {seconds:.1f} s")

@@ -4,7 +4,7 @@ Shards are built from corpora sorted by class. Epochs in the orders of `--shuffl
 as many permutations drawn by chance (how far a batch's class mix is from that of all rows; within 5 %), and models are
 trained with both, each with the same seeds. Their mean accuracies must agree within half a point.
 
-    python tools/bench/mixing.py                            # the demo corpus, 200,000 documents sorted by class
+    python tools/bench/mixing.py                            # 200,000 synthetic documents sorted by class
     python tools/bench/mixing.py --corpus data/dbpedia --documents 0
 """
 
@@ -22,6 +22,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from synthetic import write_synthetic
+
 from shardtrain.loader.mixing import measure, measure_chance, visited_rows
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.training.fit import fit
@@ -38,7 +40,9 @@ def main() -> int:
     """Run the comparison and print it; exit code 1 if orders or accuracies differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", action="append", default=[], metavar="DIR", help="folder with train.csv, test.csv")
-    parser.add_argument("--documents", type=int, default=200_000, metavar="N", help="of the demo; 0: none (200,000)")
+    parser.add_argument(
+        "--documents", type=int, default=200_000, metavar="N", help="of the synthetic corpus; 0: none (200,000)"
+    )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="that each is trained with (3)")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of each training (3)")
     args = parser.parse_args()
@@ -46,8 +50,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         corpora = [Path(folder) for folder in args.corpus]
         if args.documents:
-            corpora.append(Path(scratch, "demo"))
-            shardtrain("demo", "--out", corpora[-1], "--documents", args.documents)
+            corpora.append(Path(scratch, "synthetic"))
+            write_synthetic(corpora[-1], documents=args.documents)
         same = [compare(corpus, Path(scratch, str(number)), args) for number, corpus in enumerate(corpora)]
     return 0 if all(same) else 1
 

@@ -1,11 +1,11 @@
 """Predicting a large file: MB/s and peak anonymous memory of `predict --input --output`, checked against `predict()`.
 
-A run is trained on a small demo corpus, then a large one is classified by the command in a process of its own. Memory
-is told beyond TensorFlow's own: that of a process that loads the same run and classifies one text. A sample of the
-rows, spread over the whole file, has to equal what the simple path in memory says of the same texts; if not, the exit
-code is 1. Seconds are of the whole command, what it takes to start included.
+A run is trained on a small synthetic corpus, then a large one is classified by the command in a process of its own.
+Memory is told beyond TensorFlow's own: that of a process that loads the same run and classifies one text. A sample of
+the rows, spread over the whole file, has to equal what the simple path in memory says of the same texts; if not, the
+exit code is 1. Seconds are of the whole command, what it takes to start included.
 
-    python tools/bench/predicting.py --demo-bytes 1GB
+    python tools/bench/predicting.py --synthetic-bytes 1GB
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from end_to_end import DOCUMENT_BYTES, measure, shardtrain
+from synthetic import write_synthetic
 
 from shardtrain.options import parse_size
 
@@ -33,9 +34,13 @@ TOLERANCE = 1e-5  # of a probability: the file has six decimals, and batches of 
 def main() -> int:
     """Measure and print; exit code 1 if the file is not what it has to be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo-bytes", default="100MB", metavar="SIZE", help="of the text (100MB)")
-    parser.add_argument("--corpus", type=Path, metavar="CSV", help="classify this demo file in place of making one")
-    parser.add_argument("--run", type=Path, metavar="RUN", help="use this run, trained on a demo (default: train one)")
+    parser.add_argument("--synthetic-bytes", default="100MB", metavar="SIZE", help="of the text (100MB)")
+    parser.add_argument(
+        "--corpus", type=Path, metavar="CSV", help="classify this synthetic file in place of making one"
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="use this run, trained on a synthetic corpus (default: train one)"
+    )
     parser.add_argument("--output", default="csv", choices=("csv", "jsonl", "parquet"), help="format (csv)")
     parser.add_argument("--options", default="", metavar="OPTIONS", help="of predict, such as '--proba --workers 4'")
     args = parser.parse_args()
@@ -45,7 +50,7 @@ def main() -> int:
         run = args.run or trained(scratch)
         text = args.corpus or scratch / "large" / "train.csv"
         if args.corpus is None:
-            shardtrain("demo", "--out", text.parent, "--documents", parse_size(args.demo_bytes) // DOCUMENT_BYTES)
+            write_synthetic(text.parent, documents=parse_size(args.synthetic_bytes) // DOCUMENT_BYTES)
         out = scratch / f"out.{args.output}"
         command = [sys.executable, "-m", "shardtrain", "predict", str(run), "--input", str(text), "--label-column", "0"]
         own_seconds, own, _ = measure([sys.executable, "-c", START, str(run)])
@@ -59,8 +64,8 @@ def main() -> int:
 
 
 def trained(scratch: Path) -> Path:
-    """A run trained on a small demo corpus."""
-    shardtrain("demo", "--out", scratch / "small", "--documents", 60_000)
+    """A run trained on a small synthetic corpus."""
+    write_synthetic(scratch / "small", documents=60_000)
     shardtrain("build", scratch / "small", "--out", scratch / "shards")
     shardtrain("fit", scratch / "shards", "--out", scratch / "run", "--epochs", 3)
     return scratch / "run"

@@ -7,7 +7,7 @@ sees as many epochs; the fastest epoch counts, and printed are examples per seco
 Afterwards answers are compared: losses step by step against dense training from the same weights without dropout, and
 accuracies. A fast wrong result fails.
 
-The mlp's documents are four of the demo's joined, of about 60 non-zeros per row; sequences are single ones.
+The mlp's documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
 
     python tools/bench/training.py                   # 60,000 documents for the mlp, 10,000 for the sepcnn
 """
@@ -33,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from synthetic import write_synthetic
 
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.adapters import sparse_tensor, to_tf_dataset
@@ -93,8 +94,8 @@ def main() -> int:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         corpus, short = Path(scratch, "joined"), Path(scratch, "short")
-        make_joined(corpus, args.documents, Path(scratch, "demo"))
-        command("demo", "--out", short, "--documents", args.sequences)
+        make_joined(corpus, args.documents, Path(scratch, "synthetic"))
+        write_synthetic(short, documents=args.sequences)
         tested = ("--validation", "test.csv")  # all of train.csv trains, as for the peers
         command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram", *tested)
         command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence", *tested)
@@ -111,16 +112,16 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "shardtrain", *map(str, arguments)], check=True, capture_output=True)
 
 
-def make_joined(out: Path, documents: int, demo: Path) -> None:
-    """Write a corpus whose documents are `JOINED` of the demo's, of one class, which lie together there."""
-    command("demo", "--out", demo, "--documents", JOINED * documents)
+def make_joined(out: Path, documents: int, single: Path) -> None:
+    """Write a corpus whose documents are `JOINED` of the synthetic corpus, of one class, which lie together there."""
+    write_synthetic(single, documents=JOINED * documents)
     out.mkdir()
     for name in ("train.csv", "test.csv"):
-        with open(demo / name, newline="", encoding="utf-8") as file, open(out / name, "w", newline="") as joined:
+        with open(single / name, newline="", encoding="utf-8") as file, open(out / name, "w", newline="") as joined:
             for label, rows in groupby(csv.reader(file), key=lambda row: row[0]):
                 while several := [" ".join(row[1:]) for row in islice(rows, JOINED)]:
                     csv.writer(joined).writerow([label, " ".join(several)])
-    (out / "classes.txt").write_bytes((demo / "classes.txt").read_bytes())
+    (out / "classes.txt").write_bytes((single / "classes.txt").read_bytes())
 
 
 def dense_mlp(shards: Shards, *, dropout: float, sparse: bool) -> keras.Model:
