@@ -116,9 +116,9 @@ def test_unknown_options_are_usage_errors(capsys):
     assert "--no-such-option" in capsys.readouterr().err
 
 
-def test_shards_that_are_not_there_are_an_error_that_names_make_shards(tmp_path, capsys):
+def test_shards_that_are_not_there_are_an_error_that_names_build(tmp_path, capsys):
     assert run("fit", tmp_path / "nowhere", "--out", tmp_path / "run") == 1
-    assert "make shards" in capsys.readouterr().err
+    assert "shardtrain build CORPUS" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -443,7 +443,7 @@ def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
     options = {**QUICK, "mlp": MlpOptions(), "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
-    interrupted(shards, tmp_path / "run", model=options["model"])
+    interrupted(shards, tmp_path / "run", model=options["model"], mlp=MlpOptions())
     fit(shards, FitOptions(**options), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", straight.path)
 
