@@ -20,6 +20,7 @@ LONGEST_FIRST = (
     "training/test_options.py",
     "training/test_resume.py",
     "training/test_fit.py",
+    "training/test_test_split.py",
     "pipeline/test_build.py",
     "inference/test_predict_file.py",
     "pipeline/test_reuse.py",

@@ -180,6 +180,7 @@ def test_an_end_within_the_test_is_resumed_there(
     assert_same_weights(run, trained)
 
 
+@pytest.mark.heavy
 def test_a_kill_within_the_test_is_resumed_there(folder: Path, trained: Run, tmp_path: Path, forked: Forking) -> None:
     killed = forked.run(KILLED, folder, tmp_path / "run")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -191,6 +192,7 @@ def test_a_kill_within_the_test_is_resumed_there(folder: Path, trained: Run, tmp
     assert_same_weights(run, trained)
 
 
+@pytest.mark.heavy
 def test_the_trials_of_a_study_read_no_test_row(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     flip(copy)
@@ -222,6 +224,7 @@ def test_a_result_that_is_not_finite_is_null_and_reported(
     assert "test_loss" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_the_commands_print_it_and_evaluate_agrees_on_every_split(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
