@@ -6,6 +6,7 @@ only the columns that are used are decoded. pyarrow is imported when such a file
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def copied_columns(
     """Write label and text columns of a file to the scratch folder, or find those that an interrupted build left."""
     target = scratch.folder / name
     if scratch.keep_bytes is None and not target.exists():
-        with committed(target, synced=False) as file:
+        with _system_memory(), committed(target, synced=False) as file:
             writer = BlockWriter(file)
             with progress(f"reading {opened.path.name}", total=opened.num_rows, unit="rows") as done:
                 for rows in copy_columns(opened, label, texts, writer):
@@ -156,6 +157,19 @@ def copied_columns(
     size = opened.path.stat().st_size
     num_bytes = size if scratch.keep_bytes is not None else target.stat().st_size
     return SourceFile(path=str(target), origin=str(opened.path), num_bytes=num_bytes, origin_bytes=size, counted="row")
+
+
+@contextlib.contextmanager
+def _system_memory() -> Iterator[None]:
+    """Let Arrow take memory from the system meanwhile: its own pools keep what is freed, 50 MiB and more."""
+    import pyarrow as pa
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def copy_columns(
