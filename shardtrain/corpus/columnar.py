@@ -21,6 +21,7 @@ from shardtrain.corpus.source import SourceFile
 from shardtrain.corpus.staging import Scratch
 from shardtrain.errors import CorpusFormatError, MissingExtraError
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.machine import give_back_freed_memory
 from shardtrain.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class ColumnarFile:
         try:
             if self.format == "parquet":
                 opened = self._parquet()
-                yield from opened.iter_batches(batch_size=_rows_per_batch(opened.metadata), columns=list(columns))
+                rows = _rows_per_batch(opened.metadata)
+                yield from opened.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
                 return
             reader = self._open()
             count = getattr(reader, "num_record_batches", None)
@@ -148,7 +150,7 @@ def copied_columns(
     """Write label and text columns of a file to the scratch folder, or find those that an interrupted build left."""
     target = scratch.folder / name
     if scratch.keep_bytes is None and not target.exists():
-        with _system_memory(), committed(target, synced=False) as file:
+        with committed(target, synced=False) as file:
             writer = BlockWriter(file)
             with progress(f"reading {opened.path.name}", total=opened.num_rows, unit="rows") as done:
                 for rows in copy_columns(opened, label, texts, writer):
@@ -160,7 +162,7 @@ def copied_columns(
 
 
 @contextlib.contextmanager
-def _system_memory() -> Iterator[None]:
+def system_memory() -> Iterator[None]:
     """Let Arrow take memory from the system meanwhile: its own pools keep what is freed, 50 MiB and more."""
     import pyarrow as pa
 
@@ -170,6 +172,7 @@ def _system_memory() -> Iterator[None]:
         yield
     finally:
         pa.set_memory_pool(before)
+        give_back_freed_memory()
 
 
 def copy_columns(

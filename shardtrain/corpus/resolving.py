@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shardtrain.corpus import columns, detect, folders, label_check
 from shardtrain.corpus.blocks import read_blocks, read_columns
-from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow
+from shardtrain.corpus.columnar import ColumnarFile, copied_columns, require_pyarrow, system_memory
 from shardtrain.corpus.detect import SAMPLE_RECORDS
 from shardtrain.corpus.dialects import Dialect, detect_dialect
 from shardtrain.corpus.label_spelling import canonical_label
@@ -95,7 +95,9 @@ class Resolver:
         _check_is_file(origin)
         format = self._format_of_columns(origin)  # noqa: A001 - the word users know
         if format:
-            return self._resolve_columnar(origin, copy, format, like)
+            require_pyarrow(origin)
+            with system_memory():
+                return self._resolve_columnar(origin, copy, format, like)
         name = detect.format_from_name(origin.name)
         wanted = self.options.format if self.options.format != "auto" else name
         found = staged(
@@ -291,7 +293,6 @@ class Resolver:
 
     def _resolve_columnar(self, origin: Path, copy: str, format: str, like: Source | None) -> Source:  # noqa: A002
         """Resolve a Parquet or Arrow file, and write its columns to blocks."""
-        require_pyarrow(origin)
         opened = ColumnarFile(origin, format)
         names = opened.names()
         source = Source(
