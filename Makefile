@@ -55,13 +55,13 @@ docs: .venv/.documentation ## build the documentation as a site, in site/
 
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
-	$(BIN)/python -m pytest -m "not slow" $(TWO)
+	$(BIN)/python -m pytest -m "not slow and not portable" $(TWO)
 
 test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed
-	$(BIN)/python -m pytest -m "not slow and not heavy" $(TWO) $(ROOM)
+	$(BIN)/python -m pytest -m "not (slow or heavy or portable)" $(TWO) $(ROOM)
 
 test-portable: .venv/.development ## run quick tests with the calls taken away that macOS does not have
-	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "not slow and not heavy" $(TWO) $(PORTABLE)
+	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "portable or not (slow or heavy)" $(TWO) $(PORTABLE)
 
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default

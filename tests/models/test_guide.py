@@ -135,8 +135,9 @@ def test_auto_takes_the_model_for_what_the_shards_hold(description: DatasetInfo,
 def test_a_model_for_other_features_is_refused_with_the_build_that_fits(
     name: str, description: DatasetInfo, remedy: str
 ) -> None:
-    with pytest.raises(ModelError, match=re.escape(remedy)):
+    with pytest.raises(ModelError) as caught:
         made(name, description)
+    assert remedy in caught.value.on_command_line
 
 
 def test_an_unknown_name_is_a_usage_error_that_lists_the_models() -> None:

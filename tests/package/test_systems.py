@@ -81,7 +81,7 @@ def made_on(system: Path | None, corpus: Path, folder: Path) -> dict[str, bytes]
     return made
 
 
-@pytest.mark.heavy
+@pytest.mark.portable
 def test_all_commands_work_without_the_calls_of_linux_and_make_the_same_bytes(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", tuple(TOPICS), documents=150)
     here = made_on(None, corpus, tmp_path / "here")
