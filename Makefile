@@ -61,7 +61,8 @@ test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by de
 	$(BIN)/python -m pytest -m "not (slow or heavy or portable)" $(TWO) $(ROOM)
 
 test-portable: .venv/.development ## run quick tests with the calls taken away that macOS does not have
-	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "portable or not (slow or heavy)" $(TWO) $(PORTABLE)
+	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "not (slow or heavy)" $(TWO) $(PORTABLE)
+	$(BIN)/python -m pytest -m portable
 
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default
