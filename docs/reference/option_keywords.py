@@ -15,8 +15,9 @@ class OptionKeywords(griffe.Extension):
         for module in (pkg, *_modules(pkg)):
             for function in (each for each in module.functions.values() if not each.is_alias):
                 for decorator in function.decorators:
-                    if str(decorator.value).startswith("with_options("):
-                        _expand(function, module[str(decorator.value)[len("with_options(") : -1]])
+                    call = decorator.value
+                    if isinstance(call, griffe.ExprCall) and str(call.function) == "with_options":
+                        _expand(function, module[str(call.arguments[0])])
 
 
 def _modules(module: griffe.Module) -> list[griffe.Module]:
