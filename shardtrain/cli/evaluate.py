@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.cli.arguments import given_options, options_from, spelled
@@ -28,11 +30,10 @@ _NAMES = {None: "", "train": "training ", "validation": "validation ", "test": "
 def run(args: argparse.Namespace) -> int:
     """Evaluate the run, and print its metrics."""
     from shardtrain.inference.run import load_run
-    from shardtrain.shards.layout import MANIFEST
 
     check_backend()
     folder = load_run(args.run_folder)
-    raw = args.data.is_file() or (args.data.is_dir() and not (args.data / MANIFEST).exists())
+    raw = _is_corpus(args.data)
     facts = _of_corpus(args, folder) if raw else _of_shards(args, folder)
     show(
         args.json,
@@ -42,6 +43,15 @@ def run(args: argparse.Namespace) -> int:
         f"examples {facts['examples']:,}: {args.data}",
     )
     return 0
+
+
+def _is_corpus(data: Path) -> bool:
+    """Return whether raw text is named: a file, a folder without shards, standard input, or a pattern."""
+    from shardtrain.shards.layout import MANIFEST
+
+    if data.exists():
+        return data.is_file() or not (data / MANIFEST).exists()
+    return str(data) == "-" or glob.has_magic(str(data))
 
 
 def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
@@ -80,7 +90,7 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 
     keep_freed_memory()
     read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
-    done = asdict(evaluate_corpus(folder, args.data, read, split=split))
+    done = asdict(evaluate_corpus(folder, str(args.data), read, split=split))
     metrics, counts = done.pop("metrics"), done.pop("counts")
     return {"corpus": args.data, **done, **counts, **metrics}
 

@@ -53,7 +53,12 @@ class ColumnarFile:
             numbers = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating)
             return any(check(kind) for check in (*texts, *numbers))
 
-        return [field.name for field in self.schema if usable(field.type)]
+        found = [field.name for field in self.schema if usable(field.type)]
+        if repeated := [name for name in dict.fromkeys(found) if found.count(name) > 1]:
+            raise CorpusFormatError(
+                f"'{self.path}' has several columns named '{repeated[0]}', and columns go by names; rename the others"
+            )
+        return found
 
     def lists(self) -> list[str]:
         """Names of the columns that hold lists."""

@@ -47,10 +47,15 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
     wanted = {column for column in (options.label_column, *(options.text_columns or ())) if isinstance(column, str)}
     if wanted & {cell.strip() for cell in first if not cell.strip().isdigit()}:
         return True
-    if not can_be_names(first):
-        return False
     names = [_normalize(cell) for cell in _without_trailing(first)]
     is_label, is_text = [name in LABEL_NAMES for name in names], [name in TEXT_NAMES for name in names]
+    if any(is_label) and any(is_text) and not _recur(first, others, _usual(names)):
+        return True
+    numbered = [str(i) for i in range(len(first))]  # as pandas names columns that have no names
+    if len(first) > 1 and [cell.strip() for cell in first] == numbered:
+        return any(len(cell.split()) >= _MIN_WORDS for row in others for cell in row)
+    if not can_be_names(first):
+        return False
     if any(is_text) and (any(is_label) or not labelled):
         return True
     if len(others) < _MIN_RECORDS:
@@ -62,6 +67,21 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
         (label or text) and cell not in column
         for cell, column, label, text in zip(first, found, is_label, is_text, strict=False)
     ) or _is_unlike(first, found)
+
+
+def _usual(names: Sequence[str]) -> list[int]:
+    """Return the places of usual names of a label or a text."""
+    return [i for i, name in enumerate(names) if name in LABEL_NAMES or name in TEXT_NAMES]
+
+
+def _recur(first: Sequence[str], others: Sequence[Sequence[str]], places: Sequence[int]) -> bool:
+    """Return whether a cell of the first record occurs again in its column."""
+    return any(first[i] == row[i] for row in others for i in places if i < len(row))
+
+
+def may_be_header(cells: Sequence[str]) -> bool:
+    """Return whether a record could be a header: all cells can be names, or one is a usual name."""
+    return can_be_names(cells) or bool(_usual([_normalize(cell) for cell in cells]))
 
 
 def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:

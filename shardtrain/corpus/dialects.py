@@ -79,6 +79,12 @@ def detect_dialect(
         if tried[-1].fits:
             break
     chosen = next((each for each in tried if each.fits), None)
+    if chosen and chosen.syntax.delimiter == "\t" and chosen.syntax.quoting and options.quotes is None:
+        plain = Syntax(delimiter="\t")
+        sample = detect.read_sample(path, plain, begin=begin, line=line)
+        trial = _Trial.of(plain, sample, usual=True, plausible=plausible)
+        # Every line is a record of as many columns: quotes that join some of them are text.
+        chosen = trial if trial.fits and trial.records > chosen.records else chosen
     if chosen is None:
         chosen = next((each for each in tried if each.share >= _SHARE and each.columns > 1), tried[0])
     return Dialect(syntax=chosen.syntax, sample=chosen.sample, notes=_notes(chosen.syntax, usual, options, origin))
@@ -127,17 +133,19 @@ class _Trial:
     sample: detect.Sample
     fits: bool
     columns: int
+    records: int
     share: float
 
     @classmethod
     def of(cls, syntax: Syntax, sample: detect.Sample, *, usual: bool, plausible: Plausible) -> _Trial:
         rows = list(split_fields(syntax, sample.lines))
         if not rows:
-            return cls(syntax=syntax, sample=sample, fits=False, columns=0, share=0.0)
+            return cls(syntax=syntax, sample=sample, fits=False, columns=0, records=0, share=0.0)
         most, number = Counter(map(len, rows)).most_common(1)[0]
         clean = number == len(rows) and sample.first_bad is None
         share = number / (len(rows) + (sample.first_bad is not None))
-        return cls(syntax=syntax, sample=sample, fits=clean and plausible(rows, usual), columns=most, share=share)
+        fits = clean and plausible(rows, usual)
+        return cls(syntax=syntax, sample=sample, fits=fits, columns=most, records=len(rows), share=share)
 
 
 def _notes(found: Syntax, usual: str, options: TextOptions, origin: Path) -> tuple[str, ...]:

@@ -20,14 +20,16 @@ _MARKS = (  # the longer ones first: the mark of UTF-16 is the beginning of that
 )
 _MIN_ZEROS, _ZEROS = 8, 0.1  # in every second byte of UTF-16, as spaces, digits, commas and line ends have them
 _ERRORS = "shardtrain.marked"
+_NOT_OF_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
 
 
 def is_encoding(name: str) -> bool:
     """Return whether Python knows an encoding of text by this name."""
     try:
-        return bool(codecs.lookup(name)._is_text_encoding)
+        found = codecs.lookup(name)
     except (LookupError, ValueError):
         return False
+    return bool(found._is_text_encoding) and found.name.replace("_", "-") not in _NOT_OF_FILES
 
 
 def encoding_of(head: bytes, chosen: str | None, usual: str = "utf-8") -> tuple[str, bytes]:
@@ -48,8 +50,12 @@ def encoding_of(head: bytes, chosen: str | None, usual: str = "utf-8") -> tuple[
         return "utf-16-le", b""
     if wanted is None and _has_zeros(head[::2], head[1::2]):
         return "utf-16-be", b""
+    if wanted is None and usual.startswith(("utf-16", "utf-32")) and 0 not in head and _is_utf8(head):
+        return "utf-8", b""
     if wanted is None:
         return (usual if head.isascii() or not _is_utf8(head) else "utf-8"), b""
+    if wanted == "utf-32":  # without a mark Python's decoder would refuse it
+        return "utf-32-le", b""
     return wanted.removesuffix("-sig"), b""
 
 
@@ -68,6 +74,16 @@ def _has_zeros(high: bytes, low: bytes) -> bool:
         return False
     below = {byte for byte, above in zip(low, high, strict=False) if above == 0}
     return all(32 <= byte < 127 or byte >= 160 or byte in b"\t\n\r" for byte in below)
+
+
+def in_utf8(content: bytes, chosen: str) -> bytes:
+    """Return the whole content of a file in UTF-8, without its byte order mark; bytes that are not valid become 0xFF.
+
+    `chosen` is the encoding that the user chose; "utf-8" where none was chosen.
+    """
+    found, mark = encoding_of(content, None if chosen == "utf-8" else chosen)
+    text = content[len(mark) :]
+    return text if found == "utf-8" else b"".join(decoded([text], found))
 
 
 def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,15 @@ def corpus_paths(corpus: Path | str | Sequence[Path | str]) -> tuple[Path, ...]:
         if os.path.exists(path) or not glob.has_magic(str(path)):
             found.append(path)
             continue
-        matches = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        matches = [Path(name) for name in glob.glob(str(path), recursive=True) if _may_be_split(Path(name))]
         if not matches:
             raise CorpusNotFoundError(f"no file matches '{path}'; give a file, a folder or another pattern")
         found += sorted(matches, key=_in_order)
     if not found:
         raise CorpusNotFoundError("no corpus is given; give a file or a folder")
+    real = Counter(os.path.realpath(path) for path in found)
+    if twice := [path for path in found if real[os.path.realpath(path)] > 1]:
+        raise CorpusFormatError(f"'{twice[0]}' is given twice; its documents would count twice: give each file once")
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from shardtrain.runtime.kernels import kernel
 
 _SPACE = b" \t\r\n"
 _DEPTH, _IN_STRING, _ESCAPED, _DONE = range(4)  # fields of the state between two chunks
+_FOLLOWED = "'{origin}': something follows the JSON array; expected one array, or one object per line"
 _REMEDY = (
     'python -c "import pandas, sys; '
     "pandas.read_json(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)\" OLD.json NEW.jsonl"
@@ -57,18 +58,27 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
     return None
 
 
-def as_lines(chunks: Iterable[bytes], origin: Path) -> Iterator[bytes]:
-    """Yield the items of an array as lines; `chunks` begin after its opening bracket.
+def as_lines(chunks: Iterable[bytes], origin: Path, *, wrapped: bool) -> Iterator[bytes]:
+    """Yield the items of an array as lines.
+
+    Args:
+        chunks: of the file, from after the opening bracket on.
+        origin: the file, for messages.
+        wrapped: whether the array is inside an object, whose rest follows it.
 
     Raises:
-        CorpusFormatError: the array does not end.
+        CorpusFormatError: the array does not end, or something follows it.
     """
     state = np.zeros(4, np.int64)
     for chunk in chunks:
         if state[_DONE]:
-            break
+            if not wrapped and chunk.strip(_SPACE):
+                raise CorpusFormatError(_FOLLOWED.format(origin=origin))
+            continue
         out = np.empty(len(chunk) + 1, np.uint8)
         yield out[: _copy_items(np.frombuffer(chunk, np.uint8), state, out)].tobytes()
+        if state[_DONE] and not wrapped and chunk[state[_DONE] :].strip(_SPACE):
+            raise CorpusFormatError(_FOLLOWED.format(origin=origin))
     if not state[_DONE]:
         raise CorpusFormatError(f"'{origin}' is cut: its JSON array does not end; write or download it again")
 
@@ -94,7 +104,7 @@ def _copy_items(data, state, out):  # type: ignore[no-untyped-def]
             depth += 1
         elif byte == 0x7D or byte == 0x5D:  # } ]
             if depth == 0:
-                state[_DONE] = 1
+                state[_DONE] = i + 1
                 out[size] = 0x0A
                 return size + 1
             depth -= 1

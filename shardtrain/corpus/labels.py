@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from shardtrain.corpus.columns import is_label_name
 from shardtrain.corpus.label_spelling import canonical_label, is_number, value_of
 from shardtrain.corpus.source import Source
 from shardtrain.errors import LabelError
@@ -136,6 +137,27 @@ def check_first_label(counts: Mapping[str, int], source: Source) -> None:
             f"'{source.origin}': the label of its first record, '{label[:60]}', occurs nowhere else, so it may "
             "be a header; add --header if it is one, or --no-header if it is a document"
         )
+
+
+def check_repeated_header(counts: Mapping[str, int], source: Source) -> None:
+    """Check that the header of a file does not occur again as a document, as in files that were put together.
+
+    Raises:
+        LabelError: the name of the label column, if it is a usual one, is a label.
+    """
+    name = source.column_name(source.label_column)
+    if source.header is not None and isinstance(name, str) and counts.get(name) and is_label_name(name):
+        raise LabelError(
+            f"'{source.origin}': {counts[name]:,} records have the label '{name}', the name of that column: the header "
+            "probably occurs again inside the file; remove these lines, or give the single files"
+        )
+
+
+def differing_in_case(labels: Collection[str]) -> list[str]:
+    """Return the labels that equal another one but for capitals, sorted."""
+    folded = Counter(label.casefold() for label in labels)
+    alike = (label for label in labels if folded[label.casefold()] > 1)
+    return sorted(alike, key=lambda label: (label.casefold(), label))
 
 
 def check_validation_labels(validation_counts: Mapping[str, int], classes: Classes, file: str) -> None:

@@ -7,6 +7,7 @@ must have the same columns.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def open_texts(
     notes: list[str] = []
     resolver = Resolver(
         options=options,
-        unescape=_needs_unescaping(path.resolve().parent, class_names, options, notes, remembered),
+        unescape=_needs_unescaping(Path(os.path.realpath(path)).parent, class_names, options, notes, remembered),
         scratch=Scratch(folder=scratch),
         notes=notes,
         labels=frozenset(labels),
@@ -126,7 +127,8 @@ def _open(
     class_names = None if layout.classes is None else folders.read_class_names(layout.classes)
     if class_names == ():
         raise CorpusFormatError(f"'{layout.classes}' has no class names; list one per line, or remove the file")
-    folder = paths[0].resolve() if paths[0].is_dir() else paths[0].resolve().parent
+    real = Path(os.path.realpath(paths[0]))
+    folder = real if real.is_dir() else real.parent
     unescape = bool(options.unescape)
     if not layout.per_class:
         unescape = _needs_unescaping(folder, class_names, options, notes, remembered)

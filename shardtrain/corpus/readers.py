@@ -20,7 +20,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.corpus import folders, parsing
 from shardtrain.corpus.blocks import is_block_file, read_blocks, read_index
 from shardtrain.corpus.detect import range_reader
-from shardtrain.corpus.encodings import UTF8_MARK
+from shardtrain.corpus.encodings import in_utf8
 from shardtrain.corpus.records import GOOD, MAX_RECORD, TOO_LONG, find_records
 from shardtrain.corpus.source import BadRow, ClassFolder, Documents, Source, SourceFile, Unit
 from shardtrain.errors import CorpusFormatError
@@ -221,7 +221,7 @@ def _read_files(source: Source, unit: Unit) -> Documents:
                 reason = f"the file is longer than {MAX_RECORD >> 20} MiB"
                 bad_rows.append(_bad_row(source, path, 1, reason))
                 continue
-            contents.append(content.removeprefix(UTF8_MARK))
+            contents.append(in_utf8(content, source.encoding))
             labels.append(folder.name)
             ordinals.append(ordinal)
         first += folder.num_files

@@ -57,8 +57,8 @@ class Reading:
             texts=tuple(texts) if has_columns and record["format"] != "fasttext" else (),
             header=bool(record.get("header")) or record["format"] in ("jsonl", "parquet", "arrow", "rows"),
             encoding=encoding if isinstance(encoding, str) and is_encoding(encoding) else "utf-8",
-            syntax=Syntax(delimiter=delimiter, quoting=bool(record.get("quotes")), escape=escape or None)
-            if isinstance(delimiter, str) and len(delimiter) == 1
+            syntax=Syntax(delimiter=delimiter, quoting=bool(record.get("quotes")), escape=escape)
+            if _is_character(delimiter) and (escape is None or _is_character(escape))
             else None,
             unescape=bool(record.get("unescape")),
         )
@@ -102,6 +102,10 @@ class Reading:
         """Return the indices of the text columns among names; None unless all are there."""
         found = tuple(names.index(name) for name in self.texts if isinstance(name, str) and name in names)
         return found if self.header and self.texts and len(found) == len(self.texts) else None
+
+
+def _is_character(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 1 and value.isascii()
 
 
 def _is_below(column: Column | None, number: int) -> bool:

@@ -62,6 +62,7 @@ class Resolver:
             format="folder",
             label_column="",
             text_columns=(),
+            encoding=self.options.encoding or "utf-8",
             folders=found,
             folder_bytes=num_bytes,
             unescape=self.unescape,
@@ -80,15 +81,27 @@ class Resolver:
             CorpusNotFoundError: a file is empty.
             CorpusFormatError: a file cannot be read as a corpus, or parts have different columns.
         """
-        first = self._resolve(origins[0], f"{split}-0", train)
-        if first.format != "lines":
-            self.notes.append(describe_reading(first))
-        parts = [self._resolve(origin, f"{split}-{i}", first, part=True) for i, origin in enumerate(origins[1:], 1)]
-        for part in parts:
-            check_same_columns(part, first)
-        if parts:
-            self.notes.append(f"{Path(first.origin).name} and {len(parts):,} more files are read one after the other")
-        return replace(first, files=(*first.files, *(file for part in parts for file in part.files)))
+        sources: list[Source] = []
+        for number, origin in enumerate(origins):
+            like = sources[0] if sources else train
+            try:
+                found = self._resolve(origin, f"{split}-{number}", like, part=bool(sources))
+            except CorpusNotFoundError:
+                if len(origins) == 1:
+                    raise
+                self.notes.append(f"{origin.name} has no records and is omitted")
+                continue
+            if sources:
+                check_same_columns(found, sources[0])
+            elif found.format != "lines":
+                self.notes.append(describe_reading(found))
+            sources.append(found)
+        if not sources:
+            raise CorpusNotFoundError(f"'{origins[0]}' has no records, nor have the other parts")
+        first, *others = sources
+        if others:
+            self.notes.append(f"{Path(first.origin).name} and {len(others):,} more files are read one after the other")
+        return replace(first, files=(*first.files, *(file for part in others for file in part.files)))
 
     def _resolve(self, origin: Path, copy: str, like: Source | None, *, part: bool = False) -> Source:
         """Resolve one file; `like` is a source with the same columns, with `part` of the same format and dialect."""
@@ -155,7 +168,9 @@ class Resolver:
         path, begin = Path(found.file.path), found.file.data_start
         wanted = wanted or detect.format_from_name(found.name)
         by_content = detect.format_from_content(path)
-        if self.options.format == "auto" and by_content == "fasttext":
+        if found.file.counted == "item":
+            wanted = "jsonl"
+        elif self.options.format == "auto" and wanted != "lines" and by_content in ("fasttext", "jsonl"):
             wanted = by_content
         if wanted is None and self.labels is not None:
             wanted = "lines"
@@ -197,7 +212,7 @@ class Resolver:
         header = options.header
         if header is None:
             first = _strip_all(rows[0])
-            same = like is not None and like.header is not None and like.header == first
+            same = like is not None and like.header is not None and {*first} <= {*like.header}
             same = same or (self.remembered is not None and self.remembered.texts_in(first) is not None)
             header = sample.first_is_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
         elif header and not sample.first_is_good and sample.first_bad is not None:
@@ -212,6 +227,8 @@ class Resolver:
                 f"'{source.origin}' has {num_columns} columns, '{like.origin}' has {like.num_columns}; all files of a "
                 "corpus need the same columns"
             )
+        if like is not None and names is not None and self.labels is None:
+            _check_has_label(source, names, like)
         records = rows[1:] if header else rows
         if like is None:
             options = self._as_remembered(source, names, num_columns)
@@ -229,7 +246,7 @@ class Resolver:
         file = replace(source.files[0], data_start=start, data_line=line)
         first_label = None
         if options.header is None and names is None and like is None and isinstance(label, int):
-            doubtful = sample.first_is_good and columns.can_be_names(rows[0])
+            doubtful = sample.first_is_good and columns.may_be_header(rows[0])
             first_label = canonical_label(rows[0][label].strip()) if doubtful else None
         return replace(
             source,
@@ -317,6 +334,16 @@ class Resolver:
         source = label_check.examined_rows(source, names, opened.sample(names), self.options)
         file = copied_columns(opened, source.label_column, source.text_columns, self.scratch, f"{copy}-{origin.name}")
         return replace(source, files=(file,))
+
+
+def _check_has_label(source: Source, names: Sequence[str], like: Source) -> None:
+    """Check that a file has the label column of another one, or one with a usual name."""
+    label = like.column_name(like.label_column)
+    if isinstance(label, str) and label not in names and not any(map(columns.is_label_name, names)):
+        raise CorpusFormatError(
+            f"'{source.origin}' has no column '{label}', in which '{like.origin}' has its labels; without them a file "
+            f"can only be classified by `predict`: build from '{like.origin}' alone, or name another file"
+        )
 
 
 def _check_is_file(origin: Path) -> None:

@@ -41,7 +41,7 @@ def write_rows(rows: Iterable[Any], path: Path, options: TextOptions) -> int:
 
     Raises:
         CorpusNotFoundError: there is no row.
-        CorpusFormatError: a row has no label and text; the message has its position, from 0.
+        CorpusFormatError: a row has no label and text; the message has its number, from 1.
     """
     names, class_names, items = _opened(rows)
     items = iter(items)
@@ -115,7 +115,7 @@ def _cells(row: Any, place: int, names: list[str] | None, label: Any, texts: Seq
         found = [row[key if names is None or isinstance(row, Mapping) else names.index(key)] for key in (label, *texts)]
     except (KeyError, IndexError, TypeError) as error:
         raise CorpusFormatError(
-            f"{NAME}, row {place:,}: {_brief(row)} has no label and text; expected a pair such as {_EXAMPLE}"
+            f"{NAME}, row {place + 1:,}: {_brief(row)} has no label and text; expected a pair such as {_EXAMPLE}"
         ) from error
     return _label(found[0], place), ", ".join(_text(value, place) for value in found[1:])
 
@@ -129,7 +129,7 @@ def _label(value: Any, place: int) -> str | None:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     raise CorpusFormatError(
-        f"{NAME}, row {place:,}: the label is {_brief(value)}, a {type(value).__name__}; expected a text or a number"
+        f"{NAME}, row {place + 1:,}: the label is {_brief(value)}, a {type(value).__name__}; expected text or a number"
     )
 
 
@@ -139,7 +139,7 @@ def _text(value: Any, place: int) -> str:
     if _is_missing(value):
         return ""
     raise CorpusFormatError(
-        f"{NAME}, row {place:,}: the text is {_brief(value)}, a {type(value).__name__}; expected a str"
+        f"{NAME}, row {place + 1:,}: the text is {_brief(value)}, a {type(value).__name__}; expected a str"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -22,6 +23,7 @@ from shardtrain.runtime.atomic import commit_json, committed
 from shardtrain.runtime.progress import progress
 
 HEAD_BYTES = 64 << 10
+_ARRAY = re.compile(rb"\s*\[\s*\{")
 _CHUNK = 4 << 20
 
 
@@ -78,12 +80,15 @@ def staged(
         if not content.kind:
             content.stream.seek(0)
         found, mark = encodings.encoding_of(head, encoding, usual)
+        if found.startswith("utf-16") and not mark and head.isascii() and 0 not in head:
+            raise CorpusFormatError(f"'{origin}' is not UTF-16: its first bytes are ASCII; omit --encoding {encoding}")
         is_utf8 = found == "utf-8"
         text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not is_utf8 else head[len(mark) :]
         detect.check_is_text(text, origin, whole=len(head) < HEAD_BYTES)
         returns = _ends_lines_with_returns(text)
         start = None
-        if json_file or content.name.lower().endswith(".json"):
+        wrapped = text.lstrip().startswith(b"{")
+        if json_file or content.name.lower().endswith(".json") or _ARRAY.match(text):
             start = json_arrays.array_start(text, whole=len(head) < HEAD_BYTES, origin=origin)
         copied = bool(content.kind) or not is_utf8 or returns or start is not None
         notes = _notes(origin, content.kind, found, mark, returns=returns, chosen=encoding, usual=usual)
@@ -100,7 +105,7 @@ def staged(
             rest = content.stream if content.kind else _after(content.stream, len(head))
             chunks = _text(chain([head[len(mark) :]], _chunks(rest)), found, returns=returns)
             if start is not None:
-                chunks = json_arrays.as_lines(_skipped(chunks, start), origin)
+                chunks = json_arrays.as_lines(_skipped(chunks, start), origin, wrapped=wrapped)
             title = f"unpacking {origin.name}" if content.kind else f"reading {origin.name}"
             file = _copied(file, chunks, scratch, name, title, content.packed.tell)
         return Staged(file=file, name=content.name, encoding=found, notes=notes)
@@ -108,10 +113,12 @@ def staged(
 
 def _ends_lines_with_returns(head: bytes) -> bool:
     """Return whether CR alone ends the lines of a file: there is no LF, and a CR that is not inside quotes."""
-    if b"\n" in head or b"\r" not in head:
-        return False
-    before = [line.count(b'"') for line in head.split(b"\r")[:-1]]
-    return any(number % 2 == 0 for number in accumulate(before))
+
+    def ends_outside_quotes(end: bytes) -> bool:
+        before = [line.count(b'"') for line in head.replace(b"\r\n", b"\n").split(end)[:-1]]
+        return any(number % 2 == 0 for number in accumulate(before))
+
+    return b"\r" in head and ends_outside_quotes(b"\r") and not ends_outside_quotes(b"\n")
 
 
 def _notes(

@@ -140,6 +140,11 @@ class Run:
         """Return the class index of each raw label of the corpus; of a run that records none, of the class names."""
         recorded = self.config.get("labels")
         names = self.description.class_names
+        codes = list(recorded.values()) if isinstance(recorded, dict) else []
+        if any(type(code) is not int or code not in range(len(names)) for code in codes):
+            raise RunError(
+                f"'{self.path / CONFIG}' has labels that are no classes; restore it from a copy or train again"
+            )
         return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
 
     @property

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.corpus.labels import Classes
+from shardtrain.corpus.labels import Classes, differing_in_case
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.reading import Reading, recorded_source
 from shardtrain.corpus.source import Corpus, Source, Unit
-from shardtrain.errors import LabelError, ShardsExistError, UsageError, VectorizerError
+from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.fitting import count
@@ -40,7 +40,7 @@ from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.rows import fit_rows, transform_rows
 from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.spacing import spacing_note
-from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
+from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, validated_as_before, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
@@ -55,7 +55,7 @@ from shardtrain.runtime.passes import (
     longest_unit,
     task_budget,
 )
-from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest
@@ -68,6 +68,7 @@ PARALLEL_BYTES = 32 << 20  # smaller corpora are built before a second process h
 # Disk of all files of a build, measured on news, encyclopedia, reviews and messages of 1 to 40 MB: bytes per n-gram of
 # a text (more where n-grams of a single document are candidates), and for sequences per byte of text.
 NGRAM_DISK_BYTES, RARE_NGRAM_DISK_BYTES, SEQUENCE_DISK_RATIO = 20, 30, 6
+_MOST_SHOWN = 10  # labels in a warning
 RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
 
 
@@ -251,7 +252,6 @@ def _make(
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, others)
         facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]
-        warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
         if not corpus.validation and units.tasks and units.tasks[0].threshold:
             held_out = Units(list(train.tasks), units.sizes)
             others = {"validation": _OtherSplit(held_out, train.facts), **others}
@@ -281,6 +281,8 @@ def _open_inputs(
         say(note)
     if two_splits:
         corpus = opened_as_begun(corpus, options)
+    if before:
+        corpus = validated_as_before(corpus, before, options)
     if corpus.train.label_doubt and not before:
         raise LabelError(corpus.train.label_doubt)
     folder = (out if before else space.ready) / layout.VECTORIZER
@@ -311,20 +313,41 @@ def _vectorize_training(
         tested = others["test"].facts if "test" in others else ()
         return classes_of(facts, held_out, tested, inputs.corpus, inputs.options, inputs.before)
 
+    def check(facts: Sequence[UnitFacts]) -> Classes:
+        _report_texts([*facts, *(unit for other in others.values() for unit in other.facts)])
+        classes = classes_in(facts)
+        if not inputs.before and (alike := differing_in_case(classes.codes)):
+            shown = ", ".join(f"'{label}'" for label in alike[:_MOST_SHOWN])
+            warn(f"labels that differ in capitals only are classes of their own: {shown}")
+        return classes
+
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
         facts, tasks = survey(passes, units.tasks, units.sizes, titles.LABELS), units.tasks
         if not inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
             tasks, facts, _ = keep_every_class(tasks, facts)
-        classes = classes_in(facts)
+        classes = check(facts)
         _report_kept(tasks)
         files = transform_rows(passes, tasks, units.sizes, inputs.folder, classes.codes, split="train")
         return _TrainingRows(files, facts, classes, vectorizer, tasks)
-    counted = count(passes, units.tasks, units.sizes, settings, check=classes_in)
+    counted = count(passes, units.tasks, units.sizes, settings, check=check)
     classes = classes_in(counted.facts)
     _report_kept(counted.units)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
     return _TrainingRows(files, list(counted.facts), classes, vectorizer, counted.units)
+
+
+def _report_texts(facts: Sequence[UnitFacts]) -> None:
+    """Warn of undecodable bytes, which may explain a later error, and refuse a corpus without any good record.
+
+    Raises:
+        CorpusFormatError: all records are bad.
+    """
+    warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
+    first = next((row for unit in facts for row in unit.bad_rows), None)
+    if first is not None and not any(unit.train or unit.held_out for unit in facts):
+        number = sum(unit.num_bad_rows for unit in facts)
+        raise CorpusFormatError(f"none of {number:,} records can be used; the first is {first.place}: {first.reason}")
 
 
 def _report_kept(tasks: Sequence[UnitTask]) -> None:

@@ -21,6 +21,7 @@ from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
+from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed, locked_folder
 from shardtrain.runtime.checksums import file_checksum
@@ -46,9 +47,13 @@ class GivenCorpus:
 
     def open(self, options: TextOptions, **how: Any) -> Corpus:
         """Open it; `how` are other arguments of `open_corpus`."""
-        corpus = open_corpus(self.paths, options, rows=self.name == NAME, **how)
         if self.name is None:
-            return corpus
+            return open_corpus(self.paths, options, **how)
+        try:
+            corpus = open_corpus(self.paths, options, rows=self.name == NAME, **how)
+        except CorpusError as error:
+            message = error.on_command_line.replace(f"'{self.paths[0]}'", self.name)
+            raise type(error)(message.replace(str(self.paths[0]), self.name)) from error
         notes = tuple(note.replace(self.paths[0].name, self.name, 1) for note in corpus.notes)
         return replace(corpus, train=corpus.train.named(self.name), notes=notes)
 
@@ -76,7 +81,8 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
     if _are_paths(corpus) and not standard:
         yield GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
         return
-    place = next(path for path in beside.absolute().parents if path.is_dir())
+    place = beside.absolute().parent
+    place.mkdir(parents=True, exist_ok=True)  # as the build does, so that the next one finds what is left here
     _remove_left(place)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:

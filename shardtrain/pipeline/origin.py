@@ -7,6 +7,7 @@ To show the text of a row takes the corpus' path, the options it was read with, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +47,7 @@ def origin_of(
     """
     test = {} if two_splits else {"test": str(Path(options.test).resolve()) if options.test else None}
     return {
-        "paths": [] if corpus.name else [str(path.resolve()) for path in corpus.paths],
+        "paths": [] if corpus.name else [os.path.realpath(path) for path in corpus.paths],
         "validation": str(Path(options.validation).resolve()) if options.validation else None,
         **test,
         "read": asdict(subset(options, CorpusOptions)),

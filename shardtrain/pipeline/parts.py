@@ -18,6 +18,7 @@ from shardtrain.corpus.labels import (
     Classes,
     check_added_labels,
     check_first_label,
+    check_repeated_header,
     check_test_labels,
     check_validation_labels,
     known_classes,
@@ -64,6 +65,7 @@ def classes_of(
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
         check_first_label(train_counts + held_out_counts, corpus.train)
+        check_repeated_header(train_counts + held_out_counts, corpus.train)
         if corpus.validation:
             check_validation_labels(held_out_counts, classes, corpus.validation.origin)
         if corpus.test:

@@ -17,6 +17,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import folder_of
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.progress import say
+from shardtrain.shards.layout import Manifest
 
 
 def with_found_splits(corpus: Sequence[Path], options: BuildOptions) -> BuildOptions:
@@ -48,3 +49,19 @@ def opened_as_begun(corpus: Corpus, options: BuildOptions) -> Corpus:
         held_out = Path(begun.validation.origin).name if begun.validation else "a fraction of the training documents"
         say(f"an earlier version began this build without a test split: the validation split is {held_out}, as it was")
     return begun
+
+
+def validated_as_before(corpus: Corpus, before: Manifest, options: BuildOptions) -> Corpus:
+    """Return a corpus to append with its test file as the validation split where that file validates the shards.
+
+    Shards of versions that knew no test split were made so; the same rows in both splits would be reported as a test.
+    """
+    if corpus.test is None or options.test is not None:
+        return corpus
+    name = Path(corpus.test.origin).name
+    parts = [part for part in before.build.get("parts", ()) if isinstance(part, dict)]
+    validating = {part["validation"].get("name") for part in parts if isinstance(part.get("validation"), dict)}
+    if name not in validating:
+        return corpus
+    say(f"{name} is the validation split, as in the shards that are appended to; --test {name} makes it a test split")
+    return corpus.with_two_splits(named=options.validation is not None)

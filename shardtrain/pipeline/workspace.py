@@ -7,6 +7,7 @@ stay usable until then. `runtime.jobs` decides which job the folder belongs to a
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,9 +119,9 @@ def _is_published(working: Path) -> bool:
 
 def files_of(path: Path) -> dict[str, list[Any]]:
     """Identify the files of a corpus, which is a file or a folder; empty where it does not exist."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     if not path.is_dir():
-        return identify_files(path, [path]) if path.exists() else {}
+        return identify_files(path, [path]) if path.is_file() else {}  # a pipe is refused when it is opened
     return identify_files(path, corpus_files(path))
 
 

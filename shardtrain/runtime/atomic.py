@@ -124,7 +124,16 @@ def commit_bytes(path: Path | str, content: bytes) -> None:
 
 def commit_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically; NaN and infinities raise ValueError."""
-    commit_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    commit_bytes(path, json_bytes(value, indent=2))
+
+
+def json_bytes(value: Any, *, indent: int) -> bytes:
+    """Return a value as indented JSON in UTF-8; names of files that are not UTF-8 are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def remove_partials(folder: Path) -> None:

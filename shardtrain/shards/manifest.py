@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from shardtrain.errors import ManifestError, ShardsNotFoundError
-from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.atomic import commit_bytes, json_bytes
 from shardtrain.runtime.checksums import checksum
 from shardtrain.shards.layout import (
     ALIGNMENT,
@@ -76,7 +76,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     for split, entry in manifest.splits.items():
         body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
     body["checksum"] = _manifest_checksum(body)
-    commit_bytes(folder / MANIFEST, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
+    commit_bytes(folder / MANIFEST, json_bytes(body, indent=1))
 
 
 def _missing_manifest(folder: Path) -> str:

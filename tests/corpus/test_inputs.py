@@ -21,7 +21,7 @@ from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
-from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
 
 Rows = list[tuple[str, str]]
 
@@ -34,7 +34,7 @@ ROWS: Rows = [
 
 
 def opened(corpus: Path | Sequence[Path], scratch: Path, **options: object) -> Corpus:
-    scratch.mkdir(exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     return open_corpus(corpus, CorpusOptions(**options), scratch=scratch)  # type: ignore[arg-type]
 
 
@@ -318,6 +318,18 @@ def test_a_later_file_is_read_as_the_training_corpus_was(tmp_path: Path) -> None
     assert any("other.csv is UTF-8, the training corpus was CP1252" in note for note in corpus.notes)
 
 
+def test_a_remembered_encoding_does_not_make_other_text_of_utf_8(tmp_path: Path) -> None:
+    train, later = tmp_path / "train.csv", tmp_path / "later.csv"
+    train.write_bytes("label,text\nbad,schön\ngood,z\n".encode("utf-16"))
+    remembered = Reading.of_record(opened(train, tmp_path / "scratch").train.describe())
+    assert remembered is not None
+    assert remembered.encoding == "utf-16-le"
+    for text in ("größer", "plain"):
+        later.write_text(f"label,text\nbad,{text}\ngood,z\n")
+        corpus = open_corpus(later, CorpusOptions(), scratch=tmp_path / "scratch", remembered=remembered)
+        assert rows_of(corpus.train) == [("bad", text), ("good", "z")]
+
+
 def test_a_json_object_of_columns_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     path.write_text(json.dumps({"label": {"0": "a", "1": "b"}, "text": {"0": "x", "1": "y"}}))
@@ -329,3 +341,95 @@ def test_a_json_object_of_columns_is_refused_with_a_command_that_converts_it(tmp
     path.write_text('[{"label": "a", "text": "x"}, {"label": "b"}]')
     with pytest.raises(CorpusFormatError, match="item 2: the key 'text' is missing"):
         rows_of(opened(path, tmp_path / "scratch").train)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "label,,text\nbad,1,it is so\ngood,2,it is not\nbad,3,it may be\n",
+        "label,text,2020\nbad,it is so,1\ngood,it is not,2\nbad,it may be,3\n",
+        "0,1\nbad,it is so\ngood,it is not\nbad,it may be\n",
+    ],
+    ids=["a name is missing", "a name is a number", "columns that pandas numbered"],
+)
+def test_usual_names_make_a_header_whatever_stands_beside_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "some.csv").write_text(content)
+    source = opened(tmp_path / "some.csv", tmp_path / "scratch", **_text_of(content)).train
+    assert source.header is not None
+    assert {label for label, _ in rows_of(source)} == {"bad", "good"}
+
+
+def _text_of(content: str) -> dict[str, object]:
+    return {"label_column": 0, "text_columns": (1,)} if content.startswith("0,") else {}
+
+
+def test_text_files_per_class_have_encodings_too(tmp_path: Path) -> None:
+    expected = [("bad", "größer"), ("good", "größer")]
+    for bad, good, chosen in (("utf-16", "utf-8-sig", {}), ("cp1252", "cp1252", {"encoding": "cp1252"})):
+        for name, encoding in (("bad", bad), ("good", good)):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / name / "a.txt").write_bytes("größer".encode(encoding))
+        assert rows_of(opened(tmp_path / "set", tmp_path / "scratch", **chosen).train) == expected
+
+
+def test_quotes_that_would_join_lines_of_a_plain_tsv_are_text(tmp_path: Path) -> None:
+    lines = [f"{'good' if i % 2 else 'bad'}\ttext {i}" for i in range(20)]
+    lines[4], lines[9] = 'bad\t"I said', 'good\tso"'
+    (tmp_path / "some.tsv").write_text("\n".join(lines) + "\n")
+    found = rows_of(opened(tmp_path / "some.tsv", tmp_path / "scratch").train)
+    assert found == [tuple(line.split("\t")) for line in lines]
+
+
+@pytest.mark.parametrize("name", ["some.csv", "some.txt", "some"])
+def test_json_under_another_name_is_read_as_json(tmp_path: Path, name: str) -> None:
+    for content in (as_json_lines(ROWS), as_json_array(ROWS, indent=None)):
+        (tmp_path / name).write_text(content)
+        assert rows_of(opened(tmp_path / name, tmp_path / "scratch" / str(len(content))).train) == ROWS
+
+
+def test_what_follows_a_json_array_is_not_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(as_json_array(ROWS, indent=None) + '\n{"label": "bad", "text": "more"}\n')
+    with pytest.raises(CorpusFormatError, match="something follows the JSON array"):
+        opened(path, tmp_path / "scratch")
+
+
+def test_empty_parts_are_omitted_and_one_file_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").write_text("")
+    (tmp_path / "part-1.csv").write_text("label,text\n")
+    (tmp_path / "part-2.csv").write_text("label,text\nx,a\ny,b\n")
+    (tmp_path / "_SUCCESS").write_text("")
+    corpus = opened(Path(f"{tmp_path}/*"), tmp_path.parent / "scratch")
+    assert rows_of(corpus.train) == [("x", "a"), ("y", "b")]
+    assert {"part-0.csv has no records and is omitted", "part-1.csv has no records and is omitted"} <= set(corpus.notes)
+    with pytest.raises(CorpusFormatError, match=r"part-2.csv' is given twice"):
+        opened([tmp_path / "part-2.csv", tmp_path / "." / "part-2.csv"], tmp_path / "scratch")
+
+
+def test_newlines_in_quotes_do_not_end_the_lines_of_a_file_that_ends_them_with_cr(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_bytes(b'label,text\rbad,"a\nb"\rgood,c\r')
+    assert rows_of(opened(path, tmp_path / "scratch").train) == [("bad", "a\nb"), ("good", "c")]
+
+
+def test_a_split_without_labels_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,label,text\n1,a,x\n2,b,y\n")
+    (tmp_path / "test.csv").write_text("id,text\n3,z\n")
+    with pytest.raises(CorpusFormatError, match=r"has no column 'label'.*build from '.*train.csv' alone"):
+        opened(tmp_path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("name", ["idna", "punycode", "unicode_escape", "rot13", "nonsense"])
+def test_what_is_no_encoding_of_files_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="encoding"):
+        CorpusOptions(encoding=name)
+
+
+def test_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["x"]), pa.array(["y"])], ["label", "text", "text"])
+    pq.write_table(table, tmp_path / "some.parquet")
+    with pytest.raises(CorpusFormatError, match="several columns named 'text'"):
+        opened(tmp_path / "some.parquet", tmp_path / "scratch")

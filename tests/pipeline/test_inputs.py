@@ -137,10 +137,10 @@ def test_standard_input_gives_the_shards_of_a_file(tmp_path: Path, expected: dic
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("a", "x"), ("b", 7)], r"the rows, row 1: the text is 7, a int; expected a str"),
-        ([("a", "x"), "bc"], r"the rows, row 1: 'bc' has no label and text"),
-        ([{"label": "a", "text": "x"}, {"label": "b"}], r"the rows, row 1: .* has no label and text"),
-        ([("a", "x"), (["b"], "y")], r"the rows, row 1: the label is \['b'\], a list"),
+        ([("a", "x"), ("b", 7)], r"the rows, row 2: the text is 7, a int; expected a str"),
+        ([("a", "x"), "bc"], r"the rows, row 2: 'bc' has no label and text"),
+        ([{"label": "a", "text": "x"}, {"label": "b"}], r"the rows, row 2: .* has no label and text"),
+        ([("a", "x"), (["b"], "y")], r"the rows, row 2: the label is \['b'\], a list"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, rows: list[Any], message: str) -> None:

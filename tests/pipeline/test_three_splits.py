@@ -270,3 +270,14 @@ def test_options_are_unchanged_where_nothing_is_named(demo: Path) -> None:
     assert with_found_splits([demo], options()) == options()
     found = with_found_splits([demo], options(validation="test.csv"))
     assert found == replace(options(), validation=demo / "test.csv")
+
+
+def test_a_file_that_validates_shards_does_not_become_their_test_split(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(demo, tmp_path / "shards", options(validation="test.csv"))
+    build(demo, tmp_path / "shards", BuildOptions(append=True, workers=1))
+    manifest = read_manifest(tmp_path / "shards")
+    assert set(manifest.splits) == {"train", "validation"}
+    assert manifest.splits["validation"].examples == 60
+    assert "test.csv is the validation split, as in the shards that are appended to" in capsys.readouterr().err
