@@ -186,7 +186,7 @@ def test_appending_a_corpus_appends_its_test_rows(
 def test_shards_of_an_older_version_get_a_test_split_by_appending_one(demo: Path, tmp_path: Path) -> None:
     build(demo, tmp_path / "out", options(validation="test.csv"))
     assert read_manifest(tmp_path / "out").version == 1
-    manifest = build(demo, tmp_path / "out", BuildOptions(append=True, workers=1))
+    manifest = build(demo, tmp_path / "out", BuildOptions(append=True, workers=1, test="test.csv"))
     assert (manifest.version, manifest.splits["test"].examples) == (3, 30)
     assert [set(part["shards"]) for part in manifest.build["parts"]] == [
         {"train", "validation"},
