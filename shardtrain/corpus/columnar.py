@@ -209,12 +209,19 @@ def as_texts(columns: Sequence[Any]) -> Texts:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    strings = [pc.fill_null(column.cast(pa.large_string()), "") for column in columns]
-    joined = (
-        strings[0] if len(strings) == 1 else pc.binary_join_element_wise(*strings, pa.scalar(", ", pa.large_string()))
-    )
+    strings = [pc.coalesce(column.cast(pa.large_string()), _scalar("")) for column in columns]
+    joined = strings[0] if len(strings) == 1 else pc.binary_join_element_wise(*strings, _scalar(", "))
     joined = joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
     _, offsets, data = joined.buffers()
     ends = np.frombuffer(offsets, np.int64)[joined.offset : joined.offset + len(joined) + 1]
     content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
     return Texts(content[ends[0] : ends[-1]].copy(), ends - ends[0])
+
+
+def _scalar(text: str) -> Any:
+    """Return a text as an Arrow scalar; `pa.scalar` would import pandas, if it is installed, and 24 MiB with it."""
+    import pyarrow as pa
+
+    data = text.encode()
+    offsets = np.array([0, len(data)], np.int64)
+    return pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])[0]
