@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
-import io
 import json
-import lzma
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.written import COMPRESSIONS, ENCODINGS, ROWS, WRITERS, Rows, as_json_array, as_json_lines, as_separated
 
 from shardtrain.corpus.opening import open_corpus, open_texts
 from shardtrain.corpus.options import CorpusOptions
@@ -22,15 +17,6 @@ from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
-
-Rows = list[tuple[str, str]]
-
-ROWS: Rows = [
-    (("bad", "good")[i % 2], f"{word}, and; 'again' | so it is, number {i}")
-    for i, word in enumerate(
-        ["rusty", "tidy", "late", "warm", "dull", 'qu"iet', "sl\now", "qüick", "cold 'n", "solid"] * 3
-    )
-]
 
 
 def opened(corpus: Path | Sequence[Path], scratch: Path, **options: object) -> Corpus:
@@ -42,75 +28,6 @@ def rows_of(source: Source, unit_bytes: int = 1 << 30) -> Rows:
     parts = [read_unit(source, unit) for unit in plan_units(source, unit_bytes=unit_bytes, advance=lambda size: None)]
     assert [int(i) for part in parts for i in part.ordinals] == list(range(sum(len(part.labels) for part in parts)))
     return [(label, text) for part in parts for label, text in zip(part.labels, part.texts, strict=True)]
-
-
-def as_separated(rows: Rows, *, header: bool, **dialect: object) -> str:
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, **{"lineterminator": "\n", **dialect})  # type: ignore[arg-type]
-    writer.writerows([("label", "text"), *rows] if header else rows)
-    return file.getvalue()
-
-
-def as_json_lines(rows: Rows) -> str:
-    return "".join(json.dumps({"text": text, "label": label}) + "\n" for label, text in rows)
-
-
-def as_json_array(rows: Rows, *, indent: int | None) -> str:
-    return json.dumps([{"text": text, "label": label} for label, text in rows], indent=indent)
-
-
-def as_wrapped(rows: Rows) -> str:
-    return json.dumps({"version": "1", "data": [{"text": text, "label": label} for label, text in rows]})
-
-
-WRITERS: dict[str, tuple[str, Callable[[Rows, bool], str]]] = {
-    "commas": (".csv", lambda rows, header: as_separated(rows, header=header)),
-    "commas, all quoted": (".csv", lambda rows, header: as_separated(rows, header=header, quoting=csv.QUOTE_ALL)),
-    "semicolons": (".csv", lambda rows, header: as_separated(rows, header=header, delimiter=";")),
-    "bars": (".csv", lambda rows, header: as_separated(rows, header=header, delimiter="|")),
-    "sep line": (".csv", lambda rows, header: "sep=;\n" + as_separated(rows, header=header, delimiter=";")),
-    "tabs": (".tsv", lambda rows, header: as_separated(rows, header=header, delimiter="\t")),
-    "tabs, all quoted": (
-        ".tsv",
-        lambda rows, header: as_separated(rows, header=header, delimiter="\t", quoting=csv.QUOTE_ALL),
-    ),
-    "backslashes": (
-        ".csv",
-        lambda rows, header: as_separated(
-            rows, header=header, quoting=csv.QUOTE_ALL, doublequote=False, escapechar="\\"
-        ),
-    ),
-    "JSON Lines": (".jsonl", lambda rows, header: as_json_lines(rows)),
-    "a JSON array": (".json", lambda rows, header: as_json_array(rows, indent=None)),
-    "an indented JSON array": (".json", lambda rows, header: as_json_array(rows, indent=2)),
-    "a wrapped JSON array": (".json", lambda rows, header: as_wrapped(rows)),
-}
-
-
-def zipped(content: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("__MACOSX/._inside", b"")
-        archive.writestr("inside", content)
-    return file.getvalue()
-
-
-def zstd(content: bytes) -> bytes:
-    zstandard = pytest.importorskip("zstandard")
-    half = len(content) // 2
-    compress = zstandard.ZstdCompressor(write_checksum=True).compress
-    return compress(content[:half]) + compress(content[half:])  # type: ignore[no-any-return]
-
-
-COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    "": lambda content: content,
-    ".gz": lambda content: gzip.compress(content[:99]) + gzip.compress(content[99:]),
-    ".bz2": lambda content: bz2.compress(content[:99]) + bz2.compress(content[99:]),
-    ".xz": lzma.compress,
-    ".zst": zstd,
-    ".zip": zipped,
-}
-ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

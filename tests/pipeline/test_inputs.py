@@ -6,14 +6,19 @@ import csv
 import gzip
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import written
 
 import shardtrain
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
@@ -51,6 +56,62 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     (folder / "some.csv").write_text(as_csv(ROWS), newline="")
     build(folder / "some.csv", folder / "shards", BuildOptions(**OPTIONS))
     return shards_in(folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def expected_of_written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "some.csv").write_text(as_csv(written.ROWS), newline="")
+    build(folder / "some.csv", folder / "shards", BuildOptions(**OPTIONS))
+    return shards_in(folder / "shards")
+
+
+class _Piped:
+    """Standard input that holds bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(written.WRITERS)),
+    st.sampled_from(sorted(written.COMPRESSIONS)),
+    st.sampled_from(written.ENCODINGS),
+    st.booleans(),
+    st.integers(0, 3),
+    st.sampled_from([256, 1024]),
+)
+def test_shards_do_not_depend_on_how_documents_are_written(
+    expected_of_written: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    how: str,
+    compression: str,
+    encoding: str,
+    header: bool,
+    num_parts: int,
+    mebibytes: int,
+) -> None:
+    """With no parts, the corpus comes from standard input."""
+    folder = tmp_path_factory.mktemp("matrix")
+    extension, write = written.WRITERS[how]
+    files = []
+    for part in range(max(num_parts, 1)):
+        start, stop = (len(written.ROWS) * place // max(num_parts, 1) for place in (part, part + 1))
+        content = write(written.ROWS[start:stop], header).encode(encoding)
+        files.append(folder / f"part-{part}{extension}{compression}")
+        files[-1].write_bytes(written.COMPRESSIONS[compression](content))
+    chosen = {"encoding": encoding} if encoding == "cp1252" else {}
+    options = BuildOptions(**{**OPTIONS, **chosen, "memory_limit": mebibytes << 20})
+    if num_parts:
+        build(files, folder / "shards", options)
+    else:
+        formats = {".csv": "csv", ".tsv": "tsv"}
+        named = replace(options, format=formats.get(extension, "jsonl"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", _Piped(files[0].read_bytes()))
+            build("-", folder / "shards", named)
+    assert shards_in(folder / "shards") == expected_of_written
 
 
 def pandas_frame() -> Any:
@@ -93,7 +154,7 @@ def arrays() -> Any:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "made",
     [
         pandas_frame,
         arrow_table,
@@ -105,10 +166,10 @@ def arrays() -> Any:
         arrays,
         lambda: ROWS,
     ],
-    ids=lambda given: given.__name__,
+    ids=lambda made: made.__name__,
 )
-def test_rows_of_a_program_give_the_shards_of_a_file(tmp_path: Path, expected: dict[str, bytes], given: Any) -> None:
-    shards = shardtrain.build(given(), tmp_path / "shards", **OPTIONS)
+def test_rows_of_a_program_give_the_shards_of_a_file(tmp_path: Path, expected: dict[str, bytes], made: Any) -> None:
+    shards = shardtrain.build(made(), tmp_path / "shards", **OPTIONS)
     assert shards_in(tmp_path / "shards") == expected
     part = shards.manifest.build["parts"][0]["train"]
     assert (part["name"], part["format"]) == ("the rows", "rows")
@@ -160,3 +221,19 @@ def test_missing_labels_of_rows_are_bad_rows_and_missing_texts_are_empty(tmp_pat
     part = shards.manifest.build["parts"][0]
     assert part["documents"] == len(ROWS) + 2
     assert [(row["line"], row["counted"]) for row in part["rejected"]] == [(121, "row"), (122, "row")]
+
+
+def test_what_a_killed_build_of_rows_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, shardtrain
+def rows():
+    yield from {ROWS[:5]!r}
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    shardtrain.build(rows(), out={str(tmp_path / "new" / "shards")!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name[:7] for path in (tmp_path / "new").iterdir()] == [".given-"]
+    shardtrain.build(ROWS, tmp_path / "new" / "shards", **OPTIONS)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shards"]
