@@ -72,6 +72,7 @@ def find_labelled(data: bytes, starts: npt.NDArray[np.int64], stops: npt.NDArray
 def _find_fields(data, starts, stops, num_columns, delimiter, quoting, escape):  # type: ignore[no-untyped-def]
     counts = np.zeros(len(starts), np.int64)
     places = np.zeros((len(starts), num_columns, 3), np.int64)
+    also = np.uint8(escape if escape >= 0 else _QUOTE)  # what ends a run of plain bytes inside quotes, beside a quote
     for r in range(len(starts)):
         i = starts[r]
         end = _content_end(data, i, stops[r])
@@ -84,17 +85,22 @@ def _find_fields(data, starts, stops, num_columns, delimiter, quoting, escape): 
                 i = first
                 # data[first:i] is inside the quotes, and its quotes come in pairs or are escaped.
                 while i < end:
-                    if data[i] == _QUOTE:
+                    while i < end and data[i] != _QUOTE and data[i] != also:
+                        i += 1
+                    if i < end and data[i] == _QUOTE:
                         if i + 1 == end or data[i + 1] != _QUOTE:
                             break
                         how = max(how, _DOUBLED)
-                        i += 1
-                    elif data[i] == escape:
+                        i += 2
+                    elif i < end:
                         how = _ESCAPED_QUOTED
-                        i += 1
-                    i += 1
+                        i += 2
                 last = min(i, end)
                 i += 1  # the closing quote
+            elif escape < 0:
+                while i < end and data[i] != delimiter:
+                    i += 1
+                last = i
             else:
                 while i < end and data[i] != delimiter:
                     if data[i] == escape:
