@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.batches import array, assert_same_batches
 from support.learnable import write_shards
 
-from shardtrain.arrays.csr import Csr
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.models.adapters import InputAdapter, to_tf_dataset
@@ -36,21 +36,6 @@ def shards(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Shards:
 @pytest.fixture
 def ngrams(folders: dict[str, Path]) -> Split:
     return open_shards(folders["ngram"]).train
-
-
-def array(x: Any) -> np.ndarray:
-    """Features of any form as a dense array."""
-    if isinstance(x, tf.SparseTensor):
-        return tf.sparse.to_dense(x).numpy()
-    return x.toarray() if isinstance(x, Csr) else np.asarray(x)
-
-
-def assert_same_batches(found: Any, expected: Any) -> None:
-    found, expected = list(found), list(expected)
-    assert len(found) == len(expected)
-    for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(array(x), array(expected_x))
-        np.testing.assert_array_equal(np.asarray(y), expected_y)
 
 
 @pytest.mark.parametrize("drop_remainder", [False, True], ids=["with the last batch", "without it"])

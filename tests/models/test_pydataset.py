@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.batches import array, assert_same_batches
 from support.forked import Forking
 from support.learnable import write_shards
 
-from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError
 from shardtrain.loader.shards import open_shards
 from shardtrain.loader.split import Split
@@ -67,21 +67,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def ngrams(folders: dict[str, Path]) -> Split:
     return open_shards(folders["ngram"]).train
-
-
-def array(x: Any) -> np.ndarray:
-    """Features of any form as a dense array."""
-    if isinstance(x, tf.SparseTensor):
-        return tf.sparse.to_dense(x).numpy()
-    return x.toarray() if isinstance(x, Csr) else np.asarray(x)
-
-
-def assert_same_batches(found: Any, expected: Any) -> None:
-    found, expected = list(found), list(expected)
-    assert len(found) == len(expected)
-    for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(array(x), array(expected_x))
-        np.testing.assert_array_equal(np.asarray(y), expected_y)
 
 
 @pytest.mark.heavy
