@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import next_step, rejected_lines, show, split_facts, splits_in_words
+from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError
 from shardtrain.options import checked, option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
@@ -65,7 +66,7 @@ def _corpus(args: argparse.Namespace) -> str | list[str]:
     Raises:
         UsageError: standard input is named beside files.
     """
-    if len(args.corpus) > 1 and "-" in args.corpus:
+    if len(args.corpus) > 1 and STANDARD in args.corpus:
         raise UsageError("- is standard input, which cannot be read together with files; give one of them")
     return args.corpus[0] if len(args.corpus) == 1 else list(args.corpus)
 

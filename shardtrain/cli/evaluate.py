@@ -13,7 +13,7 @@ from shardtrain.cli.build import CORPUS_FORMATS
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
-from shardtrain.corpus.options import CorpusOptions, TextOptions
+from shardtrain.corpus.options import STANDARD, CorpusOptions, TextOptions
 from shardtrain.errors import UsageError
 from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
@@ -51,7 +51,7 @@ def _is_corpus(data: Path) -> bool:
 
     if data.exists():
         return data.is_file() or not (data / MANIFEST).exists()
-    return str(data) == "-" or glob.has_magic(str(data))
+    return str(data) == STANDARD or glob.has_magic(str(data))
 
 
 def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:

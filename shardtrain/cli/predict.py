@@ -16,8 +16,9 @@ from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError
-from shardtrain.inference.options import STANDARD, ImportOptions, PredictFiles, PredictOptions
+from shardtrain.inference.options import ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import say
 

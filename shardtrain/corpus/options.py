@@ -11,6 +11,7 @@ from shardtrain.options import checked, flag, option
 FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "arrow", "fasttext", "folder", "lines")
 LABELS = ("auto", "integers", "names")
 ON_BAD_ROW = ("fail", "skip")
+STANDARD = "-"  # in place of a file: standard input or output
 _GROUP = "reading text"
 
 Column = int | str  # index from 0, or name

@@ -11,7 +11,6 @@ from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
-STANDARD = "-"  # standard input or output
 _TEXTS, _OUTPUT = "texts", "output"
 
 

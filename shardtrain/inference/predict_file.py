@@ -10,8 +10,6 @@ before the first prediction, and standard input is copied to disk first.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,19 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.corpus.opening import open_texts
+from shardtrain.corpus.options import STANDARD
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.notes import TextCounts
-from shardtrain.inference.options import STANDARD, PredictOptions
+from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import PredictionWriter, writer_for
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.given import copy_standard_input, identify_content
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.executors import Threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
@@ -240,10 +239,8 @@ def units_of(source: Source, density: int) -> list[Unit]:
 
 
 def _copy_stdin(folder: Path) -> Path:
-    """Copy standard input to a file in `folder`, because units are read at several offsets at a time."""
     path = folder / _STDIN_COPY
-    with committed(path, synced=False) as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    copy_standard_input(path)
     return path
 
 
@@ -255,7 +252,7 @@ def _job(run: Run, path: Path, writer: PredictionWriter, options: PredictOptions
         **identity(options),
     }
     files = files_of(path) if path.is_file() else {}
-    if path.name == _STDIN_COPY:  # written by each call, so its modification time means nothing
-        files = {"standard input": [path.stat().st_size, file_checksum(path)]}
+    if path.name == _STDIN_COPY:
+        files = {"standard input": identify_content(path)}
     program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(PredictOptions))

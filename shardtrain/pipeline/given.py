@@ -18,7 +18,7 @@ from typing import Any
 
 from shardtrain.corpus.folders import corpus_paths
 from shardtrain.corpus.opening import open_corpus
-from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.options import STANDARD, TextOptions
 from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusError
@@ -26,7 +26,6 @@ from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed, locked_folder
 from shardtrain.runtime.checksums import file_checksum
 
-STANDARD = "-"
 _PREFIX = ".given-"  # of the folders' names
 _NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
 
@@ -60,7 +59,7 @@ class GivenCorpus:
     def identify(self) -> dict[str, list[Any]]:
         """Identify its files: by size, time and ends, and what was written to a folder by its content."""
         if self.name is not None:
-            return {self.name: [self.paths[0].stat().st_size, file_checksum(self.paths[0])]}
+            return {self.name: identify_content(self.paths[0])}
         return {name: found for path in self.paths for name, found in files_of(path).items()}
 
 
@@ -89,13 +88,23 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
         with locked_folder(folder):
             path = folder / ("standard-input" if standard else "rows")
             if standard:
-                with committed(path, synced=False) as file:
-                    shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+                copy_standard_input(path)
             else:
                 write_rows(corpus, path, options)  # type: ignore[arg-type]
             yield GivenCorpus(paths=(path,), name=_NAMES[path.name])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_standard_input(path: Path) -> None:
+    """Copy standard input to a file, because units are read at several offsets at a time."""
+    with committed(path, synced=False) as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+
+
+def identify_content(path: Path) -> list[Any]:
+    """Identify a file that each call writes anew, so that its modification time means nothing: by size and content."""
+    return [path.stat().st_size, file_checksum(path)]
 
 
 def _are_paths(corpus: Any) -> bool:
