@@ -1,7 +1,7 @@
 """Read the label and text columns of Parquet and Arrow files into blocks, in bounded memory.
 
-Files are mapped and decoded batch by batch, columns in parallel, so memory holds one batch and not a row group, and
-only the columns that are used are decoded. pyarrow is imported when such a file is opened.
+Files are mapped and decoded batch by batch, so memory holds one batch and not a row group, and only the columns that
+are used are decoded. pyarrow is imported when such a file is opened.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from shardtrain.corpus import detect
@@ -70,10 +71,10 @@ def detect_dialect(
         begin, line = begin + len(mark), 2
     tried: list[_Trial] = []
     chosen_by_user = (options.delimiter, options.quotes, options.escape) != (None, None, None)
-    first = () if remembered is None or chosen_by_user else (remembered,)
-    for syntax in (*first, *_candidates(usual, options)):
-        if syntax.delimiter == "\t" and syntax.quoting and not options.escape and not _has_quotes(path, begin, options):
-            continue
+    first = [] if remembered is None or chosen_by_user else [remembered]
+    if first and first[0].delimiter == "\t" and first[0].quoting and not _has_quotes(path, begin):
+        first = []
+    for syntax in chain(first, _candidates(usual, options, path, begin)):
         sample = detect.read_sample(path, syntax, begin=begin, line=line)
         tried.append(_Trial.of(syntax, sample, usual=syntax.delimiter == usual, plausible=plausible))
         if tried[-1].fits:
@@ -98,31 +99,31 @@ def _named_by(line: bytes) -> str | None:
     return None
 
 
-def _has_quotes(path: Path, begin: int, options: TextOptions) -> bool:
-    """Return whether a field at the head of a file with tabs begins with a quote, or the user says that fields may."""
-    if options.quotes is not None:
-        return options.quotes
+def _has_quotes(path: Path, begin: int) -> bool:
+    """Return whether a field at the head of a file with tabs begins with a quote."""
     with open(path, "rb") as file:
         file.seek(begin)
         head = file.read(_QUOTE_BYTES)
     return head.startswith(b'"') or b'\t"' in head or b'\n"' in head
 
 
-def _candidates(usual: str, options: TextOptions) -> Iterator[Syntax]:
-    """Yield the dialects to try, the usual one of the format first."""
+def _candidates(usual: str, options: TextOptions, path: Path, begin: int) -> Iterator[Syntax]:
+    """Yield the dialects to try, the usual one of the format first; the file is only read if it may have tabs."""
     delimiters = (
         (options.delimiter,) if options.delimiter else (usual, *(each for each in _DELIMITERS if each != usual))
     )
     for delimiter in delimiters:
-        for quoting in _quotings(delimiter, options):
+        for quoting in _quotings(delimiter, options, path, begin):
             for escape in (options.escape,) if options.escape or not quoting else (None, "\\"):
                 yield Syntax(delimiter=delimiter, quoting=quoting, escape=escape if quoting else None)
 
 
-def _quotings(delimiter: str, options: TextOptions) -> Sequence[bool]:
+def _quotings(delimiter: str, options: TextOptions, path: Path, begin: int) -> Sequence[bool]:
     if options.quotes is not None or options.escape:
         return (options.quotes is not False,)
-    return (True, False) if delimiter == "\t" else (True,)
+    if delimiter != "\t":
+        return (True,)
+    return (True, False) if _has_quotes(path, begin) else (False,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,12 +82,14 @@ def in_utf8(content: bytes, chosen: str) -> bytes:
     `chosen` is the encoding that the user chose; "utf-8" where none was chosen.
     """
     found, mark = encoding_of(content, None if chosen == "utf-8" else chosen)
-    text = content[len(mark) :]
-    return text if found == "utf-8" else b"".join(decoded([text], found))
+    return b"".join(decoded([content[len(mark) :]], found))
 
 
 def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Decode chunks of bytes and yield them in UTF-8; bytes that are not valid become 0xFF each."""
+    """Decode chunks of bytes and yield them in UTF-8, those in UTF-8 as they are; bytes not valid become 0xFF each."""
+    if encoding == "utf-8":
+        yield from chunks
+        return
     decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
     for chunk in chunks:
         yield decoder.decode(chunk).encode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from shardtrain.corpus import columns, detect, folders, label_check
 from shardtrain.corpus.blocks import read_blocks, read_columns
@@ -52,21 +53,30 @@ class Resolver:
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     remembered: Reading | None = None
 
+    def _source(self, origin: Path, format: str, **known: Any) -> Source:  # noqa: A002 - the word users know
+        """Return a source of this corpus, without columns but those that are `known`."""
+        blank = Source(
+            origin=str(origin),
+            format=format,
+            label_column=None,
+            text_columns=(),
+            unescape=self.unescape,
+            on_bad_row=self.options.on_bad_row,
+        )
+        return replace(blank, **known)
+
     def resolve_folder(self, path: Path) -> Source:
         """Resolve a folder that has a folder of text files per class."""
         found, num_bytes, notes = folders.find_class_folders(path)
         self.notes.append(f"{path.name}: a folder per class, {len(found):,} classes")
         self.notes.extend(notes)
-        return Source(
-            origin=str(path),
-            format="folder",
+        return self._source(
+            path,
+            "folder",
             label_column="",
-            text_columns=(),
             encoding=self.options.encoding or "utf-8",
             folders=found,
             folder_bytes=num_bytes,
-            unescape=self.unescape,
-            on_bad_row=self.options.on_bad_row,
         )
 
     def resolve_files(self, origins: Sequence[Path], split: str, train: Source | None) -> Source:
@@ -126,17 +136,8 @@ class Resolver:
         resolved, dialect = self._format(origin, found, wanted, options, part=part)
         if not dialect.sample.lines:
             raise _no_records_error(origin, dialect.sample)
-        source = Source(
-            origin=str(origin),
-            format=resolved,
-            files=(found.file,),
-            syntax=dialect.syntax,
-            encoding=found.encoding,
-            label_column=None,
-            text_columns=(0,),
-            unescape=self.unescape,
-            on_bad_row=self.options.on_bad_row,
-        )
+        how = {"syntax": dialect.syntax, "encoding": found.encoding}
+        source = self._source(origin, resolved, files=(found.file,), text_columns=(0,), **how)
         if resolved == "lines":
             return replace(source, num_columns=1)
         if resolved == "jsonl":
@@ -174,11 +175,9 @@ class Resolver:
             wanted = by_content
         if wanted is None and self.labels is not None:
             wanted = "lines"
-        if wanted in ("jsonl", "fasttext", "lines") or (wanted is None and by_content in ("jsonl", "fasttext")):
+        if wanted in ("jsonl", "fasttext", "lines"):
             syntax = LINES if wanted == "lines" else Syntax()
-            return wanted or str(by_content), Dialect(
-                syntax=syntax, sample=detect.read_sample(path, syntax, begin=begin)
-            )
+            return wanted, Dialect(syntax=syntax, sample=detect.read_sample(path, syntax, begin=begin))
         format = wanted or by_content or "csv"  # noqa: A001 - the word users know
         dialect = detect_dialect(
             path,
@@ -209,15 +208,7 @@ class Resolver:
 
     def _with_columns(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
         options, rows = self.options, list(split_fields(source.syntax, sample.lines))
-        header = options.header
-        if header is None:
-            first = _strip_all(rows[0])
-            same = like is not None and like.header is not None and {*first} <= {*like.header}
-            same = same or (self.remembered is not None and self.remembered.texts_in(first) is not None)
-            header = sample.first_is_good and (same or columns.has_header(rows, options, labelled=self.labels is None))
-        elif header and not sample.first_is_good and sample.first_bad is not None:
-            line, reason = sample.first_bad
-            raise CorpusFormatError(f"{source.origin}, line {line}: the header cannot be read: {reason}")
+        header = self._has_header(source, sample, rows, like)
         num_columns = columns.width(rows, header=header)
         names = _strip_all(rows[0])[:num_columns] if header else None
         if header and len(rows) < 2 and sample.first_bad is None:
@@ -258,6 +249,21 @@ class Resolver:
             first_label=first_label,
         )
 
+    def _has_header(
+        self, source: Source, sample: detect.Sample, rows: Sequence[Sequence[str]], like: Source | None
+    ) -> bool:
+        """Return whether the first record is a header: by the option, by known columns, or by its looks."""
+        if self.options.header is None:
+            first = _strip_all(rows[0])
+            known = like is not None and like.header is not None and {*first} <= {*like.header}
+            known = known or (self.remembered is not None and self.remembered.texts_in(first) is not None)
+            labelled = self.labels is None
+            return sample.first_is_good and (known or columns.has_header(rows, self.options, labelled=labelled))
+        if self.options.header and not sample.first_is_good and sample.first_bad is not None:
+            line, reason = sample.first_bad
+            raise CorpusFormatError(f"{source.origin}, line {line}: the header cannot be read: {reason}")
+        return self.options.header
+
     def _with_keys(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
         if like is not None and like.format == "jsonl":
             return replace(source, label_column=like.label_column, text_columns=like.text_columns)
@@ -294,15 +300,8 @@ class Resolver:
             self.class_names.append(tuple(given["class_names"]))
         size = origin.stat().st_size
         file = SourceFile(path=str(origin), origin=str(origin), num_bytes=size, origin_bytes=size, counted="row")
-        source = Source(
-            origin=str(origin),
-            format="rows",
-            files=(file,),
-            label_column=given["label"] if self.labels is None else None,
-            text_columns=tuple(given["texts"]),
-            unescape=self.unescape,
-            on_bad_row=self.options.on_bad_row,
-        )
+        label = given["label"] if self.labels is None else None
+        source = self._source(origin, "rows", files=(file,), label_column=label, text_columns=tuple(given["texts"]))
         labels, missing, texts = read_blocks(origin, 0, 1)
         rows = [["" if absent else label, text] for label, absent, text in zip(labels, missing, texts, strict=True)]
         names = [str(source.label_column), ", ".join(map(str, given["texts"]))]
@@ -312,14 +311,8 @@ class Resolver:
         """Resolve a Parquet or Arrow file, and write its columns to blocks."""
         opened = ColumnarFile(origin, format)
         names = opened.names()
-        source = Source(
-            origin=str(origin),
-            format=format,
-            label_column=None,
-            text_columns=(),
-            unescape=self.unescape,
-            on_bad_row=self.options.on_bad_row,
-        )
+        sample = opened.sample(names)
+        source = self._source(origin, format)
         if (
             like is not None
             and like.format in ("parquet", "arrow")
@@ -328,10 +321,10 @@ class Resolver:
             source = replace(source, label_column=like.label_column, text_columns=like.text_columns)
         else:
             label_check.refuse_lists(opened.lists(), self.options, source.origin)
-            source = self._with_named(source, names, opened.sample(names))
+            source = self._with_named(source, names, sample)
         if source.label_column is not None and (found := opened.class_names(source.label_column)):
             self.class_names.append(found)
-        source = label_check.examined_rows(source, names, opened.sample(names), self.options)
+        source = label_check.examined_rows(source, names, sample, self.options)
         file = copied_columns(opened, source.label_column, source.text_columns, self.scratch, f"{copy}-{origin.name}")
         return replace(source, files=(file,))
 

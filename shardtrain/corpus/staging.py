@@ -7,7 +7,6 @@ stream again for every unit would cost far more. A copy that an interrupted buil
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import IO
 from shardtrain.corpus import compressed, detect, encodings, json_arrays
 from shardtrain.corpus.source import SourceFile
 from shardtrain.errors import CorpusFormatError
-from shardtrain.runtime.atomic import commit_json, committed
+from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.progress import progress
 
 HEAD_BYTES = 64 << 10
@@ -82,15 +81,14 @@ def staged(
         found, mark = encodings.encoding_of(head, encoding, usual)
         if found.startswith("utf-16") and not mark and head.isascii() and 0 not in head:
             raise CorpusFormatError(f"'{origin}' is not UTF-16: its first bytes are ASCII; omit --encoding {encoding}")
-        is_utf8 = found == "utf-8"
-        text = b"".join(encodings.decoded([head[len(mark) :]], found)) if not is_utf8 else head[len(mark) :]
+        text = b"".join(encodings.decoded([head[len(mark) :]], found))
         detect.check_is_text(text, origin, whole=len(head) < HEAD_BYTES)
         returns = _ends_lines_with_returns(text)
         start = None
         wrapped = text.lstrip().startswith(b"{")
         if json_file or content.name.lower().endswith(".json") or _ARRAY.match(text):
             start = json_arrays.array_start(text, whole=len(head) < HEAD_BYTES, origin=origin)
-        copied = bool(content.kind) or not is_utf8 or returns or start is not None
+        copied = bool(content.kind) or found != "utf-8" or returns or start is not None
         notes = _notes(origin, content.kind, found, mark, returns=returns, chosen=encoding, usual=usual)
         size = os.fstat(content.packed.fileno()).st_size
         file = SourceFile(
@@ -112,7 +110,7 @@ def staged(
 
 
 def _ends_lines_with_returns(head: bytes) -> bool:
-    """Return whether CR alone ends the lines of a file: there is no LF, and a CR that is not inside quotes."""
+    """Return whether CR alone ends the lines of a file: outside quotes there is a CR, and no LF."""
 
     def ends_outside_quotes(end: bytes) -> bool:
         before = [line.count(b'"') for line in head.replace(b"\r\n", b"\n").split(end)[:-1]]
@@ -144,8 +142,8 @@ def _notes(
 
 def _text(chunks: Iterator[bytes], encoding: str, *, returns: bool) -> Iterator[bytes]:
     """Decode chunks, and end lines with LF where the file ends them with CR alone."""
-    decoded = chunks if encoding == "utf-8" else encodings.decoded(chunks, encoding)
-    return _with_newlines(decoded) if returns else iter(decoded)
+    decoded = encodings.decoded(chunks, encoding)
+    return _with_newlines(decoded) if returns else decoded
 
 
 def _with_newlines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -178,9 +176,8 @@ def _copied(
 ) -> SourceFile:
     """Write the copy of a file, or find the one that an interrupted build left; return the file with it."""
     target = scratch.folder / name
-    facts = target.with_name(f"{name}.json")
-    if facts.exists() and target.exists() and scratch.keep_bytes is None:
-        return replace(file, path=str(target), num_bytes=int(json.loads(facts.read_bytes())["bytes"]))
+    if target.exists() and scratch.keep_bytes is None:
+        return replace(file, path=str(target), num_bytes=target.stat().st_size)
     num_bytes = 0
     with progress(title, total=file.origin_bytes) as done, committed(target, synced=False) as copy:
         for chunk in chunks:
@@ -190,6 +187,4 @@ def _copied(
             done.add(position() - done.done)
     if not num_bytes:
         raise CorpusFormatError(f"'{file.origin}' is empty; expected records with a label and a text each")
-    if scratch.keep_bytes is None:
-        commit_json(facts, {"bytes": num_bytes})
     return replace(file, path=str(target), num_bytes=num_bytes)

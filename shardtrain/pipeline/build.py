@@ -94,11 +94,11 @@ def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = No
 
 def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
     job = job_for(corpus, out, options)
-    two_splits = started_with_two_splits(out, job)
+    two_splits, remembered = started_with_two_splits(out, job), source_before(out, options)
 
     def make(space: Workspace) -> tuple[Manifest, Passes]:
         before = _before(out, job) if options.append else None
-        return _make(corpus, space, out, options, before, two_splits=two_splits)
+        return _make(corpus, space, out, options, before, two_splits=two_splits, remembered=remembered)
 
     return make_shards(
         out,
@@ -108,9 +108,7 @@ def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
         overwrite=options.overwrite,
         resume=options.resume,
         append=options.append,
-        origin=origin_of(
-            corpus, options, job.record["corpus"], two_splits=two_splits, remembered=source_before(out, options)
-        ),
+        origin=origin_of(corpus, options, job.record["corpus"], two_splits=two_splits, remembered=remembered),
         earlier=out if options.append else None,
     )
 
@@ -213,7 +211,14 @@ class _TrainingRows:
 
 
 def _make(
-    given: GivenCorpus, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
+    given: GivenCorpus,
+    space: Workspace,
+    out: Path,
+    options: BuildOptions,
+    before: Manifest | None,
+    *,
+    two_splits: bool,
+    remembered: Any,
 ) -> tuple[Manifest, Passes]:
     """Make everything that is to be published.
 
@@ -224,8 +229,9 @@ def _make(
         options: of the build.
         before: the manifest of the shards that are appended to.
         two_splits: see `started_with_two_splits`.
+        remembered: see `source_before`.
     """
-    inputs = _open_inputs(given, space, out, options, before, two_splits=two_splits)
+    inputs = _open_inputs(given, space, out, options, before, two_splits=two_splits, remembered=remembered)
     corpus, reused = inputs.corpus, inputs.reused
     with _executor(options, corpus.train.num_bytes) as executor:
         passes = Passes(
@@ -267,7 +273,14 @@ def _make(
 
 
 def _open_inputs(
-    given: GivenCorpus, space: Workspace, out: Path, options: BuildOptions, before: Manifest | None, *, two_splits: bool
+    given: GivenCorpus,
+    space: Workspace,
+    out: Path,
+    options: BuildOptions,
+    before: Manifest | None,
+    *,
+    two_splits: bool,
+    remembered: Any,
 ) -> _Inputs:
     """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
     corpus = given.open(
@@ -275,7 +288,7 @@ def _open_inputs(
         validation=options.validation,
         test=options.test,
         scratch=space.scratch,
-        remembered=Reading.of_record(source_before(out, options)),
+        remembered=Reading.of_record(remembered),
     )
     for note in corpus.notes:
         say(note)
