@@ -21,6 +21,7 @@
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
     ├── DiskFullError               not enough room on the disk (also OSError)
+    ├── StandardStreamError         standard output or input that cannot be used (also OSError)
     ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
     └── RunError
         ├── RunNotFoundError        no such run folder, or an unfinished one (also FileNotFoundError)
@@ -97,6 +98,11 @@ def _call(quoted: str) -> str:
             arguments.append(_argument(word))
     given = [f"{each}=True" if _KEYWORD.fullmatch(each) else each for each in arguments]
     return f"`shardtrain.{words[0]}({', '.join(given) or '...'})`"
+
+
+def command_line(command: str, *words: object) -> str:
+    """Return a command for messages, with words such as paths quoted for a shell where they need it."""
+    return " ".join([f"{_SHELL}{command}", *(shlex.quote(str(word)) for word in words)])
 
 
 def _argument(word: str) -> str:
@@ -182,6 +188,10 @@ class OutputExistsError(ShardtrainError, FileExistsError):
 
 class DiskFullError(ShardtrainError, OSError):
     """Not enough room on the disk."""
+
+
+class StandardStreamError(ShardtrainError, OSError):
+    """Standard output that cannot take a result, or standard input that is closed."""
 
 
 class ReportExistsError(ShardtrainError, FileExistsError):

@@ -17,6 +17,7 @@ from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
 from shardtrain.runtime.atomic import commit_file, sync_folder
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
+from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import write_manifest
@@ -134,8 +135,8 @@ def require_room(space: Workspace, needed: int) -> None:
     room = room_of(space.path)
     if needed > room:
         raise DiskFullError(
-            f"the build needs about {needed / 1e9:,.2f} GB for scratch files and shards, the disk of "
-            f"'{space.path.parent}' has {room / 1e9:,.2f} GB: free some, or choose an --out on another disk"
+            f"the build needs about {size(needed)} for scratch files and shards, the disk of "
+            f"'{space.path.parent}' has {size(room)}: free some, or choose an --out on another disk"
         )
 
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from shardtrain.errors import ShardtrainError
+from shardtrain.runtime.interrupts import SpawnContext
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -86,7 +87,7 @@ class Processes:
         self.workers = workers
         self._pool = ProcessPoolExecutor(
             workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=SpawnContext(),
             initializer=_prepare_worker,
             initargs=(prepare,),
         )
