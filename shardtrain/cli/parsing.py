@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from shardtrain.cli.settings import as_toml, options, read_settings
 from shardtrain.errors import UsageError
 from shardtrain.options import nearest
-from shardtrain.runtime.terminal import tell, tell_error, write_data, write_lines
+from shardtrain.runtime.terminal import tell_error, write_data, write_lines
 
 # Other names for commands, for suggestions.
 OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
@@ -57,9 +57,8 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Write help and version; argparse calls this."""
-        lines = message.splitlines()
-        tell(*lines) if file is sys.stderr else write_lines(lines)
+        """Write help or the version, which are what argparse writes: errors go through `error`."""
+        write_lines(message.splitlines())
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

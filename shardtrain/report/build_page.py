@@ -21,19 +21,19 @@ def build_section(analysis: ShardsAnalysis) -> Markup:
     if record is None:
         return joined(notice("Times and memory are unknown: build.json is missing or cannot be read."), corpora)
     num_bytes = _integer(parts[-1], "corpus_bytes") if parts else 0
-    rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in record.passes]
+    rates = [f"{size(num_bytes / seconds)}/s" if seconds and num_bytes else "" for _, seconds in record.passes]
     bars = [
         svg.Bar(
             label=f"{number} {title}",
             values=(seconds,),
             shown=(duration(seconds),),
-            hint=f"{title}: {duration(seconds)}" + (f", {rate} MB/s of the corpus" if rate else ""),
+            hint=f"{title}: {duration(seconds)}" + (f", {rate} of the corpus" if rate else ""),
         )
         for number, ((title, seconds), rate) in enumerate(zip(record.passes, rates, strict=True), start=1)
     ]
     rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(record.passes, rates, strict=True)]
-    values = table(("pass", "seconds", "corpus MB/s"), rows, caption="Passes", hide_caption=True)
-    overall = f", {num_bytes / max(record.seconds, 1e-9) / 1e6:,.1f} MB/s of the corpus" if num_bytes else ""
+    values = table(("pass", "seconds", "of the corpus"), rows, caption="Passes", hide_caption=True)
+    overall = f", {size(num_bytes / max(record.seconds, 1e-9))}/s of the corpus" if num_bytes else ""
     note = f"{duration(record.seconds)} in total{overall}, with {record.workers} worker{'s' * (record.workers > 1)}."
     if record.resumed:
         note += " An interrupted build was resumed; the time before the interruption is not included."

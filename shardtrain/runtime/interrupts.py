@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from shardtrain.runtime.terminal import tell_now
+from shardtrain.runtime.terminal import flush_stdout, tell_now
 
 EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 _AGAIN = 0.02  # seconds until a deferred interruption is tried again
@@ -27,6 +27,7 @@ _IMPORTING = "<frozen importlib._bootstrap>"
 
 _requested = False  # a signal came
 _deferred = False  # and waits for the end of an import
+_held = False  # and waits until a process has started
 
 
 @contextmanager
@@ -71,8 +72,7 @@ def end_process(code: int) -> NoReturn:
     Python itself would end it by SIGINT if the interruption passed through an `exec` of some library, and would wait
     for the threads of pools.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_stdout()
     os._exit(code)
 
 
@@ -80,10 +80,14 @@ class _Process(multiprocessing.context.SpawnProcess):
     """A spawned process that starts with SIGINT blocked."""
 
     def start(self) -> None:
+        """Start it; an interruption comes when it has got from this process what it starts with."""
+        global _held
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        _held = True  # another thread may take the signal, and Python runs its handler here
         try:
             super().start()
         finally:
+            _held = False
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -99,7 +103,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         tell_now("interrupted")
         os._exit(EXIT_CODE)
     _requested = True
-    if _importing(frame):
+    if _held or _importing(frame):
         _try_again()
         return
     _deferred = False

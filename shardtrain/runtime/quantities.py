@@ -15,9 +15,9 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a time span: with a tenth of a second below a minute, then in minutes, then in hours."""
+    """Format a time span: in seconds, never rounded to nothing; from a minute or an hour on in two units."""
     if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds >= 0.05 else f"{seconds * 1e3:.0f} ms"
+        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{max(seconds, 0.001):.1g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"

@@ -37,6 +37,7 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _BYTES = range(0xDC80, 0xDD00)  # surrogates that stand for bytes of a name that is not in the system's encoding
 
 _stderr = 2  # the descriptor of standard error while `captured_stderr` has redirected 2
+_replaced: IO[str] | None = None  # the first stream for standard error: collected, it would close the descriptor
 _closed: IO[str] | None = None  # what stands for a standard output that was closed when the process started
 
 
@@ -138,7 +139,7 @@ def secure_standard_streams() -> None:
     number, and what a library prints would be written into that file. What anything writes to `sys.stderr` and the
     stream cannot take is dropped. Warnings of Python are messages like others.
     """
-    global _closed
+    global _closed, _replaced
     for number in range(3):
         try:
             os.fstat(number)
@@ -146,6 +147,7 @@ def secure_standard_streams() -> None:
             os.open(os.devnull, os.O_WRONLY if number else os.O_RDONLY)  # gets the lowest number that is free
     if sys.stdout is None:
         sys.stdout = _closed = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process
+    _replaced = sys.stderr
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     lossy = io.BufferedWriter(_Lossy())
     sys.stderr = io.TextIOWrapper(lossy, encoding=encoding, errors="backslashreplace", line_buffering=True)
@@ -161,7 +163,7 @@ def flush_stdout() -> None:
 def tell_now(line: str) -> None:
     """Write a message with one system call, which a signal handler may make before it ends the process."""
     with contextlib.suppress(OSError):
-        os.write(_stderr, f"{line}\n".encode())
+        os.write(_stderr, f"{printable(line)}\n".encode())
 
 
 @contextlib.contextmanager
