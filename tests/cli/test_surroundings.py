@@ -34,7 +34,7 @@ START = "import os, sys\n{0}\nfrom shardtrain.cli.start import main\nsys.exit(ma
 MAKERS = {
     "demo": ["demo", "--out", "{new}", "--documents", "60", "--classes", "2"],
     "build": ["build", "{home}/corpus", "--out", "{new}"],
-    "convert": ["convert", "{home}/table.npz", "--out", "{new}"],
+    "convert": ["convert", "{home}/table.npz", "--x", "x", "--y", "y", "--out", "{new}"],
     "index": ["index", "{home}/table.h5", "--x", "x", "--y", "y", "--out", "{new}"],
     "recompress": ["recompress", "{home}/shards", "--compress", "zstd", "--out", "{new}"],
     "fit": ["fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
@@ -138,10 +138,8 @@ def test_messages_that_are_lost_change_nothing(name, lost, run) -> None:
 def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(name, run) -> None:
     done = run(SHOWING[name], STDOUT_FULL)
     assert done.returncode == 1
-    assert _lines(done.stderr)[-1] == (
-        "error: the result cannot be written to standard output: No space left on device"
-    ), done.stderr
-    assert sum("error" in line for line in _lines(done.stderr)) == 1
+    errors = [line for line in _lines(done.stderr) if line.startswith("error: ")]  # TensorFlow logs lines of its own
+    assert errors == ["error: the result cannot be written to standard output: No space left on device"]
 
 
 @pytest.mark.parametrize("name", _all(MAKERS))
