@@ -20,7 +20,9 @@
     │   ├── ManifestError           a manifest that is damaged or inconsistent (also ValueError)
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
-    ├── DiskFullError               not enough room on the disk (also OSError)
+    ├── WorkerDiedError             worker processes that died again and again
+    ├── StorageError                a file that could not be written (also OSError)
+    │   └── DiskFullError           not enough room on the disk
     ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
     └── RunError
         ├── RunNotFoundError        no such run folder, or an unfinished one (also FileNotFoundError)
@@ -180,7 +182,15 @@ class OutputExistsError(ShardtrainError, FileExistsError):
     """A result that must not be overwritten."""
 
 
-class DiskFullError(ShardtrainError, OSError):
+class WorkerDiedError(ShardtrainError):
+    """Worker processes died again and again, probably for lack of memory."""
+
+
+class StorageError(ShardtrainError, OSError):
+    """A file could not be written: the disk, or a call on it, failed."""
+
+
+class DiskFullError(StorageError):
     """Not enough room on the disk."""
 
 

@@ -16,11 +16,11 @@ from shardtrain.report.options import ReportOptions
 def run(args: argparse.Namespace) -> int:
     """Write the report, and print its path."""
     from shardtrain.inference.run import load_run
-    from shardtrain.report.report_file import check_output_file, is_run, write_report
+    from shardtrain.report.report_file import check_report_file, is_run, write_report
     from shardtrain.runtime.progress import say
 
     options = options_from(args, ReportOptions)
-    check_output_file(options.out)
+    check_report_file(options.out)
     if is_run(args.folder):
         load_run(args.folder)  # before the slow import of TensorFlow
         load_tensorflow(options_from(args, ImportOptions).module)

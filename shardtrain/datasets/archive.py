@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from shardtrain.errors import CorpusFormatError
-from shardtrain.runtime.atomic import full_disk_named
 from shardtrain.runtime.progress import progress
+from shardtrain.runtime.storage import storage_errors
 
 _PIECE = 1 << 20  # bytes
 _MAX_HEADER = 1 << 20  # bytes of one member's headers, which tarfile holds in memory; normal ones have a few KB
@@ -47,8 +47,8 @@ def unpack_archive(origin: Path, folder: Path, *, members: Sequence[str], max_by
         return safe.replace(name=str(target), mode=None, mtime=None, deep=False)  # type: ignore[arg-type]  # as a new file
 
     with (
-        full_disk_named(folder, kept="nothing half-unpacked was kept"),
         open(origin, "rb") as packed,
+        storage_errors(folder, "unpack"),
         progress(f"unpack {origin.name}", total=origin.stat().st_size) as done,
         _Stream(fileobj=packed, mode="rb") as content,
     ):

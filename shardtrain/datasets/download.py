@@ -19,8 +19,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from shardtrain.errors import DownloadError
-from shardtrain.runtime.atomic import PARTIAL, commit_bytes, commit_file, full_disk_named
+from shardtrain.runtime.atomic import PARTIAL, commit_bytes, commit_file, without_following
 from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.storage import storage_errors
 from shardtrain.version import __version__
 
 ETAG = ".download"  # suffix of the file with the ETag
@@ -112,8 +113,8 @@ def _receive(response: Any, partial: Path, start: int, max_bytes: int) -> None:
             "not the published file"
         )
     with (
-        full_disk_named(partial, kept="received bytes are kept"),
-        open(partial, "ab") as file,
+        storage_errors(partial, "write", kept="received bytes are kept"),
+        open(partial, "ab", opener=without_following) as file,
         progress(f"download {name}", total=total, initial=start) as done,
     ):
         file.truncate(start)

@@ -35,6 +35,7 @@ from shardtrain.errors import (
 from shardtrain.runtime.atomic import PARTIAL, commit_folder, commit_json
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import Pass, progress, say
+from shardtrain.runtime.storage import check_output_folder
 from shardtrain.version import __version__
 
 _UNIT_BYTES = 4 << 20  # as `build` reads
@@ -113,12 +114,18 @@ def fetch(
             _download(url, archive, dataset)
         else:
             archive = Path(file)
-        checksum = _check_archive(archive, dataset)
         staged = working / _STAGED
         staged.mkdir()
-        limit = _SLACK * dataset.archive.unpacked_bytes
-        unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
-        _check_rows(staged, dataset, working)
+        try:
+            checksum = _check_archive(archive, dataset)
+            limit = _SLACK * dataset.archive.unpacked_bytes
+            unpack_archive(archive, staged, members=dataset.archive.members, max_bytes=limit)
+            _check_rows(staged, dataset, working)
+        except CorpusFormatError:
+            if file is None:  # a download that is not the published set is not kept: it would never be resumed
+                archive.unlink()
+                archive.with_name(archive.name + ETAG).unlink(missing_ok=True)
+            raise
         num_bytes = _size(staged)
         _record(staged, dataset, url if file is None else archive.name, checksum, num_bytes)
         if not _already_fetched(dataset, out, overwrite):  # it may have changed in the meantime
@@ -140,8 +147,7 @@ def _address(archive: Archive, mirror: str | None) -> str:
 
 def _already_fetched(dataset: Dataset, out: Path, overwrite: bool) -> bool:
     """Return whether `out` holds the set already; raise CorpusExistsError if it holds anything else."""
-    if out.exists() and not out.is_dir():
-        raise CorpusExistsError(f"'{out}' is a file; choose another --out")
+    check_output_folder(out, "--out")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not names:
         return False
@@ -167,7 +173,7 @@ def _size(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _working_folder(dataset: Dataset, out: Path, target: Path) -> Iterator[Path]:
-    """Hold the working folder; it is kept only for a download that can be resumed."""
+    """Hold the working folder; without a download that can be resumed it is removed."""
     archive = dataset.archive.file_name
     folder = JobFolder(
         path=target.parent / f".{target.name}.fetching",
@@ -175,11 +181,9 @@ def _working_folder(dataset: Dataset, out: Path, target: Path) -> Iterator[Path]
         noun="fetch",
         error=CorpusExistsError,
         missing=CorpusNotFoundError,
-        resumable=(DownloadError, DiskFullError),
         kept=frozenset({archive, archive + PARTIAL, archive + ETAG}),
     )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.held():
+    with folder.made_and_held():
         _clear(folder.path, target)
         try:
             with folder.work(Job(record={"options": {"set": dataset.name}}), overwrite=True):

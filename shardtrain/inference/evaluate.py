@@ -30,7 +30,7 @@ from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.pipeline.units import MAX_LISTED
-from shardtrain.runtime.executors import Threads
+from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
 
@@ -127,8 +127,8 @@ def evaluate_corpus(
             documents = read_unit(source, unit)
             return documents, vectorizer.transform(documents.texts)
 
-        with Threads(PredictOptions(workers=workers).threads) as threads:
-            batches = seen.batches(threads.map(read_rows, units), sum(unit.num_documents for unit in units))
+        with threads(PredictOptions(workers=workers).threads) as pool:
+            batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
             metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")

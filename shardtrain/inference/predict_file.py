@@ -20,7 +20,7 @@ from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.options import STANDARD
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BadRow, Documents, Source, Unit
-from shardtrain.errors import DiskFullError, OutputExistsError, UsageError
+from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.notes import TextCounts
 from shardtrain.inference.options import PredictOptions
@@ -31,10 +31,11 @@ from shardtrain.pipeline.given import copy_standard_input, identify_content
 from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.executors import Threads
+from shardtrain.runtime.executors import threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.storage import check_output_file
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -129,22 +130,21 @@ def predict_file(
     """
     options, output = options or PredictOptions(), Path(output)
     writer = writer_for(output, run.description.class_names, proba=options.proba, notes=options.notes)
+    check_output_file(output, "--output")
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")
     working = output.with_name(output.name + ".predicting")
-    if output.exists() and not (options.overwrite and output.is_file()) and not (working / RECORD).exists():
+    if output.exists() and not options.overwrite and not (working / RECORD).exists():
         raise OutputExistsError(f"'{output}' exists already; choose another --output, or replace it with --overwrite")
-    working.mkdir(parents=True, exist_ok=True)
     folder = JobFolder(
         path=working,
         owner=output,
         noun="prediction",
         error=OutputExistsError,
         missing=OutputExistsError,
-        resumable=(DiskFullError,),
         kept=frozenset({_STDIN_COPY}),
     )
-    with folder.held():
+    with folder.made_and_held():
         path = _copy_stdin(working) if str(source) == STANDARD else Path(source)
         with folder.work(_job(run, path, writer, options), overwrite=options.overwrite):
             return _predict(_open(run, path, options, working), writer, output, working, options)
@@ -159,11 +159,11 @@ def predict_stream(
     are left to the caller, see `warn_of_texts`.
     """
     options = options or PredictOptions()
-    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, Threads(options.threads) as threads:
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, threads(options.threads) as pool:
         path = _copy_stdin(Path(scratch)) if str(source) == STANDARD else Path(source)
         opened = _open(run, path, options, Path(scratch))
         with progress("predicting", total=sum(opened.sizes), lasting=False) as shown:
-            for size, result in zip(opened.sizes, threads.map(opened.classify, opened.units), strict=True):
+            for size, result in zip(opened.sizes, pool.map(opened.classify, opened.units), strict=True):
                 yield result
                 shown.add(size)
 
@@ -174,8 +174,8 @@ def _predict(
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
     _discard_records_without_counts(working, names)
-    with Threads(options.threads) as threads:
-        parts = Passes(threads, working, budget=0).run(
+    with threads(options.threads) as pool:
+        parts = Passes(pool, working, budget=0).run(
             "predicting",
             lambda unit: opened.write_part(unit, writer, paths[unit.index]),
             opened.units,

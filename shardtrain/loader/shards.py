@@ -92,7 +92,7 @@ class Shards:
             )
             for name, entry in manifest.splits.items()
         }
-        self.vectorizer_path = path / layout.VECTORIZER
+        self.vectorizer_path = path / manifest.vectorizer_folder
 
     @property
     def train(self) -> Split:

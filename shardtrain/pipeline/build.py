@@ -44,7 +44,7 @@ from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits,
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
-from shardtrain.runtime.executors import Executor, Processes, Serial
+from shardtrain.runtime.executors import Executor, Serial, processes
 from shardtrain.runtime.jobs import Job, file_job
 from shardtrain.runtime.passes import (
     LONG_MEMORY,
@@ -58,7 +58,7 @@ from shardtrain.runtime.passes import (
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, SplitEntry
-from shardtrain.shards.manifest import read_manifest
+from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.shards.packing import check_codec, codec_of
 from shardtrain.vectorize.fitted import Vectorizer, copy_vectorizer, load_vectorizer, save_vectorizer
 from shardtrain.vectorize.indexing import idle_stop_words
@@ -124,7 +124,7 @@ def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
     chosen = identity(
         options,
         append=f"to shards {read_manifest(out).fingerprint}" if options.append else None,
-        vectorizer_from=load_vectorizer(reused / layout.VECTORIZER).describe()["fingerprint"] if reused else None,
+        vectorizer_from=load_vectorizer(vectorizer_folder(reused)).describe()["fingerprint"] if reused else None,
         max_features=options.num_features,
         stop_words=sorted(set(options.stop_words)),
     )
@@ -141,11 +141,12 @@ def _before(out: Path, job: Job) -> Manifest:
         raise ShardsExistError(
             f"the shards in '{out}' were changed by another build in the meantime; run the command again"
         )
-    found = load_vectorizer(out / layout.VECTORIZER).describe()["fingerprint"]
+    folder = out / before.vectorizer_folder
+    found = load_vectorizer(folder).describe()["fingerprint"]
     expected = before.vectorizer.get("fingerprint")
     if found != expected:
         raise VectorizerError(
-            f"'{out / layout.VECTORIZER}' holds the vectorizer {found}, the shards were made with {expected}; restore "
+            f"'{folder}' holds the vectorizer {found}, the shards were made with {expected}; restore "
             "the shards' own vectorizer from a copy, or rebuild the shards"
         )
     return before
@@ -298,10 +299,10 @@ def _open_inputs(
         corpus = validated_as_before(corpus, before, options)
     if corpus.train.label_doubt and not before:
         raise LabelError(corpus.train.label_doubt)
-    folder = (out if before else space.ready) / layout.VECTORIZER
+    folder = out / before.vectorizer_folder if before else space.ready / layout.VECTORIZER
     reused = load_vectorizer(folder) if before else None
     if options.vectorizer_from:
-        reused = copy_vectorizer(options.vectorizer_from / layout.VECTORIZER, folder)
+        reused = copy_vectorizer(vectorizer_folder(options.vectorizer_from), folder)
     inputs = _Inputs(corpus=corpus, options=options, before=before, folder=folder, reused=reused)
     if inputs.codec:
         check_codec(inputs.codec)
@@ -450,7 +451,7 @@ def _executor(options: BuildOptions, num_bytes: int) -> Executor:
     if allowed < (options.workers or 1):
         say(f"--memory-limit allows only {allowed} of {options.workers} workers")
     workers = workers_for(options, num_bytes)
-    return Serial() if workers == 1 else Processes(workers, prepare=warm_up)
+    return Serial() if workers == 1 else processes(workers, prepare=warm_up)
 
 
 def workers_for(options: BuildOptions, num_bytes: int) -> int:

@@ -30,7 +30,7 @@ from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
 from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of
-from shardtrain.runtime.executors import Processes, Serial
+from shardtrain.runtime.executors import Serial, processes
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
@@ -146,7 +146,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
     ]
     workers = affordable_workers(options.cores, options.memory_limit)
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
-    with Serial() if workers == 1 or small else Processes(workers, prepare=keep_freed_memory) as executor:
+    with Serial() if workers == 1 or small else processes(workers, prepare=keep_freed_memory) as executor:
         passes = Passes(
             executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
         )

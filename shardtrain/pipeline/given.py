@@ -8,7 +8,9 @@ is removed by the next one. The build is identified by their content: the same r
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +25,7 @@ from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
-from shardtrain.runtime.atomic import committed, locked_folder
+from shardtrain.runtime.atomic import committed, final_name, locked_folder
 from shardtrain.runtime.checksums import file_checksum
 
 _PREFIX = ".given-"  # of the folders' names
@@ -116,9 +118,9 @@ def _are_paths(corpus: Any) -> bool:
 
 
 def _remove_left(place: Path) -> None:
-    """Remove the folders of processes that were killed."""
+    """Remove the folders of processes that were killed: ours, with nothing in them but what is written there."""
     for folder in place.glob(f"{_PREFIX}*"):
-        if folder.is_dir() and not folder.is_symlink():
-            with locked_folder(folder) as unused:
-                if unused:
+        if stat.S_ISDIR((found := folder.lstat()).st_mode) and found.st_uid == os.geteuid():
+            with contextlib.suppress(OSError), locked_folder(folder) as unused:
+                if unused and all((final_name(path.name) or path.name) in _NAMES for path in folder.iterdir()):
                     shutil.rmtree(folder, ignore_errors=True)

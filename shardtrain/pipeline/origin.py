@@ -24,9 +24,9 @@ from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.options import subset
 from shardtrain.pipeline.given import GivenCorpus
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.workspace import MEASURED, files_of
+from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.progress import progress
-from shardtrain.shards.layout import Manifest
+from shardtrain.shards.layout import MEASURED, Manifest
 
 _UNIT_BYTES = 1 << 20  # read to get one document
 

@@ -24,12 +24,12 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.units import UnitTask
-from shardtrain.pipeline.workspace import WORKING, check_free, folder_of, room_of
+from shardtrain.pipeline.workspace import check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
 from shardtrain.shards import layout
-from shardtrain.shards.manifest import read_manifest
+from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
@@ -148,7 +148,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         raise ShardsExistError(folder_of(out).refusal(job, changed))
     before = read_manifest(out) if options.append else None
     source = out if before else options.vectorizer_from
-    reused = load_vectorizer(source / layout.VECTORIZER) if source else None
+    reused = load_vectorizer(vectorizer_folder(source)) if source else None
     settings = [reused.settings] if reused else [options.settings(kind) for kind in options.candidates]
     density = reused.settings.density if reused else options.density
     seed = before.seed if before else options.seed
@@ -196,7 +196,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         unit_bytes=UNIT_MEMORY,
         task_bytes=budget,
         disk_bytes=max(disk_bytes(each, found) for each in settings),
-        disk_room=room_of(out / WORKING),
+        disk_room=room_of(out / layout.WORKING),
         refused=refused,
     )
 

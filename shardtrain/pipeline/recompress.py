@@ -22,6 +22,7 @@ from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.passes import Passes
+from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, ShardEntry
 from shardtrain.shards.manifest import fingerprint_of, parse_shard, shard_record
 from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
@@ -80,6 +81,7 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
             decode=parse_shard,
         )
         splits[name] = replace(split.entry, shards=tuple(rewritten))
+    files = {}
     for file, entry in manifest.files.items():
         content = (shards.path / file).read_bytes()
         if checksum(content) != entry.checksum:
@@ -87,9 +89,12 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
                 f"'{shards.path / file}' is damaged: its checksum is {checksum(content)}, the manifest says "
                 f"{entry.checksum}; restore it from a copy or rebuild the shards"
             )
-        (space.ready / file).parent.mkdir(parents=True, exist_ok=True)
-        commit_bytes(space.ready / file, content)
-    return replace(manifest, splits=splits, sources={}, fingerprint=fingerprint_of(splits, {})), passes
+        name = f"{layout.VECTORIZER}/{Path(file).name}"
+        (space.ready / name).parent.mkdir(exist_ok=True)
+        commit_bytes(space.ready / name, content)
+        files[name] = entry
+    made = replace(manifest, splits=splits, files=files, sources={}, fingerprint=fingerprint_of(splits, {}))
+    return made, passes
 
 
 def _rewrite(task: _Task, *, manifest: Manifest, codec: str | None) -> ShardEntry:

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shardtrain.pipeline.origin import Origin, origins_with
-from shardtrain.pipeline.workspace import MEASURED, WORKING, Workspace, publish, workspace
+from shardtrain.pipeline.publishing import publish
+from shardtrain.pipeline.workspace import Workspace, workspace
 from shardtrain.runtime.atomic import commit_json
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
-from shardtrain.shards.layout import Manifest
+from shardtrain.shards.layout import MEASURED, WORKING, Manifest
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 
 # The options in the digests of the first version. They never change: an option that is added later is in a digest only
@@ -92,7 +93,7 @@ def make_shards(
             commit_json(space.ready / MEASURED, measured)
             check_manifest(manifest, manifest.version)  # a manifest that readers refuse is never published
             write_manifest(space.path, manifest)
-        publish(space, out, manifest, append=append)
+        publish(out, manifest, append=append)
     return manifest
 
 

@@ -1,7 +1,7 @@
-"""Hold a build's working folder: scratch files and finished shards, and publish the shards.
+"""Hold a build's working folder: scratch files and finished shards, until they are published.
 
-The working folder is inside the output folder; its shards are moved out at the end, the manifest last, so older shards
-stay usable until then. `runtime.jobs` decides which job the folder belongs to and resumes it.
+The working folder is inside the output folder; `publishing` moves the shards out at the end. `runtime.jobs` decides
+which job the folder belongs to and resumes it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from typing import Any
 
 from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
-from shardtrain.runtime.atomic import commit_file, sync_folder
+from shardtrain.pipeline.publishing import begun_publication, is_published
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
+from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards import layout
-from shardtrain.shards.layout import Manifest
-from shardtrain.shards.manifest import write_manifest
-
-WORKING = ".building"  # folder inside the output folder
-MEASURED = "build.json"  # figures that differ between builds of the same shards: time, memory, workers
 
 
 class Workspace:
@@ -31,7 +27,7 @@ class Workspace:
     def __init__(self, path: Path, *, resumed: bool) -> None:
         self.path = path
         self.scratch = path / "scratch"
-        self.ready = path / "ready"
+        self.ready = path / layout.READY
         self.resumed = resumed
         self.scratch.mkdir(exist_ok=True)
         self.ready.mkdir(exist_ok=True)
@@ -40,7 +36,7 @@ class Workspace:
 def folder_of(out: Path) -> JobFolder:
     """Return the working folder of a job that makes shards in `out`."""
     return JobFolder(
-        path=out / WORKING,
+        path=out / layout.WORKING,
         owner=out,
         noun="build",
         error=ShardsExistError,
@@ -51,7 +47,9 @@ def folder_of(out: Path) -> JobFolder:
 
 @contextlib.contextmanager
 def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: bool = False) -> Iterator[Workspace]:
-    """Hold the working folder in `out` for a job; it is kept after Ctrl-C and otherwise removed at the end.
+    """Hold the working folder in `out` for a job; it is removed when the block ends, but not if it fails.
+
+    What an earlier job had finished and begun to publish is published first: `out` may hold only a part of it.
 
     Args:
         out: the output folder; created if missing, removed if the build fails and it is empty.
@@ -63,21 +61,22 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
     Raises:
         ShardsExistError: `out` holds something that must not be replaced, or another build is running in it.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
+        StorageError: the folder cannot be made.
     """
     check_free(out, job, overwrite=overwrite, append=append)
     folder = folder_of(out)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    published, found = _is_published(folder.path), folder.recorded()
-    if found and (folder.path / layout.MANIFEST).exists():  # all files are synced, so a restart does not matter
-        found = {**found, "boot": job.record["boot"]}
-    if found and published:  # nor do the shards that were appended to
-        found = {**found, "options": {**found["options"], "append": job.record["options"]["append"]}}
     try:
-        with (
-            folder.held(),
-            folder.work(job, overwrite=overwrite, resume=resume, found=found, settled=published) as resumed,
-        ):
-            yield Workspace(folder.path, resumed=resumed)
+        with folder.made_and_held():
+            if begun := begun_publication(out):
+                begun.publish()
+                check_free(out, job, overwrite=overwrite, append=append)
+            published, found = is_published(out), folder.recorded()
+            if found and (folder.path / layout.MANIFEST).exists():  # all files are synced: a restart does not matter
+                found = {**found, "boot": job.record["boot"]}
+            if found and published:  # nor do the shards that were appended to
+                found = {**found, "options": {**found["options"], "append": job.record["options"]["append"]}}
+            with folder.work(job, overwrite=overwrite, resume=resume, found=found, settled=published) as resumed:
+                yield Workspace(folder.path, resumed=resumed)
     finally:
         with contextlib.suppress(OSError):
             out.rmdir()  # only an empty folder can go
@@ -89,15 +88,14 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
     Raises:
         ShardsExistError: it is a file, or holds shards that must not be replaced or files that are not shards.
     """
+    check_output_folder(out, "--out")
     replaceable = overwrite or append or _is_finished(out, job)
-    if out.exists() and not out.is_dir():
-        raise ShardsExistError(f"'{out}' is a file; choose another --out")
     contents = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if layout.MANIFEST in contents and not replaceable:
         raise ShardsExistError(
             f"'{out}' already holds shards; choose another --out, replace them with --overwrite, or --append to them"
         )
-    if contents and not contents & {layout.MANIFEST, WORKING}:
+    if contents and not contents & {layout.MANIFEST, layout.WORKING}:
         raise ShardsExistError(
             f"'{out}' holds other files ({', '.join(sorted(contents)[:3])}), not shards; choose another --out"
         )
@@ -106,15 +104,9 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
 def _is_finished(out: Path, job: Job) -> bool:
     """Return whether this job was killed after it published, before it removed its working folder."""
     found = folder_of(out).recorded()
-    if not found or not _is_published(out / WORKING):
+    if not found or not is_published(out):
         return False
     return not job.differs_from({**found, "boot": job.record["boot"]})
-
-
-def _is_published(working: Path) -> bool:
-    """Return whether the manifest in the working folder equals that of the published shards."""
-    made, published = working / layout.MANIFEST, working.parent / layout.MANIFEST
-    return made.exists() and published.exists() and made.read_bytes() == published.read_bytes()
 
 
 def files_of(path: Path) -> dict[str, list[Any]]:
@@ -144,37 +136,3 @@ def room_of(working: Path) -> int:
     done = sum(path.stat().st_size for path in working.rglob("*") if path.is_file())
     existing = next(path for path in (working, *working.absolute().parents) if path.is_dir())
     return done + shutil.disk_usage(existing).free
-
-
-def publish(space: Workspace, out: Path, manifest: Manifest, *, append: bool) -> None:
-    """Move the finished files out and write the manifest last; can be interrupted and repeated.
-
-    The files replace older ones, whose manifest is removed first. With `append` all files are new, and the older
-    manifest, which does not name them, stays valid until the new one replaces it.
-    """
-    old = out / layout.MANIFEST
-    if old.exists() and not append:
-        old.unlink()
-        sync_folder(out)
-    for path in sorted(space.ready.rglob("*")):
-        target = out / path.relative_to(space.ready)
-        if path.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            commit_file(path, target)
-    if not append:
-        _remove_others(out, manifest)
-    sync_folder(out)
-    write_manifest(out, manifest)
-
-
-def _remove_others(out: Path, manifest: Manifest) -> None:
-    """Remove older shards and files of an older vectorizer that the manifest does not name."""
-    wanted = {out / name for name in manifest.files}
-    wanted |= {out / shard.file for split in manifest.splits.values() for shard in split.shards}
-    vectorizer = out / layout.VECTORIZER
-    for path in (*out.glob("*.h5"), *(vectorizer.iterdir() if vectorizer.is_dir() else ())):
-        if path not in wanted:
-            path.unlink()
-    if vectorizer.is_dir():
-        sync_folder(vectorizer)

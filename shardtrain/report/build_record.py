@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardtrain.pipeline.workspace import MEASURED
+from shardtrain.shards.layout import MEASURED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError
 from shardtrain.inference.run import load_run
-from shardtrain.pipeline.workspace import WORKING
 from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
 from shardtrain.runtime.atomic import commit_bytes
-from shardtrain.shards.layout import MANIFEST
+from shardtrain.runtime.storage import check_output_file
+from shardtrain.shards.layout import MANIFEST, WORKING
 from shardtrain.training.run_folder import CONFIG, METRICS
 
 _MARK = f'<meta name="generator" content="{GENERATOR} '.encode()
@@ -34,17 +34,14 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def check_output_file(out: Path) -> None:
+def check_report_file(out: Path) -> None:
     """Check that a report may be written to `out`.
 
     Raises:
         ReportExistsError: `out` exists and is not a report.
-        UsageError: `out` is a folder, or in a file.
+        UsageError: `out` is a link, a folder or a device, or in a file.
     """
-    if out.is_dir():
-        raise UsageError(f"--out '{out}' is a folder; name a file, such as '{out / 'report.html'}'")
-    if out.parent.exists() and not out.parent.is_dir():
-        raise UsageError(f"'{out.parent}' is a file, so --out '{out}' cannot be written; choose another --out")
+    check_output_file(out, "--out")
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
@@ -71,7 +68,7 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         ReportExistsError: `out` exists and is not a report.
         UsageError: `out` cannot be written, or `shards` is given although `folder` holds shards.
     """
-    check_output_file(out)
+    check_report_file(out)
     of_run = is_run(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     if of_run:

@@ -1,114 +1,228 @@
 """Commit files and folders atomically: write under a temporary name, fsync, rename, fsync the parent folder.
 
-A file that exists under its final name is therefore complete. A crash leaves at most a temporary file (its name ends
-in `.partial`), which the next commit to the same name replaces and `remove_partials` removes. No other module commits
-files. The cost is two fsyncs per file, so files are written in one go and never appended to.
+A file that exists under its final name is therefore complete. The temporary file is a new one with a name of its own
+(`NAME.TOKEN.partial`): no link is followed, no file of others is opened, and two processes that make the same file
+never write to the same place. A crash leaves at most such files, which the next commit to the same name removes, or
+`remove_partials`. No other module commits files. The cost is two fsyncs per file, so files are written in one go and
+never appended to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from shardtrain.errors import DiskFullError
+from shardtrain.runtime.storage import Call, storage_errors
 from shardtrain.runtime.system import lock, sync_to_disk
 
 PARTIAL = ".partial"
+_LEFT = re.compile(r"(?P<name>.+)\.[0-9a-f]{16}\.partial(\.[a-z0-9]+)?", re.DOTALL)
+_TOKEN_BYTES = 8
+_MAX_NAME = 200  # bytes of the final name in a temporary one; file systems allow 255 in all
 _MAX_FSYNCS = 256  # files per folder; beyond that, one sync of all disks is faster than one fsync per file
+_NOTHING_KEPT = "nothing half-written was kept"
 
 
 @contextlib.contextmanager
-def committed(path: Path | str, *, synced: bool = True) -> Iterator[IO[bytes]]:
+def committed(path: Path | str, *, synced: bool = True, sweep: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file for writing and reading that appears at `path` only if the block ends without an exception.
 
-    With `synced` false the file survives a crash of the process but not of the machine: for scratch files.
+    Args:
+        path: of the file.
+        synced: the file survives a crash of the machine, not only of the process; false for scratch files.
+        sweep: remove what killed commits to the same path left. Scratch files are never swept one by one: their folder
+            may hold very many, and is swept as a whole.
 
     Raises:
-        DiskFullError: the disk is full; the partial file is removed and `path` is unchanged.
+        StorageError: the file cannot be written; `path` is unchanged, unless the message says that it is complete.
     """
     path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with full_disk_named(path, kept="nothing half-written was kept"):
-            with open(partial, "w+b") as file:
-                yield file
-                file.flush()
-                if synced:
-                    sync_to_disk(file.fileno())
-            os.replace(partial, path)
+    swept = synced and sweep
+    if swept:
+        remove_partials(path.parent, path.name)
+    with _new_partial(path) as partial, storage_errors(path, "open", kept=_NOTHING_KEPT, only=partial) as call:
+        with open(partial, "x+b", opener=without_following) as file:
+            if swept:
+                lock(file.fileno())  # a commit that is being made is not swept by another process
+            call.name = "write"
+            yield file
+            file.flush()
             if synced:
-                sync_folder(path.parent)
+                call.name = "sync"
+                sync_to_disk(file.fileno())
+        _put_in_place(partial, path, call, synced=synced)
+
+
+@contextlib.contextmanager
+def committed_by_name(path: Path) -> Iterator[Path]:
+    """Give another library a new, empty file to write by its name, and commit it; the suffix is that of `path`.
+
+    Raises:
+        StorageError: as `committed`.
+    """
+    remove_partials(path.parent, path.name)
+    with (
+        _new_partial(path, suffix=path.suffix) as partial,
+        storage_errors(path, "open", kept=_NOTHING_KEPT, only=partial) as call,
+    ):
+        with open(partial, "xb", opener=without_following):
+            pass
+        call.name = "write"
+        yield partial
+        _sync_file(partial, call)
+        _put_in_place(partial, path, call, synced=True)
+
+
+@contextlib.contextmanager
+def _new_partial(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Choose a temporary name for a commit; the file is removed if the block fails."""
+    name = os.fsdecode(os.fsencode(path.name)[:_MAX_NAME])
+    partial = path.with_name(f"{name}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}{suffix}")
+    try:
+        yield partial
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the failure itself is reported
+            partial.unlink(missing_ok=True)
         raise
 
 
-@contextlib.contextmanager
-def full_disk_named(path: Path, *, kept: str) -> Iterator[None]:
-    """Convert "disk full" and "quota exceeded" while writing `path` to a DiskFullError that says what was kept."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFullError(
-            f"no room left on the disk while writing '{path}'; {kept}: free some space and run the same command again"
-        ) from error
+def without_following(path: str, flags: int) -> int:
+    """Open a file, for `open(..., opener=...)`, unless it is a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _sync_file(path: Path, call: Call) -> None:
+    call.name = "sync"
+    with open(path, "rb") as file:
+        sync_to_disk(file.fileno())
+
+
+def _put_in_place(partial: Path, path: Path, call: Call, *, synced: bool) -> None:
+    call.name = "rename"
+    os.replace(partial, path)
+    if synced:
+        call.name = "sync of its folder; the file is there and complete, but might not survive a power failure"
+        _sync_folder(path.parent)
 
 
 def commit_file(partial: Path, path: Path) -> None:
-    """Sync a file that another library wrote under a temporary name and rename it to its final name."""
-    with open(partial, "rb") as file:
-        sync_to_disk(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    """Sync a file and rename it to its final name.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    with storage_errors(path, "sync") as call:
+        _sync_file(partial, call)
+        _put_in_place(partial, path, call, synced=True)
+
+
+def commit_copy(source: Path, path: Path) -> None:
+    """Make a synced file appear at `path` too: as a hard link, or as a copy where the file system has no links.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    with storage_errors(path, "link") as call:
+        remove_partials(path.parent, path.name)
+        try:
+            with _new_partial(path) as partial:
+                os.link(source, partial)
+                _put_in_place(partial, path, call, synced=False)
+                partial.unlink(missing_ok=True)  # renaming a link to a link of the same file does nothing
+            return
+        except OSError:  # no links here; or the disk fails, which the copy reports
+            pass
+    with open(source, "rb") as original, committed(path) as copy:
+        shutil.copyfileobj(original, copy)
 
 
 def commit_folder(staged: Path, folder: Path) -> None:
-    """Sync a folder with its contents and rename it to `folder`, which must not exist or be an empty folder."""
+    """Sync a folder with its contents and rename it to `folder`, which must not exist or be an empty folder.
+
+    Raises:
+        StorageError: it cannot be.
+    """
     folders = [staged, *(path for path in staged.rglob("*") if path.is_dir())]
     files = [path for place in folders for path in place.iterdir() if path.is_file()]
-    if len(files) > _MAX_FSYNCS:
-        os.sync()
-    else:
-        for path in files:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())  # to a drive that may cache it, which syncing the folders then empties
-    for path in folders:
-        sync_folder(path)
-    os.rename(staged, folder)
-    sync_folder(folder.parent)
+    with storage_errors(folder, "sync") as call:
+        if len(files) > _MAX_FSYNCS:
+            os.sync()
+        else:
+            for path in files:
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())  # to a drive that may cache it, which syncing the folders then empties
+        for path in folders:
+            _sync_folder(path)
+        call.name = "rename"
+        os.rename(staged, folder)
+        call.name = "sync of its parent; the folder is there and complete, but might not survive a power failure"
+        _sync_folder(folder.parent)
 
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[bool]:
     """Lock a folder for this process; yield whether that succeeded, false if another process holds the lock.
 
-    The kernel releases the lock when the process ends, also when it is killed.
+    The kernel releases the lock when the process ends, also when it is killed. A folder that another process removed
+    between opening and locking it counts as held by that process.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield lock(descriptor)
+        yield lock(descriptor) and _is_open_folder(folder, descriptor)
     finally:
         os.close(descriptor)
 
 
+def _is_open_folder(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def commit_link(target: Path, path: Path) -> None:
-    """Create or atomically replace the symbolic link `path`; `target` is relative to the folder of `path`."""
-    partial = path.with_name(path.name + PARTIAL)
-    partial.unlink(missing_ok=True)
-    os.symlink(target, partial)
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    """Create or atomically replace the symbolic link `path`; `target` is relative to the folder of `path`.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    with storage_errors(path, "link") as call, _new_partial(path) as partial:
+        os.symlink(target, partial)
+        _put_in_place(partial, path, call, synced=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those it is in, so that they survive a power failure; it may exist.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
+    with storage_errors(folder, "mkdir"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in missing:
+            _sync_folder(place.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Fsync a folder, so that new names and renames in it survive a power failure."""
+    """Fsync a folder, so that new names and renames in it survive a power failure.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    with storage_errors(folder, "sync"):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         sync_to_disk(descriptor)
@@ -136,7 +250,34 @@ def json_bytes(value: Any, *, indent: int) -> bytes:
         return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove temporary files of interrupted commits from `folder` (not from its subfolders)."""
-    for path in folder.glob("*" + PARTIAL):
-        path.unlink(missing_ok=True)
+def final_name(name: str) -> str | None:
+    """Return the name that a commit was to give to a temporary file; None for any other file."""
+    found = _LEFT.fullmatch(name)
+    return found["name"] if found else None
+
+
+def remove_partials(folder: Path, name: str | None = None, *, below: bool = False) -> None:
+    """Remove files that killed commits left in a folder: regular files that no process writes to.
+
+    Args:
+        folder: where they are; it may not exist.
+        name: that was to be committed; None: any.
+        below: also in all subfolders.
+    """
+    for path in folder.rglob("*" + PARTIAL + "*") if below else folder.glob("*" + PARTIAL + "*"):
+        found = final_name(path.name)
+        if found is not None and (name is None or found == os.fsdecode(os.fsencode(name)[:_MAX_NAME])):
+            with contextlib.suppress(OSError):  # another process removed it, or it is not ours
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()  # of a killed `commit_link`; what it names is not touched
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and lock(descriptor):
+            path.unlink()
+    finally:
+        os.close(descriptor)

@@ -1,28 +1,45 @@
-"""Run a function over tasks in this thread, in a thread pool or in spawned processes; results keep the tasks' order.
+"""Run a function over tasks in this thread, in a thread pool or in spawned processes; results come as they finish.
 
 Work is a top-level function and a picklable task, so the result does not depend on where it runs. Processes are
 spawned, not forked, because forking a process with threads or mapped HDF5 files is not safe. Starting one costs about
 a second, so a pool is started once and kept for all passes. Threads are for work that holds a model, which cannot be
 pickled: kernels, numpy's sorts and TensorFlow run without the GIL.
+
+A pool is any executor of `concurrent.futures`. If its workers die, it is started again with one worker fewer, and the
+tasks that were lost run again: a task is a pure function that commits its files, so running it twice changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor as Pool
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures import Executor as FuturesExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from shardtrain.errors import ShardtrainError
+from shardtrain.errors import WorkerDiedError
+from shardtrain.runtime.progress import warn
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+MAX_DEATHS = 3  # times that workers may die with no task finished in between
 
 
 class Executor(Protocol):
@@ -30,8 +47,12 @@ class Executor(Protocol):
 
     workers: int
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order; the first exception is raised and ends the iteration."""
+    def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Yield the index of each task with `function(task)`, as they finish.
+
+        If tasks fail, those that run already are awaited and yielded; then the exception of the first in order is
+        raised, whichever failed first: an error does not depend on the number of workers.
+        """
         ...
 
     def __enter__(self) -> Executor: ...
@@ -46,10 +67,10 @@ class Serial:
 
     workers = 1
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order."""
-        for task in tasks:
-            yield function(task)
+    def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Yield the index of each task with `function(task)`, in order."""
+        for number, task in enumerate(tasks):
+            yield number, function(task)
 
     def __enter__(self) -> Serial:
         return self
@@ -58,76 +79,168 @@ class Serial:
         pass
 
 
-class Threads:
-    """Run tasks in `workers` threads of this process, at most two pending per worker, which bounds memory."""
+class Pool:
+    """Run tasks in an executor of `concurrent.futures`, at most two pending per worker, which bounds memory.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shardtrain-worker")
-
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order."""
-        return _bounded(self._pool, function, tasks, 2 * self.workers)
-
-    def __enter__(self) -> Threads:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-class Processes:
-    """Run tasks in `workers` spawned processes, at most two pending per worker, which bounds memory.
-
-    The processes start immediately and call `prepare` first, so that its imports are done before the first task.
+    Args:
+        start: makes the executor with a number of workers.
+        workers: at first; one fewer each time that workers die, but at least one.
     """
 
-    def __init__(self, workers: int, *, prepare: Callable[[], None]) -> None:
+    def __init__(self, start: Callable[[int], FuturesExecutor], workers: int) -> None:
         self.workers = workers
-        self._pool = ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare_worker,
-            initargs=(prepare,),
-        )
-        self._pool.submit(_no_op)  # the first task starts all processes
+        self._start = start
+        self._pool = start(workers)
+        self._deaths = 0  # since a task finished
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order.
+    def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """Yield the index of each task with `function(task)`, as they finish; see `Executor.run`.
 
         Raises:
-            ShardtrainError: a worker process died. Exceptions of `function` are raised unchanged.
+            WorkerDiedError: workers died `MAX_DEATHS` times with no task finished in between.
         """
+        state: _Running[Result] = _Running(waiting=deque(range(len(tasks))))
         try:
-            yield from _bounded(self._pool, function, tasks, 2 * self.workers)
-        except BrokenProcessPool as error:
-            raise ShardtrainError(
-                "a worker process died, probably out of memory; run the same command again with fewer --workers or "
-                "more memory"
-            ) from error
+            while state.unfinished:
+                self._submit(state, function, tasks)
+                for number, result in state.collect():
+                    self._deaths = 0
+                    yield number, result
+                if state.lost and not state.pending:
+                    self._start_again(state)
+        finally:
+            state.cancel(after=-1)
+        state.raise_failure()
 
-    def __enter__(self) -> Processes:
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield `function(task)` for each task, in order: for results that go on as a stream and not on record."""
+        pending: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                pending.append(self._pool.submit(function, task))
+                if len(pending) >= 2 * self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _submit(self, state: _Running[Result], function: Callable[[Task], Result], tasks: Sequence[Task]) -> None:
+        """Submit waiting tasks, in order."""
+        while state.may_begin and not state.lost and len(state.pending) < 2 * self.workers:
+            number = state.waiting.popleft()
+            try:
+                state.pending[self._pool.submit(function, tasks[number])] = number
+            except BrokenExecutor:
+                state.lost.append(number)
+
+    def _start_again(self, state: _Running[Any]) -> None:
+        """Replace an executor whose workers died; the lost tasks wait again, before the others.
+
+        Raises:
+            WorkerDiedError: this happened too often.
+        """
+        self._deaths += 1
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._deaths == MAX_DEATHS:
+            raise WorkerDiedError(
+                f"worker processes died {MAX_DEATHS} times in a row, probably out of memory; finished work is kept: "
+                "run the same command again with fewer --workers or more memory"
+            )
+        self.workers = max(1, self.workers - 1)
+        warn(
+            f"a worker process died, probably out of memory; its tasks are run again with {self.workers} "
+            f"worker{'s' * (self.workers != 1)}"
+        )
+        state.wait_again()
+        self._pool = self._start(self.workers)
+
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bounded(
-    pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], max_pending: int
-) -> Iterator[Result]:
-    """Yield the results of a pool in order; at most `max_pending` tasks are submitted and not yet yielded."""
-    pending: list[Future[Result]] = []
-    try:
-        for task in tasks:
-            pending.append(pool.submit(function, task))
-            if len(pending) >= max_pending:
-                yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
-    finally:
-        for future in pending:
-            future.cancel()
+@dataclass
+class _Running(Generic[Result]):
+    """The tasks of a call of `Pool.run`, by index.
+
+    Attributes:
+        waiting: to be submitted, in order.
+        pending: submitted and not finished, by future.
+        failures: the exceptions of tasks.
+        lost: tasks whose worker died.
+    """
+
+    waiting: deque[int]
+    pending: dict[Future[Result], int] = field(default_factory=dict)
+    failures: dict[int, BaseException] = field(default_factory=dict)
+    lost: list[int] = field(default_factory=list)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is something to wait for or to submit."""
+        return bool(self.pending or self.lost or self.may_begin)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a task waits that decides the outcome: after a failure only those before it do."""
+        return bool(self.waiting) and self.waiting[0] < min(self.failures, default=self.waiting[0] + 1)
+
+    def collect(self) -> Iterator[tuple[int, Result]]:
+        """Wait until a submitted task has ended, and yield the results of all that have."""
+        for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+            number = self.pending.pop(future)
+            error = CancelledError() if future.cancelled() else future.exception()
+            if isinstance(error, BrokenExecutor):
+                self.lost.append(number)
+            elif error is None:
+                yield number, future.result()
+            elif not isinstance(error, CancelledError):
+                self.failures[number] = error
+                self.cancel(after=number)
+
+    def wait_again(self) -> None:
+        """Let the lost tasks wait, in order."""
+        self.waiting = deque(sorted([*self.lost, *self.waiting]))
+        self.lost = []
+
+    def cancel(self, *, after: int) -> None:
+        """Cancel what has not begun of the tasks after one."""
+        for future, number in self.pending.items():
+            if number > after:
+                future.cancel()
+
+    def raise_failure(self) -> None:
+        """Raise the exception of the first task that failed, in the order of tasks."""
+        if self.failures:
+            raise self.failures[min(self.failures)]
+
+
+def threads(workers: int) -> Pool:
+    """Return a pool of threads of this process."""
+    return Pool(partial(ThreadPoolExecutor, thread_name_prefix="shardtrain-worker"), workers)
+
+
+def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
+    """Return a pool of spawned processes; each calls `prepare` first, so that imports are done before the first task.
+
+    The processes start immediately.
+    """
+    return Pool(partial(_spawn, prepare=prepare), workers)
+
+
+def _spawn(workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+        initargs=(prepare,),
+    )
+    pool.submit(_no_op)  # the first task starts all processes
+    return pool
 
 
 def _no_op() -> None:
@@ -138,7 +251,8 @@ def _prepare_worker(prepare: Callable[[], None]) -> None:
     """Ignore Ctrl-C, which reaches the whole process group and is the parent's to handle; exit with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-    prepare()
+    with contextlib.suppress(Exception):  # what fails here fails in the first task, where it is reported
+        prepare()
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,9 @@ A job is what decides a result, as JSON values: options, inputs, program. Its re
 result is made. The same job is resumed, another one is refused with the first difference named, and
 `overwrite` discards it. One process at a time holds a folder; the lock ends with the process, however it ends.
 Scratch files are not synced, so after a restart of the machine they are not trusted.
+
+Finished work is removed by success and by `overwrite` only, whatever ends a job. A job that its own input made fail
+would fail again, so another job may take its folder without being asked.
 """
 
 from __future__ import annotations
@@ -11,21 +14,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardtrain.errors import ShardtrainError
+from shardtrain.errors import ShardtrainError, StorageError, WorkerDiedError
 from shardtrain.options import flag
-from shardtrain.runtime.atomic import commit_json, locked_folder
+from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials
 from shardtrain.runtime.checksums import checksum
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.progress import say, warn
+from shardtrain.runtime.storage import remove
 from shardtrain.runtime.system import boot_identity
 from shardtrain.version import __version__
 
 RECORD = "job.json"
+_FAILED = "failed"  # key of a record: the error that ended the job, if its own input caused it
 _SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a record; all else is options
 Record = Mapping[str, Any]
 _ENDS = 1 << 16  # bytes at a file's head and tail that identify it
@@ -124,12 +129,11 @@ class JobFolder:
         path: the folder.
         owner: what messages name: the output, or the folder itself.
         noun: what is made there, such as "build".
-        error: raised where the folder is another job's, or another process holds it.
+        error: raised where the folder is another job's, is not ours, or another process holds it.
         missing: raised where an interrupted job is required and there is none.
         record_name: of the file that holds the job's record.
-        resumable: failures, beside Ctrl-C, after which the work is kept.
         kept: names of files that belong to no job.
-        evidence: names of files that show that the job is finished; they outlive the record when the folder is removed.
+        evidence: names of files that show that the job is finished; they are removed just before the record.
     """
 
     path: Path
@@ -138,7 +142,6 @@ class JobFolder:
     error: type[ShardtrainError]
     missing: type[ShardtrainError]
     record_name: str = RECORD
-    resumable: tuple[type[BaseException], ...] = ()
     kept: frozenset[str] = frozenset()
     evidence: frozenset[str] = frozenset()
 
@@ -154,13 +157,52 @@ class JobFolder:
                 raise self.error(f"another {self.noun} is running in '{self.owner}'; wait until it ends, or stop it")
             yield
 
+    @contextlib.contextmanager
+    def made_and_held(self) -> Iterator[None]:
+        """Make a folder that is for the job alone, if it is missing, claim it with a record, and hold it.
+
+        Raises:
+            ShardtrainError: what is there is not such a folder, or another process holds it.
+            StorageError: it cannot be made.
+        """
+        self._check_ours()
+        make_folder(self.path)
+        with self.held():
+            self._check_ours()
+            if not (self.path / self.record_name).exists():
+                commit_json(self.path / self.record_name, {})
+            remove_partials(self.path, below=True)
+            yield
+
+    def _check_ours(self) -> None:
+        """Refuse a folder that no job of this user made: files in it may be somebody's."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        what = ""
+        if stat.S_ISLNK(found.st_mode):
+            what = f"it is a link to '{os.readlink(self.path)}'"
+        elif not stat.S_ISDIR(found.st_mode):
+            what = "it is not a folder"
+        elif found.st_uid != os.geteuid():
+            what = "it belongs to another user"
+        elif not stat.S_ISREG(_mode_of(self.path / self.record_name)):
+            others = [path.name for path in self.path.iterdir() if final_name(path.name) != self.record_name]
+            what = f"it holds '{min(others)}' and no {self.record_name}" if others else ""
+        if what:
+            raise self.error(
+                f"'{self.path}' is needed for the {self.noun} and is not a folder that a {self.noun} made: {what}; "
+                "move it away, or choose another output"
+            )
+
     def recorded(self) -> Record | None:
         """Read the record of the job that was started here; None where there is none, or none that can be read."""
         try:
             found = json.loads((self.path / self.record_name).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and found else None
 
     def difference(self, job: Job) -> str | None:
         """Describe how the job started here differs from another: empty if it does not, None where there is none."""
@@ -187,10 +229,12 @@ class JobFolder:
         changed = job.differs_from(found) if found else ""
         if found and not changed:
             say(f"resuming the interrupted {self.noun} in '{self.owner}'")
+            if _FAILED in found:
+                commit_json(self.path / self.record_name, job.record)
             return True
         if found and found.get("boot") != job.record.get("boot"):
             say(f"the machine was restarted since the {self.noun} was interrupted; it starts again")
-        elif found and not overwrite and not settled:
+        elif found and not overwrite and not settled and not found.get(_FAILED):
             raise KeptWorkError(self.error(self.refusal(job, changed)))
         elif resume:
             raise self.missing(self.nothing_to_resume)
@@ -213,7 +257,7 @@ class JobFolder:
 
     @contextlib.contextmanager
     def work(self, job: Job, *, overwrite: bool, **how: Any) -> Iterator[bool]:
-        """Work in the folder, which is held, and remove it at the end, but not where the work can be resumed.
+        """Work in the folder, which is held, and remove it at the end; if the block fails, finished work is kept.
 
         Yields whether work was resumed. `how` are other arguments of `begin`.
 
@@ -222,34 +266,61 @@ class JobFolder:
         """
         try:
             yield self.begin(job, overwrite=overwrite, **how)
-        except KeyboardInterrupt:
-            say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
-            raise
         except KeptWorkError as refused:
             raise refused.error from None
-        except self.resumable:
-            raise
-        except BaseException:
-            (self.path / self.record_name).unlink(missing_ok=True)  # no half-removed folder is ever resumed
-            self.clear()
+        except BaseException as error:
+            self._keep_work(job, error)
             raise
         self.clear()
 
+    def _keep_work(self, job: Job, error: BaseException) -> None:
+        """Report that finished work is kept, and record a failure that the job's own input causes; never raises."""
+        if not self._has_work():
+            self.clear()
+            return
+        with contextlib.suppress(Exception):
+            if isinstance(error, KeyboardInterrupt):
+                say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
+            elif isinstance(error, ShardtrainError) and not isinstance(error, StorageError | WorkerDiedError):
+                commit_json(self.path / self.record_name, {**job.record, _FAILED: error.on_command_line})
+
+    def _has_work(self) -> bool:
+        """Return whether the folder holds more than the record of the job."""
+        beside = {self.record_name, *self.kept}
+        return any(path.is_file() and path.name not in beside for path in self.path.rglob("*"))
+
     def discard(self) -> None:
-        """Remove what is in the folder, but what belongs to no job."""
+        """Remove what is in the folder, but what belongs to no job.
+
+        The record is emptied first, so that no half-removed work is ever resumed.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        commit_json(self.path / self.record_name, {})
         for path in self.path.iterdir():
-            if path.name not in self.kept:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if path.name not in {self.record_name, *self.kept}:
+                remove(path)
 
     def clear(self) -> None:
-        """Remove the folder, the record last: until then a finished job is known as such."""
-        for path in self.path.iterdir() if self.path.is_dir() else ():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name not in {self.record_name, *self.evidence}:
-                path.unlink(missing_ok=True)
-        (self.path / self.record_name).unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, the record last: until then it is known as ours.
+
+        What cannot be removed stays, and is reported: the result does not depend on it.
+        """
+        last = [*sorted(self.evidence), self.record_name]
+        try:
+            if not self.evidence and self.path.is_dir():  # nothing shows that the work is finished
+                commit_json(self.path / self.record_name, {})
+            for path in self.path.iterdir() if self.path.is_dir() else ():
+                if path.name not in last:
+                    remove(path)
+            for name in last:
+                (self.path / name).unlink(missing_ok=True)
+            if self.path.is_dir():
+                self.path.rmdir()
+        except OSError as error:
+            with contextlib.suppress(Exception):
+                warn(f"'{self.path}' is no longer needed and could not be removed ({error}); delete it")
 
 
 class KeptWorkError(Exception):
@@ -258,6 +329,13 @@ class KeptWorkError(Exception):
     def __init__(self, error: ShardtrainError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return 0
 
 
 def _differing_files(before: Record, now: Record) -> str:

@@ -91,8 +91,8 @@ class Passes:
                 results[i] = decode(json.loads(paths[i].read_bytes()))
                 shown.skip(sizes[i])
             missing = [i for i in range(len(tasks)) if i not in results]
-            finished = self.executor.map(partial(_task_of, title, function), [tasks[i] for i in missing])
-            for i, result in zip(missing, finished, strict=True):
+            for number, result in self.executor.run(partial(_task_of, title, function), [tasks[i] for i in missing]):
+                i = missing[number]
                 results[i] = result
                 with committed(paths[i], synced=False) as file:
                     file.write(json.dumps(encode(result)).encode())

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 FORMAT = "shardtrain"
 VERSION = 3  # the latest; a manifest is written in the oldest version that can express it
 MANIFEST = "manifest.json"
 VECTORIZER = "vectorizer"  # folder of the fitted vectorizer, beside the shards
+MEASURED = "build.json"  # figures that differ between builds of the same shards: time, memory, workers
+WORKING = ".building"  # folder inside the output folder in which shards are made
+READY = "ready"  # folder inside it of finished files; a manifest may name them while they are published
 KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense"), 3: ("ngram", "sequence", "dense")}  # by version
 SPLITS = ("train", "validation", "test")
 TEST_SPLIT = "test-split"  # what a manifest of version 3 requires of its readers if it has a test split
@@ -153,6 +157,11 @@ class Manifest:
     vectorizer: dict[str, Any]
     build: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, SourceEntry] = field(default_factory=dict)
+
+    @property
+    def vectorizer_folder(self) -> str:
+        """The folder of the fitted vectorizer, relative to the manifest's."""
+        return next((str(PurePosixPath(name).parent) for name in self.files), VECTORIZER)
 
     @property
     def requires(self) -> tuple[str, ...]:

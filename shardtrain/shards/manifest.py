@@ -39,6 +39,7 @@ from shardtrain.shards.layout import (
     MAX_VOCABULARY,
     REQUIREMENTS,
     SPLITS,
+    VECTORIZER,
     VERSION,
     Chunks,
     DatasetEntry,
@@ -77,6 +78,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
     body["checksum"] = _manifest_checksum(body)
     commit_bytes(folder / MANIFEST, json_bytes(body, indent=1))
+
+
+def vectorizer_folder(folder: Path) -> Path:
+    """Return the folder of the fitted vectorizer of shards, or of a run.
+
+    Raises:
+        ManifestError: the manifest of the shards is damaged.
+    """
+    found = read_manifest(folder).vectorizer_folder if (folder / MANIFEST).is_file() else VECTORIZER
+    return folder / found
 
 
 def _missing_manifest(folder: Path) -> str:

@@ -30,7 +30,7 @@ from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry
 from shardtrain.shards.plain_array import ArrayReader
 from shardtrain.shards.safety import load_h5py
 from shardtrain.shards.shard import Shard
-from shardtrain.shards.write import ShardShape, create_file, new_shard
+from shardtrain.shards.write import ShardShape, create_file, new_shard, written_by_libhdf5
 
 _SLACK = 1 << 20  # bytes reserved beyond the chunks, for HDF5 metadata and what closing the file writes
 _COPY_BYTES = 16 << 20  # of values per copy when a shard is decompressed
@@ -74,13 +74,14 @@ def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path
     Raises:
         CorruptShardError: the shard is damaged.
         MissingExtraError: a codec is not installed.
-        DiskFullError: the disk is full.
+        StorageError: the file cannot be written.
     """
     if codec is None:
         return _write_plain(shard, shape, path)
     check_codec(codec)
-    with committed(path) as file:
-        places = _write_packed(file.fileno(), Path(file.name), shard, shape, codec, threads)
+    with committed(path, sweep=False) as file:
+        with written_by_libhdf5(path):
+            places = _write_packed(file.fileno(), Path(file.name), shard, shape, codec, threads)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return ShardEntry(
                 file=path.name,

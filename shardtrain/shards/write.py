@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.errors import ShardsError
+from shardtrain.errors import ShardsError, ShardtrainError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.storage import storage_error
 from shardtrain.runtime.system import reserve_space, write_all
 from shardtrain.shards import layout
 from shardtrain.shards.hdf5 import locate
@@ -143,18 +144,30 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
 
     Raises:
         ShardsError: too many non-zeros for one shard, or the block did not fill it.
-        DiskFullError: the disk is full.
+        StorageError: the file cannot be written.
     """
     if shape.nonzeros > np.iinfo(np.int32).max:
         raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; a shard holds at most 2,147,483,647")
-    with committed(path, synced=synced) as file:
+    with committed(path, synced=synced, sweep=False) as file:
         reserve_space(file.fileno(), _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
         os.ftruncate(file.fileno(), 0)
-        datasets = _make_skeleton(Path(file.name), shape)
+        with written_by_libhdf5(path):
+            datasets = _make_skeleton(Path(file.name), shape)
         reserve_space(file.fileno(), max(os.fstat(file.fileno()).st_size, 1))
         writer = ShardWriter(file, shape, datasets)
         yield writer
         writer.entry = writer.finish(path.name)
+
+
+@contextmanager
+def written_by_libhdf5(path: Path) -> Iterator[None]:
+    """Convert errors of libhdf5 while it writes the shard `path`, under whatever name, to a StorageError."""
+    try:
+        yield
+    except ShardtrainError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # the types that h5py raises failed calls as
+        raise storage_error(path, "write by libhdf5", error, kept="nothing half-written was kept") from error
 
 
 def _max_bytes(shape: ShardShape) -> int:

@@ -28,15 +28,16 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.atomic import (
-    PARTIAL,
     commit_bytes,
-    commit_file,
     commit_json,
     committed,
-    full_disk_named,
+    committed_by_name,
+    final_name,
+    make_folder,
     remove_partials,
 )
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -48,7 +49,6 @@ VERSION = 1
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-_UNSAVED = "unsaved.keras"  # Keras requires the suffix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class RunFolder:
         """Make the folder of a run: `path`, or the next free `runs/MODEL-N`."""
         if path is None:
             return cls(_next_free(model))
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         return cls(path)
 
     @classmethod
@@ -128,7 +128,7 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether a run was started in the folder, finished or not."""
         if not (self.path / CONFIG).is_file():
-            return [path.name for path in self.path.iterdir()] == [CONFIG + PARTIAL]
+            return {final_name(path.name) for path in self.path.iterdir()} == {CONFIG}  # killed while it began
         try:
             return bool(_read_json(self.path / CONFIG).get("format") == FORMAT)
         except RunError:
@@ -183,16 +183,13 @@ class RunFolder:
         (self.path / METRICS).unlink(missing_ok=True)
         record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
         commit_json(self.path / CONFIG, record)
-        for name in (MODEL, HISTORY, _UNSAVED):
-            (self.path / name).unlink(missing_ok=True)
-        for name in (VECTORIZER, TENSORBOARD):
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
+        for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD):
+            remove(self.path / name)
         remove_partials(self.path)
         for source in sorted(vectorizer.rglob("*")):
             if source.is_file():
                 copy = self.path / VECTORIZER / source.relative_to(vectorizer)
-                copy.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(copy.parent)
                 with open(source, "rb") as original, committed(copy) as file:
                     shutil.copyfileobj(original, file)
 
@@ -209,15 +206,13 @@ class RunFolder:
         """Write the model, then the metrics, which makes the run finished.
 
         Raises:
-            DiskFullError: the disk has no room; the run stays unfinished.
+            StorageError: it cannot be written; the run stays unfinished.
         """
-        partial = self.path / _UNSAVED
-        try:
-            with full_disk_named(self.path / MODEL, kept="the run stays unfinished"):
+        with committed_by_name(self.path / MODEL) as partial:
+            try:
                 model.save(partial)
-                commit_file(partial, self.path / MODEL)
-        finally:
-            partial.unlink(missing_ok=True)
+            except RuntimeError as error:  # libhdf5's errors reach Keras as such
+                raise storage_error(self.path / MODEL, "write by Keras", error) from error
         commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
 
     def read(self) -> RunRecord:

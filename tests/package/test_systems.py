@@ -112,7 +112,7 @@ def test_the_imitation_reaches_the_processes_that_a_build_starts(tmp_path: Path)
     code = """
         import os
         from pathlib import Path
-        from shardtrain.runtime.executors import Processes
+        from shardtrain.runtime.executors import processes
 
         def prepare():
             pass
@@ -121,7 +121,7 @@ def test_the_imitation_reaches_the_processes_that_a_build_starts(tmp_path: Path)
             return hasattr(os, "posix_fallocate"), path.exists()
 
         if __name__ == "__main__":
-            with Processes(1, prepare=prepare) as workers:
+            with processes(1, prepare=prepare) as workers:
                 print(*workers.map(seen, [Path("/proc/self/status")]))
     """
     (tmp_path / "program.py").write_text(textwrap.dedent(code))

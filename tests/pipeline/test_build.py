@@ -22,14 +22,16 @@ from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.options import parse_size
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import titles, workspace
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.placing import plan_shards
 from shardtrain.pipeline.plan import plan_build
 from shardtrain.pipeline.units import spill_rows
 from shardtrain.runtime import passes
+from shardtrain.runtime.jobs import RECORD
 from shardtrain.runtime.memory import anonymous_bytes
+from shardtrain.shards import layout
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_neither_memory_nor_workers_change_a_byte(vectorizer, numbers, demo, tmp
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
     for workers in numbers:
         build(demo, tmp_path / str(workers), replace(options, workers=workers))
-        assert json.loads((tmp_path / str(workers) / workspace.MEASURED).read_text())["workers"] == workers
+        assert json.loads((tmp_path / str(workers) / layout.MEASURED).read_text())["workers"] == workers
     monkeypatch.setattr(job, "task_budget", lambda workers, limit: 20_000)  # many buckets, pieces and rounds
     build(demo, tmp_path / "little", replace(options, workers=1, memory_limit=256 << 20))
     for other in (*map(str, numbers), "little"):
@@ -102,7 +104,7 @@ def test_a_corpus_sorted_by_class_is_mixed_on_disk(demo, tmp_path):
 def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp_path):
     held = np.ones(600 << 20, np.uint8)
     build(demo, tmp_path / "out", BuildOptions(memory_limit=512 << 20))
-    measured = json.loads((tmp_path / "out" / workspace.MEASURED).read_text())
+    measured = json.loads((tmp_path / "out" / layout.MEASURED).read_text())
     assert 32 << 20 < measured["peak_memory_bytes"] <= 512 << 20 < len(held)
     assert anonymous_bytes(os.getpid()) > len(held)
     assert set(measured["pass_seconds"]) >= {
@@ -132,7 +134,7 @@ def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp
 def test_all_processes_together_stay_below_the_memory_limit(large, tmp_path, limit, options):
     command = ["build", large, "--out", tmp_path / "out", "--memory-limit", limit, "--workers", "2"]
     subprocess.run([sys.executable, "-m", "shardtrain", *command, *options], check=True, capture_output=True)
-    measured = json.loads((tmp_path / "out" / workspace.MEASURED).read_text())
+    measured = json.loads((tmp_path / "out" / layout.MEASURED).read_text())
     assert 60 << 20 < measured["peak_memory_bytes"] <= parse_size(limit)
 
 
@@ -170,7 +172,7 @@ def test_a_document_too_long_for_the_memory_is_refused_with_the_memory_it_takes(
     if kind == "csv" and advice[1]:
         command = ["build", path, "--out", tmp_path / "out", "--memory-limit", advice[1], "--workers", "1"]
         subprocess.run([sys.executable, "-m", "shardtrain", *command, "--min-df", "1"], check=True, capture_output=True)
-        measured = json.loads((tmp_path / "out" / workspace.MEASURED).read_text())
+        measured = json.loads((tmp_path / "out" / layout.MEASURED).read_text())
         assert measured["peak_memory_bytes"] <= enough
 
 
@@ -203,11 +205,12 @@ def test_a_failed_build_leaves_nothing_and_older_shards_as_they_were(demo, tmp_p
     assert_same_folder(tmp_path / "old", tmp_path / "copy")
 
 
-def test_what_a_killed_build_left_is_cleared_by_the_next(demo, tmp_path):
-    (tmp_path / "out" / workspace.WORKING / "scratch").mkdir(parents=True)
-    (tmp_path / "out" / workspace.WORKING / "scratch" / "run-00000").write_bytes(b"half")
+def test_what_a_build_left_that_was_killed_while_it_cleared_is_cleared_by_the_next(demo, tmp_path):
+    (tmp_path / "out" / layout.WORKING / "scratch").mkdir(parents=True)
+    (tmp_path / "out" / layout.WORKING / RECORD).write_text("{}")
+    (tmp_path / "out" / layout.WORKING / "scratch" / "run-00000").write_bytes(b"half")
     build(demo, tmp_path / "out", BuildOptions(validation="test.csv"))
-    assert not (tmp_path / "out" / workspace.WORKING).exists()
+    assert not (tmp_path / "out" / layout.WORKING).exists()
     with open_shards(tmp_path / "out") as shards:
         assert shards.train.num_examples == 3000
 

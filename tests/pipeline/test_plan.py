@@ -17,7 +17,7 @@ from shardtrain.pipeline import plan as planning
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.plan import plan_build
-from shardtrain.pipeline.workspace import MEASURED
+from shardtrain.shards.layout import MEASURED
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def kill_until_done(driver, demo, out, kind, seed, most) -> int:
 def records(out: Path) -> int:
     """How many files an unfinished build has committed."""
     try:
-        return sum(not path.name.endswith(PARTIAL) for path in (out / workspace.WORKING).rglob("*"))
+        return sum(not path.name.endswith(PARTIAL) for path in (out / layout.WORKING).rglob("*"))
     except FileNotFoundError:  # it is being cleared
         return 0
 
@@ -264,10 +264,10 @@ def test_resume_without_an_interrupted_build_is_an_error(demo, tmp_path):
 
 def test_resuming_a_complete_build_says_so_and_changes_nothing(demo, tmp_path, capsys):
     build(demo, tmp_path / "out", options())
-    before = (tmp_path / "out" / workspace.MEASURED).read_bytes()
+    before = (tmp_path / "out" / layout.MEASURED).read_bytes()
     build(demo, tmp_path / "out", options(resume=True))
     assert "is complete" in capsys.readouterr().err
-    assert (tmp_path / "out" / workspace.MEASURED).read_bytes() == before
+    assert (tmp_path / "out" / layout.MEASURED).read_bytes() == before
     with pytest.raises(ShardsExistError, match="already holds shards"):
         build(demo, tmp_path / "out", options())
     with pytest.raises(ShardsExistError, match="already holds shards"):
@@ -319,9 +319,9 @@ def test_finished_shards_of_a_version_without_later_options_are_complete(demo, t
     record = {**job.job_for(GivenCorpus(paths=(demo,)), out, options()).record, "boot": None}
     assert "strip-accents" in record["options"]
     record["options"] = {name: value for name, value in record["options"].items() if name in FIRST_BUILD_OPTIONS}
-    measured = json.loads((out / workspace.MEASURED).read_text())
+    measured = json.loads((out / layout.MEASURED).read_text())
     older = xxhash.xxh3_64_hexdigest(json.dumps(record, sort_keys=True).encode())
-    (out / workspace.MEASURED).write_text(json.dumps({**measured, "job": older}))
+    (out / layout.MEASURED).write_text(json.dumps({**measured, "job": older}))
     build(demo, out, options(resume=True))
     assert "is complete" in capsys.readouterr().err
     with pytest.raises(ShardsExistError, match="already holds shards"):
@@ -329,7 +329,7 @@ def test_finished_shards_of_a_version_without_later_options_are_complete(demo, t
 
 
 def test_a_build_that_an_older_version_was_interrupted_in_is_resumed(demo, interrupted, capsys):
-    owner = interrupted / workspace.WORKING / RECORD
+    owner = interrupted / layout.WORKING / RECORD
     record = json.loads(owner.read_text())
     record["options"] = {name: value for name, value in record["options"].items() if name in FIRST_BUILD_OPTIONS}
     owner.write_text(json.dumps(record))
@@ -340,7 +340,7 @@ def test_a_build_that_an_older_version_was_interrupted_in_is_resumed(demo, inter
 
 
 def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
-    owner = interrupted / workspace.WORKING / RECORD
+    owner = interrupted / layout.WORKING / RECORD
     owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
     build(demo, interrupted, options(resume=False))
     assert "restarted" in capsys.readouterr().err

@@ -29,7 +29,6 @@ from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.loader.split import Split
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import workspace
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.jobs import RECORD
@@ -128,7 +127,7 @@ def identity(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (layout.MANIFEST, workspace.MEASURED)
+        if path.is_file() and path.name not in (layout.MANIFEST, layout.MEASURED)
     }
 
 
@@ -362,7 +361,7 @@ def test_workers_change_no_byte_of_what_is_added(kind, corpora, fitted, grown, t
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
     out = copied(fitted[kind], tmp_path / "out")
     build(corpora["second"], out, options(append=True, workers=2))
-    assert json.loads((out / workspace.MEASURED).read_text())["workers"] == 2
+    assert json.loads((out / layout.MEASURED).read_text())["workers"] == 2
     assert_same_folder(out, grown[kind])
 
 
@@ -414,7 +413,7 @@ def test_a_restart_of_the_machine_does_not_add_twice_what_was_published(
     for name, at in (("ready", str(-renames)), ("published", str(renames))):
         out = copied(fitted["ngram"], tmp_path / name)
         drive(driver, corpora["second"], out, at)
-        owner = out / workspace.WORKING / RECORD
+        owner = out / layout.WORKING / RECORD
         owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
         build(corpora["second"], out, options(append=True))
         assert_same_folder(out, grown["ngram"])
@@ -427,7 +426,7 @@ def test_an_interrupted_addition_is_not_taken_for_another(driver, corpora, fitte
         build(corpora["first"], out, options(append=True))
     with pytest.raises(ShardsExistError, match="append"):
         build(corpora["second"], out, options())
-    assert (out / workspace.WORKING).exists()
+    assert (out / layout.WORKING).exists()
     build(corpora["second"], out, options(append=True, resume=True))
     assert len(read_manifest(out).build["parts"]) == 2
 

@@ -26,9 +26,9 @@ from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.pipeline.plan import plan_build
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.pipeline.splits import with_found_splits
-from shardtrain.pipeline.workspace import MEASURED, WORKING
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.jobs import RECORD
+from shardtrain.shards.layout import MEASURED, WORKING
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.verify import verify_shards
 from shardtrain.vectorize.fitted import load_vectorizer

@@ -22,7 +22,6 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.pipeline.workspace import MEASURED
 from shardtrain.report.analysis import analyze_shards
 from shardtrain.report.build_record import read_build_record
 from shardtrain.report.distinctive import BUDGET, distinctive_features
@@ -32,6 +31,7 @@ from shardtrain.report.evaluation_page import bias_in_words
 from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
+from shardtrain.shards.layout import MEASURED
 from shardtrain.vectorize.fitted import load_vectorizer
 
 KINDS = ("ngram", "sequence", "dense")

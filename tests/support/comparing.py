@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
-from shardtrain.pipeline import workspace
+from shardtrain.shards import layout
 
 
 def assert_same_folder(ours: Path, theirs: Path) -> None:
@@ -14,5 +14,5 @@ def assert_same_folder(ours: Path, theirs: Path) -> None:
         sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()) for root in (ours, theirs)
     )
     assert names == expected
-    compared = [name for name in names if name != workspace.MEASURED]
+    compared = [name for name in names if name != layout.MEASURED]
     assert filecmp.cmpfiles(ours, theirs, compared, shallow=False)[1:] == ([], [])

@@ -1,0 +1,153 @@
+"""Publish finished shards: a folder of shards changes from the old ones to the new ones in a single step.
+
+Before anything in the output folder changes, a record says what is to be published and what it replaces. Where there
+are older shards, their manifest is then replaced, by one rename, with one that names the new files inside the working
+folder; from then on the new shards are readable. Only after that are the files linked to their places, older ones
+removed, and the final manifest written. So at any time the manifest names whole files, and a publication that was
+interrupted is completed by repeating it. The price: where the file system has no hard links, shards that replace older
+ones are copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardtrain.errors import ManifestError, ShardsExistError
+from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
+from shardtrain.runtime.storage import storage_errors
+from shardtrain.shards import layout
+from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
+from shardtrain.shards.manifest import read_manifest, write_manifest
+
+PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
+_OURS = re.compile(rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5")  # names of shards, where no manifest lists them
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The shards that a finished job has made, on their way to the output folder.
+
+    Attributes:
+        out: the output folder.
+        manifest: of the shards, in the output folder.
+        replaces: whether there were shards that these replace.
+        older: names of their files, relative to `out`.
+    """
+
+    out: Path
+    manifest: Manifest
+    replaces: bool
+    older: tuple[str, ...]
+
+    @property
+    def ready(self) -> Path:
+        """Folder of the finished files."""
+        return self.out / WORKING / READY
+
+    def publish(self) -> None:
+        """Publish the shards; can be interrupted and repeated.
+
+        Raises:
+            StorageError: a file cannot be put in its place.
+            ShardsExistError: a link is in the place of a folder.
+        """
+        files = [*_files_in(self.manifest), MEASURED]
+        if self.replaces and not self.done:
+            write_manifest(self.out, _in_working_folder(self.manifest))
+        for name in files:
+            self._put_in_place(name)
+        if not self.done:
+            write_manifest(self.out, self.manifest)
+        self._remove_older(set(files))
+
+    @property
+    def done(self) -> bool:
+        """Whether the output folder has the final manifest."""
+        return is_published(self.out)
+
+    def _put_in_place(self, name: str) -> None:
+        made, place = self.ready / name, self.out / name
+        if not made.exists():  # an earlier attempt moved it, or it is of shards that are appended to
+            return
+        if place.parent != self.out:
+            if place.parent.is_symlink():
+                raise ShardsExistError(f"'{place.parent}' is a link, so no files are written there; remove it")
+            make_folder(place.parent)
+        if self.replaces:
+            commit_copy(made, place)  # the manifest names the file in the working folder
+        else:
+            commit_file(made, place)
+
+    def _remove_older(self, wanted: set[str]) -> None:
+        """Remove files of the older shards that the new ones do not have."""
+        folders = set()
+        for name in self.older:
+            path = self.out / name
+            if name not in wanted:
+                with storage_errors(path, "remove"):
+                    path.unlink(missing_ok=True)
+                folders.add(path.parent)
+        for folder in folders - {self.out}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only an empty folder can go
+        if folders:
+            sync_folder(self.out)
+
+
+def publish(out: Path, manifest: Manifest, *, append: bool) -> None:
+    """Publish the shards of a finished job, whose manifest is in the working folder of `out`.
+
+    Raises:
+        StorageError: a file cannot be put in its place; the same call completes it.
+    """
+    begun = begun_publication(out)
+    if begun is None:
+        older = () if append else _older(out)
+        replaces = not append and (out / layout.MANIFEST).exists()
+        commit_json(out / WORKING / PUBLISHING, {"replaces": replaces, "older": older})
+        begun = Publication(out, manifest, replaces, tuple(older))
+    begun.publish()
+
+
+def begun_publication(out: Path) -> Publication | None:
+    """Return the publication that was begun in an output folder and may be incomplete; None where there is none."""
+    working = out / WORKING
+    try:
+        record = json.loads((working / PUBLISHING).read_bytes())
+        return Publication(out, read_manifest(working), bool(record["replaces"]), tuple(map(str, record["older"])))
+    except (OSError, ValueError, KeyError, TypeError, ManifestError):
+        return None
+
+
+def is_published(out: Path) -> bool:
+    """Return whether the manifest in the working folder equals that of the published shards."""
+    made, published = out / WORKING / layout.MANIFEST, out / layout.MANIFEST
+    return made.exists() and published.exists() and made.read_bytes() == published.read_bytes()
+
+
+def _older(out: Path) -> list[str]:
+    """List the files of the shards in a folder: those of the manifest, or by their names if it cannot be read."""
+    try:
+        found = _files_in(read_manifest(out))
+    except (ManifestError, FileNotFoundError):
+        found = [path.name for path in out.iterdir() if _OURS.fullmatch(path.name)]
+    return sorted(found)
+
+
+def _files_in(manifest: Manifest) -> list[str]:
+    """List the files that a manifest names, relative to its folder."""
+    return [*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)]
+
+
+def _in_working_folder(manifest: Manifest) -> Manifest:
+    """Return the manifest with the files where they were made."""
+    where = f"{WORKING}/{READY}/"
+    splits = {
+        name: replace(split, shards=tuple(replace(shard, file=where + shard.file) for shard in split.shards))
+        for name, split in manifest.splits.items()
+    }
+    return replace(manifest, splits=splits, files={where + name: entry for name, entry in manifest.files.items()})

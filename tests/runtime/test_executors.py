@@ -1,0 +1,140 @@
+"""Laws of executors: every task is done once, whoever dies; the error of the first task in order is raised."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardtrain.errors import WorkerDiedError
+from shardtrain.runtime.executors import MAX_DEATHS, Pool, Serial, processes, threads
+
+
+def nothing() -> None:
+    pass
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def die_once(task: tuple[Path, int]) -> int:
+    """Die by SIGKILL, as the kernel kills for memory, the first time that the task runs."""
+    folder, number = task
+    if number % 5 == 2:
+        try:
+            (folder / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            return number
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def fail_from(task: tuple[int, int, float]) -> int:
+    number, first, seconds = task
+    time.sleep(seconds)
+    if number >= first:
+        raise ValueError(number)
+    return number
+
+
+def finished_before(failure: type[Exception], match: str, results: Iterator[tuple[int, int]]) -> list[int]:
+    """The tasks whose results come before the failure, ascending."""
+    done: list[int] = []
+    with pytest.raises(failure, match=match):
+        done.extend(number for number, _ in results)
+    return sorted(done)
+
+
+def test_a_killed_worker_costs_its_tasks_and_they_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with processes(2, prepare=nothing) as pool:
+        done = list(pool.run(die_once, [(tmp_path, number) for number in range(8)]))
+        assert sorted(done) == [(number, number) for number in range(8)]
+        assert pool.workers == 1
+        assert sorted(pool.run(square, range(4))) == [(0, 0), (1, 1), (2, 4), (3, 9)]
+    assert "a worker process died" in capsys.readouterr().err
+
+
+def test_a_task_that_kills_every_worker_ends_the_run() -> None:
+    with processes(2, prepare=nothing) as pool:
+        done = finished_before(WorkerDiedError, "fewer workers", pool.run(die, range(6)))
+    assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@given(first=st.integers(0, 12), slow=st.sets(st.integers(0, 11)))
+def test_the_failure_of_the_first_task_is_raised_however_tasks_are_timed(
+    workers: int, first: int, slow: set[int]
+) -> None:
+    tasks = [(number, first, 0.002 * (number in slow)) for number in range(12)]
+    with threads(workers) as pool:
+        if first >= len(tasks):
+            assert sorted(number for number, _ in pool.run(fail_from, tasks)) == list(range(len(tasks)))
+        else:
+            done = finished_before(ValueError, f"^{first}$", pool.run(fail_from, tasks))
+            assert done == list(range(first))
+
+
+def test_what_ran_beside_a_failure_is_yielded_before_the_failure_is_raised() -> None:
+    tasks = [(number, 2, 0.05 * (number < 2)) for number in range(20)]
+    with threads(4) as pool:
+        assert finished_before(ValueError, "^2$", pool.run(fail_from, tasks)) == [0, 1]
+
+
+def test_no_more_than_two_tasks_per_worker_are_pending() -> None:
+    lock, running, most = threading.Lock(), [0], [0]
+
+    class Counted(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **keywords: Any) -> Any:
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            future = super().submit(*arguments, **keywords)
+            future.add_done_callback(lambda _: running.__setitem__(0, running[0] - 1))
+            return future
+
+    with Pool(Counted, 3) as pool:
+        assert len(list(pool.run(square, range(100)))) == 100
+    assert most[0] <= 6
+
+
+def test_any_executor_that_breaks_is_started_again_with_fewer_workers() -> None:
+    started: list[int] = []
+
+    class Breaking(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+            if len(started) < MAX_DEATHS:
+                raise BrokenProcessPool("gone")
+            return super().submit(function, *arguments, **keywords)
+
+    def start(workers: int) -> FuturesExecutor:
+        started.append(workers)
+        return Breaking(workers)
+
+    with Pool(start, 4) as pool:
+        assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+    assert started == [4, 3, 2]
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_serial_equals_a_pool(numbers: list[int]) -> None:
+    with threads(3) as pool:
+        assert sorted(pool.run(square, numbers)) == list(Serial().run(square, numbers))
+        assert list(pool.map(square, numbers)) == list(map(square, numbers))
