@@ -1,8 +1,8 @@
-"""Fail the calls of commands one by one and print a table of calls, faults and bad outcomes: `make faults`.
+"""Fail the calls of commands one by one, lose power at every point, and print a table: `make faults`.
 
-    python tests/faults/table.py [--every N] [--kinds KIND ...] [--power] [COMMAND ...]
+    python tests/faults/table.py [--every N] [--only faults|power] [COMMAND ...]
 
-`--every 10` injects every tenth fault. Exit code 1 if the law of `support.faulted` was broken.
+`--every 20` takes every 20th fault and state. Exit code 1 if a law was broken.
 """
 
 from __future__ import annotations
@@ -13,48 +13,71 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
-from support.faulted import COMMANDS, Outcome, calls_of, faults_of, home_of, inject  # noqa: E402 - found there
+from support.faulted import COMMANDS, Home, calls_of, faults_of, home_of, inject  # noqa: E402 - found there
+from support.powerless import LOSSES, followed, judged  # noqa: E402
+
+Row = tuple[str, int, int, int, float]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", nargs="*", default=list(COMMANDS), metavar="COMMAND")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="inject every n-th fault")
-    parser.add_argument("--kinds", nargs="*", help="kinds of calls; all by default")
+    parser.add_argument("commands", nargs="*", default=list(COMMANDS), metavar="COMMAND", help="all by default")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every n-th fault and state")
+    parser.add_argument("--only", choices=["faults", "power"], help="one of the two tables")
     args = parser.parse_args()
-    rows, broken = [], 0
+    faults, losses = [], []
     with tempfile.TemporaryDirectory(prefix="faults-") as name, home_of(Path(name) / "home") as home:
-        for command in args.commands:
-            start = time.monotonic()
-            calls = calls_of(home, command)
-            chosen = [fault for fault in faults_of(calls) if not args.kinds or fault.kind in args.kinds][:: args.every]
-            outcomes = [inject(home, command, fault) for fault in chosen]
-            bad = [outcome for outcome in outcomes if outcome.wrong]
-            rows.append((command, len(calls), len(outcomes), len(bad), time.monotonic() - start))
-            broken += len(bad)
-            show(command, bad, home.folder)
-    print(f"{'command':<14}{'calls':>8}{'faults':>8}{'bad outcomes':>14}{'seconds':>9}")
-    for command, *numbers, seconds in rows:
-        print(f"{command:<14}{numbers[0]:>8}{numbers[1]:>8}{numbers[2]:>14}{seconds:>9.0f}")
-    return int(broken > 0)
+        if args.only != "power":
+            faults = [faulted(home, command, args.every) for command in args.commands]
+        if args.only != "faults":
+            losses = [powerless(home, command, args.every) for command in args.commands if command in LOSSES]
+    for title, tried, rows in (("calls", "faults", faults), ("states", "tried", losses)):
+        if rows:
+            print(f"\n{'command':<14}{title:>8}{tried:>8}{'bad outcomes':>14}{'seconds':>9}")
+        for command, *numbers, seconds in rows:
+            print(f"{command:<14}{numbers[0]:>8,}{numbers[1]:>8,}{numbers[2]:>14,}{seconds:>9,.0f}")
+    return int(any(row[3] for row in faults + losses))
 
 
-def show(command: str, bad: list[Outcome], home: Path) -> None:
-    """Print how the law was broken, equal cases together."""
+def faulted(home: Home, command: str, every: int) -> Row:
+    """Inject faults into a command and show how the law was broken."""
+    start = time.monotonic()
+    calls = calls_of(home, command)
+    outcomes = [inject(home, command, fault) for fault in faults_of(calls)[::every]]
+    bad = [
+        (each.wrong, f"{each.fault}, {each.call.path if each.call else 'no call'}\n    said: {each.said[-400:]}")
+        for each in outcomes
+        if each.wrong
+    ]
+    show(command, bad, home)
+    return command, len(calls), len(outcomes), len(bad), time.monotonic() - start
+
+
+def powerless(home: Home, command: str, every: int) -> Row:
+    """Lose power in a command and show how the law was broken."""
+    start = time.monotonic()
+    disk = followed(home, command)
+    tried = list(disk.states.items())[::every]
+    bad = [(wrong, f"power lost {when}") for state, when in tried if (wrong := judged(home, command, disk, state))]
+    show(command, bad, home)
+    return command, len(disk.states), len(tried), len(bad), time.monotonic() - start
+
+
+def show(command: str, bad: Iterable[tuple[str, str]], home: Home) -> None:
+    """Print what was wrong, with one example of those that are equal but for numbers."""
     cases = collections.defaultdict(list)
-    for outcome in bad:
-        cases[re.sub(r"\d+", "_", outcome.wrong.replace(str(home), ""))].append(outcome)
-    for _, same in sorted(cases.items(), key=lambda case: -len(case[1])):
-        first = same[0]
-        where = (first.call.path if first.call else "no call").replace(str(home), "")
-        print(f"{command}: {len(same)} times, such as: {first.fault}, {where}", flush=True)
-        print(f"    {first.wrong.replace(str(home), '')}")
-        print(f"    said (exit {first.code}): {first.said[-300:].replace(str(home), '')}", flush=True)
+    for wrong, example in bad:
+        cases[re.sub(r"\d+", "_", wrong)].append((wrong, example))
+    for same in sorted(cases.values(), key=len, reverse=True):
+        wrong, example = same[0]
+        lines = f"{command}: {len(same)} times: {wrong}\n    such as {example}"
+        print(lines.replace(str(home.folder), ""), flush=True)
 
 
 if __name__ == "__main__":

@@ -357,17 +357,19 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
         again = home.run(command)
         if again.returncode:
             wrong.append("REFUSED: " + again.stderr.decode(errors="replace").strip()[-300:])
-    if done.returncode == 0 or again.returncode == 0:
-        wrong += differences(whole, home.files(command))
+        if again.returncode == 0:
+            wrong += differences(whole, home.files(command))
+    else:
+        wrong += differences(whole, home.files(command), but=_paths(said, "warning:"))
     return Outcome(fault, call, done.returncode, said, "; ".join(wrong))
 
 
 def misworded(said: str, call: Call | None) -> list[str]:
     """How a message breaks the law."""
-    lines = [line for line in said.splitlines() if not _OF_TENSORFLOW.match(line)]
     if "Traceback" in said:
         return ["traceback"]
     wrong = []
+    lines = [line for line in said.splitlines() if not _OF_TENSORFLOW.match(line) and not line.startswith("warning:")]
     if len(lines) != 1:
         wrong.append(f"{len(lines)} lines")
     if "unexpected" in said:
@@ -377,25 +379,42 @@ def misworded(said: str, call: Call | None) -> list[str]:
     return wrong
 
 
+def _paths(said: str, start: str = "") -> list[Path]:
+    """Return the paths that the lines with a certain start name."""
+    lines = [line for line in said.splitlines() if line.startswith(start)]
+    return [Path(path) for line in lines for path in re.findall(r"'(/[^']*)'", line)]
+
+
 def _named(said: str, call: Call) -> bool:
-    """Whether a message names a call's file: itself, the name that it is to have, or a file in that folder."""
-    paths = [Path(path) for path in (call.path, call.other) if path]
-    for named in map(Path, re.findall(r"'(/[^']*)'", said)):
-        for path in paths:
+    """Whether a message names a call's file, by the name that it has or is to have, or its folder."""
+    for path in (Path(path) for path in (call.path, call.other) if path):
+        for named in _paths(said):
             if named in (path, path.parent) or path == named.parent:
                 return True
-            if named.parent == path.parent and path.name.lstrip(".").startswith(named.name):
+            if named.name and path.name.lstrip(".").startswith(named.name):
                 return True
     return False
 
 
-def differences(whole: dict[str, str], found: dict[str, str]) -> list[str]:
-    """How the files of a home differ from those of an undisturbed run."""
+def differences(whole: dict[str, str], found: dict[str, str], but: Sequence[Path] = ()) -> list[str]:
+    """How the files of a home differ from those of an undisturbed run.
+
+    Args:
+        whole: files of the undisturbed run.
+        found: files that are there.
+        but: what may be left, because the user was asked to remove it.
+    """
     wrong = []
-    if left := sorted(found.keys() - whole.keys()):
+    asked = [each for each in found if any(str(path).endswith(f"/{part}") for path in but for part in _above(each))]
+    if left := sorted(found.keys() - whole.keys() - set(asked)):
         wrong.append(f"left: {', '.join(left[:3])}")
     if missing := sorted(whole.keys() - found.keys()):
         wrong.append(f"MISSING: {', '.join(missing[:3])}")
     if other := sorted(name for name in whole.keys() & found.keys() if whole[name] != found[name]):
         wrong.append(f"OTHER BYTES: {', '.join(other[:3])}")
     return wrong
+
+
+def _above(name: str) -> list[str]:
+    """Return a path and all folders above it, but for the first."""
+    return [name, *map(str, list(Path(name).parents)[:-2])]

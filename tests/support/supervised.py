@@ -72,7 +72,7 @@ Decide = Callable[[Call], int]
 
 
 def library(folder: Path) -> Path:
-    """Compile the supervisor in a folder, once; skip the test where that, or what it needs of the kernel, is missing."""
+    """Compile the supervisor in a folder, once; skip the test where that is impossible."""
     made = folder / "supervised.so"
     if made.exists():
         return made
