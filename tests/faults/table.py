@@ -49,7 +49,7 @@ def faulted(home: Home, command: str, every: int) -> Row:
     """Inject faults into a command and show how the law was broken."""
     start = time.monotonic()
     calls = calls_of(home, command)
-    outcomes = [inject(home, command, fault) for fault in faults_of(calls)[::every]]
+    outcomes = [inject(home, command, fault) for fault in faults_of(calls)[:: every * COMMANDS[command].every]]
     bad = [
         (each.wrong, f"{each.fault}, {each.call.path if each.call else 'no call'}\n    said: {each.said[-400:]}")
         for each in outcomes

@@ -29,7 +29,7 @@ import numpy as np
 from support.forked import COMMAND, Forking, forking
 from support.learnable import write_shards
 from support.published import Site, files_of, in_small, packed, serving
-from support.supervised import SHORT, Call, supervised
+from support.supervised import SHORT, Call, Decide, supervised
 from support.topics import TOPICS, write_corpus
 
 FULL = -2  # a fault: the disk is full from this call on
@@ -76,12 +76,14 @@ class Command:
         first: a command that made what lies in the working folder before; none if empty.
         before: code that the process runs first.
         differing: names of files whose content differs between equal runs.
+        every: in `make soak` every n-th call fails, where one run takes long.
     """
 
     words: str
     first: str = ""
     before: str = ""
     differing: tuple[str, ...] = ("build.json",)
+    every: int = 1
 
 
 _BUILD = "build {inputs}/corpus --out {work}/out --workers 1 --rows-per-shard 40"
@@ -95,8 +97,14 @@ module.DATASETS = tuple(
     in_small(each, "{url}", Path("{aside}/archive").read_bytes()) for each in module.DATASETS if each.name == "imdb"
 )
 """
+_PARALLEL = """
+import sys
+import shardtrain.pipeline.build
+sys.modules["shardtrain.pipeline.build"].PARALLEL_BYTES = 0
+"""
 COMMANDS = {
     "build": Command(_BUILD),
+    "build parallel": Command(_BUILD.replace("--workers 1", "--workers 2"), before=_PARALLEL, every=20),
     "build words": Command(_BUILD + " --vectorizer sequence --compress lz4"),
     "overwrite": Command(_BUILD + " --overwrite", first=_BASE),
     "append": Command("build {inputs}/corpus/test.csv --out {work}/out --workers 1 --append", first=_BUILD),
@@ -123,6 +131,7 @@ class Home:
         url: of the server of data sets.
         states: by command, the working folder before it runs, and all files after a run that nothing disturbed.
         started: by command, all files before it runs.
+        calls: by command, its calls in the home if nothing disturbs it.
     """
 
     folder: Path
@@ -130,6 +139,7 @@ class Home:
     url: str
     states: dict[str, tuple[Path, dict[str, str]]] = field(default_factory=dict)
     started: dict[str, dict[str, str]] = field(default_factory=dict)
+    calls: dict[str, list[Call]] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -149,6 +159,15 @@ class Home:
         code = f"{self.before(command)}\n{before}\n{COMMAND}"
         return self.server.run(code, *self.words(command.words), cwd=self.folder / "inputs")
 
+    def supervise(self, command: Command, decide: Decide) -> subprocess.CompletedProcess[bytes]:
+        """Run a command whose calls in the home are decided."""
+
+        def here(call: Call) -> int:
+            return decide(call) if Path(call.path).is_relative_to(self.folder) or call.kind == "sync" else 0
+
+        words, before = self.words(command.words), self.before(command)
+        return supervised(self.server, here, *words, before=before, cwd=self.folder / "inputs")
+
     def reset(self, name: str) -> None:
         """Lay the working folder out as it is before a command."""
         shutil.rmtree(self.work, ignore_errors=True)
@@ -167,7 +186,13 @@ class Home:
             self.started[name] = self.files(command)
             kept = self.folder.parent / f"{self.folder.name} before" / name
             shutil.copytree(self.work, kept, symlinks=True)
-            done = self.run(command)
+            calls = self.calls[name] = []
+
+            def note(call: Call) -> int:
+                calls.append(call)
+                return 0
+
+            done = self.supervise(command, note)
             assert done.returncode == 0, done.stderr
             self.states[name] = kept, self.files(command)
         return self.states[name][1]
@@ -286,26 +311,9 @@ class Outcome:
 
 
 def calls_of(home: Home, name: str) -> list[Call]:
-    """Run a command undisturbed, and return its calls in the home."""
+    """Return a command's calls in the home."""
     home.prepare(name)
-    home.reset(name)
-    calls: list[Call] = []
-
-    def note(call: Call) -> int:
-        if _concerns(home, call):
-            calls.append(call)
-        return 0
-
-    command = COMMANDS[name]
-    words, before = home.words(command.words), home.before(command)
-    done = supervised(home.server, note, *words, before=before, cwd=home.folder / "inputs")
-    assert done.returncode == 0, done.stderr
-    assert not (wrong := differences(home.prepare(name), home.files(command))), wrong
-    return calls
-
-
-def _concerns(home: Home, call: Call) -> bool:
-    return Path(call.path).is_relative_to(home.folder)
+    return home.calls[name]
 
 
 def faults_of(calls: Sequence[Call]) -> list[Fault]:
@@ -333,8 +341,6 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
 
     def decide(call: Call) -> int:
         nonlocal counted
-        if not _concerns(home, call):
-            return 0
         counted += call.kind == fault.kind
         if fault.error == FULL and struck:
             return errno.ENOSPC if call.kind in GROWING else 0
@@ -343,8 +349,7 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
         struck.append(call)
         return errno.ENOSPC if fault.error == FULL else fault.error
 
-    words, before = home.words(command.words), home.before(command)
-    done = supervised(home.server, decide, *words, before=before, cwd=home.folder / "inputs")
+    done = home.supervise(command, decide)
     said = done.stderr.decode(errors="replace").strip()
     call = struck[0] if struck else None
     wrong = []

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from support.faulted import COMMANDS, Command, Home, differences, misworded
-from support.supervised import Call, supervised
+from support.supervised import Call
 
 Node = int  # a file or folder, whatever its names are; a number is never used again
 Entry = tuple[Node, str]  # a folder and a name in it
@@ -234,9 +234,7 @@ def followed(home: Home, name: str) -> Disk:
             disk.watch(call)
         return 0
 
-    command = COMMANDS[name]
-    words, before = home.words(command.words), home.before(command)
-    done = supervised(home.server, watch, *words, before=before, cwd=home.folder / "inputs")
+    done = home.supervise(COMMANDS[name], watch)
     assert done.returncode == 0, done.stderr
     disk.end()
     return disk

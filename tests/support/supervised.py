@@ -101,15 +101,16 @@ def enter(path: str, name: str) -> None:
 
 
 def supervised(
-    server: Forking, decide: Decide, *words: object, before: str = "", cwd: Path | None = None
+    server: Forking, decide: Decide, *words: object, before: str = "", code: str = COMMAND, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in a new process; `decide` is called with each of its calls on files.
+    """Run the command line, or other code, in a new process; `decide` is called with each of its calls on files.
 
     Args:
         server: that forks the process.
         decide: returns 0 to let the call be made, the number of the error with which it fails, or `SHORT`.
         words: the command line.
         before: code that the process runs first.
+        code: what it runs then.
         cwd: where it runs.
     """
     name = f"supervised-{os.getpid()}-{next(_names)}"
@@ -131,7 +132,7 @@ def supervised(
         here.listen()
         arguments = [path, name, *words]
         folder = cwd or Path.cwd()
-        process = server.start(_ENTER + before + "\n" + COMMAND, *arguments, stderr=server.folder / "err", cwd=folder)
+        process = server.start(f"{_ENTER}{before}\n{code}", *arguments, stderr=server.folder / "err", cwd=folder)
         connected, _ = here.accept()
         with connected:
             said, listeners, _, _ = socket.recv_fds(connected, 1024, 1)
