@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.storage import reading_errors
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
@@ -57,8 +58,12 @@ def spill(path: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]
 
 
 def open_spilled(path: Path) -> SpilledArrays:
-    """Memory-map a file written by `spill`."""
-    with open(path, "rb") as file:
+    """Memory-map a file written by `spill`.
+
+    Raises:
+        StorageError: it cannot be opened or mapped.
+    """
+    with reading_errors(path, "mmap"), open(path, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = int(content[:_HEADER_DIGITS])
     header = json.loads(content[_HEADER_DIGITS:start])

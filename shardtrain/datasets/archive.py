@@ -48,7 +48,7 @@ def unpack_archive(origin: Path, folder: Path, *, members: Sequence[str], max_by
 
     with (
         open(origin, "rb") as packed,
-        storage_errors(folder, "unpack"),
+        storage_errors(folder, "unpack", kept="nothing half-unpacked was kept"),
         progress(f"unpack {origin.name}", total=origin.stat().st_size) as done,
         _Stream(fileobj=packed, mode="rb") as content,
     ):

@@ -147,7 +147,7 @@ def _address(archive: Archive, mirror: str | None) -> str:
 
 def _already_fetched(dataset: Dataset, out: Path, overwrite: bool) -> bool:
     """Return whether `out` holds the set already; raise CorpusExistsError if it holds anything else."""
-    check_output_folder(out, "--out")
+    check_output_folder(out, "--out", CorpusExistsError)
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not names:
         return False

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardtrain.errors import ManifestError, ShardsExistError
+from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
 from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
@@ -25,6 +25,10 @@ from shardtrain.shards.manifest import read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
 _OURS = re.compile(rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5")  # names of shards, where no manifest lists them
+
+
+class IncompletePublicationError(ShardsError):
+    """A file of a publication is gone, so the job must be done again."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Publication:
         Raises:
             StorageError: a file cannot be put in its place.
             ShardsExistError: a link is in the place of a folder.
+            IncompletePublicationError: a file is gone.
         """
         files = [*_files_in(self.manifest), MEASURED]
         if self.replaces and not self.done:
@@ -61,6 +66,7 @@ class Publication:
         for name in files:
             self._put_in_place(name)
         if not self.done:
+            self._check_complete()
             write_manifest(self.out, self.manifest)
         self._remove_older(set(files))
 
@@ -81,6 +87,17 @@ class Publication:
             commit_copy(made, place)  # the manifest names the file in the working folder
         else:
             commit_file(made, place)
+
+    def _check_complete(self) -> None:
+        """Refuse to write the manifest of files that are not there: a power failure may have taken them."""
+        sizes = {name: entry.bytes for name, entry in self.manifest.files.items()}
+        sizes |= {shard.file: shard.bytes for split in self.manifest.splits.values() for shard in split.shards}
+        for name, size in sizes.items():
+            path = self.out / name
+            if not path.is_file() or path.stat().st_size != size:
+                raise IncompletePublicationError(
+                    f"'{path}' was made and is gone or cut short, probably by a power failure while it was published"
+                )
 
     def _remove_older(self, wanted: set[str]) -> None:
         """Remove files of the older shards that the new ones do not have."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
-from shardtrain.pipeline.publishing import begun_publication, is_published
+from shardtrain.pipeline.publishing import IncompletePublicationError, begun_publication, is_published
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
+from shardtrain.runtime.progress import say
 from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards import layout
 
@@ -68,7 +69,11 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
     try:
         with folder.made_and_held():
             if begun := begun_publication(out):
-                begun.publish()
+                try:
+                    begun.publish()
+                except IncompletePublicationError as gone:
+                    say(f"{gone.on_command_line}; the build starts again")
+                    folder.discard()
                 check_free(out, job, overwrite=overwrite, append=append)
             published, found = is_published(out), folder.recorded()
             if found and (folder.path / layout.MANIFEST).exists():  # all files are synced: a restart does not matter
@@ -88,7 +93,7 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
     Raises:
         ShardsExistError: it is a file, or holds shards that must not be replaced or files that are not shards.
     """
-    check_output_folder(out, "--out")
+    check_output_folder(out, "--out", ShardsExistError)
     replaceable = overwrite or append or _is_finished(out, job)
     contents = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if layout.MANIFEST in contents and not replaceable:

@@ -286,8 +286,7 @@ class JobFolder:
 
     def _has_work(self) -> bool:
         """Return whether the folder holds more than the record of the job."""
-        beside = {self.record_name, *self.kept}
-        return any(path.is_file() and path.name not in beside for path in self.path.rglob("*"))
+        return any(path.is_file() and path.name != self.record_name for path in self.path.rglob("*"))
 
     def discard(self) -> None:
         """Remove what is in the folder, but what belongs to no job.

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardtrain.errors import DiskFullError, StorageError, UsageError
+from shardtrain.errors import DiskFullError, ShardtrainError, StorageError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ERRNO_OF_LIBHDF5 = re.compile(r"errno = (\d+)")  # in the text of its errors, which have no `errno`
@@ -47,7 +47,7 @@ def storage_errors(path: Path, call: str, *, kept: str = "", only: Path | None =
     made = Call(call)
     try:
         yield made
-    except StorageError:
+    except ShardtrainError:
         raise
     except OSError as error:
         if only is not None and error.filename not in (None, str(only)):
@@ -55,18 +55,41 @@ def storage_errors(path: Path, call: str, *, kept: str = "", only: Path | None =
         raise storage_error(path, made.name, error, kept=kept) from error
 
 
-def storage_error(path: Path, call: str, error: Exception, *, kept: str = "") -> StorageError:
-    """Return the error for a failed call on a file: an OSError, or an error of libhdf5, whose number is in its text."""
+@contextlib.contextmanager
+def reading_errors(path: Path, call: str) -> Iterator[None]:
+    """Convert an OSError while a file of ours is opened, mapped or read to a StorageError.
+
+    Raises:
+        StorageError: the call failed.
+    """
+    try:
+        yield
+    except ShardtrainError:
+        raise
+    except OSError as error:
+        raise storage_error(path, call, error, done="read") from error
+
+
+def storage_error(path: Path, call: str, error: Exception, *, kept: str = "", done: str = "written") -> StorageError:
+    """Return the error for a failed call on a file: an OSError, or an error of libhdf5, whose number is in its text.
+
+    Args:
+        path: the file.
+        call: that failed.
+        error: of the call.
+        kept: what the failure leaves.
+        done: what was to be done with the file.
+    """
     number = getattr(error, "errno", None)
     if number is None and (found := _ERRNO_OF_LIBHDF5.search(str(error))):
         number = int(found[1])
     left = f"; {kept}" if kept else ""
-    if number in _FULL:
+    if number in _FULL and done == "written":
         return DiskFullError(
             f"no room left on the disk while writing '{path}' ({call}){left}: free some space and {_AGAIN}"
         )
     reason = os.strerror(number) if number is not None else str(error)
-    return StorageError(f"'{path}' could not be written: {reason} ({call}){left}; when the cause is removed, {_AGAIN}")
+    return StorageError(f"'{path}' could not be {done}: {reason} ({call}){left}; when the cause is removed, {_AGAIN}")
 
 
 def remove(path: Path) -> None:
@@ -103,18 +126,19 @@ def check_output_file(path: Path, option: str) -> None:
         raise UsageError(f"'{path.parent}' is a file, so {option} '{path}' cannot be written; choose another {option}")
 
 
-def check_output_folder(path: Path, option: str) -> None:
+def check_output_folder(path: Path, option: str, error: type[ShardtrainError] = UsageError) -> None:
     """Refuse a path at which no folder of results can be made: a link to nothing, a file, or a path in a file.
 
     A link to a folder is followed: a user who keeps data on another disk makes such links.
 
     Raises:
-        UsageError: it is one of these; the message names `option`.
+        ShardtrainError: it is one of these, as `error`; the message names `option`.
     """
     if path.is_symlink() and not path.exists():
-        raise UsageError(f"{option} '{path}' is a link to '{os.readlink(path)}', which does not exist; make the folder")
+        raise error(f"{option} '{path}' is a link to '{os.readlink(path)}', which does not exist; make the folder")
     for place in (path, *path.absolute().parents):
         if place.exists():
             if not place.is_dir():
-                raise UsageError(f"{option} '{path}': '{place}' is a file, not a folder; choose another {option}")
+                within = f", so '{path}' cannot be made" if place != path else ""
+                raise error(f"'{place}' is a file{within}; choose another {option}")
             return

@@ -25,6 +25,7 @@ from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.system import reserve_space
 from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
+from shardtrain.shards.descriptor_file import DescriptorFile
 from shardtrain.shards.hdf5 import locate
 from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry
 from shardtrain.shards.plain_array import ArrayReader
@@ -80,8 +81,8 @@ def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path
         return _write_plain(shard, shape, path)
     check_codec(codec)
     with committed(path, sweep=False) as file:
-        with written_by_libhdf5(path):
-            places = _write_packed(file.fileno(), Path(file.name), shard, shape, codec, threads)
+        with written_by_libhdf5(path, file.fileno()) as output:
+            places = _write_packed(file.fileno(), output, shard, shape, codec, threads)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return ShardEntry(
                 file=path.name,
@@ -104,13 +105,13 @@ def _write_plain(shard: Shard, shape: ShardShape, path: Path) -> ShardEntry:
 
 
 def _write_packed(
-    descriptor: int, path: Path, shard: Shard, shape: ShardShape, codec: str, threads: int
+    descriptor: int, output: DescriptorFile, shard: Shard, shape: ShardShape, codec: str, threads: int
 ) -> dict[str, DatasetEntry]:
     h5py = load_h5py()
 
     chunks = 0
     reserve_space(descriptor, _SLACK)
-    with create_file(path, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
+    with create_file(output, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
         reserved = 0  # as creating the file truncates it
         for name, (dtype, dims) in shape.datasets().items():
             dataset = _create_dataset(file, name, dims, np.dtype(dtype), codec)
@@ -122,7 +123,9 @@ def _write_packed(
                     reserve_space(descriptor, chunks + _SLACK, start=reserved)
                     reserved = chunks + _SLACK
                     dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
-    with h5py.File(path, "r") as file:
+                    output.raise_failure()
+    output.raise_failure()
+    with h5py.File(output, "r") as file:
         entries = {name: locate(file[name]) for name in shape.datasets()}
     os.ftruncate(descriptor, _end_of(descriptor))  # release unused reserved space
     return entries

@@ -1,8 +1,9 @@
 """Write one shard: h5py creates the file without values, then `pwrite` puts them at their final offsets.
 
-libhdf5 only lays the file out (early allocation, no fill values, page alignment) and never sees the data, so a full
-disk is an ordinary error of `pwrite` instead of a crash inside libhdf5. That every array is contiguous is checked in
-the created file, not assumed. The cost is that the number of rows and non-zeros must be known in advance.
+libhdf5 only lays the file out (early allocation, no fill values, page alignment) and never sees the data; it writes
+through `descriptor_file`, so a full disk is an ordinary error of `pwrite` instead of a crash inside libhdf5. That every
+array is contiguous is checked in the created file, not assumed. The cost is that the number of rows and non-zeros must
+be known in advance.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.errors import ShardsError, ShardtrainError
+from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.storage import storage_error
 from shardtrain.runtime.system import reserve_space, write_all
 from shardtrain.shards import layout
+from shardtrain.shards.descriptor_file import DescriptorFile
 from shardtrain.shards.hdf5 import locate
 from shardtrain.shards.layout import DatasetEntry, ShardEntry
 from shardtrain.shards.safety import load_h5py
@@ -151,8 +153,8 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
     with committed(path, synced=synced, sweep=False) as file:
         reserve_space(file.fileno(), _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
         os.ftruncate(file.fileno(), 0)
-        with written_by_libhdf5(path):
-            datasets = _make_skeleton(Path(file.name), shape)
+        with written_by_libhdf5(path, file.fileno()) as output:
+            datasets = _make_skeleton(output, shape)
         reserve_space(file.fileno(), max(os.fstat(file.fileno()).st_size, 1))
         writer = ShardWriter(file, shape, datasets)
         yield writer
@@ -160,14 +162,21 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
 
 
 @contextmanager
-def written_by_libhdf5(path: Path) -> Iterator[None]:
-    """Convert errors of libhdf5 while it writes the shard `path`, under whatever name, to a StorageError."""
+def written_by_libhdf5(path: Path, descriptor: int) -> Iterator[DescriptorFile]:
+    """Yield a file object through which libhdf5 writes the shard `path`, and report what fails.
+
+    Raises:
+        StorageError: a call on the file failed, whatever libhdf5 made of it.
+    """
+    file = DescriptorFile(descriptor)
     try:
-        yield
-    except ShardtrainError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError) as error:  # the types that h5py raises failed calls as
-        raise storage_error(path, "write by libhdf5", error, kept="nothing half-written was kept") from error
+        yield file
+    except (OSError, RuntimeError, ValueError, KeyError, SystemError) as error:  # the types that h5py raises
+        if file.failure is None:
+            raise
+        raise storage_error(path, "write by libhdf5", file.failure) from error
+    if file.failure is not None:
+        raise storage_error(path, "write by libhdf5", file.failure) from file.failure
 
 
 def _max_bytes(shape: ShardShape) -> int:
@@ -181,19 +190,20 @@ def _max_bytes(shape: ShardShape) -> int:
     return size
 
 
-def _make_skeleton(path: Path, shape: ShardShape) -> dict[str, DatasetEntry]:
+def _make_skeleton(output: DescriptorFile, shape: ShardShape) -> dict[str, DatasetEntry]:
     """Create the HDF5 file without values and locate its arrays."""
     h5py = load_h5py()
 
     version = 1 if shape.kind in layout.KINDS[1] else layout.VERSION
-    with create_file(path, shape, version=version, alignment=layout.ALIGNMENT) as file:
+    with create_file(output, shape, version=version, alignment=layout.ALIGNMENT) as file:
         for name, (dtype, dims) in shape.datasets().items():
             _create_dataset(file, name, dims, np.dtype(dtype))
-    with h5py.File(path, "r") as file:
+    output.raise_failure()
+    with h5py.File(output, "r") as file:
         return {name: locate(file[name]) for name in shape.datasets()}
 
 
-def create_file(path: Path, shape: ShardShape, *, version: int, alignment: int = 1) -> Any:
+def create_file(output: DescriptorFile, shape: ShardShape, *, version: int, alignment: int = 1) -> Any:
     """Create a shard's h5py.File with attributes and group but no datasets; equal calls give equal bytes."""
     h5py = load_h5py()
     properties = h5py.h5p.create(h5py.h5p.FILE_CREATE)
@@ -201,7 +211,9 @@ def create_file(path: Path, shape: ShardShape, *, version: int, alignment: int =
     access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
     access.set_alignment(1, alignment)
     properties.set_obj_track_times(False)  # timestamps would make equal contents differ
-    file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, properties, access))
+    output.truncate(0)  # h5py's driver does not
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, output)
+    file = h5py.File(h5py.h5f.create(b"shard", h5py.h5f.ACC_TRUNC, properties, access))  # the name is not used
     file.attrs["format"] = layout.FORMAT
     file.attrs["format_version"] = version
     if shape.kind == "ngram":

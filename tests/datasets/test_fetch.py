@@ -323,6 +323,7 @@ def test_what_a_killed_fetch_left_half_unpacked_is_swept(site, out):
     dataset = published(site, "dbpedia")
     leftover = out.parent / ".set.fetching" / "unpacked" / "train.csv"
     leftover.parent.mkdir(parents=True)
+    (leftover.parent.parent / "job.json").write_text("{}")
     leftover.write_text("half")
     fetch(dataset, out)
     assert os.listdir(out.parent) == ["set"]
@@ -428,6 +429,7 @@ def test_a_set_stays_if_what_was_to_replace_it_is_not_what_was_published(site, o
 def test_a_set_that_was_moved_aside_by_a_killed_fetch_comes_back(site, out):
     fetch(published(site, "dbpedia"), out)
     (out.parent / ".set.fetching").mkdir()
+    (out.parent / ".set.fetching" / "job.json").write_text("{}")
     shutil.move(out, out.parent / ".set.fetching" / "replaced")
     site.status = 500
     with pytest.raises(DownloadError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.comparing import assert_same_folder
+from support.comparing import assert_nothing_published, assert_same_folder
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
@@ -220,7 +220,10 @@ def test_a_validation_label_never_seen_in_training_is_refused_by_name(write_csv,
     write_csv("corpus/test.csv", [("1", "aa bb"), ("3", "aa bb")])
     with pytest.raises(LabelError, match="3"):
         build(tmp_path / "corpus", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
+    write_csv("corpus/test.csv", [("1", "aa bb")])
+    build(tmp_path / "corpus", tmp_path / "out")  # the corrected corpus, without --overwrite
+    assert not (tmp_path / "out" / layout.WORKING).exists()
 
 
 @pytest.mark.parametrize("rows", [[("1", "aa bb")], [("1", "aa bb")] * 5], ids=["one document", "one class"])
@@ -230,7 +233,7 @@ def test_labels_are_refused_before_anything_is_made_of_the_counts(vectorizer, ro
     with pytest.raises(LabelError, match="only '1' was found"):
         build(path, tmp_path / "out", BuildOptions(vectorizer=vectorizer, validation_fraction=0.0))
     assert "merging counts" not in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
 
 
 @pytest.mark.parametrize("vectorizer", ["ngram", "hashing"])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_matrix, random, save_npz
 from sklearn.datasets import dump_svmlight_file
-from support.comparing import assert_same_folder
+from support.comparing import assert_nothing_published, assert_same_folder
 from support.handmade import dense
 
 from shardtrain.cli.main import main
@@ -370,12 +370,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_table_that_cannot_be_used_is_named_and_nothing_is_left(case, tmp_path):
+def test_a_table_that_cannot_be_used_is_named_and_nothing_is_published(case, tmp_path):
     write, error, reason = BAD[case]
     files, how = write(tmp_path)
     with pytest.raises(error, match=reason):
         convert(files, tmp_path / "out", options(**how))
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
 
 
 def test_no_fraction_leaves_no_row_to_train_on(tmp_path, capsys):

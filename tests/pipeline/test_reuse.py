@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,7 @@ def test_an_unknown_label_is_named_and_leaves_everything_as_it_was(fitted, write
     path = write_csv("more.csv", [("1", "aa bb"), ("sport", "cc dd"), ("sport", "ee")])
     with pytest.raises(LabelError, match=r"'sport' \(2 examples\)"):
         build(path, out, options(append=True, validation_fraction=0.0))
+    shutil.rmtree(out / layout.WORKING)  # finished work is kept
     assert_same_folder(out, fitted["ngram"])
     assert (out / layout.MANIFEST).read_bytes() == (fitted["ngram"] / layout.MANIFEST).read_bytes()
 

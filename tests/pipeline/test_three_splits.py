@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.comparing import assert_same_folder
+from support.comparing import assert_nothing_published, assert_same_folder
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
@@ -146,7 +146,7 @@ def test_a_label_that_only_the_test_file_has_is_refused_with_its_name(write_csv:
     for kind in ("ngram", "hashing"):
         with pytest.raises(LabelError, match=r"labels of the test split 'test\.csv' .*: '3' \(2 examples\)"):
             build(tmp_path / "corpus", tmp_path / "out", options(vectorizer=kind))
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
 
 
 def test_the_manifest_and_the_texts_of_rows_name_the_test_file(
