@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from support.faulted import COMMANDS, Command, Home, differences, misworded
+from support.faulted import COMMANDS, Home, differences, misworded
 from support.supervised import Call
 
 Node = int  # a file or folder, whatever its names are; a number is never used again
@@ -37,11 +38,13 @@ class Disk:
         root: the folder.
         states: every state found so far, each once, with the call before which the power failed first.
         contents: by checksum.
+        loaded: "before" and "after" the command, checksums of what a user loads; empty where nothing can be loaded.
     """
 
     root: Path
     states: dict[frozenset[tuple[str, str]], str] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    loaded: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._numbers: dict[int, Node] = {}  # of the inodes that are there
@@ -197,23 +200,59 @@ class Loss:
     """A command to lose power in.
 
     Attributes:
-        check: a command that exits with 0 only if it takes what lies there for whole.
-        output: what is checked, as a path in the home.
+        output: the folder that it makes, in the working folder.
+        load: code that prints what a user who loads the output gets, as checksums.
         again: an option with which the command replaces what it refuses to touch; none if empty.
     """
 
-    check: str
     output: str
+    load: str
     again: str = ""
 
 
-_SHARDS = "verify {work}/out"
+_SHARDS = """
+import shardtrain
+def arrays(x):
+    return (x.data, x.indices, x.indptr) if isinstance(x, shardtrain.Csr) else (x,)
+def rows(shards):
+    for name in sorted(shards.splits):
+        for x, y in shards.split(name).batches(1000, shuffle="none"):
+            yield from (*arrays(x), y)
+def vectorized():
+    vectorizer = shardtrain.load_vectorizer(shards.vectorizer_path)
+    yield from arrays(vectorizer.transform(["one butter and the mast", "pawn rook"]))
+with shardtrain.open_shards(folder) as shards:
+    show(lambda: rows(shards))
+    show(vectorized)
+"""
+_RUN = """
+from shardtrain.inference.run import load_run
+show(load_run(folder).load_model().get_weights)
+"""
+_LOAD = """
+import hashlib, sys
+import numpy as np
+from shardtrain.errors import ShardtrainError
+folder = sys.argv[1]
+def show(parts):
+    try:
+        content = [(part.shape, part.dtype.str, part.tobytes()) for part in map(np.asarray, parts())]
+    except ShardtrainError:
+        print("refused")
+    else:
+        print(hashlib.sha256(repr(content).encode()).hexdigest())
+try:
+{code}
+except ShardtrainError as error:
+    print(f"error: {{error}}", file=sys.stderr)
+    sys.exit(1)
+"""
 LOSSES = {
-    "build": Loss(_SHARDS, "work/out/", "--overwrite"),
-    "overwrite": Loss(_SHARDS, "work/out/"),
-    "append": Loss(_SHARDS, "work/out/"),
-    "convert": Loss(_SHARDS, "work/out/", "--overwrite"),
-    "fit": Loss("evaluate {work}/run {inputs}/shards", "work/run/", "--overwrite"),
+    "build": Loss("out", _SHARDS, "--overwrite"),
+    "overwrite": Loss("out", _SHARDS),
+    "append": Loss("out", _SHARDS),
+    "convert": Loss("out", _SHARDS, "--overwrite"),
+    "fit": Loss("run", _RUN, "--overwrite"),
 }
 # What was not synced is not trusted after a restart of the machine, which shows in the identity of its start.
 _RESTARTED = """
@@ -228,6 +267,7 @@ def followed(home: Home, name: str) -> Disk:
     home.prepare(name)
     home.reset(name)
     disk = Disk(home.work)
+    disk.loaded["before"] = load(home, name)[2]
 
     def watch(call: Call) -> int:
         if any(Path(path).is_relative_to(home.work) for path in (call.path, call.other)) or call.kind == "sync":
@@ -237,6 +277,8 @@ def followed(home: Home, name: str) -> Disk:
     done = home.supervise(COMMANDS[name], watch)
     assert done.returncode == 0, done.stderr
     disk.end()
+    code, said, disk.loaded["after"] = load(home, name)
+    assert code == 0, said
     return disk
 
 
@@ -246,13 +288,12 @@ def judged(home: Home, name: str, disk: Disk, state: frozenset[tuple[str, str]])
     whole = home.prepare(name)
     disk.lay_out(state)
     found = home.files(command)
-    good = [_output(files, loss) for files in (whole, home.started[name])]
     wrong = []
-    probe = home.run(Command(loss.check))
-    if probe.returncode == 0 and not any(files and files.items() <= found.items() for files in good):
-        wrong.append("ACCEPTED by `" + loss.check.split()[0] + "`: " + "; ".join(differences(whole, found)))
-    if probe.returncode:
-        wrong += [f"{loss.check.split()[0]}: {each}" for each in misworded(probe.stderr.decode(errors="replace"), None)]
+    code, said, loaded = load(home, name)
+    if code:
+        wrong += [f"when loaded: {each}" for each in misworded(said, None)]
+    elif not any(_within(loaded, disk.loaded[when]) for when in ("before", "after")):
+        wrong.append("WRONG DATA ACCEPTED: " + "; ".join(differences(whole, found)))
     if found == whole:  # it was done
         return "; ".join(wrong)
     boot = home.server.folder / "boot"
@@ -275,10 +316,14 @@ def judged(home: Home, name: str, disk: Disk, state: frozenset[tuple[str, str]])
     return "; ".join(wrong)
 
 
-def _output(files: Mapping[str, str], loss: Loss) -> dict[str, str]:
-    """Return the files of an output whose bytes are determined."""
-    return {
-        name: content
-        for name, content in files.items()
-        if name.startswith(loss.output) and content not in ("folder", "measured")
-    }
+def _within(loaded: list[str], whole: list[str]) -> bool:
+    """Whether all that was loaded is of a whole output; a part may have been refused."""
+    return bool(whole) and all(got in (good, "refused") for got, good in zip(loaded, whole, strict=True))
+
+
+def load(home: Home, name: str) -> tuple[int, str, list[str]]:
+    """Load a command's output: the exit code, what was on standard error, and checksums of what was loaded."""
+    loss = LOSSES[name]
+    code = _LOAD.format(code=textwrap.indent(loss.load, "    "))
+    done = home.server.run(code, home.work / loss.output)
+    return done.returncode, done.stderr.decode(errors="replace").strip(), done.stdout.decode().split()
