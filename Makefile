@@ -22,7 +22,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak check bench bench-features bench-inputs bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-portable: .venv/.development ## run quick tests with the calls taken away t
 
 soak: .venv/.development ## run the slow tests
 	$(BIN)/python -m pytest -m slow --hypothesis-profile default
+
+faults: .venv/.development ## fail the calls of commands and print the table; FAULTS="--every 20 build" for less
+	$(BIN)/python tests/faults/table.py $(FAULTS)
 
 check: lint type docs test test-portable ## everything that has to be green
 

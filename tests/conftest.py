@@ -17,6 +17,7 @@ DATA = TESTS.parents[1] / "shared" / "data"
 
 # Two workers take the files that take longest first, so that at the end none of them is alone with one.
 LONGEST_FIRST = (
+    "faults/test_faults.py",
     "training/test_options.py",
     "training/test_resume.py",
     "training/test_fit.py",

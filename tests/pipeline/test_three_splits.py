@@ -237,7 +237,7 @@ def test_the_commands_show_three_splits(
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("at", [2, 9])
+@pytest.mark.parametrize("at", [3, 10])
 def test_a_build_that_an_older_version_began_is_finished_with_its_splits(
     at: int, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

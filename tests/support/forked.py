@@ -38,6 +38,8 @@ def run(request):
     os._exit(code)
 
 requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+exec(compile(sys.argv[1], "<before>", "exec"), {})
 for line in requests:
     child = os.fork()
     if not child:
@@ -52,21 +54,26 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 class Forking:
     """Runs code in new processes, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, before: str) -> None:
+        self.folder = folder
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", SERVER, before],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+            env={
+                **os.environ,
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                "PYTHONPATH": f"{TESTS.parent}:{TESTS}",
+                "TMPDIR": str(folder),
+            },
         )
 
     def start(self, code: str, *arguments: object, stderr: Path, stdin: Path | None = None, cwd: Path) -> int:
         """Begin to run; the number of the process. Only after `wait` may another one begin."""
         assert self._server.stdin is not None
-        streams = [(str(stdin or os.devnull), os.O_RDONLY), (str(self._folder / "out"), _WRITE), (str(stderr), _WRITE)]
+        streams = [(str(stdin or os.devnull), os.O_RDONLY), (str(self.folder / "out"), _WRITE), (str(stderr), _WRITE)]
         request = {"code": code, "argv": ["-c", *map(str, arguments)], "streams": streams, "cwd": str(cwd)}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -80,10 +87,10 @@ class Forking:
         self, code: str, *arguments: object, stdin: Path | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         """Run to the end."""
-        stderr = self._folder / "err"
-        self.start(code, *arguments, stderr=stderr, stdin=stdin, cwd=cwd or self._folder)
+        stderr = self.folder / "err"
+        self.start(code, *arguments, stderr=stderr, stdin=stdin, cwd=cwd or self.folder)
         ended = self.wait()
-        return subprocess.CompletedProcess([], ended, (self._folder / "out").read_bytes(), stderr.read_bytes())
+        return subprocess.CompletedProcess([], ended, (self.folder / "out").read_bytes(), stderr.read_bytes())
 
     def command(
         self, *arguments: object, stdin: Path | None = None, cwd: Path | None = None
@@ -102,9 +109,9 @@ class Forking:
 
 
 @contextmanager
-def forking(folder: Path) -> Iterator[Forking]:
-    """A server that keeps what its processes print in `folder`."""
-    server = Forking(folder)
+def forking(folder: Path, before: str = "") -> Iterator[Forking]:
+    """A server that keeps what its processes print in `folder`; it runs the code `before` once, before it forks."""
+    server = Forking(folder, before)
     try:
         yield server
     finally:
