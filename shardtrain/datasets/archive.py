@@ -17,9 +17,10 @@ from pathlib import Path
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.progress import progress
 from shardtrain.runtime.quantities import size
-from shardtrain.runtime.storage import storage_errors
+from shardtrain.runtime.storage import storage_error
 
 _PIECE = 1 << 20  # bytes
+_NOT_KEPT = "nothing half-unpacked was kept"
 _MAX_HEADER = 1 << 20  # bytes of one member's headers, which tarfile holds in memory; normal ones have a few KB
 
 
@@ -49,14 +50,17 @@ def unpack_archive(origin: Path, folder: Path, *, members: Sequence[str], max_by
 
     with (
         open(origin, "rb") as packed,
-        storage_errors(folder, "unpack", kept="nothing half-unpacked was kept"),
         progress(f"unpack {origin.name}", total=origin.stat().st_size) as done,
         _Stream(fileobj=packed, mode="rb") as content,
     ):
         try:
             with tarfile.TarFile(fileobj=content) as archive:
                 for member in _members(archive, content, max_bytes):
-                    archive.extractall(folder, [member], filter=select)
+                    try:
+                        archive.extractall(folder, [member], filter=select)
+                    except OSError as error:
+                        path = error.filename or folder / (_wanted_path(member, wanted) or "")
+                        raise storage_error(Path(path), "unpack", error, kept=_NOT_KEPT) from error
                     done.add(packed.tell() - done.done)
         except tarfile.FilterError as error:
             raise CorpusFormatError(f"the archive '{origin}' is not safe to unpack: {error}") from None

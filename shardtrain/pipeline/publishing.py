@@ -65,6 +65,8 @@ class Publication:
             write_manifest(self.out, _in_working_folder(self.manifest))
         for name in files:
             self._put_in_place(name)
+        for folder in {(self.out / name).parent for name in files}:
+            sync_folder(folder)  # before the manifest that names the files
         if not self.done:
             self._check_complete()
             write_manifest(self.out, self.manifest)

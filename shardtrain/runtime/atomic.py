@@ -10,6 +10,7 @@ never appended to.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -48,12 +49,13 @@ def committed(path: Path | str, *, synced: bool = True, sweep: bool = True) -> I
     swept = synced and sweep
     if swept:
         remove_partials(path.parent, path.name)
-    with _new_partial(path) as partial, storage_errors(path, "open", kept=_NOTHING_KEPT, only=partial) as call:
-        with open(partial, "x+b", opener=without_following) as file:
+    with _new_partial(path) as partial, storage_errors(path, "open", kept=_NOTHING_KEPT, written=partial) as call:
+        with io.BufferedRandom(_NamedFile(str(partial), "x+", opener=without_following)) as file:
             if swept:
                 lock(file.fileno())  # a commit that is being made is not swept by another process
-            call.name = "write"
+            call.name, call.theirs = "write", True
             yield file
+            call.theirs = False
             file.flush()
             if synced:
                 call.name = "sync"
@@ -71,7 +73,7 @@ def committed_by_name(path: Path) -> Iterator[Path]:
     remove_partials(path.parent, path.name)
     with (
         _new_partial(path, suffix=path.suffix) as partial,
-        storage_errors(path, "open", kept=_NOTHING_KEPT, only=partial) as call,
+        storage_errors(path, "open", kept=_NOTHING_KEPT, written=partial) as call,
     ):
         with open(partial, "xb", opener=without_following):
             pass
@@ -79,6 +81,31 @@ def committed_by_name(path: Path) -> Iterator[Path]:
         yield partial
         _sync_file(partial, call)
         _put_in_place(partial, path, call, synced=True)
+
+
+class _NamedFile(io.FileIO):
+    """A file whose failed calls name it, as those that open a file do: a block may write one file and read others."""
+
+    def write(self, content: Any, /) -> int:
+        with _naming(self.name):
+            return super().write(content)
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _naming(self.name):
+            return super().readinto(buffer)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        with _naming(self.name):
+            return super().truncate(size)
+
+
+@contextlib.contextmanager
+def _naming(name: Any) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = name
+        raise
 
 
 @contextlib.contextmanager
@@ -152,16 +179,15 @@ def commit_folder(staged: Path, folder: Path) -> None:
     """
     folders = [staged, *(path for path in staged.rglob("*") if path.is_dir())]
     files = [path for place in folders for path in place.iterdir() if path.is_file()]
-    with storage_errors(folder, "sync") as call:
-        if len(files) > _MAX_FSYNCS:
-            os.sync()
-        else:
-            for path in files:
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())  # to a drive that may cache it, which syncing the folders then empties
-        for path in folders:
-            _sync_folder(path)
-        call.name = "rename"
+    if len(files) > _MAX_FSYNCS:
+        os.sync()
+    else:
+        for path in files:
+            with storage_errors(path, "sync"), open(path, "rb") as file:
+                os.fsync(file.fileno())  # to a drive that may cache it, which syncing the folders then empties
+    for path in folders:
+        sync_folder(path)
+    with storage_errors(folder, "rename") as call:
         os.rename(staged, folder)
         call.name = "sync of its parent; the folder is there and complete, but might not survive a power failure"
         _sync_folder(folder.parent)

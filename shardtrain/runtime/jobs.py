@@ -22,10 +22,10 @@ from typing import Any
 
 from shardtrain.errors import ShardtrainError, StorageError, WorkerDiedError
 from shardtrain.options import flag
-from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials
+from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.progress import say, warn
-from shardtrain.runtime.storage import remove
+from shardtrain.runtime.storage import reason_of, remove
 from shardtrain.runtime.system import boot_identity
 from shardtrain.version import __version__
 
@@ -309,17 +309,20 @@ class JobFolder:
         last = [*sorted(self.evidence), self.record_name]
         try:
             if not self.evidence and self.path.is_dir():  # nothing shows that the work is finished
-                commit_json(self.path / self.record_name, {})
+                with contextlib.suppress(StorageError):
+                    commit_json(self.path / self.record_name, {})
             for path in self.path.iterdir() if self.path.is_dir() else ():
                 if path.name not in last:
                     remove(path)
             for name in last:
+                if self.path.is_dir():  # what is gone is gone before the record, also after a power failure
+                    sync_folder(self.path)
                 (self.path / name).unlink(missing_ok=True)
             if self.path.is_dir():
                 self.path.rmdir()
         except OSError as error:
             with contextlib.suppress(Exception):
-                warn(f"'{self.path}' is no longer needed and could not be removed ({error}); delete it")
+                warn(f"'{self.path}' is no longer needed and could not be removed ({reason_of(error)}); delete it")
 
 
 class KeptWorkError(Exception):

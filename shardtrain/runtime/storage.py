@@ -25,20 +25,26 @@ _AGAIN = "run the same command again"
 
 @dataclass
 class Call:
-    """The call on a file that is being made, for the message of its failure: "open", "write", "sync", "rename"."""
+    """The call on a file that is being made, for the message of its failure.
+
+    Attributes:
+        name: "open", "write", "sync", "rename" and the like.
+        theirs: code of others runs, which may fail on other files: only errors that name the file are converted.
+    """
 
     name: str
+    theirs: bool = False
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, call: str, *, kept: str = "", only: Path | None = None) -> Iterator[Call]:
+def storage_errors(path: Path, call: str, *, kept: str = "", written: Path | None = None) -> Iterator[Call]:
     """Convert an OSError on a file to a StorageError.
 
     Args:
         path: the file, as the user knows it.
         call: that is made first; the caller changes it as it goes on.
         kept: what a failure leaves, for the message.
-        only: an error that names a file other than this one passes unchanged: the block reads other files.
+        written: the name under which the file is written, where that is not yet its own.
 
     Raises:
         DiskFullError: the disk is full, or a quota is exceeded.
@@ -50,7 +56,7 @@ def storage_errors(path: Path, call: str, *, kept: str = "", only: Path | None =
     except ShardtrainError:
         raise
     except OSError as error:
-        if only is not None and error.filename not in (None, str(only)):
+        if made.theirs and error.filename != str(written or path):
             raise
         raise storage_error(path, made.name, error, kept=kept) from error
 
@@ -90,6 +96,12 @@ def storage_error(path: Path, call: str, error: Exception, *, kept: str = "", do
         )
     reason = os.strerror(number) if number is not None else str(error)
     return StorageError(f"'{path}' could not be {done}: {reason} ({call}){left}; when the cause is removed, {_AGAIN}")
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a call failed in the system's words; a StorageError was raised from the failure."""
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    return getattr(cause, "strerror", None) or str(error)
 
 
 def remove(path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from shardtrain.errors import MissingExtraError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.storage import reading_errors, storage_errors
 from shardtrain.runtime.system import reserve_space
 from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
@@ -82,8 +83,8 @@ def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path
     check_codec(codec)
     with committed(path, sweep=False) as file:
         with written_by_libhdf5(path, file.fileno()) as output:
-            places = _write_packed(file.fileno(), output, shard, shape, codec, threads)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            places = _write_packed(path, file.fileno(), output, shard, shape, codec, threads)
+        with reading_errors(path, "mmap"), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return ShardEntry(
                 file=path.name,
                 rows=shape.rows,
@@ -105,12 +106,13 @@ def _write_plain(shard: Shard, shape: ShardShape, path: Path) -> ShardEntry:
 
 
 def _write_packed(
-    descriptor: int, output: DescriptorFile, shard: Shard, shape: ShardShape, codec: str, threads: int
+    path: Path, descriptor: int, output: DescriptorFile, shard: Shard, shape: ShardShape, codec: str, threads: int
 ) -> dict[str, DatasetEntry]:
     h5py = load_h5py()
 
     chunks = 0
-    reserve_space(descriptor, _SLACK)
+    with storage_errors(path, "reserve"):
+        reserve_space(descriptor, _SLACK)
     with create_file(output, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
         reserved = 0  # as creating the file truncates it
         for name, (dtype, dims) in shape.datasets().items():
@@ -120,14 +122,16 @@ def _write_packed(
                 source = shard.arrays[name]
                 for row, content in _encoded(pool, threads, source, dims[0], chunk, codec):
                     chunks += len(content)
-                    reserve_space(descriptor, chunks + _SLACK, start=reserved)
+                    with storage_errors(path, "reserve"):
+                        reserve_space(descriptor, chunks + _SLACK, start=reserved)
                     reserved = chunks + _SLACK
                     dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
                     output.raise_failure()
     output.raise_failure()
     with h5py.File(output, "r") as file:
         entries = {name: locate(file[name]) for name in shape.datasets()}
-    os.ftruncate(descriptor, _end_of(descriptor))  # release unused reserved space
+    with storage_errors(path, "truncate"):
+        os.ftruncate(descriptor, _end_of(descriptor))  # release unused reserved space
     return entries
 
 

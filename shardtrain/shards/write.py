@@ -24,7 +24,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
-from shardtrain.runtime.storage import storage_error
+from shardtrain.runtime.storage import reading_errors, storage_error, storage_errors
 from shardtrain.runtime.system import reserve_space, write_all
 from shardtrain.shards import layout
 from shardtrain.shards.descriptor_file import DescriptorFile
@@ -78,7 +78,8 @@ class ShardWriter:
 
     entry: ShardEntry
 
-    def __init__(self, file: IO[bytes], shape: ShardShape, datasets: dict[str, DatasetEntry]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], shape: ShardShape, datasets: dict[str, DatasetEntry]) -> None:
+        self._path = path
         self._file = file
         self._shape = shape
         self._datasets = datasets
@@ -119,7 +120,8 @@ class ShardWriter:
         entry = self._datasets[name]
         content = np.ascontiguousarray(values, np.dtype(entry.dtype))
         offset = entry.offset + position * content.itemsize
-        write_all(self._file.fileno(), content.data.cast("B") if content.size else memoryview(b""), offset)
+        with storage_errors(self._path, "write"):
+            write_all(self._file.fileno(), content.data.cast("B") if content.size else memoryview(b""), offset)
 
     def finish(self, name: str) -> ShardEntry:
         """Check that the shard is full, and return its manifest entry with checksums."""
@@ -128,7 +130,10 @@ class ShardWriter:
                 f"'{name}' was created for {self._shape.rows:,} rows and {self._shape.nonzeros:,} non-zeros, but got "
                 f"{self._rows:,} and {self._nonzeros:,}"
             )
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            reading_errors(self._path, "mmap"),
+            mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             checksums = block_checksums(content, layout.BLOCK_BYTES)
             return ShardEntry(
                 file=name,
@@ -151,12 +156,13 @@ def new_shard(path: Path, shape: ShardShape, *, synced: bool = True) -> Iterator
     if shape.nonzeros > np.iinfo(np.int32).max:
         raise ShardsError(f"'{path.name}' would have {shape.nonzeros:,} non-zeros; a shard holds at most 2,147,483,647")
     with committed(path, synced=synced, sweep=False) as file:
-        reserve_space(file.fileno(), _max_bytes(shape))  # fail here on a full disk, not inside libhdf5
-        os.ftruncate(file.fileno(), 0)
+        with storage_errors(path, "reserve"):
+            reserve_space(file.fileno(), _max_bytes(shape))  # what does not fit is refused before it is laid out
         with written_by_libhdf5(path, file.fileno()) as output:
             datasets = _make_skeleton(output, shape)
-        reserve_space(file.fileno(), max(os.fstat(file.fileno()).st_size, 1))
-        writer = ShardWriter(file, shape, datasets)
+        with storage_errors(path, "reserve"):
+            reserve_space(file.fileno(), max(os.fstat(file.fileno()).st_size, 1))
+        writer = ShardWriter(path, file, shape, datasets)
         yield writer
         writer.entry = writer.finish(path.name)
 
