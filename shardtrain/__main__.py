@@ -2,7 +2,7 @@
 
 import sys
 
-from shardtrain.cli.main import main
+from shardtrain.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

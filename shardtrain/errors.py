@@ -23,6 +23,7 @@
     ├── WorkerDiedError             worker processes that died again and again
     ├── StorageError                a file that could not be written (also OSError)
     │   └── DiskFullError           not enough room on the disk
+    ├── StandardStreamError         standard output or input that cannot be used (also OSError)
     ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
     └── RunError
         ├── RunNotFoundError        no such run folder, or an unfinished one (also FileNotFoundError)
@@ -99,6 +100,11 @@ def _call(quoted: str) -> str:
             arguments.append(_argument(word))
     given = [f"{each}=True" if _KEYWORD.fullmatch(each) else each for each in arguments]
     return f"`shardtrain.{words[0]}({', '.join(given) or '...'})`"
+
+
+def command_line(command: str, *words: object) -> str:
+    """Return a command for messages, with words such as paths quoted for a shell where they need it."""
+    return " ".join([f"{_SHELL}{command}", *(shlex.quote(str(word)) for word in words)])
 
 
 def _argument(word: str) -> str:
@@ -192,6 +198,10 @@ class StorageError(ShardtrainError, OSError):
 
 class DiskFullError(StorageError):
     """Not enough room on the disk."""
+
+
+class StandardStreamError(ShardtrainError, OSError):
+    """Standard output that cannot take a result, or standard input that is closed."""
 
 
 class ReportExistsError(ShardtrainError, FileExistsError):

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         next_step("fit", out)
         if "validation" in manifest.splits
         else "fit needs a validation split, and there is none: build with --validation FILE or --validation-fraction F",
+        summary=True,
     )
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
 from shardtrain.errors import MissingExtraError
+from shardtrain.runtime.terminal import write_data
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = ("DIR", "SHARDS", "RUN", "SHARDS|RUN")  # placeholders of arguments that name a folder
@@ -25,7 +26,10 @@ def run(args: argparse.Namespace) -> int:
         if kind is not None:
             action.complete = kind  # type: ignore[attr-defined]
     script = shtab.complete(args.whole, args.shell)
-    show(args.json, {"shell": args.shell, "script": script}, script)
+    if args.json:
+        show(args.json, {"shell": args.shell, "script": script})
+    else:
+        write_data(f"{script}\n")
     return 0
 
 

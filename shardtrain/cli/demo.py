@@ -9,6 +9,7 @@ from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Command
 from shardtrain.cli.results import next_step, show
 from shardtrain.datasets.options import DemoOptions, DemoOutput
+from shardtrain.runtime.quantities import size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         {"corpus": out, **asdict(demo)},
         f"wrote {demo.num_train:,} training and {demo.num_test:,} test documents in {len(demo.class_names):,} classes "
-        f"({demo.num_bytes / 1e6:,.1f} MB) to {out}; {next_step('build', out)}",
+        f"({size(demo.num_bytes)}) to {out}; {next_step('build', out)}",
+        summary=True,
     )
     return 0
 

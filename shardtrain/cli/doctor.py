@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
+from shardtrain.runtime.quantities import size
 
 if TYPE_CHECKING:
     from shardtrain.doctor import Examination, Extra
@@ -39,11 +40,8 @@ def _lines(found: Examination) -> Iterator[str]:
     yield f"memory       {memory[0]:.1f} GiB{_of_machine(*memory, '{:.1f} GiB')}"
     speeds = ""
     if disk.write is not None and disk.read is not None:
-        speeds = (
-            f"; writes {disk.write / 1e6:,.0f} MB/s, reads {disk.read / 1e6:,.0f} MB/s "
-            f"({disk.measured_bytes / 1e6:,.0f} MB)"
-        )
-    yield f"disk         '{disk.folder}': {disk.free_bytes / 1e9:,.1f} GB free{speeds}"
+        speeds = f"; writes {size(disk.write)}/s, reads {size(disk.read)}/s ({size(disk.measured_bytes)})"
+    yield f"disk         '{disk.folder}': {size(disk.free_bytes)} free{speeds}"
     yield "extras"
     for name, extra in found.extras.items():
         yield _extra(name, extra)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from shardtrain.cli.arguments import options_from, spelled
 from shardtrain.cli.command import Argument, Command
-from shardtrain.cli.results import show
+from shardtrain.cli.results import next_step, show
 from shardtrain.datasets.options import FetchOptions
 from shardtrain.errors import UsageError
 from shardtrain.options import options_of
+from shardtrain.runtime.quantities import size
 
 if TYPE_CHECKING:
     from shardtrain.corpus.published import Dataset
@@ -48,10 +49,10 @@ def show_list(*, as_json: bool) -> None:
     row = "{:<16} {:>10} {:>8} {:>8} {:>12} {:>12}  {}"
     lines = [row.format("name", "training", "test", "classes", "download", "on disk", "licence")]
     for dataset in DATASETS:
-        sizes = (f"{size / 1e6:,.1f} MB" for size in (dataset.archive.num_bytes, dataset.archive.unpacked_bytes))
+        sizes = (size(each) for each in (dataset.archive.num_bytes, dataset.archive.unpacked_bytes))
         numbers = (f"{number:,}" for number in (dataset.num_train, dataset.num_test, dataset.num_classes))
         lines.append(row.format(dataset.name, *numbers, *sizes, dataset.licence))
-    lines.append("next: python -m shardtrain fetch NAME, which shows the papers to cite as well")
+    lines.append(f"{next_step('fetch', 'NAME')}, which shows the papers to cite as well")
     show(as_json, [asdict(dataset) for dataset in DATASETS], *lines)
 
 
@@ -74,8 +75,9 @@ def fetch_and_show(
         as_json,
         {**json.loads((out / RECORD).read_bytes()), "folder": out},
         f"{'already there' if fetched.already_fetched else 'fetched'}: {dataset.num_train:,} training and "
-        f"{dataset.num_test:,} test documents in {dataset.num_classes} classes ({fetched.num_bytes / 1e6:,.1f} MB): "
-        f"{out}; next: python -m shardtrain build {out}",
+        f"{dataset.num_test:,} test documents in {dataset.num_classes} classes ({size(fetched.num_bytes)}): "
+        f"{out}; {next_step('build', out)}",
+        summary=True,
     )
 
 
@@ -84,7 +86,7 @@ def _about(dataset: Dataset) -> tuple[str, ...]:
     return (
         f"{dataset.title}: {dataset.num_train:,} training and {dataset.num_test:,} test documents in "
         f"{dataset.num_classes} classes",
-        f"  download {archive.num_bytes / 1e6:,.1f} MB, on the disk about {archive.unpacked_bytes / 1e6:,.0f} MB",
+        f"  download {size(archive.num_bytes)}, on the disk about {size(archive.unpacked_bytes)}",
         f"  licence: {dataset.licence}",
         f"  cite: {dataset.citation}",
     )

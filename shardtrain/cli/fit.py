@@ -11,7 +11,7 @@ from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
 from shardtrain.cli.tensorflow import quiet_tensorflow
-from shardtrain.errors import ShardsNotFoundError, UsageError
+from shardtrain.errors import ShardsNotFoundError, UsageError, command_line
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.runtime.progress import short
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.shards is None and not path.exists():
         raise ShardsNotFoundError(
             f"there are no shards in '{path}'; make them with "
-            f"`python -m shardtrain build CORPUS --out {path}`, or name a folder of shards"
+            f"`{command_line('build', 'CORPUS', '--out', path)}`, or name a folder of shards"
         )
     options = options_from(args, FitOptions)
     from shardtrain.loader.shards import open_shards
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {short(metrics['val_loss'])}, "
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: {done.path}",
         *test_lines(metrics),
-        *([next_step("predict", done.path, '"a text to classify"')] if record.description.vectorizer else ()),
+        *([f'{next_step("predict", done.path)} "a text to classify"'] if record.description.vectorizer else ()),
+        summary=True,
     )
     return 0
 

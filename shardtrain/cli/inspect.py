@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from shardtrain.report.options import InspectOptions
 def run(args: argparse.Namespace) -> int:
     """Show the shards, or with --shuffle-quality how well each shuffle mode mixes their rows."""
     options = options_from(args, InspectOptions)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # terms of any language, on a terminal of any encoding
     if options.shuffle_quality:
         _shuffle_quality(args.shards, options.batch_size, as_json=args.json)
         return 0
@@ -30,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         print_faults(checked.faults, args.shards)
         return 1
     report = summarize_shards(args.shards, num_rows=options.rows, verified=checked)
-    show(args.json, asdict(report), render(report))
+    show(args.json, asdict(report), *render(report).splitlines())
     return 0
 
 
@@ -55,7 +52,8 @@ def _shuffle_quality(folder: Path, batch_size: int, *, as_json: bool) -> None:
     show(
         as_json,
         {name: asdict(each) for name, each in {**found, "chance": chance}.items()},
-        f"{folder}: {len(labels):,} training rows, batches of {batch_size:,}, epoch 1\n{chart(found, chance)}",
+        f"{folder}: {len(labels):,} training rows, batches of {batch_size:,}, epoch 1",
+        *chart(found, chance).splitlines(),
     )
 
 

@@ -1,19 +1,20 @@
 """Run the command line: parse the command, run it, and turn expected failures into one line and an exit code.
 
-Exit codes: 0; 1 an expected failure (one line; `--debug` shows the traceback); 2 usage; 130 after Ctrl-C or SIGTERM. A
-command's module is imported to list its options, and imports what it runs only when it runs, so that help is instant.
+Exit codes: 0; 1 an expected failure (one line; `--debug` shows the traceback); 2 usage; 130 after Ctrl-C or SIGTERM;
+141 where the reader of stdout ended, as for tools that SIGPIPE ends. A command's module is imported to list its
+options, and imports what it runs only when it runs, so that help is instant.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import errno
+import os
 import re
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from shardtrain.cli import (
     build,
@@ -37,7 +38,9 @@ from shardtrain.cli.results import add_json
 from shardtrain.cli.settings import as_written
 from shardtrain.errors import ShardtrainError, UsageError
 from shardtrain.options import flag
-from shardtrain.runtime.progress import NORMAL, QUIET, RED, VERBOSE, painted, verbosity
+from shardtrain.runtime.interrupts import EXIT_CODE, interrupted, interruptible
+from shardtrain.runtime.progress import NORMAL, QUIET, VERBOSE, verbosity
+from shardtrain.runtime.terminal import ReaderGoneError, flush_stdout, tell, tell_error
 from shardtrain.version import __version__
 
 COMMANDS = tuple(
@@ -80,62 +83,60 @@ def parser() -> Parser:
     return top
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that work is kept in both cases."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words:
-        parser().print_help(sys.stderr)
-        return 2
-    args = parser().parse_args(words)
+    args = argparse.Namespace(debug=False)  # until the words are parsed
     try:
-        with _terminable(), verbosity(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
-            return int(args.run(args))
-    except ShardtrainError as error:
-        if args.debug:
-            traceback.print_exc()
-        usage = isinstance(error, UsageError)
-        said = error.on_command_line
-        _fail(f"error: {said}{_of_file(args, said) if usage else ''}")
-        return 2 if usage else 1
-    except BrokenPipeError:  # the reader of stdout ended, as `head` does
-        sys.stderr.close()
-        return 1
-    except OSError as error:  # such as a removed file, or a folder without permission to write
-        if args.debug:
-            traceback.print_exc()
-        where = f" '{error.filename}'" if error.filename else ""
-        _fail(f"error: {error.strerror or error}{where}")
-        return 1
+        with interruptible():
+            if not words:
+                tell(*parser().format_help().splitlines())
+                return 2
+            args = parser().parse_args(words)
+            with verbosity(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
+                return int(args.run(args))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        tell("interrupted")
+        return EXIT_CODE
+    except ReaderGoneError:
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if args.debug:
-            traceback.print_exc()
-        kind = type(error).__name__
-        _fail(f"error: unexpected {kind}: {error}; run it again with --debug and report the traceback")
-        return 1
+            tell(*traceback.format_exc().splitlines())
+        if interrupted():  # a library made an error of it
+            tell("interrupted")
+            return EXIT_CODE
+        tell_error(f"error: {_in_a_line(error, args)}")
+        return 2 if isinstance(error, UsageError) else 1
+    finally:
+        flush_stdout()
+
+
+def _in_a_line(error: Exception, args: argparse.Namespace) -> str:
+    """Return what failed, and for a bug how to report it."""
+    if isinstance(error, ShardtrainError):
+        said = error.on_command_line
+        return said + (_of_file(args, said) if isinstance(error, UsageError) else "")
+    if isinstance(error, OSError):  # such as a removed file, or a folder without permission to write
+        where = f" {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
+        return f"{error.strerror or error}{where}{_without_folder(error)}"
+    return f"unexpected {type(error).__name__}: {error}; run it again with --debug and report the traceback"
+
+
+def _without_folder(error: OSError) -> str:
+    """Explain an error that comes of a current folder that was removed, as the end of its message."""
+    if error.errno == errno.ENOENT:
+        try:
+            os.getcwd()
+        except OSError:
+            return "; the current folder does not exist any more: change to another one"
+    return ""
 
 
 def _of_file(args: argparse.Namespace, message: str) -> str:
     """Show the options that a message names and a --config file sets, as the end of the message."""
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", message))
-    lines = [f"{key} = {as_written(value)}" for key, value in args.of_file.items() if flag(key) in flags]
+    lines = [
+        f"{key} = {as_written(value)}" for key, value in getattr(args, "of_file", {}).items() if flag(key) in flags
+    ]
     return f"; '{args.config}' sets {', '.join(lines)}" if lines else ""
-
-
-def _fail(line: str) -> None:
-    print(painted(line, RED, sys.stderr), file=sys.stderr)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from shardtrain.cli.settings import as_toml, options, read_settings
 from shardtrain.errors import UsageError
 from shardtrain.options import nearest
-from shardtrain.runtime.progress import RED, painted
+from shardtrain.runtime.terminal import tell_error, write_data, write_lines
 
 # Other names for commands, for suggestions.
 OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
@@ -53,9 +53,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line that reports the mistake in the command line, and exit with code 2."""
-        text = f"error: {message}; see `python -m {self.prog} --help`"
-        print(painted(text, RED, sys.stderr), file=sys.stderr)
+        tell_error(f"error: {message}; see `python -m {self.prog} --help`")
         sys.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help or the version, which are what argparse writes: errors go through `error`."""
+        write_lines(message.splitlines())
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -185,6 +188,5 @@ def _fill(found: argparse.Namespace, parser: Parser, of_file: Mapping[str, Any])
 
 def print_settings(args: argparse.Namespace, *, parser: Parser) -> int:
     """Print the options of a command as a file for `--config`."""
-    for line in as_toml(parser.command, parser, args):
-        print(line)
+    write_data("".join(f"{line}\n" for line in as_toml(parser.command, parser, args)))
     return 0

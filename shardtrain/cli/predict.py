@@ -6,7 +6,6 @@ import argparse
 import io
 import itertools
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +16,11 @@ from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_tensorflow
 from shardtrain.corpus.options import STANDARD
-from shardtrain.errors import UsageError
+from shardtrain.errors import UsageError, command_line
 from shardtrain.inference.options import ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.terminal import json_safe, standard_input, stdout_is_terminal, write_data, write_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--output is for the texts of --input FILE; texts of the command line are printed")
     if options.proba and files.output is None and not args.json:
         raise UsageError("--proba is for files and JSON; give --output FILE, --output - or --json")
+    if options.csv_safe and args.json and files.output in (None, STANDARD):
+        raise UsageError("--csv-safe is for CSV and tab-separated lines, not for --json; omit one of them")
     from shardtrain.inference.run import load_run
     from shardtrain.runtime.machine import keep_freed_memory
 
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         facts |= facts.pop("counts")
         num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
-        show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}")
+        show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}", summary=True)
     return 0
 
 
@@ -76,9 +78,9 @@ def _hint_at_quotes(run_folder: Path, texts: Sequence[str]) -> str:
     """Return the hint for texts of a word each, which are probably one text that the shell cut at its spaces."""
     from shardtrain.inference.notes import replace_escaped
 
-    whole = shlex.quote(replace_escaped(" ".join(texts))[0])
-    shown = whole if len(whole) <= TEXT_CHARACTERS else "'TEXT'"
-    command = f"python -m shardtrain predict {shlex.quote(str(run_folder))} {shown}"
+    whole = replace_escaped(" ".join(texts))[0]
+    shown = shlex.quote(whole) if len(whole) <= TEXT_CHARACTERS else "'TEXT'"
+    command = f"{command_line('predict', run_folder)} {shown}"
     return f"{len(texts):,} texts without a space; if they are one text, put it in quotes: `{command}`"
 
 
@@ -115,23 +117,30 @@ class _Seen:
 
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print each text with its class, or with `--json` an object per text."""
-    from shardtrain.inference.writers import json_lines
+    from shardtrain.inference.writers import json_lines, without_formula
 
-    table, seen = sys.stdout.isatty(), _Seen()
+    table, seen = stdout_is_terminal(), _Seen()
     names = folder.description.class_names
     width = max(len(name) for name in names)
     writer = json_lines(names, proba=options.proba, notes=options.notes)
     for rows, texts, predictions in _classified(args, folder, options, seen):
         if args.json:
-            print(writer.part(rows, predictions).decode(), end="")
+            write_data(json_safe(writer.part(rows, predictions).decode()))
             continue
+        lines = []
         best = predictions.probabilities.max(axis=1)
         for text, name, probability, note in zip(texts, predictions.labels, best, predictions.notes, strict=True):
             cells = [f"{name:<{width}}" if table else name, f"{probability:.4f}"]
             if options.notes:
                 cells.append(f"{note:<{NOTE_CHARACTERS}}" if table else note)
             cells.append(" ".join(text.split())[:TEXT_CHARACTERS])
-            print(("  " if table else "\t").join(cells))
+            if options.csv_safe and not table:
+                cells = [without_formula(cell) for cell in cells]
+            lines.append(("  " if table else "\t").join(cells))
+        if table:
+            write_lines(lines)
+        else:
+            write_data("".join(f"{line}\n" for line in lines))
     seen.report(options)
 
 
@@ -176,9 +185,10 @@ def _classify_strings(folder: Run, texts: Iterable[str], seen: _Seen) -> Iterato
 
 def _lines() -> Iterator[str]:
     """Yield the lines of standard input, read as UTF-8 like files, with surrogates for undecodable bytes."""
-    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.encoding != "utf-8-sig":
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
-    return (line.rstrip("\n") for line in sys.stdin)
+    stream = standard_input()
+    if isinstance(stream, io.TextIOWrapper) and stream.encoding != "utf-8-sig":
+        stream.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    return (line.rstrip("\n") for line in stream)
 
 
 def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
@@ -186,11 +196,13 @@ def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) 
     from shardtrain.inference.predict_file import predict_stream
     from shardtrain.inference.writers import csv_lines, json_lines
 
-    seen, lines = _Seen(), json_lines if args.json else csv_lines
-    writer = lines(folder.description.class_names, proba=options.proba, notes=options.notes)
-    print(writer.header.decode(), end="")
+    seen, names = _Seen(), folder.description.class_names
+    how = {"proba": options.proba, "notes": options.notes}
+    writer = json_lines(names, **how) if args.json else csv_lines(names, **how, safe=options.csv_safe)
+    write = (lambda text: write_data(json_safe(text))) if args.json else write_data
+    write(writer.header.decode())
     for documents, predictions in seen.documents(predict_stream(folder, args.input, options)):
-        print(writer.part(documents.ordinals, predictions).decode(), end="")
+        write(writer.part(documents.ordinals, predictions).decode())
     seen.report(options)
 
 

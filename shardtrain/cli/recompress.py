@@ -8,6 +8,7 @@ from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show, split_facts
 from shardtrain.pipeline.options import NamedOutput, RecompressOptions
+from shardtrain.runtime.quantities import size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     sizes = [
         sum(shard.bytes for split in manifest.splits.values() for shard in split.shards) for manifest in (before, made)
     ]
-    text = f"{sizes[1] / 1e6:,.1f} MB, before {sizes[0] / 1e6:,.1f} MB: {out}"
-    show(args.json, {**split_facts(made, out), "bytes": sizes[1], "bytes_before": sizes[0]}, text)
+    text = f"{size(sizes[1])}, before {size(sizes[0])}: {out}"
+    show(args.json, {**split_facts(made, out), "bytes": sizes[1], "bytes_before": sizes[0]}, text, summary=True)
     return 0
 
 

@@ -11,6 +11,7 @@ from shardtrain.cli.results import show
 from shardtrain.cli.tensorflow import load_tensorflow
 from shardtrain.inference.options import ImportOptions
 from shardtrain.report.options import ReportOptions
+from shardtrain.runtime.quantities import size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
         load_run(args.folder)  # before the slow import of TensorFlow
         load_tensorflow(options_from(args, ImportOptions).module)
     write_report(args.folder, options.out, shards=options.shards)
-    size = options.out.stat().st_size
-    show(args.json, {"report": options.out, "bytes": size}, f"{size / 1e3:,.0f} kB: {options.out}")
+    num_bytes = options.out.stat().st_size
+    facts = {"report": options.out, "bytes": num_bytes}
+    show(args.json, facts, f"{size(num_bytes)}: {options.out}", summary=True)
     if options.open and not webbrowser.open(options.out.resolve().as_uri()):
         say("no browser was found; open the file yourself")
     return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from shardtrain.errors import command_line
+from shardtrain.runtime.terminal import json_safe, write_data, write_lines
 
 if TYPE_CHECKING:
     from shardtrain.shards.layout import Manifest, SplitEntry
@@ -21,16 +23,21 @@ def add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON (default: as text)")
 
 
-def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
+def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str, summary: bool = False) -> None:
     """Print a result: the facts as one line of JSON, or the lines.
 
     Values that JSON does not have, such as paths, become strings; NaN and infinities become null.
+
+    Args:
+        as_json: whether a program reads it.
+        facts: the result.
+        lines: the same for people.
+        summary: the lines only sum up what was written elsewhere: they are dropped if stdout cannot take them.
     """
     if as_json:
-        print(json.dumps(_finite(facts), ensure_ascii=False, default=str, allow_nan=False))
-        return
-    for line in lines:
-        print(line)
+        write_data(json_safe(json.dumps(_finite(facts), ensure_ascii=False, default=str, allow_nan=False)) + "\n")
+    else:
+        write_lines(lines, summary=summary)
 
 
 def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str = "") -> Iterator[str]:
@@ -75,12 +82,13 @@ def show_made(as_json: bool, out: Path, manifest: Manifest, how: str) -> None:
         split_facts(manifest, out),
         f"{splits_in_words(manifest)}, {manifest.num_features:,} {kinds[manifest.kind]}, {how}: {out}",
         next_step("fit", out),
+        summary=True,
     )
 
 
-def next_step(command: str, folder: Path | str, *words: str) -> str:
-    """Return the line with the next command, quoted for a shell."""
-    return " ".join(["next: python -m shardtrain", command, shlex.quote(str(folder)), *words])
+def next_step(command: str, *words: Path | str) -> str:
+    """Return the line with the next command; words are quoted for a shell where they need it."""
+    return f"next: {command_line(command, *words)}"
 
 
 def _bytes(split: SplitEntry) -> int:

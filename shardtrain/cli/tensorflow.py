@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 
 from shardtrain.runtime.backend import check_backend
+from shardtrain.runtime.terminal import captured_stderr
 
 
 def load_tensorflow(module: str | None) -> None:
@@ -34,20 +34,8 @@ def quiet_tensorflow() -> Iterator[None]:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as scratch:
-        os.dup2(scratch.fileno(), 2)
-        try:
-            import tensorflow as tf
+    with captured_stderr():
+        import tensorflow as tf
 
-            tf.config.list_logical_devices()  # the search for devices prints as well
-            yield
-        except Exception:
-            scratch.seek(0)
-            os.write(kept, scratch.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+        tf.config.list_logical_devices()  # the search for devices prints as well
+        yield

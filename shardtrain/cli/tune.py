@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
         "",
         f"best: {in_words(best.values)}: validation accuracy {best.accuracy:.4f}, loss {short(best.loss)}: "
         f"{study.run.path}",
-        next_step("evaluate", study.run.path, str(args.shards), *(["--split test"] if tested else [])),
+        next_step("evaluate", study.run.path, args.shards, *(["--split", "test"] if tested else [])),
+        summary=True,
     )
     return 0
 

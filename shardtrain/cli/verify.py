@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
+from shardtrain.runtime.quantities import size
+from shardtrain.runtime.terminal import tell_error
 from shardtrain.shards.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Verify shards, and print what was checked, or the faults."""
     done = verified(args.shards, options_from(args, VerifyOptions).workers)
     print_faults(done.faults, args.shards)
-    summary = (
-        f"{done.checksums:,} checksums in {done.files:,} files, {done.bytes / 1e6:,.1f} MB, all as written: "
-        f"{args.shards}"
-    )
+    summary = f"{done.checksums:,} checksums in {done.files:,} files, {size(done.bytes)}, all as written: {args.shards}"
     show(args.json, {"shards": args.shards, **asdict(done)}, *(() if done.faults else (summary,)))
     return 1 if done.faults else 0
 
@@ -45,9 +43,9 @@ def verified(folder: Path, workers: int | None = None) -> Verification:
 def print_faults(faults: Sequence[str], folder: Path) -> None:
     """Print the first faults and their number, as errors; nothing if there are none."""
     for fault in faults[:MAX_FAULTS]:
-        print(f"error: {fault}", file=sys.stderr)
+        tell_error(f"error: {fault}")
     if faults:
-        print(f"error: {len(faults):,} fault{'s' if len(faults) > 1 else ''} in '{folder}'", file=sys.stderr)
+        tell_error(f"error: {len(faults):,} fault{'s' if len(faults) > 1 else ''} in '{folder}'")
 
 
 COMMAND = Command(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.progress import progress
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import storage_errors
 
 _PIECE = 1 << 20  # bytes
@@ -82,7 +83,7 @@ class _Stream(gzip.GzipFile):
 
 def _members(archive: tarfile.TarFile, content: _Stream, max_bytes: int) -> Iterator[tarfile.TarInfo]:
     """Yield all members, then read to the end of the stream; stop before what lies beyond `max_bytes`."""
-    too_large = _RefusedError(f"it holds more than {max_bytes / 1e6:,.1f} MB, far more than was published")
+    too_large = _RefusedError(f"it holds more than {size(max_bytes)}, far more than was published")
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all headers in memory otherwise
         if member.size < 0:  # the next header would lie before this one

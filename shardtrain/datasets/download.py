@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from shardtrain.errors import DownloadError
 from shardtrain.runtime.atomic import PARTIAL, commit_bytes, commit_file, without_following
 from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.version import __version__
 
@@ -70,10 +71,10 @@ def download(url: str, target: Path, *, max_bytes: int) -> None:
         except _BrokenError as broken:
             kept = _size(partial)
             if kept < reached + _PROGRESS:
-                then = f"{kept / 1e6:,.1f} MB are kept: run the same command to resume" if kept else "nothing is kept"
+                then = f"{size(kept)} are kept: run the same command to resume" if kept else "nothing is kept"
                 raise DownloadError(f"the download of {url} broke: {broken}; {then}") from broken
             reached = kept
-            say(f"the connection to {urlsplit(url).hostname} broke ({broken}); resuming at {kept / 1e6:,.1f} MB")
+            say(f"the connection to {urlsplit(url).hostname} broke ({broken}); resuming at {size(kept)}")
     commit_file(partial, target)
 
 
@@ -109,8 +110,7 @@ def _receive(response: Any, partial: Path, start: int, max_bytes: int) -> None:
     if total is not None and total > max_bytes:
         partial.unlink(missing_ok=True)
         raise DownloadError(
-            f"{response.url} has {total / 1e6:,.1f} MB, at most {max_bytes / 1e6:,.1f} MB are expected: it is "
-            "not the published file"
+            f"{response.url} has {size(total)}, at most {size(max_bytes)} are expected: it is not the published file"
         )
     with (
         storage_errors(partial, "write", kept="received bytes are kept"),
@@ -133,7 +133,7 @@ def _receive(response: Any, partial: Path, start: int, max_bytes: int) -> None:
             left = None if left is None else left - len(piece)
             if start + done.done > max_bytes:
                 file.truncate(0)
-                raise DownloadError(f"{response.url} has more than the expected {max_bytes / 1e6:,.1f} MB")
+                raise DownloadError(f"{response.url} has more than the expected {size(max_bytes)}")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from shardtrain.errors import (
 from shardtrain.runtime.atomic import PARTIAL, commit_folder, commit_json
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import Pass, progress, say
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import check_output_folder
 from shardtrain.version import __version__
 
@@ -210,8 +211,8 @@ def _require_room(dataset: Dataset, working: Path, to_download: int) -> None:
     free = shutil.disk_usage(working).free
     if needed > free:
         raise DiskFullError(
-            f"{dataset.title} needs about {needed / 1e6:,.0f} MB more, the disk of '{working.parent}' has "
-            f"{free / 1e6:,.0f} MB: free some, or choose an --out on another disk"
+            f"{dataset.title} needs about {size(needed)} more, the disk of '{working.parent}' has "
+            f"{size(free)}: free some, or choose an --out on another disk"
         )
 
 

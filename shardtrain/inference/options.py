@@ -50,6 +50,7 @@ class PredictOptions(TextOptions):
     Attributes:
         proba: write the probabilities of all classes, not only of the best one.
         notes: write what makes the class of a text mean little: `blank`, `no known feature`, `undecodable`.
+        csv_safe: write cells of CSV that a spreadsheet would take for formulas with an apostrophe in front.
         workers: threads; None: one per core, at most `MOST_WORKERS`.
         overwrite: replace an output that exists, and discard one that was interrupted with other options.
 
@@ -63,6 +64,11 @@ class PredictOptions(TextOptions):
     notes: bool = option(
         False,
         "add a column `note`: blank, no known feature, undecodable, or nothing",
+        group=_OUTPUT,
+    )
+    csv_safe: bool = option(
+        False,
+        "in CSV and in tab-separated lines, put an apostrophe before text that a spreadsheet would run as a formula",
         group=_OUTPUT,
     )
     overwrite: bool = option(False, "replace the file in --output if it exists", group=_OUTPUT, identity=False)

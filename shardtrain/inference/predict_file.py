@@ -129,7 +129,9 @@ def predict_file(
         DiskFullError: the disk has no room; finished parts are kept.
     """
     options, output = options or PredictOptions(), Path(output)
-    writer = writer_for(output, run.description.class_names, proba=options.proba, notes=options.notes)
+    writer = writer_for(
+        output, run.description.class_names, proba=options.proba, notes=options.notes, csv_safe=options.csv_safe
+    )
     check_output_file(output, "--output")
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")

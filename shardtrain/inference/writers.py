@@ -24,6 +24,7 @@ from shardtrain.inference.notes import NOTES
 from shardtrain.inference.predictions import Predictions
 from shardtrain.tables.parquet import import_pyarrow
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PIECE = 1 << 20  # bytes copied at a time
 _GROUP_ROWS = 1 << 18  # least rows of a Parquet row group, except the last
 
@@ -91,11 +92,14 @@ class Lines:
                 shutil.copyfileobj(part, file, _PIECE)
 
 
-def csv_lines(class_names: Sequence[str], *, proba: bool, notes: bool) -> Lines:
-    """Write CSV: a header and a line per prediction, with names quoted as by Python's csv module."""
+def csv_lines(class_names: Sequence[str], *, proba: bool, notes: bool, safe: bool = False) -> Lines:
+    """Write CSV: a header and a line per prediction, with names quoted as by Python's csv module.
+
+    With `safe` names are written by `without_formula`; other cells are numbers and notes, or begin with `p(`.
+    """
     header = ",".join(map(_quoted, _columns(class_names, proba, notes))) + "\n"
     line = "%d,%s,%.6f" + ",%s" * notes + ",%.6f" * (len(class_names) * proba) + "\n"
-    names = [_quoted(name) for name in class_names]
+    names = [_quoted(without_formula(name) if safe else name) for name in class_names]
     return Lines("CSV", header, line, names, notes=NOTES if notes else (), proba=proba)
 
 
@@ -157,16 +161,30 @@ class Parquet:
 FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}
 
 
-def writer_for(path: Path, class_names: Sequence[str], *, proba: bool, notes: bool) -> PredictionWriter:
+def without_formula(cell: str) -> str:
+    """Put an apostrophe before a cell that a spreadsheet would run as a formula.
+
+    Source: OWASP, "CSV Injection": cells that begin with `=`, `+`, `-`, `@`, a tab or a line end.
+    """
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def writer_for(
+    path: Path, class_names: Sequence[str], *, proba: bool, notes: bool, csv_safe: bool = False
+) -> PredictionWriter:
     """Return the writer for the suffix of a file's name.
 
     Raises:
-        UsageError: the suffix is not one of `FORMATS`.
+        UsageError: the suffix is not one of `FORMATS`, or another than .csv with `csv_safe`.
         MissingExtraError: the package for the format is not installed.
     """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--output '{path}': the name has to end in {', '.join(FORMATS)}, which decides the format")
-    return FORMATS[path.suffix.lower()](class_names, proba=proba, notes=notes)
+    if not csv_safe:
+        return FORMATS[path.suffix.lower()](class_names, proba=proba, notes=notes)
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"--csv-safe is for CSV, and --output is '{path}'; omit it")
+    return csv_lines(class_names, proba=proba, notes=notes, safe=True)
 
 
 def _columns(class_names: Sequence[str], proba: bool, notes: bool) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shardtrain.errors import UsageError
 from shardtrain.loader.batches import GATHERED_ROWS
 from shardtrain.loader.split import Split
+from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 
 MAX_PREFETCH = 64  # batches: 32,768 rows at 512 rows per batch
@@ -46,12 +47,12 @@ class ReadingPlan:
         return self.window_bytes + self.prefetch_bytes + self.batch_bytes
 
     def __str__(self) -> str:
-        held = f" ({_size(self.window_bytes)})" if self.window_bytes else ""
+        held = f" ({size(self.window_bytes)})" if self.window_bytes else ""
         window = f"shuffles in windows of {self.window_rows:,} rows{held}, " if self.window_rows else ""
         batches = "1 batch" if self.batches_per_step == 1 else f"{self.batches_per_step} batches"
         return (
-            f"reading {window}prefetches up to {self.prefetch} batches ({_size(self.prefetch_bytes)}) and takes "
-            f"{batches} per step ({_size(self.batch_bytes)})"
+            f"reading {window}prefetches up to {self.prefetch} batches ({size(self.prefetch_bytes)}) and takes "
+            f"{batches} per step ({size(self.batch_bytes)})"
         )
 
 
@@ -78,12 +79,12 @@ def plan_reading(split: Split, batch_size: int, shuffle: str, *, batches: int, l
         prefetch //= 2
     other = _plan(split, batch_size, "blocks", batches, MIN_PREFETCH)
     instead = (
-        f"--shuffle blocks, which needs {_size(other.total_bytes)}"
+        f"--shuffle blocks, which needs {size(other.total_bytes)}"
         if other.total_bytes <= limit
         else "a smaller --batch-size"
     )
     raise UsageError(
-        f"{plan}, in total {_size(plan.total_bytes)}, more than --memory-limit {_size(limit)}; raise it, or choose "
+        f"{plan}, in total {size(plan.total_bytes)}, more than --memory-limit {size(limit)}; raise it, or choose "
         f"{instead}"
     )
 
@@ -121,7 +122,3 @@ def _row_bytes(split: Split) -> tuple[int, int]:
         return round(row + label), round(row + _TENSOR_BYTES)
     stored = sum(shard.entry.datasets["x"].bytes for shard in split.shards) / entry.examples
     return round(stored + label), (split.num_features + 1) * _TENSOR_BYTES
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1_000_000 else f"{count / 1e3:,.0f} kB"

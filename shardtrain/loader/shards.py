@@ -19,6 +19,7 @@ from shardtrain.loader.split import Split
 from shardtrain.options import with_options
 from shardtrain.runtime.machine import memory_bytes
 from shardtrain.runtime.notebook import listed, table
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.system import allow_open_files
 from shardtrain.shards import layout
 from shardtrain.shards.files import open_source
@@ -161,14 +162,14 @@ class Shards:
     def _repr_html_(self) -> str:
         """Render a summary for notebooks."""
         manifest = self.manifest
-        size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+        num_bytes = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
         return table(
             f"Shards {self.path}",
             {
                 "features": f"{manifest.num_features:,} {manifest.kind}",
                 "classes": listed(manifest.class_names),
                 **{f"{name} examples": f"{split.examples:,}" for name, split in manifest.splits.items()},
-                "size": f"{size / 1e6:,.1f} MB",
+                "size": size(num_bytes),
                 "fingerprint": manifest.fingerprint,
             },
         )

@@ -56,6 +56,7 @@ from shardtrain.runtime.passes import (
     task_budget,
 )
 from shardtrain.runtime.progress import progress, say, warn
+from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
@@ -441,7 +442,7 @@ def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> st
     more = f" and --memory-limit {-(-needed >> 20)}MiB" if needed > memory_limit else ""
     where = "" if source.folders else f", line {unit.first_line} or later"
     return (
-        f"{source.origin}{where}: a document of about {unit.num_text_bytes / 1e6:,.1f} MB is too long to be indexed "
+        f"{source.origin}{where}: a document of about {size(unit.num_text_bytes)} is too long to be indexed "
         f"within {memory_limit >> 20} MiB; build with --workers 1{more}, or split it into several documents"
     )
 

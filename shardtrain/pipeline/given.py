@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed, final_name, locked_folder
 from shardtrain.runtime.checksums import file_checksum
+from shardtrain.runtime.terminal import standard_input
 
 _PREFIX = ".given-"  # of the folders' names
 _NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
@@ -101,7 +101,7 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
 def copy_standard_input(path: Path) -> None:
     """Copy standard input to a file, because units are read at several offsets at a time."""
     with committed(path, synced=False) as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        shutil.copyfileobj(standard_input().buffer, file, 1 << 20)
 
 
 def identify_content(path: Path) -> list[Any]:

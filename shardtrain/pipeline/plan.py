@@ -28,6 +28,7 @@ from shardtrain.pipeline.workspace import check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
+from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
@@ -120,8 +121,8 @@ class BuildPlan:
             f"memory: at most {self.memory_limit // mib:,} MiB; {self.process_bytes // mib} MiB per process, "
             f"{self.unit_bytes // mib} MiB{' per worker' if self.workers > 1 else ''} to index a unit and "
             f"{self.task_bytes // mib} MiB for task data",
-            f"disk: about {self.disk_bytes / 1e9:,.2f} GB of scratch files and shards, "
-            f"{self.disk_room / 1e9:,.2f} GB are free: {verdict}",
+            f"disk: about {size(self.disk_bytes)} of scratch files and shards, "
+            f"{size(self.disk_room)} are free: {verdict}",
             f"{f'would be refused: {self.refused}' if self.refused else writes}; nothing was written",
         ]
 
@@ -272,7 +273,7 @@ def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *,
 
 
 def _in_words(split: SplitPlan) -> str:
-    name, text = split.source["name"], f"{split.num_bytes / 1e6:,.1f} MB of text"
+    name, text = split.source["name"], f"{size(split.num_bytes)} of text"
     if split.documents is None:
         return f"{name}, {text} when unpacked, which a build does first"
     return f"{name}, {text}, {split.documents:,} documents in {split.units:,} unit{'s' * (split.units != 1)}"

@@ -18,6 +18,7 @@ from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundErr
 from shardtrain.pipeline.publishing import IncompletePublicationError, begun_publication, is_published
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards import layout
 
@@ -131,8 +132,8 @@ def require_room(space: Workspace, needed: int) -> None:
     room = room_of(space.path)
     if needed > room:
         raise DiskFullError(
-            f"the build needs about {needed / 1e9:,.2f} GB for scratch files and shards, the disk of "
-            f"'{space.path.parent}' has {room / 1e9:,.2f} GB: free some, or choose an --out on another disk"
+            f"the build needs about {size(needed)} for scratch files and shards, the disk of "
+            f"'{space.path.parent}' has {size(room)}: free some, or choose an --out on another disk"
         )
 
 

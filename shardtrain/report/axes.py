@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from shardtrain.report.formatting import printable, truncate
+from shardtrain.report.formatting import truncate
 from shardtrain.report.markup import Markup, element, joined
+from shardtrain.runtime.terminal import printable
 
 WIDTH = 360
 TEXT = 13  # font size of all text

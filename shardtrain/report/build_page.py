@@ -6,9 +6,10 @@ from typing import Any
 
 from shardtrain.report import svg
 from shardtrain.report.analysis import ShardsAnalysis
-from shardtrain.report.formatting import format_value, megabytes
+from shardtrain.report.formatting import format_value
 from shardtrain.report.markup import Markup, joined
 from shardtrain.report.page import figure, grid, key_value_table, notice, table
+from shardtrain.runtime.quantities import duration, size
 
 _MAX_CORPORA = 12  # shown
 
@@ -20,20 +21,20 @@ def build_section(analysis: ShardsAnalysis) -> Markup:
     if record is None:
         return joined(notice("Times and memory are unknown: build.json is missing or cannot be read."), corpora)
     num_bytes = _integer(parts[-1], "corpus_bytes") if parts else 0
-    rates = [f"{num_bytes / seconds / 1e6:,.1f}" if seconds and num_bytes else "" for _, seconds in record.passes]
+    rates = [f"{size(num_bytes / seconds)}/s" if seconds and num_bytes else "" for _, seconds in record.passes]
     bars = [
         svg.Bar(
             label=f"{number} {title}",
             values=(seconds,),
-            shown=(f"{seconds:,.1f} s",),
-            hint=f"{title}: {seconds:,.2f} s" + (f", {rate} MB/s of the corpus" if rate else ""),
+            shown=(duration(seconds),),
+            hint=f"{title}: {duration(seconds)}" + (f", {rate} of the corpus" if rate else ""),
         )
         for number, ((title, seconds), rate) in enumerate(zip(record.passes, rates, strict=True), start=1)
     ]
     rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(record.passes, rates, strict=True)]
-    values = table(("pass", "seconds", "corpus MB/s"), rows, caption="Passes", hide_caption=True)
-    overall = f", {num_bytes / max(record.seconds, 1e-9) / 1e6:,.1f} MB/s of the corpus" if num_bytes else ""
-    note = f"{record.seconds:,.1f} s in total{overall}, with {record.workers} worker{'s' * (record.workers > 1)}."
+    values = table(("pass", "seconds", "of the corpus"), rows, caption="Passes", hide_caption=True)
+    overall = f", {size(num_bytes / max(record.seconds, 1e-9))}/s of the corpus" if num_bytes else ""
+    note = f"{duration(record.seconds)} in total{overall}, with {record.workers} worker{'s' * (record.workers > 1)}."
     if record.resumed:
         note += " An interrupted build was resumed; the time before the interruption is not included."
     passes = figure("Passes", note, svg.bars(bars, alt=f"Seconds of each pass of the build. {note}"), values=values)
@@ -46,13 +47,15 @@ def _memory(analysis: ShardsAnalysis) -> Markup | None:
         return None
     numbers = {title: str(number) for number, (title, _) in enumerate(record.passes, start=1)}
     spans = [
-        svg.Span(start=start, stop=stop, label=numbers.get(title, ""), hint=f"{title}: {start:,.1f} to {stop:,.1f} s")
+        svg.Span(
+            start=start, stop=stop, label=numbers.get(title, ""), hint=f"{title}: {duration(start)} to {duration(stop)}"
+        )
         for title, start, stop in record.spans
     ]
     points = tuple((seconds, size / 1e6) for seconds, size in record.memory_curve)
     limit = record.memory_limit / 1e6
     note = (
-        f"Anonymous memory of all processes: peak {record.peak_bytes / 1e6:,.0f} MB, limit {limit:,.0f} MB "
+        f"Anonymous memory of all processes: peak {size(record.peak_bytes)}, limit {size(record.memory_limit)} "
         f"({record.peak_bytes / record.memory_limit:.0%}). Shaded intervals have the numbers of the passes."
     )
     chart = svg.lines(
@@ -98,7 +101,7 @@ def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
             "validation fraction": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
             "test": test.get("name") if isinstance(test, dict) else None,
             "documents": f"{_integer(part, 'documents'):,}",
-            "size": megabytes(_integer(part, "corpus_bytes")),
+            "size": size(_integer(part, "corpus_bytes")),
             "rejected rows": f"{_integer(part, 'rejected_rows'):,}",
             "invalid bytes replaced": f"{_integer(part, 'replaced_bytes'):,}",
             "vectorizer": part.get("vectorizer"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 
-from shardtrain.report.formatting import printable
+from shardtrain.runtime.terminal import printable
 
 _EMPTY = frozenset({"meta", "link", "br", "rect", "line", "path", "circle"})  # elements without children
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError
+from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.inference.run import load_run
 from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
@@ -30,7 +30,7 @@ def is_run(folder: Path) -> bool:
         return False
     raise ShardsNotFoundError(
         f"'{folder}' holds neither shards (no {MANIFEST}) nor a run (no {CONFIG}); build shards with "
-        f"`python -m shardtrain build CORPUS --out {folder}`, or name another folder"
+        f"`{command_line('build', 'CORPUS', '--out', folder)}`, or name another folder"
     )
 
 

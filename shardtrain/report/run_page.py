@@ -29,6 +29,7 @@ from shardtrain.report.page import (
     tiles,
 )
 from shardtrain.runtime.progress import short
+from shardtrain.runtime.quantities import size
 from shardtrain.training.run_folder import HISTORY
 
 
@@ -104,7 +105,7 @@ def _tiles(run: Run) -> Markup:
     if "input_wait_fraction" in metrics:
         each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training step time"))
     if "peak_memory_bytes" in metrics:
-        each.append(("peak memory", f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB", "resident, including TensorFlow"))
+        each.append(("peak memory", size(metrics["peak_memory_bytes"]), "resident, including TensorFlow"))
     return tiles(*each)
 
 

@@ -10,10 +10,11 @@ from shardtrain.report import svg
 from shardtrain.report.analysis import NAMES, ShardsAnalysis, analyze_shards
 from shardtrain.report.build_page import build_section
 from shardtrain.report.features_page import distinctive_section, features_section
-from shardtrain.report.formatting import format_value, megabytes, truncate
+from shardtrain.report.formatting import format_value, truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import Section, figure, grid, key_value_table, legend, render_page, table, tiles
 from shardtrain.report.row_statistics import Counts
+from shardtrain.runtime.quantities import size
 from shardtrain.shards.packing import codec_of
 
 _MAX_BARS = 24
@@ -48,9 +49,7 @@ def shards_page(folder: Path, *, scratch: Path) -> str:
         Section(name="files", title="Files", body=_files(analysis)),
         Section(name="build", title="Build", body=build_section(analysis)),
     ]
-    top = tiles(
-        *named, ("on disk", megabytes(num_bytes), f"{_files_count(analysis):,} files"), *_duplicates_tiles(analysis)
-    )
+    top = tiles(*named, ("on disk", size(num_bytes), f"{_files_count(analysis):,} files"), *_duplicates_tiles(analysis))
     return render_page("Shards", _name(folder), lead, top, sections)
 
 
@@ -225,7 +224,7 @@ def _percent(part: int, whole: int) -> str:
 
 def _files(analysis: ShardsAnalysis) -> Markup:
     shards = [(name, shard) for name, split in analysis.manifest.splits.items() for shard in split.shards]
-    rows = [(shard.file, NAMES[name], f"{shard.rows:,}", megabytes(shard.bytes)) for name, shard in shards[:_MAX_ROWS]]
+    rows = [(shard.file, NAMES[name], f"{shard.rows:,}", size(shard.bytes)) for name, shard in shards[:_MAX_ROWS]]
     codecs = sorted({codec_of(shard) or "uncompressed" for _, shard in shards})
     caption = f"Shards, {' and '.join(codecs)}{_limit_note(len(shards), _MAX_ROWS, 'shards')}"
     listed = table(("file", "split", "rows", "size"), rows, caption=caption, text=2, tall=len(rows) > 12)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fit_text, label, text_width
-from shardtrain.report.formatting import printable
 from shardtrain.report.markup import Markup, element, joined
+from shardtrain.runtime.terminal import printable
 
 
 @dataclass(frozen=True, kw_only=True)

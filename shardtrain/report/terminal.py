@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from shardtrain.report.formatting import format_value, megabytes, printable, truncate
+from shardtrain.report.formatting import format_value, truncate
 from shardtrain.report.summary import ShardsSummary, SplitSummary
+from shardtrain.runtime.quantities import size
+from shardtrain.runtime.terminal import printable
 
 _BAR = 40  # characters of the longest bar
 _LINE = 110  # characters of a row's terms
@@ -20,12 +22,12 @@ def render(summary: ShardsSummary) -> str:
 
 def _lines(summary: ShardsSummary) -> Iterator[str]:
     yield (
-        f"{printable(summary.path)}: {summary.kind} shards, {summary.features:,} features, {megabytes(summary.bytes)}, "
+        f"{printable(summary.path)}: {summary.kind} shards, {summary.features:,} features, {size(summary.bytes)}, "
         f"seed {summary.seed}, format version {summary.format_version}, fingerprint {printable(summary.fingerprint)}"
     )
     if summary.verified:
         done = summary.verified
-        yield f"verified: {done.checksums:,} checksums in {done.files:,} files, {megabytes(done.bytes)}: all match"
+        yield f"verified: {done.checksums:,} checksums in {done.files:,} files, {size(done.bytes)}: all match"
     yield ""
     yield from _table(summary)
     yield ""

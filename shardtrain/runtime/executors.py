@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from shardtrain.errors import WorkerDiedError
+from shardtrain.runtime.interrupts import SpawnContext
 from shardtrain.runtime.progress import warn
 
 Task = TypeVar("Task")
@@ -235,7 +236,7 @@ def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
 def _spawn(workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=SpawnContext(),
         initializer=_prepare_worker,
         initargs=(prepare,),
     )

@@ -1,21 +1,21 @@
 """Report progress on stderr: a tqdm bar on a terminal or in a notebook, one line per finished pass elsewhere.
 
 Passes report through a `Pass` object and never print, so that terminals, notebooks and log files each get a suitable
-form. Bytes are shown in powers of 1000, as for disks and networks. `verbosity` alone decides how much is shown; colours
-are for terminals, unless NO_COLOR is set (https://no-color.org).
+form. `verbosity` alone decides how much is shown; how it is written is `terminal`'s.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
+
+from shardtrain.runtime.quantities import duration, size
+from shardtrain.runtime.terminal import MESSAGES, YELLOW, coloured, printable, stderr_is_terminal, tell
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1  # warnings and errors only; lasting passes; every pass with its time
-RED, YELLOW = 31, 33
 
 _level = NORMAL  # of this process; worker processes show nothing
 
@@ -47,7 +47,7 @@ class Pass:
     def say(self, **values: str) -> None:
         """Show values beside the bar, such as `loss='0.31'`."""
         if self._bar is not None:
-            self._bar.set_postfix(values, refresh=False)
+            self._bar.set_postfix({name: printable(value) for name, value in values.items()}, refresh=False)
 
 
 @contextmanager
@@ -75,19 +75,19 @@ def progress(
     if _level == QUIET:
         yield Pass(None)
         return
-    if sys.stderr.isatty() or _in_notebook():
+    if stderr_is_terminal() or _in_notebook():
         from tqdm.auto import tqdm
 
-        colour = "green" if _coloured(sys.stderr) else None
         with tqdm(
             total=total,
             initial=initial,
-            desc=title,
+            desc=printable(title),
+            file=MESSAGES,
             unit=unit,
             unit_scale=True,
             leave=lasting,
             dynamic_ncols=True,
-            colour=colour,
+            colour="green" if coloured() else None,
         ) as bar:
             yield Pass(bar)
         return
@@ -96,20 +96,20 @@ def progress(
     yield plain
     if lasting:
         seconds = time.perf_counter() - started
-        _write(f"{title}: {_finished(plain, unit, seconds)}")
+        tell(f"{title}: {_finished(plain, unit, seconds)}")
 
 
 def _finished(done: Pass, unit: str, seconds: float) -> str:
     """Format what a pass did and how fast; the rate is that of the work done now."""
 
     def amount(number: float, digits: str = ",") -> str:
-        return f"{number / 1e6:,.1f} MB" if unit == "B" else f"{number:{digits}} {unit}"
+        return size(number) if unit == "B" else f"{number:{digits}} {unit}"
 
     if done.skipped and done.skipped == done.done:
         return f"{amount(done.done)}, all done before the interruption"
     before = f", {amount(done.skipped)} of it before the interruption," if done.skipped else ""
     rate = amount((done.done - done.skipped) / max(seconds, 1e-9), ",.0f")
-    return f"{amount(done.done)}{before} in {seconds:.1f} s ({rate}/s)"
+    return f"{amount(done.done)}{before} in {duration(seconds)} ({rate}/s)"
 
 
 def short(value: float) -> str:
@@ -120,27 +120,18 @@ def short(value: float) -> str:
 def say(line: str) -> None:
     """Write a line to stderr, unless the verbosity is `QUIET`."""
     if _level != QUIET:
-        _write(line)
+        tell(line)
 
 
 def detail(line: str) -> None:
     """Write a line to stderr if the verbosity is `VERBOSE`."""
     if _level == VERBOSE:
-        _write(line)
+        tell(line)
 
 
 def warn(text: str) -> None:
     """Write a warning to stderr, at any verbosity."""
-    _write(painted(f"warning: {text}", YELLOW, sys.stderr))
-
-
-def painted(text: str, colour: int, stream: IO[str]) -> str:
-    """Return the text in a colour if the stream is a terminal that may have colours, otherwise unchanged."""
-    return f"\x1b[{colour}m{text}\x1b[0m" if _coloured(stream) else text
-
-
-def _coloured(stream: IO[str]) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    tell(f"warning: {text}", colour=YELLOW)
 
 
 def _in_notebook() -> bool:
@@ -148,11 +139,3 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
-
-
-def _write(line: str) -> None:
-    """Write a line to stderr without breaking a visible bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()

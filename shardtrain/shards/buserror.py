@@ -18,6 +18,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from shardtrain.runtime.terminal import tell_now
+
 _watched: dict[int, tuple[Path, int]] = {}  # by number: path, and size when it was mapped
 _numbers = itertools.count()
 _installed: list[Any] = []  # handler, libc's `signal` and previous handler; the first must never be collected
@@ -47,11 +49,10 @@ def _explain(number: int) -> None:
         except OSError:
             continue
         if found < size:
-            os.write(
-                2,
+            tell_now(
                 f"error: shard '{path}' was truncated while it was mapped: it had {size:,} bytes and now has "
                 f"{found:,}. Restore the file from a copy or rebuild the shards, and find out what wrote to it: shards "
-                "are write-once\n".encode(),
+                "are write-once"
             )
             os._exit(1)
     _, install, before = _installed

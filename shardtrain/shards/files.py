@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.buffers import BufferPool
-from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError
+from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.system import MOUNTS, file_system_of, open_uncached, read_into
 from shardtrain.shards import layout
@@ -276,7 +276,7 @@ class ShardFile:
         if opened != self._identity:
             raise CorruptShardError(
                 f"shard '{self.path}' was written to while it was open (its modification time changed); shards are "
-                f"write-once: check it with `python -m shardtrain verify {self.path.parent}` and start again"
+                f"write-once: check it with `{command_line('verify', self.path.parent)}` and start again"
             )
         if found != opened:
             raise CorruptShardError(

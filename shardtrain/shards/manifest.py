@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.errors import ManifestError, ShardsNotFoundError
+from shardtrain.errors import ManifestError, ShardsNotFoundError, command_line
 from shardtrain.runtime.atomic import commit_bytes, json_bytes
 from shardtrain.runtime.checksums import checksum
 from shardtrain.shards.layout import (
@@ -92,15 +92,16 @@ def vectorizer_folder(folder: Path) -> Path:
 
 def _missing_manifest(folder: Path) -> str:
     """Describe what was found instead of shards, and the next step."""
-    build = "python -m shardtrain build"
     if _is_run(folder):
-        return f"'{folder}' is the folder of a run, not of shards; `python -m shardtrain report {folder}` shows it"
+        return f"'{folder}' is the folder of a run, not of shards; `{command_line('report', folder)}` shows it"
     if folder.is_dir():
         state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
-        return f"'{folder}' {state}; `{build} CORPUS --out DIR` builds shards, and resumes an interrupted build"
+        build = command_line("build", "CORPUS", "--out", "DIR")
+        return f"'{folder}' {state}; `{build}` builds shards, and resumes an interrupted build"
     if folder.exists():
-        return f"'{folder}' is not a folder of shards; to build shards of a corpus use `{build} {folder} --out DIR`"
-    return f"'{folder}' does not exist; build shards with `{build} CORPUS --out {folder}`"
+        build = command_line("build", folder, "--out", "DIR")
+        return f"'{folder}' is not a folder of shards; to build shards of a corpus use `{build}`"
+    return f"'{folder}' does not exist; build shards with `{command_line('build', 'CORPUS', '--out', folder)}`"
 
 
 def _is_run(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from shardtrain.errors import command_line
 from shardtrain.models.options import SIZES
 from shardtrain.options import as_json, defaults_of, flag, options_of
 from shardtrain.training.options import FitOptions
@@ -21,7 +22,7 @@ def fit_command(config: Mapping[str, Any], folder: Path) -> str:
     """
     recorded = config.get("options")
     options: Mapping[str, Any] = recorded if isinstance(recorded, Mapping) else {}
-    words = ["python -m shardtrain fit", shlex.quote(str(config.get("shards", "SHARDS")))]
+    words = [command_line("fit", config.get("shards", "SHARDS"))]
     words += _changed(FitOptions, options)
     for name, cls in SIZES.items():
         sizes = options.get(name)

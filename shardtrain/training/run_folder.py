@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardtrain.errors import RunError, RunExistsError, RunNotFoundError
+from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, command_line
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.runtime.atomic import (
     commit_bytes,
@@ -229,7 +229,7 @@ class RunFolder:
                     f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
                 )
             if not folder.exists():
-                train = f"python -m shardtrain fit SHARDS --out {folder}"
+                train = command_line("fit", "SHARDS", "--out", folder)
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)
             raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")

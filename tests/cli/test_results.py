@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from shardtrain import doctor
 from shardtrain.cli.main import COMMANDS, main, parser
-from shardtrain.cli.results import show
+from shardtrain.cli.results import next_step, show
 from shardtrain.runtime import progress as telling
 from shardtrain.runtime.progress import NORMAL, QUIET, VERBOSE, progress, say, verbosity, warn
 
@@ -159,3 +161,24 @@ def test_every_command_has_the_flags() -> None:
     for name, command in commands.choices.items():
         shown = command.format_help()
         assert all(flag in shown for flag in ("--json", "--quiet", "--verbose", "--debug")), name
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "it's", "$(reboot)", "`x`", "a;b", "-dash"])
+def test_a_proposed_command_is_one_that_a_shell_reads_back(name: str) -> None:
+    line = next_step("build", Path("data") / name, "--out", name)
+    assert shlex.split(line.removeprefix("next: ")) == [
+        *("python", "-m", "shardtrain", "build"),
+        *(f"data/{name}", "--out", name),
+    ]
+
+
+def test_no_message_writes_a_path_into_a_command_itself() -> None:
+    """`command_line` quotes words for a shell; only names of the program's own may be written otherwise."""
+    package = Path(doctor.__file__).parent
+    found = [
+        f"{path.relative_to(package)}:{number}: {line.strip()}"
+        for path in sorted(package.rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"python -m shardtrain[^\"`]*\{(?!KINDS|self\.prog)", line)
+    ]
+    assert found == []

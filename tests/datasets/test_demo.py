@@ -24,6 +24,7 @@ from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.datasets import grammar, lexicon
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorpusError, UsageError
+from shardtrain.runtime import quantities
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -244,7 +245,7 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path, caps
     assert main(["demo", "--out", str(out), "--documents", "40", "--classes", "3", "--seed", "5"]) == 0
     size = (out / "train.csv").stat().st_size + (out / "test.csv").stat().st_size
     assert capsys.readouterr().out == (
-        f"wrote 40 training and 4 test documents in 3 classes ({size / 1e6:.1f} MB) to {out}; "
+        f"wrote 40 training and 4 test documents in 3 classes ({quantities.size(size)}) to {out}; "
         f"next: python -m shardtrain build {out}\n"
     )
     write_demo(tmp_path / "same", documents=40, classes=3, seed=5)

@@ -334,7 +334,7 @@ def test_a_disk_that_is_too_small_is_said_before_work_starts(kind, corpus, tmp_p
     from shardtrain.pipeline.options import BuildOptions
 
     with small_disk(tmp_path / "disk", 2 * corpus.stat().st_size // PAGE * PAGE) as disk:
-        with pytest.raises(DiskFullError, match=r"needs about [\d.]+ GB .* has [\d.]+ GB"):
+        with pytest.raises(DiskFullError, match=r"needs about [\d.]+ MB .* has [\d.]+ kB"):
             build(corpus, disk / "out", BuildOptions(vectorizer=kind))
         assert names(disk) == []
     assert "counting n-grams" not in capsys.readouterr().err

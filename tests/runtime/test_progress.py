@@ -9,6 +9,7 @@ import pytest
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import progress, short
+from shardtrain.runtime.quantities import size
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_work_done_before_an_interruption_is_not_part_of_the_rate(
     err = capsys.readouterr().err
     assert err.startswith(said)
     if added:
-        assert err.endswith(f" in 2.0 s ({added / 2e6:.1f} MB/s)\n")
+        assert err.endswith(f" in 2.0 s ({size(added / 2)}/s)\n")
 
 
 def test_a_pass_that_is_run_again_skips_what_is_on_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -562,9 +562,8 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
 def test_the_memory_plan_is_shown_with_verbose_only(
     shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = (
-        r"reading shuffles in windows of 300 rows, prefetches up to \d+ batches \(\d+ kB\) and takes 1 batch per step"
-    )
+    reading = r"reading shuffles in windows of 300 rows, prefetches up to \d+ batches"
+    plan = reading + r" \([\d.]+ kB\) and takes 1 batch per step"
     for level, shown in ((NORMAL, False), (VERBOSE, True)):
         with verbosity(level):
             fit(shards, FitOptions(epochs=1), out=tmp_path / str(level))
