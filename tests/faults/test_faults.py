@@ -9,10 +9,10 @@ from support.faulted import COMMANDS, Fault, Home, calls_of, faults_of, home_of,
 from support.powerless import LOSSES, followed, judged
 
 # Faults and states per command in `make test`; `make soak` takes all. Those that load TensorFlow's code take seconds.
-FAULTS = {"build parallel": 1, "predict": 2, "fit": 2, "tune": 1}
-FAULTS_ELSEWHERE = 6
+FAULTS = {"build parallel": 0, "predict": 2, "fit": 2, "tune": 1}
+FAULTS_ELSEWHERE = 5
 STATES = {"fit": 2}
-STATES_ELSEWHERE = 7
+STATES_ELSEWHERE = 6
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def broken_by_power(home: Home, name: str, wanted: int | None) -> list[str]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if FAULTS.get(name, FAULTS_ELSEWHERE)])
 def test_a_command_in_which_a_call_fails_says_so_in_a_line_and_then_completes(home: Home, name: str) -> None:
     faults = sorted(faults_of(calls_of(home, name)), key=lambda fault: (fault.kind, fault.error))
     wanted = FAULTS.get(name, FAULTS_ELSEWHERE)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.forked import Forking
+from support.forked import Forking, forking
 from support.powerless import FOLDER, Disk
 from support.supervised import SHORT, Call, supervised
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    with forking(tmp_path_factory.mktemp("supervised"), "import h5py, numpy") as server:
+        yield server
+
 
 # Each library in its own way: the C library's buffers, libhdf5, a mapping, a thread and another program.
 EVERYTHING = """
@@ -38,7 +46,7 @@ os.sync()
 """
 
 
-def test_calls_of_all_libraries_threads_and_programs_are_seen(forked: Forking, tmp_path: Path) -> None:
+def test_calls_of_all_libraries_threads_and_programs_are_seen(server: Forking, tmp_path: Path) -> None:
     calls: list[tuple[str, str]] = []
 
     def note(call: Call) -> int:
@@ -46,7 +54,7 @@ def test_calls_of_all_libraries_threads_and_programs_are_seen(forked: Forking, t
             calls.append((call.kind, call.path.removeprefix(f"{tmp_path}/")))
         return 0
 
-    done = supervised(forked, note, code=EVERYTHING, cwd=tmp_path)
+    done = supervised(server, note, code=EVERYTHING, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(calls) >= {
         *(("mkdir", "folder"), ("create", "numpy"), ("write", "numpy"), ("mmap", "numpy"), ("create", "hdf5")),
@@ -79,7 +87,7 @@ except OSError as error:
     ],
 )
 def test_a_call_fails_or_is_short_as_decided(
-    forked: Forking, tmp_path: Path, kind: str, decision: int, printed: str, content: bytes
+    server: Forking, tmp_path: Path, kind: str, decision: int, printed: str, content: bytes
 ) -> None:
     struck: list[Call] = []
 
@@ -89,7 +97,7 @@ def test_a_call_fails_or_is_short_as_decided(
         struck.append(call)
         return decision
 
-    done = supervised(forked, decide, code=WRITES, cwd=tmp_path)
+    done = supervised(server, decide, code=WRITES, cwd=tmp_path)
     assert done.stdout.decode().strip() == printed
     assert (tmp_path / "file").read_bytes() == content
 
@@ -103,7 +111,7 @@ STEPS = {
 }
 
 
-def kept(forked: Forking, folder: Path, steps: list[str]) -> set[frozenset[tuple[str, bytes | None]]]:
+def kept(server: Forking, folder: Path, steps: list[str]) -> set[frozenset[tuple[str, bytes | None]]]:
     """What a disk may hold when steps were done and the power fails."""
     disk = Disk(folder)
 
@@ -113,7 +121,7 @@ def kept(forked: Forking, folder: Path, steps: list[str]) -> set[frozenset[tuple
         return 0
 
     code = "\n".join(["import os", *(STEPS[step] for step in steps)])
-    done = supervised(forked, watch, code=code, cwd=folder)
+    done = supervised(server, watch, code=code, cwd=folder)
     assert done.returncode == 0, done.stderr
     disk.states.clear()
     disk.end()
@@ -134,7 +142,7 @@ def kept(forked: Forking, folder: Path, steps: list[str]) -> set[frozenset[tuple
     ids=["nothing omitted", "the file not synced", "the folder not synced", "not renamed"],
 )
 def test_a_disk_keeps_what_was_synced_and_perhaps_the_rest(
-    forked: Forking, tmp_path: Path, omitted: list[str], expected: list[dict[str, bytes]]
+    server: Forking, tmp_path: Path, omitted: list[str], expected: list[dict[str, bytes]]
 ) -> None:
     steps = [step for step in STEPS if step not in omitted]
-    assert kept(forked, tmp_path, steps) == {frozenset(state.items()) for state in expected}
+    assert kept(server, tmp_path, steps) == {frozenset(state.items()) for state in expected}

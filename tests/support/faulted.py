@@ -26,7 +26,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from support.forked import COMMAND, Forking, forking
+from support.forked import COMMAND, TENSORFLOW, Forking, forking
 from support.learnable import write_shards
 from support.published import Site, files_of, in_small, packed, serving
 from support.supervised import SHORT, Call, Decide, supervised
@@ -116,7 +116,8 @@ COMMANDS = {
     "predict": Command("predict {inputs}/run --input {inputs}/corpus/test.csv --output {work}/out.csv"),
     "fit": Command("fit {inputs}/shards --out {work}/run " + _TRAIN, differing=("config.json",)),
     "tune": Command(
-        "tune {inputs}/shards --units 4 8 --out {work}/study " + _TRAIN, differing=("config.json", "study.db")
+        "tune {inputs}/shards --units 4 8 --out {work}/study " + _TRAIN.replace("--epochs 2", "--epochs 1"),
+        differing=("config.json", "study.db"),
     ),
 }
 
@@ -252,7 +253,7 @@ def home_of(folder: Path) -> Iterator[Home]:
     warm += [["report", f"{inputs}/text", "--out", f"{folder}/report.html"]]
     aside = folder.parent / f"{folder.name} server"
     aside.mkdir()
-    before = _WARM.format(commands=warm)
+    before = TENSORFLOW + _WARM.format(commands=warm)
     with serving() as site, forking(aside, before) as server:
         home = Home(folder, server, site.url)
         _publish(site, aside / "archive")

@@ -18,7 +18,6 @@ TESTS = Path(__file__).resolve().parents[1]
 # Requests come in as lines of JSON; of each, the number of the new process goes out, and when it has ended its code.
 SERVER = """
 import io, json, os, sys, traceback
-import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.inference.predict_file
 
 def run(request):
     os.chdir(request["cwd"])
@@ -48,6 +47,7 @@ for line in requests:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
 """
 COMMAND = "import sys\nfrom shardtrain.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+TENSORFLOW = "import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.inference.predict_file\n"
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
@@ -109,7 +109,7 @@ class Forking:
 
 
 @contextmanager
-def forking(folder: Path, before: str = "") -> Iterator[Forking]:
+def forking(folder: Path, before: str = TENSORFLOW) -> Iterator[Forking]:
     """A server that keeps what its processes print in `folder`; it runs the code `before` once, before it forks."""
     server = Forking(folder, before)
     try:
