@@ -139,13 +139,7 @@ class Run:
     def labels(self) -> dict[str, int]:
         """Return the class index of each raw label of the corpus; of a run that records none, of the class names."""
         recorded = self.config.get("labels")
-        names = self.description.class_names
-        codes = list(recorded.values()) if isinstance(recorded, dict) else []
-        if any(type(code) is not int or code not in range(len(names)) for code in codes):
-            raise RunError(
-                f"'{self.path / CONFIG}' has labels that are no classes; restore it from a copy or train again"
-            )
-        return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
+        return dict(recorded) if recorded else {name: code for code, name in enumerate(self.description.class_names)}
 
     @property
     def reading(self) -> Reading | None:
@@ -204,7 +198,7 @@ class Run:
             raise RunError(
                 f"'{path}' is missing; restore it from a copy or train again with `python -m shardtrain fit`"
             )
-        found, expected = sha256(path), str(self.metrics["model_sha256"])
+        found, expected = sha256(path), self.metrics["model_sha256"]
         if found != expected:
             raise RunError(
                 f"'{path}' is damaged: its SHA-256 is {found[:16]}…, {METRICS} says {expected[:16]}…; "

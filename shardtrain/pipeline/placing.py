@@ -21,8 +21,9 @@ from shardtrain.arrays.scratch import SpilledArrays, open_spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.shards.layout import ShardEntry, SplitEntry
-from shardtrain.shards.manifest import parse_shard, shard_record
+from shardtrain.shards.manifest import SHARD, parse_shard, shard_record
 from shardtrain.shards.packing import rewrite_shard
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
@@ -136,8 +137,11 @@ class PlacedShard:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlacedShard:
-        """Make the value from its fields as JSON values."""
+        """Make the value from a record that fits `_PLACED`."""
         return cls(parse_shard(record["entry"]), tuple(record["class_counts"]))
+
+
+_PLACED = Fields({"entry": SHARD, "class_counts": Items(Integer(), 1)})
 
 
 def place_shard(task: PlaceTask) -> PlacedShard:
@@ -226,6 +230,7 @@ def place_split(
         [shard.rows for shard in ranges],
         names=[task.out.stem for task in tasks],
         unit="rows",
+        schema=_PLACED,
         encode=PlacedShard.as_record,
         decode=PlacedShard.from_record,
     )

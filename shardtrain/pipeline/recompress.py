@@ -23,7 +23,7 @@ from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.passes import Passes
 from shardtrain.shards.layout import Manifest, ShardEntry
-from shardtrain.shards.manifest import fingerprint_of, parse_shard, shard_record
+from shardtrain.shards.manifest import SHARD, fingerprint_of, parse_shard, shard_record
 from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
 from shardtrain.shards.shard import Shard
 
@@ -76,6 +76,7 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
             [task.shard.entry.rows for task in tasks],
             names=[task.out.stem for task in tasks],
             unit="rows",
+            schema=SHARD,
             encode=shard_record,
             decode=parse_shard,
         )

@@ -17,14 +17,16 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Documents, Source, Unit
+from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
 from shardtrain.loader.order import document_keys
-from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text
 from shardtrain.vectorize.counts import first_documents, spill_postings
-from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
+from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
+from shardtrain.vectorize.saved import DESCRIPTION
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.tokens import find_terms
 
@@ -60,11 +62,22 @@ class UnitFacts:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> UnitFacts:
-        """Parse the fields from JSON values."""
+        """Make the value from a record that fits `UNIT_FACTS`."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): count for length, count in record["words"].items()}
-        spares = {label: (key, ordinal) for label, (key, ordinal) in record.get("spares", {}).items()}
+        spares = {label: (key, ordinal) for label, (key, ordinal) in record["spares"].items()}
         return cls(**{**record, "bad_rows": bad_rows, "words": words, "spares": spares})
+
+
+UNIT_FACTS = Fields(
+    {
+        **{name: Keyed(Integer()) for name in ("train", "held_out")},
+        **{name: Integer() for name in ("num_bad_rows", "num_replaced", "num_terms")},
+        "bad_rows": Items(BAD_ROW),
+        "words": Keyed(Integer(), Text("[0-9]{1,18}", "numbers of words")),
+        "spares": Keyed(SPARE),
+    }
+)
 
 
 def warm_up() -> None:
@@ -109,7 +122,9 @@ def survey(
     """Count the labels of all units' documents, and with `words` their lengths in words."""
     names = [f"{title.replace(' ', '-')}-{task.unit.index:05}" for task in units]
     function = partial(survey_unit, words=words)
-    return passes.run(title, function, units, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    return passes.run(
+        title, function, units, sizes, names=names, schema=UNIT_FACTS, encode=asdict, decode=UnitFacts.from_record
+    )
 
 
 def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:

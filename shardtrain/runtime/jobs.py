@@ -22,12 +22,16 @@ from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, locked_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.schema import ANYTHING, Either, Fields, Integer, Keyed, Row, Text, read_if_sound
 from shardtrain.runtime.system import boot_identity
 from shardtrain.version import __version__
 
 RECORD = "job.json"
 _SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a record; all else is options
 Record = Mapping[str, Any]
+# What `identify_files` returns: bytes, time in ns (or number of files) and checksum; of streams, bytes and checksum.
+FILES = Keyed(Either((Row((Integer(), Integer(-(1 << 63)), Text())), Row((Integer(), Text())))))
+JOB = Fields({"options": Keyed(ANYTHING)}, {"corpus": FILES, "shardtrain": Text()}, others=True)  # any job's record
 _ENDS = 1 << 16  # bytes at a file's head and tail that identify it
 _MANY_FILES = 64  # above it files are identified together
 
@@ -156,11 +160,8 @@ class JobFolder:
 
     def recorded(self) -> Record | None:
         """Read the record of the job that was started here; None where there is none, or none that can be read."""
-        try:
-            found = json.loads((self.path / self.record_name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        found: Record | None = read_if_sound(self.path / self.record_name, JOB)
+        return found
 
     def difference(self, job: Job) -> str | None:
         """Describe how the job started here differs from another: empty if it does not, None where there is none."""
