@@ -19,6 +19,7 @@
     │   ├── ShardsExistError        an output folder that must not be overwritten (also FileExistsError)
     │   ├── ManifestError           a manifest that is damaged or inconsistent (also ValueError)
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
+    ├── ScratchError                scratch files of an interrupted job that are damaged (also ValueError)
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
     ├── DiskFullError               not enough room on the disk (also OSError)
     ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
@@ -174,6 +175,10 @@ class ManifestError(ShardsError, ValueError):
 
 class CorruptShardError(ShardsError, ValueError):
     """Bytes that differ from what the manifest recorded."""
+
+
+class ScratchError(ShardtrainError, ValueError):
+    """Scratch files of an interrupted job are damaged or do not belong together."""
 
 
 class OutputExistsError(ShardtrainError, FileExistsError):

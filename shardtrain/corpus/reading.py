@@ -14,13 +14,14 @@ from typing import Any
 from shardtrain.corpus.encodings import is_encoding
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.corpus.records import Syntax
+from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.schema import ANYTHING, Either, Fields, Flag, Integer, Items, Keyed, Text, optional
 
 _COLUMN = Either((Text(), Integer()))
 _CHARACTER = optional(Text("[\\x00-\\x7f]", "one ASCII character"))
-_SOURCE = Fields(
-    {"format": Text()},
-    {
+SOURCE = Fields(
+    optional={
+        "format": Text(),
         "header": Flag(),
         "label_column": optional(_COLUMN),
         "text_columns": Items(_COLUMN),
@@ -63,9 +64,17 @@ class Reading:
 
     @classmethod
     def of_record(cls, record: Any) -> Reading | None:
-        """Parse the description of a source; None if there is none, or it is not one."""
-        if _SOURCE.mismatch(record) is not None:
+        """Parse the description of a source; None if there is none.
+
+        Raises:
+            CorpusFormatError: it makes no sense.
+        """
+        if record is None or "format" not in record:
             return None
+        if (mismatch := SOURCE.mismatch(record)) is not None:
+            raise CorpusFormatError(
+                f"the shards record how their corpus was read, but it makes no sense: {mismatch}; rebuild the shards"
+            )
         has_columns, encoding = record["format"] != "fasttext", record.get("encoding", "utf-8")
         delimiter, quoting, escape = (record.get(name) for name in ("delimiter", "quotes", "escape"))
         return cls(

@@ -128,7 +128,8 @@ class Run:
                 "validation accuracy": f"{metrics['val_accuracy']:.4f}",
                 "validation loss": short(metrics["val_loss"]),
                 **({"test accuracy": f"{tested:.4f}"} if (tested := metrics.get("test_accuracy")) is not None else {}),
-                "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
+                "epochs": f"{metrics['epochs']:,}"
+                + (f", the best one is {metrics['best_epoch']:,}" if "best_epoch" in metrics else ""),
                 "trained on": f"{self.description.num_train:,} examples, "
                 f"{self.description.num_features:,} {self.description.kind} features",
                 "classes": listed(self.description.class_names),

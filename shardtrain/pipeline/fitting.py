@@ -175,7 +175,15 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
         sizes.append(counted.sizes[number])
     names = [f"names-{counted.settings.hashing.seed}-{task.unit.index:05}" for task in tasks]
     strings = [""] * len(hashes)
-    terms = passes.run(titles.NAMES, find_in_unit, tasks, sizes, names=names, schema=Items(Text()))
+    terms = passes.run(
+        titles.NAMES,
+        find_in_unit,
+        tasks,
+        sizes,
+        names=names,
+        schema=Items(Text()),
+        fits=lambda task, found: len(found) == len(task.wanted),
+    )
     for members, found in zip(places, terms, strict=True):
         for place, term in zip(members, found, strict=True):
             strings[by_hash[place]] = term

@@ -22,6 +22,7 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Fields, Integer, Items
+from shardtrain.shards.finished import is_finished
 from shardtrain.shards.layout import ShardEntry, SplitEntry
 from shardtrain.shards.manifest import SHARD, parse_shard, shard_record
 from shardtrain.shards.packing import rewrite_shard
@@ -155,6 +156,14 @@ def place_shard(task: PlaceTask) -> PlacedShard:
     return PlacedShard(packed, placed.class_counts)
 
 
+def _is_placed(task: PlaceTask, placed: PlacedShard) -> bool:
+    """Return whether the shard on record is that of the task, and has these rows per class."""
+    if not is_finished(task.out, placed.entry, task.shape):
+        return False
+    y = Shard(task.out.parent, placed.entry, task.shape.num_features, verify=False).y(0, task.shape.rows)
+    return tuple(np.bincount(y, minlength=task.shape.num_classes).tolist()) == placed.class_counts
+
+
 def _place(task: PlaceTask, out: Path) -> PlacedShard:
     itemsize = {"sequence": 2, "dense": 4}.get(task.shape.kind, 0)
     row_bytes = 8 * task.range.nonzeros // max(task.range.rows, 1) + itemsize * task.shape.num_features
@@ -233,6 +242,7 @@ def place_split(
         schema=_PLACED,
         encode=PlacedShard.as_record,
         decode=PlacedShard.from_record,
+        fits=_is_placed,
     )
     class_counts = np.zeros(num_classes, np.int64)
     for shard in placed:

@@ -18,6 +18,7 @@ from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
+from shardtrain.errors import CorpusFormatError, ScratchError
 from shardtrain.loader.order import document_keys
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
@@ -201,7 +202,13 @@ def find_in_unit(task: FindTask) -> list[str]:
     chosen = np.flatnonzero(train)[first_documents(open_spilled(task.postings), task.wanted)]
     block = prepare_texts(task.settings, documents.texts.take(chosen))
     found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
-    return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
+    terms = [term.decode("utf-8", "surrogatepass") for term in found if term is not None]
+    if len(terms) < len(found):
+        raise ScratchError(
+            f"'{task.source.origin}' lacks {len(found) - len(terms):,} terms that were counted in it: it was changed, "
+            f"or the scratch file '{task.postings}' is damaged; start again with --overwrite"
+        )
+    return terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +227,13 @@ def transform_unit(task: TransformTask) -> None:
     chosen = np.flatnonzero(train != task.held_out)
     description = task.vectorizer / DESCRIPTION
     x = _vectorizer(task.vectorizer, description.stat().st_mtime_ns).transform(documents.texts.take(chosen))
-    y = np.fromiter((task.codes[documents.labels[i]] for i in chosen), np.int64, len(chosen))
+    labels = [documents.labels[i] for i in chosen]
+    if unknown := [label for label in labels if label not in task.codes]:
+        raise CorpusFormatError(
+            f"'{task.source.origin}' has the label {unknown[0]!r:.60}, which it did not have when it was counted; do "
+            "not change it during a build, and start again with --overwrite"
+        )
+    y = np.fromiter((task.codes[label] for label in labels), np.int64, len(labels))
     spill_rows(task.out, x, y, documents.ordinals[chosen], keys[chosen])
 
 
@@ -232,7 +245,13 @@ def _vectorizer(folder: Path, modified: int) -> Vectorizer:
 
 def classes_of_postings(postings: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
     """Return the class index of each label code of postings."""
-    return np.array([codes[name] for name in postings.facts["label_names"]], np.int64)
+    names = postings.facts["label_names"]
+    if unknown := [name for name in names if name not in codes]:
+        raise ScratchError(
+            f"documents with the label {unknown[0]!r:.60} were counted and are on no record: scratch files of the "
+            "interrupted build are damaged; discard them with --overwrite"
+        )
+    return np.array([codes[name] for name in names], np.int64)
 
 
 def spill_rows(

@@ -72,10 +72,11 @@ class Passes:
         schema: Schema = NOTHING,
         encode: Callable[[Result], Any] = lambda result: result,
         decode: Callable[[Any], Result] = lambda record: record,
+        fits: Callable[[Task, Result], bool] = lambda task, result: True,
     ) -> list[Result]:
         """Run a pass and return its results in order; tasks that are on record already are not run again.
 
-        A record that is damaged or does not fit the schema counts as none.
+        A record that is damaged or does not fit its schema or its task counts as none.
 
         Args:
             title: of the pass.
@@ -87,6 +88,7 @@ class Passes:
             schema: of a result as JSON values.
             encode: a result as JSON values.
             decode: the reverse.
+            fits: whether a result on record can be that of its task.
         """
         paths = [self.scratch / f"{name}.json" for name in names]
         results: dict[int, Result] = {}
@@ -95,8 +97,10 @@ class Passes:
         with self.timed(title), progress(title, total=sum(sizes), unit=unit, lasting=lasting) as shown:
             for i in (i for i, path in enumerate(paths) if path.exists()):
                 with contextlib.suppress(ValueError):
-                    results[i] = decode(read_sealed(paths[i], schema))
-                    shown.skip(sizes[i])
+                    result = decode(read_sealed(paths[i], schema))
+                    if fits(tasks[i], result):
+                        results[i] = result
+                        shown.skip(sizes[i])
             missing = [i for i in range(len(tasks)) if i not in results]
             finished = self.executor.map(partial(_task_of, title, function), [tasks[i] for i in missing])
             for i, result in zip(missing, finished, strict=True):

@@ -313,7 +313,7 @@ def _check_source(path: str, source: SourceEntry) -> None:
 
 def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
     for shard in split.shards:
-        _check_shard(shard, manifest.kind, manifest.num_features, manifest.sources)
+        check_shard(shard, manifest.kind, manifest.num_features, manifest.sources)
     for count in split.class_counts:
         _check_number(count, f"a class count of {name}")
     nonzeros = sum(shard.datasets[DATA].shape[0] for shard in split.shards) if manifest.kind == "ngram" else 0
@@ -324,7 +324,8 @@ def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
     _check_equal(split.nonzeros, nonzeros, f"{name}: nonzeros against those of its shards")
 
 
-def _check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]) -> None:
+def check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]) -> None:
+    """Raise ValueError for the entry of a shard that cannot be true."""
     _check_inside(shard.file)
     if set(shard.datasets) != DATASETS[kind]:
         raise ValueError(f"'{shard.file}' has the arrays {sorted(shard.datasets)}")

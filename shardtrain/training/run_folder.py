@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shardtrain.corpus.reading import SOURCE
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError
 from shardtrain.loader.info import DATASET_INFO, DatasetInfo
 from shardtrain.runtime.atomic import (
@@ -81,7 +82,7 @@ _CONFIG = Fields(
         "versions": Keyed(Text()),
         "shards": Text(),
         "labels": Keyed(Integer(0, MAX_CLASSES - 1)),
-        "corpus": Keyed(ANYTHING),  # see `corpus.reading`
+        "corpus": SOURCE,
         "outputs": Choice(("probabilities", "logits")),
     },
     others=True,

@@ -6,23 +6,23 @@ use it. What a reused vectorizer makes must pass `verify`. `make soak` tries all
 
 from __future__ import annotations
 
-import json
-import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from support import resealing
-from support.mutations import array_mutations, mutations
+from support.mutations import array_mutations
+from support.outcomes import Changed, Use, of_json, unforeseen
 
-from shardtrain.errors import ShardtrainError
 from shardtrain.loader.shards import open_shards
+from shardtrain.pipeline import shards_job
 from shardtrain.pipeline.build import build
+from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.pipeline.workspace import WORKING
+from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import summarize_shards
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.shards.verify import verify_shards
@@ -34,10 +34,7 @@ KINDS = {
     "sequences": BuildOptions(vectorizer="sequence", max_features=20, max_length=8, workers=1, validation_fraction=0.2),
     "hashed n-grams": BuildOptions(vectorizer="hashing", max_features=64, workers=1, validation_fraction=0.2),
 }
-SECONDS = 30  # for one use of one changed file: more is a hang
 SPREAD = 23  # of so many changes one is tried in `make test`
-
-Use = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -62,19 +59,6 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     for kind, options in KINDS.items():
         build(corpus, folder / kind, options)
     return {kind: folder / kind for kind in KINDS}
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A way to change a file: its path in the folder, what there is to write, and the function that writes it."""
-
-    file: str
-    values: Callable[[Path], Iterator[tuple[str, Any]]]
-    write: Callable[[Path, Any], None]
-
-
-def of_json(file: str, write: Callable[[Path, Any], None]) -> Changed:
-    return Changed(file, lambda path: mutations(json.loads(path.read_bytes())), write)
 
 
 def of_array(file: str) -> Changed:
@@ -107,48 +91,12 @@ VECTORIZERS = {
 }
 
 
-def unforeseen(folder: Path, changes: list[Changed], uses: list[Use], scratch: Path, *, every: int) -> list[str]:
-    """Return what else than an error of ours came of the uses, by change."""
-    found, count = [], 0
-    for change in changes:
-        for name, value in change.values(folder / change.file):
-            count += 1
-            if count % every:
-                continue
-            copy = scratch / "copy"
-            shutil.copytree(folder, copy)
-            change.write(copy / change.file, value)
-            for use in uses:
-                if said := outcome(use, copy):
-                    found.append(f"{change.file}: {name}: {said}")
-            shutil.rmtree(copy)
-    assert count > every
-    return found
-
-
-def outcome(use: Use, folder: Path) -> str:
-    """Return the exception that is no error of ours, or the message that is not one line; empty: all is well."""
-    signal.signal(signal.SIGALRM, hung)
-    signal.alarm(SECONDS)
-    try:
-        use(folder)
-    except ShardtrainError as error:
-        said = error.on_command_line
-        return f"a message of several lines: {said!r}" if "\n" in said or "\x1b" in said or len(said) > 1000 else ""
-    except Exception as error:
-        return f"{use.__name__}: {type(error).__name__}: {error}"
-    finally:
-        signal.alarm(0)
-    return ""
-
-
-def hung(number: int, frame: object) -> None:
-    raise TimeoutError(f"more than {SECONDS} s")
+def faults_of(folder: Path) -> tuple[str, ...]:
+    return verify_shards(folder, advance=lambda num_bytes: None, workers=1).faults
 
 
 def assert_verified(folder: Path) -> None:
-    faults = verify_shards(folder, advance=lambda num_bytes: None, workers=1).faults
-    assert not faults, faults[0]
+    assert not faults_of(folder), faults_of(folder)[0]
 
 
 def transforms(folder: Path) -> None:
@@ -181,28 +129,85 @@ def shows(folder: Path) -> None:
 
 def appends(corpus: Path) -> Use:
     def append(folder: Path) -> None:
+        sound = not faults_of(folder)
         build(corpus, folder, BuildOptions(append=True, workers=1))
-        assert_verified(folder)
+        assert not sound or not faults_of(folder), faults_of(folder)[0]
 
     return append
 
 
-def check_vectorizers(kind: str, made: dict[str, Path], corpus: Path, scratch: Path, *, every: int) -> None:
-    uses = [transforms, reuses(corpus)]
-    assert unforeseen(made[kind], VECTORIZERS[kind], uses, scratch, every=every) == []
+def records(folder: Path) -> None:
+    record = read_build_record(folder)
+    if record is not None:
+        with open_shards(folder) as shards:
+            find_source_texts(shards, shards.train, [0], scratch=folder)
+
+
+def resumes(corpus: Path) -> Use:
+    def resume(folder: Path) -> None:
+        build(corpus, folder, BuildOptions(max_features=30, workers=1, validation_fraction=0.2))
+        assert_verified(folder)
+
+    return resume
+
+
+@dataclass(frozen=True)
+class Law:
+    """The files that are changed in a folder, and how the folder is used then."""
+
+    changes: list[Changed]
+    uses: list[Use]
+
+
+@pytest.fixture(scope="module")
+def interrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build that was interrupted when all its work was on record, before it was published."""
+    folder = tmp_path_factory.mktemp("interrupted") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_job, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, folder, BuildOptions(max_features=30, workers=1, validation_fraction=0.2))
+    (folder / WORKING / "manifest.json").unlink()
+    return folder
+
+
+def interrupt(*arguments: object, **keywords: object) -> None:
+    raise KeyboardInterrupt
+
+
+def law_of(name: str, corpus: Path, folder: Path) -> Law:
+    if name in KINDS:
+        return Law(VECTORIZERS[name], [transforms, reuses(corpus)])
+    if name == "a manifest":
+        uses = [reads, shows, records, appends(corpus), reuses(corpus)]
+        return Law([of_json("manifest.json", resealing.write_manifest)], uses)
+    if name == "a build record":
+        return Law([of_json("build.json", resealing.write_plain)], [records, appends(corpus)])
+    paths = sorted((folder / WORKING / "scratch").glob("*.json"))
+    files = [of_json(str(path.relative_to(folder)), resealing.write_record) for path in paths]
+    return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
+
+
+LAWS = [*KINDS, "a manifest", "a build record", "an interrupted build"]
+
+
+def check(name: str, made: dict[str, Path], corpus: Path, interrupted: Path, scratch: Path, *, every: int) -> list[str]:
+    folder = interrupted if name == "an interrupted build" else made.get(name, made["n-grams"])
+    law = law_of(name, corpus, folder)
+    return unforeseen(folder, law.changes, law.uses, scratch, every=every)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_resealed_vectorizer_is_refused_or_makes_shards_that_verify(
-    kind: str, made: dict[str, Path], corpus: Path, tmp_path: Path
+@pytest.mark.parametrize("name", LAWS)
+def test_a_resealed_file_is_refused_or_gives_shards_that_verify(
+    name: str, made: dict[str, Path], corpus: Path, interrupted: Path, tmp_path: Path
 ) -> None:
-    check_vectorizers(kind, made, corpus, tmp_path, every=SPREAD)
+    assert check(name, made, corpus, interrupted, tmp_path, every=SPREAD) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_resealed_vectorizer_is_refused_or_makes_shards_that_verify(
-    kind: str, made: dict[str, Path], corpus: Path, tmp_path: Path
+@pytest.mark.parametrize("name", LAWS)
+def test_every_resealed_file_is_refused_or_gives_shards_that_verify(
+    name: str, made: dict[str, Path], corpus: Path, interrupted: Path, tmp_path: Path
 ) -> None:
-    check_vectorizers(kind, made, corpus, tmp_path, every=1)
+    assert check(name, made, corpus, interrupted, tmp_path, every=1) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,33 +19,23 @@ Place = tuple[Any, ...]
 
 
 def mutations(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a description and a mutated copy of a JSON value, for every place in it.
+    """Yield a description and a mutated copy of a value, for every place in it; what did not change is shared.
 
     At each place: the value is dropped, is another of every type, is nested without end, is swapped with its neighbour,
     lists are cut, doubled and reversed, numbers are one more and one less, and texts are cut.
     """
     for place in places(value):
-        found = at(value, place)
-        for name, change in _changes(found, root=not place):
-            mutated = copy.deepcopy(value)
-            if place:
-                put(mutated, place, change)
-            else:
-                mutated = change
-            yield f"{'.'.join(map(str, place)) or 'all'}: {name}", mutated
-        if place:
-            mutated = copy.deepcopy(value)
-            del at(mutated, place[:-1])[place[-1]]
-            yield f"{'.'.join(map(str, place))}: dropped", mutated
-        if isinstance(found, dict):
-            mutated = copy.deepcopy(value)
-            at(mutated, place)["no such key"] = 1
-            yield f"{'.'.join(map(str, place)) or 'all'}: one key more", mutated
-            for one, other in zip(found, list(found)[1:], strict=False):
-                mutated = copy.deepcopy(value)
-                where = at(mutated, place)
-                where[one], where[other] = where[other], where[one]
-                yield f"{'.'.join(map(str, place))}: '{one}' and '{other}' swapped", mutated
+        name, found = ".".join(map(str, place)) or "all", at(value, place)
+        for how, change in _changes(found):
+            yield f"{name}: {how}", replaced(value, place, change)
+        if not place:
+            continue
+        above = at(value, place[:-1])
+        if isinstance(above, dict):
+            rest = {key: item for key, item in above.items() if key != place[-1]}
+        else:
+            rest = type(above)(item for number, item in enumerate(above) if number != place[-1])
+        yield f"{name}: dropped", replaced(value, place[:-1], rest)
 
 
 def places(value: Any, start: Place = ()) -> Iterator[Place]:
@@ -55,21 +44,26 @@ def places(value: Any, start: Place = ()) -> Iterator[Place]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from places(item, (*start, key))
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for number in sorted({0, len(value) - 1} & set(range(len(value)))):
             yield from places(value[number], (*start, number))
 
 
-def _changes(found: Any, *, root: bool) -> Iterator[tuple[str, Any]]:
+def _changes(found: Any) -> Iterator[tuple[str, Any]]:
     for other in _OF_ANY_TYPE:
         if type(other) is not type(found) or other != found:
             yield repr(other)[:20], other
     yield "nested", _DEEP
-    if isinstance(found, list) and found:
+    if isinstance(found, list | tuple) and found:
         yield "cut", found[:-1]
         yield "doubled", found * 2
         yield "reversed", found[::-1]
-        yield "the first again", [*found, found[0]]
+        yield "the first again", type(found)([*found, found[0]])
+        yield "a list or a tuple", list(found) if isinstance(found, tuple) else tuple(found)
+    if isinstance(found, dict):
+        yield "one key more", {**found, "no such key": 1}
+        for one, other in zip(found, list(found)[1:], strict=False):
+            yield f"'{one}' and '{other}' swapped", {**found, one: found[other], other: found[one]}
     if isinstance(found, int | float) and not isinstance(found, bool):
         yield "one more", found + 1
         yield "one less", found - 1
@@ -78,6 +72,8 @@ def _changes(found: Any, *, root: bool) -> Iterator[tuple[str, Any]]:
         yield "a text cut", found[:-1]
         yield "other case", found.swapcase()
         yield "escape", found + "\x1b[31m"
+    if isinstance(found, np.ndarray) and found.ndim == 1 and len(found):
+        yield from array_mutations(found)
 
 
 def at(value: Any, place: Place) -> Any:
@@ -86,8 +82,15 @@ def at(value: Any, place: Place) -> Any:
     return value
 
 
-def put(value: Any, place: Place, change: Any) -> None:
-    at(value, place[:-1])[place[-1]] = change
+def replaced(value: Any, place: Place, change: Any) -> Any:
+    """Return a copy in which the value at a place is another."""
+    if not place:
+        return change
+    first, *rest = place
+    item = replaced(value[first], tuple(rest), change)
+    if isinstance(value, dict):
+        return {**value, first: item}
+    return type(value)(item if number == first else each for number, each in enumerate(value))
 
 
 def array_mutations(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
