@@ -79,7 +79,7 @@ _OF_NGRAMS: dict[str, Schema] = {
     "max_features": Integer(1, MAX_COLUMNS),
     "strip_accents": Choice(STRIP_ACCENTS),
 }
-_SETTINGS = {
+SETTINGS = {
     "ngram": Fields(
         {"hashing": _HASHING},
         {
@@ -112,7 +112,7 @@ _DESCRIPTIONS = {
         {
             "version": Choice((VERSION,)),
             "kind": Choice((kind,)),
-            "settings": _SETTINGS[kind],
+            "settings": SETTINGS[kind],
             **_FACTS[kind],
             "files": Fields(dict.fromkeys(_files_of(kind), hex_digits(16))),
             "fingerprint": hex_digits(16),

@@ -27,9 +27,11 @@ from shardtrain.pipeline.workspace import folder_of
 from shardtrain.runtime.jobs import JobFolder
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.runtime.schema import ANYTHING, read_sealed
+from shardtrain.shards.hdf5 import locate, open_shard_file
 from shardtrain.shards.manifest import read_manifest
-from shardtrain.shards.safety import filter_names, open_dataset, open_untrusted
+from shardtrain.shards.safety import open_dataset
 from shardtrain.tables.arrays import open_npy, open_npz
+from shardtrain.tables.hdf5 import find_matrix, label_blocks, open_file
 from shardtrain.training.checkpoint import read_checkpoint
 from shardtrain.training.run_folder import RunFolder
 from shardtrain.vectorize.fitted import load_vectorizer
@@ -156,10 +158,12 @@ def hdf5(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         (folder / "x.h5").write_bytes(content)
-        with open_untrusted(folder / "x.h5") as file:
-            for name in ("x", "x/data", "x/indptr", "y", "document"):
-                with contextlib.suppress(ShardtrainError):
-                    filter_names(open_dataset(file, name))
+        for name in ("x", "x/data", "x/indptr", "y", "document"):
+            with contextlib.suppress(ShardtrainError), open_shard_file(folder / "x.h5") as file:
+                locate(open_dataset(file, name))
+        with open_file(folder / "x.h5") as file:
+            matrix = find_matrix(file, "x")
+            list(label_blocks(file, "y", matrix.rows))
 
     return read
 
