@@ -19,6 +19,7 @@
     │   ├── ShardsExistError        an output folder that must not be overwritten (also FileExistsError)
     │   ├── ManifestError           a manifest that is damaged or inconsistent (also ValueError)
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
+    ├── ScratchError                scratch files of an interrupted job that are damaged (also ValueError)
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
     ├── WorkerDiedError             worker processes that died again and again
     ├── StorageError                a file that could not be written (also OSError)
@@ -182,6 +183,10 @@ class ManifestError(ShardsError, ValueError):
 
 class CorruptShardError(ShardsError, ValueError):
     """Bytes that differ from what the manifest recorded."""
+
+
+class ScratchError(ShardtrainError, ValueError):
+    """Scratch files of an interrupted job are damaged or do not belong together."""
 
 
 class OutputExistsError(ShardtrainError, FileExistsError):

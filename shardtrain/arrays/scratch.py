@@ -17,11 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
 from shardtrain.runtime.storage import reading_errors
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
+_ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
+_HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +65,25 @@ def open_spilled(path: Path) -> SpilledArrays:
     """Memory-map a file written by `spill`.
 
     Raises:
+        ScratchError: the file is missing or damaged.
         StorageError: it cannot be opened or mapped.
     """
-    with reading_errors(path, "mmap"), open(path, "rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    start = int(content[:_HEADER_DIGITS])
-    header = json.loads(content[_HEADER_DIGITS:start])
+    try:
+        with open(path, "rb") as file, reading_errors(path, "mmap"):
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        digits = content[:_HEADER_DIGITS]
+        check(digits.decode("ascii"), Text(" *[0-9]+", "the length of the header"))
+        start = int(digits)
+        header = parse_json(content[_HEADER_DIGITS:start])
+        check(header, _HEADER)
+        for name, (dtype, shape, offset) in header["arrays"].items():
+            if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
+                raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
+    except (FileNotFoundError, ValueError) as error:
+        raise ScratchError(
+            f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard them "
+            "with --overwrite"
+        ) from error
     return SpilledArrays(content, start, header["arrays"], header["facts"])
 
 

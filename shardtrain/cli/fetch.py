@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +62,7 @@ def fetch_and_show(
     as_json: bool = False,
 ) -> None:
     """Fetch a set; print its description first, and the next step at the end."""
-    from shardtrain.corpus.published import RECORD
+    from shardtrain.corpus.published import fetch_record
     from shardtrain.datasets.fetch import fetch
     from shardtrain.runtime.progress import say
 
@@ -73,7 +72,7 @@ def fetch_and_show(
     fetched = fetch(dataset, out, file=options.file, mirror=options.mirror, overwrite=options.overwrite)
     show(
         as_json,
-        {**json.loads((out / RECORD).read_bytes()), "folder": out},
+        {**(fetch_record(out) or {}), "folder": out},
         f"{'already there' if fetched.already_fetched else 'fetched'}: {dataset.num_train:,} training and "
         f"{dataset.num_test:,} test documents in {dataset.num_classes} classes ({size(fetched.num_bytes)}): "
         f"{out}; {next_step('build', out)}",

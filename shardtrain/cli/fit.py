@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         args.json,
         {"run": done.path, "model": record.config["model"], **metrics},
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {short(metrics['val_loss'])}, "
-        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}: {done.path}",
+        f"best epoch {metrics.get('best_epoch', 'unknown')} of {metrics['epochs']}: {done.path}",
         *test_lines(metrics),
         *([f'{next_step("predict", done.path)} "a text to classify"'] if record.description.vectorizer else ()),
         summary=True,

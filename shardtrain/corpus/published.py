@@ -6,7 +6,6 @@ trusted; a folder's name or class names count only where the number of classes a
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from shardtrain.runtime.schema import Fields, Integer, Text, read_if_sound
+
+_FETCHED = Fields({"name": Text(), "bytes": Integer()}, others=True)
 RECORD = ".fetched.json"  # in a folder that `fetch` made: the set it holds and the archive that it came from
 
 
@@ -107,9 +109,11 @@ def recognise(folder_name: str, class_names: Sequence[str] | None) -> Dataset | 
 
 def recorded(folder: Path) -> Dataset | None:
     """Return the published set that `fetch` wrote to a folder, or None if `fetch` did not make the folder."""
-    try:
-        found = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError):
-        return None
-    name = found.get("name") if isinstance(found, dict) else None
-    return next((dataset for dataset in DATASETS if dataset.name == name), None)
+    found = fetch_record(folder)
+    return next((dataset for dataset in DATASETS if found and dataset.name == found["name"]), None)
+
+
+def fetch_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record that `fetch` wrote to a folder; None if there is none, or it makes no sense."""
+    found: dict[str, Any] | None = read_if_sound(folder / RECORD, _FETCHED)
+    return found

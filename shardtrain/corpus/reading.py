@@ -14,13 +14,32 @@ from typing import Any
 from shardtrain.corpus.encodings import is_encoding
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.corpus.records import Syntax
+from shardtrain.errors import CorpusFormatError
+from shardtrain.runtime.schema import ANYTHING, Either, Fields, Flag, Integer, Items, Keyed, Text, optional
+
+_COLUMN = Either((Text(), Integer()))
+_CHARACTER = optional(Text("[\\x00-\\x7f]", "one ASCII character"))
+SOURCE = Fields(
+    optional={
+        "format": Text(),
+        "header": Flag(),
+        "label_column": optional(_COLUMN),
+        "text_columns": Items(_COLUMN),
+        "encoding": Text(),
+        "delimiter": _CHARACTER,
+        "quotes": Flag(),
+        "escape": _CHARACTER,
+        "unescape": Flag(),
+        "files": Either((Items(Text()), Keyed(ANYTHING))),
+    },
+    others=True,
+)  # what `Source.describe` returns, as it is read from JSON
 
 
 def recorded_source(build: Mapping[str, Any]) -> Any:
     """Return the description of the first training corpus that the manifest of shards has in `build`; None: none."""
     parts = build.get("parts")
-    first = parts[0] if isinstance(parts, list) and parts else None
-    return first.get("train") if isinstance(first, Mapping) else None
+    return parts[0].get("train") if parts else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +64,26 @@ class Reading:
 
     @classmethod
     def of_record(cls, record: Any) -> Reading | None:
-        """Parse the description of a source; None if there is none, or it is not one."""
-        if not isinstance(record, Mapping) or not isinstance(record.get("format"), str):
+        """Parse the description of a source; None if there is none.
+
+        Raises:
+            CorpusFormatError: it makes no sense.
+        """
+        if record is None or "format" not in record:
             return None
-        texts = record.get("text_columns", ())
-        label, encoding = record.get("label_column"), record.get("encoding", "utf-8")
-        delimiter, escape = record.get("delimiter"), record.get("escape")
-        has_columns = isinstance(texts, list | tuple) and all(isinstance(each, int | str) for each in texts)
+        if (mismatch := SOURCE.mismatch(record)) is not None:
+            raise CorpusFormatError(
+                f"the shards record how their corpus was read, but it makes no sense: {mismatch}; rebuild the shards"
+            )
+        has_columns, encoding = record["format"] != "fasttext", record.get("encoding", "utf-8")
+        delimiter, quoting, escape = (record.get(name) for name in ("delimiter", "quotes", "escape"))
         return cls(
-            label=label if isinstance(label, int | str) and record["format"] != "fasttext" else None,
-            texts=tuple(texts) if has_columns and record["format"] != "fasttext" else (),
-            header=bool(record.get("header")) or record["format"] in ("jsonl", "parquet", "arrow", "rows"),
-            encoding=encoding if isinstance(encoding, str) and is_encoding(encoding) else "utf-8",
-            syntax=Syntax(delimiter=delimiter, quoting=bool(record.get("quotes")), escape=escape)
-            if _is_character(delimiter) and (escape is None or _is_character(escape))
-            else None,
-            unescape=bool(record.get("unescape")),
+            label=record.get("label_column") if has_columns else None,
+            texts=tuple(record.get("text_columns", ())) if has_columns else (),
+            header=record.get("header", False) or record["format"] in ("jsonl", "parquet", "arrow", "rows"),
+            encoding=encoding if is_encoding(encoding) else "utf-8",
+            syntax=None if delimiter is None else Syntax(delimiter=delimiter, quoting=bool(quoting), escape=escape),
+            unescape=record.get("unescape", False),
         )
 
     @property
@@ -102,10 +125,6 @@ class Reading:
         """Return the indices of the text columns among names; None unless all are there."""
         found = tuple(names.index(name) for name in self.texts if isinstance(name, str) and name in names)
         return found if self.header and self.texts and len(found) == len(self.texts) else None
-
-
-def _is_character(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 1 and value.isascii()
 
 
 def _is_below(column: Column | None, number: int) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.options import Column
 from shardtrain.corpus.records import LINES, MAX_RECORD, Syntax
+from shardtrain.runtime.schema import Choice, Fields, Integer, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +205,11 @@ class Unit:
     def num_text_bytes(self) -> int:
         """Number of bytes that can become texts; 0 if the only record is too long to be read."""
         return 0 if self.num_documents == 1 and self.num_bytes > MAX_RECORD else self.num_bytes
+
+
+BAD_ROW = Fields(
+    {"path": Text(), "line": Integer(1), "reason": Text()}, {"counted": Choice(("line", "item", "row"))}
+)  # as a record of work has it
 
 
 @dataclass(frozen=True, kw_only=True)

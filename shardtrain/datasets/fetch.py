@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
-from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, recognise, recorded
+from shardtrain.corpus.published import DATASETS, RECORD, Archive, Dataset, fetch_record, recognise, recorded
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import Source
 from shardtrain.datasets.archive import unpack_archive
@@ -152,14 +151,14 @@ def _already_fetched(dataset: Dataset, out: Path, overwrite: bool) -> bool:
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not names:
         return False
-    found = recorded(out)
-    if found is None:
+    found, record = recorded(out), fetch_record(out)
+    if found is None or record is None:
         raise CorpusExistsError(f"'{out}' holds other files ({', '.join(names[:3])}); choose another --out")
     if overwrite:
         return False
     if found.name != dataset.name:
         raise CorpusExistsError(f"'{out}' holds {found.title}; choose another --out, or replace it with --overwrite")
-    size, expected = _size(out), json.loads((out / RECORD).read_bytes()).get("bytes")
+    size, expected = _size(out), record["bytes"]
     if size != expected:
         raise CorpusExistsError(
             f"'{out}' was changed after it was fetched: its files have {size:,} bytes, {expected:,} were written; "

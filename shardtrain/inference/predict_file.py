@@ -9,17 +9,16 @@ before the first prediction, and standard input is copied to disk first.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.options import STANDARD
 from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import BadRow, Documents, Source, Unit
+from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
 from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.notes import TextCounts
@@ -35,6 +34,7 @@ from shardtrain.runtime.executors import threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
+from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.runtime.storage import check_output_file
 
 if TYPE_CHECKING:
@@ -75,9 +75,19 @@ class _UnitResult:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> _UnitResult:
-        """Parse the fields from JSON values."""
+        """Make the value from a record that fits `_RESULT`."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         return cls(**{**record, "bad_rows": bad_rows, "counts": TextCounts(**record["counts"])})
+
+
+_RESULT = Fields(
+    {
+        "rows": Integer(),
+        "num_bad_rows": Integer(),
+        "bad_rows": Items(BAD_ROW, most=MAX_LISTED),
+        "counts": Fields({each.name: Integer() for each in fields(TextCounts)}),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +185,6 @@ def _predict(
 ) -> PredictedFile:
     names = [f"part-{unit.index:06}" for unit in opened.units]
     paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
-    _discard_records_without_counts(working, names)
     with threads(options.threads) as pool:
         parts = Passes(pool, working, budget=0).run(
             "predicting",
@@ -183,6 +192,7 @@ def _predict(
             opened.units,
             opened.sizes,
             names=names,
+            schema=_RESULT,
             encode=asdict,
             decode=_UnitResult.from_record,
         )
@@ -199,13 +209,6 @@ def _predict(
         input_bytes=opened.source.num_bytes,
         counts=counts,
     )
-
-
-def _discard_records_without_counts(working: Path, names: Sequence[str]) -> None:
-    """Discard the records of parts that a version without counts made, so that these parts are made again."""
-    for path in (working / f"{name}.json" for name in names):
-        if path.exists() and "counts" not in json.loads(path.read_bytes()):
-            path.unlink()
 
 
 def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:

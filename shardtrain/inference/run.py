@@ -128,7 +128,8 @@ class Run:
                 "validation accuracy": f"{metrics['val_accuracy']:.4f}",
                 "validation loss": short(metrics["val_loss"]),
                 **({"test accuracy": f"{tested:.4f}"} if (tested := metrics.get("test_accuracy")) is not None else {}),
-                "epochs": f"{metrics['epochs']:,}, the best one is {metrics['best_epoch']:,}",
+                "epochs": f"{metrics['epochs']:,}"
+                + (f", the best one is {metrics['best_epoch']:,}" if "best_epoch" in metrics else ""),
                 "trained on": f"{self.description.num_train:,} examples, "
                 f"{self.description.num_features:,} {self.description.kind} features",
                 "classes": listed(self.description.class_names),
@@ -139,13 +140,7 @@ class Run:
     def labels(self) -> dict[str, int]:
         """Return the class index of each raw label of the corpus; of a run that records none, of the class names."""
         recorded = self.config.get("labels")
-        names = self.description.class_names
-        codes = list(recorded.values()) if isinstance(recorded, dict) else []
-        if any(type(code) is not int or code not in range(len(names)) for code in codes):
-            raise RunError(
-                f"'{self.path / CONFIG}' has labels that are no classes; restore it from a copy or train again"
-            )
-        return dict(recorded) if isinstance(recorded, dict) else {name: code for code, name in enumerate(names)}
+        return dict(recorded) if recorded else {name: code for code, name in enumerate(self.description.class_names)}
 
     @property
     def reading(self) -> Reading | None:
@@ -204,7 +199,7 @@ class Run:
             raise RunError(
                 f"'{path}' is missing; restore it from a copy or train again with `python -m shardtrain fit`"
             )
-        found, expected = sha256(path), str(self.metrics["model_sha256"])
+        found, expected = sha256(path), self.metrics["model_sha256"]
         if found != expected:
             raise RunError(
                 f"'{path}' is damaged: its SHA-256 is {found[:16]}…, {METRICS} says {expected[:16]}…; "

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from shardtrain.runtime.schema import Choice, Fields, Integer, Items, Mismatch, Text
+from shardtrain.shards.layout import DATASETS, MAX_CLASSES, MAX_FEATURES, MAX_VOCABULARY
+
+
+def _check_vocabulary(record: Mapping[str, Any]) -> None:
+    if record["kind"] != "sequence" and record["vocabulary_size"] != record["num_features"]:
+        expected = f"num_features, {record['num_features']}, as the kind is {record['kind']}"
+        raise Mismatch(str(record["vocabulary_size"]), expected, ("vocabulary_size",))
+
+
+DATASET_INFO = Fields(
+    {
+        "kind": Choice(tuple(DATASETS)),
+        "num_features": Integer(1, MAX_FEATURES),
+        "vocabulary_size": Integer(1, MAX_VOCABULARY),
+        "class_names": Items(Text(), 1, MAX_CLASSES),
+        "num_train": Integer(1),
+        "num_validation": Integer(0),
+        "vectorizer": Text(),
+        "fingerprint": Text(),
+    },
+    rule=_check_vocabulary,
+)  # as runs and studies record it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +56,11 @@ class DatasetInfo:
     num_validation: int
     vectorizer: str
     fingerprint: str
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> DatasetInfo:
+        """Make the description from a record that fits `DATASET_INFO`."""
+        return cls(**{**record, "class_names": tuple(record["class_names"])})
 
     @property
     def num_classes(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import ModelError
+from shardtrain.errors import ModelError, VectorizerError
+from shardtrain.vectorize.saved import read_terms
 
 Table = npt.NDArray[np.float32]
 
@@ -39,9 +39,18 @@ class Vectors:
     found: int
 
 
-def vocabulary(vectorizer: Path) -> list[str]:
-    """Read the words of a fitted sequence vectorizer; the word of id i, from 1, is at index i - 1."""
-    words: list[str] = json.loads((vectorizer / "terms.json").read_bytes())
+def vocabulary(vectorizer: Path, vocabulary_size: int) -> list[str]:
+    """Read the words of a fitted sequence vectorizer; the word of id i, from 1, is at index i - 1.
+
+    Raises:
+        VectorizerError: it is missing or damaged, or has words without an id below `vocabulary_size`.
+    """
+    words = read_terms(vectorizer)
+    if len(words) >= vocabulary_size:
+        raise VectorizerError(
+            f"the vectorizer in '{vectorizer}' has {len(words):,} words, the shards have ids of {vocabulary_size - 1:,}"
+            "; restore the shards' own vectorizer from a copy, or rebuild the shards"
+        )
     return words
 
 

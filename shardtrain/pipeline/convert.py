@@ -24,7 +24,7 @@ from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, note_of, spare_documents, trains
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, note_of, spare_documents, trains
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
@@ -35,8 +35,9 @@ from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.schema import MAX_INTEGER, Fields, Integer, Keyed, Text
 from shardtrain.shards import layout
-from shardtrain.shards.layout import Manifest
+from shardtrain.shards.layout import MAX_CLASSES, Manifest
 from shardtrain.shards.manifest import fingerprint_of
 from shardtrain.shards.packing import check_codec
 from shardtrain.tables.blocks import BLOCK_BYTES, Table, needs_scan
@@ -94,11 +95,15 @@ class _Written:
 
     @classmethod
     def from_record(cls, record: Any) -> _Written:
-        """Parse JSON values; an older record is the number of blocks."""
-        if isinstance(record, int):
-            return cls(record, {})
+        """Make the value from a record that fits `_WRITTEN`."""
         spares = {int(code): (key, ordinal) for code, (key, ordinal) in record["spares"].items()}
         return cls(record["blocks"], spares)
+
+
+_SURVEYED = Fields({"labels": Keyed(Integer(1)), "least": Integer(-MAX_INTEGER), "most": Integer(-MAX_INTEGER)})
+_WRITTEN = Fields(
+    {"blocks": Integer(), "spares": Keyed(SPARE, Text(f"[0-9]{{1,{len(str(MAX_CLASSES))}}}", "class indices"))}
+)
 
 
 def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manifest:
@@ -157,6 +162,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             [piece.stop - piece.start for piece in pieces],
             names=[f"survey-{piece.name}" for piece in pieces],
             unit=_unit(tables),
+            schema=_SURVEYED,
             encode=asdict,
             decode=lambda record: _PieceFacts(**record),
         )
@@ -213,7 +219,7 @@ def _write_rows(
         codes=classes.codes,
     )
     rows = [facts.rows for facts in surveyed]
-    run = partial(passes.run, function=write, unit="rows", encode=asdict, decode=_Written.from_record)
+    run = partial(passes.run, function=write, unit="rows", schema=_WRITTEN, encode=asdict, decode=_Written.from_record)
     written = run(titles.READ_ROWS, tasks=pieces, sizes=rows, names=[piece.name for piece in pieces])
     pieces, changed = _keep_every_class(pieces, surveyed, written, classes)
     if changed:  # files with the rows that stay in training, beside those without them

@@ -20,6 +20,7 @@ from shardtrain.errors import CorpusFormatError, HashCollisionError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.spacing import CHARACTERS, texts_lack_spaces
 from shardtrain.pipeline.units import (
+    UNIT_FACTS,
     CountTask,
     FindTask,
     UnitFacts,
@@ -30,6 +31,7 @@ from shardtrain.pipeline.units import (
     keep_every_class,
 )
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Integer, Items, Row, Text
 from shardtrain.vectorize import ngrams, selection, sequences
 from shardtrain.vectorize.counts import Bucket, lookup, merge_bucket, plan_buckets
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
@@ -38,6 +40,7 @@ from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.weights import Float, Weights, weights_of
 
+_MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
 HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
 
 
@@ -105,7 +108,8 @@ def _count(
     buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
     share = [num_terms // len(buckets)] * len(buckets)
     merge = partial(_merge, postings=tuple(postings), least=least, most=most)
-    merged = passes.run(titles.MERGE, merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
+    names = [path.name for _, path in buckets]
+    merged = passes.run(titles.MERGE, merge, buckets, share, names=names, unit="terms", schema=_MERGED)
     return Counted(
         settings=settings,
         units=tuple(units),
@@ -140,7 +144,9 @@ def _count_units(
         for task, out in zip(units, postings, strict=True)
     ]
     names = [path.name for path in postings]
-    return passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    return passes.run(
+        title, count_unit, tasks, sizes, names=names, schema=UNIT_FACTS, encode=asdict, decode=UnitFacts.from_record
+    )
 
 
 def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
@@ -169,7 +175,16 @@ def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> l
         sizes.append(counted.sizes[number])
     names = [f"names-{counted.settings.hashing.seed}-{task.unit.index:05}" for task in tasks]
     strings = [""] * len(hashes)
-    for members, found in zip(places, passes.run(titles.NAMES, find_in_unit, tasks, sizes, names=names), strict=True):
+    terms = passes.run(
+        titles.NAMES,
+        find_in_unit,
+        tasks,
+        sizes,
+        names=names,
+        schema=Items(Text()),
+        fits=lambda task, found: len(found) == len(task.wanted),
+    )
+    for members, found in zip(places, terms, strict=True):
         for place, term in zip(members, found, strict=True):
             strings[by_hash[place]] = term
     return strings
@@ -380,7 +395,7 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
         raise CorpusFormatError("the training documents contain no word; check --text-columns")
     measure = partial(sequences.longest, vocabulary=vocabulary)
     names = [path.name.replace("run", "length") for path in counted.postings]
-    lengths = passes.run(titles.LONGEST, measure, counted.postings, counted.sizes, names=names)
+    lengths = passes.run(titles.LONGEST, measure, counted.postings, counted.sizes, names=names, schema=Integer())
     facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
     terms = _find(passes, counted, vocabulary)
     return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary

@@ -14,9 +14,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.runtime.schema import Integer, Row
+
 Keys = npt.NDArray[np.uint64]
 Ordinals = npt.NDArray[np.int64]
 Label = TypeVar("Label", bound=Hashable)
+SPARE = Row((Integer(0, (1 << 64) - 1), Integer()))  # as a record of work has it
 Spare = tuple[int, int]  # key and ordinal of the held-out document of a class that would stay in training first
 
 ALL_HELD_OUT = 1 << 64  # a threshold above every key

@@ -6,7 +6,6 @@ To show the text of a row takes the corpus' path, the options it was read with, 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
 from shardtrain.options import subset
+from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.given import GivenCorpus
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.workspace import files_of
@@ -58,11 +58,8 @@ def origin_of(
 
 def recorded_origins(folder: Path) -> list[Origin | None]:
     """Read the origin of each part of the shards in `folder` from build.json; None: unknown; []: none is recorded."""
-    try:
-        origins = json.loads((folder / MEASURED).read_bytes()).get("origins", [])
-    except (OSError, ValueError, AttributeError):
-        return []
-    return [each if isinstance(each, dict) else None for each in origins] if isinstance(origins, list) else []
+    record = read_build_record(folder)
+    return list(record.origins) if record else []
 
 
 def origins_with(earlier: Path | None, manifest: Manifest, added: Origin | None) -> list[Origin | None]:
@@ -93,7 +90,11 @@ def open_again(origin: Origin, *, scratch: Path) -> Corpus:
         expected = {str(name): list(identity) for name, identity in origin["files"].items()}
         texts = origin["read"]["text_columns"]
         read = CorpusOptions(**{**origin["read"], "text_columns": None if texts is None else tuple(texts)})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # options that this version does not have, or not with this value
         raise CorpusFormatError(f"{MEASURED} does not record how the corpus was read ({error!r})") from error
     for name, identity in expected.items():
         if not Path(name).exists():

@@ -21,8 +21,10 @@ from shardtrain.arrays.scratch import SpilledArrays, open_spilled
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.units import key_range, rows_between
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Fields, Integer, Items
+from shardtrain.shards.finished import is_finished
 from shardtrain.shards.layout import ShardEntry, SplitEntry
-from shardtrain.shards.manifest import parse_shard, shard_record
+from shardtrain.shards.manifest import SHARD, parse_shard, shard_record
 from shardtrain.shards.packing import rewrite_shard
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
@@ -136,8 +138,11 @@ class PlacedShard:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlacedShard:
-        """Make the value from its fields as JSON values."""
+        """Make the value from a record that fits `_PLACED`."""
         return cls(parse_shard(record["entry"]), tuple(record["class_counts"]))
+
+
+_PLACED = Fields({"entry": SHARD, "class_counts": Items(Integer(), 1)})
 
 
 def place_shard(task: PlaceTask) -> PlacedShard:
@@ -149,6 +154,14 @@ def place_shard(task: PlaceTask) -> PlacedShard:
     packed = rewrite_shard(shard, task.shape, task.codec, task.out)
     task.plain.unlink()
     return PlacedShard(packed, placed.class_counts)
+
+
+def _is_placed(task: PlaceTask, placed: PlacedShard) -> bool:
+    """Return whether the shard on record is that of the task, and has these rows per class."""
+    if not is_finished(task.out, placed.entry, task.shape):
+        return False
+    y = Shard(task.out.parent, placed.entry, task.shape.num_features, verify=False).y(0, task.shape.rows)
+    return tuple(np.bincount(y, minlength=task.shape.num_classes).tolist()) == placed.class_counts
 
 
 def _place(task: PlaceTask, out: Path) -> PlacedShard:
@@ -226,8 +239,10 @@ def place_split(
         [shard.rows for shard in ranges],
         names=[task.out.stem for task in tasks],
         unit="rows",
+        schema=_PLACED,
         encode=PlacedShard.as_record,
         decode=PlacedShard.from_record,
+        fits=_is_placed,
     )
     class_counts = np.zeros(num_classes, np.int64)
     for shard in placed:

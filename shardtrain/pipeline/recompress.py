@@ -23,8 +23,9 @@ from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.passes import Passes
 from shardtrain.shards import layout
+from shardtrain.shards.finished import is_finished
 from shardtrain.shards.layout import Manifest, ShardEntry
-from shardtrain.shards.manifest import fingerprint_of, parse_shard, shard_record
+from shardtrain.shards.manifest import SHARD, fingerprint_of, parse_shard, shard_record
 from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
 from shardtrain.shards.shard import Shard
 
@@ -77,8 +78,10 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
             [task.shard.entry.rows for task in tasks],
             names=[task.out.stem for task in tasks],
             unit="rows",
+            schema=SHARD,
             encode=shard_record,
             decode=parse_shard,
+            fits=lambda task, entry: is_finished(task.out, entry, shape_of(task.shard.entry, manifest)),
         )
         splits[name] = replace(split.entry, shards=tuple(rewritten))
     files = {}

@@ -5,11 +5,11 @@ Build, convert, index and recompress all use `make_shards`, so they resume, refu
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.origin import Origin, origins_with
 from shardtrain.pipeline.publishing import publish
 from shardtrain.pipeline.workspace import Workspace, workspace
@@ -99,8 +99,7 @@ def make_shards(
 
 def _is_complete(out: Path, job: Job) -> bool:
     """Return whether the shards in `out` are complete and were made by this job, whose working folder is gone."""
-    try:
-        made_by = json.loads((out / MEASURED).read_bytes())["job"]
-    except (OSError, ValueError, KeyError, TypeError):
+    record = read_build_record(out)
+    if record is None or record.job != job.digest:
         return False
-    return (out / layout.MANIFEST).exists() and not (out / WORKING).exists() and bool(made_by == job.digest)
+    return (out / layout.MANIFEST).exists() and not (out / WORKING).exists()

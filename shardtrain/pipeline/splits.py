@@ -59,7 +59,7 @@ def validated_as_before(corpus: Corpus, before: Manifest, options: BuildOptions)
     if corpus.test is None or options.test is not None:
         return corpus
     name = Path(corpus.test.origin).name
-    parts = [part for part in before.build.get("parts", ()) if isinstance(part, dict)]
+    parts = before.build.get("parts", ())
     validating = {part["validation"].get("name") for part in parts if isinstance(part.get("validation"), dict)}
     if name not in validating:
         return corpus

@@ -17,14 +17,17 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Documents, Source, Unit
+from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
+from shardtrain.errors import CorpusFormatError, ScratchError
 from shardtrain.loader.order import document_keys
-from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text
 from shardtrain.vectorize.counts import first_documents, spill_postings
-from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
+from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
+from shardtrain.vectorize.saved import DESCRIPTION
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.tokens import find_terms
 
@@ -60,11 +63,22 @@ class UnitFacts:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> UnitFacts:
-        """Parse the fields from JSON values."""
+        """Make the value from a record that fits `UNIT_FACTS`."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): count for length, count in record["words"].items()}
-        spares = {label: (key, ordinal) for label, (key, ordinal) in record.get("spares", {}).items()}
+        spares = {label: (key, ordinal) for label, (key, ordinal) in record["spares"].items()}
         return cls(**{**record, "bad_rows": bad_rows, "words": words, "spares": spares})
+
+
+UNIT_FACTS = Fields(
+    {
+        **{name: Keyed(Integer()) for name in ("train", "held_out")},
+        **{name: Integer() for name in ("num_bad_rows", "num_replaced", "num_terms")},
+        "bad_rows": Items(BAD_ROW),
+        "words": Keyed(Integer(), Text("[0-9]{1,18}", "numbers of words")),
+        "spares": Keyed(SPARE),
+    }
+)
 
 
 def warm_up() -> None:
@@ -109,7 +123,9 @@ def survey(
     """Count the labels of all units' documents, and with `words` their lengths in words."""
     names = [f"{title.replace(' ', '-')}-{task.unit.index:05}" for task in units]
     function = partial(survey_unit, words=words)
-    return passes.run(title, function, units, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    return passes.run(
+        title, function, units, sizes, names=names, schema=UNIT_FACTS, encode=asdict, decode=UnitFacts.from_record
+    )
 
 
 def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:
@@ -186,7 +202,13 @@ def find_in_unit(task: FindTask) -> list[str]:
     chosen = np.flatnonzero(train)[first_documents(open_spilled(task.postings), task.wanted)]
     block = prepare_texts(task.settings, documents.texts.take(chosen))
     found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
-    return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
+    terms = [term.decode("utf-8", "surrogatepass") for term in found if term is not None]
+    if len(terms) < len(found):
+        raise ScratchError(
+            f"'{task.source.origin}' lacks {len(found) - len(terms):,} terms that were counted in it: it was changed, "
+            f"or the scratch file '{task.postings}' is damaged; start again with --overwrite"
+        )
+    return terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +227,13 @@ def transform_unit(task: TransformTask) -> None:
     chosen = np.flatnonzero(train != task.held_out)
     description = task.vectorizer / DESCRIPTION
     x = _vectorizer(task.vectorizer, description.stat().st_mtime_ns).transform(documents.texts.take(chosen))
-    y = np.fromiter((task.codes[documents.labels[i]] for i in chosen), np.int64, len(chosen))
+    labels = [documents.labels[i] for i in chosen]
+    if unknown := [label for label in labels if label not in task.codes]:
+        raise CorpusFormatError(
+            f"'{task.source.origin}' has the label {unknown[0]!r:.60}, which it did not have when it was counted; do "
+            "not change it during a build, and start again with --overwrite"
+        )
+    y = np.fromiter((task.codes[label] for label in labels), np.int64, len(labels))
     spill_rows(task.out, x, y, documents.ordinals[chosen], keys[chosen])
 
 
@@ -217,7 +245,13 @@ def _vectorizer(folder: Path, modified: int) -> Vectorizer:
 
 def classes_of_postings(postings: SpilledArrays, codes: dict[str, int]) -> npt.NDArray[np.int64]:
     """Return the class index of each label code of postings."""
-    return np.array([codes[name] for name in postings.facts["label_names"]], np.int64)
+    names = postings.facts["label_names"]
+    if unknown := [name for name in names if name not in codes]:
+        raise ScratchError(
+            f"documents with the label {unknown[0]!r:.60} were counted and are on no record: scratch files of the "
+            "interrupted build are damaged; discard them with --overwrite"
+        )
+    return np.array([codes[name] for name in names], np.int64)
 
 
 def spill_rows(

@@ -12,7 +12,7 @@ import numpy as np
 
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
-from shardtrain.report.build_record import BuildRecord, read_build_record
+from shardtrain.pipeline.build_record import BuildRecord, read_build_record
 from shardtrain.report.distinctive import DistinctiveFeature, distinctive_features
 from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.row_statistics import Counts, RowEntries, SplitStatistics, compute_statistics

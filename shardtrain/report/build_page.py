@@ -20,7 +20,7 @@ def build_section(analysis: ShardsAnalysis) -> Markup:
     corpora = _corpora_tables(parts)
     if record is None:
         return joined(notice("Times and memory are unknown: build.json is missing or cannot be read."), corpora)
-    num_bytes = _integer(parts[-1], "corpus_bytes") if parts else 0
+    num_bytes = parts[-1].get("corpus_bytes", 0) if parts else 0
     rates = [f"{size(num_bytes / seconds)}/s" if seconds and num_bytes else "" for _, seconds in record.passes]
     bars = [
         svg.Bar(
@@ -79,14 +79,8 @@ def _memory(analysis: ShardsAnalysis) -> Markup | None:
 
 
 def _corpora(analysis: ShardsAnalysis) -> list[dict[str, Any]]:
-    """Return the recorded corpora; invalid entries are omitted, since the manifest's `build` is not validated."""
-    parts = analysis.manifest.build.get("parts")
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list | tuple) else []
-
-
-def _integer(part: dict[str, Any], key: str) -> int:
-    value = part.get(key)
-    return value if isinstance(value, int) else 0
+    """Return the recorded corpora."""
+    return list(analysis.manifest.build.get("parts", ()))
 
 
 def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
@@ -100,10 +94,10 @@ def _corpora_tables(parts: list[dict[str, Any]]) -> Markup:
             "validation": own.get("name") if isinstance(own, dict) else None,
             "validation fraction": f"{fraction:.0%}" if isinstance(fraction, float) and not own else None,
             "test": test.get("name") if isinstance(test, dict) else None,
-            "documents": f"{_integer(part, 'documents'):,}",
-            "size": size(_integer(part, "corpus_bytes")),
-            "rejected rows": f"{_integer(part, 'rejected_rows'):,}",
-            "invalid bytes replaced": f"{_integer(part, 'replaced_bytes'):,}",
+            "documents": f"{part.get('documents', 0):,}",
+            "size": size(part.get("corpus_bytes", 0)),
+            "rejected rows": f"{part.get('rejected_rows', 0):,}",
+            "invalid bytes replaced": f"{part.get('replaced_bytes', 0):,}",
             "vectorizer": part.get("vectorizer"),
         }
         known = [(name, format_value(value)) for name, value in rows.items() if value is not None]

@@ -56,10 +56,7 @@ def _part_of(shards: Shards, split: Split, row: int) -> int | None:
     shard = next(split.pieces(row, row + 1))[0]
     place = split.shards.index(shard)
     for number, part in enumerate(shards.manifest.build.get("parts", ())):
-        try:
-            start, stop = part["shards"][split.name]
-        except (KeyError, TypeError, ValueError):
-            continue
+        start, stop = part.get("shards", {}).get(split.name, (0, 0))
         if start <= place < stop:
             return number
     return None

@@ -6,12 +6,12 @@ first costs nothing. The rules are Keras' own (keras/src/backend/config.py): the
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 from shardtrain.errors import UsageError
+from shardtrain.runtime.schema import Fields, Text, read_if_sound
 
 EXPECTED = "tensorflow"
 _VARIABLE = "KERAS_BACKEND"
@@ -62,8 +62,5 @@ def settings_file() -> Path:
 
 def _configured(path: Path) -> str:
     """Return the backend that a file of settings names; TensorFlow where there is no such file."""
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return EXPECTED
-    return str(settings.get("backend", EXPECTED)) if isinstance(settings, dict) else EXPECTED
+    settings = read_if_sound(path, Fields(optional={"backend": Text()}, others=True))
+    return str((settings or {}).get("backend", EXPECTED))

@@ -25,6 +25,7 @@ from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.progress import say, warn
+from shardtrain.runtime.schema import ANYTHING, Either, Fields, Integer, Keyed, Row, Text, read_if_sound
 from shardtrain.runtime.storage import reason_of, remove
 from shardtrain.runtime.system import boot_identity
 from shardtrain.version import __version__
@@ -33,6 +34,9 @@ RECORD = "job.json"
 _FAILED = "failed"  # key of a record: the error that ended the job, if its own input caused it
 _SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a record; all else is options
 Record = Mapping[str, Any]
+# What `identify_files` returns: bytes, time in ns (or number of files) and checksum; of streams, bytes and checksum.
+FILES = Keyed(Either((Row((Integer(), Integer(-(1 << 63)), Text())), Row((Integer(), Text())))))
+JOB = Fields({"options": Keyed(ANYTHING)}, {"corpus": FILES, "shardtrain": Text()}, others=True)  # any job's record
 _ENDS = 1 << 16  # bytes at a file's head and tail that identify it
 _MANY_FILES = 64  # above it files are identified together
 
@@ -198,11 +202,8 @@ class JobFolder:
 
     def recorded(self) -> Record | None:
         """Read the record of the job that was started here; None where there is none, or none that can be read."""
-        try:
-            found = json.loads((self.path / self.record_name).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) and found else None
+        found: Record | None = read_if_sound(self.path / self.record_name, JOB)
+        return found
 
     def difference(self, job: Job) -> str | None:
         """Describe how the job started here differs from another: empty if it does not, None where there is none."""

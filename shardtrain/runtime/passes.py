@@ -15,6 +15,7 @@ from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.executors import Executor
 from shardtrain.runtime.machine import give_back_freed_memory
 from shardtrain.runtime.progress import progress
+from shardtrain.runtime.schema import Choice, Schema, read_sealed, sealed
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 PROCESS_BYTES = 110 << 20  # what numpy, scipy and numba take in a process before any work
 UNIT_BYTES = 4 << 20  # of a corpus file in one unit; fixed, so that results cannot depend on memory or workers
 UNIT_MEMORY = 22 * UNIT_BYTES  # while a unit is indexed: its documents, their terms and the tables
+NOTHING = Choice((None,))  # the result of a task that only writes files
 LONG_MEMORY = 18  # of a byte of text in a unit that one document makes long; 11 to 17 were measured
 
 
@@ -67,10 +69,14 @@ class Passes:
         *,
         names: Sequence[str],
         unit: str = "B",
+        schema: Schema = NOTHING,
         encode: Callable[[Result], Any] = lambda result: result,
         decode: Callable[[Any], Result] = lambda record: record,
+        fits: Callable[[Task, Result], bool] = lambda task, result: True,
     ) -> list[Result]:
         """Run a pass and return its results in order; tasks that are on record already are not run again.
+
+        A record that is damaged or does not fit its schema or its task counts as none.
 
         Args:
             title: of the pass.
@@ -79,8 +85,10 @@ class Passes:
             sizes: of the tasks, in `unit`s, for the progress bar.
             names: of the tasks' records; equal names mean equal results.
             unit: of the sizes.
+            schema: of a result as JSON values.
             encode: a result as JSON values.
             decode: the reverse.
+            fits: whether a result on record can be that of its task.
         """
         paths = [self.scratch / f"{name}.json" for name in names]
         results: dict[int, Result] = {}
@@ -88,14 +96,17 @@ class Passes:
         lasting = title not in self.details
         with self.timed(title), progress(title, total=sum(sizes), unit=unit, lasting=lasting) as shown:
             for i in (i for i, path in enumerate(paths) if path.exists()):
-                results[i] = decode(json.loads(paths[i].read_bytes()))
-                shown.skip(sizes[i])
+                with contextlib.suppress(ValueError):
+                    result = decode(read_sealed(paths[i], schema))
+                    if fits(tasks[i], result):
+                        results[i] = result
+                        shown.skip(sizes[i])
             missing = [i for i in range(len(tasks)) if i not in results]
             for number, result in self.executor.run(partial(_task_of, title, function), [tasks[i] for i in missing]):
                 i = missing[number]
                 results[i] = result
                 with committed(paths[i], synced=False) as file:
-                    file.write(json.dumps(encode(result)).encode())
+                    file.write(json.dumps(sealed(encode(result))).encode())
                 shown.add(sizes[i])
         return [results[i] for i in range(len(tasks))]
 

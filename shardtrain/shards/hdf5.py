@@ -15,7 +15,7 @@ from typing import Any
 from shardtrain.errors import CorruptShardError, ShardsError
 from shardtrain.shards import layout
 from shardtrain.shards.layout import Chunks, DatasetEntry
-from shardtrain.shards.safety import chunk_places, filter_names, load_h5py, open_dataset
+from shardtrain.shards.safety import HDF5_ERRORS, chunk_places, filter_names, load_h5py, open_dataset
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def open_shard_file(path: Path) -> Iterator[Any]:
             yield file
     except ShardsError:
         raise
-    except (OSError, KeyError, AttributeError, RuntimeError, ValueError, TypeError) as error:
+    except HDF5_ERRORS as error:
         raise CorruptShardError(
             f"shard '{path}' is not a valid HDF5 file ({error}); restore the file from a copy or rebuild the shards"
         ) from error

@@ -7,7 +7,6 @@ run once, when a manifest is read, and open no other file.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,23 @@ import numpy as np
 from shardtrain.errors import ManifestError, ShardsNotFoundError, command_line
 from shardtrain.runtime.atomic import commit_bytes, json_bytes
 from shardtrain.runtime.checksums import checksum
+from shardtrain.runtime.schema import (
+    ANYTHING,
+    Choice,
+    Either,
+    Fields,
+    Integer,
+    Items,
+    Keyed,
+    Mismatch,
+    Number,
+    Row,
+    Text,
+    canonical_checksum,
+    optional,
+    parse_json,
+    read_if_sound,
+)
 from shardtrain.shards.layout import (
     ALIGNMENT,
     DATA,
@@ -54,6 +70,46 @@ from shardtrain.shards.layout import (
 from shardtrain.version import __version__
 
 MAX_CHUNK_BYTES = (1 << 32) - 1  # HDF5's own limit
+_CHUNKS = Fields(
+    {
+        "shape": Items(Integer(1)),
+        "filters": Items(Choice(FILTERS)),
+        "offsets": Items(Integer()),
+        "sizes": Items(Integer(1)),
+        "masks": Items(Integer()),
+    },
+    {"start": Integer()},
+)
+_DATASET = Fields(
+    {"dtype": Text(), "shape": Items(Integer(), 1, 2), "offset": Integer(), "bytes": Integer()},
+    {"chunks": _CHUNKS, "source": Text(), "converted": Text()},
+)
+SHARD = Fields(
+    {
+        "file": Text(),
+        "rows": Integer(1),
+        "bytes": Integer(1),
+        "datasets": Keyed(_DATASET),
+        "block_bytes": Integer(1),
+        "checksums": Text("([0-9a-f]{16})+", "checksums of 16 hex digits"),
+    }
+)
+_SOURCE = Keyed(ANYTHING)  # see `corpus.reading`
+_PART = Fields(
+    optional={
+        **{name: optional(_SOURCE) for name in ("train", "test")},
+        "validation": Either((_SOURCE, Items(Text()), Choice((None,)))),  # the names of tables
+        **{name: Integer() for name in ("documents", "corpus_bytes", "rejected_rows", "replaced_bytes")},
+        "rejected": Items(Fields({"path": Text(), "line": Integer(), "reason": Text()}, {"counted": Text()})),
+        "validation_fraction": Number(0, 1),
+        "shards": Keyed(Row((Integer(), Integer()))),
+        "shardtrain": Text(),
+        "vectorizer": Text(),
+    },
+    others=True,
+)
+_BUILD = Fields(optional={"labels": Keyed(Integer(0, MAX_CLASSES - 1)), "parts": Items(_PART)}, others=True)
+_VECTORIZER = Fields(optional={"kind": Text(), "fingerprint": Text(), "num_words": Integer()}, others=True)
 _EXTERNAL_ARRAYS = {X, DATA, INDICES}  # arrays that may be in external files
 _READS = f"this shardtrain ({__version__}) reads"
 _NEWER = (
@@ -76,7 +132,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         body["requires"] = list(manifest.requires)
     for split, entry in manifest.splits.items():
         body["splits"][split]["shards"] = [shard_record(shard) for shard in entry.shards]
-    body["checksum"] = _manifest_checksum(body)
+    body["checksum"] = canonical_checksum(body)
     commit_bytes(folder / MANIFEST, json_bytes(body, indent=1))
 
 
@@ -106,11 +162,9 @@ def _missing_manifest(folder: Path) -> str:
 
 def _is_run(folder: Path) -> bool:
     """Return whether the folder is one that `fit` made, which is easily given in place of its shards."""
-    try:
-        found = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("format") == "shardtrain-run"
+    return (
+        read_if_sound(folder / "config.json", Fields({"format": Choice(("shardtrain-run",))}, others=True)) is not None
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -124,10 +178,10 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise ShardsNotFoundError(_missing_manifest(folder))
     try:
-        body = json.loads(path.read_bytes())
+        body = parse_json(path.read_bytes())
     except OSError as error:
         raise ManifestError(f"'{path}' cannot be read: {error.strerror}; check the disk and the permissions") from error
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers with too many digits
+    except ValueError as error:  # also bytes that are not UTF-8, and numbers with too many digits
         raise ManifestError(f"'{path}' is not valid JSON ({error}); rebuild the shards") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ManifestError(f"'{path}' is not a shardtrain manifest")
@@ -137,7 +191,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"'{path}' has format version {version!r:.60}, {_READS} versions 1 to {VERSION}; "
             + (_NEWER if type(version) is int and version > VERSION else "restore it from a copy or rebuild the shards")
         )
-    if body.pop("checksum", None) != _manifest_checksum(body):
+    if body.pop("checksum", None) != canonical_checksum(body):
         raise ManifestError(f"'{path}' was changed or damaged: its checksum differs; restore it or rebuild the shards")
     if unmet := _unmet_requirements(body, version):
         raise ManifestError(
@@ -158,10 +212,6 @@ def _unmet_requirements(body: dict[str, Any], version: int) -> list[str]:
     required = body.get("requires") if version >= 3 else None
     found = required if isinstance(required, list) else []
     return [f"{name!r:.60}" for name in found if isinstance(name, str) and name not in REQUIREMENTS]
-
-
-def _manifest_checksum(body: dict[str, Any]) -> str:
-    return checksum(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
 def shard_record(shard: ShardEntry) -> dict[str, Any]:
@@ -233,8 +283,13 @@ def check_manifest(manifest: Manifest, version: int) -> None:
         raise ValueError(f"kind is {manifest.kind!r}")
     if "train" not in manifest.splits or not set(manifest.splits) <= set(SPLITS if version > 2 else SPLITS[:2]):
         raise ValueError(f"splits are {sorted(manifest.splits)}")
-    if not all(isinstance(value, dict) for value in (manifest.vectorizer, manifest.build)):
-        raise ValueError("vectorizer or build is not an object")
+    for name, value, schema in (("vectorizer", manifest.vectorizer, _VECTORIZER), ("build", manifest.build, _BUILD)):
+        if (mismatch := schema.mismatch(value)) is not None:
+            raise mismatch.within(name)
+    for label, code in manifest.build.get("labels", {}).items():
+        if code >= len(manifest.class_names):
+            expected = f"an integer below the number of classes, {len(manifest.class_names):,}"
+            raise Mismatch(str(code), expected, ("build", "labels", label))
     _check_number(manifest.num_features, "num_features", 1, MAX_FEATURES)
     _check_number(manifest.vocabulary_size, "vocabulary_size", 1, MAX_VOCABULARY)
     if manifest.kind != "sequence" and manifest.vocabulary_size != manifest.num_features:
@@ -270,7 +325,7 @@ def _check_source(path: str, source: SourceEntry) -> None:
 
 def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
     for shard in split.shards:
-        _check_shard(shard, manifest.kind, manifest.num_features, manifest.sources)
+        check_shard(shard, manifest.kind, manifest.num_features, manifest.sources)
     for count in split.class_counts:
         _check_number(count, f"a class count of {name}")
     nonzeros = sum(shard.datasets[DATA].shape[0] for shard in split.shards) if manifest.kind == "ngram" else 0
@@ -281,7 +336,8 @@ def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
     _check_equal(split.nonzeros, nonzeros, f"{name}: nonzeros against those of its shards")
 
 
-def _check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]) -> None:
+def check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mapping[str, SourceEntry]) -> None:
+    """Raise ValueError for the entry of a shard that cannot be true."""
     _check_inside(shard.file)
     if set(shard.datasets) != DATASETS[kind]:
         raise ValueError(f"'{shard.file}' has the arrays {sorted(shard.datasets)}")

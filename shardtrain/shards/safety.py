@@ -25,6 +25,11 @@ FILTERS = {
     32015: "zstd",
     32026: "blosc2",
 }  # registered numbers of the filters that this package decodes itself
+# What h5py raises for damaged files: errors of libhdf5, and those of its own code where libhdf5 returns nonsense.
+HDF5_ERRORS = (
+    *(OSError, KeyError, IndexError, AttributeError, RuntimeError, ValueError, TypeError),
+    *(OverflowError, ZeroDivisionError, MemoryError, SystemError, NotImplementedError, AssertionError),
+)
 MAX_CHUNKS = 1 << 22  # per dataset, which bounds the memory of the list of chunks
 
 
@@ -69,7 +74,7 @@ def open_object(file: Any, name: str) -> Any:
         path += "/" + part
         try:
             link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
-        except (RuntimeError, ValueError, OSError) as error:
+        except HDF5_ERRORS as error:
             raise CorruptShardError(f"'{file.filename}' is damaged at '{path}': {error}; restore the file") from error
         if link is None:
             raise ShardsError(f"'{file.filename}' has no '{path}'; it has {_list_names(found)}")
@@ -85,7 +90,7 @@ def open_object(file: Any, name: str) -> Any:
             )
         try:
             found = found[part]
-        except (KeyError, RuntimeError, ValueError, OSError, TypeError) as error:
+        except HDF5_ERRORS as error:
             raise CorruptShardError(f"'{file.filename}' is damaged at '{path}': {error}; restore the file") from error
     return found
 
@@ -281,5 +286,5 @@ def open_untrusted(path: Path) -> Any:
         raise ShardsError(f"'{path}' cannot be read: {error.strerror}; check the path and the permissions") from error
     try:
         return h5py.File(path, "r")
-    except (OSError, RuntimeError, ValueError) as error:
+    except HDF5_ERRORS as error:
         raise CorruptShardError(f"'{path}' is not an HDF5 file, or is damaged ({error})") from error

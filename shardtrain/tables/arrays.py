@@ -7,6 +7,7 @@ access. Pickled objects are never loaded.
 from __future__ import annotations
 
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.npy import map_npy
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ShardtrainError, UsageError
 from shardtrain.runtime.atomic import committed
 from shardtrain.tables.blocks import Block, as_csr, as_features, cut_rows, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, joined, raw_labels
 
 _SPARSE = ("data", "indices", "indptr", "shape", "format")
+# What zipfile raises for damaged archives: its directory sends it anywhere, and its fields may have any value.
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, KeyError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
 _LABELS_AT_ONCE = 1 << 20  # maximum rows of a sparse piece, and labels read at a time
 
 
@@ -80,16 +87,11 @@ def open_array(path: Path) -> npt.NDArray[Any]:
         CorpusNotFoundError: the file does not exist.
         CorpusFormatError: it is not an array of plain values.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise CorpusNotFoundError(f"there is no file '{path}'") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise CorpusFormatError(f"'{path}' cannot be read as a NumPy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
+    if not path.exists():
+        raise CorpusNotFoundError(f"there is no file '{path}'; name one with --y FILE.npy")
+    if path.is_file() and zipfile.is_zipfile(path):
         raise CorpusFormatError(f"'{path}' is an archive of arrays, expected one array; name a .npy file")
-    return array
+    return map_npy(path, CorpusFormatError, advice="write it again with numpy.save")
 
 
 def open_npy(path: Path, y: Sequence[str], kind: str) -> ArrayTable:
@@ -128,8 +130,8 @@ def open_npz(path: Path, x: str | None, y: str, kind: str, scratch: Path) -> Arr
             form = archive.read("format.npy") if sparse else b""
     except ShardtrainError:  # the disk is full
         raise
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
-        raise CorpusFormatError(f"'{path}' cannot be read as an .npz archive: {error}") from error
+    except ZIP_ERRORS as error:
+        raise CorpusFormatError(f"'{path}' cannot be read as an .npz archive: {error}; write it again") from error
     labels = Path(y) if y.endswith(".npy") else files[y]
     where = f"'{y}'" if y.endswith(".npy") else f"'{y}' in '{path}'"
     if not sparse:

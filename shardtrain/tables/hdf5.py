@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import CorpusFormatError, CorruptShardError, LabelError, ShardsError, ShardtrainError
 from shardtrain.shards.codecs import load_plugins
-from shardtrain.shards.safety import check_contents, check_storage, open_object, open_untrusted
+from shardtrain.shards.safety import HDF5_ERRORS, check_contents, check_storage, open_object, open_untrusted
 from shardtrain.tables.blocks import Block, as_csr, as_features, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, joined, raw_labels
 
@@ -51,7 +51,7 @@ def open_file(path: Path) -> Iterator[Any]:
             yield file
         except ShardtrainError:
             raise
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        except HDF5_ERRORS as error:
             raise CorruptShardError(f"'{path}' is damaged, or libhdf5 cannot read it: {error}") from error
 
 

@@ -186,7 +186,12 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
             )
         if not chosen or not file.metadata.num_rows:
             raise CorpusFormatError(f"'{path}' has no rows, or no column of numbers; name columns with --x")
-        first = next(_batches(file, path, 1, range(file.num_row_groups), chosen))
+        first = next(_batches(file, path, 1, range(file.num_row_groups), chosen), None)
+        if first is None:
+            raise CorpusFormatError(
+                f"'{path}' cannot be read as Parquet: its footer says {file.metadata.num_rows:,} rows, it has none; "
+                "write it again"
+            )
     columns = [_numbers(first.column(name), name, path) for name in chosen]
     wide = columns[0].ndim == 2
     if any(column.dtype.kind not in "iuf" for column in columns) or (

@@ -13,6 +13,7 @@ the newest is damaged, that is reported and the one before is used. The cost is 
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,27 @@ from shardtrain.errors import CheckpointError, ShardtrainError
 from shardtrain.runtime.atomic import committed, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.schema import (
+    Anything,
+    Fields,
+    Integer,
+    Items,
+    Mismatch,
+    Schema,
+    Text,
+    check,
+    parse_json,
+    shown,
+)
 
 KEPT = 2
+ANYTHING = Anything(300)  # Keras nests the configuration of a model, and packing needs three levels for one
 MAGIC = b"shardtrain-checkpoint 1\n"
 _DIGITS = 16
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _PLAIN = (bool, int, float, str, type(None))
+_KINDS = ("array", "scalar", "tuple", "dict")  # of what JSON does not have
+_HEADER = Fields({"arrays": Items(Fields({"dtype": Text(), "shape": Items(Integer(), most=32)})), "state": ANYTHING})
 
 Array = npt.NDArray[Any]
 
@@ -67,19 +83,36 @@ def _is_named(dtype: np.dtype[Any]) -> bool:
 
 
 def unpack(tree: Any, arrays: Sequence[Array]) -> Any:
-    """Return the value from which `pack` made `tree` and `arrays`."""
+    """Return the value from which `pack` made `tree` and `arrays`.
+
+    Raises:
+        Mismatch: `pack` made no such tree.
+    """
     if isinstance(tree, list):
         return [unpack(item, arrays) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    ((kind, content),) = tree.items()
-    if kind == "array":
-        return arrays[content]
-    if kind == "scalar":
+    kind: str = next(iter(tree), "")
+    content: Any = tree.get(kind)
+    if len(tree) != 1 or kind not in _KINDS:
+        raise Mismatch(f"an object with {', '.join(sorted(tree)[:5])!r:.60}", f"one of the keys {', '.join(_KINDS)}")
+    if kind in ("array", "scalar"):
+        check(content, Integer(0, len(arrays) - 1))
+        if kind == "array":
+            return arrays[content]
+        if arrays[content].ndim:
+            raise Mismatch(f"an array of shape {arrays[content].shape}", "a scalar")
         return arrays[content][()]
-    if kind == "tuple":
+    pairs = kind == "dict"
+    if type(content) is not list or (pairs and not all(type(each) is list and len(each) == 2 for each in content)):
+        raise Mismatch(shown(content), "a list of pairs" if pairs else "a list", (kind,))
+    if not pairs:
         return tuple(unpack(item, arrays) for item in content)
-    return {unpack(key, arrays): unpack(item, arrays) for key, item in content}
+    keys = [unpack(key, arrays) for key, _ in content]
+    try:
+        return dict(zip(keys, (unpack(item, arrays) for _, item in content), strict=True))
+    except TypeError:
+        raise Mismatch("a list, an object or an array as key", "a plain value", (kind,)) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,31 +151,61 @@ def write_checkpoint(path: Path, state: Packed) -> None:
         file.write(state_checksum.hexdigest().encode())
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Read the state in `path`.
+def read_checkpoint(path: Path, schema: Schema = ANYTHING) -> Any:
+    """Read the state in `path`, which must fit the schema.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file cannot be read, is damaged or makes no sense.
     """
-    content = memoryview(path.read_bytes())
-    body, digits = content[:-_DIGITS], bytes(content[-_DIGITS:])
-    if not bytes(body[: len(MAGIC)]) == MAGIC:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error.strerror}") from error
+    body, digits = memoryview(content)[:-_DIGITS], content[-_DIGITS:]
+    if not content.startswith(MAGIC):
         raise CheckpointError(f"'{path}' is damaged: it does not begin with {MAGIC.decode().strip()!r}")
     found = checksum(body)
     if found.encode() != digits:
-        raise CheckpointError(f"'{path}' is damaged: its checksum is {found}, its end says {digits.decode('latin-1')}")
-    end = bytes(body).index(b"\n", len(MAGIC)) + 1
-    header = json.loads(bytes(body[len(MAGIC) : end]))
-    return unpack(header["state"], list(_arrays(body, end, header["arrays"])))
+        raise CheckpointError(f"'{path}' is damaged: its checksum is {found}, its end says {digits!r:.40}")
+    end = content.find(b"\n", len(MAGIC), len(body)) + 1
+    try:
+        header = parse_json(content[len(MAGIC) : end], finite=False)  # states hold infinities, such as the best loss
+        check(header, _HEADER)
+        state = unpack(header["state"], list(_arrays(body, end, header["arrays"])))
+        check(state, schema)
+    except Mismatch as mismatch:
+        raise CheckpointError(f"'{path}' makes no sense: {mismatch}") from mismatch
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is damaged: its second line is not JSON ({error})") from error
+    return state
 
 
 def _arrays(body: memoryview, position: int, described: Sequence[dict[str, Any]]) -> Iterator[Array]:
-    """Yield copies of the arrays from `position` on."""
-    for each in described:
-        dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
-        count = int(np.prod(shape, dtype=np.int64))
+    """Yield copies of the arrays from `position` to the end.
+
+    Raises:
+        Mismatch: the types are not those of numbers, or the arrays are larger or smaller than what is there.
+    """
+    for number, each in enumerate(described):
+        dtype, shape = _dtype(each["dtype"], number), tuple(each["shape"])
+        count = math.prod(shape)
+        if count * dtype.itemsize > len(body) - position:
+            found = f"{count * dtype.itemsize:,} bytes"
+            raise Mismatch(found, f"at most the {len(body) - position:,} that are left", ("arrays", number))
         yield np.frombuffer(body, dtype, count, position).reshape(shape).copy()
         position += count * dtype.itemsize
+    if position != len(body):
+        raise Mismatch(f"{len(body) - position:,} bytes after the arrays", "none")
+
+
+def _dtype(name: str, number: int) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(name)
+    except (TypeError, ValueError, SyntaxError):  # numpy parses names with commas and braces
+        dtype = np.dtype(object)
+    if not _is_named(dtype) or not dtype.itemsize:
+        raise Mismatch(shown(name), "the name of a type of numbers", ("arrays", number, "dtype"))
+    return dtype
 
 
 class Checkpoints:
@@ -150,10 +213,15 @@ class Checkpoints:
 
     Attributes:
         folder: that holds them and nothing else; created with the first one.
+
+    Args:
+        folder: as above.
+        schema: of a state.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, schema: Schema = ANYTHING) -> None:
         self.folder = folder
+        self._schema = schema
         self._changed = threading.Condition()
         self._waiting: Packed | None = None
         self._writing = False
@@ -174,7 +242,7 @@ class Checkpoints:
             self._thread.join()
 
     def newest(self) -> Any:
-        """Read the newest state that is not damaged, or None; damaged ones after it are reported and removed.
+        """Read the newest state that is sound, or None; damaged ones after it are reported and removed.
 
         Raises:
             CheckpointError: there are checkpoints, and all are damaged.
@@ -183,7 +251,7 @@ class Checkpoints:
         damaged = []
         for path in reversed(paths):
             try:
-                state = read_checkpoint(path)
+                state = read_checkpoint(path, self._schema)
             except CheckpointError as error:
                 damaged.append((path, error.on_command_line))
                 continue

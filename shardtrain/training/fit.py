@@ -29,6 +29,7 @@ from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import finished_run, training_job, versions
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.training.staged import StagedTraining, Trained, build_model, compile_stage, reading_plan, trace_step
+from shardtrain.training.state_schema import STATE
 from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
 
@@ -96,7 +97,7 @@ def fit(
     model, steps, replicas = _prepared(shards, options, name)
     meaning = meaning_of(model, steps.adapter, shards.description)
     folder = RunFolder.create(None if named is None else named.path, name)
-    with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS) as checkpoints, Interrupts() as interrupts:
+    with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS, STATE) as checkpoints, Interrupts() as interrupts:
         saved = _saved_state(folder, checkpoints, shards, job, meaning, overwrite=overwrite)
         training = StagedTraining(
             shards=shards,
@@ -197,8 +198,8 @@ def _metrics(trained: Trained) -> dict[str, Any]:
         "val_loss": best["val_loss"],
         "epochs": len(trained.history),
         "best_epoch": trained.best_epoch + 1,
-        "examples_per_second": clock.examples / clock.seconds,
-        "input_wait_fraction": clock.waited / clock.seconds,
+        "examples_per_second": clock.examples / max(clock.seconds, 1e-9),
+        "input_wait_fraction": clock.waited / max(clock.seconds, 1e-9),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 
 from shardtrain.arrays.rows import Examples
-from shardtrain.errors import DivergedError
+from shardtrain.errors import CheckpointError, DivergedError
 from shardtrain.loader.split import Split
 from shardtrain.runtime.progress import Pass, progress, short
 from shardtrain.training import state
@@ -193,6 +193,11 @@ class Training:
             steps=train.steps_per_epoch(loop.batch_size),
         )
         position = self._begin(callbacks, saved)
+        if position.step > (steps := train.steps_per_epoch(loop.batch_size)):
+            raise CheckpointError(
+                f"the checkpoint is of step {position.step:,} of an epoch, which has {steps:,}; start again with "
+                "--overwrite"
+            )
         while position.epoch < loop.epochs and not (model.stop_training and not position.step):
             epoch = position.epoch
             if not position.step:
@@ -243,7 +248,7 @@ class Training:
         if position.step:
             callbacks.on_epoch_begin(position.epoch)
         state.restore_variables(self.steps, saved["variables"])
-        state.restore_callbacks(callbacks.callbacks, saved["callbacks"])
+        state.restore_callbacks(callbacks.callbacks, saved["callbacks"], epochs=len(saved["history"]))
         state.restore_generators(saved["generators"])
         self.steps.model.stop_training = saved["stop"]
         self.history, self.clock = saved["history"], TrainingTime(**saved["clock"])

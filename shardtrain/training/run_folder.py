@@ -17,7 +17,6 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shardtrain.corpus.reading import SOURCE
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, command_line
-from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.info import DATASET_INFO, DatasetInfo
 from shardtrain.runtime.atomic import (
     commit_bytes,
     commit_json,
@@ -37,7 +37,22 @@ from shardtrain.runtime.atomic import (
     remove_partials,
 )
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.schema import (
+    ANYTHING,
+    Choice,
+    Fields,
+    Integer,
+    Keyed,
+    Mismatch,
+    Number,
+    Text,
+    hex_digits,
+    optional,
+    parse_json,
+    read_json,
+)
 from shardtrain.runtime.storage import remove, storage_error
+from shardtrain.shards.layout import MAX_CLASSES
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -46,6 +61,57 @@ if TYPE_CHECKING:
 
 FORMAT = "shardtrain-run"
 VERSION = 1
+_AGAIN = "restore it from a copy, or train again with `python -m shardtrain fit`"
+
+
+def _check_labels(config: Mapping[str, Any]) -> None:
+    num_classes = len(config["description"]["class_names"])
+    for label, code in config.get("labels", {}).items():
+        if code >= num_classes:
+            raise Mismatch(str(code), f"an integer below the number of classes, {num_classes:,}", ("labels", label))
+
+
+_CONFIG = Fields(
+    {
+        "format": Choice((FORMAT,)),
+        "version": Choice((VERSION,)),
+        "model": Text(),
+        "options": Keyed(ANYTHING),
+        "description": DATASET_INFO,
+    },
+    {
+        "versions": Keyed(Text()),
+        "shards": Text(),
+        "labels": Keyed(Integer(0, MAX_CLASSES - 1)),
+        "corpus": SOURCE,
+        "outputs": Choice(("probabilities", "logits")),
+    },
+    others=True,
+    rule=_check_labels,
+)
+
+
+def _check_best(metrics: Mapping[str, Any]) -> None:
+    if metrics.get("best_epoch", 1) > metrics["epochs"]:
+        raise Mismatch(str(metrics["best_epoch"]), f"at most `epochs`, {metrics['epochs']}", ("best_epoch",))
+
+
+_METRICS = Fields(
+    {"val_accuracy": Number(), "val_loss": Number(), "epochs": Integer(1), "model_sha256": hex_digits(64)},
+    {
+        "best_epoch": Integer(1),
+        "examples_per_second": Number(0),
+        "input_wait_fraction": Number(0),
+        "peak_memory_bytes": Integer(),
+        "train_examples": Integer(),
+        "fit_seconds": Number(0),
+        "test_examples": Integer(1),
+        "test_accuracy": optional(Number()),  # null where it was not finite
+        "test_loss": optional(Number()),
+    },
+    others=True,
+    rule=_check_best,
+)
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
@@ -130,9 +196,10 @@ class RunFolder:
         if not (self.path / CONFIG).is_file():
             return {final_name(path.name) for path in self.path.iterdir()} == {CONFIG}  # killed while it began
         try:
-            return bool(_read_json(self.path / CONFIG).get("format") == FORMAT)
-        except RunError:
+            found = parse_json((self.path / CONFIG).read_bytes())
+        except (OSError, ValueError):
             return False
+        return isinstance(found, dict) and found.get("format") == FORMAT
 
     @property
     def empty(self) -> bool:
@@ -143,9 +210,12 @@ class RunFolder:
         """Read the configuration of the run, finished or not; empty where there is no run.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, makes no sense or is of another version.
         """
-        return _read_json(self.path / CONFIG) if (self.path / CONFIG).is_file() else {}
+        if not (self.path / CONFIG).is_file():
+            return {}
+        found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=_AGAIN)
+        return found
 
     def check_free(self, *, overwrite: bool) -> None:
         """Refuse a folder that a new run must not be written to.
@@ -220,7 +290,7 @@ class RunFolder:
 
         Raises:
             RunNotFoundError: no such folder, or the run in it is unfinished.
-            RunError: its JSON files are damaged or of another version.
+            RunError: its JSON files are damaged, make no sense or are of another version.
         """
         folder = self.path
         if not self.finished:
@@ -233,16 +303,9 @@ class RunFolder:
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)
             raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")
-        config, metrics = _read_json(folder / CONFIG), _read_json(folder / METRICS)
-        try:
-            if (config["format"], config["version"]) != (FORMAT, VERSION):
-                raise ValueError(f"format {config['format']!r} {config['version']!r}, expected {FORMAT!r} {VERSION}")
-            described = dict(config.pop("description"))
-            description = DatasetInfo(**{**described, "class_names": tuple(described["class_names"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"'{folder}' is not a run that this version of shardtrain reads: {error}; train again"
-            ) from error
+        config = dict(self.config())
+        metrics = read_json(folder / METRICS, _METRICS, RunError, advice=_AGAIN)
+        description = DatasetInfo.from_record(config.pop("description"))
         return RunRecord(config=config, description=description, metrics=metrics)
 
 
@@ -261,16 +324,6 @@ def _next_free(model: str) -> Path:
             continue
         return path
     raise AssertionError("numbers do not end")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"'{path}' cannot be read ({error}); train again with `python -m shardtrain fit`") from error
-    if not isinstance(value, dict):
-        raise RunError(f"'{path}' does not hold a JSON object; train again with `python -m shardtrain fit`")
-    return value
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from shardtrain.errors import ModelError, ShardtrainError, UsageError
+from shardtrain.errors import CheckpointError, ModelError, ShardtrainError, UsageError
 from shardtrain.loader.memory import ReadingPlan, plan_reading
 from shardtrain.loader.shards import Shards
 from shardtrain.models.embeddings import read_vectors, vocabulary
@@ -98,7 +98,13 @@ class StagedTraining:
         options = self.options
         history: list[Logs] = []
         clock, stopper = TrainingTime(), KeepBest(options.patience)
-        for stage in range(saved["about"]["stage"] if saved else 0, num_stages(options)):
+        first = saved["about"]["stage"] if saved else 0
+        if first >= num_stages(options):
+            raise CheckpointError(
+                f"the checkpoint in '{self.folder.path}' is of stage {first + 1}, the training has "
+                f"{num_stages(options)}; start again with --overwrite"
+            )
+        for stage in range(first, num_stages(options)):
             if stage:
                 steps = compile_stage(self.shards, options, model, self.replicas, stage=stage)
                 stopper = KeepBest(options.patience, None if saved else stopper)
@@ -181,7 +187,7 @@ def build_model(shards: Shards, options: FitOptions, name: str) -> keras.Model:
     if options.embeddings is not None:
         if name != "sepcnn":
             raise UsageError(f"--embeddings is for the model sepcnn, this is {name}; omit it")
-        words = vocabulary(shards.vectorizer_path)
+        words = vocabulary(shards.vectorizer_path, description.vocabulary_size)
         vectors = read_vectors(options.embeddings, words, description.vocabulary_size)
         sepcnn = replace(sepcnn, embedding_dim=vectors.table.shape[1])
         say(

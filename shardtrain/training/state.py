@@ -23,6 +23,7 @@ import numpy as np
 
 from shardtrain.errors import CheckpointError
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.schema import shown
 from shardtrain.training.checkpoint import pack
 from shardtrain.training.steps import Steps
 
@@ -242,10 +243,46 @@ def _holds(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size >= size
 
 
-def restore_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]]) -> None:
-    """Set the attributes that `capture_callbacks` returned."""
+def restore_callbacks(
+    callbacks: Iterable[keras.callbacks.Callback], saved: Iterable[Mapping[str, Any]], *, epochs: int
+) -> None:
+    """Set the attributes that `capture_callbacks` returned, after `epochs` epochs.
+
+    Raises:
+        CheckpointError: an attribute cannot be one of its callback.
+    """
     for callback, each in zip(callbacks, saved, strict=True):
-        vars(callback).update(each["attributes"])
+        attributes = each["attributes"]
+        if type(callback).__module__.partition(".")[0] in ("keras", "shardtrain"):
+            _check_attributes(callback, attributes, epochs)
+        vars(callback).update(attributes)
+
+
+def _check_attributes(callback: keras.callbacks.Callback, saved: Mapping[str, Any], epochs: int) -> None:
+    """Refuse attributes of Keras' callbacks that would fail in a later epoch; those of users' may be anything."""
+    wrong = [name for name, now in vars(callback).items() if name in saved and not _is_like(saved[name], now)]
+    if isinstance(callback, keras.callbacks.EarlyStopping):
+        best, weights = saved.get("best_epoch", 0), saved.get("best_weights")
+        shapes = [weight.shape for weight in callback.model.get_weights()]
+        if type(best) is not int or not 0 <= best < max(1, epochs):
+            wrong.append("best_epoch")
+        if weights is not None and (
+            type(weights) is not list or [getattr(weight, "shape", None) for weight in weights] != shapes
+        ):
+            wrong.append("best_weights")
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint has {shown(saved[wrong[0]])} as '{wrong[0]}' of the callback "
+            f"{type(callback).__qualname__}, which cannot be; start again with --overwrite"
+        )
+
+
+def _is_like(value: Any, now: Any) -> bool:
+    """Return whether a value can take the place of one of a plain type."""
+    numbers = (int, float)
+    if type(now) in numbers:
+        return type(value) in numbers or isinstance(value, np.number)
+    return type(now) not in (str, bool) or type(value) is type(now)
 
 
 def capture_generators() -> dict[str, Any]:

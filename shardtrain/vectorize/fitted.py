@@ -1,4 +1,4 @@
-"""Save and load fitted vectorizers as arrays and JSON (never pickle), and transform new texts with them.
+"""Transform new texts with fitted vectorizers, which are saved as arrays and JSON (never pickle; see `saved`).
 
 Terms are found and weighted by the functions that made the shards, so a text gets the values that it would have as a
 row. The n-gram vectorizer keeps the hash and document frequency of every candidate, not only of the chosen columns,
@@ -7,7 +7,6 @@ because a document's norm is over all candidates; these arrays are memory-mapped
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,24 +18,14 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.text_input import text_sequence
 from shardtrain.errors import VectorizerError
-from shardtrain.runtime.atomic import commit_json, committed
-from shardtrain.runtime.checksums import checksum, file_checksum
+from shardtrain.runtime.atomic import committed
 from shardtrain.vectorize.hashed import hashed_rows
 from shardtrain.vectorize.indexing import index_ngrams, index_words
+from shardtrain.vectorize.saved import DESCRIPTION, SavedVectorizer, read_vectorizer, write_vectorizer
 from shardtrain.vectorize.sequences import ids_of, pad
-from shardtrain.vectorize.settings import (
-    HashedSettings,
-    NgramSettings,
-    SequenceSettings,
-    Settings,
-    parse_settings,
-    settings_record,
-)
+from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
 from shardtrain.vectorize.weights import weights_of
 
-DESCRIPTION = "vectorizer.json"  # written last
-TERMS = "terms.json"
-VERSION = 1
 BLOCK_TEXTS = 8192  # texts transformed at a time: bounds memory, long enough for the kernels
 
 Array = npt.NDArray[Any]
@@ -82,15 +71,15 @@ class NgramVectorizer:
 
     kind = "ngram"
 
-    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
-        self._description = description
-        settings = description["settings"]
-        self.settings = parse_settings(NgramSettings, settings)
+    def __init__(self, saved: SavedVectorizer) -> None:
+        assert isinstance(saved.settings, NgramSettings)
+        self._description = saved.description
+        self.settings = saved.settings
         self._weights = weights_of(self.settings)
-        self.num_documents = int(description["num_documents"])
-        self.terms = terms
-        self.arrays = arrays
-        self.num_features = self.vocabulary_size = len(terms)
+        self.num_documents: int = saved.description["num_documents"]
+        self.terms = saved.terms
+        self.arrays = saved.arrays
+        self.num_features = self.vocabulary_size = len(saved.terms)
 
     def transform(self, texts: Iterable[str]) -> Csr:
         """Compute weighted rows, (texts, num_features)."""
@@ -137,14 +126,14 @@ class SequenceVectorizer:
 
     kind = "sequence"
 
-    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
-        self._description = description
-        settings = description["settings"]
-        self.settings = parse_settings(SequenceSettings, settings)
-        self.num_features = int(description["length"])
-        self.terms = terms
-        self.arrays = arrays
-        self.vocabulary_size = min(int(description["num_words"]) + 1, self.settings.max_features)
+    def __init__(self, saved: SavedVectorizer) -> None:
+        assert isinstance(saved.settings, SequenceSettings)
+        self._description = saved.description
+        self.settings = saved.settings
+        self.num_features: int = saved.description["length"]
+        self.terms = saved.terms
+        self.arrays = saved.arrays
+        self.vocabulary_size: int = min(saved.description["num_words"] + 1, self.settings.max_features)
 
     def transform(self, texts: Iterable[str]) -> Array:
         """Compute rows of token ids, (texts, num_features)."""
@@ -169,11 +158,11 @@ class HashingVectorizer:
 
     kind = "ngram"
 
-    def __init__(self, description: dict[str, Any], terms: list[str], arrays: dict[str, Array]) -> None:
-        self._description = description
-        settings = description["settings"]
-        self.settings = parse_settings(HashedSettings, settings)
-        self.terms = terms
+    def __init__(self, saved: SavedVectorizer) -> None:
+        assert isinstance(saved.settings, HashedSettings)
+        self._description = saved.description
+        self.settings = saved.settings
+        self.terms = saved.terms
         self.num_features = self.vocabulary_size = self.settings.max_features
 
     def transform(self, texts: Iterable[str]) -> Csr:
@@ -204,12 +193,6 @@ KINDS: dict[str, type[NgramVectorizer] | type[SequenceVectorizer] | type[Hashing
     "sequence": SequenceVectorizer,
     "hashing": HashingVectorizer,
 }
-ARRAYS: dict[str, tuple[str, ...]] = {
-    "ngram": ("hashes", "counts", "columns", "scores"),
-    "sequence": ("hashes",),
-    "hashing": (),
-}
-_KIND_OF: dict[type, str] = {NgramSettings: "ngram", SequenceSettings: "sequence", HashedSettings: "hashing"}
 
 
 def save_vectorizer(
@@ -226,24 +209,9 @@ def save_vectorizer(
         settings: how terms were found and chosen.
         facts: `num_documents`, or `num_words` and `length`, or nothing for hashed n-grams.
         terms: as described in the vectorizer's class.
-        arrays: those that `ARRAYS` names for the class, each in pieces that are written one after the other.
+        arrays: those that `saved.ARRAYS` names for the kind, each in pieces that are written one after the other.
     """
-    kind = _KIND_OF[type(settings)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ARRAYS[kind]:
-        _write_npy(folder / f"{name}.npy", arrays[name])
-    commit_json(folder / TERMS, terms)
-    description: dict[str, Any] = {
-        "version": VERSION,
-        "kind": kind,
-        "settings": settings_record(settings),
-        **facts,
-        "files": {},
-    }
-    for name in (*(f"{name}.npy" for name in ARRAYS[kind]), TERMS):
-        description["files"][name] = file_checksum(folder / name)
-    description["fingerprint"] = _fingerprint(description)
-    commit_json(folder / DESCRIPTION, description)
+    write_vectorizer(folder, settings, facts, terms, arrays)
     return load_vectorizer(folder)
 
 
@@ -251,32 +219,10 @@ def load_vectorizer(folder: Path | str) -> Vectorizer:
     """Load a fitted vectorizer; its arrays stay on disk, mapped.
 
     Raises:
-        VectorizerError: there is none, it is of another version, or one of its files is damaged.
+        VectorizerError: there is none, it is of another version, or one of its files is damaged or makes no sense.
     """
-    folder = Path(folder)
-    try:
-        description = json.loads((folder / DESCRIPTION).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise VectorizerError(f"'{folder}' has no readable vectorizer: {error}") from error
-    if not isinstance(description, dict) or description.get("version") != VERSION:
-        raise VectorizerError(f"'{folder}' has a vectorizer that this version of shardtrain does not read")
-    fingerprint = description.pop("fingerprint", None)
-    if fingerprint != _fingerprint(description):
-        raise VectorizerError(f"'{folder / DESCRIPTION}' was changed or damaged after it was written")
-    for name, expected in description["files"].items():
-        try:
-            found = file_checksum(folder / name)
-        except OSError as error:
-            raise VectorizerError(f"'{folder / name}' cannot be read: {error}") from error
-        if found != expected:
-            raise VectorizerError(
-                f"'{folder / name}' is damaged: its checksum is {found}, expected {expected}; "
-                "copy the folder again or rebuild the shards"
-            )
-    kind = description["kind"]
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS[kind]}
-    terms = json.loads((folder / TERMS).read_bytes())
-    return KINDS[kind]({**description, "fingerprint": fingerprint}, terms, arrays)
+    saved = read_vectorizer(Path(folder))
+    return KINDS[saved.kind](saved)
 
 
 def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
@@ -291,27 +237,3 @@ def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
         with open(source / name, "rb") as original, committed(folder / name) as copy:
             shutil.copyfileobj(original, copy)
     return load_vectorizer(folder)
-
-
-def _fingerprint(description: dict[str, Any]) -> str:
-    return checksum(json.dumps(description, sort_keys=True).encode())
-
-
-def _write_npy(path: Path, pieces: Iterable[Array]) -> None:
-    """Write pieces of a 1-D array as one .npy file; the length is filled in at the end."""
-    with committed(path) as file:
-        length, dtype, begun = 0, np.dtype(np.int8), False
-        for piece in pieces:
-            if not begun:
-                dtype, begun = piece.dtype, True
-                _npy_header(file, dtype, 0)
-            file.write(np.ascontiguousarray(piece).tobytes())
-            length += len(piece)
-        file.seek(0)
-        _npy_header(file, dtype, length)
-
-
-def _npy_header(file: Any, dtype: np.dtype[Any], length: int) -> None:
-    # numpy pads the header with room for 21 digits of length, so it can be written again in place
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(file, header)

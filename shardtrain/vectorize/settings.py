@@ -23,9 +23,11 @@ TERMS_PER_BYTE = {
 }  # by analyzer: about how many n-grams of one length a byte of text has
 ANALYZERS = tuple(TERMS_PER_BYTE)
 STRIP_ACCENTS = ("unicode", "none")
+WEIGHTINGS = ("tfidf", "count")
 SELECTORS = ("f_classif", "chi2", "none")
 USUAL_PER_BYTE = 0.4  # n-grams that begin in a byte of text: words and pairs of words
 MAX_COLUMNS = (1 << 31) - 1
+MAX_NGRAM = 1000  # words or characters: kernels hold a table of so many, and a text has so many n-grams per word
 _LATER = "omitted from a record where it is the default"
 
 
@@ -85,8 +87,11 @@ class NgramSettings:
         if self.stop_words and self.analyzer != "word":
             raise UsageError(f"--stop-words are words, but --analyzer {self.analyzer} makes n-grams of characters")
         low, high = self.ngram_range
-        if not 1 <= low <= high:
-            raise UsageError(f"--ngram-range {low} {high}: the first must be at least 1 and not above the second")
+        if not 1 <= low <= high <= MAX_NGRAM:
+            raise UsageError(
+                f"--ngram-range {low} {high}: the first must be at least 1 and not above the second, which is at most "
+                f"{MAX_NGRAM:,}"
+            )
         for option, limit in (("--min-df", self.min_df), ("--max-df", self.max_df)):
             if not (limit >= 1 if isinstance(limit, int) else 0 < limit <= 1):
                 raise UsageError(f"{option} {limit}: a number of documents from 1, or a proportion above 0.0 up to 1.0")
@@ -96,8 +101,8 @@ class NgramSettings:
             raise UsageError(f"--max-features {self.max_features} must be at least 1")
         if self.select not in SELECTORS:
             raise UsageError(f"--select {self.select}: choose one of {', '.join(SELECTORS)}")
-        if self.weighting not in ("tfidf", "count"):
-            raise UsageError(f"weighting {self.weighting!r}: choose tfidf or count")
+        if self.weighting not in WEIGHTINGS:
+            raise UsageError(f"weighting {self.weighting!r}: choose {' or '.join(WEIGHTINGS)}")
         if self.weighting == "count" and self.sublinear_tf:
             raise UsageError("--sublinear-tf weighs counts, which --vectorizer count leaves as they are")
 
@@ -205,11 +210,10 @@ def settings_record(settings: Settings) -> dict[str, Any]:
 
 
 def parse_settings(cls: type[Any], record: Mapping[str, Any]) -> Any:
-    """Parse the settings of a class from their record; the reverse of `settings_record`.
+    """Parse the settings of a class from their record, whose types were checked; the reverse of `settings_record`.
 
     Raises:
         UsageError: a setting outside its range.
-        TypeError: a setting that the class does not have.
     """
     typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     return cls(**{**typed, "hashing": Hashing(**record["hashing"])})

@@ -20,10 +20,10 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
+from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.analysis import analyze_shards
-from shardtrain.report.build_record import read_build_record
 from shardtrain.report.distinctive import BUDGET, distinctive_features
 from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.evaluation import BINS, MAX_MATRIX, evaluate_predictions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import sys
@@ -26,6 +25,8 @@ from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.models.schedules import learning_rate
 from shardtrain.training.options import FitOptions
 from shardtrain.training.steps import Steps
+from shardtrain.vectorize.fitted import save_vectorizer
+from shardtrain.vectorize.settings import SequenceSettings
 
 QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "epochs": 2, "mlp": MlpOptions(units=8)}
 OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
@@ -48,7 +49,9 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     folder = write_shards(
         tmp_path_factory.mktemp("shards") / "s", kind="sequence", num_features=12, vocabulary_size=20, noise=0.2
     )
-    (folder / "vectorizer" / "terms.json").write_text(json.dumps([f"word{number}" for number in range(1, 20)]))
+    settings, facts = SequenceSettings(max_features=20, max_length=12), {"num_words": 19, "length": 12}
+    words = [f"word{number}" for number in range(1, 20)]
+    save_vectorizer(folder / "vectorizer", settings, facts, words, {"hashes": [np.arange(19, dtype=np.uint64)]})
     return open_shards(folder)
 
 
