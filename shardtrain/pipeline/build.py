@@ -23,7 +23,7 @@ from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.fitting import count
+from shardtrain.pipeline.counting import count
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.holdout import note_of
 from shardtrain.pipeline.options import BuildOptions

@@ -13,7 +13,8 @@ from typing import Any
 
 from shardtrain.arrays.scratch import open_spilled
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
+from shardtrain.pipeline.counting import Counted
+from shardtrain.pipeline.fitting import fit_ngrams, fit_sequences
 from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_postings, spill_rows, transform_unit
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences

@@ -22,10 +22,11 @@ from shardtrain.loader.order import document_keys
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
-from shardtrain.vectorize.counts import first_documents, spill_postings
+from shardtrain.vectorize.counts import Bucket, first_documents, spill_postings
 from shardtrain.vectorize.fitted import DESCRIPTION, Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
+from shardtrain.vectorize.ties import Tied, beating, tied_terms
 from shardtrain.vectorize.tokens import find_terms
 
 MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
@@ -173,20 +174,71 @@ def count_unit(task: CountTask) -> UnitFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class FindTask(UnitTask):
-    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to find their strings."""
+    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to write their strings.
+
+    The file has `data` and `offsets` of the strings as `Texts`, in the order of `wanted`.
+    """
 
     settings: CountedSettings
     wanted: npt.NDArray[np.uint64]
     postings: Path
+    out: Path
 
 
-def find_in_unit(task: FindTask) -> list[str]:
-    """Look up the strings of the wanted terms; only the documents in which they appear first are tokenized."""
+def find_in_unit(task: FindTask) -> int:
+    """Look up the strings of the wanted terms; return how many bytes they have."""
+    found = _find(task, task.settings, open_spilled(task.postings), task.wanted)
+    spill(task.out, {"data": found.data, "offsets": found.offsets})
+    return len(found.data)
+
+
+def _find(task: UnitTask, settings: CountedSettings, postings: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> Texts:
+    """Look up the strings of terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.postings), task.wanted)]
-    block = prepare_texts(task.settings, documents.texts.take(chosen))
-    found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
-    return [(term or b"").decode("utf-8", "surrogatepass") for term in found]
+    chosen = np.flatnonzero(train)[first_documents(postings, wanted)]
+    block = prepare_texts(settings, documents.texts.take(chosen))
+    del documents
+    return find_terms(block, tokenizer_of(settings), settings.hashing, wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieTask(UnitTask):
+    """A unit of which the tied terms that appear first in it are to be settled; see `vectorize.ties`.
+
+    Attributes:
+        settings: of the vectorizer.
+        number: of the unit among the postings.
+        postings: of the unit.
+        buckets: of candidates, and for each a file of its candidates' scores.
+        score: of the tied terms.
+        room: how many of them are chosen in all.
+        later_wins: whether the later strings are better.
+        rival: `room` terms of other units are at least as good as this string.
+        out: gets `hashes`, and `data` and `offsets` of the strings, of at most `room` terms.
+    """
+
+    settings: CountedSettings
+    number: int
+    postings: Path
+    buckets: tuple[tuple[Bucket, Path], ...]
+    scores: tuple[Path, ...]
+    score: float
+    room: int
+    later_wins: bool
+    rival: bytes | None
+    out: Path
+
+
+def settle_in_unit(task: TieTask) -> int:
+    """Write the best of a unit's tied terms; return how many there are."""
+    postings = open_spilled(task.postings)
+    hashes = tied_terms(task.number, postings["hashes"], task.buckets, task.scores, task.score)
+    tied = Tied(hashes, _find(task, task.settings, postings, hashes) if len(hashes) else Texts.from_strings([]))
+    if task.rival is not None:
+        tied = tied.take(beating(tied.terms, task.rival, later_wins=task.later_wins))
+    tied = tied.best(task.room, later_wins=task.later_wins)
+    spill(task.out, {"hashes": tied.hashes, "data": tied.terms.data, "offsets": tied.terms.offsets})
+    return len(tied.hashes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ features are tied in both or in neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,13 +137,32 @@ def ranked(scores: Float) -> Float:
     return np.where(np.isnan(scores), np.finfo(np.float64).min, scores)
 
 
-def shortlist(scores: Float, keep: int) -> npt.NDArray[np.int64]:
-    """Return the indices, ascending, of the features that may be among the `keep` best: these and all their ties."""
-    if keep >= len(scores):
-        return np.arange(len(scores))
-    values = ranked(scores)
-    worst = np.partition(values, len(values) - keep)[len(values) - keep]
-    return np.flatnonzero(values >= worst)
+@dataclass(frozen=True)
+class Boundary:
+    """Where a choice of features by score ends.
+
+    Attributes:
+        score: the lowest that is kept, as `ranked` returns it.
+        room: how many of the features with this score are kept; all with a higher one are.
+    """
+
+    score: float
+    room: int
+
+
+def find_boundary(pieces: Iterable[Float], keep: int) -> Boundary:
+    """Find where the `keep` best features end; their scores come in pieces, of which one is held beside the best."""
+    best = np.empty(0)
+    for scores in pieces:
+        values = ranked(scores)
+        if len(best) == keep:
+            values = values[values > best.min()]
+        best = np.concatenate([best, values])
+        if len(best) > keep:
+            best.partition(len(best) - keep)
+            best = best[-keep:].copy()
+    least = float(best.min())
+    return Boundary(least, int(np.count_nonzero(best == least)))
 
 
 def choose(scores: Float, terms: list[str], keep: int, *, later_wins: bool = True) -> npt.NDArray[np.int64]:
