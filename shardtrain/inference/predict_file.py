@@ -27,8 +27,8 @@ from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import PredictionWriter, writer_for
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import copy_standard_input, identify_content
-from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.executors import Threads

@@ -7,13 +7,14 @@ the corpus, because buckets are as small as the memory requires.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from shardtrain.errors import HashCollisionError
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.units import CountTask, UnitFacts, UnitTask, count_unit, keep_every_class
+from shardtrain.pipeline.facts import Totals
+from shardtrain.pipeline.units import CountTask, UnitTask, count_unit, fields_of, keep_every_class
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
 from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
@@ -29,13 +30,13 @@ class Counted:
     units: tuple[UnitTask, ...]
     sizes: tuple[int, ...]
     postings: tuple[Path, ...]
-    facts: tuple[UnitFacts, ...]
+    totals: Totals
     buckets: tuple[tuple[Bucket, Path], ...]
     num_distinct: int
     num_candidates: int
 
 
-Check = Callable[[Sequence[UnitFacts]], object]
+Check = Callable[[Totals], object]
 
 
 def count(
@@ -48,7 +49,7 @@ def count(
         units: of the corpus.
         sizes: of the units, for the progress bar.
         settings: of the vectorizer.
-        check: called with the facts of all units after they are counted, to refuse a corpus before the later passes.
+        check: called with the totals of all units after they are counted, to refuse a corpus before the later passes.
 
     Raises:
         HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
@@ -70,20 +71,20 @@ def _count(
     seed = settings.hashing.seed
     postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
-    counted = _count_units(passes, title, units, sizes, settings, postings)
-    units, facts, changed = keep_every_class(units, counted)
-    check(facts)
+    facts = _count_units(passes, title, units, sizes, settings, postings)
+    units, totals, changed = keep_every_class(units, facts)
+    check(totals)
     for i in changed:
         postings[i] = postings[i].with_name(f"{postings[i].name}-kept")
     if changed:  # their postings lack the documents that stay in training
         again = ([units[i] for i in changed], [sizes[i] for i in changed], settings, [postings[i] for i in changed])
         for i, found in zip(changed, _count_units(passes, titles.KEEP, *again), strict=True):
             facts[i] = found
-    least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
-    num_terms = sum(unit.num_terms for unit in facts)
-    planned = plan_buckets(num_terms, passes.budget)
+        totals = Totals.of(facts)
+    least, most = settings.document_range(totals.train.total())
+    planned = plan_buckets(totals.num_terms, passes.budget)
     buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
-    share = [num_terms // len(buckets)] * len(buckets)
+    share = [totals.num_terms // len(buckets)] * len(buckets)
     merge = partial(_merge, postings=tuple(postings), least=least, most=most)
     merged = passes.run(titles.MERGE, merge, buckets, share, names=[path.name for _, path in buckets], unit="terms")
     return Counted(
@@ -91,7 +92,7 @@ def _count(
         units=tuple(units),
         sizes=tuple(sizes),
         postings=tuple(postings),
-        facts=tuple(facts),
+        totals=totals,
         buckets=buckets,
         num_distinct=sum(distinct for distinct, _ in merged),
         num_candidates=sum(kept for _, kept in merged),
@@ -105,22 +106,20 @@ def _count_units(
     sizes: Sequence[int],
     settings: CountedSettings,
     postings: Sequence[Path],
-) -> list[UnitFacts]:
-    """Run a pass that writes the postings of units."""
+) -> list[Path]:
+    """Run a pass that writes the postings of units; return the files of their facts."""
     tasks = [
         CountTask(
-            source=task.source,
-            unit=task.unit,
-            seed=task.seed,
-            threshold=task.threshold,
-            kept=task.kept,
+            **fields_of(task),
             settings=settings,
             out=out,
+            facts=out.with_name(f"{out.name}.facts"),
         )
         for task, out in zip(units, postings, strict=True)
     ]
     names = [path.name for path in postings]
-    return passes.run(title, count_unit, tasks, sizes, names=names, encode=asdict, decode=UnitFacts.from_record)
+    passes.run(title, count_unit, tasks, sizes, names=names)
+    return [task.facts for task in tasks]
 
 
 def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.errors import UsageError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
-from shardtrain.pipeline.units import FindTask, find_in_unit
+from shardtrain.pipeline.units import FindTask, fields_of, find_in_unit
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import lookup
@@ -69,11 +69,7 @@ def find_names(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64])
             f"names-{counted.settings.hashing.seed}-{unit.unit.index:05}-{checksum(wanted[members].tobytes())}"
         )
         task = FindTask(
-            source=unit.source,
-            unit=unit.unit,
-            seed=unit.seed,
-            threshold=unit.threshold,
-            kept=unit.kept,
+            **fields_of(unit),
             settings=counted.settings,
             wanted=wanted[members],
             postings=counted.postings[number],

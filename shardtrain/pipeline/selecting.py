@@ -20,7 +20,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.naming import check_features, check_names, find_names
-from shardtrain.pipeline.units import TieTask, settle_in_unit
+from shardtrain.pipeline.units import TieTask, fields_of, settle_in_unit
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, selection
 from shardtrain.vectorize.ngrams import ScoreTask
@@ -130,11 +130,7 @@ def _settle(
     for numbers in _rounds(len(counted.units)):
         tasks = [
             TieTask(
-                source=counted.units[number].source,
-                unit=counted.units[number].unit,
-                seed=counted.units[number].seed,
-                threshold=counted.units[number].threshold,
-                kept=counted.units[number].kept,
+                **fields_of(counted.units[number]),
                 settings=counted.settings,
                 number=number,
                 postings=counted.postings[number],
