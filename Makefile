@@ -22,7 +22,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,13 +72,16 @@ faults: .venv/.development ## fail the calls of commands and print the table; FA
 
 check: lint type docs test test-portable ## everything that has to be green
 
-bench: bench-features bench-inputs bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
+bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
 
 bench-inputs: .venv/.development ## build from CSV, zst, JSON Lines and Parquet; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/inputs.py $(BENCH)
+
+bench-memory: .venv/.development ## peak memory of builds from hostile texts; BENCH="--limits 512MiB" for others
+	$(BIN)/python tools/bench/memory.py $(BENCH)
 
 bench-reading: .venv-bench/.installed ## reading against other loaders; BENCH="--rows 1000000 --cold" for more
 	$(BIN)/python tools/bench/reading.py --environments .venv-bench $(BENCH)

@@ -44,6 +44,12 @@ class Texts(Sequence[str]):
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Texts]) -> Texts:
+        """Concatenate the documents of all parts."""
+        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(texts.offsets) for texts in parts)])
+        return cls(np.concatenate([np.empty(0, np.uint8), *(texts.data for texts in parts)]), np.cumsum(sizes))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

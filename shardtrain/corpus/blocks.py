@@ -101,7 +101,7 @@ def read_blocks(path: Path, start: int, stop: int) -> tuple[Texts, npt.NDArray[n
             missing.append(np.frombuffer(content, np.bool_, rows, offset=offsets.nbytes))
             labels.append(Texts(np.frombuffer(content, np.uint8, label_bytes, offset=begin), offsets[: rows + 1]))
             texts.append(Texts(np.frombuffer(content, np.uint8, offset=begin + label_bytes), offsets[rows + 1 :]))
-    return _joined(labels), np.concatenate([np.empty(0, np.bool_), *missing]), _joined(texts)
+    return Texts.concatenated(labels), np.concatenate([np.empty(0, np.bool_), *missing]), Texts.concatenated(texts)
 
 
 def _index(path: Path) -> npt.NDArray[np.int64]:
@@ -110,8 +110,3 @@ def _index(path: Path) -> npt.NDArray[np.int64]:
         count = int(np.frombuffer(file.read(8), np.int64)[0])
         file.seek(-8 - 32 * count, 2)
         return np.frombuffer(file.read(32 * count), np.int64).reshape(count, 4)
-
-
-def _joined(parts: Sequence[Texts]) -> Texts:
-    sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(texts.offsets) for texts in parts)])
-    return Texts(np.concatenate([np.empty(0, np.uint8), *(texts.data for texts in parts)]), np.cumsum(sizes))

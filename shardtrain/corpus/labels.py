@@ -62,11 +62,7 @@ def resolve_classes(
             classes.txt, or a label that is not an integer although `labels` is "integers".
     """
     found = sorted(label for label, count in train_counts.items() if count)
-    if len(found) > MAX_CLASSES:
-        raise LabelError(
-            f"{len(found):,} different labels were found, at most {MAX_CLASSES:,} are supported; this is probably not "
-            f"the label column (it holds {_quote_labels(found)}); name it with {option}"
-        )
+    check_number_of_labels(found, option=option)
     if len(found) < 2:
         only = f"only '{found[0]}' was found" if found else "none was found"
         raise LabelError(f"at least two classes are needed to train a classifier, {only}; see {option}")
@@ -86,6 +82,19 @@ def resolve_classes(
     if labels == "names" or non_integers:
         return _by_name(found, class_names, literal=labels == "names")
     return _by_number(sorted(map(int, found)), class_names)
+
+
+def check_number_of_labels(labels: Collection[str], *, option: str = "--label-column") -> None:
+    """Check that there are not more different labels than classes are supported.
+
+    Raises:
+        LabelError: there are more.
+    """
+    if len(labels) > MAX_CLASSES:
+        raise LabelError(
+            f"{len(labels):,} different labels were found, at most {MAX_CLASSES:,} are supported; this is probably not "
+            f"the label column (it holds {_quote_labels(sorted(labels))}); name it with {option}"
+        )
 
 
 def known_classes(names: Sequence[str], recorded: Mapping[str, int]) -> Classes:

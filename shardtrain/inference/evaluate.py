@@ -28,8 +28,8 @@ from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import input_adapter
+from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
-from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps

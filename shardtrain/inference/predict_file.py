@@ -15,19 +15,21 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.options import STANDARD
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
 from shardtrain.errors import OutputExistsError, UsageError
-from shardtrain.inference.classifier import Classifier
+from shardtrain.inference.classifier import SPARSE_ROWS, Classifier
 from shardtrain.inference.notes import TextCounts
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predictions import Predictions
-from shardtrain.inference.writers import PredictionWriter, writer_for
+from shardtrain.inference.writers import Piece, PredictionWriter, writer_for
 from shardtrain.options import identity, identity_defaults
+from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import copy_standard_input, identify_content
-from shardtrain.pipeline.units import MAX_LISTED
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.executors import threads
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
+_PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and their probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +109,28 @@ class _Input:
     def classify(self, unit: Unit) -> tuple[Documents, Predictions]:
         """Read the documents of a unit and classify them."""
         documents = read_unit(self.source, unit)
-        columns = max(1, len(self.source.text_columns))
-        return documents, self.classifier(documents.texts, replaced=documents.num_replaced > 0, columns=columns)
+        return documents, self._classify(documents, 0, len(documents.texts))
 
     def write_part(self, unit: Unit, writer: PredictionWriter, path: Path) -> _UnitResult:
         """Classify a unit and write its part of the output."""
-        documents, predictions = self.classify(unit)
+        documents = read_unit(self.source, unit)
+        bad, marks = documents.bad_rows, [np.empty(0, np.uint8)]
+
+        def pieces() -> Iterator[Piece]:
+            step = rows_per_piece(len(self.classifier.class_names))
+            for start in range(0, len(documents.texts), step):
+                predictions = self._classify(documents, start, start + step)
+                marks.append(predictions.marks)
+                yield documents.ordinals[start : start + step], predictions
+
         with committed(path, synced=False) as file:
-            file.write(writer.part(documents.ordinals, predictions))
-        bad = documents.bad_rows
-        counts = TextCounts.of(predictions.marks, documents.num_replaced)
-        return _UnitResult(rows=len(predictions), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED], counts=counts)
+            writer.write_part(pieces(), file)
+        counts = TextCounts.of(np.concatenate(marks), documents.num_replaced)
+        return _UnitResult(rows=len(documents.texts), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED], counts=counts)
+
+    def _classify(self, documents: Documents, start: int, stop: int) -> Predictions:
+        columns = max(1, len(self.source.text_columns))
+        return self.classifier(documents.texts[start:stop], replaced=documents.num_replaced > 0, columns=columns)
 
 
 def predict_file(
@@ -235,6 +249,14 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
     classifier = run.classifier()
     units = units_of(source, classifier.vectorizer.settings.density)
     return _Input(source=source, units=units, classifier=classifier)
+
+
+def rows_per_piece(num_classes: int) -> int:
+    """Return how many rows are predicted at a time: a unit may have a million short texts, and classes may be many.
+
+    A multiple of the rows per call of the model, so that the calls, and the last bit of their results, are the same.
+    """
+    return max(1, min(_PIECE_ROWS, _PIECE_VALUES // num_classes) // SPARSE_ROWS) * SPARSE_ROWS
 
 
 def units_of(source: Source, density: int) -> list[Unit]:

@@ -26,11 +26,15 @@ from shardtrain.tables.parquet import import_pyarrow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PIECE = 1 << 20  # bytes copied at a time
-_GROUP_ROWS = 1 << 18  # least rows of a Parquet row group, except the last
+# Least rows of a Parquet row group, except the last; fewer where that many have more bytes.
+_GROUP_ROWS, _GROUP_BYTES = 1 << 18, 64 << 20
+
+
+Piece = tuple[npt.NDArray[np.int64], Predictions]  # numbers of rows, (rows,), and their predictions
 
 
 class PredictionWriter(Protocol):
-    """A format: `part` returns the bytes of a part, and `join` writes the file from its parts in order.
+    """A format: `write_part` writes a part, piece by piece, and `join` writes the file from its parts in order.
 
     Attributes:
         kind: name of the format.
@@ -38,8 +42,8 @@ class PredictionWriter(Protocol):
 
     kind: str
 
-    def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
-        """Encode the predictions of some rows, (rows,)."""
+    def write_part(self, pieces: Iterable[Piece], file: IO[bytes]) -> None:
+        """Write the predictions of pieces of rows."""
         ...
 
     def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
@@ -68,6 +72,11 @@ class Lines:
         self._names = names
         self._notes = notes
         self._proba = proba
+
+    def write_part(self, pieces: Iterable[Piece], file: IO[bytes]) -> None:
+        """Write the lines of pieces of rows."""
+        for rows, predictions in pieces:
+            file.write(self.part(rows, predictions))
 
     def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
         """Format the lines of some rows."""
@@ -130,9 +139,15 @@ class Parquet:
         types = [pa.int64(), pa.string(), pa.float32(), *[pa.string()] * notes]
         types += [pa.float32()] * (len(class_names) * proba)
         self._schema = pa.schema(list(zip(_columns(class_names, proba, notes), types, strict=True)))
+        self._group_rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // (4 * len(types))))
 
-    def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
-        """Encode some rows as a Parquet file."""
+    def write_part(self, pieces: Iterable[Piece], file: IO[bytes]) -> None:
+        """Write the rows as a Parquet file, with a row group per piece."""
+        with self._arrow.parquet.ParquetWriter(file, self._schema) as writer:
+            for rows, predictions in pieces:
+                writer.write_table(self._table(rows, predictions))
+
+    def _table(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> Any:
         probabilities = predictions.probabilities
         best = probabilities.argmax(axis=1)
         columns = [rows, self._class_names.take(self._arrow.array(best)), probabilities.max(axis=1)]
@@ -140,22 +155,22 @@ class Parquet:
             columns.append(self._notes.take(self._arrow.array(predictions.marks)))
         if self._proba:
             columns += [np.ascontiguousarray(column) for column in probabilities.T]
-        content = io.BytesIO()
-        self._arrow.parquet.write_table(self._arrow.table(columns, schema=self._schema), content)
-        return content.getvalue()
+        return self._arrow.table(columns, schema=self._schema)
 
     def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
-        """Write the rows of all parts in groups of at least `_GROUP_ROWS`."""
+        """Write the rows of all parts in groups of at least `_GROUP_ROWS`, or fewer where rows are long."""
         pa = self._arrow
         held: list[Any] = []
         with pa.parquet.ParquetWriter(file, self._schema) as writer:
             for path in parts:
-                held.append(pa.parquet.ParquetFile(path).read())
-                if sum(len(table) for table in held) >= _GROUP_ROWS:
-                    writer.write_table(pa.concat_tables(held), row_group_size=2 * _GROUP_ROWS)
-                    held = []
+                part = pa.parquet.ParquetFile(path)
+                for number in range(part.num_row_groups):
+                    held.append(part.read_row_group(number))
+                    if sum(len(table) for table in held) >= self._group_rows:
+                        writer.write_table(pa.concat_tables(held), row_group_size=2 * self._group_rows)
+                        held = []
             if held:
-                writer.write_table(pa.concat_tables(held), row_group_size=2 * _GROUP_ROWS)
+                writer.write_table(pa.concat_tables(held), row_group_size=2 * self._group_rows)
 
 
 FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}

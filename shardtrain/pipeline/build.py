@@ -23,7 +23,8 @@ from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.fitting import count
+from shardtrain.pipeline.counting import count
+from shardtrain.pipeline.facts import Totals, joined
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.holdout import note_of
 from shardtrain.pipeline.options import BuildOptions
@@ -42,7 +43,7 @@ from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, validated_as_before, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
-from shardtrain.pipeline.units import UnitFacts, UnitTask, keep_every_class, survey, warm_up
+from shardtrain.pipeline.units import UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Executor, Serial, processes
 from shardtrain.runtime.jobs import Job, file_job
@@ -192,10 +193,10 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _OtherSplit:
-    """A split of its own that is not trained on: its units, and the labels found in them."""
+    """A split of its own that is not trained on: its units, and what was counted in them."""
 
     units: Units
-    facts: list[UnitFacts]
+    totals: Totals
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class _TrainingRows:
     """
 
     files: list[Path]
-    facts: list[UnitFacts]
+    totals: Totals
     classes: Classes
     vectorizer: Vectorizer
     tasks: Sequence[UnitTask]
@@ -253,22 +254,23 @@ def _make(
             if name in corpus.sources:
                 held_out = plan(corpus.sources[name], threshold=1 << 64, title=scan)
                 # labels are checked before the long passes
-                others[name] = _OtherSplit(held_out, survey(passes, held_out.tasks, held_out.sizes, labels))
+                found = survey(passes, held_out.tasks, held_out.sizes, labels)
+                others[name] = _OtherSplit(held_out, Totals.of(found))
         settings = reused.settings if reused else _settings(passes, units, options)
         if not reused and (note := spacing_note(units.tasks, settings)):
             say(note)
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, others)
-        facts = [*train.facts, *(unit for other in others.values() for unit in other.facts)]
+        totals = joined([train.totals, *(other.totals for other in others.values())])
         if not corpus.validation and units.tasks and units.tasks[0].threshold:
             held_out = Units(list(train.tasks), units.sizes)
-            others = {"validation": _OtherSplit(held_out, train.facts), **others}
+            others = {"validation": _OtherSplit(held_out, train.totals), **others}
         files = {"train": train.files}
         for name, other in others.items():
             of_split = other.units.tasks, other.units.sizes
             files[name] = transform_rows(passes, *of_split, inputs.folder, train.classes.codes, split=name)
         splits = _place_splits(inputs, passes, files, train, space.ready)
-    part = provenance(corpus, facts, options)
+    part = provenance(corpus, totals, options)
     if before:
         return extended_manifest(before, splits, part), passes
     return first_manifest(splits, train.classes, inputs.seed, train.vectorizer, space.ready, part), passes
@@ -323,14 +325,15 @@ def _vectorize_training(
 ) -> _TrainingRows:
     """Fit or reuse the vectorizer and write the rows of the training documents; `others` are the other splits."""
 
-    def classes_in(facts: Sequence[UnitFacts]) -> Classes:
-        held_out = others["validation"].facts if "validation" in others else facts
-        tested = others["test"].facts if "test" in others else ()
-        return classes_of(facts, held_out, tested, inputs.corpus, inputs.options, inputs.before)
+    def classes_in(totals: Totals) -> Classes:
+        held_out = others["validation"].totals if "validation" in others else totals
+        tested = others["test"].totals if "test" in others else Totals()
+        counts = totals.train, held_out.held_out, tested.held_out
+        return classes_of(*counts, inputs.corpus, inputs.options, inputs.before)
 
-    def check(facts: Sequence[UnitFacts]) -> Classes:
-        _report_texts([*facts, *(unit for other in others.values() for unit in other.facts)])
-        classes = classes_in(facts)
+    def check(totals: Totals) -> Classes:
+        _report_texts(joined([totals, *(other.totals for other in others.values())]))
+        classes = classes_in(totals)
         if not inputs.before and (alike := differing_in_case(classes.codes)):
             shown = ", ".join(f"'{label}'" for label in alike[:_MOST_SHOWN])
             warn(f"labels that differ in capitals only are classes of their own: {shown}")
@@ -338,30 +341,31 @@ def _vectorize_training(
 
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
-        facts, tasks = survey(passes, units.tasks, units.sizes, titles.LABELS), units.tasks
-        if not inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
-            tasks, facts, _ = keep_every_class(tasks, facts)
-        classes = check(facts)
+        facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
+        if inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
+            tasks, totals = units.tasks, Totals.of(facts)
+        else:
+            tasks, totals, _ = keep_every_class(units.tasks, facts)
+        classes = check(totals)
         _report_kept(tasks)
         files = transform_rows(passes, tasks, units.sizes, inputs.folder, classes.codes, split="train")
-        return _TrainingRows(files, facts, classes, vectorizer, tasks)
+        return _TrainingRows(files, totals, classes, vectorizer, tasks)
     counted = count(passes, units.tasks, units.sizes, settings, check=check)
-    classes = classes_in(counted.facts)
+    classes = classes_in(counted.totals)
     _report_kept(counted.units)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
-    return _TrainingRows(files, list(counted.facts), classes, vectorizer, counted.units)
+    return _TrainingRows(files, counted.totals, classes, vectorizer, counted.units)
 
 
-def _report_texts(facts: Sequence[UnitFacts]) -> None:
+def _report_texts(totals: Totals) -> None:
     """Warn of undecodable bytes, which may explain a later error, and refuse a corpus without any good record.
 
     Raises:
         CorpusFormatError: all records are bad.
     """
-    warn_of_replaced_bytes(sum(unit.num_replaced for unit in facts), again="build again")
-    first = next((row for unit in facts for row in unit.bad_rows), None)
-    if first is not None and not any(unit.train or unit.held_out for unit in facts):
-        number = sum(unit.num_bad_rows for unit in facts)
+    warn_of_replaced_bytes(totals.num_replaced, again="build again")
+    if totals.num_bad_rows and not totals.num_documents:
+        first, number = totals.bad_rows[0], totals.num_bad_rows
         raise CorpusFormatError(f"none of {number:,} records can be used; the first is {first.place}: {first.reason}")
 
 
@@ -465,9 +469,7 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     kind = options.vectorizer
     if kind == "auto":
         facts = survey(passes, units.tasks, units.sizes, titles.LENGTHS, words=True)
-        lengths: Counter[int] = Counter()
-        for unit in facts:
-            lengths.update(unit.words)
+        lengths = Totals.of(facts).words
         samples, middle = lengths.total(), _median(lengths)
         ratio = samples / max(middle, 1.0)
         kind = "ngram" if ratio < RULE_RATIO else "sequence"

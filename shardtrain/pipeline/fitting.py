@@ -1,13 +1,9 @@
-"""Fit a vectorizer to the training documents, pass by pass over the postings of the terms, one file per unit.
-
-The postings of a unit are its terms with their counts. They are merged into buckets by hash, so memory does not depend
-on the vocabulary candidates of the corpus. Strings are looked up only for the terms that are chosen.
-"""
+"""Fit a vectorizer to counted terms: select its features, weigh them, look up their names and save it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,195 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.scratch import open_spilled, spill
-from shardtrain.errors import CorpusFormatError, HashCollisionError
+from shardtrain.errors import CorpusFormatError
 from shardtrain.pipeline import titles
+from shardtrain.pipeline.counting import Counted
+from shardtrain.pipeline.naming import check_features, find_names
+from shardtrain.pipeline.selecting import Chosen, select_ngrams
 from shardtrain.pipeline.spacing import CHARACTERS, texts_lack_spaces
-from shardtrain.pipeline.units import (
-    UNIT_FACTS,
-    CountTask,
-    FindTask,
-    UnitFacts,
-    UnitTask,
-    classes_of_postings,
-    count_unit,
-    find_in_unit,
-    keep_every_class,
-)
+from shardtrain.pipeline.units import classes_of_postings
 from shardtrain.runtime.passes import Passes
-from shardtrain.runtime.schema import Integer, Items, Row, Text
-from shardtrain.vectorize import ngrams, selection, sequences
-from shardtrain.vectorize.counts import Bucket, lookup, merge_bucket, plan_buckets
+from shardtrain.runtime.schema import Integer
+from shardtrain.vectorize import ngrams, sequences
+from shardtrain.vectorize.counts import Bucket
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
-from shardtrain.vectorize.ngrams import ScoreTask
 from shardtrain.vectorize.selection import SELECTORS
-from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
+from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
 from shardtrain.vectorize.weights import Float, Weights, weights_of
-
-_MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
-HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them."""
-
-    settings: CountedSettings
-    units: tuple[UnitTask, ...]
-    sizes: tuple[int, ...]
-    postings: tuple[Path, ...]
-    facts: tuple[UnitFacts, ...]
-    buckets: tuple[tuple[Bucket, Path], ...]
-    num_distinct: int
-    num_candidates: int
-
-
-Check = Callable[[Sequence[UnitFacts]], object]
-
-
-def count(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
-) -> Counted:
-    """Count the terms of the units' training documents; after a hash collision start again with another seed.
-
-    Args:
-        passes: runs the tasks.
-        units: of the corpus.
-        sizes: of the units, for the progress bar.
-        settings: of the vectorizer.
-        check: called with the facts of all units after they are counted, to refuse a corpus before the later passes.
-
-    Raises:
-        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
-        UsageError: max_df corresponds to fewer documents than min_df.
-    """
-    for seed in range(HASH_SEEDS):
-        hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
-        try:
-            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
-        except HashCollisionError:
-            if seed == HASH_SEEDS - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _count(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
-) -> Counted:
-    seed = settings.hashing.seed
-    postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
-    title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
-    counted = _count_units(passes, title, units, sizes, settings, postings)
-    units, facts, changed = keep_every_class(units, counted)
-    check(facts)
-    for i in changed:
-        postings[i] = postings[i].with_name(f"{postings[i].name}-kept")
-    if changed:  # their postings lack the documents that stay in training
-        again = ([units[i] for i in changed], [sizes[i] for i in changed], settings, [postings[i] for i in changed])
-        for i, found in zip(changed, _count_units(passes, titles.KEEP, *again), strict=True):
-            facts[i] = found
-    least, most = settings.document_range(sum(sum(unit.train.values()) for unit in facts))
-    num_terms = sum(unit.num_terms for unit in facts)
-    planned = plan_buckets(num_terms, passes.budget)
-    buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
-    share = [num_terms // len(buckets)] * len(buckets)
-    merge = partial(_merge, postings=tuple(postings), least=least, most=most)
-    names = [path.name for _, path in buckets]
-    merged = passes.run(titles.MERGE, merge, buckets, share, names=names, unit="terms", schema=_MERGED)
-    return Counted(
-        settings=settings,
-        units=tuple(units),
-        sizes=tuple(sizes),
-        postings=tuple(postings),
-        facts=tuple(facts),
-        buckets=buckets,
-        num_distinct=sum(distinct for distinct, _ in merged),
-        num_candidates=sum(kept for _, kept in merged),
-    )
-
-
-def _count_units(
-    passes: Passes,
-    title: str,
-    units: Sequence[UnitTask],
-    sizes: Sequence[int],
-    settings: CountedSettings,
-    postings: Sequence[Path],
-) -> list[UnitFacts]:
-    """Run a pass that writes the postings of units."""
-    tasks = [
-        CountTask(
-            source=task.source,
-            unit=task.unit,
-            seed=task.seed,
-            threshold=task.threshold,
-            kept=task.kept,
-            settings=settings,
-            out=out,
-        )
-        for task, out in zip(units, postings, strict=True)
-    ]
-    names = [path.name for path in postings]
-    return passes.run(
-        title, count_unit, tasks, sizes, names=names, schema=UNIT_FACTS, encode=asdict, decode=UnitFacts.from_record
-    )
-
-
-def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
-    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most)
-
-
-def _find(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
-    """Look up the strings of terms, in as few units as possible."""
-    by_hash = np.argsort(hashes)
-    wanted = hashes[by_hash]
-    tasks, places, sizes = [], [], []
-    for number, members in _cover(counted, wanted):
-        unit = counted.units[number]
-        task = FindTask(
-            source=unit.source,
-            unit=unit.unit,
-            seed=unit.seed,
-            threshold=unit.threshold,
-            kept=unit.kept,
-            settings=counted.settings,
-            wanted=wanted[members],
-            postings=counted.postings[number],
-        )
-        tasks.append(task)
-        places.append(members)
-        sizes.append(counted.sizes[number])
-    names = [f"names-{counted.settings.hashing.seed}-{task.unit.index:05}" for task in tasks]
-    strings = [""] * len(hashes)
-    terms = passes.run(
-        titles.NAMES,
-        find_in_unit,
-        tasks,
-        sizes,
-        names=names,
-        schema=Items(Text()),
-        fits=lambda task, found: len(found) == len(task.wanted),
-    )
-    for members, found in zip(places, terms, strict=True):
-        for place, term in zip(members, found, strict=True):
-            strings[by_hash[place]] = term
-    return strings
-
-
-def _cover(counted: Counted, wanted: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield units that together hold all wanted terms, by greedy set cover, with the terms to look up in each.
-
-    A term is in many units, so few units hold nearly all terms; a corpus sorted by class needs about one per class.
-    """
-    holds = np.zeros((len(counted.postings), len(wanted)), np.bool_)
-    for number, path in enumerate(counted.postings):
-        postings = open_spilled(path)
-        places = lookup(postings, slice(0, len(postings["hashes"])), wanted)
-        holds[number, places[places >= 0]] = True
-    while holds.any():
-        number = int(holds.sum(axis=1).argmax())
-        members = np.flatnonzero(holds[number])
-        yield number, members
-        holds[:, members] = False
 
 
 @dataclass(frozen=True)
@@ -241,7 +63,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
         class_counts += np.bincount(mapping[open_spilled(path)["labels"]], minlength=len(class_counts))
     num_documents = int(class_counts.sum())
     weights = weights_of(settings)
-    select = partial(_select, passes, classes=classes, class_counts=class_counts)
+    select = partial(select_ngrams, passes, classes=classes, class_counts=class_counts)
     if SELECTORS[settings.select].by_counts:
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(counted, chosen)
@@ -265,81 +87,7 @@ def _weigh(
     ngrams.weigh_unit(path, number, buckets, weights, num_documents, out)
 
 
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """The chosen n-grams in column order."""
-
-    hashes: npt.NDArray[np.uint64]
-    counts: npt.NDArray[np.int64]
-    first: npt.NDArray[np.uint64]
-    scores: Float
-    terms: list[str]
-
-
-def _select(
-    passes: Passes,
-    counted: Counted,
-    norms: tuple[Path, ...] | None,
-    weights: Weights,
-    *,
-    classes: tuple[npt.NDArray[np.int64], ...],
-    class_counts: npt.NDArray[np.int64],
-) -> _Chosen:
-    """Score the candidates and select the best: by weighted values if norms are given, else by counts."""
-    settings = counted.settings
-    assert isinstance(settings, NgramSettings)
-    tasks = [
-        ScoreTask(
-            postings_paths=counted.postings,
-            norms=norms,
-            weights=weights,
-            select=settings.select,
-            classes=classes,
-            class_counts=class_counts,
-            bucket=bucket,
-            candidates=path,
-            keep=settings.max_features,
-            budget=passes.budget,
-            out=path.with_name(path.name.replace("bucket", "short")),
-        )
-        for bucket, path in counted.buckets
-    ]
-    share = [counted.num_candidates // len(tasks)] * len(tasks)
-    names = [task.out.name for task in tasks]
-    passes.run(titles.SELECT, ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
-    best_of = partial(_shortlisted, keep=settings.max_features)
-    columns = _gathered([task.out for task in tasks], ("hashes", "counts", "first", "scores"), best_of)
-    terms = _find(passes, counted, columns["hashes"])
-    later_wins = SELECTORS[settings.select].later_wins
-    best = selection.choose(columns["scores"], terms, settings.max_features, later_wins=later_wins)
-    return _Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
-
-
-Columns = dict[str, npt.NDArray[Any]]
-
-
-def _gathered(
-    files: Sequence[Path], names: Sequence[str], best_of: Callable[[Columns], npt.NDArray[np.int64]]
-) -> Columns:
-    """Gather columns of scratch files, one after the other, holding only the best so far."""
-    held: Columns = {}
-    for path in files:
-        file = open_spilled(path)
-        held = {name: np.concatenate([held[name], file[name]]) if held else file[name] for name in names}
-        best = best_of(held)
-        held = {name: column[best] for name, column in held.items()}
-    return held
-
-
-def _shortlisted(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
-    return selection.shortlist(columns["scores"], keep)
-
-
-def _most_frequent(columns: Columns, *, keep: int) -> npt.NDArray[np.int64]:
-    return sequences.most_frequent(columns["counts"], columns["first"])[:keep]
-
-
-def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
+def _restricted(counted: Counted, chosen: Chosen) -> Counted:
     """Return the same, restricted to the chosen candidates."""
     by_hash = np.argsort(chosen.hashes)
     buckets = []
@@ -355,7 +103,7 @@ def _restricted(counted: Counted, chosen: _Chosen) -> Counted:
     return replace(counted, buckets=tuple(buckets), num_candidates=len(chosen.terms))
 
 
-def _ngram_arrays(counted: Counted, chosen: _Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
+def _ngram_arrays(counted: Counted, chosen: Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
     """Yield the vectorizer's arrays, one bucket at a time."""
     by_hash = np.argsort(chosen.hashes)
     ordered = chosen.hashes[by_hash]
@@ -384,22 +132,37 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     """
     settings = counted.settings
     assert isinstance(settings, SequenceSettings)
-    keep = settings.max_features - 1  # id 0 is padding
+    keep = min(settings.max_features - 1, counted.num_distinct)  # id 0 is padding
+    check_features(passes, keep)
     shorts = [path.with_name(path.name.replace("bucket", "short")) for _, path in counted.buckets]
     pairs = [(path, short) for (_, path), short in zip(counted.buckets, shorts, strict=True)]
     share = [counted.num_distinct // len(pairs)] * len(pairs)
     names = [path.name for path in shorts]
     passes.run(titles.SELECT, partial(_shorten, keep=keep), pairs, share, names=names, unit="words")
-    vocabulary = _gathered(shorts, ("hashes", "counts", "first"), partial(_most_frequent, keep=keep))["hashes"]
+    vocabulary = _most_frequent(shorts, keep)
     if not len(vocabulary):
         raise CorpusFormatError("the training documents contain no word; check --text-columns")
     measure = partial(sequences.longest, vocabulary=vocabulary)
     names = [path.name.replace("run", "length") for path in counted.postings]
     lengths = passes.run(titles.LONGEST, measure, counted.postings, counted.sizes, names=names, schema=Integer())
     facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
-    terms = _find(passes, counted, vocabulary)
+    terms = find_names(passes, counted, vocabulary)
     return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary
 
 
 def _shorten(paths: tuple[Path, Path], *, keep: int) -> None:
     sequences.shortlist_words(paths[0], keep, paths[1])
+
+
+def _most_frequent(shortlists: Sequence[Path], keep: int) -> npt.NDArray[np.uint64]:
+    """Return the hashes of the `keep` most frequent words, best first; the best so far and one shortlist are held."""
+    held: dict[str, npt.NDArray[Any]] = {}
+    for path in shortlists:
+        file = open_spilled(path)
+        held = {
+            name: np.concatenate([held[name], file[name]]) if held else file[name]
+            for name in ("hashes", "counts", "first")
+        }
+        best = sequences.most_frequent(held["counts"], held["first"])[:keep]
+        held = {name: column[best] for name, column in held.items()}
+    return held["hashes"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusFormatError, ShardsError
 from shardtrain.options import subset
+from shardtrain.pipeline.facts import Totals
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.units import MAX_LISTED, UnitFacts
 from shardtrain.runtime.checksums import file_checksum
 from shardtrain.shards import layout
 from shardtrain.shards.layout import FileEntry, Manifest, SplitEntry
@@ -39,9 +39,9 @@ from shardtrain.version import __version__
 
 
 def classes_of(
-    train: Sequence[UnitFacts],
-    held_out: Sequence[UnitFacts],
-    tested: Sequence[UnitFacts],
+    train_counts: Counter[str],
+    held_out_counts: Counter[str],
+    test_counts: Counter[str],
     corpus: Corpus,
     options: BuildOptions,
     before: Manifest | None,
@@ -53,15 +53,6 @@ def classes_of(
         CorpusFormatError: there is no document to append.
         ShardsError: the shards do not record the labels they were built with.
     """
-    train_counts: Counter[str] = Counter()
-    held_out_counts: Counter[str] = Counter()
-    test_counts: Counter[str] = Counter()
-    for unit in train:
-        train_counts.update(unit.train)
-    for unit in held_out:
-        held_out_counts.update(unit.held_out)
-    for unit in tested:
-        test_counts.update(unit.held_out)
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
         check_first_label(train_counts + held_out_counts, corpus.train)
@@ -160,19 +151,18 @@ def _ranges(before: Mapping[str, SplitEntry], added: Mapping[str, SplitEntry]) -
     return {name: [starts[name], starts[name] + len(split.shards)] for name, split in added.items()}
 
 
-def provenance(corpus: Corpus, facts: Sequence[UnitFacts], options: BuildOptions) -> dict[str, Any]:
+def provenance(corpus: Corpus, totals: Totals, options: BuildOptions) -> dict[str, Any]:
     """Return the provenance of a part, for people to read, without its shards."""
-    bad_rows = [row for unit in facts for row in unit.bad_rows]
     return {
         "shardtrain": __version__,
         "vectorizer": "reused" if options.reuses else "fitted",
         "train": corpus.train.describe(),
         "validation": corpus.validation.describe() if corpus.validation else None,
         **({"test": corpus.test.describe()} if corpus.test else {}),
-        "documents": sum(sum(unit.train.values()) + sum(unit.held_out.values()) for unit in facts),
+        "documents": totals.num_documents,
         "corpus_bytes": sum(source.num_bytes for source in corpus.sources.values()),
-        "rejected_rows": sum(unit.num_bad_rows for unit in facts),
-        "rejected": [asdict(row) for row in bad_rows[:MAX_LISTED]],
-        "replaced_bytes": sum(unit.num_replaced for unit in facts),
+        "rejected_rows": totals.num_bad_rows,
+        "rejected": [asdict(row) for row in totals.bad_rows],
+        "replaced_bytes": totals.num_replaced,
         "validation_fraction": 0.0 if corpus.validation else options.validation_fraction,
     }

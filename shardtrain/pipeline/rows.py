@@ -13,8 +13,16 @@ from typing import Any
 
 from shardtrain.arrays.scratch import open_spilled
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.fitting import Counted, fit_ngrams, fit_sequences
-from shardtrain.pipeline.units import TransformTask, UnitTask, classes_of_postings, spill_rows, transform_unit
+from shardtrain.pipeline.counting import Counted
+from shardtrain.pipeline.fitting import fit_ngrams, fit_sequences
+from shardtrain.pipeline.units import (
+    TransformTask,
+    UnitTask,
+    classes_of_postings,
+    fields_of,
+    spill_rows,
+    transform_unit,
+)
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Vectorizer
@@ -57,11 +65,7 @@ def transform_rows(
     files = [passes.scratch / f"{stem}-{task.unit.index:05}" for task in units]
     tasks = [
         TransformTask(
-            source=task.source,
-            unit=task.unit,
-            seed=task.seed,
-            threshold=task.threshold,
-            kept=task.kept,
+            **fields_of(task),
             held_out=split != "train",
             vectorizer=folder,
             codes=codes,

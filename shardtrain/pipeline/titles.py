@@ -15,6 +15,7 @@ MERGE = "merging counts"
 NORMS = "computing document norms"
 SELECT = "selecting features"
 LONGEST = "measuring sequences"
+TIES = "settling ties"
 NAMES = "looking up the features' names"
 VECTORIZE = "vectorizing documents"
 VECTORIZE_SPLIT = {
@@ -24,7 +25,7 @@ VECTORIZE_SPLIT = {
 }
 READ_ROWS = "reading rows"
 DETAILS = frozenset(  # shown with --verbose
-    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, KEEP, MERGE, NORMS, LONGEST, NAMES}
+    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, KEEP, MERGE, NORMS, LONGEST, TIES, NAMES}
 )
 
 

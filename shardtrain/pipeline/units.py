@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,20 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
-from shardtrain.errors import CorpusFormatError, ScratchError
+from shardtrain.corpus.source import Documents, Source, Unit
+from shardtrain.errors import ScratchError
 from shardtrain.loader.order import document_keys
-from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, spare_documents, trains
+from shardtrain.pipeline.facts import MAX_LISTED, Totals, UnitFacts
+from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes
-from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text
-from shardtrain.vectorize.counts import first_documents, spill_postings
+from shardtrain.vectorize.counts import Bucket, first_documents, spill_postings
 from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.saved import DESCRIPTION
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
+from shardtrain.vectorize.ties import Tied, beating, tied_terms
 from shardtrain.vectorize.tokens import find_terms
-
-MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,40 +45,9 @@ class UnitTask:
     kept: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnitFacts:
-    """Counts of a unit: training and held-out documents by raw label, invalid rows, and terms or words.
-
-    `spares` are the documents that could stay in training, of labels with none there (`holdout`).
-    """
-
-    train: dict[str, int]
-    held_out: dict[str, int]
-    num_bad_rows: int
-    bad_rows: tuple[BadRow, ...]
-    num_replaced: int
-    num_terms: int = 0
-    words: dict[int, int]
-    spares: dict[str, Spare] = field(default_factory=dict)
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> UnitFacts:
-        """Make the value from a record that fits `UNIT_FACTS`."""
-        bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
-        words = {int(length): count for length, count in record["words"].items()}
-        spares = {label: (key, ordinal) for label, (key, ordinal) in record["spares"].items()}
-        return cls(**{**record, "bad_rows": bad_rows, "words": words, "spares": spares})
-
-
-UNIT_FACTS = Fields(
-    {
-        **{name: Keyed(Integer()) for name in ("train", "held_out")},
-        **{name: Integer() for name in ("num_bad_rows", "num_replaced", "num_terms")},
-        "bad_rows": Items(BAD_ROW),
-        "words": Keyed(Integer(), Text("[0-9]{1,18}", "numbers of words")),
-        "spares": Keyed(SPARE),
-    }
-)
+def fields_of(task: UnitTask) -> dict[str, Any]:
+    """Return the fields of a unit, for a task that has more."""
+    return {each.name: getattr(task, each.name) for each in fields(UnitTask)}
 
 
 def warm_up() -> None:
@@ -95,44 +64,60 @@ def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArra
     return documents, keys, trains(keys, documents.ordinals, task.threshold, task.kept)
 
 
-def keep_every_class(
-    units: Sequence[UnitTask], facts: Sequence[UnitFacts]
-) -> tuple[list[UnitTask], list[UnitFacts], list[int]]:
+def keep_every_class(units: Sequence[UnitTask], facts: Sequence[Path]) -> tuple[list[UnitTask], Totals, list[int]]:
     """Keep a document in training of each label that would lose all of them to the validation fraction.
 
+    Args:
+        units: of the corpus.
+        facts: of the units, one file each.
+
     Returns:
-        the units and their facts as they are then, and the indices of the units that changed.
+        the units and the totals of their facts as they are then, and the indices of the units that changed.
+
+    Raises:
+        LabelError: there are more labels than classes are supported.
     """
-    trained = {label for unit in facts for label in unit.train}
+    totals, tasks = Totals.of(facts), list(units)
+    if totals.held_out.keys() <= totals.train.keys():
+        return tasks, totals, []
     starts = [task.unit.first_document for task in units]
-    kept: dict[int, dict[str, int]] = {}
-    for label, (_, ordinal) in best_spares(trained, (unit.spares for unit in facts)).items():
-        kept.setdefault(bisect_right(starts, ordinal) - 1, {})[label] = ordinal
-    tasks, changed_facts = list(units), list(facts)
+    kept: dict[int, list[int]] = {}
+    for label, (_, ordinal) in best_spares(totals.train, (UnitFacts.read(path).spares for path in facts)).items():
+        kept.setdefault(bisect_right(starts, ordinal) - 1, []).append(ordinal)
+        totals.train[label] += 1
+        totals.held_out[label] -= 1
+    totals.held_out = +totals.held_out  # without labels that occur no more
     for number, ordinals in kept.items():
-        unit = facts[number]
-        tasks[number] = replace(units[number], kept=tuple(sorted(ordinals.values())))
-        held_out = Counter(unit.held_out) - Counter(ordinals.keys())
-        changed_facts[number] = replace(unit, train={**unit.train, **dict.fromkeys(ordinals, 1)}, held_out=held_out)
-    return tasks, changed_facts, sorted(kept)
+        tasks[number] = replace(units[number], kept=tuple(sorted(ordinals)))
+    return tasks, totals, sorted(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyTask(UnitTask):
+    """A unit whose labels, and with `words` its documents' lengths, are to be counted into the facts `out`."""
+
+    words: bool
+    out: Path
 
 
 def survey(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], title: str, *, words: bool = False
-) -> list[UnitFacts]:
-    """Count the labels of all units' documents, and with `words` their lengths in words."""
+) -> list[Path]:
+    """Count the labels of all units' documents, and with `words` their lengths in words; return files of facts."""
     names = [f"{title.replace(' ', '-')}-{task.unit.index:05}" for task in units]
-    function = partial(survey_unit, words=words)
-    return passes.run(
-        title, function, units, sizes, names=names, schema=UNIT_FACTS, encode=asdict, decode=UnitFacts.from_record
-    )
+    tasks = [
+        SurveyTask(**fields_of(task), words=words, out=passes.scratch / f"{name}.facts")
+        for task, name in zip(units, names, strict=True)
+    ]
+    passes.run(title, survey_unit, tasks, sizes, names=names)
+    return [task.out for task in tasks]
 
 
-def survey_unit(task: UnitTask, *, words: bool) -> UnitFacts:
+def survey_unit(task: SurveyTask) -> None:
     """Count labels, and with `words` training documents by number of words (split at white space, as in the guide)."""
     documents, keys, train = _read(task)
-    counted = Counter(len(text.split()) for text in documents.texts.take(np.flatnonzero(train))) if words else {}
-    return _facts(task, documents, keys, train, words=dict(counted))
+    chosen = documents.texts.take(np.flatnonzero(train)) if task.words else ()
+    _facts(task, documents, keys, train, words=Counter(len(text.split()) for text in chosen)).write(task.out)
 
 
 def _facts(
@@ -142,17 +127,16 @@ def _facts(
     train: npt.NDArray[np.bool_],
     *,
     num_terms: int = 0,
-    words: dict[int, int],
+    words: Mapping[int, int],
 ) -> UnitFacts:
-    pairs = list(zip(documents.labels, train.tolist(), strict=True))
-    trained = Counter(label for label, chosen in pairs if chosen)
-    held_out = [label for label, chosen in pairs if not chosen]
+    trained = Counter(compress(documents.labels, train))
+    held_out = list(compress(documents.labels, ~train))
     spares: dict[str, Spare] = {}
     if task.threshold < ALL_HELD_OUT:
         spares = spare_documents(held_out, keys[~train], documents.ordinals[~train], trained)
     return UnitFacts(
-        train=dict(trained),
-        held_out=dict(Counter(held_out)),
+        train=trained,
+        held_out=Counter(held_out),
         num_bad_rows=len(documents.bad_rows),
         bad_rows=documents.bad_rows[:MAX_LISTED],
         num_replaced=documents.num_replaced,
@@ -164,13 +148,14 @@ def _facts(
 
 @dataclass(frozen=True, kw_only=True)
 class CountTask(UnitTask):
-    """A unit whose training documents are to be counted into the postings `out`."""
+    """A unit whose training documents are to be counted into the postings `out`, and its facts into a file."""
 
     settings: CountedSettings
     out: Path
+    facts: Path
 
 
-def count_unit(task: CountTask) -> UnitFacts:
+def count_unit(task: CountTask) -> None:
     """Write the postings of a unit's training documents: its terms, and each document's ordinal, key and label code."""
     documents, keys, train = _read(task)
     chosen = np.flatnonzero(train)
@@ -184,31 +169,82 @@ def count_unit(task: CountTask) -> UnitFacts:
         "keys": keys[chosen],
     }
     spill_postings(task.out, terms, per_document, {"label_names": names})
-    return _facts(task, documents, keys, train, num_terms=len(terms.hashes), words={})
+    _facts(task, documents, keys, train, num_terms=len(terms.hashes), words={}).write(task.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindTask(UnitTask):
-    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to find their strings."""
+    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to write their strings.
+
+    The file has `data` and `offsets` of the strings as `Texts`, in the order of `wanted`.
+    """
 
     settings: CountedSettings
     wanted: npt.NDArray[np.uint64]
     postings: Path
+    out: Path
 
 
-def find_in_unit(task: FindTask) -> list[str]:
-    """Look up the strings of the wanted terms; only the documents in which they appear first are tokenized."""
+def find_in_unit(task: FindTask) -> int:
+    """Look up the strings of the wanted terms; return how many bytes they have."""
+    found = _find(task, task.settings, open_spilled(task.postings), task.wanted)
+    spill(task.out, {"data": found.data, "offsets": found.offsets})
+    return len(found.data)
+
+
+def _find(task: UnitTask, settings: CountedSettings, postings: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> Texts:
+    """Look up the strings of terms; only the documents in which they appear first are tokenized."""
     documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(open_spilled(task.postings), task.wanted)]
-    block = prepare_texts(task.settings, documents.texts.take(chosen))
-    found = find_terms(block, tokenizer_of(task.settings), task.settings.hashing, task.wanted)
-    terms = [term.decode("utf-8", "surrogatepass") for term in found if term is not None]
-    if len(terms) < len(found):
+    chosen = np.flatnonzero(train)[first_documents(postings, wanted)]
+    block = prepare_texts(settings, documents.texts.take(chosen))
+    del documents
+    found = find_terms(block, tokenizer_of(settings), settings.hashing, wanted)
+    if missing := int((np.diff(found.offsets) == 0).sum()):
         raise ScratchError(
-            f"'{task.source.origin}' lacks {len(found) - len(terms):,} terms that were counted in it: it was changed, "
-            f"or the scratch file '{task.postings}' is damaged; start again with --overwrite"
+            f"'{task.source.origin}' lacks {missing:,} terms that were counted in it: it was changed, or scratch files "
+            "of the interrupted build are damaged; start again with --overwrite"
         )
-    return terms
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieTask(UnitTask):
+    """A unit of which the tied terms that appear first in it are to be settled; see `vectorize.ties`.
+
+    Attributes:
+        settings: of the vectorizer.
+        number: of the unit among the postings.
+        postings: of the unit.
+        buckets: of candidates, and for each a file of its candidates' scores.
+        score: of the tied terms.
+        room: how many of them are chosen in all.
+        later_wins: whether the later strings are better.
+        rival: `room` terms of other units are at least as good as this string.
+        out: gets `hashes`, and `data` and `offsets` of the strings, of at most `room` terms.
+    """
+
+    settings: CountedSettings
+    number: int
+    postings: Path
+    buckets: tuple[tuple[Bucket, Path], ...]
+    scores: tuple[Path, ...]
+    score: float
+    room: int
+    later_wins: bool
+    rival: bytes | None
+    out: Path
+
+
+def settle_in_unit(task: TieTask) -> int:
+    """Write the best of a unit's tied terms; return how many there are."""
+    postings = open_spilled(task.postings)
+    hashes = tied_terms(task.number, postings["hashes"], task.buckets, task.scores, task.score)
+    tied = Tied(hashes, _find(task, task.settings, postings, hashes) if len(hashes) else Texts.from_strings([]))
+    if task.rival is not None:
+        tied = tied.take(beating(tied.terms, task.rival, later_wins=task.later_wins))
+    tied = tied.best(task.room, later_wins=task.later_wins)
+    spill(task.out, {"hashes": tied.hashes, "data": tied.terms.data, "offsets": tied.terms.offsets})
+    return len(tied.hashes)
 
 
 @dataclass(frozen=True, kw_only=True)

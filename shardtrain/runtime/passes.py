@@ -106,7 +106,7 @@ class Passes:
                 i = missing[number]
                 results[i] = result
                 with committed(paths[i], synced=False) as file:
-                    file.write(json.dumps(sealed(encode(result))).encode())
+                    file.write(json.dumps(sealed(encode(result), schema)).encode())
                 shown.add(sizes[i])
         return [results[i] for i in range(len(tasks))]
 

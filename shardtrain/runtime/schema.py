@@ -440,9 +440,14 @@ def canonical_checksum(value: Any) -> str:
     return checksum(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
-def sealed(result: Any) -> dict[str, Any]:
-    """Return the record of a result with a checksum, for work that is done again where its record is damaged."""
+def sealed(result: Any, schema: Schema) -> dict[str, Any]:
+    """Return the record of a result with a checksum, for work that is done again where its record is damaged.
+
+    Raises:
+        ValueError: the result does not fit the schema, so it could not be read.
+    """
     as_read = json.loads(json.dumps(result))  # its keys are texts, whose order is another than that of numbers
+    check(as_read, schema)
     return {"result": as_read, "checksum": canonical_checksum(as_read)}
 
 

@@ -2,8 +2,8 @@
 
 1. count (`counts`): the postings of each unit, merged into the candidates, the terms with min_df documents or more.
 2. weigh: the l2 norm of every document over all its candidates.
-3. score: per candidate the class sums of its values, and from them its score; a shortlist per bucket.
-4. choose: the best of the shortlists; only their strings are read again.
+3. score: per candidate the class sums of its values, and from them its score.
+4. choose: the candidates with the highest scores; of those that are tied at the boundary, the best by their strings.
 5. rows: the chosen columns of every document.
 
 A choice by frequency comes before the weights, as TfidfVectorizer(max_features=...) makes it: 1, 3, 4, 2, 5.
@@ -25,12 +25,12 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import open_spilled, open_spilled_cached, spill
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize import selection
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
 from shardtrain.vectorize.selection import SELECTORS, Moments
 from shardtrain.vectorize.weights import Float, Weights
 
-SCORE_BYTES = 16  # of a candidate and class: its sum and its sum of squares
+# Memory while scores are computed: of a candidate and class the two sums and two arrays of chi2, and of a candidate.
+SCORE_BYTES_OF_CLASS, SCORE_BYTES = 32, 96
 
 
 def weigh_unit(
@@ -150,23 +150,22 @@ class ScoreTask:
     class_counts: npt.NDArray[np.int64]
     bucket: Bucket
     candidates: Path
-    keep: int
     budget: int
     out: Path
 
 
-def score_bucket(task: ScoreTask) -> int:
-    """Score the candidates of a bucket and write those that may be kept; returns their number.
+def score_bucket(task: ScoreTask) -> None:
+    """Write `scores`, those of the candidates of a bucket, in their order.
 
-    The file has `hashes` ascending, `counts`, `first` and `scores`. Candidates are taken in pieces whose sums fit
-    into `budget` bytes; every piece reads the bucket's part of all postings.
+    Candidates are taken in pieces whose sums fit into `budget` bytes; every piece reads the bucket's part of all
+    postings.
     """
     merged = open_spilled(task.candidates)
     num_documents = int(task.class_counts.sum())
     idf = task.weights.of_terms(merged["counts"], num_documents)
     scores = np.zeros(len(idf))
     num_classes = len(task.class_counts)
-    step = max(1024, task.budget // (SCORE_BYTES * num_classes))
+    step = max(1, task.budget // (SCORE_BYTES_OF_CLASS * num_classes + SCORE_BYTES))
     for start in range(0, len(idf), step):
         stop = min(start + step, len(idf))
         moments = Moments.zeros(stop - start, num_classes)
@@ -189,10 +188,7 @@ def score_bucket(task: ScoreTask) -> int:
                 moments.totals,
             )
         scores[start:stop] = SELECTORS[task.select].score(moments, task.class_counts)
-    kept = selection.shortlist(scores, task.keep)
-    arrays = {name: merged[name][kept] for name in ("hashes", "counts", "first")}
-    spill(task.out, {**arrays, "scores": scores[kept]})
-    return len(kept)
+    spill(task.out, {"scores": scores})
 
 
 @kernel

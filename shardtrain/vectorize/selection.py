@@ -7,7 +7,7 @@ features are tied in both or in neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +42,6 @@ class Moments:
         """Sums of a feature's values per class, (features, classes)."""
         return self.pairs[:, :, 0]
 
-    @property
-    def squares(self) -> Float:
-        """Sums of the squares of these values, (features, classes)."""
-        return self.pairs[:, :, 1]
-
 
 @dataclass(frozen=True)
 class Selector:
@@ -69,23 +64,31 @@ def f_classif(moments: Moments, class_counts: Counts) -> Float:
     Returns:
         (features,); NaN where a feature does not vary at all.
     """
-    sums, squares = moments.sums, moments.squares
-    num_samples = int(class_counts.sum())
-    total_squares = np.zeros(len(sums))
-    total = np.zeros(len(sums))
-    for k in range(len(class_counts)):
-        total_squares += squares[:, k]
-        total += sums[:, k]
-    square_of_total = total**2
-    between = np.zeros(len(sums))
-    for k, count in enumerate(class_counts):
-        between += sums[:, k] ** 2 / int(count)
-    within_all = total_squares - square_of_total / float(num_samples)
-    between -= square_of_total / float(num_samples)
-    within = within_all - between
+    num_samples, num_classes = float(class_counts.sum()), float(len(class_counts))
+    between, within = _variances(moments.pairs, class_counts.astype(np.float64), num_samples)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scores: Float = (between / float(len(class_counts) - 1)) / (within / float(num_samples - len(class_counts)))
+        scores: Float = (between / (num_classes - 1)) / (within / (num_samples - num_classes))
     return scores
+
+
+@kernel
+def _variances(pairs, class_counts, num_samples):  # type: ignore[no-untyped-def]
+    """Return the sums of squares between and within the classes; one feature at a time, so nothing else is held."""
+    between = np.empty(len(pairs))
+    within = np.empty(len(pairs))
+    for i in range(len(pairs)):
+        total_squares = 0.0
+        total = 0.0
+        of_classes = 0.0
+        # Invariant: these are the sums over the classes before k, in the order of the classes.
+        for k in range(len(class_counts)):
+            total_squares += pairs[i, k, 1]
+            total += pairs[i, k, 0]
+            of_classes += pairs[i, k, 0] * pairs[i, k, 0] / class_counts[k]
+        correction = total * total / num_samples
+        between[i] = of_classes - correction
+        within[i] = total_squares - correction - between[i]
+    return between, within
 
 
 def chi2(moments: Moments, class_counts: Counts) -> Float:
@@ -137,13 +140,32 @@ def ranked(scores: Float) -> Float:
     return np.where(np.isnan(scores), np.finfo(np.float64).min, scores)
 
 
-def shortlist(scores: Float, keep: int) -> npt.NDArray[np.int64]:
-    """Return the indices, ascending, of the features that may be among the `keep` best: these and all their ties."""
-    if keep >= len(scores):
-        return np.arange(len(scores))
-    values = ranked(scores)
-    worst = np.partition(values, len(values) - keep)[len(values) - keep]
-    return np.flatnonzero(values >= worst)
+@dataclass(frozen=True)
+class Boundary:
+    """Where a choice of features by score ends.
+
+    Attributes:
+        score: the lowest that is kept, as `ranked` returns it.
+        room: how many of the features with this score are kept; all with a higher one are.
+    """
+
+    score: float
+    room: int
+
+
+def find_boundary(pieces: Iterable[Float], keep: int) -> Boundary:
+    """Find where the `keep` best features end; their scores come in pieces, of which one is held beside the best."""
+    best = np.empty(0)
+    for scores in pieces:
+        values = ranked(scores)
+        if len(best) == keep:
+            values = values[values > best.min()]
+        best = np.concatenate([best, values])
+        if len(best) > keep:
+            best.partition(len(best) - keep)
+            best = best[-keep:].copy()
+    least = float(best.min())
+    return Boundary(least, int(np.count_nonzero(best == least)))
 
 
 def choose(scores: Float, terms: list[str], keep: int, *, later_wins: bool = True) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.texts import Bytes
+from shardtrain.arrays.texts import Bytes, Texts
 from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock, decode
@@ -88,29 +88,25 @@ def index_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Blo
     return BlockTerms(hashes, checks, counts, occurrences, indptr, bool(collided))
 
 
-def find_terms(
-    block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: npt.NDArray[np.uint64]
-) -> list[bytes | None]:
-    """Return the bytes of the first term in the block with each wanted hash (ascending), or None if absent."""
+def find_terms(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: npt.NDArray[np.uint64]) -> Texts:
+    """Return the terms of a block with the wanted hashes (ascending), in their order; an absent one is empty."""
     low, high = tokenizer.ngram_range
-    starts, ends, pieces = _find(
-        block.data,
-        block.bounds,
-        tokenizer.characters,
-        tokenizer.min_chars,
-        hashed_words(tokenizer.stop_words, hashing.seed),
-        low,
-        high,
-        tokenizer.short_whole,
-        np.uint64(hashing.seed),
-        np.uint64(hashing.mask),
-        wanted,
+    return Texts(
+        *_find(
+            block.data,
+            block.bounds,
+            tokenizer.characters,
+            tokenizer.min_chars,
+            hashed_words(tokenizer.stop_words, hashing.seed),
+            low,
+            high,
+            tokenizer.short_whole,
+            np.frombuffer(tokenizer.separator, np.uint8),
+            np.uint64(hashing.seed),
+            np.uint64(hashing.mask),
+            wanted,
+        )
     )
-    content = block.data.tobytes()
-    return [
-        tokenizer.separator.join(content[starts[i, j] : ends[i, j]] for j in range(pieces[i])) if pieces[i] else None
-        for i in range(len(wanted))
-    ]
 
 
 @inlined_kernel
@@ -285,14 +281,16 @@ def word_buffers(bounds, min_chars):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find(data, bounds, characters, min_chars, stop_words, low, high, short, seed, mask, wanted):  # type: ignore[no-untyped-def]
+def _find(data, bounds, characters, min_chars, stop_words, low, high, short, separator, seed, mask, wanted):  # type: ignore[no-untyped-def]
+    """Copy the first term with each wanted hash; return their bytes, and where each begins, as `Texts` hold them."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
-    starts = np.zeros((len(wanted), high), np.int64)
-    ends = np.zeros((len(wanted), high), np.int64)
-    pieces = np.zeros(len(wanted), np.int64)
+    found = np.empty(16 * len(wanted) + 64, np.uint8)
+    places = np.full(len(wanted), -1, np.int64)
+    sizes = np.zeros(len(wanted), np.int64)
+    size = 0
     missing = len(wanted)
-    # Invariant: if a term of the segments before s has the hash wanted[p], the first such term is the pieces[p] words
-    # at starts[p], ends[p]; otherwise pieces[p] is 0, which holds for `missing` hashes.
+    # Invariant: if a term of the segments before s has the hash wanted[p], the first such term is the sizes[p] bytes of
+    # found[:size] from places[p] on; otherwise places[p] is -1, which holds for `missing` hashes.
     for s in range(len(bounds) - 1):
         words = split_words(
             data,
@@ -314,12 +312,30 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, see
                 for j in range(i + 1, i + n):
                     h = mix(h, word_hash[j])
                 place = np.searchsorted(wanted, h & mask)
-                if place < len(wanted) and wanted[place] == h & mask and pieces[place] == 0:
-                    pieces[place] = n
-                    for j in range(n):
-                        starts[place, j] = word_start[i + j]
-                        ends[place, j] = word_end[i + j]
+                if place < len(wanted) and wanted[place] == h & mask and places[place] < 0:
+                    room = size + (n - 1) * len(separator)
+                    for j in range(i, i + n):
+                        room += word_end[j] - word_start[j]
+                    if room > len(found):
+                        larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
+                        larger[:size] = found[:size]
+                        found = larger
+                    places[place] = size
+                    for j in range(i, i + n):
+                        if j > i:
+                            for byte in separator:
+                                found[size] = byte
+                                size += 1
+                        for at in range(word_start[j], word_end[j]):
+                            found[size] = data[at]
+                            size += 1
+                    sizes[place] = size - places[place]
                     missing -= 1
         if missing == 0:
             break
-    return starts, ends, pieces
+    out = np.empty(size, np.uint8)
+    offsets = np.zeros(len(wanted) + 1, np.int64)
+    for place in range(len(wanted)):
+        offsets[place + 1] = offsets[place] + sizes[place]
+        out[offsets[place] : offsets[place + 1]] = found[places[place] : places[place] + sizes[place]]
+    return out, offsets

@@ -24,6 +24,7 @@ from support.training import fit
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, OutputExistsError, UsageError
 from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference.classifier import SPARSE_ROWS
 from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
@@ -112,6 +113,31 @@ def test_every_format_has_the_same_rows_and_probabilities_of_all_classes(
     )
     np.testing.assert_allclose(np.sum(every, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.max(every, axis=1), [row["probability"] for row in rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_unit_predicted_in_pieces_has_the_rows_of_one_piece(
+    run: Run, large: Path, written: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def small(num_classes: int) -> int:
+        sizes.append(num_classes)
+        return 97
+
+    monkeypatch.setattr(raw_text, "rows_per_piece", small)
+    done = predict_file(run, large, tmp_path / f"out{suffix}", PredictOptions(proba=True, workers=3))
+    assert set(sizes) == {len(TOPICS)}
+    for row, other in zip(rows_of(done.output), rows_of(written), strict=True):
+        assert (int(row["row"]), row["label"]) == (int(other["row"]), other["label"])
+        assert float(row["probability"]) == pytest.approx(float(other["probability"]), abs=2e-6)
+
+
+def test_what_is_predicted_at_a_time_is_bounded_whatever_the_number_of_classes() -> None:
+    for num_classes in (2, 64, 1000, 65_536):
+        rows = raw_text.rows_per_piece(num_classes)
+        assert rows % SPARSE_ROWS == 0
+        assert rows == SPARSE_ROWS or rows * num_classes * 4 <= 16 << 20
 
 
 def test_names_are_written_so_that_they_are_read_back() -> None:

@@ -22,7 +22,7 @@ from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.options import parse_size
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import titles
+from shardtrain.pipeline import naming, titles
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.placing import plan_shards
@@ -72,7 +72,9 @@ def test_neither_memory_nor_workers_change_a_byte(vectorizer, numbers, demo, tmp
     for workers in numbers:
         build(demo, tmp_path / str(workers), replace(options, workers=workers))
         assert json.loads((tmp_path / str(workers) / layout.MEASURED).read_text())["workers"] == workers
-    monkeypatch.setattr(job, "task_budget", lambda workers, limit: 20_000)  # many buckets, pieces and rounds
+    monkeypatch.setattr(job, "task_budget", lambda workers, limit: 20_000)  # many buckets and pieces
+    monkeypatch.setattr(naming, "FEATURE_BYTES", 1)  # so little has no room for the names, which is not the question
+    monkeypatch.setattr(naming, "NAME_BYTES", 0)
     build(demo, tmp_path / "little", replace(options, workers=1, memory_limit=256 << 20))
     for other in (*map(str, numbers), "little"):
         assert_same_folder(tmp_path / "one", tmp_path / other)

@@ -17,7 +17,7 @@ from shardtrain.corpus.readers import plan_units
 from shardtrain.errors import HashCollisionError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.fitting import count
+from shardtrain.pipeline.counting import count
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.units import UnitTask
 from shardtrain.runtime.executors import Serial

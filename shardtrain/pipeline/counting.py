@@ -1,0 +1,129 @@
+"""Count the terms of a corpus: the postings of each unit, merged into buckets by hash.
+
+Postings are a unit's terms with their counts, one file per unit. Memory does not depend on the vocabulary candidates of
+the corpus, because buckets are as small as the memory requires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from shardtrain.errors import HashCollisionError
+from shardtrain.pipeline import titles
+from shardtrain.pipeline.facts import Totals
+from shardtrain.pipeline.units import CountTask, UnitTask, count_unit, fields_of, keep_every_class
+from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.schema import Integer, Row
+from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
+from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
+
+_MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
+HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them."""
+
+    settings: CountedSettings
+    units: tuple[UnitTask, ...]
+    sizes: tuple[int, ...]
+    postings: tuple[Path, ...]
+    totals: Totals
+    buckets: tuple[tuple[Bucket, Path], ...]
+    num_distinct: int
+    num_candidates: int
+
+
+Check = Callable[[Totals], object]
+
+
+def count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
+) -> Counted:
+    """Count the terms of the units' training documents; after a hash collision start again with another seed.
+
+    Args:
+        passes: runs the tasks.
+        units: of the corpus.
+        sizes: of the units, for the progress bar.
+        settings: of the vectorizer.
+        check: called with the totals of all units after they are counted, to refuse a corpus before the later passes.
+
+    Raises:
+        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
+        UsageError: max_df corresponds to fewer documents than min_df.
+    """
+    for seed in range(HASH_SEEDS):
+        hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
+        try:
+            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
+        except HashCollisionError:
+            if seed == HASH_SEEDS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _count(
+    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
+) -> Counted:
+    seed = settings.hashing.seed
+    postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
+    title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
+    facts = _count_units(passes, title, units, sizes, settings, postings)
+    units, totals, changed = keep_every_class(units, facts)
+    check(totals)
+    for i in changed:
+        postings[i] = postings[i].with_name(f"{postings[i].name}-kept")
+    if changed:  # their postings lack the documents that stay in training
+        again = ([units[i] for i in changed], [sizes[i] for i in changed], settings, [postings[i] for i in changed])
+        for i, found in zip(changed, _count_units(passes, titles.KEEP, *again), strict=True):
+            facts[i] = found
+        totals = Totals.of(facts)
+    least, most = settings.document_range(totals.train.total())
+    planned = plan_buckets(totals.num_terms, passes.budget)
+    buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
+    share = [totals.num_terms // len(buckets)] * len(buckets)
+    merge = partial(_merge, postings=tuple(postings), least=least, most=most)
+    names = [path.name for _, path in buckets]
+    merged = passes.run(titles.MERGE, merge, buckets, share, names=names, unit="terms", schema=_MERGED)
+    return Counted(
+        settings=settings,
+        units=tuple(units),
+        sizes=tuple(sizes),
+        postings=tuple(postings),
+        totals=totals,
+        buckets=buckets,
+        num_distinct=sum(distinct for distinct, _ in merged),
+        num_candidates=sum(kept for _, kept in merged),
+    )
+
+
+def _count_units(
+    passes: Passes,
+    title: str,
+    units: Sequence[UnitTask],
+    sizes: Sequence[int],
+    settings: CountedSettings,
+    postings: Sequence[Path],
+) -> list[Path]:
+    """Run a pass that writes the postings of units; return the files of their facts."""
+    tasks = [
+        CountTask(
+            **fields_of(task),
+            settings=settings,
+            out=out,
+            facts=out.with_name(f"{out.name}.facts"),
+        )
+        for task, out in zip(units, postings, strict=True)
+    ]
+    names = [path.name for path in postings]
+    passes.run(title, count_unit, tasks, sizes, names=names)
+    return [task.facts for task in tasks]
+
+
+def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
+    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most)

@@ -1,0 +1,137 @@
+"""Choose the best of terms whose scores are equal, by the order of their strings, in bounded memory.
+
+All terms of a corpus may be tied: where every token occurs once, all have one score. Each unit therefore looks up the
+strings of the tied terms that appear first in it and keeps no more than are wanted in all; these are merged. Strings
+are compared as UTF-8, whose order is that of code points, as Python compares them, lone surrogates included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.scratch import open_spilled_cached
+from shardtrain.arrays.texts import Texts
+from shardtrain.runtime.kernels import kernel
+from shardtrain.vectorize.counts import Bucket, places_in
+from shardtrain.vectorize.selection import ranked
+
+_STEP = 7  # bytes of a string that are compared at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Tied:
+    """Terms with equal scores: hashes, (terms,) uint64, and strings."""
+
+    hashes: npt.NDArray[np.uint64]
+    terms: Texts
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of these arrays."""
+        return self.hashes.nbytes + self.terms.offsets.nbytes + self.terms.data.nbytes
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> Tied:
+        """Return the terms with these indices."""
+        return Tied(self.hashes[chosen], self.terms.take(chosen))
+
+    def best(self, room: int, *, later_wins: bool) -> Tied:
+        """Return the `room` best of these terms, or all if they are not more; see `best_strings`."""
+        return self.take(best_strings(self.terms, room, later_wins=later_wins))
+
+    def joined(self, other: Tied) -> Tied:
+        """Return these and other terms."""
+        return Tied(np.concatenate([self.hashes, other.hashes]), Texts.concatenated([self.terms, other.terms]))
+
+
+def tied_terms(
+    number: int,
+    hashes: npt.NDArray[np.uint64],
+    buckets: Sequence[tuple[Bucket, Path]],
+    scores: Sequence[Path],
+    score: float,
+) -> npt.NDArray[np.uint64]:
+    """Return the hashes, ascending, of the candidates with a score that appear first in the `number`th unit.
+
+    Args:
+        number: of the unit.
+        hashes: of the unit's terms, ascending.
+        buckets: of candidates.
+        scores: a file of `scores` per bucket.
+        score: as `ranked` returns it.
+    """
+    found = []
+    for (bucket, path), of_bucket in zip(buckets, scores, strict=True):
+        merged, values = open_spilled_cached(path), open_spilled_cached(of_bucket)["scores"]
+        places = places_in(merged, number)
+        here = np.flatnonzero(places >= 0)
+        here = here[merged["first"][places[here]] >> np.uint64(32) == number]
+        here = here[ranked(values[places[here]]) == score]
+        found.append(hashes[bucket.range(hashes)][here])
+    return np.concatenate(found)
+
+
+def best_strings(terms: Texts, room: int, *, later_wins: bool) -> npt.NDArray[np.int64]:
+    """Return the indices of the `room` last, or first, of distinct strings in the order of strings; all if fewer.
+
+    Strings are compared a few bytes at a time: those above the boundary are chosen, and only those that are equal so
+    far are compared further.
+    """
+    rest, chosen, depth = np.arange(len(terms)), [np.empty(0, np.int64)], 0
+    longest = int(np.diff(terms.offsets).max(initial=0))
+    while 0 < room < len(rest) and depth <= longest:
+        keys = _keys(terms.data, terms.offsets, rest, depth)
+        if not later_wins:
+            keys = ~keys
+        boundary = np.partition(keys, len(keys) - room)[len(keys) - room]
+        chosen.append(rest[keys > boundary])
+        room -= len(chosen[-1])
+        rest = rest[keys == boundary]
+        depth += _STEP
+    return np.concatenate([*chosen, rest[:room]])
+
+
+@kernel
+def _keys(data, offsets, chosen, depth):  # type: ignore[no-untyped-def]
+    """Return the bytes of strings from `depth` on as integers, whose last digit tells where shorter ones end."""
+    keys = np.zeros(len(chosen), np.uint64)
+    for i in range(len(chosen)):
+        start = offsets[chosen[i]] + depth
+        left = max(0, offsets[chosen[i] + 1] - start)
+        for j in range(_STEP):
+            keys[i] = keys[i] << np.uint64(8) | np.uint64(data[start + j] if j < left else 0)
+        keys[i] = keys[i] << np.uint64(8) | np.uint64(min(left, _STEP + 1))
+    return keys
+
+
+def worst_string(terms: Texts, *, later_wins: bool) -> bytes:
+    """Return the string that loses against all others."""
+    index = int(best_strings(terms, 1, later_wins=not later_wins)[0])
+    return terms.data[terms.offsets[index] : terms.offsets[index + 1]].tobytes()
+
+
+def beating(terms: Texts, rival: bytes, *, later_wins: bool) -> npt.NDArray[np.int64]:
+    """Return the indices of the strings that win against `rival`."""
+    wins: npt.NDArray[np.bool_] = _beat(terms.data, terms.offsets, np.frombuffer(rival, np.uint8), later_wins)
+    return np.flatnonzero(wins)
+
+
+@kernel
+def _beat(data, offsets, rival, later):  # type: ignore[no-untyped-def]
+    wins = np.zeros(len(offsets) - 1, np.bool_)
+    for i in range(len(wins)):
+        start = offsets[i]
+        size = offsets[i + 1] - start
+        same = 0
+        # Invariant: the first `same` bytes of string i are those of `rival`.
+        while same < size and same < len(rival) and data[start + same] == rival[same]:
+            same += 1
+        if same == size or same == len(rival):
+            wins[i] = size > len(rival) if later else size < len(rival)
+        else:
+            wins[i] = (data[start + same] > rival[same]) == later
+    return wins
