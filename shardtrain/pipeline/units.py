@@ -19,7 +19,7 @@ from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import Documents, Source, Unit
-from shardtrain.errors import ScratchError
+from shardtrain.errors import CorpusFormatError, ScratchError
 from shardtrain.loader.order import document_keys
 from shardtrain.pipeline.facts import MAX_LISTED, Totals, UnitFacts
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, save_npz
 
 from shardtrain.arrays.scratch import spill
-from shardtrain.runtime.schema import sealed
+from shardtrain.runtime.schema import ANYTHING, sealed
 from shardtrain.training.checkpoint import packed, write_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
     build = {"seconds": 1, "pass_seconds": {"a": 1}, "memory_limit": 1, "peak_memory_bytes": 1, "workers": 1}
     build |= {"resumed": False, "memory_curve": [[0, 1]], "origins": [{"read": {}, "files": {"a": [1, 2, "b"]}}]}
     job = {"options": {"seed": 1}, "corpus": {"a": [1, 2, "b"]}, "shardtrain": "1", "boot": "x"}
-    for number, value in enumerate((config, metrics, build, job, sealed({"rows": 1}))):
+    for number, value in enumerate((config, metrics, build, job, sealed({"rows": 1}, ANYTHING))):
         put("json_files", str(number), bytes([number]) + json.dumps(value).encode())
 
 

@@ -124,9 +124,9 @@ def test_a_sealed_result_is_read_as_it_was_written_and_no_change_of_it_is_read(
     tmp_path_factory: Any, value: Any
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "record.json"
-    path.write_text(json.dumps(sealed(value)))
+    path.write_text(json.dumps(sealed(value, ANYTHING)))
     assert read_sealed(path, ANYTHING) == value
-    path.write_text(json.dumps({**sealed(value), "result": [value]}))
+    path.write_text(json.dumps({**sealed(value, ANYTHING), "result": [value]}))
     with pytest.raises(ValueError, match="the checksum of"):
         read_sealed(path, ANYTHING)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import HashingVectorizer
+from support.comparing import assert_nothing_published
 from support.oracle import SURROGATES, TEXTS, Oracle, assert_same_rows, check_any_text, check_ngrams, rows_by_document
 
 from shardtrain.cli.main import main
@@ -149,7 +150,7 @@ def test_limits_that_cross_on_this_corpus_are_refused_as_scikit_learn_does(write
     path = write_csv("a.csv", [("1", "aa bb"), ("2", "aa bb")] * 5)
     with pytest.raises(UsageError, match=r"max_df 0\.2 corresponds to fewer documents than min_df 3"):
         build(path, tmp_path / "out", BuildOptions(min_df=3, max_df=0.2, validation_fraction=0.0))
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
 
 
 def test_a_proportion_of_all_documents_and_the_number_one_are_not_the_same():
