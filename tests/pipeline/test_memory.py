@@ -11,6 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from shardtrain.errors import UsageError
+from shardtrain.pipeline import naming
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "bench"))
 hostile_texts, measuring = importlib.import_module("hostile_texts"), importlib.import_module("memory")
 Shape = hostile_texts.Shape
@@ -91,3 +96,21 @@ def test_more_labels_than_classes_are_refused_within_the_memory():
 @example(shape=Shape(words=20_000, labels=5000, format="jsonl"), options="--min-df 1", limit="512MiB")
 def test_a_build_of_text_of_any_shape_stays_within_its_memory(shape, options, limit):
     check_peak(shape, options, limit, 30_000_000)
+
+
+@pytest.mark.parametrize("vectorizer", ["ngram", "sequence"])
+@pytest.mark.parametrize(
+    ("constant", "message"),
+    [
+        ("FEATURE_BYTES", "features would be chosen, memory_limit has room for 0"),
+        ("NAME_BYTES", "names of the features"),
+    ],
+)
+def test_features_that_memory_has_no_room_for_are_refused(
+    vectorizer, constant, message, write_csv, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(naming, constant, 1 << 40)
+    path = write_csv("corpus.csv", [("ab"[i % 2], "some words of a text") for i in range(20)])
+    with pytest.raises(UsageError, match=message):
+        build(path, tmp_path / "out", BuildOptions(vectorizer=vectorizer, header=False))
+    assert not (tmp_path / "out").exists()
