@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import mmap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,21 @@ class SpilledArrays:
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
 
 
-def spill(path: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any] | None = None) -> None:
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """An array to write that is made piece by piece along its first axis, because it is too large to be held."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    pieces: Iterable[npt.NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def spill(path: Path, arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None = None) -> None:
     """Write arrays and `facts`, which must be JSON-serializable, to `path` atomically."""
     entries: dict[str, Any] = {}
     offset = 0
@@ -57,7 +72,8 @@ def spill(path: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]
     with committed(path, synced=False) as file:
         file.write(f"{start:>{_HEADER_DIGITS}}".encode() + header.ljust(start - _HEADER_DIGITS))
         for array in arrays.values():
-            file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+            for piece in array.pieces if isinstance(array, Pieces) else (array,):
+                file.write(np.ascontiguousarray(piece).data.cast("B") if piece.size else b"")
             file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
 
 

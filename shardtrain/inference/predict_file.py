@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
-_PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and their probabilities
+_PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and values of their rows or probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class _Input:
         bad, marks = documents.bad_rows, [np.empty(0, np.uint8)]
 
         def pieces() -> Iterator[Piece]:
-            step = rows_per_piece(len(self.classifier.class_names))
+            step = rows_per_piece(max(len(self.classifier.class_names), self._row_values))
             for start in range(0, len(documents.texts), step):
                 predictions = self._classify(documents, start, start + step)
                 marks.append(predictions.marks)
@@ -127,6 +127,12 @@ class _Input:
             writer.write_part(pieces(), file)
         counts = TextCounts.of(np.concatenate(marks), documents.num_replaced)
         return _UnitResult(rows=len(documents.texts), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED], counts=counts)
+
+    @property
+    def _row_values(self) -> int:
+        """Values of a row of features in memory; few where rows are sparse."""
+        vectorizer = self.classifier.vectorizer
+        return vectorizer.num_features if vectorizer.kind == "sequence" else 1
 
     def _classify(self, documents: Documents, start: int, stop: int) -> Predictions:
         columns = max(1, len(self.source.text_columns))
@@ -251,12 +257,12 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
     return _Input(source=source, units=units, classifier=classifier)
 
 
-def rows_per_piece(num_classes: int) -> int:
-    """Return how many rows are predicted at a time: a unit may have a million short texts, and classes may be many.
+def rows_per_piece(row_values: int) -> int:
+    """Return how many rows of so many values are predicted at a time: a unit may have a million short texts.
 
     A multiple of the rows per call of the model, so that the calls, and the last bit of their results, are the same.
     """
-    return max(1, min(_PIECE_ROWS, _PIECE_VALUES // num_classes) // SPARSE_ROWS) * SPARSE_ROWS
+    return max(1, min(_PIECE_ROWS, _PIECE_VALUES // row_values) // SPARSE_ROWS) * SPARSE_ROWS
 
 
 def units_of(source: Source, density: int) -> list[Unit]:

@@ -29,6 +29,7 @@ from shardtrain.shards.packing import rewrite_shard
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import Rows
+from shardtrain.vectorize.sequences import id_type
 
 _BINS_BITS = 12
 _END = 1 << 64
@@ -69,8 +70,15 @@ def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
     edges = np.arange(1, 1 << _BINS_BITS, dtype=np.uint64) << np.uint64(64 - _BINS_BITS)
     rows = np.zeros(1 << _BINS_BITS, np.int64)
     nonzeros = np.zeros(1 << _BINS_BITS, np.int64)
+    lowest, end = (
+        _END,
+        0,
+    )  # a split has a part of the keys: shards are cut into pieces of equal ranges of those they hold
     for path in files:  # one at a time: an open mapping takes a file descriptor
         unit = open_spilled(path)
+        if not len(unit["keys"]):
+            continue
+        lowest, end = min(lowest, int(unit["keys"][0])), max(end, int(unit["keys"][-1]) + 1)
         cuts = np.concatenate([[0], np.searchsorted(unit["keys"], edges), [len(unit["keys"])]])
         rows += np.diff(cuts)
         nonzeros += np.diff(_nonzeros_before(unit, cuts))
@@ -78,12 +86,12 @@ def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
     nonzero_starts = np.concatenate([[0], np.cumsum(nonzeros)])
     total = int(starts[-1])
     while True:
-        marks = [(0, 0, 0)]  # key, row and non-zeros at the start of each shard
+        marks = [(lowest, 0, 0)]  # key, row and non-zeros at the start of each shard
         for row in range(rows_per_shard, total, rows_per_shard):
             number = int(np.searchsorted(starts, row, side="right")) - 1
             key, before = _inside(files, number, row - int(starts[number]))
             marks.append((key, row, int(nonzero_starts[number]) + before))
-        marks.append((_END, total, int(nonzero_starts[-1])))
+        marks.append((end, total, int(nonzero_starts[-1])))
         shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
         if rows_per_shard == 1 or all(shard.nonzeros <= _MAX_NONZEROS for shard in shards):
             return shards
@@ -165,7 +173,7 @@ def _is_placed(task: PlaceTask, placed: PlacedShard) -> bool:
 
 
 def _place(task: PlaceTask, out: Path) -> PlacedShard:
-    itemsize = {"sequence": 2, "dense": 4}.get(task.shape.kind, 0)
+    itemsize = {"sequence": id_type(task.shape.vocabulary_size).itemsize, "dense": 4}.get(task.shape.kind, 0)
     row_bytes = 8 * task.range.nonzeros // max(task.range.rows, 1) + itemsize * task.shape.num_features
     # a row is in memory three times: as read, concatenated and sorted
     pieces = max(1, -(-3 * task.range.rows * (row_bytes + 24) // task.budget))

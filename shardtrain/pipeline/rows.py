@@ -16,6 +16,7 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.fitting import fit_ngrams, fit_sequences
 from shardtrain.pipeline.units import (
+    MadeRows,
     TransformTask,
     UnitTask,
     classes_of_postings,
@@ -90,5 +91,7 @@ def _write_sequence_rows(
 ) -> None:
     postings_path, out = paths
     postings = open_spilled(postings_path)
-    x = sequences.unit_rows(postings_path, vocabulary, *shape)
+    length, vocabulary_size = shape
+    made = sequences.unit_rows(postings_path, vocabulary, length, vocabulary_size)
+    x = MadeRows(made, length, sequences.id_type(vocabulary_size))
     spill_rows(out, x, classes_of_postings(postings, codes)[postings["labels"]], postings["ordinals"], postings["keys"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import compress
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
+from shardtrain.arrays.scratch import Pieces, SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import Documents, Source, Unit
@@ -29,9 +29,12 @@ from shardtrain.vectorize.counts import Bucket, first_documents, spill_postings
 from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.saved import DESCRIPTION
+from shardtrain.vectorize.sequences import id_type
 from shardtrain.vectorize.settings import CountedSettings, NgramSettings, SequenceSettings
 from shardtrain.vectorize.ties import Tied, beating, tied_terms
 from shardtrain.vectorize.tokens import find_terms
+
+_MADE_BYTES = 8 << 20  # of dense rows that are made at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +265,16 @@ def transform_unit(task: TransformTask) -> None:
     documents, keys, train = _read(task)
     chosen = np.flatnonzero(train != task.held_out)
     description = task.vectorizer / DESCRIPTION
-    x = _vectorizer(task.vectorizer, description.stat().st_mtime_ns).transform(documents.texts.take(chosen))
+    vectorizer, texts = _vectorizer(task.vectorizer, description.stat().st_mtime_ns), documents.texts.take(chosen)
+    x = (
+        MadeRows(
+            lambda some: vectorizer.transform(texts.take(some)),
+            vectorizer.num_features,
+            id_type(vectorizer.vocabulary_size),
+        )
+        if vectorizer.kind == "sequence"
+        else vectorizer.transform(texts)
+    )
     labels = [documents.labels[i] for i in chosen]
     if unknown := [label for label in labels if label not in task.codes]:
         raise CorpusFormatError(
@@ -290,22 +302,43 @@ def classes_of_postings(postings: SpilledArrays, codes: dict[str, int]) -> npt.N
     return np.array([codes[name] for name in names], np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class MadeRows:
+    """Dense rows that are made when they are written: many short documents have rows as long as the longest.
+
+    Attributes:
+        make: returns the rows of the documents with some indices, (rows, width).
+        width: of a row.
+        dtype: of the values.
+    """
+
+    make: Callable[[npt.NDArray[np.int64]], Any]
+    width: int
+    dtype: np.dtype[Any]
+
+    def ordered(self, order: npt.NDArray[np.int64]) -> Pieces:
+        """Return the rows in an order."""
+        step = max(1, _MADE_BYTES // (self.width * self.dtype.itemsize))
+        pieces = (self.make(order[start : start + step]) for start in range(0, len(order), step))
+        return Pieces(self.dtype, (len(order), self.width), pieces)
+
+
 def spill_rows(
     path: Path,
-    x: Rows,
+    x: Rows | MadeRows,
     y: npt.NDArray[np.int64],
     documents: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
 ) -> None:
     """Write a unit's rows in ascending order of their keys."""
     order = np.argsort(keys)
-    arrays: dict[str, npt.NDArray[Any]] = {"keys": keys[order], "y": y[order], "documents": documents[order]}
+    arrays: dict[str, npt.NDArray[Any] | Pieces] = {"keys": keys[order], "y": y[order], "documents": documents[order]}
     if isinstance(x, Csr):
         rows = x.take(order)
         arrays |= {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr.astype(np.int64)}
         spill(path, arrays, {"num_features": x.shape[1]})
     else:
-        spill(path, arrays | {"x": x[order]})
+        spill(path, arrays | {"x": x.ordered(order) if isinstance(x, MadeRows) else x[order]})
 
 
 def rows_between(

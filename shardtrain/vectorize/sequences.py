@@ -7,6 +7,7 @@ ids and padded with 0 at the front, where `length` is the longest training docum
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,22 @@ def longest(postings_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
 
 def unit_rows(
     postings_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
-) -> npt.NDArray[Any]:
-    """Return the padded ids of a unit's documents, (documents, length)."""
+) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]:
+    """Return a function that returns the padded ids of some documents of a unit, (documents, length)."""
     postings = open_spilled(postings_path)
-    return pad(postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary), length, vocabulary_size)
+    tokens, indptr, ids = postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary)
+
+    def rows_of(documents: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        rows = np.zeros((len(documents), length), id_type(vocabulary_size))
+        _pad(tokens, indptr, ids, documents, rows)
+        return rows
+
+    return rows_of
+
+
+def id_type(vocabulary_size: int) -> np.dtype[Any]:
+    """Return the smallest unsigned type that holds ids below `vocabulary_size`."""
+    return np.min_scalar_type(vocabulary_size - 1)
 
 
 def pad(
@@ -62,10 +75,10 @@ def pad(
     """Pad documents of terms (CSR-like `tokens` and `indptr`) to rows of `ids[term]`; terms of id 0 are omitted.
 
     Returns:
-        (documents, length) of the smallest unsigned type that holds ids below `vocabulary_size`.
+        (documents, length) of `id_type(vocabulary_size)`.
     """
-    rows = np.zeros((len(indptr) - 1, length), np.min_scalar_type(vocabulary_size - 1))
-    _pad(tokens, indptr, ids, rows)
+    rows = np.zeros((len(indptr) - 1, length), id_type(vocabulary_size))
+    _pad(tokens, indptr, ids, np.arange(len(rows)), rows)
     return rows
 
 
@@ -80,14 +93,15 @@ def _lengths(tokens, indptr, ids):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _pad(tokens, indptr, ids, rows):  # type: ignore[no-untyped-def]
-    for d in range(len(indptr) - 1):
+def _pad(tokens, indptr, ids, documents, rows):  # type: ignore[no-untyped-def]
+    for i in range(len(documents)):
+        d = documents[i]
         place = rows.shape[1]
         entry = indptr[d + 1]
-        # Invariant: rows[d, place:] holds the kept ids of tokens[entry:indptr[d + 1]], filled from the end.
+        # Invariant: rows[i, place:] holds the kept ids of tokens[entry:indptr[d + 1]], filled from the end.
         while entry > indptr[d] and place > 0:
             entry -= 1
             value = ids[tokens[entry]]
             if value:
                 place -= 1
-                rows[d, place] = value
+                rows[i, place] = value

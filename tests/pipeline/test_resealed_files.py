@@ -21,10 +21,10 @@ from shardtrain.pipeline import shards_job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.workspace import WORKING
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import summarize_shards
 from shardtrain.runtime.progress import QUIET, verbosity
+from shardtrain.shards.layout import WORKING
 from shardtrain.shards.verify import verify_shards
 from shardtrain.vectorize.fitted import load_vectorizer
 

@@ -19,6 +19,7 @@ class Shape:
         tokens: "distinct": every token occurs once; "twice": in two documents; "one": all are the same; "few": there
             are a hundred; "growing": the number of different tokens grows with the square root of the text.
         words: tokens of a document.
+        first_words: tokens of the first document, if they are others.
         letters: characters of a token at most.
         labels: number of different labels; 0: each document has its own.
         blank: of ten documents how many have an empty text.
@@ -27,6 +28,7 @@ class Shape:
 
     tokens: str = "distinct"
     words: int = 100
+    first_words: int = 0
     letters: int = 10
     labels: int = 2
     blank: int = 0
@@ -55,7 +57,9 @@ def documents(shape: Shape, num_bytes: int) -> Iterator[tuple[str, str]]:
             return
         label = f"label {number % shape.labels if shape.labels else number}"
         blank = number % 10 < shape.blank
-        text = "" if blank else " ".join(next(tokens) for _ in range(shape.words))
+        text = (
+            "" if blank else " ".join(next(tokens) for _ in range((number == 0 and shape.first_words) or shape.words))
+        )
         written += len(label) + len(text) + 2
         yield label, text
 

@@ -34,7 +34,7 @@ TEXTS: dict[str, tuple[Shape | None, str]] = {
     "every token once, sequences": (ONCE, "--vectorizer sequence"),
     "every token in two documents, chi2": (TWICE, "--select chi2"),
     "one token, repeated": (Shape(tokens="one", words=2000), "--min-df 1"),
-    "documents of 220 kB, Parquet": (Shape(tokens="growing", words=20_000, format="parquet"), ""),
+    "documents of 220 kB": (Shape(tokens="growing", words=20_000), ""),
     "nine of ten documents are blank": (Shape(tokens="growing", blank=9), ""),
     "documents of one token": (Shape(tokens="growing", words=1), ""),
     "10,000 labels": (Shape(tokens="growing", words=10, labels=10_000), "--labels names"),
