@@ -72,7 +72,7 @@ class ColumnarFile:
         try:
             features = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
             return tuple(map(str, features[column]["names"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError):
             return None
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

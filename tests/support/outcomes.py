@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,9 @@ def outcome(use: Use, folder: Path) -> str:
     signal.signal(signal.SIGALRM, hung)
     signal.alarm(SECONDS)
     try:
-        use(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numpy, as users see them: values that make no sense make no sense
+            use(folder)
     except ShardtrainError as error:
         said = error.on_command_line
         return f"a message of several lines: {said!r}" if "\n" in said or len(said) > 1000 else ""
