@@ -20,6 +20,7 @@ from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.units import FindTask, fields_of, find_in_unit
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.quantities import size
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize.counts import lookup
 
@@ -49,8 +50,8 @@ def check_names(passes: Passes, num_bytes: int) -> None:
     """
     if num_bytes * NAME_BYTES > passes.budget:
         raise UsageError(
-            f"the names of the features have {num_bytes / 1e6:,.1f} MB, --memory-limit has room for "
-            f"{passes.budget / NAME_BYTES / 1e6:,.1f} MB: the texts have very long words; lower --max-features, or "
+            f"the names of the features have {size(num_bytes)}, --memory-limit has room for "
+            f"{size(passes.budget // NAME_BYTES)}: the texts have very long words; lower --max-features, or "
             "raise --memory-limit"
         )
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shardtrain.errors import ShardtrainError
-from shardtrain.runtime.checksums import checksum
 
 MAX_INTEGER = (1 << 63) - 1
 _DEEPEST = 100  # levels of JSON: readers and writers of JSON recurse
@@ -437,6 +436,8 @@ def read_if_sound(path: Path, schema: Schema) -> Any:
 
 def canonical_checksum(value: Any) -> str:
     """Compute the checksum of a JSON value, whatever the order of its keys and the white space in its file."""
+    from shardtrain.runtime.checksums import checksum  # needs a package; the commands' own modules read schemas too
+
     return checksum(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.comparing import assert_nothing_published
 
 from shardtrain.cli.main import main
 
@@ -80,7 +81,7 @@ def test_a_corpus_that_cannot_be_used_is_named_and_nothing_is_left(case, tmp_pat
         assert word in message
     assert len(message.splitlines()) == 1
     assert "Traceback" not in err
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")
 
 
 def test_bad_rows_are_listed_when_they_may_be_skipped(tmp_path, capsys):
@@ -174,7 +175,7 @@ def test_a_polite_kill_keeps_the_work_and_says_how_to_go_on(tmp_path):
     path = write(tmp_path / "many.csv", GOOD * 20_000)
     command = [sys.executable, "-m", "shardtrain", "build", str(path), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.rglob("job.json")):
+    while not list(tmp_path.rglob("scratch/run-*.json")):
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()

@@ -54,7 +54,7 @@ def test_what_is_there_is_found_and_the_folder_is_as_before(tmp_path: Path, caps
     assert f"h5py {h5py.__version__}" in said
     assert re.search(r"^system +\w+ \w+ \(\w+", said, re.MULTILINE)
     assert f"training     works: TensorFlow {tf.__version__}, Keras {keras.__version__}" in said
-    assert re.search(r"disk .*GB free; writes [\d,]+ MB/s, reads [\d,]+ MB/s", said)
+    assert re.search(r"disk .*GB free; writes [\d.,]+ [kMG]B/s, reads [\d.,]+ [kMG]B/s", said)
     assert re.search(r"cores +\d+\b", said)
     assert not list(tmp_path.iterdir())
 

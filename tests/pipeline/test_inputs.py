@@ -67,6 +67,8 @@ def expected_of_written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 
 class _Piped:
+    closed = False
+
     """Standard input that holds bytes."""
 
     def __init__(self, content: bytes) -> None:

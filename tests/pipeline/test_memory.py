@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.comparing import assert_nothing_published
 
 from shardtrain.errors import UsageError
 from shardtrain.pipeline import naming
@@ -70,8 +71,22 @@ def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
     ("shape", "options", "limit", "megabytes"),
     [
         pytest.param(Shape(), "--min-df 1", "256MiB", 16, id="every token once"),
-        pytest.param(Shape(tokens="twice"), "--select chi2", "512MiB", 16, id="every token in two documents"),
-        pytest.param(Shape(tokens="growing", words=10, labels=20_000), "", "256MiB", 6, id="20,000 labels"),
+        pytest.param(
+            Shape(tokens="twice"),
+            "--select chi2",
+            "512MiB",
+            16,
+            id="every token in two documents",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Shape(tokens="growing", words=10, labels=20_000),
+            "",
+            "256MiB",
+            6,
+            id="20,000 labels",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             Shape(tokens="few", words=1, first_words=600),
             "--vectorizer sequence",
@@ -113,4 +128,4 @@ def test_features_that_memory_has_no_room_for_are_refused(
     path = write_csv("corpus.csv", [("ab"[i % 2], "some words of a text") for i in range(20)])
     with pytest.raises(UsageError, match=message):
         build(path, tmp_path / "out", BuildOptions(vectorizer=vectorizer, header=False))
-    assert not (tmp_path / "out").exists()
+    assert_nothing_published(tmp_path / "out")

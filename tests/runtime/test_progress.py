@@ -10,6 +10,7 @@ from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import progress, short
 from shardtrain.runtime.quantities import size
+from shardtrain.runtime.schema import Integer
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,14 @@ def test_a_pass_that_is_run_again_skips_what_is_on_record(tmp_path: Path, capsys
         return task * task
 
     passes = Passes(Serial(), tmp_path, 1 << 20)
-    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows") == [4, 9]
-    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows") == [4, 9]
+    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows", schema=Integer()) == [
+        4,
+        9,
+    ]
+    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows", schema=Integer()) == [
+        4,
+        9,
+    ]
     assert done == [2, 3]
     assert "squares: 10 rows, all done before the interruption" in capsys.readouterr().err
 

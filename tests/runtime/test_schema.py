@@ -97,7 +97,9 @@ NOT_FITTING: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "value"), FITTING, ids=[f"{type(schema).__name__} of {value!r}" for schema, value in FITTING])
+@pytest.mark.parametrize(
+    ("schema", "value"), FITTING, ids=[f"{type(schema).__name__} of {value!r}" for schema, value in FITTING]
+)
 def test_what_fits_is_taken(schema: Any, value: Any) -> None:
     check(value, schema)
 

@@ -450,7 +450,7 @@ def test_a_compressed_build_killed_while_it_places_and_resumed_equals_uninterrup
 
 def test_the_command_line_compresses_and_says_how_much_it_saves(built, tmp_path, capsys):
     assert main(["recompress", str(built), "--out", str(tmp_path / "out"), "--compress", "none"]) == 0
-    assert "MB, before" in capsys.readouterr().out
+    assert "kB, before" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out").version == 3  # the demo corpus has a test split
     assert main(["recompress", str(built), "--out", str(tmp_path / "out"), "--compress", "lz4"]) == 1
     assert "already holds shards" in capsys.readouterr().err

@@ -470,12 +470,12 @@ def test_a_flipped_bit_in_the_model_is_noticed(shards: Shards, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("metrics.json", "{", "cannot be read"),
-        ("config.json", "[]", "does not hold a JSON object"),
+        ("metrics.json", "{", "is not valid JSON"),
+        ("config.json", "[]", "a list of 0, expected an object"),
         (
             "config.json",
             '{"format": "shardtrain-run", "version": 99}',
-            "is not a run that this version of shardtrain reads",
+            "`model` is missing, expected a text",
         ),
     ],
     ids=["half a file", "not an object", "of the future"],

@@ -94,7 +94,7 @@ def settled(monkeypatch) -> list[int]:
 
 @pytest.mark.heavy
 def test_ties_settled_unit_by_unit_are_those_of_scikit_learn(settled):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(texts=TEXTS, seed=st.integers(0, 3), options=OPTIONS)
     def check(texts, seed, options):
         check_any_text(texts, seed, options)
