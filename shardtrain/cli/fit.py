@@ -11,10 +11,10 @@ from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
 from shardtrain.cli.tensorflow import quiet_tensorflow
-from shardtrain.errors import ShardsNotFoundError, UsageError, command_line
+from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
-from shardtrain.runtime.progress import short
+from shardtrain.runtime.progress import short, warn
 from shardtrain.training.options import FitOptions, RunOutput
 
 SHARDS = Path("data/shards")
@@ -47,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
         with quiet_tensorflow():
             from shardtrain.training.fit import fit
         done = fit(shards, options, **vars(output))
-    record = done.read()
+    try:
+        record = done.read()
+    except (RunError, OSError) as error:
+        if args.json:
+            raise
+        warn(f"the run in '{done.path}' is finished, but cannot be read: {error}")
+        return 0
     metrics = record.metrics
     show(
         args.json,

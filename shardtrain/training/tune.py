@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError
+from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.options import as_json, defaults_of, options_of
@@ -198,6 +198,7 @@ def _open_storage(path: Path) -> Iterator[Any]:
 
     Raises:
         RunError: the file is damaged.
+        StorageError: it could not be written within the block.
     """
     import optuna
     import sqlalchemy
@@ -209,6 +210,12 @@ def _open_storage(path: Path) -> Iterator[Any]:
         raise RunError(f"'{path}' is damaged ({error.orig}); start the study again with --overwrite") from error
     try:
         yield storage
+    except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        failed = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
+        raise StorageError(
+            f"'{path}' could not be written: {getattr(failed, 'orig', failed)}; finished trials are kept: when the "
+            "cause is removed, run the same command again"
+        ) from error
     finally:
         storage.remove_session()
         storage.engine.dispose()

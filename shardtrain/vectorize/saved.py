@@ -210,6 +210,15 @@ def read_terms(folder: Path) -> list[str]:
     return terms
 
 
+def saved_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the vectorizer saved in a folder, without reading its arrays.
+
+    Raises:
+        VectorizerError: there is none, or its description is damaged.
+    """
+    return str(_read_description(folder)["fingerprint"])
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
