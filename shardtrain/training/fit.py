@@ -32,7 +32,7 @@ from shardtrain.training.staged import StagedTraining, Trained, build_model, com
 from shardtrain.training.state_schema import STATE
 from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
-from shardtrain.vectorize.saved import saved_fingerprint
+from shardtrain.vectorize.saved import DESCRIPTION, saved_fingerprint
 
 
 def fit(
@@ -141,7 +141,7 @@ def _check_vectorizer(shards: Shards) -> None:
         VectorizerError: it is another one, or damaged.
     """
     folder, expected = shards.vectorizer_path, shards.description.vectorizer
-    if expected and folder.is_dir() and (found := saved_fingerprint(folder)) != expected:
+    if expected and (folder / DESCRIPTION).is_file() and (found := saved_fingerprint(folder)) != expected:
         raise VectorizerError(
             f"'{folder}' holds the vectorizer {found}, but the shards were built with {expected}; restore "
             "the folder of that vectorizer or rebuild the shards"

@@ -308,6 +308,7 @@ def test_shards_are_planned_to_hold_every_row_once(tmp_path):
             start += shard.rows
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_more_units_than_files_may_be_open_are_no_matter(demo, tmp_path):
     """In a process of its own that may open 40 files."""

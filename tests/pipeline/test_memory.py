@@ -100,6 +100,7 @@ def test_a_build_of_hostile_text_stays_within_its_memory(shape, options, limit, 
     assert check_peak(shape, options, limit, megabytes * 1_000_000) == 0
 
 
+@pytest.mark.slow
 def test_more_labels_than_classes_are_refused_within_the_memory():
     assert check_peak(Shape(tokens="one", words=1, labels=0), "", "256MiB", 16_000_000) == 1
 

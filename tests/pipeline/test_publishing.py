@@ -80,7 +80,9 @@ def readable(out: Path) -> str:
 
 @pytest.mark.parametrize("how", ["new", "overwrite", "append"])
 @pytest.mark.parametrize("again", ["the same command", "--overwrite"])
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow, id="every call"), pytest.param(6, id="some")])
+@pytest.mark.parametrize(
+    "step", [pytest.param(1, marks=pytest.mark.slow, id="every call"), pytest.param(11, id="some")]
+)
 def test_every_call_of_publishing_may_fail(
     step: int, how: str, again: str, corpora: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def records(out: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_killed_at_random_moments_with_two_workers_equals_uninterrupted(driver, demo, whole, tmp_path):
     assert kill_until_done(driver, demo, tmp_path / "out", "ngram", seed=1, most=4) >= 3

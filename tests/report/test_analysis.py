@@ -389,6 +389,7 @@ def test_the_analysis_agrees_with_the_corpus(tmp_path, corpus):
         assert best & set(TOPICS[name].split())
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_analyzing_shards_takes_little_memory_whatever_their_size(tmp_path):
     """67 MB of token ids, which would be 268 MB as one array of 64-bit integers."""

@@ -437,6 +437,7 @@ def test_recompressing_killed_at_a_commit_and_run_again_equals_uninterrupted(bui
     assert_same_folder(tmp_path / "out", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_compressed_build_killed_while_it_places_and_resumed_equals_uninterrupted(demo, built, tmp_path):
     _, said = start(tmp_path, demo, tmp_path / "whole", "build")

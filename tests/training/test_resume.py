@@ -182,6 +182,7 @@ def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     assert (tmp_path / "out.csv").read_bytes() == (whole["ngram"].parent / "ngram.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_a_killed_sepcnn_equals_an_uninterrupted_one(
     driver: Driver, folders: dict[str, Path], whole: dict[str, Path], tmp_path: Path
