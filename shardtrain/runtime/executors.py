@@ -34,7 +34,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from shardtrain.errors import WorkerDiedError
-from shardtrain.runtime.interrupts import SpawnContext
+from shardtrain.runtime.interrupts import SpawnContext, uninterrupted
 from shardtrain.runtime.progress import warn
 
 Task = TypeVar("Task")
@@ -234,13 +234,14 @@ def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
 
 
 def _spawn(workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=SpawnContext(),
-        initializer=_prepare_worker,
-        initargs=(prepare,),
-    )
-    pool.submit(_no_op)  # the first task starts all processes
+    with uninterrupted():  # a pool that is half started cannot be shut down
+        pool = ProcessPoolExecutor(
+            workers,
+            mp_context=SpawnContext(),
+            initializer=_prepare_worker,
+            initargs=(prepare,),
+        )
+        pool.submit(_no_op)  # the first task starts all processes
     return pool
 
 

@@ -27,7 +27,7 @@ _IMPORTING = "<frozen importlib._bootstrap>"
 
 _requested = False  # a signal came
 _deferred = False  # and waits for the end of an import
-_held = False  # and waits until a process has started
+_held = 0  # and waits until what must not be interrupted is done: how many such blocks run
 
 
 @contextmanager
@@ -76,19 +76,26 @@ def end_process(code: int) -> NoReturn:
     os._exit(code)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let an interruption wait until the block ends; processes that it starts begin with SIGINT blocked."""
+    global _held
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    _held += 1  # another thread may take the signal, and Python runs its handler here
+    try:
+        yield
+    finally:
+        _held -= 1
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Process(multiprocessing.context.SpawnProcess):
     """A spawned process that starts with SIGINT blocked."""
 
     def start(self) -> None:
         """Start it; an interruption comes when it has got from this process what it starts with."""
-        global _held
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        _held = True  # another thread may take the signal, and Python runs its handler here
-        try:
+        with uninterrupted():
             super().start()
-        finally:
-            _held = False
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SpawnContext(multiprocessing.context.SpawnContext):
