@@ -24,6 +24,7 @@
     ├── WorkerDiedError             worker processes that died again and again
     ├── StorageError                a file that could not be written (also OSError)
     │   └── DiskFullError           not enough room on the disk
+    │       └── NoRoomError         less room than a job is estimated to need, before it begins
     ├── StandardStreamError         standard output or input that cannot be used (also OSError)
     ├── ReportExistsError           a file that is not a report and must not be overwritten (also FileExistsError)
     └── RunError
@@ -203,6 +204,10 @@ class StorageError(ShardtrainError, OSError):
 
 class DiskFullError(StorageError):
     """Not enough room on the disk."""
+
+
+class NoRoomError(DiskFullError):
+    """The disk has less room than a job is estimated to need; found before it begins."""
 
 
 class StandardStreamError(ShardtrainError, OSError):

@@ -16,6 +16,7 @@ from shardtrain.datasets.draws import MAX_SEED
 from shardtrain.datasets.language import Language
 from shardtrain.errors import CorpusError, CorpusExistsError, UsageError
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.storage import check_output_file, check_output_folder
 
 MAX_CLASSES = 1_000
 MAX_TEST_DOCUMENTS = 70_000  # the size of DBPedia's test split
@@ -94,7 +95,9 @@ def write_corpus(
     """Write the files of a generated corpus; see `write_demo`. The generator is made when nothing is in the way."""
     num_test = min(MAX_TEST_DOCUMENTS, max(classes, documents // 10))
     train, test, names = (out / name for name in ("train.csv", "test.csv", "classes.txt"))
+    check_output_folder(out, "--out", CorpusError)
     for path in (train, test, names):
+        check_output_file(path, "--out")
         if path.exists() and not overwrite:
             raise CorpusExistsError(f"'{path}' exists already; choose another folder, or replace it with --overwrite")
     try:

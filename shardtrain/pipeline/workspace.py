@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.corpus.folders import corpus_files
-from shardtrain.errors import DiskFullError, ShardsExistError, ShardsNotFoundError
+from shardtrain.errors import NoRoomError, ShardsExistError, ShardsNotFoundError
 from shardtrain.pipeline.publishing import IncompletePublicationError, begun_publication, is_published
+from shardtrain.runtime.atomic import make_folder
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.quantities import size
@@ -31,8 +32,8 @@ class Workspace:
         self.scratch = path / "scratch"
         self.ready = path / layout.READY
         self.resumed = resumed
-        self.scratch.mkdir(exist_ok=True)
-        self.ready.mkdir(exist_ok=True)
+        for folder in (self.scratch, self.ready):
+            make_folder(folder)
 
 
 def folder_of(out: Path) -> JobFolder:
@@ -127,11 +128,11 @@ def require_room(space: Workspace, needed: int) -> None:
     """Check, before work starts, that the disk has room for about `needed` bytes, including those already written.
 
     Raises:
-        DiskFullError: it has less.
+        NoRoomError: it has less.
     """
     room = room_of(space.path)
     if needed > room:
-        raise DiskFullError(
+        raise NoRoomError(
             f"the build needs about {size(needed)} for scratch files and shards, the disk of "
             f"'{space.path.parent}' has {size(room)}: free some, or choose an --out on another disk"
         )

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from shardtrain.runtime.storage import Call, storage_errors
+from shardtrain.runtime.storage import SYNC_OF_FOLDER, Call, storage_errors
 from shardtrain.runtime.system import lock, sync_to_disk
 
 PARTIAL = ".partial"
@@ -136,7 +136,7 @@ def _put_in_place(partial: Path, path: Path, call: Call, *, synced: bool) -> Non
     call.name = "rename"
     os.replace(partial, path)
     if synced:
-        call.name = "sync of its folder; the file is there and complete, but might not survive a power failure"
+        call.name = SYNC_OF_FOLDER
         _sync_folder(path.parent)
 
 
@@ -189,7 +189,7 @@ def commit_folder(staged: Path, folder: Path) -> None:
         sync_folder(path)
     with storage_errors(folder, "rename") as call:
         os.rename(staged, folder)
-        call.name = "sync of its parent; the folder is there and complete, but might not survive a power failure"
+        call.name = SYNC_OF_FOLDER
         _sync_folder(folder.parent)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardtrain.errors import ShardtrainError, StorageError, WorkerDiedError
+from shardtrain.errors import NoRoomError, ShardtrainError, StorageError, WorkerDiedError
 from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
@@ -280,9 +280,11 @@ class JobFolder:
             self.clear()
             return
         with contextlib.suppress(Exception):
+            if not isinstance(error, KeyboardInterrupt | ShardtrainError):
+                return
             if isinstance(error, KeyboardInterrupt):
                 say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
-            elif isinstance(error, ShardtrainError) and not isinstance(error, StorageError | WorkerDiedError):
+            elif isinstance(error, NoRoomError) or not isinstance(error, StorageError | WorkerDiedError):
                 commit_json(self.path / self.record_name, {**job.record, _FAILED: error.on_command_line})
 
     def _has_work(self) -> bool:
@@ -342,6 +344,8 @@ def _mode_of(path: Path) -> int:
 
 
 def _differing_files(before: Record, now: Record) -> str:
+    if before and now and not before.keys() & now.keys():
+        return f"it read '{min(before)}', this one reads '{min(now)}'"
     for name in sorted({*now, *before}):
         old, new = before.get(name), now.get(name)
         if old != new:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shardtrain.errors import DiskFullError, ShardtrainError, StorageError, UsageError
 
+SYNC_OF_FOLDER = "sync of its folder"  # after the file has its name
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ERRNO_OF_LIBHDF5 = re.compile(r"errno = (\d+)")  # in the text of its errors, which have no `errno`
 _AGAIN = "run the same command again"
@@ -90,11 +91,15 @@ def storage_error(path: Path, call: str, error: Exception, *, kept: str = "", do
     if number is None and (found := _ERRNO_OF_LIBHDF5.search(str(error))):
         number = int(found[1])
     left = f"; {kept}" if kept else ""
-    if number in _FULL and done == "written":
+    if number in _FULL and done == "written" and call != SYNC_OF_FOLDER:
         return DiskFullError(
             f"no room left on the disk while writing '{path}' ({call}){left}: free some space and {_AGAIN}"
         )
     reason = os.strerror(number) if number is not None else str(error)
+    if call == SYNC_OF_FOLDER:
+        return StorageError(
+            f"'{path}' is there and complete, but might not survive a power failure: {reason} ({call}); {_AGAIN}"
+        )
     return StorageError(f"'{path}' could not be {done}: {reason} ({call}){left}; when the cause is removed, {_AGAIN}")
 
 

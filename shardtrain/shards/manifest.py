@@ -110,6 +110,7 @@ _PART = Fields(
 )
 _BUILD = Fields(optional={"labels": Keyed(Integer(0, MAX_CLASSES - 1)), "parts": Items(_PART)}, others=True)
 _VECTORIZER = Fields(optional={"kind": Text(), "fingerprint": Text(), "num_words": Integer()}, others=True)
+_UNKNOWN_KEY = re.compile(r"unexpected keyword argument ('.*')")  # as Python reports it for a dataclass
 _EXTERNAL_ARRAYS = {X, DATA, INDICES}  # arrays that may be in external files
 _READS = f"this shardtrain ({__version__}) reads"
 _NEWER = (
@@ -202,7 +203,9 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = _parse(body, version)
         check_manifest(manifest, version)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+        if unknown := _UNKNOWN_KEY.search(reason):
+            reason = f"the key {unknown[1]} is unknown"
         raise ManifestError(f"'{path}' is not a valid manifest: {reason}; rebuild the shards") from error
     return manifest
 

@@ -108,8 +108,6 @@ def _write_plain(shard: Shard, shape: ShardShape, path: Path) -> ShardEntry:
 def _write_packed(
     path: Path, descriptor: int, output: DescriptorFile, shard: Shard, shape: ShardShape, codec: str, threads: int
 ) -> dict[str, DatasetEntry]:
-    h5py = load_h5py()
-
     chunks = 0
     with storage_errors(path, "reserve"):
         reserve_space(descriptor, _SLACK)
@@ -127,9 +125,8 @@ def _write_packed(
                     reserved = chunks + _SLACK
                     dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
                     output.raise_failure()
-    output.raise_failure()
-    with h5py.File(output, "r") as file:
         entries = {name: locate(file[name]) for name in shape.datasets()}
+    output.raise_failure()
     with storage_errors(path, "truncate"):
         os.ftruncate(descriptor, _end_of(descriptor))  # release unused reserved space
     return entries

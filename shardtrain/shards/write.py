@@ -198,15 +198,14 @@ def _max_bytes(shape: ShardShape) -> int:
 
 def _make_skeleton(output: DescriptorFile, shape: ShardShape) -> dict[str, DatasetEntry]:
     """Create the HDF5 file without values and locate its arrays."""
-    h5py = load_h5py()
-
     version = 1 if shape.kind in layout.KINDS[1] else layout.VERSION
     with create_file(output, shape, version=version, alignment=layout.ALIGNMENT) as file:
         for name, (dtype, dims) in shape.datasets().items():
             _create_dataset(file, name, dims, np.dtype(dtype))
+        # Not in a file that is opened again: h5py's driver crashes when the process ends if that cannot be read.
+        places = {name: locate(file[name]) for name in shape.datasets()}
     output.raise_failure()
-    with h5py.File(output, "r") as file:
-        return {name: locate(file[name]) for name in shape.datasets()}
+    return places
 
 
 def create_file(output: DescriptorFile, shape: ShardShape, *, version: int, alignment: int = 1) -> Any:
@@ -218,6 +217,7 @@ def create_file(output: DescriptorFile, shape: ShardShape, *, version: int, alig
     access.set_alignment(1, alignment)
     properties.set_obj_track_times(False)  # timestamps would make equal contents differ
     output.truncate(0)  # h5py's driver does not
+    output.raise_failure()  # a file that cannot be created crashes h5py's driver when the process ends
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, output)
     file = h5py.File(h5py.h5f.create(b"shard", h5py.h5f.ACC_TRUNC, properties, access))  # the name is not used
     file.attrs["format"] = layout.FORMAT

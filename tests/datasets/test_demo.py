@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import os
 import re
 from collections import Counter
 from itertools import pairwise
@@ -236,7 +237,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CorpusError, match="cannot write the demo to"):
+    with pytest.raises(CorpusError, match="is a file; choose another"):
         write_demo(tmp_path / "file", documents=10)
 
 
@@ -250,3 +251,24 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path, caps
     )
     write_demo(tmp_path / "same", documents=40, classes=3, seed=5)
     assert digest(out) == digest(tmp_path / "same")
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt"])
+@pytest.mark.parametrize("planted", ["link", "dangling link", "folder", "pipe"])
+def test_what_is_no_file_in_the_place_of_one_is_refused_before_anything_is_written(
+    planted: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    if planted == "folder":
+        (out / name).mkdir()
+    elif planted == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(tmp_path / ("mine" if planted == "link" else "absent"))
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"is a (link|folder|device or a pipe)"):
+            write_demo(out, documents=100, overwrite=overwrite)
+        assert [path.name for path in out.iterdir()] == [name]
+    assert (tmp_path / "mine").read_text() == "mine"

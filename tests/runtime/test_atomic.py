@@ -167,7 +167,7 @@ def test_where_only_the_sync_of_the_folder_fails_the_message_says_that_the_file_
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StorageError, match="the file is there and complete"):
+    with pytest.raises(StorageError, match="is there and complete, but might not survive"):
         commit_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
 
