@@ -181,6 +181,35 @@ def test_killed_at_many_random_moments_equals_uninterrupted(driver, demo, whole,
     assert_same_folder(tmp_path / "out", whole[kind][0])
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("records_before", [0, 3], ids=["before a unit is done", "after some units"])
+def test_a_killed_worker_costs_its_units_and_not_the_build(records_before, driver, demo, whole, tmp_path):
+    out = tmp_path / "out"
+    process = start(driver, demo, out, workers=2)
+    workers: list[str] = []
+    while process.poll() is None and (not workers or len(list(out.rglob("run-*.json"))) < records_before):
+        workers = workers_of(process.pid)
+        time.sleep(0.005)
+    if process.poll() is None:
+        os.kill(int(workers[0]), signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert records_before or "warning: a worker process died" in err  # a fast machine may be done before the other kill
+    assert_same_folder(out, whole["ngram"][0])
+
+
+def workers_of(process: int) -> list[str]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [child for child in children if b"spawn_main" in command_of(child)]
+
+
+def command_of(process: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def test_workers_end_when_their_parent_is_killed(driver, demo, tmp_path):
     process = start(driver, demo, tmp_path / "out", workers=2)
     children: list[str] = []
