@@ -66,7 +66,7 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
         ShardsNotFoundError: `resume`, and there is nothing to resume.
         StorageError: the folder cannot be made.
     """
-    check_free(out, job, overwrite=overwrite, append=append)
+    check_free(out, job, overwrite=overwrite, append=append, resume=resume)
     folder = folder_of(out)
     try:
         with folder.made_and_held():
@@ -76,7 +76,7 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
                 except IncompletePublicationError as gone:
                     say(f"{gone.on_command_line}; the build starts again")
                     folder.discard()
-                check_free(out, job, overwrite=overwrite, append=append)
+                check_free(out, job, overwrite=overwrite, append=append, resume=resume)
             published, found = is_published(out), folder.recorded()
             if found and (folder.path / layout.MANIFEST).exists():  # all files are synced: a restart does not matter
                 found = {**found, "boot": job.record["boot"]}
@@ -89,16 +89,23 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
             out.rmdir()  # only an empty folder can go
 
 
-def check_free(out: Path, job: Job, *, overwrite: bool, append: bool) -> None:
+def check_free(out: Path, job: Job, *, overwrite: bool, append: bool, resume: bool = False) -> None:
     """Refuse an output folder that a job must not be published in.
+
+    With `resume` an interrupted job that was to replace the shards there may do so: it was asked for when it began.
 
     Raises:
         ShardsExistError: it is a file, or holds shards that must not be replaced or files that are not shards.
     """
     check_output_folder(out, "--out", ShardsExistError)
-    replaceable = overwrite or append or _is_finished(out, job)
+    begun = folder_of(out).difference(job) == ""
+    replaceable = overwrite or append or (resume and begun) or _is_finished(out, job)
     contents = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if layout.MANIFEST in contents and not replaceable:
+        if begun:
+            raise ShardsExistError(
+                f"'{out}' holds shards that an interrupted build was to replace; complete it with --resume"
+            )
         raise ShardsExistError(
             f"'{out}' already holds shards; choose another --out, replace them with --overwrite, or --append to them"
         )

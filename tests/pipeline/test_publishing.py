@@ -204,3 +204,25 @@ def test_a_link_in_the_place_of_the_vectorizer_is_refused_and_not_followed(
     (tmp_path / "out" / layout.VECTORIZER).unlink()
     build(new, tmp_path / "out", replace(OPTIONS, overwrite=True))
     readable(tmp_path / "out")
+
+
+def test_an_interrupted_replacement_is_completed_by_resume_without_overwrite(
+    corpora: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = corpora
+    build(old, tmp_path / "out", OPTIONS)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards_job, "publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(new, tmp_path / "out", replace(OPTIONS, overwrite=True))
+    with pytest.raises(ShardsExistError, match="interrupted build was to replace"):
+        build(new, tmp_path / "out", OPTIONS)
+    with pytest.raises(ShardsExistError, match="already holds shards"):
+        build(old, tmp_path / "out", replace(OPTIONS, resume=True))
+    build(new, tmp_path / "out", replace(OPTIONS, resume=True))
+    build(new, tmp_path / "expected", OPTIONS)
+    assert_same_folder(tmp_path / "out", tmp_path / "expected")
