@@ -123,7 +123,9 @@ def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp
     ("limit", "options"),
     [
         pytest.param("256MiB", ["--vectorizer", "ngram"], id="one process, n-grams of words", marks=pytest.mark.slow),
-        pytest.param("512MiB", ["--vectorizer", "ngram", "--ngram-range", "1", "3"], id="two processes"),
+        pytest.param(
+            "512MiB", ["--vectorizer", "ngram", "--ngram-range", "1", "3"], id="two processes", marks=pytest.mark.slow
+        ),
         pytest.param("256MiB", ["--vectorizer", "sequence"], id="sequences"),
         pytest.param(
             "512MiB",

@@ -23,6 +23,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.guide import linear, make_model, mlp, prepare
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.models.schedules import learning_rate
+from shardtrain.shards.manifest import read_manifest, write_manifest
 from shardtrain.training.options import FitOptions
 from shardtrain.training.steps import Steps
 from shardtrain.vectorize.fitted import save_vectorizer
@@ -51,7 +52,8 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     )
     settings, facts = SequenceSettings(max_features=20, max_length=12), {"num_words": 19, "length": 12}
     words = [f"word{number}" for number in range(1, 20)]
-    save_vectorizer(folder / "vectorizer", settings, facts, words, {"hashes": [np.arange(19, dtype=np.uint64)]})
+    saved = save_vectorizer(folder / "vectorizer", settings, facts, words, {"hashes": [np.arange(19, dtype=np.uint64)]})
+    write_manifest(folder, replace(read_manifest(folder), vectorizer=saved.describe()))
     return open_shards(folder)
 
 
