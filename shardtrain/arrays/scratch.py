@@ -21,7 +21,7 @@ import numpy.typing as npt
 from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
-from shardtrain.runtime.storage import reading_errors
+from shardtrain.runtime.storage import storage_errors
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
@@ -85,7 +85,7 @@ def open_spilled(path: Path) -> SpilledArrays:
         StorageError: it cannot be opened or mapped.
     """
     try:
-        with open(path, "rb") as file, reading_errors(path, "mmap"):
+        with open(path, "rb") as file, storage_errors(path, "mmap", done="read"):
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         digits = content[:_HEADER_DIGITS]
         check(digits.decode("ascii"), Text(" *[0-9]+", "the length of the header"))
@@ -96,11 +96,16 @@ def open_spilled(path: Path) -> SpilledArrays:
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
     except (FileNotFoundError, ValueError) as error:
-        raise ScratchError(
-            f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard them "
-            "with --overwrite"
-        ) from error
+        raise damaged_scratch(path, error) from error
     return SpilledArrays(content, start, header["arrays"], header["facts"])
+
+
+def damaged_scratch(path: Path, error: Exception) -> ScratchError:
+    """Return the error for a scratch file that is missing or damaged."""
+    return ScratchError(
+        f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard them "
+        "with --overwrite"
+    )
 
 
 def open_spilled_cached(path: Path) -> SpilledArrays:

@@ -100,7 +100,8 @@ def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
 
     def make(space: Workspace) -> tuple[Manifest, Passes]:
         before = _before(out, job) if options.append else None
-        return _make(corpus, space, out, options, before, two_splits=two_splits, remembered=remembered)
+        inputs = _open_inputs(corpus, space, out, options, before, two_splits=two_splits, remembered=remembered)
+        return _make(inputs, space)
 
     return make_shards(
         out,
@@ -213,28 +214,9 @@ class _TrainingRows:
     tasks: Sequence[UnitTask]
 
 
-def _make(
-    given: GivenCorpus,
-    space: Workspace,
-    out: Path,
-    options: BuildOptions,
-    before: Manifest | None,
-    *,
-    two_splits: bool,
-    remembered: Any,
-) -> tuple[Manifest, Passes]:
-    """Make everything that is to be published.
-
-    Args:
-        given: the corpus.
-        space: where it is made.
-        out: the output folder.
-        options: of the build.
-        before: the manifest of the shards that are appended to.
-        two_splits: see `started_with_two_splits`.
-        remembered: see `source_before`.
-    """
-    inputs = _open_inputs(given, space, out, options, before, two_splits=two_splits, remembered=remembered)
+def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
+    """Make everything that is to be published, in the folder of a workspace."""
+    options, before = inputs.options, inputs.before
     corpus, reused = inputs.corpus, inputs.reused
     with _executor(options, corpus.train.num_bytes) as executor:
         passes = Passes(
@@ -286,7 +268,17 @@ def _open_inputs(
     two_splits: bool,
     remembered: Any,
 ) -> _Inputs:
-    """Open the corpus, report how it is read, and load or copy the vectorizer that is reused."""
+    """Open the corpus, report how it is read, and load or copy the vectorizer that is reused.
+
+    Args:
+        given: the corpus.
+        space: where the shards are made.
+        out: the output folder.
+        options: of the build.
+        before: the manifest of the shards that are appended to.
+        two_splits: see `started_with_two_splits`.
+        remembered: see `source_before`.
+    """
     corpus = given.open(
         reading_of(before, options),
         validation=options.validation,

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from shardtrain.arrays.scratch import damaged_scratch
 from shardtrain.corpus.labels import check_number_of_labels
 from shardtrain.corpus.source import BAD_ROW, BadRow
-from shardtrain.errors import ScratchError
 from shardtrain.pipeline.holdout import SPARE, Spare
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text, read_sealed, sealed
@@ -57,10 +57,7 @@ class UnitFacts:
         try:
             record: dict[str, Any] = read_sealed(path, UNIT_FACTS)
         except (FileNotFoundError, ValueError) as error:
-            raise ScratchError(
-                f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard "
-                "them with --overwrite"
-            ) from error
+            raise damaged_scratch(path, error) from error
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): number for length, number in record["words"].items()}
         spares = {label: (key, ordinal) for label, (key, ordinal) in record["spares"].items()}

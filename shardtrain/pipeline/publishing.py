@@ -60,22 +60,17 @@ class Publication:
             ShardsExistError: a link is in the place of a folder.
             IncompletePublicationError: a file is gone.
         """
-        files = [*_files_in(self.manifest), MEASURED]
-        if self.replaces and not self.done:
+        files, done = [*_files_in(self.manifest), MEASURED], is_published(self.out)
+        if self.replaces and not done:
             write_manifest(self.out, _in_working_folder(self.manifest))
         for name in files:
             self._put_in_place(name)
         for folder in {(self.out / name).parent for name in files}:
             sync_folder(folder)  # before the manifest that names the files
-        if not self.done:
+        if not done:
             self._check_complete()
             write_manifest(self.out, self.manifest)
         self._remove_older(set(files))
-
-    @property
-    def done(self) -> bool:
-        """Whether the output folder has the final manifest."""
-        return is_published(self.out)
 
     def _put_in_place(self, name: str) -> None:
         made, place = self.ready / name, self.out / name

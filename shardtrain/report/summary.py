@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import VectorizerError
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.shards.hdf5 import open_shard_file, shard_dataset
@@ -141,14 +140,10 @@ def load_shards_vectorizer(shards: Shards) -> Vectorizer:
         VectorizerError: it is missing, damaged or not the one that the shards were built with.
     """
     from shardtrain.vectorize.fitted import load_vectorizer
+    from shardtrain.vectorize.saved import check_fingerprint
 
     vectorizer = load_vectorizer(shards.vectorizer_path)
-    found, expected = vectorizer.describe().get("fingerprint"), shards.description.vectorizer
-    if found != expected:
-        raise VectorizerError(
-            f"'{shards.vectorizer_path}' holds the vectorizer {found}, but the shards were built with "
-            f"{expected}; restore the folder of that vectorizer or rebuild the shards"
-        )
+    check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
     return vectorizer
 
 

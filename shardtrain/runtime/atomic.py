@@ -111,14 +111,18 @@ def _naming(name: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _new_partial(path: Path, suffix: str = "") -> Iterator[Path]:
     """Choose a temporary name for a commit; the file is removed if the block fails."""
-    name = os.fsdecode(os.fsencode(path.name)[:_MAX_NAME])
-    partial = path.with_name(f"{name}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}{suffix}")
+    partial = path.with_name(f"{_shortened(path.name)}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}{suffix}")
     try:
         yield partial
     except BaseException:
         with contextlib.suppress(OSError):  # the failure itself is reported
             partial.unlink(missing_ok=True)
         raise
+
+
+def _shortened(name: str) -> str:
+    """Return what a temporary name has of the final one."""
+    return os.fsdecode(os.fsencode(name)[:_MAX_NAME])
 
 
 def without_following(path: str, flags: int) -> int:
@@ -167,6 +171,15 @@ def commit_copy(source: Path, path: Path) -> None:
             return
         except OSError:  # no links here; or the disk fails, which the copy reports
             pass
+    commit_content(source, path)
+
+
+def commit_content(source: Path, path: Path) -> None:
+    """Make `path` a copy of the file `source`, atomically.
+
+    Raises:
+        StorageError: it cannot be.
+    """
     with open(source, "rb") as original, committed(path) as copy:
         shutil.copyfileobj(original, copy)
 
@@ -292,7 +305,7 @@ def remove_partials(folder: Path, name: str | None = None, *, below: bool = Fals
     """
     for path in folder.rglob("*" + PARTIAL + "*") if below else folder.glob("*" + PARTIAL + "*"):
         found = final_name(path.name)
-        if found is not None and (name is None or found == os.fsdecode(os.fsencode(name)[:_MAX_NAME])):
+        if found is not None and (name is None or found == _shortened(name)):
             with contextlib.suppress(OSError):  # another process removed it, or it is not ours
                 _remove_unlocked(path)
 

@@ -280,11 +280,9 @@ class JobFolder:
             self.clear()
             return
         with contextlib.suppress(Exception):
-            if not isinstance(error, KeyboardInterrupt | ShardtrainError):
-                return
             if isinstance(error, KeyboardInterrupt):
                 say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
-            elif isinstance(error, NoRoomError) or not isinstance(error, StorageError | WorkerDiedError):
+            elif isinstance(error, ShardtrainError) and _is_of_input(error):
                 commit_json(self.path / self.record_name, {**job.record, _FAILED: error.on_command_line})
 
     def _has_work(self) -> bool:
@@ -334,6 +332,11 @@ class KeptWorkError(Exception):
     def __init__(self, error: ShardtrainError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _is_of_input(error: ShardtrainError) -> bool:
+    """Return whether a job would fail with this error again, as nothing but its input causes it."""
+    return isinstance(error, NoRoomError) or not isinstance(error, StorageError | WorkerDiedError)
 
 
 def _mode_of(path: Path) -> int:

@@ -38,7 +38,9 @@ class Call:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, call: str, *, kept: str = "", written: Path | None = None) -> Iterator[Call]:
+def storage_errors(
+    path: Path, call: str, *, kept: str = "", written: Path | None = None, done: str = "written"
+) -> Iterator[Call]:
     """Convert an OSError on a file to a StorageError.
 
     Args:
@@ -46,6 +48,7 @@ def storage_errors(path: Path, call: str, *, kept: str = "", written: Path | Non
         call: that is made first; the caller changes it as it goes on.
         kept: what a failure leaves, for the message.
         written: the name under which the file is written, where that is not yet its own.
+        done: what is done with the file: "written" or "read".
 
     Raises:
         DiskFullError: the disk is full, or a quota is exceeded.
@@ -59,22 +62,7 @@ def storage_errors(path: Path, call: str, *, kept: str = "", written: Path | Non
     except OSError as error:
         if made.theirs and error.filename != str(written or path):
             raise
-        raise storage_error(path, made.name, error, kept=kept) from error
-
-
-@contextlib.contextmanager
-def reading_errors(path: Path, call: str) -> Iterator[None]:
-    """Convert an OSError while a file of ours is opened, mapped or read to a StorageError.
-
-    Raises:
-        StorageError: the call failed.
-    """
-    try:
-        yield
-    except ShardtrainError:
-        raise
-    except OSError as error:
-        raise storage_error(path, call, error, done="read") from error
+        raise storage_error(path, made.name, error, kept=kept, done=done) from error
 
 
 def storage_error(path: Path, call: str, error: Exception, *, kept: str = "", done: str = "written") -> StorageError:

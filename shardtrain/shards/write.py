@@ -24,7 +24,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
-from shardtrain.runtime.storage import reading_errors, storage_error, storage_errors
+from shardtrain.runtime.storage import storage_error, storage_errors
 from shardtrain.runtime.system import reserve_space, write_all
 from shardtrain.shards import layout
 from shardtrain.shards.descriptor_file import DescriptorFile
@@ -131,7 +131,7 @@ class ShardWriter:
                 f"{self._rows:,} and {self._nonzeros:,}"
             )
         with (
-            reading_errors(self._path, "mmap"),
+            storage_errors(self._path, "mmap", done="read"),
             mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             checksums = block_checksums(content, layout.BLOCK_BYTES)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from shardtrain.corpus.reading import recorded_source
-from shardtrain.errors import DivergedError, UsageError, VectorizerError
+from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.guide import model_name
 from shardtrain.models.outputs import meaning_of
@@ -32,7 +32,7 @@ from shardtrain.training.staged import StagedTraining, Trained, build_model, com
 from shardtrain.training.state_schema import STATE
 from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
 from shardtrain.training.tensorboard import check_board, make_board
-from shardtrain.vectorize.saved import DESCRIPTION, saved_fingerprint
+from shardtrain.vectorize.saved import DESCRIPTION, check_fingerprint
 
 
 def fit(
@@ -87,7 +87,8 @@ def fit(
     name = model_name(options.model, shards.description)
     options.refuse_unused_sizes(name)
     _check_callbacks(callbacks)
-    _check_vectorizer(shards)
+    if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
+        check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
     job = training_job(options, name, shards.description)
     named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
@@ -132,20 +133,6 @@ def fit(
         folder.finish(model, metrics)
         checkpoints.remove()
     return folder
-
-
-def _check_vectorizer(shards: Shards) -> None:
-    """Refuse shards beside another vectorizer, which a run would keep and never predict with.
-
-    Raises:
-        VectorizerError: it is another one, or damaged.
-    """
-    folder, expected = shards.vectorizer_path, shards.description.vectorizer
-    if expected and (folder / DESCRIPTION).is_file() and (found := saved_fingerprint(folder)) != expected:
-        raise VectorizerError(
-            f"'{folder}' holds the vectorizer {found}, but the shards were built with {expected}; restore "
-            "the folder of that vectorizer or rebuild the shards"
-        )
 
 
 def _check_callbacks(callbacks: Any) -> None:

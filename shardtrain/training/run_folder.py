@@ -18,7 +18,6 @@ import hashlib
 import io
 import itertools
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, comman
 from shardtrain.loader.info import DATASET_INFO, DatasetInfo
 from shardtrain.runtime.atomic import (
     commit_bytes,
+    commit_content,
     commit_json,
-    committed,
     committed_by_name,
     final_name,
     make_folder,
@@ -260,8 +259,7 @@ class RunFolder:
             if source.is_file():
                 copy = self.path / VECTORIZER / source.relative_to(vectorizer)
                 make_folder(copy.parent)
-                with open(source, "rb") as original, committed(copy) as file:
-                    shutil.copyfileobj(original, file)
+                commit_content(source, copy)
 
     def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
         """Write history.csv: a header and a line per epoch, numbers as Python's repr writes them."""

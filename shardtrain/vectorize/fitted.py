@@ -7,7 +7,6 @@ because a document's norm is over all candidates; these arrays are memory-mapped
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.text_input import text_sequence
 from shardtrain.errors import VectorizerError
-from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.atomic import commit_content
 from shardtrain.vectorize.hashed import hashed_rows
 from shardtrain.vectorize.indexing import index_ngrams, index_words
 from shardtrain.vectorize.saved import DESCRIPTION, SavedVectorizer, read_vectorizer, write_vectorizer
@@ -234,6 +233,5 @@ def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
     files = load_vectorizer(source).describe()["files"]
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*files, DESCRIPTION):
-        with open(source / name, "rb") as original, committed(folder / name) as copy:
-            shutil.copyfileobj(original, copy)
+        commit_content(source / name, folder / name)
     return load_vectorizer(folder)

@@ -210,13 +210,18 @@ def read_terms(folder: Path) -> list[str]:
     return terms
 
 
-def saved_fingerprint(folder: Path) -> str:
-    """Return the fingerprint of the vectorizer saved in a folder, without reading its arrays.
+def check_fingerprint(folder: Path, expected: str) -> None:
+    """Refuse a folder with another vectorizer than that of the shards beside it; its arrays are not read.
 
     Raises:
-        VectorizerError: there is none, or its description is damaged.
+        VectorizerError: it is another one, there is none, or its description is damaged.
     """
-    return str(_read_description(folder)["fingerprint"])
+    found = _read_description(folder)["fingerprint"]
+    if found != expected:
+        raise VectorizerError(
+            f"'{folder}' holds the vectorizer {found}, but the shards were built with {expected}; restore the folder "
+            "of that vectorizer or rebuild the shards"
+        )
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ SHOWING = {
     "version": ["--version"],
     "print-config": ["fit", "--print-config"],
 }
+EVERY = {**{f"{name}, made": words for name, words in MAKERS.items()}, **SHOWING}
 ALWAYS = ("build", "inspect", "predict, CSV", "help")  # the others in `make soak`
 STDOUT_FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
 MESSAGES_LOST = {
@@ -126,10 +127,9 @@ def test_a_log_that_is_full_does_not_fail_what_is_made(name, run, tmp_path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", MESSAGES_LOST)
-@pytest.mark.parametrize("name", [*(f"{each}, made" for each in MAKERS), *SHOWING])
+@pytest.mark.parametrize("name", EVERY)
 def test_messages_that_are_lost_change_nothing(name, lost, run) -> None:
-    words = MAKERS[name.removesuffix(", made")] if name.endswith(", made") else SHOWING[name]
-    done = run(words, MESSAGES_LOST[lost])
+    done = run(EVERY[name], MESSAGES_LOST[lost])
     assert done.returncode == 0
     assert done.stdout
 
@@ -152,10 +152,9 @@ def test_json_that_cannot_be_printed_is_one_line_and_exit_code_1(name, run, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("around", OTHER)
-@pytest.mark.parametrize("name", [*(f"{each}, made" for each in MAKERS), *SHOWING])
+@pytest.mark.parametrize("name", EVERY)
 def test_other_surroundings_change_nothing_or_are_named(name, around, run) -> None:
-    words = MAKERS[name.removesuffix(", made")] if name.endswith(", made") else SHOWING[name]
-    done = run(words, OTHER[around])
+    done = run(EVERY[name], OTHER[around])
     assert b"Traceback" not in done.stderr
     assert b"unexpected" not in done.stderr
     assert done.returncode == 0 or (done.returncode == 1 and _lines(done.stderr)[-1].startswith("error: "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import subprocess
@@ -162,3 +163,6 @@ def test_a_message_without_a_stream_is_dropped_in_programs_too(monkeypatch: pyte
             stream.close()
         monkeypatch.setattr(sys, "stderr", stream)
         tell("nobody hears this")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    tell("and then this is heard")
+    assert sys.stderr.getvalue() == "and then this is heard\n"

@@ -92,23 +92,18 @@ def settled(monkeypatch) -> list[int]:
     return found
 
 
-@pytest.mark.heavy
-def test_ties_settled_unit_by_unit_are_those_of_scikit_learn(settled):
-    @settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize(
+    ("examples", "least"),
+    [
+        pytest.param(30, 10, id="some texts", marks=pytest.mark.heavy),
+        pytest.param(1000, 100, id="many texts", marks=pytest.mark.slow),
+    ],
+)
+def test_ties_settled_unit_by_unit_are_those_of_scikit_learn(examples, least, settled):
+    @settings(max_examples=examples, deadline=None)
     @given(texts=TEXTS, seed=st.integers(0, 3), options=OPTIONS)
     def check(texts, seed, options):
         check_any_text(texts, seed, options)
 
     check()
-    assert len(settled) > 10
-
-
-@pytest.mark.slow
-def test_ties_settled_unit_by_unit_are_those_of_scikit_learn_for_many_texts(settled):
-    @settings(max_examples=1000, deadline=None)
-    @given(texts=TEXTS, seed=st.integers(0, 3), options=OPTIONS)
-    def check(texts, seed, options):
-        check_any_text(texts, seed, options)
-
-    check()
-    assert len(settled) > 100
+    assert len(settled) > least
