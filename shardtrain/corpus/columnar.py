@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shardtrain.arrays.parquet_pages import check_pages
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.blocks import BlockWriter
 from shardtrain.corpus.options import Column
@@ -34,8 +35,8 @@ _SAMPLE_ROWS = 500
 class ColumnarFile:
     """A Parquet or Arrow file that is open: its columns, and its rows batch by batch."""
 
-    def __init__(self, path: Path, format: str) -> None:  # noqa: A002 - the word users know
-        self.path, self.format = path, format
+    def __init__(self, path: Path, format: str, memory_limit: int | None = None) -> None:  # noqa: A002 - the users' word
+        self.path, self.format, self._memory_limit = path, format, memory_limit
         self.schema = self._open().schema if format == "arrow" else self._parquet().schema_arrow
 
     @property
@@ -76,12 +77,17 @@ class ColumnarFile:
             return None
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of some columns in batches of at most `_BATCH_ROWS` rows."""
+        """Yield the rows of some columns in batches of at most `_BATCH_ROWS` rows.
+
+        Raises:
+            CorpusFormatError: the file is damaged, or a page of it does not fit the memory.
+        """
         import pyarrow as pa
 
         try:
             if self.format == "parquet":
                 opened = self._parquet()
+                check_pages(self.path, opened.metadata, columns, self._memory_limit)
                 rows = _rows_per_batch(opened.metadata)
                 yield from opened.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
                 return

@@ -33,6 +33,7 @@ def open_corpus(
     preview: bool = False,
     remembered: Reading | None = None,
     rows: bool = False,
+    memory_limit: int | None = None,
 ) -> Corpus:
     """Open a corpus: find its splits and resolve how they are read; only the first records are read.
 
@@ -48,6 +49,7 @@ def open_corpus(
             sizes are those of the whole files.
         remembered: how the corpus was read that this one is expected to be like.
         rows: whether the corpus is a file of `corpus.rows`.
+        memory_limit: for this process, in bytes; None: there is none.
 
     Raises:
         UsageError: the format is lines, which has no labels, or one file is named for two splits.
@@ -59,7 +61,7 @@ def open_corpus(
         raise UsageError("--format lines has no labels to train on or to compare with; choose another format")
     try:
         named = {"validation": validation, "test": test}
-        copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None)
+        copies = Scratch(folder=scratch, keep_bytes=PREVIEW_BYTES if preview else None, memory_limit=memory_limit)
         return _open(
             paths, options, {split: Path(file) for split, file in named.items() if file}, copies, remembered, rows=rows
         )

@@ -309,7 +309,7 @@ class Resolver:
 
     def _resolve_columnar(self, origin: Path, copy: str, format: str, like: Source | None) -> Source:  # noqa: A002
         """Resolve a Parquet or Arrow file, and write its columns to blocks."""
-        opened = ColumnarFile(origin, format)
+        opened = ColumnarFile(origin, format, self.scratch.memory_limit)
         names = opened.names()
         sample = opened.sample(names)
         source = self._source(origin, format)

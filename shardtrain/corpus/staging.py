@@ -33,10 +33,12 @@ class Scratch:
     Attributes:
         folder: an existing folder.
         keep_bytes: only so many bytes of a copy are written, to look at them; None: all.
+        memory_limit: of the process that writes them, in bytes; None: there is none.
     """
 
     folder: Path
     keep_bytes: int | None = None
+    memory_limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -285,6 +285,7 @@ def _open_inputs(
         test=options.test,
         scratch=space.scratch,
         remembered=Reading.of_record(remembered),
+        memory_limit=options.memory_limit,
     )
     for note in corpus.notes:
         say(note)

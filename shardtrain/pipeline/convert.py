@@ -29,7 +29,7 @@ from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
 from shardtrain.pipeline.units import spill_rows
-from shardtrain.pipeline.workspace import Workspace, files_of
+from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Serial, processes
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import keep_freed_memory
@@ -139,17 +139,19 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
 
 
 def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> tuple[Manifest, Passes]:
-    tables = open_tables(files, options.x, options.y, options.kind, space.scratch)
-    held_out = open_tables(
-        options.validation, options.x, options.y[len(files) :] or options.y, options.kind, space.scratch
-    )
+    workers = affordable_workers(options.cores, options.memory_limit)
+    opened = partial(open_tables, x=options.x, kind=options.kind, scratch=space.scratch)
+    of_worker = options.memory_limit // workers
+    tables = opened(files, y=options.y, memory_limit=of_worker)
+    held_out = opened(options.validation, y=options.y[len(files) :] or options.y, memory_limit=of_worker)
+    declared = sum(table.num_bytes for table in (*tables, *held_out))  # the rows in scratch files, and then in shards
+    require_room(space, declared if options.compress else 2 * declared)
     pieces = [
         _Piece(table, start, stop, f"{name}-{number:03}-{place:05}", held)
         for name, group, held in (("rows", tables, False), ("held", held_out, True))
         for number, table in enumerate(group)
         for place, (start, stop) in enumerate(table.pieces())
     ]
-    workers = affordable_workers(options.cores, options.memory_limit)
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
     with Serial() if workers == 1 or small else processes(workers, prepare=keep_freed_memory) as executor:
         passes = Passes(

@@ -161,6 +161,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
             scratch=Path(scratch),
             preview=True,
             remembered=Reading.of_record(source_before(out, options)),
+            memory_limit=options.memory_limit,
         )
         if started_with_two_splits(out, job):
             found = opened_as_begun(found, options)

@@ -245,10 +245,10 @@ def make_folder(folder: Path) -> None:
         StorageError: it cannot be made.
     """
     missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
-    with storage_errors(folder, "mkdir"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in missing:
-            _sync_folder(place.parent)
+    for place in reversed(missing):
+        with storage_errors(place, "mkdir"):
+            place.mkdir(exist_ok=True)
+        sync_folder(place.parent)
 
 
 def sync_folder(folder: Path) -> None:

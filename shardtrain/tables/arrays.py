@@ -49,6 +49,13 @@ class ArrayTable:
     num_features: int
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of the features in shards; sparse ones are a value and a column each, and an offset per row."""
+        if self.kind == "ngram":
+            return 8 * (len(open_array(self.files[0])) + self.rows)
+        return 4 * self.rows * self.num_features
+
+    @property
     def units(self) -> str:
         """Pieces are ranges of rows."""
         return "rows"

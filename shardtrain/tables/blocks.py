@@ -58,6 +58,11 @@ class Table(Protocol):
         """Unit of the ends of pieces."""
         ...
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the features in shards, as far as the file declares them; 0 if only a scan shows it."""
+        ...
+
     def pieces(self) -> list[tuple[int, int]]:
         """Cut the table into half-open ranges, in order."""
         ...

@@ -203,6 +203,12 @@ class Hdf5Table:
     kind: str
     rows: int
     num_features: int
+    num_values: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the features in shards; sparse ones are a value and a column each, and an offset per row."""
+        return 8 * (self.num_values + self.rows) if self.kind == "ngram" else 4 * self.num_values
 
     @property
     def units(self) -> str:
@@ -213,7 +219,7 @@ class Hdf5Table:
         """Cut the rows into ranges of about a block each."""
         with open_file(self.path) as file:
             if self.kind == "ngram":
-                row_bytes = 8 * file[self.x]["data"].shape[0] // self.rows
+                row_bytes = 8 * self.num_values // self.rows
             else:
                 row_bytes = file[self.x].dtype.itemsize * self.num_features
         step = min(rows_per_block(row_bytes), LABELS_AT_ONCE)
@@ -261,6 +267,7 @@ def open_table(path: Path, x: str, y: str, kind: str) -> Hdf5Table:
             kind=matrix_kind(matrix, kind, path),
             rows=matrix.rows,
             num_features=matrix.num_features,
+            num_values=file[f"{x}/data"].size if matrix.sparse else file[x].size,
         )
 
 

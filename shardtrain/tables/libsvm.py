@@ -45,6 +45,11 @@ class LibsvmTable:
         return "ngram"
 
     @property
+    def num_bytes(self) -> int:
+        """Only a scan shows how many values it has."""
+        return 0
+
+    @property
     def units(self) -> str:
         """Pieces are ranges of bytes."""
         return "bytes"

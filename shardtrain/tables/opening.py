@@ -16,8 +16,23 @@ HDF5 = (".h5", ".hdf5", ".h5ad", ".hdf", ".loom")
 LIBSVM = (".svm", ".libsvm", ".svmlight", ".txt")
 
 
-def open_tables(files: Sequence[Path], x: Sequence[str], y: Sequence[str], kind: str, scratch: Path) -> list[Table]:
+def open_tables(
+    files: Sequence[Path],
+    x: Sequence[str],
+    y: Sequence[str],
+    kind: str,
+    scratch: Path,
+    memory_limit: int | None = None,
+) -> list[Table]:
     """Open the tables in files; `y` has one name for all files, or one per file.
+
+    Args:
+        files: of one or several formats.
+        x: names of the features.
+        y: names of the labels.
+        kind: what integers are; see `kind_of`.
+        scratch: existing folder for members of archives.
+        memory_limit: for one process that reads them, in bytes; None: there is none.
 
     Raises:
         UsageError: the type of a file is not supported, or names do not fit the files.
@@ -32,11 +47,11 @@ def open_tables(files: Sequence[Path], x: Sequence[str], y: Sequence[str], kind:
             raise CorpusNotFoundError(f"there is no file '{path}'")
         place = scratch / f"members-{number:03}-{path.stem}"
         place.mkdir(exist_ok=True)
-        tables.append(_open(path, x, y[number : number + 1] if len(y) > 1 else y, kind, place))
+        tables.append(_open(path, x, y[number : number + 1] if len(y) > 1 else y, kind, place, memory_limit))
     return tables
 
 
-def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Path) -> Table:
+def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Path, memory_limit: int | None) -> Table:
     ending = path.suffix.lower()
     if ending in LIBSVM:
         if x or y or kind not in ("auto", "sparse"):
@@ -53,7 +68,7 @@ def _open(path: Path, x: Sequence[str], y: Sequence[str], kind: str, scratch: Pa
     if ending == ".npz":
         return open_npz(path, x[0] if x else None, y[0], kind, scratch)
     if ending in (".parquet", ".pq"):
-        return open_parquet(path, x, y[0], kind)
+        return open_parquet(path, x, y[0], kind, memory_limit)
     if ending in HDF5:
         if len(x) != 1:
             raise UsageError(f"name the features in '{path}' with --x, one dataset or group")

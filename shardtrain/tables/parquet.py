@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.parquet_pages import check_pages
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
 from shardtrain.tables.blocks import Block, as_features, kind_of, rows_per_block
 from shardtrain.tables.labels import RawLabels, raw_labels, several_labels
@@ -46,6 +47,12 @@ class ParquetTable:
     y: str
     kind: str
     num_features: int
+    num_rows: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the features in shards."""
+        return 4 * self.num_rows * self.num_features
 
     @property
     def units(self) -> str:
@@ -160,12 +167,19 @@ def _batches(file: Any, path: Path, rows: int, groups: range, columns: Sequence[
         raise CorpusFormatError(f"'{path}' cannot be read as Parquet: {error}") from error
 
 
-def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTable:
+def open_parquet(path: Path, x: Sequence[str], y: str, kind: str, memory_limit: int | None = None) -> ParquetTable:
     """Open the table in a Parquet file; without `x`, its features are all columns of numbers except the labels.
+
+    Args:
+        path: the file.
+        x: columns of the features, or one column of lists.
+        y: column of the labels.
+        kind: what integers are; see `kind_of`.
+        memory_limit: for one process that reads it, in bytes; None: there is none.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        CorpusFormatError: the file cannot be read, or lacks a column.
+        CorpusFormatError: the file cannot be read, lacks a column, or has pages that do not fit the memory.
     """
     pyarrow = import_pyarrow("read")
     with _open(path) as file:
@@ -186,6 +200,8 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
             )
         if not chosen or not file.metadata.num_rows:
             raise CorpusFormatError(f"'{path}' has no rows, or no column of numbers; name columns with --x")
+        check_pages(path, file.metadata, {*chosen, y}, memory_limit)
+        num_rows = file.metadata.num_rows
         first = next(_batches(file, path, 1, range(file.num_row_groups), chosen), None)
         if first is None:
             raise CorpusFormatError(
@@ -207,4 +223,5 @@ def open_parquet(path: Path, x: Sequence[str], y: str, kind: str) -> ParquetTabl
         y=y,
         kind=kind_of(dtype, kind, str(path)),
         num_features=columns[0].shape[1] if wide else len(columns),
+        num_rows=num_rows,
     )

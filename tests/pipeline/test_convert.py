@@ -20,7 +20,7 @@ from support.comparing import assert_nothing_published, assert_same_folder
 from support.handmade import dense
 
 from shardtrain.cli.main import main
-from shardtrain.errors import CorpusError, LabelError, MissingExtraError, ShardsError, UsageError
+from shardtrain.errors import CorpusError, DiskFullError, LabelError, MissingExtraError, ShardsError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import convert as converting
@@ -398,6 +398,15 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
     files[0].write_bytes(content)
     with pytest.raises(CorpusError, match=r"'.*a\.parquet' cannot be read as Parquet"):
         convert(files, tmp_path / "out", options(**how))
+
+
+def test_values_for_which_the_disk_has_no_room_are_refused_at_once(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", (1 << 40, 1 << 18), "f4", chunks=(1, 1024))
+        file.create_dataset("y", (1 << 40,), "i4", chunks=(1 << 20,))
+    with pytest.raises(DiskFullError, match=r"the build needs about 2,305,843,009.21 GB"):
+        convert([tmp_path / "a.h5"], tmp_path / "out", options(x=("x",), y=("y",)))
+    assert_nothing_published(tmp_path / "out")
 
 
 def test_files_of_different_features_are_refused(tmp_path):

@@ -109,6 +109,8 @@ def test_more_labels_than_classes_are_refused_within_the_memory():
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shape=SHAPES, options=OPTIONS, limit=LIMITS)
 @example(shape=Shape(format="parquet"), options="--min-df 1", limit="256MiB")
+@example(shape=Shape(words=20_000, format="parquet"), options="--min-df 1", limit="256MiB")
+@example(shape=Shape(words=2000, format="parquet"), options="--min-df 1", limit="256MiB")
 @example(shape=Shape(words=20_000, labels=5000, format="jsonl"), options="--min-df 1", limit="512MiB")
 def test_a_build_of_text_of_any_shape_stays_within_its_memory(shape, options, limit):
     check_peak(shape, options, limit, 30_000_000)
