@@ -30,6 +30,7 @@ from concurrent.futures import (
 from concurrent.futures import Executor as FuturesExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import connection
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,6 +42,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_DEATHS = 3  # times that workers may die with no task finished in between
+_ANSWER_SECONDS = 2.0  # after which tasks are lost that an executor with a dead worker has not called failed
 
 
 class Executor(Protocol):
@@ -104,7 +106,7 @@ class Pool:
         try:
             while state.unfinished:
                 self._submit(state, function, tasks)
-                for number, result in state.collect():
+                for number, result in state.collect(self._died):
                     self._deaths = 0
                     yield number, result
                 if state.lost and not state.pending:
@@ -135,6 +137,10 @@ class Pool:
                 state.pending[self._pool.submit(function, tasks[number])] = number
             except BrokenExecutor:
                 state.lost.append(number)
+
+    def _died(self) -> bool:
+        """Return whether a worker of an executor that can tell it has died."""
+        return bool(getattr(self._pool, "died", False))
 
     def _start_again(self, state: _Running[Any]) -> None:
         """Replace an executor whose workers died; the lost tasks wait again, before the others.
@@ -190,9 +196,16 @@ class _Running(Generic[Result]):
         """Whether a task waits that decides the outcome: after a failure only those before it do."""
         return bool(self.waiting) and self.waiting[0] < min(self.failures, default=self.waiting[0] + 1)
 
-    def collect(self) -> Iterator[tuple[int, Result]]:
-        """Wait until a submitted task has ended, and yield the results of all that have."""
-        for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+    def collect(self, died: Callable[[], bool]) -> Iterator[tuple[int, Result]]:
+        """Wait until a submitted task has ended, and yield the results of all that have; `died`: whether a worker has.
+
+        An executor may leave a task unanswered that is submitted while a worker dies (CPython, gh-109047).
+        """
+        ended = wait(self.pending, timeout=_ANSWER_SECONDS, return_when=FIRST_COMPLETED).done
+        if not ended and died():
+            self.lost += self.pending.values()
+            self.pending.clear()
+        for future in ended:
             number = self.pending.pop(future)
             error = CancelledError() if future.cancelled() else future.exception()
             if isinstance(error, BrokenExecutor):
@@ -230,19 +243,35 @@ def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
 
     The processes start immediately.
     """
-    return Pool(partial(_spawn, prepare=prepare), workers)
+    return Pool(partial(_Processes, prepare=prepare), workers)
 
 
-def _spawn(workers: int, prepare: Callable[[], None]) -> ProcessPoolExecutor:
-    with uninterrupted():  # a pool that is half started cannot be shut down
-        pool = ProcessPoolExecutor(
-            workers,
-            mp_context=SpawnContext(),
-            initializer=_prepare_worker,
-            initargs=(prepare,),
-        )
-        pool.submit(_no_op)  # the first task starts all processes
-    return pool
+class _Processes(ProcessPoolExecutor):
+    """A pool of spawned processes that can be shut down whenever one of them dies.
+
+    `ProcessPoolExecutor` starts a process with a task and ends those that it knows of when one dies; one that is being
+    started at that moment it would wait for without ever ending it.
+    """
+
+    def __init__(self, workers: int, prepare: Callable[[], None]) -> None:
+        self._context = SpawnContext()
+        with uninterrupted():  # a pool that is half started cannot be shut down
+            super().__init__(workers, self._context, _prepare_worker, (prepare,))
+            for _ in range(workers):  # each starts a process, as none is idle
+                self.submit(_no_op)
+
+    @property
+    def died(self) -> bool:
+        """Whether a process has ended, which none does before the pool is shut down."""
+        return bool(connection.wait([each.sentinel for each in self._context.made if each.pid is not None], 0))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes: after their tasks, or at once if one has died."""
+        if self.died:
+            for each in self._context.made:
+                if each.pid is not None:
+                    each.kill()
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _no_op() -> None:

@@ -99,9 +99,20 @@ class _Process(multiprocessing.context.SpawnProcess):
 
 
 class SpawnContext(multiprocessing.context.SpawnContext):
-    """The context of worker processes, which Ctrl-C does not reach: it is the parent's to handle."""
+    """The context of worker processes, which Ctrl-C does not reach: it is the parent's to handle.
 
-    Process = _Process
+    Attributes:
+        made: the processes of the context, also those that have ended.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[multiprocessing.context.SpawnProcess] = []
+
+    def Process(self, *arguments: Any, **keywords: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]  # noqa: N802 - the name in multiprocessing
+        """Make a process, which is not started yet."""
+        self.made.append(_Process(*arguments, **keywords))
+        return self.made[-1]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor as FuturesExecutor
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool, _ExecutorManagerThread
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtrain.errors import WorkerDiedError
+from shardtrain.runtime import executors, interrupts
 from shardtrain.runtime.executors import MAX_DEATHS, Pool, Serial, processes, threads
 
 
@@ -53,6 +54,20 @@ def fail_from(task: tuple[int, int, float]) -> int:
     if number >= first:
         raise ValueError(number)
     return number
+
+
+class Late(interrupts._Process):
+    """The first process is killed while the second starts, which the pool learns of after it has ended the others."""
+
+    made: ClassVar[list[Late]] = []
+    ended = threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        Late.made.append(self)
+        if len(Late.made) == 2:
+            os.kill(Late.made[0].pid or 0, signal.SIGKILL)
+            assert Late.ended.wait(30)
 
 
 def finished_before(failure: type[Exception], match: str, results: Iterator[tuple[int, int]]) -> list[int]:
@@ -131,6 +146,41 @@ def test_any_executor_that_breaks_is_started_again_with_fewer_workers() -> None:
     with Pool(start, 4) as pool:
         assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
     assert started == [4, 3, 2]
+
+
+def test_tasks_that_are_never_answered_after_a_death_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_ANSWER_SECONDS", 0.01)
+    started: list[int] = []
+
+    class Silent(ThreadPoolExecutor):
+        died = True
+
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+            return Future() if len(started) == 1 else super().submit(function, *arguments, **keywords)
+
+    def start(workers: int) -> FuturesExecutor:
+        started.append(workers)
+        return Silent(workers)
+
+    with Pool(start, 2) as pool:
+        assert sorted(pool.run(square, range(5))) == [(0, 0), (1, 1), (2, 4), (3, 9), (4, 16)]
+    assert started == [2, 1]
+
+
+def test_a_worker_that_starts_while_another_dies_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = _ExecutorManagerThread.shutdown_workers
+
+    def end_early(manager: Any) -> None:
+        end(manager)
+        Late.ended.set()
+        time.sleep(0.3)
+
+    monkeypatch.setattr(_ExecutorManagerThread, "shutdown_workers", end_early)
+    monkeypatch.setattr(interrupts, "_Process", Late)
+    with processes(2, prepare=nothing) as pool:
+        assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+        assert pool.workers == 1
+    assert not any(each.is_alive() for each in Late.made)
 
 
 @given(st.lists(st.integers(0, 9)))
