@@ -10,9 +10,9 @@ from support.powerless import LOSSES, followed, judged
 
 # Faults and states per command in `make test`; `make soak` takes all. Those that load TensorFlow's code take seconds.
 FAULTS = {"build parallel": 0, "predict": 2, "fit": 1, "tune": 0}
-FAULTS_ELSEWHERE = 5
+FAULTS_ELSEWHERE = 3
 STATES = {"fit": 2}
-STATES_ELSEWHERE = 6
+STATES_ELSEWHERE = 4
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from support.forked import Forking
+from support.sampled import sampled
 from support.topics import TOPICS, write_corpus
 from support.training import fit
 
@@ -115,7 +116,7 @@ def test_every_format_has_the_same_rows_and_probabilities_of_all_classes(
     np.testing.assert_allclose(np.max(every, axis=1), [row["probability"] for row in rows], atol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", sampled([".csv", ".parquet"], (1,)))
 def test_a_unit_predicted_in_pieces_has_the_rows_of_one_piece(
     run: Run, large: Path, written: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

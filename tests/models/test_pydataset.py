@@ -15,6 +15,7 @@ import tensorflow as tf
 from support.batches import array, assert_same_batches
 from support.forked import Forking
 from support.learnable import write_shards
+from support.sampled import sampled
 
 from shardtrain.errors import CorruptShardError
 from shardtrain.loader.shards import open_shards
@@ -70,7 +71,7 @@ def ngrams(folders: dict[str, Path]) -> Split:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@pytest.mark.parametrize("kind", sampled(["ngram", "sequence"]))
 def test_fit_gets_every_batch_once_per_epoch_and_in_order_whatever_the_workers(
     kind: str, folders: dict[str, Path], forked: Forking, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_folder_that_is_none_is_refused_and_one_that_cannot_be_written_to_is_t
     assert found.write is None
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_another_backend_of_keras_is_a_problem_and_tensorflow_is_tried_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp
         pytest.param(
             "512MiB", ["--vectorizer", "ngram", "--ngram-range", "1", "3"], id="two processes", marks=pytest.mark.slow
         ),
-        pytest.param("256MiB", ["--vectorizer", "sequence"], id="sequences"),
+        pytest.param("256MiB", ["--vectorizer", "sequence"], id="sequences", marks=pytest.mark.slow),
         pytest.param(
             "512MiB",
             ["--analyzer", "char", "--ngram-range", "2", "4"],
@@ -147,7 +147,7 @@ def test_all_processes_together_stay_below_the_memory_limit(large, tmp_path, lim
     ("kind", "limit"),
     [
         ("csv", "256MiB"),
-        ("folder", "512MiB"),
+        pytest.param("folder", "512MiB", marks=pytest.mark.slow),
         pytest.param("csv", "512MiB", marks=pytest.mark.slow),
         pytest.param("folder", "256MiB", marks=pytest.mark.slow),
     ],

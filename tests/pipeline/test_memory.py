@@ -93,6 +93,7 @@ def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
             "256MiB",
             12,
             id="one long and many short documents",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.comparing import assert_same_folder
+from support.sampled import sampled
 
 from shardtrain.errors import ShardsExistError, StorageError
 from shardtrain.loader.shards import open_shards
@@ -78,8 +80,10 @@ def readable(out: Path) -> str:
     return manifest.fingerprint
 
 
-@pytest.mark.parametrize("how", ["new", "overwrite", "append"])
-@pytest.mark.parametrize("again", ["the same command", "--overwrite"])
+@pytest.mark.parametrize(
+    ("how", "again"),
+    sampled(product(["new", "overwrite", "append"], ["the same command", "--overwrite"]), (0, 3, 4)),
+)
 @pytest.mark.parametrize(
     "step", [pytest.param(1, marks=pytest.mark.slow, id="every call"), pytest.param(11, id="some")]
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.comparing import assert_same_folder
+from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
@@ -358,7 +359,7 @@ def test_where_nothing_can_be_added_to_nothing_is_made(corpora, fitted, tmp_path
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, (2,)))
 def test_workers_change_no_byte_of_what_is_added(kind, corpora, fitted, grown, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
     out = copied(fitted[kind], tmp_path / "out")
@@ -390,7 +391,7 @@ def renames(driver, corpora, fitted, grown, tmp_path_factory) -> int:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("part", [0.0, 0.4, 0.8, "published", "last", "cleared"])
+@pytest.mark.parametrize("part", sampled([0.0, 0.4, 0.8, "published", "last", "cleared"], (1, 3, 4)))
 def test_killed_while_adding_leaves_the_old_or_the_new_and_the_same_command_goes_on(
     part, driver, corpora, fitted, grown, renames, tmp_path
 ):

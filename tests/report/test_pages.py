@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, running_browser
 from support.handmade import make_rows, write_shards
+from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
@@ -115,8 +116,7 @@ def browser(root: Path) -> Iterator[Browser]:
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("width", "dark"),
-    [(390, False), (390, True), (1280, False)],
-    ids=["phone, light mode", "phone, dark mode", "desktop"],
+    sampled([(390, False), (390, True), (1280, False)], (1, 2), ["phone, light mode", "phone, dark mode", "desktop"]),
 )
 def test_a_report_is_readable_loads_nothing_and_logs_nothing(report, browser, width, dark):
     page = browser.open(report, width=width, dark=dark)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.comparing import assert_same_folder
 from support.disk import small_disk
+from support.sampled import sampled
 
 from shardtrain.errors import DiskFullError, StorageError
 from shardtrain.runtime.atomic import (
@@ -287,7 +288,7 @@ def test_a_shard_that_does_not_fit_the_disk_is_refused_wherever_the_disk_ends(tm
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@pytest.mark.parametrize("kind", sampled(["ngram", "sequence"]))
 def test_a_build_on_a_full_disk_says_so_wherever_the_disk_ends_and_goes_on_when_there_is_room(kind, corpus, tmp_path):
     """Every few pages from a disk without room to one on which the build just fits.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.learnable import write_shards
+from support.sampled import sampled
 from support.training import fit
 
 from shardtrain.errors import ModelError, RunExistsError, UsageError
@@ -73,7 +74,7 @@ def assert_equal_step_by_step(steps: Steps, twin: keras.Model, shards: Shards, d
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("make", sampled(OPTIMIZERS.values(), (0, 2, 5), OPTIMIZERS))
 def test_sparse_rows_train_as_dense_rows_do_with_every_optimizer(
     shards: Shards, make: Callable[[], keras.optimizers.Optimizer]
 ) -> None:
@@ -86,7 +87,7 @@ def test_sparse_rows_train_as_dense_rows_do_with_every_optimizer(
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("make", sampled(OPTIMIZERS.values(), (1, 4), OPTIMIZERS))
 def test_an_embedding_trains_as_a_dense_layer_on_one_hot_tokens_does_with_every_optimizer(
     sequences: Shards, make: Callable[[], keras.optimizers.Optimizer]
 ) -> None:
@@ -332,7 +333,7 @@ def test_vectors_are_frozen_first_and_then_trained_with_a_tenth_of_the_rate(
 @pytest.mark.parametrize(
     "epoch",
     [
-        pytest.param(1, id="frozen"),
+        pytest.param(1, id="frozen", marks=pytest.mark.slow),
         pytest.param(2, id="when it thaws", marks=pytest.mark.slow),
         pytest.param(3, id="in fine-tuning"),
     ],

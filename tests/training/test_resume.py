@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.forked import Forking
 from support.learnable import write_shards
+from support.sampled import sampled
 from support.training import fit
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -247,7 +248,7 @@ def interrupted(shards: Shards, out: Path, *callbacks: Signal, **changes: Any) -
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number", sampled([signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"]))
 def test_a_polite_end_finishes_the_step_saves_it_and_says_how_to_go_on(
     shards: Shards, uninterrupted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:

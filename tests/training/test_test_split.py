@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.forked import Forking
 from support.learnable import write_shards
+from support.sampled import sampled
 from support.training import fit
 
 from shardtrain.cli.main import main
@@ -152,7 +153,7 @@ def test_shards_that_are_damaged_in_the_test_split_alone_leave_a_training_to_res
         assert metrics_of(fit(shards, FitOptions(**QUICK), out=tmp_path / "run")) == metrics_of(trained)
 
 
-@pytest.mark.parametrize("every", ["60s", "4epochs"])
+@pytest.mark.parametrize("every", sampled(["60s", "4epochs"], (1,)))
 def test_an_end_within_the_test_is_resumed_there(
     every: str, folder: Path, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

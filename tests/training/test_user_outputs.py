@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from support.learnable import write_shards
+from support.sampled import sampled
 from support.training import fit
 
 from shardtrain.inference.evaluate import evaluate
@@ -33,20 +34,23 @@ def user_model(units: int, activation: str | None, loss: Any, metric: Any) -> Ca
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("classes", "units", "activation", "loss", "metric"),
-    [
-        (3, 3, None, keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"),
-        (3, 3, None, None, None),
-        (3, 3, "softmax", "categorical_crossentropy", "accuracy"),
-        (3, 3, None, keras.losses.CategoricalCrossentropy(from_logits=True), keras.metrics.CategoricalAccuracy),
-        (2, 1, None, keras.losses.BinaryCrossentropy(from_logits=True), "accuracy"),
-        (2, 1, None, None, None),
-        (2, 2, "softmax", "categorical_crossentropy", "accuracy"),
-        (2, 1, "sigmoid", "binary_crossentropy", "accuracy"),
-    ],
-    ids=[
-        *("logits", "logits without a loss", "one-hot", "one-hot logits", "one logit", "one logit without a loss"),
-        *("one-hot of two classes", "one sigmoid unit"),
-    ],
+    sampled(
+        [
+            (3, 3, None, keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"),
+            (3, 3, None, None, None),
+            (3, 3, "softmax", "categorical_crossentropy", "accuracy"),
+            (3, 3, None, keras.losses.CategoricalCrossentropy(from_logits=True), keras.metrics.CategoricalAccuracy),
+            (2, 1, None, keras.losses.BinaryCrossentropy(from_logits=True), "accuracy"),
+            (2, 1, None, None, None),
+            (2, 2, "softmax", "categorical_crossentropy", "accuracy"),
+            (2, 1, "sigmoid", "binary_crossentropy", "accuracy"),
+        ],
+        (0, 3, 4, 7),
+        (
+            *("logits", "logits without a loss", "one-hot", "one-hot logits", "one logit", "one logit without a loss"),
+            *("one-hot of two classes", "one sigmoid unit"),
+        ),
+    ),
 )
 def test_predictions_are_probabilities_and_have_the_accuracy_that_training_reported(
     classes: int, units: int, activation: str | None, loss: Any, metric: Any, tmp_path: Path

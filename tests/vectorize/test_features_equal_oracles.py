@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.oracle import SURROGATES, TEXTS, Oracle, check_any_text, check_ngrams, rows_by_document, write_texts
+from support.sampled import sampled
 
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
@@ -31,7 +32,7 @@ CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", sampled(CORPORA, (1,)))
 def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tmp_path):
     train, test = CORPORA[name]
     labels, texts = read_csv(data / name / train)
@@ -43,7 +44,7 @@ def test_ngram_rows_of_a_real_corpus_equal_scikit_learn(name, data, read_csv, tm
         check_ngrams(shards, oracle, classes, texts[:3000], held_out)
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", sampled(CORPORA, (2,)))
 def test_sequences_of_a_real_corpus_equal_keras(name, data, read_csv, tmp_path):
     from tensorflow.keras.preprocessing.sequence import pad_sequences
     from tensorflow.keras.preprocessing.text import Tokenizer
