@@ -60,7 +60,7 @@ def small_units(monkeypatch):
     ("vectorizer", "numbers"),
     [
         ("ngram", (3,)),
-        ("sequence", (2,)),
+        pytest.param("sequence", (2,), marks=pytest.mark.slow),
         pytest.param("ngram", (2, 4), marks=pytest.mark.slow),
         pytest.param("sequence", (3, 4), marks=pytest.mark.slow),
     ],
