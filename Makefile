@@ -11,6 +11,7 @@ BIN := .venv/bin
 DEMO := data/demo
 CORPUS ?= $(DEMO)
 SHARDS ?= data/shards
+BUILD ?=
 FIT ?=
 # Two processes; a file of tests stays in one of them, and tests/conftest.py orders the files.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,10 +30,11 @@ help: ## show this list
 
 install: .venv/.development ## make the environment with everything for development
 
-shards: .venv/.installed $(if $(filter $(DEMO),$(CORPUS)),$(DEMO)/train.csv) ## build shards of CORPUS=folder (the demo corpus) into SHARDS=data/shards
-	$(BIN)/python -m shardtrain build $(CORPUS) --out $(SHARDS) --overwrite
+shards: .venv/.installed $(if $(filter $(DEMO),$(CORPUS)),$(DEMO)/train.csv) ## build shards of CORPUS=folder (the demo corpus) into SHARDS=data/shards; BUILD="--overwrite" adds options
+	$(BIN)/python -m shardtrain build $(CORPUS) --out $(SHARDS) $(BUILD)
 
 fit: $(SHARDS)/manifest.json ## train on SHARDS, building the demo's if there are none; FIT="--epochs 5" adds options
+	$(if $(filter command,$(firstword $(origin CORPUS))),$(error make fit trains on $(SHARDS) and uses no CORPUS; build its shards first: make shards CORPUS=$(CORPUS) SHARDS=data/mine, make fit SHARDS=data/mine))
 	$(BIN)/python -m shardtrain fit $(SHARDS) $(FIT)
 
 inspect: $(SHARDS)/manifest.json ## show what is in SHARDS
@@ -106,6 +108,7 @@ $(DEMO)/train.csv: | .venv/.installed
 	$(BIN)/python -m shardtrain demo --out $(DEMO)
 
 $(SHARDS)/manifest.json: | .venv/.installed
+	$(if $(filter command,$(firstword $(origin SHARDS))),$(error there are no shards in $(SHARDS); build them first: make shards CORPUS=folder SHARDS=$(SHARDS)))
 	@$(MAKE) --no-print-directory shards
 
 .venv/.installed: pyproject.toml

@@ -22,10 +22,8 @@ SHARDS = Path("data/shards")
 
 def run(args: argparse.Namespace) -> int:
     """Train a model, and print the result, its folder and the next step."""
-    from shardtrain.runtime.backend import check_backend
     from shardtrain.shards.layout import MANIFEST
 
-    check_backend()
     path, output = args.shards or SHARDS, options_from(args, RunOutput)
     if isinstance(args.tensorboard, Path) and (args.tensorboard / MANIFEST).exists():
         raise UsageError(f"--tensorboard {args.tensorboard} is a folder of shards; name the shards first: fit SHARDS …")
@@ -35,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
             f"`{command_line('build', 'CORPUS', '--out', path)}`, or name a folder of shards"
         )
     options = options_from(args, FitOptions)
+    if options.engine == "keras":
+        from shardtrain.runtime.backend import check_backend
+
+        check_backend()  # before shards are opened
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
     from shardtrain.training.run_folder import RunFolder
@@ -44,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
         RunFolder(Path(output.out)).check_free(overwrite=output.overwrite or output.resume)
     with open_shards(path, **given_options(args, LoaderOptions)) as shards:
         options = options.with_sizes(given_sizes(args), shards.description.kind)
-        with quiet_tensorflow():
-            from shardtrain.training.fit import fit
+        from shardtrain.training.fit import fit
+
+        if options.engine == "keras":
+            with quiet_tensorflow():
+                pass
         done = fit(shards, options, **vars(output))
     try:
         record = done.read()

@@ -234,7 +234,7 @@ def parse_json(line: str) -> Any:
     try:
         return json.loads(line, parse_constant=_refuse_constant, parse_int=_parse_integer)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+        raise ValueError(f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}") from error
     except RecursionError as error:
         raise ValueError("JSON nested too deeply to parse") from error
 

@@ -20,7 +20,7 @@ from shardtrain.inference.predictions import Predictions, Probabilities
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import feature_adapter
 from shardtrain.models.outputs import LOGITS, meaning_of
-from shardtrain.training.steps import EVALUATION_ROWS
+from shardtrain.training.engine import EVALUATION_ROWS
 from shardtrain.vectorize.fitted import Vectorizer
 
 SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small

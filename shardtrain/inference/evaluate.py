@@ -32,7 +32,8 @@ from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
-from shardtrain.training.steps import EVALUATION_ROWS, Logs, Steps
+from shardtrain.training.engine import EVALUATION_ROWS, Logs
+from shardtrain.training.steps import Steps
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run

@@ -12,7 +12,7 @@ from shardtrain.arrays.rows import Labels
 from shardtrain.errors import ModelError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.shards import Shards
-from shardtrain.training.steps import EVALUATION_ROWS
+from shardtrain.training.engine import EVALUATION_ROWS
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run

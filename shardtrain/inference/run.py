@@ -161,14 +161,18 @@ class Run:
 
         import shardtrain.models.layers
         import shardtrain.models.optimizers  # noqa: F401 - both register the classes that a saved model names
+        from shardtrain.models.guide import compile_model
 
         try:
-            return keras.saving.load_model(self.path / MODEL, safe_mode=True)
+            model = keras.saving.load_model(self.path / MODEL, safe_mode=True)
         except (TypeError, ValueError, ImportError) as error:  # raised by Keras for unknown classes
             raise ModelError(
                 f"the model of '{self.path}' cannot be loaded: {str(error).strip().splitlines()[0]}; if it has custom "
                 "layers, import the module that registers them first (on the command line: `--import MODULE`)"
             ) from error
+        if not model.compiled:  # the fused engine wrote it
+            compile_model(model, model.output_shape[-1], 0.0, None)
+        return model
 
     def load_vectorizer(self) -> Vectorizer:
         """Load the vectorizer that the model's features were made with.

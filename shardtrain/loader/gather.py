@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray
 
 from shardtrain.arrays.buffers import data_address
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError
+from shardtrain.runtime.intrinsics import copy, pointer, prefetch
 from shardtrain.runtime.kernels import kernel
 
 Array = npt.NDArray[Any]
@@ -31,44 +29,6 @@ Allocate = Callable[[int, Any], Array]  # number of elements and their type -> a
 _PREFETCH_ROWS = 12  # rows ahead of the copy; 8 to 16 are equally fast
 _LINE = 64  # bytes of a cache line
 _CELL = 256  # rows per entry of the index from rows to sources
-
-
-@intrinsic
-def _pointer(typing_context: Any, address: Any) -> Any:
-    """Convert an address to a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.intp), generate
-
-
-@intrinsic
-def _prefetch(typing_context: Any, address: Any) -> Any:
-    """Prefetch the cache line at an address; invalid addresses are ignored."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-        word = ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
-        )
-        builder.call(function, [pointer, word(0), word(3), word(1)])  # to read, keep in all caches, data
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
-@intrinsic
-def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
-    """Copy `count` bytes between addresses with memcpy."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointers = [builder.inttoptr(each, context.get_value_type(types.voidptr)) for each in arguments[:2]]
-        cgutils.raw_memcpy(builder, *pointers, arguments[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
 
 
 @kernel
@@ -100,8 +60,8 @@ def _copy_rows(bases, sources, rows, row_bytes, out):  # type: ignore[no-untyped
         if i + _PREFETCH_ROWS < count:
             coming = bases[sources[i + _PREFETCH_ROWS]] + rows[i + _PREFETCH_ROWS] * row_bytes
             for line in range(0, row_bytes, _LINE):
-                _prefetch(coming + line)
-        _copy(target + i * row_bytes, bases[sources[i]] + rows[i] * row_bytes, row_bytes)
+                prefetch(coming + line)
+        copy(target + i * row_bytes, bases[sources[i]] + rows[i] * row_bytes, row_bytes)
 
 
 @kernel
@@ -115,8 +75,8 @@ def _read_pointers(bases, limits, sources, rows, like, firsts, indptr):  # type:
     # invariant: the entries of rows [0, i) are in range and number indptr[i]
     for i in range(count):
         if i + _PREFETCH_ROWS < count:
-            _prefetch(bases[sources[i + _PREFETCH_ROWS]] + rows[i + _PREFETCH_ROWS] * like.itemsize)
-        pair = carray(_pointer(bases[sources[i]] + rows[i] * like.itemsize), (2,), like.dtype)
+            prefetch(bases[sources[i + _PREFETCH_ROWS]] + rows[i + _PREFETCH_ROWS] * like.itemsize)
+        pair = carray(pointer(bases[sources[i]] + rows[i] * like.itemsize), (2,), like.dtype)
         first, last = np.int64(pair[0]), np.int64(pair[1])
         if first < 0 or last < first or last > limits[sources[i]]:
             return i
@@ -134,9 +94,9 @@ def _copy_entries(bases, sources, firsts, indptr, itemsize, out):  # type: ignor
         if i + _PREFETCH_ROWS < count:
             coming = bases[sources[i + _PREFETCH_ROWS]] + firsts[i + _PREFETCH_ROWS] * itemsize
             for line in range(0, (indptr[i + _PREFETCH_ROWS + 1] - indptr[i + _PREFETCH_ROWS]) * itemsize, _LINE):
-                _prefetch(coming + line)
+                prefetch(coming + line)
         size = (indptr[i + 1] - indptr[i]) * itemsize
-        _copy(target + indptr[i] * itemsize, bases[sources[i]] + firsts[i] * itemsize, size)
+        copy(target + indptr[i] * itemsize, bases[sources[i]] + firsts[i] * itemsize, size)
 
 
 class Gatherer:

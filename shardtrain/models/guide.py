@@ -14,12 +14,13 @@ from typing import Any
 
 import keras
 
-from shardtrain.errors import ModelError, UsageError
+from shardtrain.errors import ModelError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.adapters import InputAdapter
 from shardtrain.models.layers import SparseDense, SparseDropout
-from shardtrain.models.optimizers import FusedAdam
-from shardtrain.models.options import AUTO, KINDS, MlpOptions, SepcnnOptions, model_for
+from shardtrain.models.names import choose_model
+from shardtrain.models.optimizers import OPTIMIZERS
+from shardtrain.models.options import SUFFIX, MlpOptions, SepcnnOptions
 from shardtrain.models.outputs import (
     LOGITS,
     check_single,
@@ -33,7 +34,6 @@ from shardtrain.models.outputs import (
 )
 from shardtrain.models.schedules import Rate
 from shardtrain.models.user_models import (
-    SUFFIX,
     ModelFunction,
     call_function,
     load_file,
@@ -139,18 +139,6 @@ def _seeds(seed: int) -> Iterator[int]:
         yield generator.getrandbits(31)
 
 
-def model_name(model: str | ModelFunction, description: DatasetInfo) -> str:
-    """Return the name of the requested model, such as "mlp", or MODULE:FUNCTION for a function.
-
-    Raises:
-        UsageError: `model` is not a model's name, MODULE:FUNCTION or FILE.keras.
-        ModelError: the model takes features of another kind.
-    """
-    if callable(model):
-        return f"{model.__module__}:{getattr(model, '__qualname__', type(model).__qualname__)}"
-    return choose_model(model, description)
-
-
 def make_model(
     model: str | ModelFunction,
     description: DatasetInfo,
@@ -179,31 +167,6 @@ def make_model(
     return call_function(load_function(name), description, seed=seed)
 
 
-def choose_model(model: str, description: DatasetInfo) -> str:
-    """Resolve "auto", and check that a built-in model takes the features of the shards.
-
-    Raises:
-        UsageError: `model` is not a model's name, MODULE:FUNCTION or FILE.keras.
-        ModelError: the model takes features of another kind.
-    """
-    if model == AUTO:
-        return model_for(description.kind)
-    if ":" in model or model.endswith(SUFFIX):
-        return model
-    if model not in KINDS:
-        raise UsageError(
-            f"--model is {model!r}; choose {', '.join(KINDS)}, or MODULE:FUNCTION or FILE.keras for a model of your own"
-        )
-    if description.kind not in KINDS[model]:
-        fitting = model_for(description.kind)
-        raise ModelError(
-            f"{model} needs {' or '.join(KINDS[model])} features, these shards hold {description.kind} features; "
-            f"build shards with `python -m shardtrain build CORPUS --vectorizer {KINDS[model][0]}`, or train {fitting} "
-            "on these"
-        )
-    return model
-
-
 def input_adapter(model: keras.Model, description: DatasetInfo) -> InputAdapter:
     """Return the adapter from batches to a model.
 
@@ -230,14 +193,16 @@ def prepare(
     *,
     learning_rate: Rate,
     clip_norm: float | None = None,
+    optimizer: str = "adam",
 ) -> InputAdapter:
     """Check that the model's input and output fit the shards, and compile it unless it is already compiled.
 
     Args:
         model: a built-in or custom model, whose outputs are probabilities or logits.
         description: of the shards.
-        learning_rate: of Adam; ignored if the model is already compiled.
+        learning_rate: of the optimizer; ignored if the model is already compiled.
         clip_norm: gradients are scaled down to this global norm; None: no clipping.
+        optimizer: "adam", "adagrad" or "sgd"; ignored if the model is already compiled.
 
     Returns:
         The adapter from batches to the model's input.
@@ -256,7 +221,7 @@ def prepare(
         )
     meaning = meaning_of(model, adapter, description)
     if not model.compiled:
-        compile_model(model, width, learning_rate, clip_norm, logits=meaning == LOGITS)
+        compile_model(model, width, learning_rate, clip_norm, optimizer, logits=meaning == LOGITS)
         return adapter
     check_trainable(model, width, meaning)
     if width == 1 and meaning == LOGITS:
@@ -265,13 +230,20 @@ def prepare(
 
 
 def compile_model(
-    model: keras.Model, width: int, learning_rate: Rate, clip_norm: float | None, *, logits: bool = False
+    model: keras.Model,
+    width: int,
+    learning_rate: Rate,
+    clip_norm: float | None,
+    optimizer: str = "adam",
+    *,
+    logits: bool = False,
 ) -> None:
-    """Compile a model with Adam, accuracy and the cross-entropy loss for an output of `width` units."""
+    """Compile a model with an optimizer, accuracy and the cross-entropy loss for an output of `width` units."""
     loss: Any = "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
     accuracy: Any = "accuracy"
     if logits:
         kind = keras.losses.BinaryCrossentropy if width == 1 else keras.losses.SparseCategoricalCrossentropy
         loss = kind(from_logits=True)
         accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0) if width == 1 else accuracy
-    model.compile(FusedAdam(learning_rate, global_clipnorm=clip_norm), loss=loss, metrics=[accuracy])
+    made = OPTIMIZERS[optimizer](learning_rate, global_clipnorm=clip_norm)
+    model.compile(made, loss=loss, metrics=[accuracy])

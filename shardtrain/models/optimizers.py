@@ -79,3 +79,6 @@ class FusedAdam(keras.optimizers.Adam):
 def _handle(variable: Any) -> Any:
     """Return the resource handle of a Keras or TensorFlow variable."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+OPTIMIZERS = {"adam": FusedAdam, "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from shardtrain.errors import UsageError
 from shardtrain.options import checked, flag, option
 
+SUFFIX = ".keras"  # of files of models
 AUTO = "auto"  # the model that takes what the shards hold
 KINDS = {  # features that each model takes
     "mlp": ("ngram", "dense"),
@@ -15,6 +16,11 @@ KINDS = {  # features that each model takes
 }
 OPTIMIZER_SCHEDULES = ("cosine", "linear", "exponential")
 SCHEDULES = ("constant", *OPTIMIZER_SCHEDULES, "plateau")
+EXPONENTIAL_END = 0.01  # the last rate of `exponential`, as a fraction of the first
+PLATEAU_FACTOR = 0.5  # by which `plateau` multiplies the rate
+ENGINES = ("keras", "fused")
+OPTIMIZERS = ("adam", "adagrad", "sgd", "row-adagrad", "lazy-adam")
+FUSED_OPTIMIZERS = OPTIMIZERS[3:]  # that Keras does not have
 _GROUP = "model sizes"
 _DROPOUT = "share of values dropped in training"
 

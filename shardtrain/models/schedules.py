@@ -11,8 +11,7 @@ from typing import Any
 
 import keras
 
-EXPONENTIAL_END = 0.01  # the last rate of `exponential`, as a fraction of the first
-PLATEAU_FACTOR = 0.5  # by which `plateau` multiplies the rate
+from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
 
 Rate = float | Any  # a number, or a keras.optimizers.schedules.LearningRateSchedule
 

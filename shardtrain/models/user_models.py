@@ -24,7 +24,6 @@ from shardtrain.errors import ModelError
 from shardtrain.loader.info import DatasetInfo
 
 ModelFunction = Callable[[DatasetInfo], keras.Model]
-SUFFIX = ".keras"
 
 
 def load_file(path: Path | str, *, seed: int) -> keras.Model:

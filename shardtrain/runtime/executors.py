@@ -28,6 +28,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection
@@ -257,8 +258,22 @@ class _Processes(ProcessPoolExecutor):
         self._context = SpawnContext()
         with uninterrupted():  # a pool that is half started cannot be shut down
             super().__init__(workers, self._context, _prepare_worker, (prepare,))
-            for _ in range(workers):  # each starts a process, as none is idle
-                self.submit(_no_op)
+            with contextlib.suppress(BrokenExecutor):  # the first task will find it
+                for _ in range(workers):  # each starts a process, as none is idle
+                    self.submit(_no_op)
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
+        """Submit a call, which may start a process.
+
+        Raises:
+            BrokenProcessPool: a process has died; what the executor raises while it ends the others may be anything.
+        """
+        try:
+            return super().submit(function, *arguments, **keywords)
+        except Exception as error:
+            if isinstance(error, BrokenExecutor) or not self.died:
+                raise
+            raise BrokenProcessPool(f"a worker process died: {error}") from error
 
     @property
     def died(self) -> bool:

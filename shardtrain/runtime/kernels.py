@@ -21,6 +21,14 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function)
 
 
+def fast_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function whose sums may be computed in another order than written, the same one in every call.
+
+    NaN and infinity keep their meaning.
+    """
+    return _compiled(function, fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+
 def inlined_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function to be inlined into the kernels that call it."""
     return _compiled(function, inline="always")
@@ -40,7 +48,7 @@ class _FirstUse(numba_event.Listener):  # type: ignore[misc]
         """Report it when the first compilation starts; workers leave that to their parent."""
         numba_event.unregister("numba:compile", self)
         if multiprocessing.parent_process() is None:
-            say("compiling kernels for the first use on this machine; this takes up to a minute")
+            say("compiling kernels that this machine has not used before; this takes up to a minute")
 
     def on_end(self, event: Any) -> None:
         """Do nothing: one report is enough."""

@@ -8,6 +8,7 @@ refused: strings, compact ones, and those with unwritten chunks.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from dataclasses import dataclass
@@ -284,7 +285,10 @@ def open_untrusted(path: Path) -> Any:
             pass
     except OSError as error:
         raise ShardsError(f"'{path}' cannot be read: {error.strerror}; check the path and the permissions") from error
-    try:
-        return h5py.File(path, "r")
-    except HDF5_ERRORS as error:
-        raise CorruptShardError(f"'{path}' is not an HDF5 file, or is damaged ({error})") from error
+    while True:
+        try:
+            return h5py.File(path, "r")
+        except HDF5_ERRORS as error:
+            if getattr(error, "errno", None) == errno.EINTR:  # libhdf5 does not try again by itself
+                continue
+            raise CorruptShardError(f"'{path}' is not an HDF5 file, or is damaged ({error})") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,8 @@ import tensorflow as tf
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.errors import UsageError
+from shardtrain.runtime.machine import cores
+from shardtrain.training.resume import versions
 
 
 def devices_for(asked: Sequence[str]) -> tuple[str, ...]:
@@ -129,3 +132,21 @@ def _zero_row(x: Features) -> Features:
     if isinstance(x, Csr):
         return Csr(x.data[:0], x.indices[:0], np.zeros(2, np.int64), (1, x.shape[1]))
     return np.zeros((1, *x.shape[1:]), x.dtype)
+
+
+def keras_versions() -> dict[str, str]:
+    """Return the versions of the packages that training with Keras runs on."""
+    return {**versions(), "tensorflow": tf.__version__, "keras": keras.__version__}
+
+
+def environment(devices: Sequence[str]) -> dict[str, Any]:
+    """Return what bit-identical results depend on besides the job; `devices` share the work."""
+    return {
+        **keras_versions(),
+        "machine": platform.machine(),
+        "processors": cores(),
+        "threads of an operation": tf.config.threading.get_intra_op_parallelism_threads(),
+        "threads between operations": tf.config.threading.get_inter_op_parallelism_threads(),
+        "GPUs": len(tf.config.list_physical_devices("GPU")),
+        "devices": list(devices),
+    }

@@ -10,29 +10,28 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
-from shardtrain.models.guide import model_name
-from shardtrain.models.outputs import meaning_of
+from shardtrain.models.names import model_name
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
 from shardtrain.training.checkpoint import Checkpoints
-from shardtrain.training.devices import Replicas, devices_for
+from shardtrain.training.engine import Logs
 from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import finished_run, training_job, versions
+from shardtrain.training.resume import finished_run, training_job
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
-from shardtrain.training.staged import StagedTraining, Trained, build_model, compile_stage, reading_plan, trace_step
+from shardtrain.training.session import Preparation, Session, Trained, reading_plan
 from shardtrain.training.state_schema import STATE
-from shardtrain.training.steps import STEPS_PER_CALL, Logs, Steps
-from shardtrain.training.tensorboard import check_board, make_board
+from shardtrain.training.tensorboard_folder import check_board
 from shardtrain.vectorize.saved import DESCRIPTION, check_fingerprint
+
+if TYPE_CHECKING:
+    import keras
 
 
 def fit(
@@ -86,7 +85,6 @@ def fit(
     _ = shards.validation  # an error where there is none
     name = model_name(options.model, shards.description)
     options.refuse_unused_sizes(name)
-    _check_callbacks(callbacks)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
         check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
     job = training_job(options, name, shards.description)
@@ -98,26 +96,23 @@ def fit(
         if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
             return named
     check_board(options, named)
-    model, steps, replicas = _prepared(shards, options, name)
-    meaning = meaning_of(model, steps.adapter, shards.description)
+    prepared = _prepared(shards, options, name, callbacks)
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS, STATE) as checkpoints, Interrupts() as interrupts:
-        saved = _saved_state(folder, checkpoints, shards, job, meaning, overwrite=overwrite)
-        training = StagedTraining(
+        saved = _saved_state(folder, checkpoints, shards, job, prepared, overwrite=overwrite)
+        session = Session(
             shards=shards,
             options=options,
             job=job.record,
             folder=folder,
             checkpoints=checkpoints,
             interrupts=interrupts,
-            callbacks=(*callbacks, *make_board(options, folder, new=saved is None)),
-            prefetch=reading_plan(shards, options, STEPS_PER_CALL).prefetch,
-            replicas=replicas,
+            prefetch=reading_plan(shards, options, prepared.batches_per_call).prefetch,
             test=test,
             started=started,
         )
         try:
-            trained = training.train(model, steps, saved)
+            trained = prepared.train(session, saved)
         except DivergedError:
             checkpoints.remove()
             raise
@@ -130,35 +125,33 @@ def fit(
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
         if trained.tested:
             metrics |= {**_tested(trained.tested), "test_examples": shards.test.num_examples}
-        folder.finish(model, metrics)
+        folder.finish(prepared.write, metrics)
         checkpoints.remove()
     return folder
 
 
-def _check_callbacks(callbacks: Any) -> None:
-    """Refuse, before a folder is made, what Keras would fail on in the first step."""
-    given = callbacks if isinstance(callbacks, Sequence) else None
-    if given is None or not all(isinstance(each, keras.callbacks.Callback) for each in given):
-        raise UsageError(f"callbacks is {callbacks!r}; expected a list of keras.callbacks.Callback")
+def _prepared(
+    shards: Shards, options: FitOptions, name: str, callbacks: Sequence[keras.callbacks.Callback]
+) -> Preparation:
+    """Make the model ready for training before a folder is made: one that cannot be trained leaves nothing behind.
 
+    The packages that an engine needs are imported here.
+    """
+    if options.engine == "fused":
+        from shardtrain.training.fused import FusedTraining
 
-def _prepared(shards: Shards, options: FitOptions, name: str) -> tuple[keras.Model, Steps, Replicas]:
-    """Build, compile and trace the model before a folder is made: one that cannot be trained leaves nothing behind."""
-    replicas = Replicas(devices_for(options.devices))
-    with replicas.scope():
-        model = build_model(shards, options, name)
-    steps = compile_stage(shards, options, model, replicas, stage=0)
-    reading_plan(shards, options, STEPS_PER_CALL)  # an error where the memory limit is too low
-    trace_step(steps)
-    return model, steps, replicas
+        return FusedTraining(shards, options, name, callbacks)
+    from shardtrain.training.staged import KerasTraining
+
+    return KerasTraining(shards, options, name, callbacks)
 
 
 def _saved_state(
-    folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, meaning: str, *, overwrite: bool
+    folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, prepared: Preparation, *, overwrite: bool
 ) -> Any:
     """Read the state to resume from; where there is none, start a new run in the folder and return None.
 
-    The run's configuration keeps the `meaning` of the model's outputs, "probabilities" or "logits".
+    The run's configuration keeps the meaning of the model's outputs, "probabilities" or "logits".
 
     Raises:
         RunExistsError: the folder holds another training.
@@ -172,7 +165,12 @@ def _saved_state(
         say(f"the interrupted training in '{folder.path}' had saved no checkpoint yet; it starts again")
     checkpoints.remove()
     labels = shards.manifest.build.get("labels")
-    config = {**job.record, "outputs": meaning, "versions": versions(), "shards": str(shards.path.resolve())}
+    config = {
+        **job.record,
+        "outputs": prepared.meaning,
+        "versions": prepared.versions,
+        "shards": str(shards.path.resolve()),
+    }
     corpus = recorded_source(shards.manifest.build)
     known = {name: value for name, value in (("labels", labels), ("corpus", corpus)) if value}
     folder.start({**config, **known}, shards.description, shards.vectorizer_path)

@@ -1,4 +1,4 @@
-"""Run the training loop: call traced steps on memory-mapped batches, and Keras' callbacks around them.
+"""Run the training loop: take an engine's steps on memory-mapped batches, and call its hooks around them.
 
 The loop replaces that of `keras.Model.fit` because it has to know its position: it can stop between any two steps and
 be resumed in another process. Weights, history and metrics are then identical in every bit to those of an
@@ -18,19 +18,15 @@ from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-import keras
-
 from shardtrain.arrays.rows import Examples
 from shardtrain.errors import CheckpointError, DivergedError
 from shardtrain.loader.split import Split
 from shardtrain.runtime.progress import Pass, progress, short
-from shardtrain.training import state
 from shardtrain.training.checkpoint import Packed, packed, unpack
+from shardtrain.training.engine import EVALUATION_ROWS, Engine, Logs, capture_generators, numbers
 from shardtrain.training.options import CheckpointInterval
-from shardtrain.training.steps import EVALUATION_ROWS, STEPS_PER_CALL, Logs, Steps, numbers
 
 SHOW_SECONDS = 0.2  # how often loss and accuracy beside the bar are read from the model
-MULTI_STEP_FROM = 100  # steps per epoch from which tracing several steps per call pays within a few epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +131,7 @@ class Loop:
 
 
 class Training:
-    """A running training: its callbacks, history and time.
+    """A running training: its engine, history and time.
 
     Attributes:
         history: metrics of each finished epoch.
@@ -144,30 +140,13 @@ class Training:
         wait: the share of that epoch's time in which a step waited for a batch.
     """
 
-    def __init__(
-        self,
-        steps: Steps,
-        loop: Loop,
-        callbacks: Sequence[keras.callbacks.Callback],
-        history: list[Logs],
-        clock: TrainingTime,
-    ) -> None:
-        self.steps = steps
+    def __init__(self, engine: Engine, loop: Loop, history: list[Logs], clock: TrainingTime) -> None:
+        self.engine = engine
         self.loop = loop
         self.history = history
         self.clock = clock
         self.rate = self.wait = 0.0
-        _ = steps.train  # traced here, so that the first epoch's time is that of its steps alone
-        self._hooked = any(_watches_batches(callback) for callback in callbacks)
-        self._recorded: Logs = {}
-        recorder = keras.callbacks.LambdaCallback(on_epoch_end=self._record)
-        self._given = [*callbacks, recorder]
         self._saved_at, self._steps_since = time.perf_counter(), 0
-
-    def steps_per_call(self, train: Split) -> int:
-        """Return the steps per call: several where that pays and no callback has hooks per batch."""
-        long = train.steps_per_epoch(self.loop.batch_size) >= MULTI_STEP_FROM
-        return STEPS_PER_CALL if long and not self._hooked and train.kind == "ngram" else 1
 
     def epochs(self, train: Split, validation: Split, saved: Mapping[str, Any] | None = None) -> Iterator[Logs]:
         """Train until a callback or `epochs` ends it; yield the metrics of each epoch as it ends.
@@ -182,39 +161,31 @@ class Training:
             CheckpointError: `saved` is of other callbacks or another model.
             Interrupted: a stop was requested.
         """
-        model, loop = self.steps.model, self.loop
-        model.stop_training = False
-        callbacks = keras.callbacks.CallbackList(
-            list(self._given),
-            add_history=True,
-            model=model,
-            verbose=0,
-            epochs=loop.epochs,
-            steps=train.steps_per_epoch(loop.batch_size),
-        )
-        position = self._begin(callbacks, saved)
-        if position.step > (steps := train.steps_per_epoch(loop.batch_size)):
+        engine, loop = self.engine, self.loop
+        engine.stop = False
+        steps = train.steps_per_epoch(loop.batch_size)
+        position = self._begin(steps, saved)
+        if position.step > steps:
             raise CheckpointError(
                 f"the checkpoint is of step {position.step:,} of an epoch, which has {steps:,}; start again with "
                 "--overwrite"
             )
-        while position.epoch < loop.epochs and not (model.stop_training and not position.step):
+        while position.epoch < loop.epochs and not (engine.stop and not position.step):
             epoch = position.epoch
             if not position.step:
-                callbacks.on_epoch_begin(epoch)
+                engine.epoch_begins(epoch)
             if not position.trained:
-                position = self._epoch(position, train, callbacks)
-            logs = position.logs | self._validate(position, validation, callbacks)
-            callbacks.on_epoch_end(epoch, logs)
-            self.history.append({"epoch": epoch + 1, **logs, **self._recorded})
+                position = self._epoch(position, train)
+            logs = position.logs | self._validate(position, validation)
+            recorded = engine.epoch_ends(epoch, logs)
+            self.history.append({"epoch": epoch + 1, **logs, **recorded})
             position = Position(epoch=epoch + 1, logs=logs)
             yield self.history[-1]
-            self._stop_if_requested(position, callbacks)
-            ended = epoch + 1 == loop.epochs or model.stop_training
+            self._stop_if_requested(position)
+            ended = epoch + 1 == loop.epochs or engine.stop
             if loop.every.after_epoch(epoch + 1) or (ended and loop.save_at_end):
-                self._save(position, callbacks)
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        callbacks.on_train_end(position.logs)
+                self._save(position)
+        engine.training_ends(position.logs)
 
     def test(self, test: Split) -> Logs:
         """Evaluate the model on the test examples, after `epochs`; metrics are named after the split.
@@ -231,32 +202,24 @@ class Training:
                     bar.add(len(batch[1]))
 
             try:
-                measured = self.steps.evaluate(batches())
+                measured = self.engine.evaluate(batches())
             except _StopRequested:
                 raise Interrupted(position, None) from None
         return {f"test_{name}": value for name, value in measured.items()}
 
-    def _begin(self, callbacks: Any, saved: Mapping[str, Any] | None) -> Position:
-        """Call the callbacks' hooks for the start of training, restore a saved state, and return the position."""
-        state.warn_of_unsaved_attributes(callbacks.callbacks)
+    def _begin(self, steps: int, saved: Mapping[str, Any] | None) -> Position:
+        """Begin the training, or restore a saved state; return the position."""
         if saved is None:
-            callbacks.on_train_begin()
+            self.engine.training_begins(self.loop.epochs, steps)
             return Position(epoch=len(self.history))
         position = Position(**saved["position"])
-        state.check_callbacks(callbacks.callbacks, saved["callbacks"])
-        callbacks.on_train_begin()
-        if position.step:
-            callbacks.on_epoch_begin(position.epoch)
-        state.restore_variables(self.steps, saved["variables"])
-        state.restore_callbacks(callbacks.callbacks, saved["callbacks"], epochs=len(saved["history"]))
-        state.restore_generators(saved["generators"])
-        self.steps.model.stop_training = saved["stop"]
+        self.engine.training_begins(self.loop.epochs, steps, saved)
         self.history, self.clock = saved["history"], TrainingTime(**saved["clock"])
         return position
 
-    def _epoch(self, position: Position, train: Split, callbacks: Any) -> Position:
+    def _epoch(self, position: Position, train: Split) -> Position:
         """Run the steps of an epoch from `position` on; return the position after them."""
-        steps, loop, epoch, step = self.steps, self.loop, position.epoch, position.step
+        engine, loop, epoch, step = self.engine, self.loop, position.epoch, position.step
         batches = train.batches(
             loop.batch_size,
             seed=loop.seed,
@@ -267,29 +230,29 @@ class Training:
             as_int32=True,
         )
         if not step:
-            steps.reset()
+            engine.reset()
         logs: Mapping[str, Any] = position.logs
         latest = shown = time.perf_counter()
         before = replace(self.clock)
         with progress(f"epoch {epoch + 1}", total=train.num_examples, unit=" examples", lasting=False) as bar:
             bar.add(step * loop.batch_size)
-            for chunk in self._timed(self._chunks(batches, self.steps_per_call(train))):
-                if self._hooked:
-                    callbacks.on_train_batch_begin(step)
-                losses, logs = steps.advance(chunk)
+            for chunk in self._timed(self._chunks(batches, engine.steps_per_call(train, loop.batch_size))):
+                if engine.watches_batches:
+                    engine.batch_begins(step)
+                losses, logs = engine.advance(chunk)
                 step += len(chunk)
                 self._count(losses, chunk, epoch, step, bar)
-                if self._hooked:
-                    callbacks.on_train_batch_end(step - 1, numbers(logs))
+                if engine.watches_batches:
+                    engine.batch_ends(step - 1, numbers(logs))
                 now = time.perf_counter()
                 self.clock.seconds += now - latest
                 latest = now
-                if self._hooked and steps.model.stop_training:
+                if engine.watches_batches and engine.stop:
                     break
                 if now - shown > SHOW_SECONDS:
                     shown = now
                     bar.say(**{name: short(value) for name, value in numbers(logs).items()})
-                self._save_if_due(Position(epoch=epoch, step=step), logs, callbacks)
+                self._save_if_due(Position(epoch=epoch, step=step), logs)
         if self.clock.examples > before.examples:
             seconds = self.clock.seconds - before.seconds
             self.rate = (self.clock.examples - before.examples) / seconds
@@ -305,54 +268,50 @@ class Training:
         self._steps_since += len(chunk)
         bar.add(rows)
 
-    def _validate(self, position: Position, validation: Split, callbacks: Any) -> Logs:
+    def _validate(self, position: Position, validation: Split) -> Logs:
         """Evaluate on the validation examples; metrics are named as Keras names them."""
-        before = packed(state.capture_callbacks(callbacks.callbacks))  # a resumed validation starts again
-        callbacks.on_test_begin()
+        before = packed(self.engine.capture_hooks())  # a resumed validation starts again
+        self.engine.validation_begins()
         try:
-            measured = self.steps.evaluate(self._until_stopped(validation.batches(EVALUATION_ROWS)))
+            measured = self.engine.evaluate(self._until_stopped(validation.batches(EVALUATION_ROWS)))
         except _StopRequested:
             now = self._state(position, unpack(before.tree, before.arrays))
             raise Interrupted(position, now) from None
-        callbacks.on_test_end(measured)
+        self.engine.validation_ends(measured)
         _check_finite(measured["loss"], "validation loss", position.epoch)
         return {f"val_{name}": value for name, value in measured.items()}
 
-    def _save_if_due(self, position: Position, logs: Mapping[str, Any], callbacks: Any) -> None:
+    def _save_if_due(self, position: Position, logs: Mapping[str, Any]) -> None:
         """Save a state within an epoch if one is due; stop if that was requested."""
         due = self.loop.every.within_epoch(time.perf_counter() - self._saved_at, self._steps_since)
         if due or self.loop.interrupts.requested:
             position = replace(position, logs=numbers(logs))
-            self._stop_if_requested(position, callbacks)
-            self._save(position, callbacks)
+            self._stop_if_requested(position)
+            self._save(position)
 
-    def _stop_if_requested(self, position: Position, callbacks: Any) -> None:
+    def _stop_if_requested(self, position: Position) -> None:
         if self.loop.interrupts.requested:
-            raise Interrupted(position, self._state(position, state.capture_callbacks(callbacks.callbacks)))
+            raise Interrupted(position, self._state(position, self.engine.capture_hooks()))
 
-    def _save(self, position: Position, callbacks: Any) -> None:
-        self.loop.save(self._state(position, state.capture_callbacks(callbacks.callbacks)))
+    def _save(self, position: Position) -> None:
+        self.loop.save(self._state(position, self.engine.capture_hooks()))
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
-    def _state(self, position: Position, callbacks: list[dict[str, Any]]) -> Packed:
+    def _state(self, position: Position, hooks: list[dict[str, Any]]) -> Packed:
         """Return the state that `epochs` resumes from `position`."""
         so_far = self.clock.before + time.perf_counter() - self.loop.started
         return packed(
             {
                 "about": dict(self.loop.about),
                 "position": asdict(position),
-                "variables": state.capture_variables(self.steps),
-                "callbacks": callbacks,
-                "generators": state.capture_generators(),
-                "stop": self.steps.model.stop_training,
+                "variables": self.engine.capture_variables(),
+                "callbacks": hooks,
+                "generators": capture_generators(),
+                "stop": self.engine.stop,
                 "history": self.history,
                 "clock": asdict(replace(self.clock, before=so_far)),
             }
         )
-
-    def _record(self, epoch: int, logs: Mapping[str, Any]) -> None:
-        """Record an epoch's metrics with those that callbacks added, such as the learning rate."""
-        self._recorded = numbers(logs)
 
     def _chunks(self, batches: Iterable[Examples], size: int) -> Iterator[list[Examples]]:
         """Group batches by call, `size` to each; the last ones, fewer than `size`, one by one."""
@@ -383,13 +342,6 @@ class Training:
 
 class _StopRequested(Exception):  # noqa: N818 - never leaves this module
     """A stop was requested between two batches of an evaluation."""
-
-
-def _watches_batches(callback: keras.callbacks.Callback) -> bool:
-    """Return whether a callback overrides a hook that is called for every batch."""
-    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-    own = [getattr(getattr(callback, hook), "__func__", None) for hook in hooks]
-    return own != [getattr(keras.callbacks.Callback, hook) for hook in hooks]
 
 
 def _check_finite(loss: float, what: str, epoch: int) -> None:

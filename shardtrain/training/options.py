@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import DEFAULT_LIMIT, LEAST_LIMIT, SHUFFLES
-from shardtrain.models.options import AUTO, SCHEDULES, SIZES, MlpOptions, SepcnnOptions, model_for
+from shardtrain.models.options import (
+    AUTO,
+    ENGINES,
+    FUSED_OPTIMIZERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SIZES,
+    MlpOptions,
+    SepcnnOptions,
+    model_for,
+)
 from shardtrain.options import checked, flag, option, options_of, parse_size, show_size
 
 if TYPE_CHECKING:
@@ -113,12 +123,12 @@ class StepOptions:
 
     Attributes:
         batch_size: rows per step.
-        learning_rate: of Adam; a model that comes compiled keeps its own.
+        learning_rate: of the optimizer; a model that comes compiled keeps its own.
     """
 
     batch_size: int = option(128, "examples per step", group=_TRAINING, metavar="N", parse=int, tunable=True)
     learning_rate: float = option(
-        1e-3, "learning rate of Adam", group=_TRAINING, metavar="F", parse=float, tunable=True
+        1e-3, "learning rate of the optimizer", group=_TRAINING, metavar="F", parse=float, tunable=True
     )
 
 
@@ -135,6 +145,9 @@ class TrainingOptions:
         patience: epochs without a lower validation loss after which training stops.
         seed: of weights, dropout and the order of examples.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
+        engine: "keras", or "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams.
+        optimizer: "adam", "adagrad", "sgd", "row-adagrad" or "lazy-adam", of which only the fused engine has the last
+            two; a model that comes compiled keeps its own.
         schedule: how the learning rate changes, by a name of `shardtrain.models.schedules`, over all epochs.
         clip_norm: gradients that are longer, all weights together, are shortened to it; None: none are.
         class_weight: "none", or "balanced": in the loss of training every class counts the same.
@@ -163,6 +176,18 @@ class TrainingOptions:
         "none, blocks, window, or global: a permutation of all rows",
         group=_TRAINING,
         choices=SHUFFLES,
+    )
+    engine: str = option(
+        "keras",
+        "keras, or fused: compiled kernels for mlp and linear over n-grams, without TensorFlow",
+        group=_TRAINING,
+        choices=ENGINES,
+    )
+    optimizer: str = option(
+        "adam",
+        "adam, adagrad or sgd; of --engine fused also row-adagrad and lazy-adam",
+        group=_TRAINING,
+        choices=OPTIMIZERS,
     )
     schedule: str = option("constant", "how the learning rate changes", group=_TRAINING, choices=SCHEDULES)
     clip_norm: float | None = option(
@@ -247,6 +272,8 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             raise UsageError(
                 f"--memory-limit is {show_size(self.memory_limit)}; it must be at least {show_size(LEAST_LIMIT)}"
             )
+        if self.engine == "keras" and self.optimizer in FUSED_OPTIMIZERS:
+            raise UsageError(f"--optimizer {self.optimizer} is one of --engine fused; add that, or choose another")
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
 

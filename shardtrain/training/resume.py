@@ -7,20 +7,17 @@ What may change them in the last bits (versions, threads, machine) is only repor
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from shardtrain.errors import RunExistsError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.options import KINDS
 from shardtrain.options import as_json, defaults_of, options_of
 from shardtrain.runtime.jobs import Job, difference_in_words
-from shardtrain.runtime.machine import cores
 from shardtrain.runtime.progress import say
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.options import FitOptions
@@ -93,24 +90,9 @@ def _without_homes(model: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that training runs on."""
+    """Return the versions of the packages that every training runs on."""
     return {
         "shardtrain": __version__,
         "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
         "numpy": np.__version__,
-    }
-
-
-def environment(devices: Sequence[str]) -> dict[str, Any]:
-    """Return what bit-identical results depend on besides the job; `devices` share the work."""
-    return {
-        **versions(),
-        "machine": platform.machine(),
-        "processors": cores(),
-        "threads of an operation": tf.config.threading.get_intra_op_parallelism_threads(),
-        "threads between operations": tf.config.threading.get_inter_op_parallelism_threads(),
-        "GPUs": len(tf.config.list_physical_devices("GPU")),
-        "devices": list(devices),
     }

@@ -18,10 +18,10 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shardtrain.corpus.reading import SOURCE
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, command_line
@@ -50,13 +50,10 @@ from shardtrain.runtime.schema import (
     parse_json,
     read_json,
 )
-from shardtrain.runtime.storage import remove, storage_error
+from shardtrain.runtime.storage import remove
 from shardtrain.shards.layout import MAX_CLASSES
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
-
-if TYPE_CHECKING:
-    import keras
 
 FORMAT = "shardtrain-run"
 VERSION = 1
@@ -270,17 +267,14 @@ class RunFolder:
         writer.writerows(epochs)
         commit_bytes(self.path / HISTORY, text.getvalue().encode())
 
-    def finish(self, model: keras.Model, metrics: Mapping[str, Any]) -> None:
-        """Write the model, then the metrics, which makes the run finished.
+    def finish(self, write: Callable[[Path], None], metrics: Mapping[str, Any]) -> None:
+        """Write the model with `write`, then the metrics, which makes the run finished.
 
         Raises:
             StorageError: it cannot be written; the run stays unfinished.
         """
         with committed_by_name(self.path / MODEL) as partial:
-            try:
-                model.save(partial)
-            except RuntimeError as error:  # libhdf5's errors reach Keras as such
-                raise storage_error(self.path / MODEL, "write by Keras", error) from error
+            write(partial)
         commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
 
     def read(self) -> RunRecord:

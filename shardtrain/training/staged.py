@@ -6,88 +6,90 @@ frozen first, then all weights are trained with a lower learning rate and a new 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from shardtrain.errors import CheckpointError, ModelError, ShardtrainError, UsageError
-from shardtrain.loader.memory import ReadingPlan, plan_reading
 from shardtrain.loader.shards import Shards
 from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
-from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
+from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES, SUFFIX
+from shardtrain.models.outputs import meaning_of
 from shardtrain.models.schedules import learning_rate, schedule_callbacks
-from shardtrain.models.user_models import SUFFIX, summarize_error
-from shardtrain.runtime.progress import detail, say, short
+from shardtrain.models.user_models import summarize_error
+from shardtrain.runtime.progress import detail, say
+from shardtrain.runtime.storage import storage_error
 from shardtrain.training import state
-from shardtrain.training.checkpoint import Checkpoints
-from shardtrain.training.devices import Replicas
-from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime
+from shardtrain.training.devices import Replicas, devices_for, environment, keras_versions
+from shardtrain.training.engine import Logs
+from shardtrain.training.keras_engine import KerasEngine
+from shardtrain.training.loop import TrainingTime
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import check_model, environment
-from shardtrain.training.run_folder import RunFolder
-from shardtrain.training.steps import Logs, Steps
+from shardtrain.training.session import Session, Trained, class_weights, reading_plan
+from shardtrain.training.steps import STEPS_PER_CALL, Steps
+from shardtrain.training.tensorboard import make_board
 
 HALF_PRECISION = "mixed_bfloat16"  # the range of float32, so that no loss has to be scaled
 FINE_TUNING = 0.1  # of the learning rate, when pretrained vectors are trained as well: less of them is forgotten
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a training gave.
+class KerasTraining:
+    """The stages of a run, one after the other on the same model of Keras; a `session.Preparation`.
 
-    Attributes:
-        history: the metrics of each epoch.
-        clock: the time it took.
-        best_epoch: the index of the epoch whose weights are kept, from 0.
-        tested: the metrics of these weights on the test split; empty where it was not evaluated.
-    """
-
-    history: list[Logs]
-    clock: TrainingTime
-    best_epoch: int
-    tested: Logs
-
-
-@dataclass(frozen=True)
-class StagedTraining:
-    """The stages of a run, one after the other on the same model, and what all of them share.
-
-    Attributes:
+    Args:
         shards: with a validation split.
         options: how to train.
-        job: the job's record, as plain values.
-        folder: of the run.
-        checkpoints: where states are saved.
-        interrupts: report when to stop.
+        name: of the model.
         callbacks: of the user.
-        prefetch: batches prefetched by the loader.
-        replicas: devices that share the work.
-        test: whether the kept weights are evaluated on the test split at the end, if there is one.
-        started: when this process started on the run, by `time.perf_counter`.
+
+    Attributes:
+        meaning: of the model's outputs.
+
+    Raises:
+        UsageError: options that do not fit the model or the machine.
+        ModelError: the model cannot be built or trained, or does not fit the shards.
     """
 
-    shards: Shards
-    options: FitOptions
-    job: Mapping[str, Any]
-    folder: RunFolder
-    checkpoints: Checkpoints
-    interrupts: Interrupts
-    callbacks: tuple[keras.callbacks.Callback, ...]
-    prefetch: int
-    replicas: Replicas
-    test: bool
-    started: float
+    def __init__(
+        self, shards: Shards, options: FitOptions, name: str, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        _check_callbacks(callbacks)
+        self._callbacks = tuple(callbacks)
+        self._replicas = Replicas(devices_for(options.devices))
+        with self._replicas.scope():
+            self._model = build_model(shards, options, name)
+        self._steps = compile_stage(shards, options, self._model, self._replicas, stage=0)
+        reading_plan(shards, options, STEPS_PER_CALL)  # an error where the memory limit is too low
+        trace_step(self._steps)
+        self.meaning = meaning_of(self._model, self._steps.adapter, shards.description)
 
     @property
-    def tests(self) -> bool:
-        """Return whether the training ends with an evaluation on the test split."""
-        return self.test and "test" in self.shards.splits
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that training runs on."""
+        return keras_versions()
 
-    def train(self, model: keras.Model, steps: Steps, saved: Any) -> Trained:
-        """Train from the first stage, with its compiled `steps`, or resume from a saved state.
+    @property
+    def batches_per_call(self) -> int:
+        """The most batches per call of a step."""
+        return STEPS_PER_CALL
+
+    def write(self, path: Path) -> None:
+        """Write the trained model.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            self._model.save(path)
+        except RuntimeError as error:  # libhdf5's errors reach Keras as such
+            raise storage_error(path, "write by Keras", error) from error
+
+    def train(self, session: Session, saved: Any) -> Trained:
+        """Train from the first stage, or resume from a saved state.
 
         No row of the test split is read before the last stage has ended and the weights to keep are restored.
 
@@ -95,64 +97,45 @@ class StagedTraining:
             DivergedError: the loss is no longer finite.
             Interrupted: a stop was requested; the error holds the state to resume from.
         """
-        options = self.options
+        options, steps = session.options, self._steps
+        board = make_board(options, session.folder, new=saved is None)
         history: list[Logs] = []
         clock, stopper = TrainingTime(), KeepBest(options.patience)
         first = saved["about"]["stage"] if saved else 0
         if first >= num_stages(options):
             raise CheckpointError(
-                f"the checkpoint in '{self.folder.path}' is of stage {first + 1}, the training has "
+                f"the checkpoint in '{session.folder.path}' is of stage {first + 1}, the training has "
                 f"{num_stages(options)}; start again with --overwrite"
             )
         for stage in range(first, num_stages(options)):
             if stage:
-                steps = compile_stage(self.shards, options, model, self.replicas, stage=stage)
+                steps = compile_stage(session.shards, options, self._model, self._replicas, stage=stage)
                 stopper = KeepBest(options.patience, None if saved else stopper)
-                for callback in self.callbacks:
+                for callback in self._callbacks:
                     if isinstance(callback, keras.callbacks.CSVLogger):
                         callback.append = True  # to its log of the stage before
-            began = saved["about"]["began"] if saved else len(history)
-            about = {"job": self.job, "model": state.describe_model(model), "stage": stage, "began": began}
-            about["environment"] = environment(self.replicas.devices)
-            if saved:
-                check_model(saved["about"], about, self.folder)
-                say(f"resuming the interrupted training in '{self.folder.path}'")
-            callbacks = [stopper, *schedule_callbacks(options.schedule, options.patience), *self.callbacks]
-            training = Training(steps, self._loop(began + options.epochs, about), callbacks, history, clock)
+            about = {
+                "model": state.describe_model(self._model),
+                "stage": stage,
+                "began": saved["about"]["began"] if saved else len(history),
+                "environment": environment(self._replicas.devices),
+            }
+            schedule = schedule_callbacks(options.schedule, options.patience)
+            engine = KerasEngine(steps, [stopper, *schedule, *self._callbacks, *board])
             if not stage:
-                detail(str(reading_plan(self.shards, options, training.steps_per_call(self.shards.train))))
-            for _ in training.epochs(self.shards.train, self.shards.validation, saved):
-                self.folder.write_history(training.history)
-                say(_epoch_line(training))
+                batches = engine.steps_per_call(session.shards.train, options.batch_size)
+                detail(str(reading_plan(session.shards, options, batches)))
+            training = session.trained(engine, about, history, clock, saved)
             history, clock, saved = training.history, training.clock, None
-        tested = training.test(self.shards.test) if self.tests else {}
+        tested = training.test(session.shards.test) if session.tests else {}
         return Trained(history=history, clock=clock, best_epoch=stopper.best_epoch, tested=tested)
 
-    def _loop(self, epochs: int, about: Mapping[str, Any]) -> Loop:
-        """Return the loop's parameters for a stage; `epochs` counts those of all stages so far."""
-        return Loop(
-            epochs=epochs,
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
-            shuffle=self.options.shuffle,
-            prefetch=self.prefetch,
-            every=self.options.checkpoint_every,
-            save_at_end=self.tests,
-            save=self.checkpoints.save,
-            about=about,
-            interrupts=self.interrupts,
-            started=self.started,
-        )
 
-
-def reading_plan(shards: Shards, options: FitOptions, batches: int) -> ReadingPlan:
-    """Plan the memory for reading, with `batches` batches per call of a step.
-
-    Raises:
-        UsageError: it exceeds the memory limit.
-    """
-    limit = options.memory_limit
-    return plan_reading(shards.train, options.batch_size, options.shuffle, batches=batches, limit=limit)
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse, before a folder is made, what Keras would fail on in the first step."""
+    given = callbacks if isinstance(callbacks, Sequence) else None
+    if given is None or not all(isinstance(each, keras.callbacks.Callback) for each in given):
+        raise UsageError(f"callbacks is {callbacks!r}; expected a list of keras.callbacks.Callback")
 
 
 class KeepBest(keras.callbacks.EarlyStopping):
@@ -223,9 +206,15 @@ def compile_stage(shards: Shards, options: FitOptions, model: keras.Model, repli
         model.get_layer("embedding").trainable = stage > 0
     with replicas.scope():
         if stage:
-            compile_model(model, model.output_shape[-1], rate, options.clip_norm)
-        adapter = prepare(model, shards.description, learning_rate=rate, clip_norm=options.clip_norm)
-    return Steps(model, adapter, _class_weights(shards) if options.class_weight == "balanced" else (), replicas)
+            compile_model(model, model.output_shape[-1], rate, options.clip_norm, options.optimizer)
+        adapter = prepare(
+            model,
+            shards.description,
+            learning_rate=rate,
+            clip_norm=options.clip_norm,
+            optimizer=options.optimizer,
+        )
+    return Steps(model, adapter, class_weights(shards, options), replicas)
 
 
 def trace_step(steps: Steps) -> None:
@@ -248,22 +237,7 @@ def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: FitOptio
         return "--clip-norm"
     if options.learning_rate != FitOptions.learning_rate:
         return "--learning-rate"
+    if options.optimizer != FitOptions.optimizer:
+        return "--optimizer"
     settable = not isinstance(optimizer.get_config().get("learning_rate"), dict)  # the model's own schedule is a dict
     return "--schedule" if options.schedule in (OPTIMIZER_SCHEDULES if settable else SCHEDULES[1:]) else ""
-
-
-def _class_weights(shards: Shards) -> list[float]:
-    """Return weights that balance the classes in a training epoch; their mean over the examples is 1."""
-    counts = shards.manifest.splits["train"].class_counts
-    num_present = sum(count > 0 for count in counts)
-    return [sum(counts) / (num_present * count) if count else 0.0 for count in counts]
-
-
-def _epoch_line(training: Training) -> str:
-    """Return the line that reports the latest epoch."""
-    *earlier, epoch = training.history
-    shown = ", ".join(f"{name} {short(value)}" for name, value in epoch.items() if name != "epoch")
-    # a resumed epoch may have had no step left to time
-    speed = f", {training.rate:,.0f} examples/s, input wait {training.wait:.1%}" if training.rate else ""
-    best = ", best so far" if all(epoch["val_loss"] < before["val_loss"] for before in earlier) else ""
-    return f"epoch {epoch['epoch']}: {shown}{speed}{best}"

@@ -1,7 +1,7 @@
 """Capture the exact state of a training as plain values and arrays, and restore it in another process.
 
 The state is every variable of model, optimizer and metrics (the seeds of dropout included, which no Keras format
-saves), the plain attributes of callbacks, and the global generators of Python and numpy. Variables are matched by
+saves), and the plain attributes of callbacks. Variables are matched by
 place, name, shape and type, so a renamed or reshaped layer is refused, never skipped. Keras numbers automatic names
 (`dense_5`) across all models of a process; only the order of these numbers is compared. The state of operations that
 TensorFlow seeds itself, such as `tf.random`, cannot be captured.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from shardtrain.runtime.progress import say
 from shardtrain.runtime.schema import shown
 from shardtrain.training.checkpoint import pack
 from shardtrain.training.steps import Steps
+from shardtrain.training.tensorboard_folder import event_files
 
 # attributes of Keras' callbacks that belong to a process, not to a training
 _PROCESS_ATTRIBUTES = {
@@ -211,11 +211,6 @@ def check_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterab
             _cut_events(callback, each["event_bytes"])
 
 
-def event_files(folder: Path) -> list[Path]:
-    """List the event files that Keras' TensorBoard callback wrote to a folder."""
-    return sorted(path for split in ("train", "validation") for path in (folder / split).glob("events.out.tfevents.*"))
-
-
 def _event_bytes(callback: keras.callbacks.TensorBoard) -> dict[str, int]:
     """Flush the event files and return their sizes by path relative to the callback's folder."""
     for writer in callback._writers.values():
@@ -283,14 +278,3 @@ def _is_like(value: Any, now: Any) -> bool:
     if type(now) in numbers:
         return type(value) in numbers or isinstance(value, np.number)
     return type(now) not in (str, bool) or type(value) is type(now)
-
-
-def capture_generators() -> dict[str, Any]:
-    """Capture the global random generators of Python and numpy."""
-    return {"python": random.getstate(), "numpy": np.random.get_state()}
-
-
-def restore_generators(saved: Mapping[str, Any]) -> None:
-    """Restore the generators that `capture_generators` returned."""
-    random.setstate(saved["python"])
-    np.random.set_state(saved["numpy"])

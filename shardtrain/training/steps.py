@@ -23,11 +23,9 @@ from shardtrain.errors import ModelError
 from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import sum_repeated_rows
 from shardtrain.training.devices import Replicas
+from shardtrain.training.engine import Logs, numbers
 
-EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, and memory stays small
 STEPS_PER_CALL = 4  # more were not faster
-
-Logs = dict[str, float]
 
 
 class Steps:
@@ -176,8 +174,3 @@ class Steps:
     def metrics_variables(self) -> list[Any]:
         """The variables in which metrics are accumulated."""
         return [*self.model.metrics_variables, *self._loss.variables]
-
-
-def numbers(logs: Mapping[str, Any]) -> Logs:
-    """Return metrics as Python floats."""
-    return {name: float(value) for name, value in logs.items()}

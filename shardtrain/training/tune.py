@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import keras
 
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError
 from shardtrain.loader.shards import Shards
-from shardtrain.models.guide import model_name
+from shardtrain.models.names import model_name
 from shardtrain.options import as_json, defaults_of, options_of
 from shardtrain.runtime.atomic import commit_json, commit_link
 from shardtrain.runtime.jobs import Job, JobFolder
@@ -198,27 +199,29 @@ def _open_storage(path: Path) -> Iterator[Any]:
 
     Raises:
         RunError: the file is damaged.
-        StorageError: it could not be written within the block.
+        StorageError: it could not be written, when it was opened or within the block.
     """
     import optuna
     import sqlalchemy
 
     address = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    storage = None
     try:
         storage = optuna.storages.RDBStorage(address)
-    except sqlalchemy.exc.DatabaseError as error:
-        raise RunError(f"'{path}' is damaged ({error.orig}); start the study again with --overwrite") from error
-    try:
         yield storage
     except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
         failed = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
+        reason = getattr(failed, "orig", failed)
+        if storage is None and not isinstance(reason, sqlite3.OperationalError):  # which a failed call of the system is
+            raise RunError(f"'{path}' is damaged ({reason}); start the study again with --overwrite") from error
         raise StorageError(
-            f"'{path}' could not be written: {getattr(failed, 'orig', failed)}; finished trials are kept: when the "
-            "cause is removed, run the same command again"
+            f"'{path}' could not be written: {reason}; finished trials are kept: when the cause is removed, run the "
+            "same command again"
         ) from error
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def _study(storage: Any, options: TuneOptions, name: str) -> optuna.Study:

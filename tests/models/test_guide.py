@@ -14,8 +14,9 @@ import pytest
 
 from shardtrain.errors import ModelError, UsageError
 from shardtrain.loader.info import DatasetInfo
-from shardtrain.models.guide import make_model, mlp, model_name, prepare, sepcnn
+from shardtrain.models.guide import make_model, mlp, prepare, sepcnn
 from shardtrain.models.layers import SparseDense, SparseDropout
+from shardtrain.models.names import model_name
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 
 NGRAM = DatasetInfo(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool, _ExecutorManagerThread
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +69,24 @@ class Late(interrupts._Process):
         if len(Late.made) == 2:
             os.kill(Late.made[0].pid or 0, signal.SIGKILL)
             assert Late.ended.wait(30)
+
+
+class Early(interrupts._Process):
+    """The first process is killed when it has started; the second start fails as it may while the pool ends."""
+
+    made: ClassVar[list[Early]] = []
+    error: ClassVar[Exception | None] = None
+
+    def start(self) -> None:
+        if len(Early.made) == 1 and Early.error is not None:
+            Early.made.append(self)
+            raise Early.error
+        super().start()
+        Early.made.append(self)
+        if len(Early.made) == 1:
+            os.kill(self.pid or 0, signal.SIGKILL)
+            connection.wait([self.sentinel])
+            time.sleep(0.3)  # the pool has learned of it
 
 
 def finished_before(failure: type[Exception], match: str, results: Iterator[tuple[int, int]]) -> list[int]:
@@ -181,6 +200,18 @@ def test_a_worker_that_starts_while_another_dies_is_ended(monkeypatch: pytest.Mo
         assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
         assert pool.workers == 1
     assert not any(each.is_alive() for each in Late.made)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("bad value(s) in fds_to_keep"), OSError("bad descriptor")], ids=str)
+def test_a_worker_that_dies_while_the_pool_starts_costs_a_worker(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Early.made, Early.error = [], error
+    monkeypatch.setattr(interrupts, "_Process", Early)
+    with processes(3, prepare=nothing) as pool:
+        assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+        assert pool.workers == 2
+    assert not any(each.is_alive() for each in Early.made if each.pid is not None)
 
 
 @given(st.lists(st.integers(0, 9)))

@@ -47,7 +47,10 @@ for line in requests:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
 """
 COMMAND = "import sys\nfrom shardtrain.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-TENSORFLOW = "import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.inference.predict_file\n"
+TENSORFLOW = (
+    "import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.training.staged, "
+    "shardtrain.inference.predict_file\n"
+)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 

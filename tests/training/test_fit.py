@@ -180,7 +180,7 @@ def counting_model(description: DatasetInfo) -> keras.Model:
 def test_nothing_is_traced_again_for_other_batches_sizes_or_epochs(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several_from: int
 ) -> None:
-    monkeypatch.setattr("shardtrain.training.loop.MULTI_STEP_FROM", several_from)
+    monkeypatch.setattr("shardtrain.training.keras_engine.MULTI_STEP_FROM", several_from)
     counts = []
     for epochs in (1, 4):
         Traced.count = 0

@@ -28,7 +28,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
-from shardtrain.training import loop, steps
+from shardtrain.training import keras_engine, loop, steps
 from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
 from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
@@ -298,7 +298,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step() -> None:
 def test_steps_called_several_at_once_are_those_of_single_calls_also_after_an_interruption(
     shards: Shards, uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MULTI_STEP_FROM", 1)
+    monkeypatch.setattr(keras_engine, "MULTI_STEP_FROM", 1)
     calls: list[int] = []
     advance = steps.Steps.advance
 

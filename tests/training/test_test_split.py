@@ -50,7 +50,7 @@ from shardtrain.training.options import CheckpointInterval, FitOptions
 test = loop.Training.test
 
 def killed(self, split):
-    self.steps.evaluate(list(split.batches(512))[:1])
+    self.engine.evaluate(list(split.batches(512))[:1])
     self.loop.save.__self__.finish()  # the checkpoint of the end is on its way
     os.kill(os.getpid(), signal.SIGKILL)
 

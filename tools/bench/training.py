@@ -2,10 +2,10 @@
 
 The mlp over n-grams is trained in the way of Google's guide (a generator of dense slices through Keras' `fit`), as a
 Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over HashingVectorizer, from
-raw text) and by shardtrain; the sepcnn over sequences by Keras' `fit` on arrays in memory and by shardtrain. Everyone
-sees as many epochs; the fastest epoch counts, and printed are examples per second and the accuracy after the last.
-Afterwards answers are compared: losses step by step against dense training from the same weights without dropout, and
-accuracies. A fast wrong result fails.
+raw text) and by both engines of shardtrain; the sepcnn over sequences by Keras' `fit` on arrays in memory and by
+shardtrain. Everyone sees as many epochs; printed are examples per second of the fastest epoch (of the fused engine, of
+all epochs together) and the accuracy after the last. Before, losses are compared step by step with dense training from
+the same weights without dropout, and afterwards accuracies. A fast wrong result fails.
 
 The mlp's documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
 
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import groupby, islice
 from pathlib import Path
@@ -35,10 +36,14 @@ import keras
 import numpy as np
 from synthetic import write_synthetic
 
+from shardtrain.engine.network import Network, Shape, Team
+from shardtrain.engine.optimizers import OPTIMIZERS
+from shardtrain.engine.trainer import Trainer
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.adapters import sparse_tensor, to_tf_dataset
 from shardtrain.models.guide import mlp, prepare, sepcnn
 from shardtrain.models.options import MlpOptions, SepcnnOptions
+from shardtrain.runtime.machine import cores
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.training.steps import Steps
@@ -150,7 +155,50 @@ def compare_losses(shards: Shards, count: int) -> bool:
         expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
         worst = max(worst, abs(loss - expected) / expected)
     print(f"\nlosses of {count} steps without dropout: within {worst:.1e} of dense training (at most {TOLERANCE:.0e})")
-    return worst <= TOLERANCE
+    return compare_fused_losses(shards, count) and worst <= TOLERANCE
+
+
+def compare_fused_losses(shards: Shards, count: int) -> bool:
+    """Whether those of the fused engine are, too, with the optimizers that Keras has."""
+    good = True
+    for name, maker in (("sgd", "SGD"), ("adagrad", "Adagrad"), ("adam", "Adam")):
+        network = Network(Shape.of(shards.description.num_features, shards.description.num_classes, 2, 64))
+        network.initialize(SEED)
+        dense = dense_mlp(shards, dropout=0.0, sparse=False)
+        dense.compile(getattr(keras.optimizers, maker)(LEARNING_RATE), "sparse_categorical_crossentropy")
+        dense.set_weights([each for pair in zip(network.kernels, network.biases, strict=True) for each in pair])
+        worst = 0.0
+        batches = (batch for epoch in range(count) for batch in shards.train.batches(128, seed=SEED, epoch=epoch))
+        with Team(cores()) as team:
+            trainer = Trainer(network, OPTIMIZERS[name], team, seed=SEED)
+            for x, y in islice(batches, count):
+                (loss,), _ = trainer.advance([(x, y)], [LEARNING_RATE])
+                dense.reset_metrics()
+                expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
+                worst = max(worst, abs(loss - expected) / expected)
+        print(f"of the fused engine, {name}: within {worst:.1e}")
+        good &= worst <= TOLERANCE
+    return good
+
+
+def fused(shards: Shards, out: Path, optimizer: str, rate: float, size: int, epochs: int) -> Result:
+    """`fit --engine fused`; the rate is that of all epochs together."""
+    options = FitOptions(
+        model="mlp",
+        engine="fused",
+        optimizer=optimizer,
+        learning_rate=rate,
+        batch_size=size,
+        epochs=epochs,
+        patience=epochs,
+        seed=SEED,
+    )
+    done = fit(shards, options, out=out)
+    with open(done.path / "history.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    metrics = done.read().metrics
+    wait = f"input wait {metrics['input_wait_fraction']:.2%}"
+    return Result(float(metrics["examples_per_second"]), float(last["val_accuracy"]), wait)
 
 
 def ours(shards: Shards, out: Path, options: FitOptions) -> Result:
@@ -228,6 +276,17 @@ def compare_mlps(shards: Shards, corpus: Path, out: Path, size: int, epochs: int
             shuffle=False,
         ),
         "scikit-learn SGD, from text": lambda: scikit_learn(corpus, size, epochs),
+        **{
+            f"shardtrain, fused, {name} {rate:g}": partial(
+                fused, shards, Path(f"{out}-{name}"), name, rate, size, epochs
+            )
+            for name, rate in (
+                ("adam", LEARNING_RATE),
+                ("lazy-adam", LEARNING_RATE),
+                ("adagrad", 0.1),
+                ("row-adagrad", 0.1),
+            )
+        },
         "shardtrain": lambda: ours(
             shards, out, FitOptions(model="mlp", batch_size=size, epochs=epochs, patience=epochs, seed=SEED)
         ),

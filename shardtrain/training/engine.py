@@ -1,0 +1,107 @@
+"""What the training loop needs of an engine: steps, evaluation, hooks around them, and a state that can be restored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from shardtrain.arrays.rows import Examples
+from shardtrain.loader.split import Split
+
+EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, and memory stays small
+Logs = dict[str, float]
+
+
+class Engine(Protocol):
+    """Trains one model.
+
+    Attributes:
+        stop: whether the training is to end after the epoch, or with `watches_batches` after the step.
+        watches_batches: whether hooks are called around every step.
+    """
+
+    stop: bool
+
+    @property
+    def watches_batches(self) -> bool:
+        """See the class."""
+        ...
+
+    def steps_per_call(self, train: Split, batch_size: int) -> int:
+        """Return on how many batches `advance` is called at once."""
+        ...
+
+    def training_begins(self, epochs: int, steps: int, saved: Mapping[str, Any] | None = None) -> None:
+        """Begin a training of at most `epochs` epochs of `steps` steps, or go on with a saved one.
+
+        Raises:
+            CheckpointError: the state is of another model or other hooks.
+        """
+        ...
+
+    def epoch_begins(self, epoch: int) -> None:
+        """Hook before epoch `epoch`, from 0."""
+        ...
+
+    def batch_begins(self, step: int) -> None:
+        """Hook before a step of an epoch, from 0."""
+        ...
+
+    def batch_ends(self, step: int, logs: Logs) -> None:
+        """Hook after it."""
+        ...
+
+    def validation_begins(self) -> None:
+        """Hook before the validation of an epoch."""
+        ...
+
+    def validation_ends(self, logs: Logs) -> None:
+        """Hook after it."""
+        ...
+
+    def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
+        """Hook after an epoch; return its metrics and what hooks added to them, such as the learning rate."""
+        ...
+
+    def training_ends(self, logs: Logs) -> None:
+        """Hook after the last epoch: restores the best weights."""
+        ...
+
+    def reset(self) -> None:
+        """Begin to sum up the metrics of an epoch."""
+        ...
+
+    def advance(self, batches: Sequence[Examples]) -> tuple[list[float], Mapping[str, Any]]:
+        """Take a step on each batch; return their losses and the metrics of the epoch so far."""
+        ...
+
+    def evaluate(self, batches: Iterable[Examples]) -> Logs:
+        """Compute the metrics over all examples of the batches, without training."""
+        ...
+
+    def capture_variables(self) -> dict[str, Any]:
+        """Capture the described values of the model, its optimizer and its metrics."""
+        ...
+
+    def capture_hooks(self) -> list[dict[str, Any]]:
+        """Capture the class and plain attributes of each hook."""
+        ...
+
+
+def numbers(logs: Mapping[str, Any]) -> Logs:
+    """Return metrics as Python floats."""
+    return {name: float(value) for name, value in logs.items()}
+
+
+def capture_generators() -> dict[str, Any]:
+    """Capture the global random generators of Python and numpy."""
+    return {"python": random.getstate(), "numpy": np.random.get_state()}
+
+
+def restore_generators(saved: Mapping[str, Any]) -> None:
+    """Restore the generators that `capture_generators` returned."""
+    random.setstate(saved["python"])
+    np.random.set_state(saved["numpy"])

@@ -1,0 +1,309 @@
+"""Train models over n-grams with the fused engine: without TensorFlow, and only the weights of features that occur."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Examples
+from shardtrain.engine.keras_file import write_keras
+from shardtrain.engine.network import Network, Shape, Team
+from shardtrain.engine.optimizers import OPTIMIZERS
+from shardtrain.engine.trainer import Trainer
+from shardtrain.errors import CheckpointError, UsageError
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.loader.shards import Shards
+from shardtrain.loader.split import Split
+from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
+from shardtrain.runtime.machine import cores
+from shardtrain.runtime.progress import detail
+from shardtrain.training.engine import Logs, restore_generators
+from shardtrain.training.loop import TrainingTime
+from shardtrain.training.options import FitOptions
+from shardtrain.training.resume import versions
+from shardtrain.training.session import Session, Trained, class_weights, reading_plan
+from shardtrain.training.stopping import KeepBest, Plateau, restore
+
+GROUP_ROWS = 4096  # per call of the kernels, in whole batches
+MODELS = ("mlp", "linear")
+
+
+class FusedEngine:
+    """An engine (`training.engine`) of the fused kernels.
+
+    Args:
+        trainer: takes the steps.
+        team: computes.
+        options: of the training.
+        steps: of all epochs together, for schedules.
+
+    Attributes:
+        stop: whether the training is to end.
+        watches_batches: false; there are no hooks around steps.
+        best: keeps the best weights.
+    """
+
+    watches_batches = False
+
+    def __init__(self, trainer: Trainer, team: Team, options: FitOptions, steps: int) -> None:
+        self.stop = False
+        self.best = KeepBest(options.patience)
+        self._trainer, self._team, self._options, self._steps = trainer, team, options, steps
+        plateau = options.schedule == "plateau"
+        self._plateau = Plateau(max(1, options.patience // 2), PLATEAU_FACTOR) if plateau else None
+        self._sums = np.zeros(3)  # of losses, hits and rows
+
+    def steps_per_call(self, train: Split, batch_size: int) -> int:
+        """Return the steps per call."""
+        return steps_per_call(batch_size)
+
+    def training_begins(self, epochs: int, steps: int, saved: Mapping[str, Any] | None = None) -> None:
+        """Restore a saved state."""
+        if saved is None:
+            return
+        self._restore(saved["variables"])
+        hooks = self._hooks
+        found = [each["class"] for each in saved["callbacks"]]
+        if found != [type(hook).__name__ for hook in hooks]:
+            raise CheckpointError(f"the checkpoint has the hooks {', '.join(found)}; start again with --overwrite")
+        for hook, each in zip(hooks, saved["callbacks"], strict=True):
+            restore(hook, each["attributes"])
+        self._check_best()
+        restore_generators(saved["generators"])
+        self.stop = saved["stop"]
+
+    def epoch_begins(self, epoch: int) -> None:
+        """Do nothing."""
+
+    def batch_begins(self, step: int) -> None:
+        """Do nothing."""
+
+    def batch_ends(self, step: int, logs: Logs) -> None:
+        """Do nothing."""
+
+    def validation_begins(self) -> None:
+        """Do nothing."""
+
+    def validation_ends(self, logs: Logs) -> None:
+        """Do nothing."""
+
+    def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
+        """Keep the weights if they are the best so far; return the metrics, with the rate if a plateau lowers it."""
+        added = {}
+        if self._plateau is not None:
+            added = {"learning_rate": self._options.learning_rate * self._plateau.factor}
+            self._plateau.epoch_ends(logs)
+        network = self._trainer.network
+        self.stop = self.best.epoch_ends(epoch, logs, lambda: [network.wide.copy(), network.small.copy()]) or self.stop
+        return {**logs, **added}
+
+    def training_ends(self, logs: Logs) -> None:
+        """Restore the best weights."""
+        if self.best.best_weights is not None:
+            network = self._trainer.network
+            network.wide[...], network.small[...] = self.best.best_weights
+
+    def reset(self) -> None:
+        """Begin to sum up."""
+        self._sums[:] = 0
+
+    def advance(self, batches: Sequence[Examples]) -> tuple[list[float], Mapping[str, Any]]:
+        """Take a step on each batch."""
+        first = self._trainer.step
+        rates = [self._rate(first + number) for number in range(len(batches))]
+        losses, hits = self._trainer.advance(batches, rates)
+        for (_, y), loss, right in zip(batches, losses, hits, strict=True):
+            self._sums += np.array([loss * len(y), right, len(y)])
+        return losses, _metrics(self._sums)
+
+    def evaluate(self, batches: Iterable[Examples]) -> Logs:
+        """Evaluate on the batches."""
+        return evaluate(self._trainer.network, batches, self._team)
+
+    def capture_variables(self) -> dict[str, Any]:
+        """Capture the network, the numbers of the optimizer, and the sums of the metrics."""
+        return {
+            group: {
+                "described": [[name, list(array.shape), array.dtype.name] for name, array in arrays],
+                "values": [array for _, array in arrays],
+            }
+            for group, arrays in self._arrays().items()
+        }
+
+    def capture_hooks(self) -> list[dict[str, Any]]:
+        """Capture early stopping, and the plateau if there is one."""
+        return [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+
+    @property
+    def _hooks(self) -> list[KeepBest | Plateau]:
+        return [self.best, *([self._plateau] if self._plateau else [])]
+
+    def _arrays(self) -> dict[str, list[tuple[str, Any]]]:
+        network = self._trainer.network
+        names = ("wide first", "wide second", "small first", "small second")
+        kept = [*zip(names, self._trainer.state, strict=True), ("step", np.array(self._trainer.step))]
+        model = [("wide", network.wide), ("small", network.small)]
+        return {"model": model, "optimizer": kept, "metrics": [("sums", self._sums)]}
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        for group, arrays in self._arrays().items():
+            described = [[name, list(array.shape), array.dtype.name] for name, array in arrays]
+            if saved[group]["described"] != described:
+                raise CheckpointError(
+                    f"the arrays of the {group} differ from the checkpoint's; resume with the same model and "
+                    "optimizer, or start again with --overwrite"
+                )
+        for group, arrays in self._arrays().items():
+            for (name, array), value in zip(arrays, saved[group]["values"], strict=True):
+                if name == "step":
+                    self._trainer.step = int(value)
+                else:
+                    array[...] = value
+
+    def _check_best(self) -> None:
+        network, found = self._trainer.network, self.best.best_weights
+        shapes = [network.wide.shape, network.small.shape]
+        if found is not None and (not isinstance(found, list) or [getattr(w, "shape", None) for w in found] != shapes):
+            raise CheckpointError("the checkpoint's best weights are of another model; start again with --overwrite")
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0, as Keras' schedules of `models.schedules` have it."""
+        first, done = self._options.learning_rate, min(step / self._steps, 1.0)
+        if self._plateau is not None:
+            return first * self._plateau.factor
+        if self._options.schedule == "cosine":
+            return first * 0.5 * (1 + math.cos(math.pi * done))
+        if self._options.schedule == "linear":
+            return first * (1 - done)
+        if self._options.schedule == "exponential":
+            return first * math.pow(EXPONENTIAL_END, step / self._steps)
+        return first
+
+
+class FusedTraining:
+    """A network that can be trained by the fused engine; a `session.Preparation`.
+
+    Args:
+        shards: with a validation split.
+        options: how to train.
+        name: of the model.
+        callbacks: of the user, which this engine does not have.
+
+    Raises:
+        UsageError: the engine does not have something that is asked for.
+    """
+
+    meaning = "probabilities"
+
+    def __init__(self, shards: Shards, options: FitOptions, name: str, callbacks: Sequence[Any]) -> None:
+        refuse_unsupported(options, name, shards.description, callbacks)
+        self._name, self._options = name, options
+        self._network = Network(shape_of(options, name, shards.description))
+        self._network.initialize(options.seed)
+        reading_plan(shards, options, self.batches_per_call)  # an error where the memory limit is too low
+
+    @property
+    def batches_per_call(self) -> int:
+        """The most batches per call of the kernels."""
+        return steps_per_call(self._options.batch_size)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that training runs on."""
+        return {**versions(), "numba": version("numba")}
+
+    def write(self, path: Path) -> None:
+        """Write the trained model as a file that Keras loads."""
+        with open(path, "wb") as file:
+            write_keras(file, self._network, name=self._name, dropout=_dropout(self._options, self._name))
+
+    def train(self, session: Session, saved: Any) -> Trained:
+        """Train, or go on from a saved state; the best weights are kept."""
+        options, shards = session.options, session.shards
+        optimizer, dropout = OPTIMIZERS[options.optimizer], _dropout(options, self._name)
+        with Team(cores()) as team:
+            trainer = Trainer(
+                self._network,
+                optimizer,
+                team,
+                seed=options.seed,
+                dropout=dropout,
+                clip_norm=options.clip_norm,
+                class_weights=class_weights(shards, options),
+            )
+            steps = options.epochs * shards.train.steps_per_epoch(options.batch_size)
+            engine = FusedEngine(trainer, team, options, steps)
+            detail(str(reading_plan(shards, options, self.batches_per_call)))
+            shape = self._network.shape
+            about = {
+                "model": {
+                    "engine": "fused",
+                    "features": shape.features,
+                    "widths": list(shape.dims),
+                    "dropout": dropout,
+                    "optimizer": optimizer.name,
+                },
+                "stage": 0,
+                "began": 0,
+                "environment": {**self.versions, "machine": platform.machine()},
+            }
+            training = session.trained(engine, about, [], TrainingTime(), saved)
+            tested = training.test(shards.test) if session.tests else {}
+        return Trained(history=training.history, clock=training.clock, best_epoch=engine.best.best_epoch, tested=tested)
+
+
+def refuse_unsupported(options: FitOptions, name: str, description: DatasetInfo, callbacks: Sequence[Any] = ()) -> None:
+    """Refuse what the fused engine does not have.
+
+    Raises:
+        UsageError: there is such; the message names it.
+    """
+    asked = {
+        f"the model '{name}' over {description.kind} features": name not in MODELS or description.kind != "ngram",
+        "callbacks of Keras": bool(callbacks),
+        "--mixed-precision": options.mixed_precision,
+        "--devices": bool(options.devices),
+        "--tensorboard": bool(options.tensorboard),
+        "--embeddings": options.embeddings is not None,
+    }
+    if found := [what for what, is_asked in asked.items() if is_asked]:
+        raise UsageError(
+            f"--engine fused trains {' and '.join(MODELS)} over n-grams, not with {found[0]}; use --engine keras"
+        )
+
+
+def shape_of(options: FitOptions, name: str, description: DatasetInfo) -> Shape:
+    """Return the shape of a model's network."""
+    layers = options.mlp.layers if name == "mlp" else 1
+    return Shape.of(description.num_features, description.num_classes, layers, options.mlp.units)
+
+
+def steps_per_call(batch_size: int) -> int:
+    """Return the batches of a call of the kernels."""
+    return max(1, GROUP_ROWS // batch_size)
+
+
+def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> Logs:
+    """Compute accuracy and loss of a network over all examples of the batches."""
+    sums = np.zeros(3)
+    for x, y in batches:
+        assert isinstance(x, Csr)
+        losses, hits, _ = network.evaluate(x, y, team)
+        sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
+    return _metrics(sums)
+
+
+def _dropout(options: FitOptions, name: str) -> float:
+    return options.mlp.dropout if name == "mlp" else 0.0
+
+
+def _metrics(sums: Any) -> Logs:
+    loss, hits, rows = sums.tolist()
+    return {"accuracy": hits / rows, "loss": loss / rows}

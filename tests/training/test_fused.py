@@ -1,0 +1,243 @@
+"""Laws of training with the fused engine: no TensorFlow, an ordinary run, and the same bits after kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.learnable import write_shards
+from support.sampled import sampled
+
+from shardtrain.cli.main import main
+from shardtrain.engine.keras_file import read_keras
+from shardtrain.engine.network import Shape
+from shardtrain.errors import CheckpointError, RunExistsError, ShardtrainError, UsageError
+from shardtrain.inference.run import load_run
+from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.models.options import MlpOptions, SepcnnOptions
+from shardtrain.training.engine import capture_generators
+from shardtrain.training.fit import fit
+from shardtrain.training.fused import FusedEngine
+from shardtrain.training.options import FitOptions
+from shardtrain.training.stopping import KeepBest, Plateau
+
+OPTIONS: dict[str, Any] = {
+    "engine": "fused",
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "epochs": 8,
+    "patience": 3,
+    "mlp": MlpOptions(units=8, dropout=0.3),
+}
+STARTED = {"position": {"step": 0, "epoch": 0}, "generators": capture_generators(), "stop": False}
+TRAINING = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from shardtrain.engine import trainer
+from shardtrain.loader.shards import open_shards
+from shardtrain.models.options import MlpOptions
+from shardtrain.training.fit import fit
+from shardtrain.training.options import CheckpointInterval, FitOptions
+from shardtrain.training import fused
+
+shards, out, optimizer, threads, seconds = sys.argv[1:]
+fused.GROUP_ROWS = 64
+fused.cores = lambda: int(threads)
+options = FitOptions(
+    engine="fused", optimizer=optimizer, batch_size=32, learning_rate=0.02, epochs=8, patience=3, schedule="plateau",
+    mlp=MlpOptions(units=8, dropout=0.3), class_weight="balanced", clip_norm=0.5,
+    checkpoint_every=CheckpointInterval(3, "steps"),
+)
+def kill():
+    time.sleep(float(seconds))
+    os.kill(os.getpid(), signal.SIGKILL)
+if float(seconds):
+    threading.Thread(target=kill, daemon=True).start()
+fit(open_shards(shards), options, out=Path(out), resume=Path(out, "config.json").exists())
+print("tensorflow" in sys.modules, "keras" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards") / "ngram", rows=400, test_rows=60, noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path) -> Shards:
+    return open_shards(folder)
+
+
+def train(
+    folder: Path, out: Path, optimizer: str, threads: int, seconds: float = 0.0
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", TRAINING, str(folder), str(out), optimizer, str(threads), str(seconds)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("optimizer", "kills"), sampled([("row-adagrad", 3), ("adam", 30), ("adagrad", 30)]))
+def test_killed_and_gone_on_with_by_any_number_of_threads_it_ends_the_same(
+    folder: Path, tmp_path: Path, optimizer: str, kills: int
+) -> None:
+    whole = train(folder, tmp_path / "whole", optimizer, 1)
+    assert whole.stdout == "False False\n", whole.stderr
+    rng, killed = random.Random(4), 0
+    for number in range(kills):
+        done = train(folder, tmp_path / f"out{number % 3}", optimizer, rng.choice([2, 3, 8]), rng.uniform(0.3, 1.2))
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        killed += done.returncode != 0
+    assert killed
+    for number in range(3):
+        done = train(folder, tmp_path / f"out{number}", optimizer, 2)
+        assert done.returncode == 0, done.stderr
+        for name in ("model.keras", "history.csv"):
+            assert (tmp_path / f"out{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("model", ["mlp", "linear"])
+def test_the_run_is_one_like_any_other(shards: Shards, tmp_path: Path, model: str) -> None:
+    options = FitOptions(**{**OPTIONS, "model": model, "mlp": OPTIONS["mlp"] if model == "mlp" else MlpOptions()})
+    run = load_run(fit(shards, options, out=tmp_path / "run").path)
+    assert run.metrics["val_accuracy"] > 0.6  # of three classes, a third of whose labels are random
+    measured = run.evaluate(shards)
+    assert measured["accuracy"] == pytest.approx(run.metrics["val_accuracy"])
+    assert measured["loss"] == pytest.approx(run.metrics["val_loss"], rel=1e-5)
+    tested = run.evaluate(shards, split="test")
+    assert tested["accuracy"] == pytest.approx(run.metrics["test_accuracy"])
+    x, y = next(iter(shards.split("test").batches(60)))
+    found = run.classifier().classify_rows(x)
+    assert np.mean(found.probabilities.argmax(axis=1) == y) == pytest.approx(tested["accuracy"])
+    network = read_keras(tmp_path / "run" / "model.keras", Shape.of(40, 3, 2 if model == "mlp" else 1, 8))
+    assert np.isfinite(network.wide).all()
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fit(shards, FitOptions(**OPTIONS), out=tmp_path / "whole")
+    advance, calls = FusedEngine.advance, 0
+
+    def interrupting(self: FusedEngine, batches: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self, batches)
+
+    monkeypatch.setattr(FusedEngine, "advance", interrupting)
+    monkeypatch.setattr("shardtrain.training.fused.GROUP_ROWS", 64)
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, FitOptions(**OPTIONS), out=tmp_path / "out")
+    assert "interrupted after step 6 of epoch 1" in capsys.readouterr().err
+    with pytest.raises(RunExistsError, match="optimizer was adam, it is sgd now"):
+        fit(shards, FitOptions(**{**OPTIONS, "optimizer": "sgd"}), out=tmp_path / "out")
+    done = fit(shards, FitOptions(**OPTIONS), out=tmp_path / "out")
+    assert (done.path / "model.keras").read_bytes() == (whole.path / "model.keras").read_bytes()
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_nothing_is_changed(shards: Shards) -> None:
+    engine, other = engine_of(shards), engine_of(shards)
+    saved = {**STARTED, "variables": other.capture_variables(), "callbacks": other.capture_hooks()}
+    engine.training_begins(8, 13, saved)
+    saved["variables"]["model"]["described"][0][1] = [3, 8]
+    with pytest.raises(CheckpointError, match="arrays of the model differ"):
+        engine.training_begins(8, 13, saved)
+    sound = {**saved, "variables": other.capture_variables()}
+    for attributes, said in (({"best_weights": [1]}, "best weights are of another"), ({"wait": -1}, "makes no sense")):
+        hooks = [{"class": "KeepBest", "attributes": {**other.best.state(), **attributes}}]
+        with pytest.raises(CheckpointError, match=said):
+            engine_of(shards).training_begins(8, 13, {**sound, "callbacks": hooks})
+    with pytest.raises(CheckpointError, match="has the hooks"):
+        engine.training_begins(8, 13, {**sound, "callbacks": []})
+
+
+def engine_of(shards: Shards) -> FusedEngine:
+    from shardtrain.engine.network import Network, Team
+    from shardtrain.engine.optimizers import OPTIMIZERS
+    from shardtrain.engine.trainer import Trainer
+
+    team = Team(1)
+    trainer = Trainer(Network(Shape.of(40, 3, 2, 8)), OPTIMIZERS["adam"], team, seed=1)
+    return FusedEngine(trainer, team, FitOptions(**OPTIONS), 100)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"mixed_precision": True}, "not with mixed_precision=True; use engine keras"),
+        ({"tensorboard": True}, "not with tensorboard"),
+        ({"devices": ("CPU:0",)}, "not with devices"),
+        ({"model": "sepcnn", "mlp": MlpOptions(), "sepcnn": SepcnnOptions()}, "sepcnn needs sequence features"),
+    ],
+)
+def test_what_it_does_not_have_is_refused_and_leaves_nothing(
+    shards: Shards, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ShardtrainError, match=said):
+        fit(shards, FitOptions(**{**OPTIONS, **more}), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_optimizers_of_the_fused_engine_alone_are_refused_for_keras() -> None:
+    with pytest.raises(UsageError, match="row-adagrad is one of"):
+        FitOptions(optimizer="row-adagrad")
+
+
+def test_the_command_says_what_it_did(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", str(folder), "--engine", "fused", "--optimizer", "lazy-adam", "--epochs", "2", "--json"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["epochs"] == 2
+    assert found["test_examples"] == 60
+
+
+LOSSES = st.lists(st.floats(0.01, 2.0), min_size=1, max_size=30)
+
+
+@pytest.mark.heavy
+@settings(max_examples=60, deadline=None)
+@given(losses=LOSSES, patience=st.integers(1, 4))
+def test_stopping_and_plateaus_are_those_of_keras(losses: list[float], patience: int) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd")
+    theirs = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
+    their_rate = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=patience)
+    ours, our_rate = KeepBest(patience), Plateau(patience, 0.5)
+    for callback in (theirs, their_rate):
+        callback.set_model(model)
+        callback.on_train_begin()
+    first = float(model.optimizer.learning_rate)
+    for epoch, loss in enumerate(losses):
+        model.stop_training = False
+        theirs.on_epoch_end(epoch, {"val_loss": loss})
+        their_rate.on_epoch_end(epoch, {"val_loss": loss})
+        our_rate.epoch_ends({"val_loss": loss})
+        assert ours.epoch_ends(epoch, {"val_loss": loss}, lambda epoch=epoch: [epoch]) == model.stop_training
+        assert (ours.best_epoch, ours.wait) == (theirs.best_epoch, theirs.wait)
+        assert float(model.optimizer.learning_rate) == pytest.approx(first * our_rate.factor)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "exponential"])
+def test_rates_are_those_of_keras_schedules(shards: Shards, schedule: str) -> None:
+    from shardtrain.models.schedules import learning_rate
+
+    engine = engine_of(shards)
+    engine._options = FitOptions(**{**OPTIONS, "schedule": schedule})
+    rate = learning_rate(schedule, 0.02, 100)
+    for step in (0, 1, 50, 99, 100):
+        assert engine._rate(step) == pytest.approx(float(rate(step) if callable(rate) else rate), abs=1e-8)
