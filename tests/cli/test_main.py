@@ -170,7 +170,7 @@ def test_both_ways_to_start_it_are_the_same():
     assert outputs.pop().startswith("shardtrain ")
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_polite_kill_keeps_the_work_and_says_how_to_go_on(tmp_path):
     path = write(tmp_path / "many.csv", GOOD * 20_000)
     command = [sys.executable, "-m", "shardtrain", "build", str(path), "--out", str(tmp_path / "out")]

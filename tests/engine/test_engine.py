@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import random as random_rows
+from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
@@ -118,14 +119,17 @@ def keras_losses(
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("optimizer", "layers", "classes", "weighted", "clip_norm"),
-    [
-        ("sgd", 2, 3, False, None),
-        ("adagrad", 2, 2, True, None),
-        ("adagrad", 3, 14, False, 0.1),
-        ("adam", 1, 2, False, 0.1),
-        ("adam", 2, 3, True, None),
-        ("adagrad", 1, 3, False, None),
-    ],
+    sampled(
+        [
+            ("sgd", 2, 3, False, None),
+            ("adagrad", 2, 2, True, None),
+            ("adagrad", 3, 14, False, 0.1),
+            ("adam", 1, 2, False, 0.1),
+            ("adam", 2, 3, True, None),
+            ("adagrad", 1, 3, False, None),
+        ],
+        (0, 2, 3),
+    ),
 )
 def test_two_hundred_steps_are_those_of_dense_keras(
     optimizer: str, layers: int, classes: int, weighted: bool, clip_norm: float | None

@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sampled import sampled
 from support.topics import TOPICS, write_corpus
 from support.training import fit
 
@@ -87,7 +88,7 @@ def notes_in(path: Path) -> list[str | None]:
     return [line.split(",")[3] for line in lines[1:]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS))
 def test_exactly_the_texts_that_deserve_it_are_noted_and_counted(
     runs: Callable[[str], Run], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,7 @@ def test_it_names_every_dependency_and_every_extra_of_the_project() -> None:
     }
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_what_is_there_is_found_and_the_folder_is_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import h5py
     import keras

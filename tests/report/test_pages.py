@@ -92,7 +92,7 @@ def make(name: str, root: Path, reports: dict[str, Path], data: Path | None) -> 
         assert main(["report", f"{root}/{name}-{kind}", "--out", str(reports[f"{name} {kind}"])]) == 0
 
 
-@pytest.fixture(params=sampled(REPORTS, (1, 2, 3, 6)))
+@pytest.fixture(params=sampled(REPORTS, (2, 3, 6)))
 def report(request: pytest.FixtureRequest, root: Path, reports: dict[str, Path]) -> Path:
     if request.param not in reports:
         name = request.param.split()[0]

@@ -393,6 +393,8 @@ def test_a_run_folder_holds_all_that_is_promised(finished: Run, folder: Path) ->
         "patience": 2,
         "seed": 1,
         "shuffle": "window",
+        "engine": "keras",
+        "optimizer": "adam",
         "schedule": "constant",
         "clip_norm": None,
         "class_weight": "none",

@@ -86,7 +86,7 @@ def train(
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("optimizer", "kills"), sampled([("row-adagrad", 3), ("adam", 30), ("adagrad", 30)]))
+@pytest.mark.parametrize(("optimizer", "kills"), sampled([("row-adagrad", 1), ("adam", 30), ("adagrad", 30)]))
 def test_killed_and_gone_on_with_by_any_number_of_threads_it_ends_the_same(
     folder: Path, tmp_path: Path, optimizer: str, kills: int
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,8 +135,7 @@ def test_balanced_classes_count_by_their_weights_in_the_loss_of_training_alone(s
 def test_balanced_is_passed_on_by_fit(shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        sys.modules["shardtrain.training.staged"],
-        "Steps",
+        "shardtrain.training.staged.Steps",
         lambda *arguments: seen.append(arguments[2]) or Steps(*arguments),
     )
     fit(shards, FitOptions(**{**QUICK, "epochs": 1}, class_weight="balanced"), out=tmp_path / "run")

@@ -181,7 +181,7 @@ def test_an_end_within_the_test_is_resumed_there(
     assert_same_weights(run, trained)
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_kill_within_the_test_is_resumed_there(folder: Path, trained: Run, tmp_path: Path, forked: Forking) -> None:
     killed = forked.run(KILLED, folder, tmp_path / "run")
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -81,7 +81,7 @@ LIMITS = st.one_of(st.integers(1, 3), st.floats(0.05, 1.0))
 
 
 @pytest.mark.heavy
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(texts=TEXTS, seed=st.integers(0, 3), drawn=st.data())
 def test_all_options_together_on_any_text(texts, seed, drawn):
     check_any_text(texts, seed, draw_options(drawn))
