@@ -16,11 +16,10 @@ from typing import Any
 
 from shardtrain.errors import CorpusFormatError
 from shardtrain.options import show_size
-from shardtrain.runtime.passes import PROCESS_BYTES
 from shardtrain.runtime.quantities import size
 
-_ARROW_BYTES = 40 << 20  # what pyarrow takes in a process, with a batch of rows
-_PAGE_COPIES = 2  # packed and unpacked
+_BASE_BYTES = 60 << 20  # what a process has taken when it reads such files, with pyarrow and a batch of rows
+_PAGE_COPIES = 5  # packed, unpacked, its values, those of a batch: 4.8 were measured with a dictionary
 _UNPACKED_SIZE, _PACKED_SIZE = 2, 3  # fields of a page's header
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _MAX_DEPTH = 16  # of structures in structures; a header has three
@@ -49,13 +48,12 @@ def check_pages(path: Path, metadata: Any, columns: Collection[str], memory_limi
     """
     if memory_limit is None:
         return
-    base = PROCESS_BYTES + _ARROW_BYTES
     try:
-        page = longest_page(path, metadata, columns, max(memory_limit - base, 0) // _PAGE_COPIES)
+        page = longest_page(path, metadata, columns, max(memory_limit - _BASE_BYTES, 0) // _PAGE_COPIES)
     except ValueError as error:
         raise CorpusFormatError(f"'{path}' cannot be read as Parquet: {error}; write it again") from error
     if page is not None:
-        needed = -(-(base + _PAGE_COPIES * page.num_bytes) >> 20) << 20
+        needed = -(-(_BASE_BYTES + _PAGE_COPIES * page.num_bytes) >> 20) << 20
         raise CorpusFormatError(
             f"'{path}': the column '{page.column}' has a page of {size(page.num_bytes)} in row group {page.group}, "
             f"which must be unpacked at once and does not fit within {show_size(memory_limit)}; give --memory-limit "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shardtrain.arrays.arrow import load_pyarrow
 from shardtrain.arrays.parquet_pages import check_pages
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.blocks import BlockWriter
@@ -147,7 +148,7 @@ def require_pyarrow(path: Path) -> None:
         MissingExtraError: it is not.
     """
     try:
-        import pyarrow  # noqa: F401
+        load_pyarrow()
     except ImportError as error:
         raise MissingExtraError(
             f"'{path}' is a Parquet or Arrow file, and the package that reads it is not installed; install it with "
@@ -183,6 +184,7 @@ def system_memory() -> Iterator[None]:
         yield
     finally:
         pa.set_memory_pool(before)
+        before.release_unused()  # what Arrow's own code took from it all the same
         give_back_freed_memory()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.arrays.arrow import load_pyarrow
 from shardtrain.arrays.parquet_pages import check_pages
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, MissingExtraError
 from shardtrain.tables.blocks import Block, as_features, kind_of, rows_per_block
@@ -29,13 +30,13 @@ def import_pyarrow(done: str) -> ModuleType:
         MissingExtraError: pyarrow is not installed.
     """
     try:
-        import pyarrow
-        import pyarrow.parquet
+        found = load_pyarrow()
+        import pyarrow.parquet  # noqa: F401 - an attribute of it
     except ImportError as error:
         raise MissingExtraError(
             f"Parquet files are {done} with the package 'pyarrow'; install it with `pip install 'shardtrain[parquet]'`"
         ) from error
-    return pyarrow  # type: ignore[no-any-return]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
