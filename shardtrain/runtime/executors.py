@@ -250,16 +250,18 @@ def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
 class _Processes(ProcessPoolExecutor):
     """A pool of spawned processes that can be shut down whenever one of them dies.
 
-    `ProcessPoolExecutor` starts a process with a task and ends those that it knows of when one dies; one that is being
-    started at that moment it would wait for without ever ending it.
+    `ProcessPoolExecutor` starts spawned processes one by one, with tasks, while a thread of it watches those that run.
+    If one dies meanwhile, the thread may fail, or wait for the one that is being started without ever ending it. So all
+    are started before the thread is, as it does with forked ones.
     """
 
     def __init__(self, workers: int, prepare: Callable[[], None]) -> None:
         self._context = SpawnContext()
         with uninterrupted():  # a pool that is half started cannot be shut down
             super().__init__(workers, self._context, _prepare_worker, (prepare,))
+            self._safe_to_dynamically_spawn_children = False  # where it has this attribute: Python 3.11.4 to 3.13
             with contextlib.suppress(BrokenExecutor):  # the first task will find it
-                for _ in range(workers):  # each starts a process, as none is idle
+                for _ in range(workers):  # elsewhere each starts a process, as none is idle
                     self.submit(_no_op)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:

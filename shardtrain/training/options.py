@@ -145,7 +145,6 @@ class TrainingOptions:
         patience: epochs without a lower validation loss after which training stops.
         seed: of weights, dropout and the order of examples.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
-        engine: "keras", or "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams.
         optimizer: "adam", "adagrad", "sgd", "row-adagrad" or "lazy-adam", of which only the fused engine has the last
             two; a model that comes compiled keeps its own.
         schedule: how the learning rate changes, by a name of `shardtrain.models.schedules`, over all epochs.
@@ -176,12 +175,6 @@ class TrainingOptions:
         "none, blocks, window, or global: a permutation of all rows",
         group=_TRAINING,
         choices=SHUFFLES,
-    )
-    engine: str = option(
-        "keras",
-        "keras, or fused: compiled kernels for mlp and linear over n-grams, without TensorFlow",
-        group=_TRAINING,
-        choices=ENGINES,
     )
     optimizer: str = option(
         "adam",
@@ -236,6 +229,7 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
     Attributes:
         mlp: sizes of the mlp.
         sepcnn: sizes of the sepcnn.
+        engine: "keras", or "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams.
         tensorboard: whether Keras' TensorBoard callback writes events, to `tensorboard/` in the run folder; or to
             which folder.
 
@@ -247,6 +241,12 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
 
     mlp: MlpOptions = field(default_factory=MlpOptions)
     sepcnn: SepcnnOptions = field(default_factory=SepcnnOptions)
+    engine: str = option(
+        "keras",
+        "keras, or fused: compiled kernels for mlp and linear over n-grams, without TensorFlow",
+        group=_TRAINING,
+        choices=ENGINES,
+    )
     tensorboard: bool | Path = option(
         False,
         "write losses and metrics of each epoch for TensorBoard to DIR, or to tensorboard/ in the run folder",
