@@ -10,7 +10,7 @@ from typing import Any
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
-from shardtrain.cli.tensorflow import quiet_tensorflow
+from shardtrain.cli.tensorflow import load_tensorflow
 from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
         from shardtrain.training.fit import fit
 
         if options.engine == "keras":
-            with quiet_tensorflow():
-                pass
+            load_tensorflow(None)
         done = fit(shards, options, **vars(output))
     try:
         record = done.read()

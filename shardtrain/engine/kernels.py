@@ -550,7 +550,7 @@ def train(  # type: ignore[no-untyped-def]
             if thread == 0:
                 _await(gate, parts)
                 b, stage = phase // each, phase % each
-                size, entry = bounds[b + 1] - bounds[b], indptr[bounds[b]]
+                size = bounds[b + 1] - bounds[b]
                 if stage == 0:
                     losses[b], hits[b] = _totals(row_losses, row_hits, size)
                 elif stage == 1 and clip > 0:

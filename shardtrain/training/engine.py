@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,8 @@ EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, a
 Logs = dict[str, float]
 
 
-class Engine(Protocol):
-    """Trains one model.
+class Engine(ABC):
+    """Trains one model; a hook does nothing unless an engine has something to do there.
 
     Attributes:
         stop: whether the training is to end after the epoch, or with `watches_batches` after the step.
@@ -24,71 +25,62 @@ class Engine(Protocol):
     """
 
     stop: bool
+    watches_batches: bool = False
 
-    @property
-    def watches_batches(self) -> bool:
-        """See the class."""
-        ...
-
+    @abstractmethod
     def steps_per_call(self, train: Split, batch_size: int) -> int:
         """Return on how many batches `advance` is called at once."""
-        ...
 
+    @abstractmethod
     def training_begins(self, epochs: int, steps: int, saved: Mapping[str, Any] | None = None) -> None:
         """Begin a training of at most `epochs` epochs of `steps` steps, or go on with a saved one.
 
         Raises:
             CheckpointError: the state is of another model or other hooks.
         """
-        ...
 
-    def epoch_begins(self, epoch: int) -> None:
+    def epoch_begins(self, epoch: int) -> None:  # noqa: B027 - a hook
         """Hook before epoch `epoch`, from 0."""
-        ...
 
-    def batch_begins(self, step: int) -> None:
+    def batch_begins(self, step: int) -> None:  # noqa: B027 - a hook
         """Hook before a step of an epoch, from 0."""
-        ...
 
-    def batch_ends(self, step: int, logs: Logs) -> None:
+    def batch_ends(self, step: int, logs: Logs) -> None:  # noqa: B027 - a hook
         """Hook after it."""
-        ...
 
-    def validation_begins(self) -> None:
+    def validation_begins(self) -> None:  # noqa: B027 - a hook
         """Hook before the validation of an epoch."""
-        ...
 
-    def validation_ends(self, logs: Logs) -> None:
+    def validation_ends(self, logs: Logs) -> None:  # noqa: B027 - a hook
         """Hook after it."""
-        ...
 
+    @abstractmethod
     def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
         """Hook after an epoch; return its metrics and what hooks added to them, such as the learning rate."""
-        ...
 
+    @abstractmethod
     def training_ends(self, logs: Logs) -> None:
         """Hook after the last epoch: restores the best weights."""
-        ...
 
+    @abstractmethod
     def reset(self) -> None:
         """Begin to sum up the metrics of an epoch."""
-        ...
 
+    @abstractmethod
     def advance(self, batches: Sequence[Examples]) -> tuple[list[float], Mapping[str, Any]]:
         """Take a step on each batch; return their losses and the metrics of the epoch so far."""
-        ...
 
+    @abstractmethod
     def evaluate(self, batches: Iterable[Examples]) -> Logs:
         """Compute the metrics over all examples of the batches, without training."""
-        ...
 
+    @abstractmethod
     def capture_variables(self) -> dict[str, Any]:
         """Capture the described values of the model, its optimizer and its metrics."""
-        ...
 
+    @abstractmethod
     def capture_hooks(self) -> list[dict[str, Any]]:
         """Capture the class and plain attributes of each hook."""
-        ...
 
 
 def numbers(logs: Mapping[str, Any]) -> Logs:

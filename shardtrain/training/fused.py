@@ -24,7 +24,7 @@ from shardtrain.loader.split import Split
 from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.progress import detail
-from shardtrain.training.engine import Logs, restore_generators
+from shardtrain.training.engine import Engine, Logs, restore_generators
 from shardtrain.training.loop import TrainingTime
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import versions
@@ -35,7 +35,7 @@ GROUP_ROWS = 4096  # per call of the kernels, in whole batches
 MODELS = ("mlp", "linear")
 
 
-class FusedEngine:
+class FusedEngine(Engine):
     """An engine (`training.engine`) of the fused kernels.
 
     Args:
@@ -46,11 +46,8 @@ class FusedEngine:
 
     Attributes:
         stop: whether the training is to end.
-        watches_batches: false; there are no hooks around steps.
         best: keeps the best weights.
     """
-
-    watches_batches = False
 
     def __init__(self, trainer: Trainer, team: Team, options: FitOptions, steps: int) -> None:
         self.stop = False
@@ -78,21 +75,6 @@ class FusedEngine:
         self._check_best()
         restore_generators(saved["generators"])
         self.stop = saved["stop"]
-
-    def epoch_begins(self, epoch: int) -> None:
-        """Do nothing."""
-
-    def batch_begins(self, step: int) -> None:
-        """Do nothing."""
-
-    def batch_ends(self, step: int, logs: Logs) -> None:
-        """Do nothing."""
-
-    def validation_begins(self) -> None:
-        """Do nothing."""
-
-    def validation_ends(self, logs: Logs) -> None:
-        """Do nothing."""
 
     def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
         """Keep the weights if they are the best so far; return the metrics, with the rate if a plateau lowers it."""
@@ -130,10 +112,7 @@ class FusedEngine:
     def capture_variables(self) -> dict[str, Any]:
         """Capture the network, the numbers of the optimizer, and the sums of the metrics."""
         return {
-            group: {
-                "described": [[name, list(array.shape), array.dtype.name] for name, array in arrays],
-                "values": [array for _, array in arrays],
-            }
+            group: {"described": _described(arrays), "values": [array for _, array in arrays]}
             for group, arrays in self._arrays().items()
         }
 
@@ -154,8 +133,7 @@ class FusedEngine:
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         for group, arrays in self._arrays().items():
-            described = [[name, list(array.shape), array.dtype.name] for name, array in arrays]
-            if saved[group]["described"] != described:
+            if saved[group]["described"] != _described(arrays):
                 raise CheckpointError(
                     f"the arrays of the {group} differ from the checkpoint's; resume with the same model and "
                     "optimizer, or start again with --overwrite"
@@ -298,6 +276,11 @@ def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> Logs:
         losses, hits, _ = network.evaluate(x, y, team)
         sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
     return _metrics(sums)
+
+
+def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
+    """Return name, shape and type of each array, as checkpoints have them."""
+    return [[name, list(array.shape), array.dtype.name] for name, array in arrays]
 
 
 def _dropout(options: FitOptions, name: str) -> float:

@@ -10,13 +10,13 @@ import keras
 from shardtrain.arrays.rows import Examples
 from shardtrain.loader.split import Split
 from shardtrain.training import state
-from shardtrain.training.engine import Logs, numbers, restore_generators
+from shardtrain.training.engine import Engine, Logs, numbers, restore_generators
 from shardtrain.training.steps import STEPS_PER_CALL, Steps
 
 MULTI_STEP_FROM = 100  # steps per epoch from which tracing several steps per call pays within a few epochs
 
 
-class KerasEngine:
+class KerasEngine(Engine):
     """An engine (`training.engine`) of the traced steps of a model.
 
     Attributes:

@@ -50,7 +50,7 @@ from shardtrain.runtime.schema import (
     parse_json,
     read_json,
 )
-from shardtrain.runtime.storage import remove
+from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
@@ -274,7 +274,10 @@ class RunFolder:
             StorageError: it cannot be written; the run stays unfinished.
         """
         with committed_by_name(self.path / MODEL) as partial:
-            write(partial)
+            try:
+                write(partial)
+            except RuntimeError as error:  # libhdf5's errors reach Keras as such
+                raise storage_error(self.path / MODEL, "write by Keras", error) from error
         commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
 
     def read(self) -> RunRecord:

@@ -22,7 +22,6 @@ from shardtrain.models.outputs import meaning_of
 from shardtrain.models.schedules import learning_rate, schedule_callbacks
 from shardtrain.models.user_models import summarize_error
 from shardtrain.runtime.progress import detail, say
-from shardtrain.runtime.storage import storage_error
 from shardtrain.training import state
 from shardtrain.training.devices import Replicas, devices_for, environment, keras_versions
 from shardtrain.training.engine import Logs
@@ -78,15 +77,8 @@ class KerasTraining:
         return STEPS_PER_CALL
 
     def write(self, path: Path) -> None:
-        """Write the trained model.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        try:
-            self._model.save(path)
-        except RuntimeError as error:  # libhdf5's errors reach Keras as such
-            raise storage_error(path, "write by Keras", error) from error
+        """Write the trained model; libhdf5's errors reach Keras as RuntimeError."""
+        self._model.save(path)
 
     def train(self, session: Session, saved: Any) -> Trained:
         """Train from the first stage, or resume from a saved state.

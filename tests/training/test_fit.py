@@ -18,7 +18,15 @@ from support.learnable import write_shards
 from support.sampled import sampled
 from support.training import fit
 
-from shardtrain.errors import ModelError, RunError, RunExistsError, RunNotFoundError, ShardsError, UsageError
+from shardtrain.errors import (
+    ModelError,
+    RunError,
+    RunExistsError,
+    RunNotFoundError,
+    ShardsError,
+    StorageError,
+    UsageError,
+)
 from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.info import DatasetInfo
@@ -176,7 +184,7 @@ def counting_model(description: DatasetInfo) -> keras.Model:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("several_from", sampled([1, 10**6], ids=["several steps a call", "one step a call"]))
+@pytest.mark.parametrize("several_from", sampled([1, 10**6], ids=["several steps per call", "one step per call"]))
 def test_nothing_is_traced_again_for_other_batches_sizes_or_epochs(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several_from: int
 ) -> None:
@@ -634,3 +642,18 @@ def test_the_help_of_fit_states_the_defaults_that_the_options_have(capsys: pytes
     for name, value in described.items():
         flag = "--" + name.replace("_", "-")
         assert re.search(rf"{flag} [^ ]+ [^-]*?\(default {re.escape(str(value))}\)", text), flag
+
+
+def test_a_model_that_cannot_be_written_is_named_as_the_user_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "shards")
+
+    def fail(self: keras.Model, path: Path) -> None:
+        raise RuntimeError("Unable to synchronously write (errno = 28, error message = 'No space left on device')")
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with open_shards(tmp_path / "shards") as shards, pytest.raises(StorageError) as failed:
+        fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
+    assert f"'{tmp_path / 'run' / 'model.keras'}'" in str(failed.value)
+    assert ".partial" not in str(failed.value)

@@ -147,13 +147,7 @@ def compare_losses(shards: Shards, count: int) -> bool:
     steps = Steps(model, prepare(model, shards.description, learning_rate=LEARNING_RATE))
     dense = dense_mlp(shards, dropout=0.0, sparse=False)
     dense.set_weights(model.get_weights())
-    worst = 0.0
-    batches = (batch for epoch in range(count) for batch in shards.train.batches(128, seed=SEED, epoch=epoch))
-    for x, y in islice(batches, count):
-        (loss,), _ = steps.advance([(x, y)])
-        dense.reset_metrics()
-        expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
-        worst = max(worst, abs(loss - expected) / expected)
+    worst = furthest(shards, dense, count, lambda batch: steps.advance([batch])[0][0])
     print(f"\nlosses of {count} steps without dropout: within {worst:.1e} of dense training (at most {TOLERANCE:.0e})")
     return compare_fused_losses(shards, count) and worst <= TOLERANCE
 
@@ -167,18 +161,30 @@ def compare_fused_losses(shards: Shards, count: int) -> bool:
         dense = dense_mlp(shards, dropout=0.0, sparse=False)
         dense.compile(getattr(keras.optimizers, maker)(LEARNING_RATE), "sparse_categorical_crossentropy")
         dense.set_weights([each for pair in zip(network.kernels, network.biases, strict=True) for each in pair])
-        worst = 0.0
-        batches = (batch for epoch in range(count) for batch in shards.train.batches(128, seed=SEED, epoch=epoch))
         with Team(cores()) as team:
             trainer = Trainer(network, OPTIMIZERS[name], team, seed=SEED)
-            for x, y in islice(batches, count):
-                (loss,), _ = trainer.advance([(x, y)], [LEARNING_RATE])
-                dense.reset_metrics()
-                expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
-                worst = max(worst, abs(loss - expected) / expected)
+            worst = furthest(shards, dense, count, partial(fused_loss, trainer))
         print(f"of the fused engine, {name}: within {worst:.1e}")
         good &= worst <= TOLERANCE
     return good
+
+
+def fused_loss(trainer: Trainer, batch: tuple[Any, Any]) -> float:
+    """The loss of a step of the fused engine."""
+    (loss,), _ = trainer.advance([batch], [LEARNING_RATE])
+    return loss
+
+
+def furthest(shards: Shards, dense: keras.Model, count: int, loss_of: Callable[[tuple[Any, Any]], float]) -> float:
+    """The largest relative difference of the losses of so many steps from those of dense training."""
+    worst = 0.0
+    batches = (batch for epoch in range(count) for batch in shards.train.batches(128, seed=SEED, epoch=epoch))
+    for x, y in islice(batches, count):
+        loss = loss_of((x, y))
+        dense.reset_metrics()
+        expected = float(dense.train_on_batch(x.toarray(), y, return_dict=True)["loss"])  # type: ignore[union-attr]
+        worst = max(worst, abs(loss - expected) / expected)
+    return worst
 
 
 def fused(shards: Shards, out: Path, optimizer: str, rate: float, size: int, epochs: int) -> Result:
