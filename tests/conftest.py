@@ -18,6 +18,7 @@ DATA = TESTS.parents[1] / "shared" / "data"
 # Two workers take the files that take longest first, so that at the end none of them is alone with one.
 LONGEST_FIRST = (
     "faults/test_faults.py",
+    "engine/test_engine.py",
     "training/test_options.py",
     "training/test_resume.py",
     "training/test_fit.py",
@@ -31,6 +32,10 @@ LONGEST_FIRST = (
     "vectorize/test_features_equal_oracles.py",
     "training/test_tune.py",
     "training/test_devices.py",
+    "training/test_fused.py",
+    "cli/test_surroundings.py",
+    "training/test_user_outputs.py",
+    "vectorize/test_ties.py",
     "shards/test_compressed.py",
     "pipeline/test_index.py",
     "models/test_adapters.py",

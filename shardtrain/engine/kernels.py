@@ -525,7 +525,7 @@ def train(  # type: ignore[no-untyped-def]
         squares: (columns that occur,): of its rows.
         small_gradient: like `small`.
         small_squares: like `small_rows`.
-        table: (features,), -1 everywhere, before and after; empty unless `kind` is ADAM.
+        table: (features,), -1 everywhere, before and after; only ADAM uses it.
         kind: of the optimizer.
         rates: (batches,): learning rate of each step.
         seeds: (batches,): of the dropout of each step.

@@ -69,7 +69,7 @@ def trained(
     return losses, network, trainer
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5),
     layers=st.integers(1, 3),

@@ -31,6 +31,12 @@ def square(number: int) -> int:
     return number * number
 
 
+def slow_square(number: int) -> int:
+    """Take long enough for the pool to learn of a death before the others have done all tasks."""
+    time.sleep(0.4)
+    return number * number
+
+
 def die_once(task: tuple[Path, int]) -> int:
     """Die by SIGKILL, as the kernel kills for memory, the first time that the task runs."""
     folder, number = task
@@ -192,7 +198,7 @@ def test_tasks_that_are_never_answered_after_a_death_run_again(monkeypatch: pyte
 def test_a_worker_that_starts_while_another_dies_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupts, "_Process", Late)
     with processes(2, prepare=nothing) as pool:
-        assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+        assert sorted(pool.run(slow_square, range(3))) == [(0, 0), (1, 1), (2, 4)]
         assert pool.workers == 1
     assert not any(each.is_alive() for each in Late.made)
 
@@ -204,7 +210,7 @@ def test_a_worker_that_dies_while_the_pool_starts_costs_a_worker(
     Early.made, Early.error = [], error
     monkeypatch.setattr(interrupts, "_Process", Early)
     with processes(3, prepare=nothing) as pool:
-        assert sorted(pool.run(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+        assert sorted(pool.run(slow_square, range(3))) == [(0, 0), (1, 1), (2, 4)]
         assert pool.workers == 2
     assert not any(each.is_alive() for each in Early.made)
 
