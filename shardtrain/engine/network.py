@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +102,7 @@ class Network:
 
     Attributes:
         shape: its sizes.
-        scales: (features,), by which rows are multiplied in training and evaluation; None: by nothing.
+        scales: (features,), by which rows are multiplied in training; None: by nothing.
         wide: kernel of the sparse layer, (features, width).
         small: the kernels of the dense layers and all biases, row by row, (rows, widest layer).
         dims: width of each layer.
@@ -131,11 +132,13 @@ class Network:
             limit = np.float32(math.sqrt(6 / sum(kernel.shape)))
             kernel[:] = generator.random(kernel.shape, np.float32) * (2 * limit) - limit
 
-    def fold_scales(self) -> None:
-        """Multiply the scales into the weights, so that the network takes rows as they are."""
-        if self.scales is not None:
-            self.wide *= self.scales[:, None]
-            self.scales = None
+    def folded(self) -> Network:
+        """Return the network that says of rows as they are what this one says of scaled rows; itself without scales."""
+        if self.scales is None:
+            return self
+        other = copy.copy(self)
+        other.wide, other.scales = self.wide * self.scales[:, None], None
+        return other
 
     @property
     def kernels(self) -> list[Floats]:
@@ -154,6 +157,8 @@ class Network:
     def evaluate(self, x: Csr, y: npt.NDArray[Any], team: Team) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
         """Compute the loss of each row, whether its class has the highest probability, and the probabilities.
 
+        The network has no scales; `folded` returns one that has not.
+
         Args:
             x: (rows, features).
             y: class of each row.
@@ -163,12 +168,12 @@ class Network:
             Losses (rows,), hits (rows,), probabilities (rows, width of the last layer).
         """
         rows = len(x)
-        values = x.data if self.scales is None else x.data * self.scales[x.indices]
+        assert self.scales is None
         sums = np.empty((len(self.dims), rows, max(self.shape.dims)), np.float32)
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
         team.run(
             kernels.evaluate,
-            *(np.asarray(x.indptr, np.int64), x.indices, values, np.asarray(y, np.int64)),
+            *(np.asarray(x.indptr, np.int64), x.indices, x.data, np.asarray(y, np.int64)),
             *(self.wide, self.small, self.dims, self.places, sums, losses, hits),
         )
         return losses, hits, sums[-1, :, : self.shape.dims[-1]]

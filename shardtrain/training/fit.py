@@ -25,7 +25,7 @@ from shardtrain.training.engine import Logs
 from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import Chosen, choose, in_words
-from shardtrain.training.resume import finished_run, training_job
+from shardtrain.training.resume import as_begun, finished_run, training_job
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.training.session import Preparation, Session, Trained, reading_plan
 from shardtrain.training.state_schema import STATE
@@ -91,11 +91,13 @@ def fit(
     options.refuse_unused_sizes(name)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
         check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
-    chosen, missing = choose(options, name, shards.description, callbacks)
-    job = training_job(chosen, name, shards.description)
     named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
         named = RunFolder.newest_unfinished(name)
+    if named is not None and not overwrite:
+        options = as_begun(options, named)
+    chosen, missing = choose(options, name, shards.description, callbacks)
+    job = training_job(chosen, name, shards.description)
     if named is not None:
         named.check_free(overwrite=overwrite or resume)
         if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):

@@ -57,6 +57,7 @@ class FusedEngine(Engine):
         plateau = options.schedule == "plateau"
         self._plateau = Plateau(max(1, options.patience // 2), PLATEAU_FACTOR) if plateau else None
         self._sums = np.zeros(3)  # of losses, hits and rows
+        self._measured = trainer.network  # that was evaluated last
 
     def steps_per_call(self, train: Split, batch_size: int) -> int:
         """Return the steps per call."""
@@ -83,16 +84,15 @@ class FusedEngine(Engine):
         if self._plateau is not None:
             added = {"learning_rate": self._options.learning_rate * self._plateau.factor}
             self._plateau.epoch_ends(logs)
-        network = self._trainer.network
-        self.stop = self.best.epoch_ends(epoch, logs, lambda: [network.wide.copy(), network.small.copy()]) or self.stop
+        self.stop = self.best.epoch_ends(epoch, logs, self._measured_weights) or self.stop
         return {**logs, **added}
 
     def training_ends(self, logs: Logs) -> None:
-        """Restore the best weights, and fold the scales of features into them."""
+        """Restore the best weights, which take rows as they are."""
+        network = self._trainer.network
         if self.best.best_weights is not None:
-            network = self._trainer.network
             network.wide[...], network.small[...] = self.best.best_weights
-        network.fold_scales()
+            network.scales = None
 
     def reset(self) -> None:
         """Begin to sum up."""
@@ -109,7 +109,8 @@ class FusedEngine(Engine):
 
     def evaluate(self, batches: Iterable[Examples]) -> Logs:
         """Evaluate on the batches."""
-        return evaluate(self._trainer.network, batches, self._team)
+        self._measured = self._trainer.network.folded()
+        return evaluate(self._measured, batches, self._team)
 
     def capture_variables(self) -> dict[str, Any]:
         """Capture the network, the numbers of the optimizer, and the sums of the metrics."""
@@ -121,6 +122,11 @@ class FusedEngine(Engine):
     def capture_hooks(self) -> list[dict[str, Any]]:
         """Capture early stopping, and the plateau if there is one."""
         return [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+
+    def _measured_weights(self) -> list[Any]:
+        """Return the weights that the latest metrics are of; a copy of those that training goes on with."""
+        wide = self._measured.wide
+        return [wide.copy() if wide is self._trainer.network.wide else wide, self._measured.small.copy()]
 
     @property
     def _hooks(self) -> list[KeepBest | Plateau]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from shardtrain.errors import RunExistsError
+from shardtrain.errors import RunExistsError, UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.options import KINDS
 from shardtrain.options import as_json, defaults_of, options_of
@@ -36,9 +36,27 @@ def training_job(options: FitOptions, name: str, description: DatasetInfo) -> Jo
     return Job(record=record, defaults=as_json(BEFORE), ignored=NOT_PART_OF_IDENTITY)
 
 
+def as_begun(options: FitOptions, folder: RunFolder) -> FitOptions:
+    """Return the options with the engine and the recipe of the interrupted training in a folder, where they are open.
+
+    A training that Keras began, because of callbacks or in an earlier version, is so gone on with by Keras.
+    """
+    recorded = folder.config().get("options")
+    if not isinstance(recorded, Mapping) or folder.finished:
+        return options
+    begun = {
+        name: recorded.get(name, BEFORE[name]) for name in ("engine", "recipe") if getattr(options, name) == "auto"
+    }
+    try:
+        return replace(options, **begun)
+    except UsageError:  # options that are refused for that engine: the difference is reported
+        return options
+
+
 def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:
     """Return the options for config.json, without the sizes of other models."""
-    values: dict[str, Any] = {**vars(options), "model": name, "tensorboard": options.tensorboard or None}
+    first = {"engine": options.engine, "recipe": options.recipe}  # which decide others: the difference to be named
+    values: dict[str, Any] = {**first, **vars(options), "model": name, "tensorboard": options.tensorboard or None}
     return {
         key: as_json(asdict(value) if key in KINDS else value)
         for key, value in values.items()

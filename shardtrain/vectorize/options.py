@@ -49,11 +49,7 @@ def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"{text!r} is neither a whole number nor all") from None
-
-
-def _show_number(number: int) -> str:
-    return "all" if number == MAX_COLUMNS else str(number)
+        raise ValueError(f"{text!r} is neither a whole number nor all") from None
 
 
 def read_stop_words(path: Path | str) -> tuple[str, ...]:
@@ -106,8 +102,7 @@ class VectorizerOptions:
         "n-grams kept, vocabulary size, or columns with hashing; all: every one that --min-df and --max-df leave",
         group=_GROUP,
         metavar="N|all",
-        convert=_number,
-        show=_show_number,
+        parse=_number,
         unset="20000; with hashing 1048576",
     )
     analyzer: str = option(

@@ -112,7 +112,7 @@ def test_a_given_value_is_printed_as_given_even_if_it_is_the_default(capsys):
     assert main(["fit", "--epochs", "1000", "--print-config"]) == 0
     out = capsys.readouterr().out
     assert "\nepochs = 1000\n" in out
-    assert "\n# patience = 2  #" in out
+    assert "\n# patience: " in out
 
 
 EMPTY = {  # command lines with empty values, and the same without them

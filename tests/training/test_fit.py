@@ -41,7 +41,7 @@ from shardtrain.training.run_folder import METRICS, MODEL
 from shardtrain.training.steps import Steps
 
 PROJECT = Path(__file__).resolve().parents[2]
-QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "mlp": MlpOptions(units=8)}
+QUICK: dict[str, Any] = {"engine": "keras", "batch_size": 32, "learning_rate": 0.02, "mlp": MlpOptions(units=8)}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_training_is_a_loop_over_the_batches_that_the_seed_the_epoch_and_the_mod
     options = FitOptions(epochs=4, patience=9, seed=5, shuffle="window", **QUICK)
     done = fit(shards, options, out=tmp_path / "run")
     model = mlp(shards.description, options.mlp, seed=5)
-    steps = Steps(model, prepare(model, shards.description, learning_rate=options.learning_rate))
+    steps = Steps(model, prepare(model, shards.description, learning_rate=0.02))
     for epoch in range(done.metrics["best_epoch"]):
         for batch in shards.train.batches(32, seed=5, epoch=epoch, shuffle="window"):
             steps.train(*steps.arguments(batch))
@@ -209,7 +209,7 @@ def test_the_best_epoch_is_kept_and_reported(finished: Run, shards: Shards) -> N
     epochs, metrics = history(finished), finished.metrics
     losses = [epoch["val_loss"] for epoch in epochs]
     best = int(np.argmin(losses))
-    assert len(epochs) == metrics["epochs"] == best + 1 + FitOptions().patience < 1000
+    assert len(epochs) == metrics["epochs"] == best + 1 + 2 < 1000
     assert metrics["best_epoch"] == best + 1
     assert (metrics["val_loss"], metrics["val_accuracy"]) == (losses[best], epochs[best]["val_accuracy"])
     again = evaluate(finished, shards)
@@ -402,6 +402,8 @@ def test_a_run_folder_holds_all_that_is_promised(finished: Run, folder: Path) ->
         "seed": 1,
         "shuffle": "window",
         "engine": "keras",
+        "recipe": "guide",
+        "scaling": "none",
         "optimizer": "adam",
         "schedule": "constant",
         "clip_norm": None,
@@ -559,7 +561,9 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 
 @pytest.mark.heavy
 def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: Path, tmp_path: Path) -> None:
-    done = command("fit", folder, "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path)
+    done = command(
+        "fit", folder, "--engine", "keras", "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     metrics = load_run(tmp_path / "runs" / "mlp-1").metrics
     assert done.stdout == (
@@ -570,7 +574,8 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     number = r"\d+\.\d{4}"
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
     line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}"
-    assert re.fullmatch(f"epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr), done.stderr
+    chosen = "keras engine, recipe guide: adam at 0.001, batches of 32 rows, at most 2 epochs\n"
+    assert re.fullmatch(f"{chosen}epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr)
 
 
 def test_the_memory_plan_is_shown_with_verbose_only(
@@ -580,7 +585,7 @@ def test_the_memory_plan_is_shown_with_verbose_only(
     plan = reading + r" \([\d.]+ kB\) and takes 1 batch per step"
     for level, shown in ((NORMAL, False), (VERBOSE, True)):
         with verbosity(level):
-            fit(shards, FitOptions(epochs=1), out=tmp_path / str(level))
+            fit(shards, FitOptions(epochs=1, engine="keras"), out=tmp_path / str(level))
         assert bool(re.search(plan, capsys.readouterr().err)) is shown
 
 
@@ -634,14 +639,15 @@ def test_the_help_of_fit_states_the_defaults_that_the_options_have(capsys: pytes
         main(["fit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     described = {
-        **{name: getattr(FitOptions(), name) for name in ("epochs", "patience", "batch_size", "learning_rate", "seed")},
-        **{name: getattr(FitOptions(), name) for name in ("shuffle", "schedule", "class_weight", "checkpoint_every")},
+        **{name: getattr(FitOptions(), name) for name in ("seed", "shuffle", "class_weight", "checkpoint_every")},
         **vars(MlpOptions()),
         **vars(SepcnnOptions()),
     }
     for name, value in described.items():
         flag = "--" + name.replace("_", "-")
         assert re.search(rf"{flag} [^ ]+ [^-]*?\(default {re.escape(str(value))}\)", text), flag
+    for flag in ("--epochs", "--patience", "--batch-size", "--learning-rate", "--optimizer", "--schedule"):
+        assert re.search(rf"{flag} [^ ]+ [^-]*?\(default: by the recipe\)", text), flag
 
 
 def test_a_model_that_cannot_be_written_is_named_as_the_user_knows_it(

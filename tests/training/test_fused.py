@@ -141,7 +141,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     with pytest.raises(KeyboardInterrupt):
         fit(shards, FitOptions(**OPTIONS), out=tmp_path / "out")
     assert "interrupted after step 6 of epoch 1" in capsys.readouterr().err
-    with pytest.raises(RunExistsError, match="optimizer was adam, it is sgd now"):
+    with pytest.raises(RunExistsError, match="optimizer was lazy-adam, it is sgd now"):
         fit(shards, FitOptions(**{**OPTIONS, "optimizer": "sgd"}), out=tmp_path / "out")
     done = fit(shards, FitOptions(**OPTIONS), out=tmp_path / "out")
     assert (done.path / "model.keras").read_bytes() == (whole.path / "model.keras").read_bytes()
@@ -192,7 +192,7 @@ def test_what_it_does_not_have_is_refused_and_leaves_nothing(
 
 def test_optimizers_of_the_fused_engine_alone_are_refused_for_keras() -> None:
     with pytest.raises(UsageError, match="row-adagrad is one of"):
-        FitOptions(optimizer="row-adagrad")
+        FitOptions(engine="keras", optimizer="row-adagrad")
 
 
 def test_the_command_says_what_it_did(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,13 @@ from shardtrain.training.steps import Steps
 from shardtrain.vectorize.fitted import save_vectorizer
 from shardtrain.vectorize.settings import SequenceSettings
 
-QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "epochs": 2, "mlp": MlpOptions(units=8)}
+QUICK: dict[str, Any] = {
+    "engine": "keras",
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "epochs": 2,
+    "mlp": MlpOptions(units=8),
+}
 OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "SGD": lambda: keras.optimizers.SGD(0.1),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),

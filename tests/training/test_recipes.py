@@ -112,7 +112,7 @@ def test_weights_that_no_memory_holds_are_refused_before_a_folder_is_made(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shardtrain.training.fused.memory_bytes", lambda: 10_000)
-    with pytest.raises(UsageError, match="more than the 10.0 kB that there are"):
+    with pytest.raises(UsageError, match=r"more than the 10\.0 kB that there are"):
         fit(shards, FitOptions(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -32,7 +32,9 @@ from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, CONFIG, METRICS
 
 pytestmark = pytest.mark.usefixtures("quiet")
-OPTIONS = FitOptions(model="mlp", mlp=MlpOptions(units=4, layers=1), epochs=4, batch_size=32, learning_rate=0.02)
+OPTIONS = FitOptions(
+    engine="keras", model="mlp", mlp=MlpOptions(units=4, layers=1), epochs=4, batch_size=32, learning_rate=0.02
+)
 SPREAD = 151  # of so many changes one is tried in `make test`
 
 

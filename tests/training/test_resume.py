@@ -208,7 +208,13 @@ def test_killed_at_thirty_random_moments_equals_uninterrupted(
 # In one process
 
 
-QUICK: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "mlp": MlpOptions(units=8), "epochs": 6}
+QUICK: dict[str, Any] = {
+    "engine": "keras",
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "mlp": MlpOptions(units=8),
+    "epochs": 6,
+}
 
 
 @pytest.fixture(scope="module")
@@ -554,7 +560,7 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["fit", str(folders["ngram"]), "--epochs", "3", "--batch-size", "32", "--units", "4"]
+    command = ["fit", str(folders["ngram"]), "--epochs", "3", "--batch-size", "32", "--units", "4", "--engine", "keras"]
     assert main([*command, "--resume"]) == 1
     assert "no interrupted run of the model mlp in 'runs'; omit --resume" in capsys.readouterr().err
     advance, calls = steps.Steps.advance, 0

@@ -29,6 +29,7 @@ from shardtrain.training.tune import tune
 from shardtrain.training.tune_options import TuneOptions
 
 QUICK: dict[str, Any] = {
+    "engine": "keras",
     "batch_size": 32,
     "epochs": 6,
     "learning_rate": 0.05,
@@ -55,7 +56,7 @@ def killed(self, split):
     os.kill(os.getpid(), signal.SIGKILL)
 
 loop.Training.test = killed
-fit(open_shards(sys.argv[1]), FitOptions(batch_size=32, epochs=6, learning_rate=0.05, patience=2,
+fit(open_shards(sys.argv[1]), FitOptions(engine="keras", batch_size=32, epochs=6, learning_rate=0.05, patience=2,
     mlp=MlpOptions(units=8), checkpoint_every=CheckpointInterval(4, "epochs")), out=Path(sys.argv[2]))
 """
 
