@@ -6,9 +6,19 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.terminal import captured_stderr
+
+if TYPE_CHECKING:
+    from shardtrain.inference.run import Run
+
+
+def load_for(run: Run, module: str | None) -> None:
+    """Import TensorFlow if the model of a run needs Keras, or a user's module is given, which is imported then."""
+    if module is not None or run.needs_keras:
+        load_tensorflow(module)
 
 
 def load_tensorflow(module: str | None) -> None:

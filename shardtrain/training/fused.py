@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine.keras_file import write_keras
-from shardtrain.engine.network import Network, Shape, Team
+from shardtrain.engine.network import Network, Shape, Team, evaluate, metrics_of
 from shardtrain.engine.optimizers import OPTIMIZERS
 from shardtrain.engine.trainer import Trainer
 from shardtrain.errors import CheckpointError, UsageError
@@ -103,7 +102,7 @@ class FusedEngine(Engine):
         losses, hits = self._trainer.advance(batches, rates)
         for (_, y), loss, right in zip(batches, losses, hits, strict=True):
             self._sums += np.array([loss * len(y), right, len(y)])
-        return losses, _metrics(self._sums)
+        return losses, metrics_of(self._sums)
 
     def evaluate(self, batches: Iterable[Examples]) -> Logs:
         """Evaluate on the batches."""
@@ -268,16 +267,6 @@ def steps_per_call(batch_size: int) -> int:
     return max(1, GROUP_ROWS // batch_size)
 
 
-def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> Logs:
-    """Compute accuracy and loss of a network over all examples of the batches."""
-    sums = np.zeros(3)
-    for x, y in batches:
-        assert isinstance(x, Csr)
-        losses, hits, _ = network.evaluate(x, y, team)
-        sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
-    return _metrics(sums)
-
-
 def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
     """Return name, shape and type of each array, as checkpoints have them."""
     return [[name, list(array.shape), array.dtype.name] for name, array in arrays]
@@ -285,8 +274,3 @@ def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
 
 def _dropout(options: FitOptions, name: str) -> float:
     return options.mlp.dropout if name == "mlp" else 0.0
-
-
-def _metrics(sums: Any) -> Logs:
-    loss, hits, rows = sums.tolist()
-    return {"accuracy": hits / rows, "loss": loss / rows}
