@@ -147,7 +147,7 @@ def _shape_of(model: Any) -> Shape | None:
     dims = tuple(each["units"] for each in dense)
     last = "sigmoid" if dims[-1] == 1 else "softmax"
     expected = ["relu"] * (len(dims) - 1) + [last]
-    sound = all(type(size) is int and 0 < size for size in (features, *dims))
+    sound = all(type(size) is int and size > 0 for size in (features, *dims))
     if not sound or kinds[-1] != "Dense" or [each["activation"] for each in dense] != expected:
         return None
     return Shape(features, dims) if _is_compiled_plainly(model.get("compile_config"), dims[-1]) else None

@@ -158,10 +158,10 @@ class Network:
         rows = len(x)
         sums = np.empty((len(self.dims), rows, max(self.shape.dims)), np.float32)
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
-        rows_and_classes = (np.asarray(x.indptr, np.int64), x.indices, x.data, np.asarray(y, np.int64))
         team.run(
             kernels.evaluate,
-            *map(_read_only, rows_and_classes),
+            *(_read_only(np.asarray(x.indptr, np.int64)), _read_only(x.indices), _read_only(x.data)),
+            _read_only(np.asarray(y, np.int64)),
             *(self.wide, self.small, self.dims, self.places, sums, losses, hits),
         )
         return losses, hits, sums[-1, :, : self.shape.dims[-1]]

@@ -1,8 +1,8 @@
 """Evaluate a run on a split of shards, or on a labelled corpus of raw text without making shards.
 
-Documents of a corpus are read and vectorized unit by unit in threads, while the model evaluates those before. The metrics
-equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents are
-summed in another order.
+Documents of a corpus are read and vectorized unit by unit in threads, while the model evaluates those before. The
+metrics equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents
+are summed in another order.
 """
 
 from __future__ import annotations

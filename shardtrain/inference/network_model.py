@@ -61,7 +61,9 @@ def _checked(x: Features, network: Network) -> Csr:
     features = network.shape.features
     if not isinstance(x, Csr) or x.shape[1] != features:
         kind = "sparse" if isinstance(x, Csr) else "dense"
-        raise ModelError(f"the rows are {kind} ones of {x.shape[1]:,} features; the model takes {features:,} sparse ones")
+        raise ModelError(
+            f"the rows are {kind} ones of {x.shape[1]:,} features; the model takes {features:,} sparse ones"
+        )
     if len(x.indices) and not 0 <= x.indices.min() <= x.indices.max() < features:
         raise ModelError(f"the rows have columns outside [0, {features:,}), the features that the model takes")
     return x

@@ -179,7 +179,7 @@ class Run:
         return read_keras(self.path / MODEL, shape)
 
     def _network_shape(self) -> Shape | None:
-        """Return the shape of the network in the model file; None where that is none, or for other features or classes."""
+        """Return the shape of the network in the model file; None where there is none for the run's features."""
         from shardtrain.engine.keras_file import network_shape
 
         about, shape = self.description, network_shape(self.path / MODEL)

@@ -24,11 +24,13 @@ from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.progress import detail
 from shardtrain.training.engine import Engine, Logs, restore_generators
+from shardtrain.training.event_log import EventLog
 from shardtrain.training.loop import TrainingTime
 from shardtrain.training.options import FitOptions
 from shardtrain.training.resume import versions
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.stopping import KeepBest, Plateau, restore
+from shardtrain.training.tensorboard_folder import cut_events, event_bytes, events_folder
 
 GROUP_ROWS = 4096  # per call of the kernels, in whole batches
 MODELS = ("mlp", "linear")
@@ -42,16 +44,20 @@ class FusedEngine(Engine):
         team: computes.
         options: of the training.
         steps: of all epochs together, for schedules.
+        events: where TensorBoard's points are written; None: none are.
 
     Attributes:
         stop: whether the training is to end.
         best: keeps the best weights.
     """
 
-    def __init__(self, trainer: Trainer, team: Team, options: FitOptions, steps: int) -> None:
+    def __init__(
+        self, trainer: Trainer, team: Team, options: FitOptions, steps: int, events: EventLog | None = None
+    ) -> None:
         self.stop = False
         self.best = KeepBest(options.patience)
         self._trainer, self._team, self._options, self._steps = trainer, team, options, steps
+        self._events = events
         plateau = options.schedule == "plateau"
         self._plateau = Plateau(max(1, options.patience // 2), PLATEAU_FACTOR) if plateau else None
         self._sums = np.zeros(3)  # of losses, hits and rows
@@ -67,13 +73,20 @@ class FusedEngine(Engine):
         self._restore(saved["variables"])
         hooks = self._hooks
         found = [each["class"] for each in saved["callbacks"]]
-        if found != [type(hook).__name__ for hook in hooks]:
+        if found != [type(hook).__name__ for hook in (*hooks, *([self._events] if self._events else []))]:
             raise CheckpointError(f"the checkpoint has the hooks {', '.join(found)}; start again with --overwrite")
-        for hook, each in zip(hooks, saved["callbacks"], strict=True):
+        for hook, each in zip(hooks, saved["callbacks"], strict=False):
             restore(hook, each["attributes"])
+        if self._events is not None:
+            cut_events(self._events.folder, saved["callbacks"][-1].get("event_bytes", {}))
         self._check_best()
         restore_generators(saved["generators"])
         self.stop = saved["stop"]
+
+    def validation_ends(self, logs: Logs) -> None:
+        """Write the metrics as events, by steps."""
+        if self._events is not None:
+            self._events.add_validation(self._trainer.step, logs)
 
     def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
         """Keep the weights if they are the best so far; return the metrics, with the rate if a plateau lowers it."""
@@ -81,6 +94,8 @@ class FusedEngine(Engine):
         if self._plateau is not None:
             added = {"learning_rate": self._options.learning_rate * self._plateau.factor}
             self._plateau.epoch_ends(logs)
+        if self._events is not None:
+            self._events.add_epoch(epoch, logs, self._rate(self._trainer.step))
         network = self._trainer.network
         self.stop = self.best.epoch_ends(epoch, logs, lambda: [network.wide.copy(), network.small.copy()]) or self.stop
         return {**logs, **added}
@@ -116,8 +131,12 @@ class FusedEngine(Engine):
         }
 
     def capture_hooks(self) -> list[dict[str, Any]]:
-        """Capture early stopping, and the plateau if there is one."""
-        return [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+        """Capture early stopping, and the plateau and the sizes of the event files if there are any."""
+        found = [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+        if self._events is not None:
+            sizes = event_bytes(self._events.folder)
+            found.append({"class": type(self._events).__name__, "attributes": {}, "event_bytes": sizes})
+        return found
 
     @property
     def _hooks(self) -> list[KeepBest | Plateau]:
@@ -216,7 +235,8 @@ class FusedTraining:
                 class_weights=class_weights(shards, options),
             )
             steps = options.epochs * shards.train.steps_per_epoch(options.batch_size)
-            engine = FusedEngine(trainer, team, options, steps)
+            board = events_folder(options, session.folder, new=saved is None)
+            engine = FusedEngine(trainer, team, options, steps, None if board is None else EventLog(board))
             detail(str(reading_plan(shards, options, self.batches_per_call)))
             shape = self._network.shape
             about = {
@@ -247,7 +267,6 @@ def refuse_unsupported(options: FitOptions, name: str, description: DatasetInfo,
         "callbacks of Keras": bool(callbacks),
         "--mixed-precision": options.mixed_precision,
         "--devices": bool(options.devices),
-        "--tensorboard": bool(options.tensorboard),
         "--embeddings": options.embeddings is not None,
     }
     if found := [what for what, is_asked in asked.items() if is_asked]:
