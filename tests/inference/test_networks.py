@@ -264,6 +264,14 @@ def test_a_run_of_a_user_s_model_needs_keras(folder: Path, tmp_path: Path) -> No
     assert run.needs_keras
     assert run.load_network() is None
     np.testing.assert_allclose(run.predict(TEXTS).probabilities.sum(axis=1), 1, rtol=1e-6)
+    done = predicted(run, KERAS_BACKEND="torch")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: KERAS_BACKEND is 'torch', but shardtrain needs Keras on TensorFlow: run")
+
+
+def predicted(run: Run, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shardtrain", "predict", str(run.path), TEXTS[0], "--json"]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def test_a_model_for_other_features_or_classes_or_of_logits_is_left_to_keras(run: Run, tmp_path: Path) -> None:
@@ -291,6 +299,5 @@ def test_a_flipped_bit_of_the_model_is_noticed_before_it_answers(
 
 
 def test_a_run_without_keras_does_not_care_for_its_backend(run: Run) -> None:
-    command = [sys.executable, "-m", "shardtrain", "predict", str(run.path), TEXTS[0], "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"})
+    done = predicted(run, KERAS_BACKEND="torch")
     assert json.loads(done.stdout)["label"] == EXPECTED[0], done.stderr
