@@ -241,6 +241,7 @@ print(*{"tensorflow", "keras"} & set(sys.modules))
 """
 
 
+@pytest.mark.heavy
 def test_nothing_that_uses_a_run_imports_keras_or_tensorflow(run: Run, folder: Path, tmp_path: Path) -> None:
     from shardtrain.sklearn import ShardClassifier
 
