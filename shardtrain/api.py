@@ -17,7 +17,6 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.options import checked, options_of, subset, with_options
 from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
-from shardtrain.runtime.backend import check_backend
 from shardtrain.training.options import FitOptions, RunOutput
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
         ShardsError: there is no validation split, or a shard is damaged.
         RunError: the run folder or the model cannot be used.
     """
-    check_backend()
     from shardtrain.training.fit import fit as fit_model
 
     how = {"callbacks": options.callbacks, **vars(subset(options, RunOutput))}

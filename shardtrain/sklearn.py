@@ -63,10 +63,10 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_features: number of n-grams, or size of the vocabulary; None: the vectorizer's default.
         model: "auto", "mlp", "linear" or "sepcnn".
         units: of the hidden layer of an mlp.
-        epochs: the most epochs to train.
+        epochs: the most epochs to train; None, as for the next three: what `fit` chooses.
         patience: epochs without a lower validation loss after which training stops.
         batch_size: rows per step.
-        learning_rate: of Adam.
+        learning_rate: of the optimizer.
         validation_fraction: of the examples of each class, held out to select the best epoch.
         random_state: seed of weights, dropout, order and held-out examples; an integer.
         folder: where shards and run are kept; None: they are not kept.
@@ -86,10 +86,10 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_features: int | None = None,
         model: str = "auto",
         units: int = 64,
-        epochs: int = 1000,
-        patience: int = 2,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
+        epochs: int | None = None,
+        patience: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
         validation_fraction: float = 0.1,
         random_state: int = 1,
         folder: str | Path | None = None,

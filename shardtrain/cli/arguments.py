@@ -104,7 +104,9 @@ def _add(group: argparse._ArgumentGroup, name: str, declared: Option, default: A
     else:
         if default is dataclasses.MISSING:
             default = None
-        word = declared.show(default) if declared.show else None if declared.convert else default
+        word = default
+        if default is not None and (declared.show or declared.convert):
+            word = declared.show(default) if declared.show else None
         what |= {
             "type": _parser_of(declared.parse),
             "nargs": declared.nargs,

@@ -10,7 +10,7 @@ from typing import Any
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
-from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.cli.tensorflow import load_for_training
 from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
@@ -33,10 +33,6 @@ def run(args: argparse.Namespace) -> int:
             f"`{command_line('build', 'CORPUS', '--out', path)}`, or name a folder of shards"
         )
     options = options_from(args, FitOptions)
-    if options.engine == "keras":
-        from shardtrain.runtime.backend import check_backend
-
-        check_backend()  # before shards are opened
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
     from shardtrain.training.run_folder import RunFolder
@@ -46,10 +42,9 @@ def run(args: argparse.Namespace) -> int:
         RunFolder(Path(output.out)).check_free(overwrite=output.overwrite or output.resume)
     with open_shards(path, **given_options(args, LoaderOptions)) as shards:
         options = options.with_sizes(given_sizes(args), shards.description.kind)
+        load_for_training(options, shards.description)
         from shardtrain.training.fit import fit
 
-        if options.engine == "keras":
-            load_tensorflow(None)
         done = fit(shards, options, **vars(output))
     try:
         record = done.read()

@@ -13,6 +13,8 @@ from shardtrain.runtime.terminal import captured_stderr
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
+    from shardtrain.loader.info import DatasetInfo
+    from shardtrain.training.options import FitOptions
 
 
 def load_for(run: Run, module: str | None) -> None:
@@ -27,6 +29,20 @@ def load_tensorflow(module: str | None) -> None:
         from shardtrain.models.user_models import import_module
     if module is not None:
         import_module(module)
+
+
+def load_for_training(options: FitOptions, description: DatasetInfo) -> None:
+    """Import TensorFlow if the training needs it.
+
+    Raises:
+        UsageError: options that do not fit together, or another backend is chosen for Keras.
+    """
+    from shardtrain.models.names import model_name
+    from shardtrain.training.recipes import choose
+
+    chosen, _ = choose(options, model_name(options.model, description), description)
+    if chosen.engine == "keras":
+        load_tensorflow(None)
 
 
 @contextlib.contextmanager

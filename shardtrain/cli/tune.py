@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
-from shardtrain.cli.tensorflow import quiet_tensorflow
+from shardtrain.cli.tensorflow import load_for_training
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.options import Option, flag, options_of
-from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import short
 from shardtrain.training.options import CheckpointOptions, FitOptions, StepOptions, TrainingOptions, check_sizes
 from shardtrain.training.tune_options import Range, StudyOutput, TuneOptions, in_words
@@ -74,7 +73,6 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
 
-    check_backend()
     space = {name: _among(name, getattr(args, name)) for name in TUNABLE if name in args.given}
     base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
     options = TuneOptions(space=space, **given_options(args, TuneOptions))
@@ -82,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()
     with open_shards(args.shards, **given_options(args, LoaderOptions)) as shards:
         check_sizes(space, base.model, shards.description.kind)
-        with quiet_tensorflow():
-            from shardtrain.training.tune import tune
+        load_for_training(base, shards.description)
+        from shardtrain.training.tune import tune
+
         study = tune(shards, base, options, out=output.out, overwrite=output.overwrite)
         tested = "test" in shards.splits
     best = study.best

@@ -26,7 +26,7 @@ import numpy as np
 from numba import types
 
 from shardtrain.runtime.intrinsics import add_shared, read_shared, write_shared
-from shardtrain.runtime.kernels import fast_kernel, inlined_kernel
+from shardtrain.runtime.kernels import fast_kernel, inlined_kernel, kernel
 
 SGD, ADAGRAD, ROW_ADAGRAD, ADAM, LAZY_ADAM = range(5)
 EPSILON = np.float32(1e-7)  # Keras' default of all optimizers
@@ -89,6 +89,32 @@ def drop(values, start, stop, seed, threshold, scale):  # type: ignore[no-untype
     """Set each of values[start:stop] to 0 where its 32 random bits are below `threshold`, and scale the others."""
     for j in range(start, stop):
         values[j] = np.float32(0) if _random(seed, j - start) < threshold else values[j] * scale
+
+
+@kernel
+def count(indptr, indices, values, y, counts, squares):  # type: ignore[no-untyped-def]
+    """Add, for each column, the rows of each class in which it is not 0, and the sum of its squares.
+
+    Args:
+        indptr: (rows + 1,).
+        indices: column of each entry.
+        values: of each entry.
+        y: class of each row.
+        counts: (features, classes), added to.
+        squares: (features,), added to.
+    """
+    for i in range(len(y)):
+        for j in range(indptr[i], indptr[i + 1]):
+            if values[j] != 0:
+                counts[indices[j], y[i]] += 1
+                squares[indices[j]] += np.float64(values[j]) * values[j]
+
+
+@kernel
+def scale(values, indices, start, stop, scales):  # type: ignore[no-untyped-def]
+    """Multiply each of values[start:stop] by the scale of its column."""
+    for j in range(start, stop):
+        values[j] *= scales[indices[j]]
 
 
 @fast_kernel

@@ -102,6 +102,7 @@ class Network:
 
     Attributes:
         shape: its sizes.
+        scales: (features,), by which rows are multiplied in training and evaluation; None: by nothing.
         wide: kernel of the sparse layer, (features, width).
         small: the kernels of the dense layers and all biases, row by row, (rows, widest layer).
         dims: width of each layer.
@@ -111,6 +112,7 @@ class Network:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.scales: Floats | None = None
         self.wide: Floats = np.zeros((shape.features, shape.dims[0]), np.float32)
         self.dims = np.array(shape.dims, np.int64)
         self.places = np.zeros((len(shape.dims), 2), np.int64)
@@ -129,6 +131,12 @@ class Network:
             generator = np.random.Generator(np.random.PCG64([seed, layer]))
             limit = np.float32(math.sqrt(6 / sum(kernel.shape)))
             kernel[:] = generator.random(kernel.shape, np.float32) * (2 * limit) - limit
+
+    def fold_scales(self) -> None:
+        """Multiply the scales into the weights, so that the network takes rows as they are."""
+        if self.scales is not None:
+            self.wide *= self.scales[:, None]
+            self.scales = None
 
     @property
     def kernels(self) -> list[Floats]:
@@ -156,11 +164,12 @@ class Network:
             Losses (rows,), hits (rows,), probabilities (rows, width of the last layer).
         """
         rows = len(x)
+        values = x.data if self.scales is None else x.data * self.scales[x.indices]
         sums = np.empty((len(self.dims), rows, max(self.shape.dims)), np.float32)
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
         team.run(
             kernels.evaluate,
-            *(_read_only(np.asarray(x.indptr, np.int64)), _read_only(x.indices), _read_only(x.data)),
+            *(_read_only(np.asarray(x.indptr, np.int64)), _read_only(x.indices), _read_only(values)),
             _read_only(np.asarray(y, np.int64)),
             *(self.wide, self.small, self.dims, self.places, sums, losses, hits),
         )

@@ -93,6 +93,7 @@ class Trainer:
         slots, parts = array("slots", num_values, np.int32), array("parts", num_values, np.float32)
         starts, places = array("starts", num_values + count, np.int32), array("rows", num_values, np.int32)
         counts = np.zeros(count, np.int64)
+        scales = self.network.scales
         seeds = np.array([_seed_of(self._seed, self.step + number) for number in range(count)], np.uint64)
         steps = [
             (number, int(bounds[number]), int(bounds[number + 1]), int(indptr[bounds[number]]))
@@ -102,6 +103,8 @@ class Trainer:
         def prepare(thread: int) -> None:
             for number, first, last, entry in steps[thread :: self._team.threads]:
                 end = int(indptr[last])
+                if scales is not None:
+                    kernels.scale(values, indices, entry, end, scales)
                 if self._dropout:
                     threshold, scale = _of_dropout(self._dropout)
                     kernels.drop(values, entry, end, ~seeds[number], threshold, scale)

@@ -33,7 +33,7 @@ from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.selection import SELECTORS
-from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
+from shardtrain.vectorize.settings import MAX_COLUMNS, HashedSettings, NgramSettings, SequenceSettings, Settings
 
 _SCANS = {"train": titles.SCAN, **{name: scan for name, (scan, _) in titles.OTHER_SPLITS.items()}}
 
@@ -242,13 +242,16 @@ def _vectorizer(options: BuildOptions, source: Path | None, settings: list[Setti
 
 def _named(settings: Settings) -> str:
     if isinstance(settings, SequenceSettings):
-        return f"sequences of at most {settings.max_length:,} of the {settings.max_features:,} most frequent words"
+        words = "words" if settings.max_features == MAX_COLUMNS else f"{settings.max_features:,} most frequent words"
+        return f"sequences of at most {settings.max_length:,} of the {words}"
     ngrams = settings.ngrams if isinstance(settings, HashedSettings) else settings
     low, high = ngrams.ngram_range
     what = f"{low}- to {high}-grams of {'words' if ngrams.analyzer == 'word' else 'characters'}"
     if isinstance(settings, HashedSettings):
         return f"{settings.max_features:,} columns of hashed {what}"
     weighed = "counts" if settings.weighting == "count" else "tf-idf"
+    if settings.max_features == MAX_COLUMNS:
+        return f"{weighed} of all {what}"
     return f"{weighed} of the best {settings.max_features:,} {what}, by {settings.select}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.names import model_name
+from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
@@ -23,6 +24,7 @@ from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.engine import Logs
 from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
+from shardtrain.training.recipes import Chosen, choose, in_words
 from shardtrain.training.resume import finished_run, training_job
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.training.session import Preparation, Session, Trained, reading_plan
@@ -43,6 +45,7 @@ def fit(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     test: bool = True,
+    watch: Callable[[int, Logs], bool] | None = None,
 ) -> RunFolder:
     """Train a model on the shards' training split and keep the epoch with the lowest validation loss.
 
@@ -61,6 +64,7 @@ def fit(
             ended between finishing it and removing its checkpoints, also without `resume`.
         callbacks: called as `keras.Model.fit` would, after early stopping.
         test: whether the test split is evaluated.
+        watch: called after each epoch, from 0, with its metrics; whether the training is to end.
 
     Returns:
         The folder of the finished run.
@@ -87,7 +91,8 @@ def fit(
     options.refuse_unused_sizes(name)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
         check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
-    job = training_job(options, name, shards.description)
+    chosen, missing = choose(options, name, shards.description, callbacks)
+    job = training_job(chosen, name, shards.description)
     named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
         named = RunFolder.newest_unfinished(name)
@@ -95,21 +100,23 @@ def fit(
         named.check_free(overwrite=overwrite or resume)
         if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
             return named
-    check_board(options, named)
-    prepared = _prepared(shards, options, name, callbacks)
+    check_board(chosen, named)
+    say(in_words(chosen, missing))
+    prepared = _prepared(shards, chosen, name, callbacks)
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS, STATE) as checkpoints, Interrupts() as interrupts:
         saved = _saved_state(folder, checkpoints, shards, job, prepared, overwrite=overwrite)
         session = Session(
             shards=shards,
-            options=options,
+            options=chosen,
             job=job.record,
             folder=folder,
             checkpoints=checkpoints,
             interrupts=interrupts,
-            prefetch=reading_plan(shards, options, prepared.batches_per_call).prefetch,
+            prefetch=reading_plan(shards, chosen, prepared.batches_per_call).prefetch,
             test=test,
             started=started,
+            watch=watch,
         )
         try:
             trained = prepared.train(session, saved)
@@ -130,9 +137,7 @@ def fit(
     return folder
 
 
-def _prepared(
-    shards: Shards, options: FitOptions, name: str, callbacks: Sequence[keras.callbacks.Callback]
-) -> Preparation:
+def _prepared(shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback]) -> Preparation:
     """Make the model ready for training before a folder is made: one that cannot be trained leaves nothing behind.
 
     The packages that an engine needs are imported here.
@@ -140,7 +145,8 @@ def _prepared(
     if options.engine == "fused":
         from shardtrain.training.fused import FusedTraining
 
-        return FusedTraining(shards, options, name, callbacks)
+        return FusedTraining(shards, options, name)
+    check_backend()
     from shardtrain.training.staged import KerasTraining
 
     return KerasTraining(shards, options, name, callbacks)

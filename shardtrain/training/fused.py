@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,27 @@ import numpy as np
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine.keras_file import write_keras
 from shardtrain.engine.network import Network, Shape, Team, evaluate, metrics_of
-from shardtrain.engine.optimizers import OPTIMIZERS
+from shardtrain.engine.optimizers import OPTIMIZERS, Optimizer
+from shardtrain.engine.scaling import naive_bayes_scales
 from shardtrain.engine.trainer import Trainer
 from shardtrain.errors import CheckpointError, UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import Shards
 from shardtrain.loader.split import Split
 from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
-from shardtrain.runtime.machine import cores
-from shardtrain.runtime.progress import detail
+from shardtrain.runtime.machine import cores, memory_bytes
+from shardtrain.runtime.progress import detail, progress, say
+from shardtrain.runtime.quantities import size
 from shardtrain.training.engine import Engine, Logs, restore_generators
 from shardtrain.training.event_log import EventLog
-from shardtrain.training.loop import TrainingTime
-from shardtrain.training.options import FitOptions
+from shardtrain.training.loop import Interrupted, Position, TrainingTime
+from shardtrain.training.recipes import Chosen
 from shardtrain.training.resume import versions
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.stopping import KeepBest, Plateau, restore
 from shardtrain.training.tensorboard_folder import cut_events, event_bytes, events_folder
 
 GROUP_ROWS = 4096  # per call of the kernels, in whole batches
-MODELS = ("mlp", "linear")
 
 
 class FusedEngine(Engine):
@@ -52,7 +53,7 @@ class FusedEngine(Engine):
     """
 
     def __init__(
-        self, trainer: Trainer, team: Team, options: FitOptions, steps: int, events: EventLog | None = None
+        self, trainer: Trainer, team: Team, options: Chosen, steps: int, events: EventLog | None = None
     ) -> None:
         self.stop = False
         self.best = KeepBest(options.patience)
@@ -101,10 +102,11 @@ class FusedEngine(Engine):
         return {**logs, **added}
 
     def training_ends(self, logs: Logs) -> None:
-        """Restore the best weights."""
+        """Restore the best weights, and fold the scales of features into them."""
         if self.best.best_weights is not None:
             network = self._trainer.network
             network.wide[...], network.small[...] = self.best.best_weights
+        network.fold_scales()
 
     def reset(self) -> None:
         """Begin to sum up."""
@@ -190,18 +192,18 @@ class FusedTraining:
         shards: with a validation split.
         options: how to train.
         name: of the model.
-        callbacks: of the user, which this engine does not have.
 
     Raises:
-        UsageError: the engine does not have something that is asked for.
+        UsageError: the weights do not fit in memory, or reading does not within its limit.
     """
 
     meaning = "probabilities"
 
-    def __init__(self, shards: Shards, options: FitOptions, name: str, callbacks: Sequence[Any]) -> None:
-        refuse_unsupported(options, name, shards.description, callbacks)
+    def __init__(self, shards: Shards, options: Chosen, name: str) -> None:
         self._name, self._options = name, options
-        self._network = Network(shape_of(options, name, shards.description))
+        shape = shape_of(options, name, shards.description)
+        say(_check_memory(shape, options, shards.description.num_classes))
+        self._network = Network(shape)
         self._network.initialize(options.seed)
         reading_plan(shards, options, self.batches_per_call)  # an error where the memory limit is too low
 
@@ -224,6 +226,8 @@ class FusedTraining:
         """Train, or go on from a saved state; the best weights are kept."""
         options, shards = session.options, session.shards
         optimizer, dropout = OPTIMIZERS[options.optimizer], _dropout(options, self._name)
+        if options.scaling == "naive-bayes":
+            self._network.scales = _scales(session, self._network.shape)
         with Team(cores()) as team:
             trainer = Trainer(
                 self._network,
@@ -256,26 +260,54 @@ class FusedTraining:
         return Trained(history=training.history, clock=training.clock, best_epoch=engine.best.best_epoch, tested=tested)
 
 
-def refuse_unsupported(options: FitOptions, name: str, description: DatasetInfo, callbacks: Sequence[Any] = ()) -> None:
-    """Refuse what the fused engine does not have.
+def training_bytes(shape: Shape, optimizer: Optimizer, classes: int) -> int:
+    """Return the bytes that a training holds of weights and optimizer, at its peak.
+
+    That is while a checkpoint is written, which copies the weights, those of the best epoch and the optimizer's
+    numbers; or, with many classes, while features are weighed.
+    """
+    features, width = shape.features, shape.dims[0]
+    weights = 4 * shape.num_weights
+    tables = 4 * features * (cores() + 1)  # of the kernels, and scales
+    weighing = weights + features * (4 * classes + 8)
+    return max(2 * (2 * weights + optimizer.num_bytes(features, width)) + tables, weighing)
+
+
+def _check_memory(shape: Shape, options: Chosen, classes: int) -> str:
+    """Return what is held of weights and optimizer, in words.
 
     Raises:
-        UsageError: there is such; the message names it.
+        UsageError: more than the machine has.
     """
-    asked = {
-        f"the model '{name}' over {description.kind} features": name not in MODELS or description.kind != "ngram",
-        "callbacks of Keras": bool(callbacks),
-        "--mixed-precision": options.mixed_precision,
-        "--devices": bool(options.devices),
-        "--embeddings": options.embeddings is not None,
-    }
-    if found := [what for what, is_asked in asked.items() if is_asked]:
+    optimizer = OPTIMIZERS[options.optimizer]
+    needed, there = training_bytes(shape, optimizer, classes), memory_bytes()
+    sizes = f"{shape.num_weights:,} weights, with {optimizer.name} and a checkpoint {size(needed)} of memory"
+    if needed > there:
+        least = training_bytes(shape, OPTIMIZERS["sgd"], classes)
         raise UsageError(
-            f"--engine fused trains {' and '.join(MODELS)} over n-grams, not with {found[0]}; use --engine keras"
+            f"{sizes}, more than the {size(there)} that there are; train `linear`, choose fewer --units, build shards "
+            f"with fewer features, or choose another --optimizer (at least {size(least)})"
         )
+    moved = ", all of which adam moves in every step; lazy-adam moves those of features that occur"
+    return sizes + (moved if optimizer.name == "adam" else "")
 
 
-def shape_of(options: FitOptions, name: str, description: DatasetInfo) -> Shape:
+def _scales(session: Session, shape: Shape) -> Any:
+    """Compute the scales of the features in a pass over the training split; a request to stop ends it."""
+    train = session.shards.train
+
+    def batches() -> Iterator[Examples]:
+        with progress("weighing features", total=train.num_examples, unit=" examples", lasting=False) as bar:
+            for batch in train.batches(GROUP_ROWS):
+                if session.interrupts.requested:
+                    raise Interrupted(Position(), None)
+                yield batch
+                bar.add(len(batch[1]))
+
+    return naive_bayes_scales(batches(), shape.features, session.shards.description.num_classes)
+
+
+def shape_of(options: Chosen, name: str, description: DatasetInfo) -> Shape:
     """Return the shape of a model's network."""
     layers = options.mlp.layers if name == "mlp" else 1
     return Shape.of(description.num_features, description.num_classes, layers, options.mlp.units)
@@ -291,5 +323,5 @@ def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
     return [[name, list(array.shape), array.dtype.name] for name, array in arrays]
 
 
-def _dropout(options: FitOptions, name: str) -> float:
+def _dropout(options: Chosen, name: str) -> float:
     return options.mlp.dropout if name == "mlp" else 0.0

@@ -115,6 +115,7 @@ class Loop:
         about: the identity of the training, as plain values.
         interrupts: report when to stop.
         started: when this process started on it, by `time.perf_counter`.
+        watch: called after each epoch, from 0, with its metrics; whether the training is to end.
     """
 
     epochs: int
@@ -128,6 +129,7 @@ class Loop:
     about: Mapping[str, Any]
     interrupts: Interrupts
     started: float
+    watch: Callable[[int, Logs], bool] | None = None
 
 
 class Training:
@@ -179,6 +181,8 @@ class Training:
             logs = position.logs | self._validate(position, validation)
             recorded = engine.epoch_ends(epoch, logs)
             self.history.append({"epoch": epoch + 1, **logs, **recorded})
+            if loop.watch is not None and loop.watch(epoch, self.history[-1]):
+                engine.stop = True
             position = Position(epoch=epoch + 1, logs=logs)
             yield self.history[-1]
             self._stop_if_requested(position)

@@ -16,6 +16,8 @@ from shardtrain.models.options import (
     ENGINES,
     FUSED_OPTIMIZERS,
     OPTIMIZERS,
+    RECIPES,
+    SCALINGS,
     SCHEDULES,
     SIZES,
     MlpOptions,
@@ -32,6 +34,7 @@ else:
 CLASS_WEIGHTS = ("none", "balanced")
 RUNS = Path("runs")  # where runs without a name of their own go
 _RUN, _TRAINING, _RESOURCES = "run folder", "training", "resources"
+_BY_RECIPE = "by the recipe"
 
 
 @dataclass(frozen=True)
@@ -119,28 +122,38 @@ class CheckpointOptions:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """Options of a training step, of which `tune` can try several values.
+    """Options of a training step, of which `tune` can try several values; None: the recipe decides.
 
     Attributes:
         batch_size: rows per step.
         learning_rate: of the optimizer; a model that comes compiled keeps its own.
     """
 
-    batch_size: int = option(128, "examples per step", group=_TRAINING, metavar="N", parse=int, tunable=True)
-    learning_rate: float = option(
-        1e-3, "learning rate of the optimizer", group=_TRAINING, metavar="F", parse=float, tunable=True
+    batch_size: int | None = option(
+        None, "examples per step", group=_TRAINING, metavar="N", parse=int, unset=_BY_RECIPE, tunable=True
+    )
+    learning_rate: float | None = option(
+        None,
+        "learning rate of the optimizer",
+        group=_TRAINING,
+        metavar="F",
+        parse=float,
+        unset=_BY_RECIPE,
+        tunable=True,
     )
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How to train, but for the sizes that `tune` tries.
+    """How to train, but for the sizes that `tune` tries; None: the recipe decides.
 
     Attributes:
         model: "auto" (what the shards hold decides), "mlp", "linear", "sepcnn", "FILE.keras", "MODULE:FUNCTION", or a
             function of the shards' description that returns a `keras.Model`. A model that comes compiled keeps its
             loss, optimizer and metrics; it needs the metric "accuracy".
+        recipe: what decides the options that are not given, see `training.recipes`: "guide", as Google's guide has
+            them; "fast", for the fused engine, which learns in few epochs; "auto": "fast" where that engine trains.
         epochs: the most epochs to train; early stopping usually ends training before.
         patience: epochs without a lower validation loss after which training stops.
         seed: of weights, dropout and the order of examples.
@@ -148,6 +161,8 @@ class TrainingOptions:
         optimizer: "adam", "adagrad", "sgd", "row-adagrad" or "lazy-adam", of which only the fused engine has the last
             two; a model that comes compiled keeps its own.
         schedule: how the learning rate changes, by a name of `shardtrain.models.schedules`, over all epochs.
+        scaling: "none", or "naive-bayes": in training, features are multiplied by how much they say of the classes,
+            see `engine.scaling`; only the fused engine has it.
         clip_norm: gradients that are longer, all weights together, are shortened to it; None: none are.
         class_weight: "none", or "balanced": in the loss of training every class counts the same.
         mixed_precision: layers compute in bfloat16; weights, sparse products and the output stay in float32.
@@ -165,9 +180,22 @@ class TrainingOptions:
         metavar="NAME",
         unset="by the shards",
     )
-    epochs: int = option(1000, "at most N epochs", group=_TRAINING, metavar="N", parse=int)
-    patience: int = option(
-        2, "stop after N epochs without a lower validation loss", group=_TRAINING, metavar="N", parse=int
+    recipe: str = option(
+        "auto",
+        "what decides the options that are not given: fast, for few epochs with the fused engine, or guide, as "
+        "Google's guide has them",
+        group=_TRAINING,
+        choices=RECIPES,
+        unset="fast where the fused engine trains",
+    )
+    epochs: int | None = option(None, "at most N epochs", group=_TRAINING, metavar="N", parse=int, unset=_BY_RECIPE)
+    patience: int | None = option(
+        None,
+        "stop after N epochs without a lower validation loss",
+        group=_TRAINING,
+        metavar="N",
+        parse=int,
+        unset=_BY_RECIPE,
     )
     seed: int = option(1, "seed of weights, dropout and order", group=_TRAINING, metavar="S", parse=int)
     shuffle: str = option(
@@ -176,13 +204,23 @@ class TrainingOptions:
         group=_TRAINING,
         choices=SHUFFLES,
     )
-    optimizer: str = option(
-        "adam",
-        "adam, adagrad or sgd; of --engine fused also row-adagrad and lazy-adam",
+    optimizer: str | None = option(
+        None,
+        "adam, adagrad or sgd; of the fused engine also row-adagrad and lazy-adam",
         group=_TRAINING,
         choices=OPTIMIZERS,
+        unset=_BY_RECIPE,
     )
-    schedule: str = option("constant", "how the learning rate changes", group=_TRAINING, choices=SCHEDULES)
+    schedule: str | None = option(
+        None, "how the learning rate changes", group=_TRAINING, choices=SCHEDULES, unset=_BY_RECIPE
+    )
+    scaling: str | None = option(
+        None,
+        "naive-bayes: features weigh in training what they say of the classes",
+        group=_TRAINING,
+        choices=SCALINGS,
+        unset=_BY_RECIPE,
+    )
     clip_norm: float | None = option(
         None, "clip gradients to this global norm", group=_TRAINING, metavar="F", parse=float, unset="none"
     )
@@ -224,12 +262,13 @@ class TrainingOptions:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
-    """How to train; the defaults of epochs, batch size, learning rate and patience are the guide's.
+    """How to train.
 
     Attributes:
         mlp: sizes of the mlp.
         sepcnn: sizes of the sepcnn.
-        engine: "keras", or "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams.
+        engine: "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams; "keras"; "auto":
+            "fused" where it has what is asked for.
         tensorboard: whether Keras' TensorBoard callback writes events, to `tensorboard/` in the run folder; or to
             which folder.
 
@@ -242,10 +281,11 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
     mlp: MlpOptions = field(default_factory=MlpOptions)
     sepcnn: SepcnnOptions = field(default_factory=SepcnnOptions)
     engine: str = option(
-        "keras",
-        "keras, or fused: compiled kernels for mlp and linear over n-grams, without TensorFlow",
+        "auto",
+        "fused: compiled kernels for mlp and linear over n-grams, without TensorFlow; or keras",
         group=_TRAINING,
         choices=ENGINES,
+        unset="fused where it has what is asked for",
     )
     tensorboard: bool | Path = option(
         False,
@@ -260,22 +300,32 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"{flag(name)} is {value}; it must be at least 1")
+        if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"--learning-rate is {self.learning_rate}; it must be a positive number")
         if not 0 <= self.seed < 1 << 32:
             raise UsageError(f"--seed is {self.seed}; it must be at least 0 and less than 2**32")
-        if self.batch_size < len(self.devices):
+        if self.batch_size is not None and self.batch_size < len(self.devices):
             raise UsageError(f"--batch-size {self.batch_size} cannot be divided among {len(self.devices)} --devices")
         if self.memory_limit < LEAST_LIMIT:
             raise UsageError(
                 f"--memory-limit is {show_size(self.memory_limit)}; it must be at least {show_size(LEAST_LIMIT)}"
             )
-        if self.engine == "keras" and self.optimizer in FUSED_OPTIMIZERS:
-            raise UsageError(f"--optimizer {self.optimizer} is one of --engine fused; add that, or choose another")
+        if self.engine == "keras":
+            self._refuse_fused()
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
+
+    def _refuse_fused(self) -> None:
+        """Refuse what only the fused engine has."""
+        if self.optimizer in FUSED_OPTIMIZERS:
+            raise UsageError(
+                f"--optimizer {self.optimizer} is one of --engine fused; choose that, or another optimizer"
+            )
+        if self.scaling == "naive-bayes" or self.recipe == "fast":
+            name = "scaling" if self.scaling == "naive-bayes" else "recipe"
+            raise UsageError(f"--{name} {getattr(self, name)} is for --engine fused; choose that, or omit it")
 
     def refuse_unused_sizes(self, model: str) -> None:
         """Refuse sizes of another model than the one that is trained; "auto" may have those of any it chooses from.

@@ -21,16 +21,19 @@ from shardtrain.runtime.jobs import Job, difference_in_words
 from shardtrain.runtime.progress import say
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.options import FitOptions
+from shardtrain.training.recipes import GUIDE
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.version import __version__
 
+# what an older record without an option means
+BEFORE = {**defaults_of(FitOptions), **GUIDE, "engine": "keras", "recipe": "guide"}
 NOT_PART_OF_IDENTITY = frozenset(name for name, each in options_of(FitOptions).items() if not each.identity)
 
 
 def training_job(options: FitOptions, name: str, description: DatasetInfo) -> Job:
     """Return the job of training the model `name` on shards with this description."""
     record = {"model": name, "options": recorded_options(options, name), "description": as_json(asdict(description))}
-    return Job(record=record, defaults=as_json(defaults_of(FitOptions)), ignored=NOT_PART_OF_IDENTITY)
+    return Job(record=record, defaults=as_json(BEFORE), ignored=NOT_PART_OF_IDENTITY)
 
 
 def recorded_options(options: FitOptions, name: str) -> dict[str, Any]:

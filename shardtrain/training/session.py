@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from shardtrain.runtime.progress import say, short
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.engine import Engine, Logs
 from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime
-from shardtrain.training.options import FitOptions
+from shardtrain.training.recipes import Chosen
 from shardtrain.training.resume import check_model
 from shardtrain.training.run_folder import RunFolder
 
@@ -49,10 +49,11 @@ class Session:
         prefetch: batches prefetched by the loader.
         test: whether the kept weights are evaluated on the test split at the end, if there is one.
         started: when this process started on the run, by `time.perf_counter`.
+        watch: see `Loop`.
     """
 
     shards: Shards
-    options: FitOptions
+    options: Chosen
     job: Mapping[str, Any]
     folder: RunFolder
     checkpoints: Checkpoints
@@ -60,6 +61,7 @@ class Session:
     prefetch: int
     test: bool
     started: float
+    watch: Callable[[int, Logs], bool] | None
 
     @property
     def tests(self) -> bool:
@@ -104,6 +106,7 @@ class Session:
             about={"job": self.job, **about},
             interrupts=self.interrupts,
             started=self.started,
+            watch=self.watch,
         )
         training = Training(engine, loop, history, clock)
         for _ in training.epochs(self.shards.train, self.shards.validation, saved):
@@ -145,7 +148,7 @@ class Preparation(Protocol):
         ...
 
 
-def reading_plan(shards: Shards, options: FitOptions, batches: int) -> ReadingPlan:
+def reading_plan(shards: Shards, options: Chosen, batches: int) -> ReadingPlan:
     """Plan the memory for reading, with `batches` batches per call of a step.
 
     Raises:
@@ -155,7 +158,7 @@ def reading_plan(shards: Shards, options: FitOptions, batches: int) -> ReadingPl
     return plan_reading(shards.train, options.batch_size, options.shuffle, batches=batches, limit=limit)
 
 
-def class_weights(shards: Shards, options: FitOptions) -> list[float]:
+def class_weights(shards: Shards, options: Chosen) -> list[float]:
     """Return the weights of the classes in the loss of training: that balance them, with the mean 1 over the examples.
 
     Empty where all classes count the same.

@@ -27,7 +27,7 @@ from shardtrain.training.devices import Replicas, devices_for, environment, kera
 from shardtrain.training.engine import Logs
 from shardtrain.training.keras_engine import KerasEngine
 from shardtrain.training.loop import TrainingTime
-from shardtrain.training.options import FitOptions
+from shardtrain.training.recipes import GUIDE, Chosen
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.steps import STEPS_PER_CALL, Steps
 from shardtrain.training.tensorboard import make_board
@@ -54,7 +54,7 @@ class KerasTraining:
     """
 
     def __init__(
-        self, shards: Shards, options: FitOptions, name: str, callbacks: Sequence[keras.callbacks.Callback]
+        self, shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback]
     ) -> None:
         _check_callbacks(callbacks)
         self._callbacks = tuple(callbacks)
@@ -145,12 +145,12 @@ class KeepBest(keras.callbacks.EarlyStopping):
                 setattr(self, name, getattr(self._before, name))
 
 
-def num_stages(options: FitOptions) -> int:
+def num_stages(options: Chosen) -> int:
     """Return the number of stages: two with pretrained word vectors, whose embedding is frozen in the first."""
     return 1 if options.embeddings is None else 2
 
 
-def build_model(shards: Shards, options: FitOptions, name: str) -> keras.Model:
+def build_model(shards: Shards, options: Chosen, name: str) -> keras.Model:
     """Build or load the model that the options name; pretrained vectors become the weights of its embedding.
 
     Raises:
@@ -180,7 +180,7 @@ def build_model(shards: Shards, options: FitOptions, name: str) -> keras.Model:
     return model
 
 
-def compile_stage(shards: Shards, options: FitOptions, model: keras.Model, replicas: Replicas, *, stage: int) -> Steps:
+def compile_stage(shards: Shards, options: Chosen, model: keras.Model, replicas: Replicas, *, stage: int) -> Steps:
     """Compile the model for a stage, with a new optimizer per stage, and return its steps.
 
     Raises:
@@ -223,13 +223,13 @@ def trace_step(steps: Steps) -> None:
         raise ModelError(f"a training step of the model fails: {summarize_error(error)}") from error
 
 
-def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: FitOptions) -> str:
+def _ineffective_option(optimizer: keras.optimizers.Optimizer, options: Chosen) -> str:
     """Return the flag of an option that would change the optimizer of a compiled model; empty where none is given."""
     if options.clip_norm is not None:
         return "--clip-norm"
-    if options.learning_rate != FitOptions.learning_rate:
+    if options.learning_rate != GUIDE["learning_rate"]:
         return "--learning-rate"
-    if options.optimizer != FitOptions.optimizer:
+    if options.optimizer != GUIDE["optimizer"]:
         return "--optimizer"
     settable = not isinstance(optimizer.get_config().get("learning_rate"), dict)  # the model's own schedule is a dict
     return "--schedule" if options.schedule in (OPTIMIZER_SCHEDULES if settable else SCHEDULES[1:]) else ""

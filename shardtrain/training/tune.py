@@ -17,18 +17,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError
 from shardtrain.loader.shards import Shards
 from shardtrain.models.names import model_name
-from shardtrain.options import as_json, defaults_of, options_of
+from shardtrain.options import as_json, options_of
 from shardtrain.runtime.atomic import commit_json, commit_link
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import say
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
-from shardtrain.training.resume import NOT_PART_OF_IDENTITY, recorded_options
+from shardtrain.training.recipes import choose
+from shardtrain.training.resume import BEFORE, NOT_PART_OF_IDENTITY, recorded_options
 from shardtrain.training.run_folder import RunFolder
 from shardtrain.training.tune_options import (
     GUIDE,
@@ -114,6 +113,7 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
     _ = shards.validation  # an error where there is none
     name = model_name(base.model, shards.description)
     options = replace(options, space=options.space or GUIDE.get(name, {}))
+    base, _ = choose(base, name, shards.description)
     check_space(base, options, name)
     _require_optuna()
     check_study(out)
@@ -164,7 +164,7 @@ def _study_job(shards: Shards, base: FitOptions, options: TuneOptions, name: str
     config = {key: value for key, value in recorded_options(base, name).items() if key not in NOT_PART_OF_IDENTITY}
     space = {key: asdict(v) if isinstance(v, Range) else v for key, v in options.space.items()}
     record = {**chosen, "space": space, "options": config, "description": asdict(shards.description)}
-    return Job(record=as_json(record), defaults=as_json(defaults_of(FitOptions)))
+    return Job(record=as_json(record), defaults=as_json(BEFORE))
 
 
 def _begin(folder: JobFolder, job: Job, *, overwrite: bool) -> None:
@@ -286,22 +286,27 @@ def _suggest(trial: optuna.Trial, options: TuneOptions, name: str) -> dict[str, 
     return values
 
 
-class ReportEpochs(keras.callbacks.Callback):
-    """Report each epoch's metric to the study, and stop a training that is to be pruned."""
+class ReportEpochs:
+    """Report each epoch's metric to the study, and end a training that is to be pruned.
+
+    Args:
+        trial: of the study.
+        metric: its name.
+        known: epochs that the study has stored; after a resume these are still right, unlike what a checkpoint holds.
+    """
 
     def __init__(self, trial: optuna.Trial, metric: str, known: set[int]) -> None:
-        super().__init__()
-        self.trial, self.metric = trial, metric
-        self.known = known  # a set, which checkpoints cannot hold: after a resume it is still what the study stores
+        self.trial, self.metric, self.known = trial, metric, known
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def __call__(self, epoch: int, logs: Mapping[str, float]) -> bool:
         """Report an epoch once; of the epochs known before, only the latest can have pruned the training."""
         if epoch not in self.known:
             self.trial.report(logs[self.metric], epoch)
             self.known.add(epoch)
         if epoch == max(self.known) and self.trial.should_prune():
             self.trial.set_user_attr(PRUNED, True)
-            self.model.stop_training = True
+            return True
+        return False
 
 
 def _run_trial(
@@ -313,8 +318,8 @@ def _run_trial(
     metric = f"val_{how.metric}"
     started = folder.is_dir() and any(folder.iterdir())
     try:
-        callbacks = [ReportEpochs(trial, metric, known)]
-        done = fit(shards, options, out=folder, resume=started, callbacks=callbacks, test=False).read()
+        watch = ReportEpochs(trial, metric, known)
+        done = fit(shards, options, out=folder, resume=started, watch=watch, test=False).read()
     except DivergedError as error:
         say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)

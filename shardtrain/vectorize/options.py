@@ -9,6 +9,7 @@ from shardtrain.errors import UsageError
 from shardtrain.options import changed, checked, flag, option
 from shardtrain.vectorize.settings import (
     ANALYZERS,
+    MAX_COLUMNS,
     SELECTORS,
     STRIP_ACCENTS,
     VECTORIZERS,
@@ -42,6 +43,19 @@ def _limit(text: str) -> Limit:
         raise ValueError(f"{text!r} is neither a number of documents nor a proportion") from None
 
 
+def _number(text: str) -> int:
+    if text == "all":
+        return MAX_COLUMNS
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is neither a whole number nor all") from None
+
+
+def _show_number(number: int) -> str:
+    return "all" if number == MAX_COLUMNS else str(number)
+
+
 def read_stop_words(path: Path | str) -> tuple[str, ...]:
     """Read the words of a UTF-8 file, one per line; white space around them and empty lines do not count.
 
@@ -64,7 +78,7 @@ class VectorizerOptions:
         vectorizer: "ngram" (tf-idf), "count", "hashing" (stateless), "sequence" or
             "auto" ("ngram" or "sequence" by the guide's rule).
         max_features: n-grams kept, columns of hashed n-grams, or size of the vocabulary including the id for padding;
-            None: 20,000, or 2**20 columns.
+            "all", for which memory must have room; None: 20,000, or 2**20 columns.
         analyzer: n-grams of what: "word", "char" or "char_wb" (characters within words).
         strip_accents: "unicode", or "none" where accents distinguish words.
         ngram_range: fewest and most words or characters of an n-gram.
@@ -89,11 +103,11 @@ class VectorizerOptions:
     )
     max_features: int | None = option(
         None,
-        "n-grams kept, vocabulary size, or columns with hashing: a model's first layer has a row of weights for each, "
-        "so an mlp of 64 units and its optimizer hold 800 MB for 2**20",
+        "n-grams kept, vocabulary size, or columns with hashing; all: every one that --min-df and --max-df leave",
         group=_GROUP,
-        metavar="N",
-        parse=int,
+        metavar="N|all",
+        convert=_number,
+        show=_show_number,
         unset="20000; with hashing 1048576",
     )
     analyzer: str = option(
@@ -150,6 +164,8 @@ class VectorizerOptions:
             self._refuse(_OF_NGRAMS, "is for n-grams")
         elif self.vectorizer == "hashing":
             self._refuse(_OF_VOCABULARIES, "needs a vocabulary")
+            if self.max_features == MAX_COLUMNS:
+                raise UsageError("--max-features all needs a vocabulary, not --vectorizer hashing; give a number")
         for kind in self.candidates:
             self.settings(kind)  # refuses what is out of range before any work
 

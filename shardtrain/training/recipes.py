@@ -1,0 +1,124 @@
+"""Choose the engine and every option of a training that the user left open.
+
+Two recipes decide what is not given:
+
+- `guide`: Google's text classification guide: Adam at 1e-3, batches of 128, and early stopping after two epochs without
+  a lower validation loss.
+- `fast`, of the fused engine: `lazy-adam` with a rate that falls to 0 over few epochs, on features scaled by naive
+  Bayes. Batches, rates and epochs were chosen by measurement on twelve corpora of 150 to 160,000 documents, two to 25
+  classes (docs/engine.md). Small sets get as many epochs as make `MIN_STEPS` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from shardtrain.errors import UsageError
+from shardtrain.loader.info import DatasetInfo
+from shardtrain.training.options import FitOptions
+
+FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
+GUIDE: Mapping[str, Any] = {
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+    "epochs": 1000,
+    "patience": 2,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "scaling": "none",
+}
+MIN_STEPS, MAX_EPOCHS = 800, 100  # of a small set
+MANY_ROWS = 50_000  # of which batches are larger
+VERY_MANY_ROWS = 250_000  # which need fewer epochs
+FAST_RATES = {
+    "mlp": {"lazy-adam": 0.003, "adam": 0.003, "adagrad": 0.5, "row-adagrad": 0.5, "sgd": 1.0},
+    "linear": {"lazy-adam": 0.06, "adam": 0.06, "adagrad": 10.0, "row-adagrad": 10.0, "sgd": 10.0},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(FitOptions):
+    """Options of a training, all decided; they are those of `FitOptions`."""
+
+    batch_size: int
+    learning_rate: float
+    epochs: int
+    patience: int
+    optimizer: str
+    schedule: str
+    scaling: str
+
+
+def choose(
+    options: FitOptions, name: str, description: DatasetInfo, callbacks: Sequence[Any] = ()
+) -> tuple[Chosen, str]:
+    """Decide what is open.
+
+    Args:
+        options: of the user.
+        name: of the model.
+        description: of the shards.
+        callbacks: of Keras.
+
+    Returns:
+        All options, and why the fused engine does not train where "auto" might have chosen it; "" where it does.
+
+    Raises:
+        UsageError: the engine does not have something that is asked for.
+    """
+    missing = not_fused(options, name, description, callbacks)
+    if options.engine == "fused" and missing:
+        raise UsageError(
+            f"--engine fused trains {' and '.join(FUSED_MODELS)} over n-grams, not with {missing}; use --engine keras"
+        )
+    engine = options.engine
+    if engine == "auto":
+        engine = "keras" if missing else "fused"
+    recipe = options.recipe
+    if recipe == "auto":
+        recipe = "fast" if engine == "fused" else "guide"
+    given = {each.name: getattr(options, each.name) for each in fields(options)}
+    known = {key: value for key, value in given.items() if value is not None}
+    decided = _fast(options, name, description.num_train) if recipe == "fast" and engine == "fused" else GUIDE
+    return Chosen(**{**given, **decided, **known, "engine": engine, "recipe": recipe}), missing
+
+
+def not_fused(options: FitOptions, name: str, description: DatasetInfo, callbacks: Sequence[Any] = ()) -> str:
+    """Return what the fused engine does not have and the options ask for; "" where it has all."""
+    asked = {
+        f"the model '{name}' over {description.kind} features": name not in FUSED_MODELS or description.kind != "ngram",
+        "callbacks of Keras": bool(callbacks),
+        "--mixed-precision": options.mixed_precision,
+        "--devices": bool(options.devices),
+        "--embeddings": options.embeddings is not None,
+    }
+    return next((what for what, is_asked in asked.items() if is_asked), "")
+
+
+def _fast(options: FitOptions, name: str, rows: int) -> dict[str, Any]:
+    """Return what the recipe `fast` decides for a set of `rows` rows."""
+    optimizer = options.optimizer or "lazy-adam"
+    batch_size = options.batch_size or (128 if rows < MANY_ROWS else 512)
+    steps = -(-rows // batch_size)  # of an epoch
+    least = 4 if rows < VERY_MANY_ROWS else 2
+    return {
+        "batch_size": batch_size,
+        "learning_rate": FAST_RATES[name][optimizer],
+        "epochs": min(MAX_EPOCHS, max(least, -(-MIN_STEPS // steps))),
+        "patience": 2,
+        "optimizer": optimizer,
+        "schedule": "linear",
+        "scaling": "naive-bayes",
+    }
+
+
+def in_words(options: Chosen, missing: str) -> str:
+    """Describe a training in a line: the engine, why it is that one, and what was decided."""
+    why = f" ({missing})" if missing and options.engine == "keras" else ""
+    change = "" if options.schedule == "constant" else f" ({options.schedule})"
+    return (
+        f"{options.engine} engine{why}, recipe {options.recipe}: {options.optimizer} at {options.learning_rate:g}"
+        f"{change}, batches of {options.batch_size:,} rows, at most {options.epochs:,} epochs"
+    )
