@@ -41,6 +41,7 @@ LONGEST_FIRST = (
     "models/test_adapters.py",
     "runtime/test_atomic.py",
     "inference/test_predict.py",
+    "inference/test_networks.py",
     "package/test_sklearn.py",
     "package/test_api.py",
     "loader/test_reading_faults.py",

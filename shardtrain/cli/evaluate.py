@@ -12,13 +12,12 @@ from shardtrain.cli.arguments import given_options, options_from, spelled
 from shardtrain.cli.build import CORPUS_FORMATS
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import rejected_lines, show
-from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD, CorpusOptions, TextOptions
 from shardtrain.errors import UsageError
 from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
-from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate the run, and print its metrics."""
     from shardtrain.inference.run import load_run
 
-    check_backend()
     folder = load_run(args.run_folder)
     raw = _is_corpus(args.data)
     facts = _of_corpus(args, folder) if raw else _of_shards(args, folder)
@@ -73,7 +71,7 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 
     _refuse(args, TextOptions, "is not raw text")
     with open_shards(args.data, **given_options(args, LoaderOptions)) as shards:
-        load_tensorflow(options_from(args, ImportOptions).module)
+        load_for(folder, options_from(args, ImportOptions).module)
         from shardtrain.inference.evaluate import evaluate
 
         split = options_from(args, EvaluateOptions).split or "validation"
@@ -85,7 +83,7 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     _refuse(args, LoaderOptions, "is not a folder of shards")
     from shardtrain.runtime.machine import keep_freed_memory
 
-    load_tensorflow(options_from(args, ImportOptions).module)
+    load_for(folder, options_from(args, ImportOptions).module)
     from shardtrain.inference.evaluate import evaluate_corpus
 
     keep_freed_memory()

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
-from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
 from shardtrain.inference.options import ImportOptions, PredictFiles, PredictOptions
-from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.terminal import json_safe, standard_input, stdout_is_terminal, write_data, write_lines
 
@@ -36,7 +35,6 @@ NOTE_CHARACTERS = 16  # of a column of notes on a terminal
 
 def run(args: argparse.Namespace) -> int:
     """Classify texts, and print a line per text, or a summary of the written file."""
-    check_backend()
     files = options_from(args, PredictFiles)
     options = options_from(args, PredictOptions)
     if not args.texts and files.input is None:
@@ -55,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     folder = load_run(args.run_folder)
     if len(args.texts) > 1 and not any(len(text.split()) > 1 for text in args.texts):
         say(_hint_at_quotes(args.run_folder, args.texts))
-    load_tensorflow(options_from(args, ImportOptions).module)
-    from shardtrain.inference.predict_file import predict_file
-
+    load_for(folder, options_from(args, ImportOptions).module)
     keep_freed_memory()
     if files.output is None:
         _print_texts(args, folder, options)
@@ -65,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         _print_rows(args, folder, options)
     else:
         assert files.input is not None  # checked above
+        from shardtrain.inference.predict_file import predict_file
+
         done = predict_file(folder, files.input, files.output, options)
         facts = asdict(done)
         facts |= facts.pop("counts")
@@ -108,7 +106,7 @@ class _Seen:
 
     def report(self, options: PredictOptions) -> None:
         """Report it on stderr, because stdout is for predictions."""
-        from shardtrain.inference.predict_file import warn_of_texts
+        from shardtrain.inference.notes import warn_of_texts
 
         for line in rejected_lines(self._rejected, self._num_rejected):
             say(line)
@@ -153,8 +151,6 @@ def _classified(
     """
     import numpy as np
 
-    from shardtrain.inference.predict_file import predict_stream
-
     lines = args.input == STANDARD and options.format in ("auto", "lines")
     start = 0
     if args.texts or lines:
@@ -164,6 +160,8 @@ def _classified(
             yield np.arange(start, start + len(texts)), texts, predictions
             start += len(texts)
     if args.input is not None and not lines:
+        from shardtrain.inference.predict_file import predict_stream
+
         for documents, predictions in seen.documents(predict_stream(folder, args.input, options)):
             yield start + documents.ordinals, documents.texts, predictions
 

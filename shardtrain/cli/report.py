@@ -8,7 +8,7 @@ import webbrowser
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
-from shardtrain.cli.tensorflow import load_tensorflow
+from shardtrain.cli.tensorflow import load_for
 from shardtrain.inference.options import ImportOptions
 from shardtrain.report.options import ReportOptions
 from shardtrain.runtime.quantities import size
@@ -23,8 +23,7 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, ReportOptions)
     check_report_file(options.out)
     if is_run(args.folder):
-        load_run(args.folder)  # before the slow import of TensorFlow
-        load_tensorflow(options_from(args, ImportOptions).module)
+        load_for(load_run(args.folder), options_from(args, ImportOptions).module)
     write_report(args.folder, options.out, shards=options.shards)
     num_bytes = options.out.stat().st_size
     facts = {"report": options.out, "bytes": num_bytes}

@@ -12,8 +12,15 @@ from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.terminal import captured_stderr
 
 if TYPE_CHECKING:
+    from shardtrain.inference.run import Run
     from shardtrain.loader.info import DatasetInfo
     from shardtrain.training.options import FitOptions
+
+
+def load_for(run: Run, module: str | None) -> None:
+    """Import TensorFlow if the model of a run needs Keras, or a user's module is given, which is imported then."""
+    if module is not None or run.needs_keras:
+        load_tensorflow(module)
 
 
 def load_tensorflow(module: str | None) -> None:

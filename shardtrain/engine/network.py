@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
+from shardtrain.arrays.rows import Examples
 from shardtrain.engine import kernels
 
 Floats = npt.NDArray[np.float32]
@@ -173,7 +174,31 @@ class Network:
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
         team.run(
             kernels.evaluate,
-            *(np.asarray(x.indptr, np.int64), x.indices, x.data, np.asarray(y, np.int64)),
+            *(_read_only(np.asarray(x.indptr, np.int64)), _read_only(x.indices), _read_only(x.data)),
+            _read_only(np.asarray(y, np.int64)),
             *(self.wide, self.small, self.dims, self.places, sums, losses, hits),
         )
         return losses, hits, sums[-1, :, : self.shape.dims[-1]]
+
+
+def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> dict[str, float]:
+    """Compute accuracy and loss of a network over all examples of the batches."""
+    sums = np.zeros(3)
+    for x, y in batches:
+        assert isinstance(x, Csr)
+        losses, hits, _ = network.evaluate(x, y, team)
+        sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
+    return metrics_of(sums)
+
+
+def metrics_of(sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return accuracy and loss from the sums of losses, hits and rows; 0 of no rows."""
+    loss, hits, rows = sums.tolist()
+    return {"accuracy": hits / max(rows, 1), "loss": loss / max(rows, 1)}
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a view that cannot be written to, as those of shards cannot: the kernel is compiled once for both."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,15 +1,18 @@
-"""Classify texts and feature rows with a trained model, in batches, so that memory does not grow with their number."""
+"""Classify texts and feature rows with a trained model, in batches, so that memory does not grow with their number.
+
+What computes the probabilities of a batch is a `RowModel`: `network_model` has that of a network of compiled kernels,
+`keras_model` that of any other model, which needs Keras. Only one of them is imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from shardtrain.arrays.rows import Features, slice_rows
 from shardtrain.arrays.text_input import text_sequence
@@ -17,49 +20,40 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.errors import ModelError
 from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
-from shardtrain.loader.info import DatasetInfo
-from shardtrain.models.guide import feature_adapter
-from shardtrain.models.outputs import LOGITS, meaning_of
-from shardtrain.training.engine import EVALUATION_ROWS
 from shardtrain.vectorize.fitted import Vectorizer
 
 SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small
 
 
+class RowModel(Protocol):
+    """A trained model; may be called by several threads at a time.
+
+    Attributes:
+        most_rows: rows per call.
+    """
+
+    most_rows: int
+
+    def __call__(self, x: Features) -> Probabilities:
+        """Return the outputs for rows, as probabilities: of each class, or in one column that of class 1 of two."""
+        ...
+
+
 class Classifier:
-    """A traced model and its vectorizer, loaded once; may be called by several threads at a time.
+    """A trained model and its vectorizer, loaded once; may be called by several threads at a time.
 
     Args:
         model: the trained model.
-        description: of the data it was trained on.
+        class_names: of its classes.
         load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
-        meaning: what the model outputs, "probabilities" or "logits"; None if the run is of a version that did not
-            record it.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        description: DatasetInfo,
-        load_vectorizer: Callable[[], Vectorizer],
-        meaning: str | None = None,
+        self, model: RowModel, class_names: tuple[str, ...], load_vectorizer: Callable[[], Vectorizer]
     ) -> None:
-        self.class_names = description.class_names
+        self.class_names = class_names
+        self._model = model
         self._load_vectorizer = load_vectorizer
-        self._adapter = feature_adapter(model, description)
-        logits = (meaning or meaning_of(model, self._adapter, description)) == LOGITS
-
-        def outputs(*parts: tf.Tensor) -> tf.Tensor:
-            found = model(self._adapter.assemble(*parts), training=False)
-            if not logits:
-                return found
-            found = tf.cast(found, tf.float32)
-            return tf.sigmoid(found) if found.shape[1] == 1 else tf.nn.softmax(found)
-
-        traced = tf.function(outputs)
-        self._traced = traced.get_concrete_function(*self._adapter.specs)
-        sparse = self._adapter.kind == "ngram" and not self._adapter.dense
-        self._rows = SPARSE_ROWS if sparse else EVALUATION_ROWS
 
     def __call__(
         self, texts: Iterable[str], *, replaced: bool | npt.NDArray[np.bool_] = False, columns: int = 1
@@ -96,11 +90,9 @@ class Classifier:
             ModelError: the model's outputs are not probabilities.
         """
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
-        for start in range(0, len(x), self._rows):
-            stop = min(start + self._rows, len(x))
-            rows = slice_rows(x, start, stop)
-            outputs = self._traced(*(tf.convert_to_tensor(array) for array in self._adapter.arrays(rows)))
-            parts.append(_probabilities(outputs.numpy()))
+        step = self._model.most_rows
+        for start in range(0, len(x), step):
+            parts.append(_probabilities(self._model(slice_rows(x, start, min(start + step, len(x))))))
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
         return Predictions(self.class_names, np.concatenate(parts), marks)
 

@@ -1,16 +1,17 @@
 """Evaluate a run on a split of shards, or on a labelled corpus of raw text without making shards.
 
-Documents of a corpus are read and vectorized unit by unit in threads, while Keras evaluates those before. The metrics
-equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents are
-summed in another order.
+Documents of a corpus are read and vectorized unit by unit in threads, while the model evaluates those before. The
+metrics equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents
+are summed in another order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,11 @@ from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
-from shardtrain.models.guide import input_adapter
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.engine import EVALUATION_ROWS, Logs
-from shardtrain.training.steps import Steps
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -79,8 +78,7 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
     """
     check_shards(run, shards)
     rows = shards.split(split)
-    model = run.load_model()
-    return Steps(model, input_adapter(model, run.description)).evaluate(rows.batches(EVALUATION_ROWS))
+    return _loaded(run)(rows.batches(EVALUATION_ROWS))
 
 
 def evaluate_corpus(
@@ -119,7 +117,7 @@ def evaluate_corpus(
             say(note)
         name = _chosen_split(opened, split)
         source = opened.sources[name]
-        model, vectorizer = run.load_model(), run.load_vectorizer()
+        measure, vectorizer = _loaded(run), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
         seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
@@ -130,7 +128,7 @@ def evaluate_corpus(
 
         with threads(PredictOptions(workers=workers).threads) as pool:
             batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
-            metrics = Steps(model, input_adapter(model, run.description)).evaluate(batches)
+            metrics = measure(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
@@ -146,6 +144,22 @@ def evaluate_corpus(
         classes_found=seen.labels.num_found,
         respelled_labels=seen.labels.class_of,
     )
+
+
+def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
+    """Load the model of a run; return what computes its metrics over batches.
+
+    Raises:
+        RunError: the run's files are damaged.
+    """
+    if (network := run.load_network()) is not None:
+        from shardtrain.inference import network_model
+
+        return partial(network_model.evaluate, network)
+    model = run.load_model()
+    from shardtrain.inference import keras_model
+
+    return partial(keras_model.evaluate, model, run.description)
 
 
 def _chosen_split(corpus: Corpus, split: str | None) -> str:

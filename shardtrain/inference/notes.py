@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features
 from shardtrain.arrays.texts import Texts
+from shardtrain.inference.options import PredictOptions
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.runtime.kernels import kernel
 from shardtrain.runtime.progress import warn
@@ -72,6 +73,12 @@ class TextCounts:
         if self.unknown_texts:
             has = f"{_count(self.unknown_texts, 'has', 'have')} no feature that the model knows"
             yield f"{has}, so the class says nothing"
+
+
+def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:
+    """Warn of texts of which the predictions say little, and name the option that marks them."""
+    advice = "see the column `note`" if options.notes else "--notes marks such texts in the output"
+    counts.warn("predict", advice=advice)
 
 
 def marks_of(texts: Texts, x: Features, *, replaced: bool | npt.NDArray[np.bool_], columns: int = 1) -> Marks:

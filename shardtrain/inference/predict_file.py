@@ -23,7 +23,7 @@ from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
 from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.classifier import SPARSE_ROWS, Classifier
-from shardtrain.inference.notes import TextCounts
+from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import Piece, PredictionWriter, writer_for
@@ -229,12 +229,6 @@ def _predict(
         input_bytes=opened.source.num_bytes,
         counts=counts,
     )
-
-
-def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:
-    """Warn of texts of which the predictions say little, and name the option that marks them."""
-    advice = "see the column `note`" if options.notes else "--notes marks such texts in the output"
-    counts.warn("predict", advice=advice)
 
 
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:

@@ -1,7 +1,8 @@
 """Open a finished run: a trained model with its vectorizer, configuration and results.
 
-Models are loaded in Keras' safe mode, so that a model file cannot run code, and only after their checksum was compared,
-because Keras does not detect a flipped bit in the weights. The vectorizer checks its own files.
+A model that is a network over n-grams, whichever engine trained it, answers without Keras. All others are loaded in
+Keras' safe mode, so that a model file cannot run code. Either is loaded only after its checksum was compared, because
+neither reader detects a flipped bit in the weights. The vectorizer checks its own files.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, VECTORIZER, R
 if TYPE_CHECKING:
     import keras
 
-    from shardtrain.inference.classifier import Classifier
+    from shardtrain.engine.network import Network, Shape
+    from shardtrain.inference.classifier import Classifier, RowModel
     from shardtrain.loader.shards import Shards
     from shardtrain.vectorize.fitted import Vectorizer
 
@@ -93,10 +95,19 @@ class Run:
             RunError: the run's files are damaged.
             ModelError: Keras cannot load the model.
         """
-        model = self.load_model()
         from shardtrain.inference.classifier import Classifier
 
-        return Classifier(model, self.description, self.load_vectorizer, self.config.get("outputs"))
+        model: RowModel
+        if (network := self.load_network()) is not None:
+            from shardtrain.inference.network_model import NetworkModel
+
+            model = NetworkModel(network)
+        else:
+            loaded = self.load_model()
+            from shardtrain.inference.keras_model import KerasModel
+
+            model = KerasModel(loaded, self.description, self.config.get("outputs"))
+        return Classifier(model, self.description.class_names, self.load_vectorizer)
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.
@@ -146,6 +157,36 @@ class Run:
     def reading(self) -> Reading | None:
         """Return how the training corpus was read; None of a run that does not record it."""
         return Reading.of_record(self.config.get("corpus"))
+
+    @property
+    def needs_keras(self) -> bool:
+        """Whether `predict` and `evaluate` import Keras: the model is not a network over n-grams."""
+        return self._network_shape() is None
+
+    def load_network(self) -> Network | None:
+        """Load the trained model as a network of compiled kernels; None where it is not one.
+
+        Raises:
+            RunError: the file differs from what was saved.
+            ModelError: its weights cannot be read.
+        """
+        shape = self._network_shape()
+        if shape is None:
+            return None
+        self._verify_model()
+        from shardtrain.engine.keras_file import read_keras
+
+        return read_keras(self.path / MODEL, shape)
+
+    def _network_shape(self) -> Shape | None:
+        """Return the shape of the network in the model file; None where there is none for the run's features."""
+        from shardtrain.engine.keras_file import network_shape
+
+        about, shape = self.description, network_shape(self.path / MODEL)
+        if shape is None or self.config.get("outputs") == "logits":
+            return None
+        fits = (shape.features, max(2, shape.dims[-1])) == (about.num_features, about.num_classes)
+        return shape if fits and about.kind == "ngram" else None
 
     def load_model(self) -> keras.Model:
         """Load the trained model, compiled as it was trained.

@@ -105,7 +105,7 @@ def _tiles(run: Run) -> Markup:
     if "input_wait_fraction" in metrics:
         each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training step time"))
     if "peak_memory_bytes" in metrics:
-        each.append(("peak memory", size(metrics["peak_memory_bytes"]), "resident, including TensorFlow"))
+        each.append(("peak memory", size(metrics["peak_memory_bytes"]), "resident, with all libraries"))
     return tiles(*each)
 
 

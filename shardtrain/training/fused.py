@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine.keras_file import write_keras
-from shardtrain.engine.network import Network, Shape, Team
+from shardtrain.engine.network import Network, Shape, Team, evaluate, metrics_of
 from shardtrain.engine.optimizers import OPTIMIZERS, Optimizer
 from shardtrain.engine.scaling import naive_bayes_scales
 from shardtrain.engine.trainer import Trainer
@@ -27,11 +26,13 @@ from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.progress import detail, progress, say
 from shardtrain.runtime.quantities import size
 from shardtrain.training.engine import Engine, Logs, restore_generators
+from shardtrain.training.event_log import EventLog
 from shardtrain.training.loop import Interrupted, Position, TrainingTime
 from shardtrain.training.recipes import Chosen
 from shardtrain.training.resume import versions
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.stopping import KeepBest, Plateau, restore
+from shardtrain.training.tensorboard_folder import cut_events, event_bytes, events_folder
 
 GROUP_ROWS = 4096  # per call of the kernels, in whole batches
 
@@ -44,16 +45,20 @@ class FusedEngine(Engine):
         team: computes.
         options: of the training.
         steps: of all epochs together, for schedules.
+        events: where TensorBoard's points are written; None: none are.
 
     Attributes:
         stop: whether the training is to end.
         best: keeps the best weights.
     """
 
-    def __init__(self, trainer: Trainer, team: Team, options: Chosen, steps: int) -> None:
+    def __init__(
+        self, trainer: Trainer, team: Team, options: Chosen, steps: int, events: EventLog | None = None
+    ) -> None:
         self.stop = False
         self.best = KeepBest(options.patience)
         self._trainer, self._team, self._options, self._steps = trainer, team, options, steps
+        self._events = events
         plateau = options.schedule == "plateau"
         self._plateau = Plateau(max(1, options.patience // 2), PLATEAU_FACTOR) if plateau else None
         self._sums = np.zeros(3)  # of losses, hits and rows
@@ -70,13 +75,20 @@ class FusedEngine(Engine):
         self._restore(saved["variables"])
         hooks = self._hooks
         found = [each["class"] for each in saved["callbacks"]]
-        if found != [type(hook).__name__ for hook in hooks]:
+        if found != [type(hook).__name__ for hook in (*hooks, *([self._events] if self._events else []))]:
             raise CheckpointError(f"the checkpoint has the hooks {', '.join(found)}; start again with --overwrite")
-        for hook, each in zip(hooks, saved["callbacks"], strict=True):
+        for hook, each in zip(hooks, saved["callbacks"], strict=False):
             restore(hook, each["attributes"])
+        if self._events is not None:
+            cut_events(self._events.folder, saved["callbacks"][-1].get("event_bytes", {}))
         self._check_best()
         restore_generators(saved["generators"])
         self.stop = saved["stop"]
+
+    def validation_ends(self, logs: Logs) -> None:
+        """Write the metrics as events, by steps."""
+        if self._events is not None:
+            self._events.add_validation(self._trainer.step, logs)
 
     def epoch_ends(self, epoch: int, logs: Logs) -> Logs:
         """Keep the weights if they are the best so far; return the metrics, with the rate if a plateau lowers it."""
@@ -84,6 +96,8 @@ class FusedEngine(Engine):
         if self._plateau is not None:
             added = {"learning_rate": self._options.learning_rate * self._plateau.factor}
             self._plateau.epoch_ends(logs)
+        if self._events is not None:
+            self._events.add_epoch(epoch, logs, self._rate(self._trainer.step))
         self.stop = self.best.epoch_ends(epoch, logs, self._measured_weights) or self.stop
         return {**logs, **added}
 
@@ -105,7 +119,7 @@ class FusedEngine(Engine):
         losses, hits = self._trainer.advance(batches, rates)
         for (_, y), loss, right in zip(batches, losses, hits, strict=True):
             self._sums += np.array([loss * len(y), right, len(y)])
-        return losses, _metrics(self._sums)
+        return losses, metrics_of(self._sums)
 
     def evaluate(self, batches: Iterable[Examples]) -> Logs:
         """Evaluate on the batches."""
@@ -120,8 +134,12 @@ class FusedEngine(Engine):
         }
 
     def capture_hooks(self) -> list[dict[str, Any]]:
-        """Capture early stopping, and the plateau if there is one."""
-        return [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+        """Capture early stopping, and the plateau and the sizes of the event files if there are any."""
+        found = [{"class": type(hook).__name__, "attributes": hook.state()} for hook in self._hooks]
+        if self._events is not None:
+            sizes = event_bytes(self._events.folder)
+            found.append({"class": type(self._events).__name__, "attributes": {}, "event_bytes": sizes})
+        return found
 
     def _measured_weights(self) -> list[Any]:
         """Return the weights that the latest metrics are of; a copy of those that training goes on with."""
@@ -227,7 +245,8 @@ class FusedTraining:
                 class_weights=class_weights(shards, options),
             )
             steps = options.epochs * shards.train.steps_per_epoch(options.batch_size)
-            engine = FusedEngine(trainer, team, options, steps)
+            board = events_folder(options, session.folder, new=saved is None)
+            engine = FusedEngine(trainer, team, options, steps, None if board is None else EventLog(board))
             detail(str(reading_plan(shards, options, self.batches_per_call)))
             shape = self._network.shape
             about = {
@@ -305,16 +324,6 @@ def steps_per_call(batch_size: int) -> int:
     return max(1, GROUP_ROWS // batch_size)
 
 
-def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> Logs:
-    """Compute accuracy and loss of a network over all examples of the batches."""
-    sums = np.zeros(3)
-    for x, y in batches:
-        assert isinstance(x, Csr)
-        losses, hits, _ = network.evaluate(x, y, team)
-        sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
-    return _metrics(sums)
-
-
 def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
     """Return name, shape and type of each array, as checkpoints have them."""
     return [[name, list(array.shape), array.dtype.name] for name, array in arrays]
@@ -322,8 +331,3 @@ def _described(arrays: Iterable[tuple[str, Any]]) -> list[list[Any]]:
 
 def _dropout(options: Chosen, name: str) -> float:
     return options.mlp.dropout if name == "mlp" else 0.0
-
-
-def _metrics(sums: Any) -> Logs:
-    loss, hits, rows = sums.tolist()
-    return {"accuracy": hits / rows, "loss": loss / rows}

@@ -92,7 +92,6 @@ def not_fused(options: FitOptions, name: str, description: DatasetInfo, callback
         "callbacks of Keras": bool(callbacks),
         "--mixed-precision": options.mixed_precision,
         "--devices": bool(options.devices),
-        "--tensorboard": bool(options.tensorboard),
         "--embeddings": options.embeddings is not None,
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")

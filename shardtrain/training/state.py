@@ -25,7 +25,7 @@ from shardtrain.runtime.progress import say
 from shardtrain.runtime.schema import shown
 from shardtrain.training.checkpoint import pack
 from shardtrain.training.steps import Steps
-from shardtrain.training.tensorboard_folder import event_files
+from shardtrain.training.tensorboard_folder import cut_events, event_bytes
 
 # attributes of Keras' callbacks that belong to a process, not to a training
 _PROCESS_ATTRIBUTES = {
@@ -212,30 +212,17 @@ def check_callbacks(callbacks: Iterable[keras.callbacks.Callback], saved: Iterab
 
 
 def _event_bytes(callback: keras.callbacks.TensorBoard) -> dict[str, int]:
-    """Flush the event files and return their sizes by path relative to the callback's folder."""
+    """Flush the event files and return their sizes."""
     for writer in callback._writers.values():
         writer.flush()
-    folder = Path(callback.log_dir)
-    return {str(path.relative_to(folder)): path.stat().st_size for path in event_files(folder)}
+    return event_bytes(Path(callback.log_dir))
 
 
 def _cut_events(callback: keras.callbacks.TensorBoard, saved: Mapping[str, int]) -> None:
     """Remove the events written after those in `saved`; the callback will write to new files."""
     callback._close_writers()  # it has started a file with the model's graph, which the earlier files hold already
     callback._writers = {}
-    folder = Path(callback.log_dir)
-    for path in event_files(folder):
-        name = str(path.relative_to(folder))
-        if name not in saved:
-            path.unlink()
-        elif path.stat().st_size > saved[name]:
-            os.truncate(path, saved[name])
-    if lost := [name for name, size in saved.items() if not _holds(folder / name, size)]:
-        say(f"'{folder / lost[0]}' lacks events that were logged before the interruption")
-
-
-def _holds(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size >= size
+    cut_events(Path(callback.log_dir), saved)
 
 
 def restore_callbacks(

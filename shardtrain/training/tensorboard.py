@@ -6,13 +6,11 @@ they are removed. `state` truncates events when training is resumed, so that eac
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import TENSORBOARD, RunFolder
-from shardtrain.training.tensorboard_folder import event_files
+from shardtrain.training.run_folder import RunFolder
+from shardtrain.training.tensorboard_folder import events_folder
 
 
 class EpochBoard(keras.callbacks.TensorBoard):
@@ -30,9 +28,5 @@ def make_board(options: FitOptions, folder: RunFolder, *, new: bool) -> tuple[ke
         folder: of the run.
         new: whether training starts from its beginning; events of an earlier start are removed.
     """
-    if not options.tensorboard:
-        return ()
-    where = options.tensorboard if isinstance(options.tensorboard, Path) else folder.path / TENSORBOARD
-    for path in event_files(where) if new else ():
-        path.unlink()
-    return (EpochBoard(where),)
+    where = events_folder(options, folder, new=new)
+    return () if where is None else (EpochBoard(where),)

@@ -1,17 +1,20 @@
-"""Find the files of TensorBoard events in a folder, and refuse a folder that holds another training's."""
+"""Find, measure and cut the files of TensorBoard events in a folder, and refuse one that holds another training's."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from shardtrain.errors import MissingExtraError, RunExistsError
+from shardtrain.runtime.progress import say
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import RunFolder
+from shardtrain.training.run_folder import TENSORBOARD, RunFolder
 
 
 def event_files(folder: Path) -> list[Path]:
-    """List the event files that Keras' TensorBoard callback wrote to a folder."""
+    """List the event files of a training in a folder."""
     return sorted(path for split in ("train", "validation") for path in (folder / split).glob("events.out.tfevents.*"))
 
 
@@ -39,3 +42,40 @@ def check_board(options: FitOptions, folder: RunFolder | None) -> None:
                 f"'{options.tensorboard}' holds events of another training, whose curves would be mixed with this "
                 "one's; choose another folder for --tensorboard, or delete it"
             )
+
+
+def events_folder(options: FitOptions, folder: RunFolder, *, new: bool) -> Path | None:
+    """Return where a training writes its events; None without --tensorboard.
+
+    Args:
+        options: of the training, checked by `check_board`.
+        folder: of the run.
+        new: whether training starts from its beginning; events of an earlier start are removed.
+    """
+    if not options.tensorboard:
+        return None
+    where = options.tensorboard if isinstance(options.tensorboard, Path) else folder.path / TENSORBOARD
+    for path in event_files(where) if new else ():
+        path.unlink()
+    return where
+
+
+def event_bytes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the event files by path relative to their folder."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in event_files(folder)}
+
+
+def cut_events(folder: Path, saved: Mapping[str, int]) -> None:
+    """Remove the events written after `event_bytes` returned `saved`."""
+    for path in event_files(folder):
+        name = str(path.relative_to(folder))
+        if name not in saved:
+            path.unlink()
+        elif path.stat().st_size > saved[name]:
+            os.truncate(path, saved[name])
+    if lost := [name for name, size in saved.items() if not _holds(folder / name, size)]:
+        say(f"'{folder / lost[0]}' lacks events that were logged before the interruption")
+
+
+def _holds(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size >= size

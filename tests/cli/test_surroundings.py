@@ -243,7 +243,7 @@ def _has_worker(number: int) -> bool:
 START_UP = {
     "while numba is imported": (["build", "{home}/corpus", "--out", "{new}"], _has_mapped("llvmlite"), signal.SIGINT),
     "while TensorFlow is imported": (
-        ["evaluate", "{home}/run", "{home}/shards"],
+        ["fit", "{home}/shards", "--engine", "keras", "--out", "{new}"],
         _has_mapped("_pywrap_tensorflow"),
         signal.SIGTERM,
     ),

@@ -21,11 +21,12 @@ from support.sampled import sampled
 from shardtrain.cli.main import main
 from shardtrain.engine.keras_file import read_keras
 from shardtrain.engine.network import Shape
-from shardtrain.errors import CheckpointError, RunExistsError, ShardtrainError, UsageError
+from shardtrain.errors import CheckpointError, MissingExtraError, RunExistsError, ShardtrainError, UsageError
 from shardtrain.inference.run import load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.training.engine import capture_generators
+from shardtrain.training.event_log import EventLog
 from shardtrain.training.fit import fit
 from shardtrain.training.fused import FusedEngine
 from shardtrain.training.options import FitOptions
@@ -177,7 +178,6 @@ def engine_of(shards: Shards) -> FusedEngine:
     ("more", "said"),
     [
         ({"mixed_precision": True}, "not with mixed_precision=True; use engine keras"),
-        ({"tensorboard": True}, "not with tensorboard"),
         ({"devices": ("CPU:0",)}, "not with devices"),
         ({"model": "sepcnn", "mlp": MlpOptions(), "sepcnn": SepcnnOptions()}, "sepcnn needs sequence features"),
     ],
@@ -201,6 +201,95 @@ def test_the_command_says_what_it_did(folder: Path, tmp_path: Path, capsys: pyte
     found = json.loads(capsys.readouterr().out)
     assert found["epochs"] == 2
     assert found["test_examples"] == 60
+
+
+# TensorBoard
+
+
+def curves(board: Path) -> dict[tuple[str, str], list[int]]:
+    """The steps of each curve, by split and name, as TensorBoard's own reader has them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = {}
+    for split in ("train", "validation"):
+        events = EventAccumulator(str(board / split)).Reload()
+        for name in events.Tags()["tensors"]:
+            found[split, name] = [event.step for event in events.Tensors(name)]
+    return found
+
+
+def values(board: Path, split: str, name: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(board / split)).Reload()
+    return [float(make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "plateau"])
+def test_its_curves_are_those_that_keras_writes(shards: Shards, tmp_path: Path, schedule: str) -> None:
+    options = {**OPTIONS, "epochs": 3, "schedule": schedule, "tensorboard": True}
+    runs = {
+        engine: fit(shards, FitOptions(**{**options, "engine": engine}), out=tmp_path / engine).path
+        for engine in ("keras", "fused")
+    }
+    expected, found = (curves(runs[engine] / "tensorboard") for engine in ("keras", "fused"))
+    expected.pop(("train", "keras"))  # the graph of a model of Keras
+    assert found == expected
+    rates = [values(run / "tensorboard", "train", "epoch_learning_rate") for run in runs.values()]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-5)
+    history = [line.split(",") for line in (runs["fused"] / "history.csv").read_text().split()]
+    for split, name in (("train", "loss"), ("train", "accuracy"), ("validation", "loss"), ("validation", "accuracy")):
+        column = history[0].index(name if split == "train" else f"val_{name}")
+        logged = [float(line[column]) for line in history[1:]]
+        assert values(runs["fused"] / "tensorboard", split, f"epoch_{name}") == pytest.approx(logged, rel=1e-6)
+
+
+def test_events_after_the_checkpoint_are_cut_when_training_goes_on(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "epochs": 4, "patience": 9, "checkpoint_every": "2 epochs", "tensorboard": tmp_path / "board"}
+    add_epoch = EventLog.add_epoch
+
+    def dying(self: EventLog, epoch: int, *rest: Any) -> None:
+        add_epoch(self, epoch, *rest)
+        if epoch == 2:  # after the checkpoint of two epochs
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLog, "add_epoch", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(shards, FitOptions(**options), out=tmp_path / "run")
+    assert curves(tmp_path / "board")["train", "epoch_loss"] == [0, 1, 2]
+    other = {**options, "tensorboard": False}
+    with pytest.raises(RunExistsError, match="tensorboard was"):
+        fit(shards, FitOptions(**other), out=tmp_path / "run")
+    fit(shards, FitOptions(**options), out=tmp_path / "run")
+    assert all(len(steps) == len(set(steps)) == 4 for steps in curves(tmp_path / "board").values())
+    with pytest.raises(RunExistsError, match="holds events of another training"):
+        fit(shards, FitOptions(**options), out=tmp_path / "other")
+    fit(shards, FitOptions(**{**options, "epochs": 2}), out=tmp_path / "run", overwrite=True)
+    assert curves(tmp_path / "board")["train", "epoch_loss"] == [0, 1]
+
+
+def test_events_are_written_without_tensorflow_and_refused_without_tensorboard(
+    folder: Path, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys\nfrom shardtrain.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "print(code, *{'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    command = ["fit", str(folder), "--engine", "fused", "--epochs", "1", "--tensorboard", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0", done.stderr
+    assert ("validation", "epoch_accuracy") in curves(tmp_path / "run" / "tensorboard")
+    monkeypatch.setattr("shardtrain.training.tensorboard_folder.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"shardtrain\[tensorboard\]"):
+        fit(shards, FitOptions(**OPTIONS, tensorboard=True), out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 LOSSES = st.lists(st.floats(0.01, 2.0), min_size=1, max_size=30)
