@@ -39,9 +39,9 @@ class Rows:
     """Labelled rows: (rows, columns) with their classes, to train on and to test."""
 
     train: Csr
-    train_labels: npt.NDArray[np.int64]
+    train_labels: npt.NDArray[np.uint32]
     test: Csr
-    test_labels: npt.NDArray[np.int64]
+    test_labels: npt.NDArray[np.uint32]
     classes: int
 
 
@@ -101,7 +101,7 @@ def _row(generator: np.random.Generator, below: npt.NDArray[np.float64], nonzero
 
 def _labels(
     generator: np.random.Generator, ranks: npt.NDArray[np.int64], values: npt.NDArray[np.float64], classes: int
-) -> npt.NDArray[np.int64]:
+) -> npt.NDArray[np.uint32]:
     """Return the classes that the planted model gives, and some wrong ones."""
     speaks_for = generator.permutation(INFORMATIVE) % classes
     weights = np.abs(generator.standard_normal(INFORMATIVE))
@@ -111,4 +111,5 @@ def _labels(
     scores = np.zeros((len(ranks), classes))
     np.add.at(scores, (np.arange(len(ranks))[:, None], speaks_for[known]), parts)
     labels = (scores - scores.mean(axis=0)).argmax(axis=1)
-    return np.where(generator.random(len(ranks)) < WRONG, generator.integers(0, classes, len(ranks)), labels)
+    wrong = generator.random(len(ranks)) < WRONG
+    return np.where(wrong, generator.integers(0, classes, len(ranks)), labels).astype(np.uint32)

@@ -39,7 +39,7 @@ MOST_BITS = 27  # of Vowpal Wabbit's table: 16 bytes each, 2 GiB
 
 # learning rates, of a few tried at 20,000 columns and 128 rows per batch
 RATES = {
-    "linear": {"row-adagrad": 20.0, "adagrad": 20.0, "lazy-adam": 0.03, "adam": 0.03},
+    "linear": {"row-adagrad": 40.0, "adagrad": 40.0, "lazy-adam": 0.03, "adam": 0.03},
     "mlp": {"row-adagrad": 0.3, "adagrad": 0.3, "lazy-adam": 0.002, "adam": 0.002},
 }
 FASTTEXT_RATE, VOWPAL_WABBIT_RATE = 0.5, 0.5
@@ -277,7 +277,7 @@ class PeerProcess(Way):
     def round(self) -> float:
         """Train twice; the difference counts."""
         self._said = json.loads(subprocess.run(self._arguments, check=True, capture_output=True, text=True).stdout)
-        return self._examples / max(self._said["seconds"], 1e-9)
+        return self._examples / max(float(self._said["seconds"]), 1e-9)
 
     def accuracy(self) -> float:
         """Return the accuracy on the rows to test."""
@@ -335,7 +335,7 @@ class Peers:
         for name, x, labels in parts(rows):
             with open(self._scratch / f"{name}.vw", "w") as file:
                 for start, stop, label in zip(x.indptr, x.indptr[1:], labels, strict=False):
-                    said = 2 * label - 1 if rows.classes == 2 else label + 1
+                    said = 2 * int(label) - 1 if rows.classes == 2 else int(label) + 1
                     pairs = zip(x.indices[start:stop], x.data[start:stop], strict=True)
                     file.write(f"{said} | {' '.join(f'{column}:{value:.5f}' for column, value in pairs)}\n")
         outputs = 1 if rows.classes == 2 else rows.classes
