@@ -91,10 +91,11 @@ bench-reading: .venv-bench/.installed ## reading against other loaders; BENCH="-
 bench-mixing: .venv/.development ## the default shuffle against permutations; BENCH="--corpus data/dbpedia" for more
 	$(BIN)/python tools/bench/mixing.py $(BENCH)
 
-bench-training: .venv/.development ## training against Keras and scikit-learn; BENCH="--documents 100000" for more
+bench-training: .venv/.development ## training against Keras, scikit-learn, fastText and others; BENCH="--part table --full" for more
+	-$(BIN)/python -m pip install -qq --group bench-training
 	$(BIN)/python tools/bench/training.py $(BENCH)
 
-bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText; BENCH="--synthetic-bytes 600MB" for more
+bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText and scikit-learn; BENCH="--corpus data/ag_news" for more
 	$(BIN)/python -m pip install -qq --group bench-end-to-end
 	$(BIN)/python tools/bench/end_to_end.py $(BENCH)
 

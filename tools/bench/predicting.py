@@ -53,13 +53,13 @@ def main() -> int:
             write_synthetic(text.parent, documents=parse_size(args.synthetic_bytes) // DOCUMENT_BYTES)
         out = scratch / f"out.{args.output}"
         command = [sys.executable, "-m", "shardtrain", "predict", str(run), "--input", str(text), "--label-column", "0"]
-        own_seconds, own, _ = measure([sys.executable, "-c", START, str(run)])
-        seconds, peak, said = measure([*command, "--output", str(out), *args.options.split()])
+        own = measure([sys.executable, "-c", START, str(run)])
+        whole = measure([*command, "--output", str(out), *args.options.split()])
         size = text.stat().st_size / 1e6
-        print(said.strip().rpartition(":")[0])
-        print(f"{size:,.1f} MB in {seconds:.1f} s: {size / seconds:.1f} MB/s; one text takes {own_seconds:.1f} s")
-        print(f"peak anonymous memory {peak / 2**20:,.0f} MiB, of a process that classifies one text ", end="")
-        print(f"{own / 2**20:,.0f} MiB: {(peak - own) / 2**20:,.0f} MiB beyond it")
+        print(whole.said.strip().rpartition(":")[0])
+        print(f"{size:,.1f} MB in {whole.wall:.1f} s: {size / whole.wall:.1f} MB/s; one text takes {own.wall:.1f} s")
+        print(f"peak anonymous memory {whole.peak / 2**20:,.0f} MiB, of a process that classifies one text ", end="")
+        print(f"{own.peak / 2**20:,.0f} MiB: {(whole.peak - own.peak) / 2**20:,.0f} MiB beyond it")
         return 0 if same(run, text, out) else 1
 
 

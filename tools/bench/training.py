@@ -1,15 +1,22 @@
-"""Training: `fit` against other ways to train the same model on the same shards, same machine, one run.
+"""Training: shardtrain against other ways to train the same model on the same rows, same machine, one run.
 
-The mlp over n-grams is trained in the way of Google's guide (a generator of dense slices through Keras' `fit`), as a
-Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over HashingVectorizer, from
-raw text) and by both engines of shardtrain; the sepcnn over sequences by Keras' `fit` on arrays in memory and by
-shardtrain. Everyone sees as many epochs; printed are examples per second of the fastest epoch (of the fused engine, of
-all epochs together) and the accuracy after the last. Before, losses are compared step by step with dense training from
-the same weights without dropout, and afterwards accuracies. A fast wrong result fails.
+**The part `fit`.** The mlp over n-grams is trained in the way of Google's guide (a generator of dense slices through
+Keras' `fit`), as a Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over
+HashingVectorizer, from raw text) and by both engines of shardtrain; the sepcnn over sequences by Keras' `fit` on arrays
+in memory and by shardtrain. Everyone sees as many epochs; printed are examples per second of the fastest epoch (of the
+fused engine, of all epochs together) and the accuracy after the last. Before, losses are compared step by step with
+dense training from the same weights without dropout, and afterwards accuracies. A fast wrong result fails. The mlp's
+documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
 
-The mlp's documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
+**The part `table`.** `linear` and the mlp on labelled rows in memory, without reading and dropout: rows and non-zeros
+per second of the fused engine's optimizers, the Keras engine, dense Keras, SGDClassifier, LinearSVC, Vowpal Wabbit and
+fastText, over numbers of columns, classes and rows per batch, with the accuracy of each on held-out rows. See
+`drawn_rows.py` for the rows, `training_ways.py` for what is timed, `training_table.py` for what fails.
 
     python tools/bench/training.py                   # 60,000 documents for the mlp, 10,000 for the sepcnn
+    python tools/bench/training.py --part table      # 20,000 and 2,000,000 columns, 2 and 14 classes, batch 128
+    python tools/bench/training.py --part table --full
+    python tools/bench/training.py --part table --columns 200000 --classes 100 --table-batch-size 64
 """
 
 from __future__ import annotations
@@ -35,6 +42,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from synthetic import write_synthetic
+from training_table import Settings, compare
 
 from shardtrain.engine.network import Network, Shape, Team
 from shardtrain.engine.optimizers import OPTIMIZERS
@@ -53,6 +61,9 @@ HALF_A_POINT = 0.005  # of accuracy
 LEARNING_RATE = 1e-3
 SEED = 1
 JOINED = 4
+# columns, classes and rows per batch of the table
+FEW = ((20_000, 2_000_000), (2, 14), (128,))
+FULL = ((20_000, 200_000, 2_000_000), (2, 14, 100), (64, 128, 512))
 
 
 class Timing(keras.callbacks.Callback):
@@ -92,24 +103,58 @@ def main() -> int:
     )
     parser.add_argument("--sequences", type=int, default=10_000, metavar="N", help="that the sepcnn is given (10,000)")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of each way to train (3)")
-    parser.add_argument("--batch-size", type=int, action="append", metavar="N", help="of the mlp (128 and 512)")
+    parser.add_argument(
+        "--batch-size", type=int, action="append", metavar="N", help="of the mlp of `fit` (128 and 512)"
+    )
     parser.add_argument("--loss-steps", type=int, default=200, metavar="N", help="compared with dense training (200)")
+    parser.add_argument("--part", choices=("fit", "table"), help="measure one part (both)")
+    table = parser.add_argument_group("table")
+    table.add_argument("--full", action="store_true", help="all columns, classes and batches, instead of a few")
+    for name, what in (("columns", "of the rows"), ("classes", "of the rows"), ("table-batch-size", "rows per batch")):
+        table.add_argument(f"--{name}", type=int, action="append", metavar="N", help=f"{what}, instead of those")
+    table.add_argument("--rows", type=int, default=20_000, metavar="N", help="to train on (20,000)")
+    table.add_argument("--nonzeros", type=int, default=60, metavar="N", help="of a row (60)")
+    table.add_argument("--rounds", type=int, default=5, metavar="N", help="passes of each way, at least 3 (5)")
+    table.add_argument("--seconds", type=float, default=2.0, metavar="F", help="of a pass at most (2)")
+    table.add_argument(
+        "--peers", default=sys.executable, metavar="PYTHON", help="that has fastText and Vowpal Wabbit (this one)"
+    )
     args = parser.parse_args()
+    if args.rounds < 3:
+        parser.error(f"--rounds is {args.rounds}; medians need at least 3")
     packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "scikit-learn", "numpy"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
+    good = True
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        corpus, short = Path(scratch, "joined"), Path(scratch, "short")
-        make_joined(corpus, args.documents, Path(scratch, "synthetic"))
-        write_synthetic(short, documents=args.sequences)
-        tested = ("--validation", "test.csv")  # all of train.csv trains, as for the peers
-        command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram", *tested)
-        command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence", *tested)
-        with open_shards(Path(scratch, "ngram")) as ngrams, open_shards(Path(scratch, "sequence")) as sequences:
-            same = compare_losses(ngrams, args.loss_steps)
-            for size in args.batch_size or (128, 512):
-                same &= compare_mlps(ngrams, corpus, Path(scratch, f"mlp-{size}"), size, args.epochs)
-            same &= compare_sepcnns(sequences, Path(scratch, "sepcnn"), args.epochs)
-    return 0 if same else 1
+        if args.part != "table":
+            good &= compare_fits(args, scratch)
+        if args.part != "fit":
+            good &= compare(table_settings(args), Path(scratch))
+    return 0 if good else 1
+
+
+def table_settings(args: argparse.Namespace) -> Settings:
+    """Return what the table is to measure."""
+    which = FULL if args.full else FEW
+    chosen = (args.columns, args.classes, args.table_batch_size)
+    columns, classes, batches = (given or usual for given, usual in zip(chosen, which, strict=True))
+    return Settings(columns, classes, batches, args.rows, args.nonzeros, args.rounds, args.seconds, args.peers)
+
+
+def compare_fits(args: argparse.Namespace, scratch: str) -> bool:
+    """Print the part `fit`; whether the answers are good."""
+    corpus, short = Path(scratch, "joined"), Path(scratch, "short")
+    make_joined(corpus, args.documents, Path(scratch, "synthetic"))
+    write_synthetic(short, documents=args.sequences)
+    tested = ("--validation", "test.csv")  # all of train.csv trains, as for the peers
+    command("build", corpus, "--out", Path(scratch, "ngram"), "--vectorizer", "ngram", *tested)
+    command("build", short, "--out", Path(scratch, "sequence"), "--vectorizer", "sequence", *tested)
+    with open_shards(Path(scratch, "ngram")) as ngrams, open_shards(Path(scratch, "sequence")) as sequences:
+        same = compare_losses(ngrams, args.loss_steps)
+        for size in args.batch_size or (128, 512):
+            same &= compare_mlps(ngrams, corpus, Path(scratch, f"mlp-{size}"), size, args.epochs)
+        same &= compare_sepcnns(sequences, Path(scratch, "sepcnn"), args.epochs)
+    return same
 
 
 def command(*arguments: object) -> None:
