@@ -39,7 +39,7 @@ _yield = types.ExternalFunction("sched_yield", types.int32())
 
 
 @inlined_kernel
-def _offer(gate, phase):  # type: ignore[no-untyped-def]
+def offer_parts(gate, phase):  # type: ignore[no-untyped-def]
     """Offer the parts of a phase to all threads."""
     place = gate.ctypes.data
     write_shared(place + 8, 0)
@@ -47,7 +47,7 @@ def _offer(gate, phase):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def _take(gate, parts, phases):  # type: ignore[no-untyped-def]
+def take_part(gate, parts, phases):  # type: ignore[no-untyped-def]
     """Return the current phase, and the number of a part of it that is now the caller's; -1 where all are taken."""
     place = gate.ctypes.data
     offered = read_shared(place)
@@ -60,7 +60,7 @@ def _take(gate, parts, phases):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def _await(gate, parts):  # type: ignore[no-untyped-def]
+def await_parts(gate, parts):  # type: ignore[no-untyped-def]
     """Wait until all parts are done."""
     place, looked = gate.ctypes.data + 8, 0
     while read_shared(place) < parts:
@@ -70,7 +70,15 @@ def _await(gate, parts):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def _share(count, part, parts):  # type: ignore[no-untyped-def]
+def wait_a_little(looked):  # type: ignore[no-untyped-def]
+    """Let the system run others after many looks at the gate; return how often was looked now."""
+    if looked > _PATIENCE:
+        _yield()
+    return looked + 1
+
+
+@inlined_kernel
+def share_of(count, part, parts):  # type: ignore[no-untyped-def]
     """Return the half-open range of `count` things that is a part's."""
     return count * part // parts, count * (part + 1) // parts
 
@@ -170,7 +178,7 @@ def transpose(indptr, indices, values, first, last, table, slots, starts, rows, 
 
 
 @inlined_kernel
-def _first_layer(indices, values, start, stop, wide, small, bias, width, out):  # type: ignore[no-untyped-def]
+def first_layer(indices, values, start, stop, wide, small, bias, width, out):  # type: ignore[no-untyped-def]
     """Compute the sums of the sparse layer for one row: its bias, and its values times the rows of the kernel."""
     if width == 1:
         total = small[bias, 0]
@@ -215,7 +223,7 @@ def _activate(sums, width, seed, number, threshold, scale):  # type: ignore[no-u
 
 
 @inlined_kernel
-def _outcome(sums, width, label):  # type: ignore[no-untyped-def]
+def outcome(sums, width, label):  # type: ignore[no-untyped-def]
     """Replace the sums of the output layer by probabilities; return the loss and whether the label has the highest.
 
     One unit is the logit of class 1. The loss is that of Keras, which computes it from the sums where it knows them.
@@ -262,29 +270,31 @@ def evaluate(thread, gate, parts, indptr, indices, values, y, wide, small, dims,
     """
     layers = len(dims)
     if thread == 0:
-        _offer(gate, 0)
+        offer_parts(gate, 0)
     while True:
-        _, part = _take(gate, parts, 1)
+        _, part = take_part(gate, parts, 1)
         if part < 0:
             break
-        first, last = _share(len(y), part, parts)
+        first, last = share_of(len(y), part, parts)
         for i in range(first, last):
             out = sums[0, i]
-            _first_layer(indices, values, indptr[i], indptr[i + 1], wide, small, places[0, 1], dims[0], out)
+            first_layer(indices, values, indptr[i], indptr[i + 1], wide, small, places[0, 1], dims[0], out)
             for layer in range(1, layers):
                 _activate(out, dims[layer - 1], np.uint64(0), 0, np.uint32(0), np.float32(1))
                 after = sums[layer, i]
                 _next_layer(out, dims[layer - 1], small, places[layer, 0], places[layer, 1], dims[layer], after)
                 out = after
-            losses[i], right[i] = _outcome(out, dims[layers - 1], y[i])
+            losses[i], right[i] = outcome(out, dims[layers - 1], y[i])
         add_shared(gate.ctypes.data + 8, 1)
     if thread == 0:
-        _await(gate, parts)
+        await_parts(gate, parts)
 
 
 @inlined_kernel
 def _update(kind, weights, row, first, second, kept, gradient, width, rate):  # type: ignore[no-untyped-def]
     """Move a row of weights by one step of the optimizer.
+
+    Each loop reads and writes few arrays, because a loop over many, which might overlap, is not vectorized.
 
     Args:
         kind: of the optimizer.
@@ -293,7 +303,7 @@ def _update(kind, weights, row, first, second, kept, gradient, width, rate):  # 
         first: what the optimizer keeps of each weight, or in column 0 of each row.
         second: the second number that it keeps of each weight.
         kept: the row in these; 0 where nothing is kept.
-        gradient: of the weights, (width or more,).
+        gradient: of the weights, (width or more,); overwritten.
         width: how many weights are moved.
         rate: learning rate; of Adam with its correction for the first steps.
     """
@@ -302,10 +312,11 @@ def _update(kind, weights, row, first, second, kept, gradient, width, rate):  # 
             weights[row, k] -= rate * gradient[k]
     elif kind == ADAGRAD:
         for k in range(width):
-            slope = gradient[k]
-            squares = first[kept, k] + slope * slope
-            first[kept, k] = squares
-            weights[row, k] -= rate * slope / np.sqrt(squares + EPSILON)
+            first[kept, k] += gradient[k] * gradient[k]
+        for k in range(width):
+            gradient[k] /= np.sqrt(first[kept, k] + EPSILON)
+        for k in range(width):
+            weights[row, k] -= rate * gradient[k]
     elif kind == ROW_ADAGRAD:
         squares = np.float32(0)
         for k in range(width):
@@ -317,12 +328,15 @@ def _update(kind, weights, row, first, second, kept, gradient, width, rate):  # 
             weights[row, k] -= scale * gradient[k]
     else:
         for k in range(width):
-            slope = gradient[k]
-            mean = first[kept, k] + (slope - first[kept, k]) * (np.float32(1) - BETA_1)
-            square = second[kept, k] + (slope * slope - second[kept, k]) * (np.float32(1) - BETA_2)
-            first[kept, k] = mean
-            second[kept, k] = square
-            weights[row, k] -= rate * mean / (np.sqrt(square) + EPSILON)
+            second[kept, k] += (gradient[k] * gradient[k] - second[kept, k]) * (np.float32(1) - BETA_2)
+        for k in range(width):
+            gradient[k] = first[kept, k] + (gradient[k] - first[kept, k]) * (np.float32(1) - BETA_1)
+        for k in range(width):
+            first[kept, k] = gradient[k]
+        for k in range(width):
+            gradient[k] /= np.sqrt(second[kept, k]) + EPSILON
+        for k in range(width):
+            weights[row, k] -= rate * gradient[k]
 
 
 @inlined_kernel
@@ -358,7 +372,7 @@ def _row_pass(  # type: ignore[no-untyped-def]
     """
     layers, widest = len(dims), sums.shape[2]
     out = sums[0, i]
-    _first_layer(indices, values, start, stop, wide, small, places[0, 1], dims[0], out)
+    first_layer(indices, values, start, stop, wide, small, places[0, 1], dims[0], out)
     for layer in range(1, layers):
         number = (i * layers + layer) * widest
         _activate(out, dims[layer - 1], seed, number, threshold, scale)
@@ -366,7 +380,7 @@ def _row_pass(  # type: ignore[no-untyped-def]
         _next_layer(out, dims[layer - 1], small, places[layer, 0], places[layer, 1], dims[layer], after)
         out = after
     width = dims[layers - 1]
-    loss, hit = _outcome(out, width, label)
+    loss, hit = outcome(out, width, label)
     gradient = upstream[layers - 1, i]
     if width == 1:
         gradient[0] = (out[0] - np.float32(label)) * weight
@@ -441,7 +455,7 @@ def _length(squares, small_squares, count):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def _totals(row_losses, row_hits, size):  # type: ignore[no-untyped-def]
+def totals_of(row_losses, row_hits, size):  # type: ignore[no-untyped-def]
     """Return the mean loss of the rows of a batch and the number of hits."""
     total, right = np.float64(0), 0
     for i in range(size):
@@ -469,7 +483,7 @@ def _gradient_part(  # type: ignore[no-untyped-def]
         squares[slot] = _squares(columns, slot, width)
         if kind == ADAM:
             table[column] = slot
-    first, last = _share(len(small_rows), part, parts)
+    first, last = share_of(len(small_rows), part, parts)
     for row in range(first, last):
         _small_gradient(row, size, small_rows, sums, upstream, small_gradient)
         if clip > 0:
@@ -487,14 +501,14 @@ def _late_part(  # type: ignore[no-untyped-def]
     """Move a part of the weights by a gradient that is known, shortened by `factor`."""
     keeps = kind != SGD
     if clip > 0:
-        first, last = _share(len(small_rows), part, parts)
+        first, last = share_of(len(small_rows), part, parts)
         for row in range(first, last):
             for k in range(small_rows[row, 2]):
                 small_gradient[row, k] *= factor
             kept = row if keeps else 0
             _update(kind, small, row, small_first, small_second, kept, small_gradient[row], small_rows[row, 2], rate)
     if kind == ADAM:
-        first, last = _share(wide.shape[0], part, parts)
+        first, last = share_of(wide.shape[0], part, parts)
         for column in range(first, last):
             slot = table[column]
             for k in range(width):
@@ -569,31 +583,29 @@ def train(  # type: ignore[no-untyped-def]
     phases = each * (len(bounds) - 1)
     phase, looked = 0, 0
     if thread == 0:
-        _offer(gate, 0)
+        offer_parts(gate, 0)
     while phase < phases:
-        phase, part = _take(gate, parts, phases)
+        phase, part = take_part(gate, parts, phases)
         if part < 0:
             if thread == 0:
-                _await(gate, parts)
+                await_parts(gate, parts)
                 b, stage = phase // each, phase % each
                 size = bounds[b + 1] - bounds[b]
                 if stage == 0:
-                    losses[b], hits[b] = _totals(row_losses, row_hits, size)
+                    losses[b], hits[b] = totals_of(row_losses, row_hits, size)
                 elif stage == 1 and clip > 0:
                     length = _length(squares, small_squares, counts[b])
                     shared[0] = np.float32(clip / length) if length > clip else np.float32(1)
                 phase += 1
-                _offer(gate, phase)
+                offer_parts(gate, phase)
             else:
-                looked += 1
-                if looked > _PATIENCE:
-                    _yield()
+                looked = wait_a_little(looked)
             continue
         looked = 0
         b, stage = phase // each, phase % each
         begin, size, entry = bounds[b], bounds[b + 1] - bounds[b], indptr[bounds[b]]
         if stage == 0:
-            first, last = _share(size, part, parts)
+            first, last = share_of(size, part, parts)
             for i in range(first, last):
                 label = y[begin + i]
                 weight = class_weights[label] if len(class_weights) else np.float32(1)

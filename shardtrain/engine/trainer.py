@@ -12,6 +12,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine import kernels
 from shardtrain.engine.network import Network, Team
+from shardtrain.engine.one_logit import train_one_logit
 from shardtrain.engine.optimizers import Optimizer
 
 _BITS = 32  # of the random numbers that decide what is dropped
@@ -69,7 +70,9 @@ class Trainer:
         self._class_weights = np.array(class_weights, np.float32)
         self._group = _Group()
         features = network.shape.features
-        self._tables = [np.full(features, -1, np.int32) for _ in range(team.threads)]
+        at_once = not self._clip and optimizer.code != kernels.ADAM
+        self._one_logit = at_once and network.shape.dims == (1,)
+        self._tables = [np.full(features, -1, np.int32) for _ in range(1 if self._one_logit else team.threads)]
         self._small_gradient = np.zeros_like(network.small)
         self._small_squares = np.zeros(len(network.small_rows))
 
@@ -85,6 +88,8 @@ class Trainer:
         """
         rows = [len(y) for _, y in batches]
         bounds = np.cumsum([0, *rows])
+        if self._one_logit:
+            return self._advance_one_logit(batches, rates, bounds)
         indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
         y = self._group.array("y", int(bounds[-1]), np.int64)
         np.concatenate([labels for _, labels in batches], out=y, casting="unsafe")
@@ -119,6 +124,47 @@ class Trainer:
         )
         self.step += count
         return losses, hits
+
+    def _advance_one_logit(
+        self, batches: Sequence[Examples], rates: Sequence[float], bounds: npt.NDArray[np.int64]
+    ) -> tuple[list[float], list[int]]:
+        """Take the steps of a linear model of two classes, whose weights move when a batch's gradient is known."""
+        network, array, count = self.network, self._group.array, len(batches)
+        indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
+        y = array("y", int(bounds[-1]), np.int64)
+        np.concatenate([labels for _, labels in batches], out=y, casting="unsafe")
+        if network.scales is not None:
+            kernels.scale(values, indices, 0, len(values), network.scales)
+        if self._dropout:
+            threshold, scale = _of_dropout(self._dropout)
+            for number in range(count):
+                start, stop = int(indptr[bounds[number]]), int(indptr[bounds[number + 1]])
+                kernels.drop(
+                    values, start, stop, ~np.uint64(_seed_of(self._seed, self.step + number)), threshold, scale
+                )
+        parts = 1 << (self._team.threads - 1).bit_length()
+        most_rows = int(np.diff(bounds).max())
+        columns = min(int(np.diff(indptr[bounds]).max()), network.shape.features)
+        losses, hits = np.zeros(count), np.zeros(count, np.int64)
+        self._team.run(
+            train_one_logit,
+            *(indptr, indices, values, bounds, y, self._class_weights),
+            *(network.wide, *self.state[:2], network.small, *self.state[2:]),
+            array("sums", most_rows, np.float32).reshape(most_rows, 1),
+            self._tables[0],
+            array("slots", parts * columns, np.int32),
+            array("columns", parts * columns, np.float32),
+            self.optimizer.code,
+            self._rates(rates),
+            *(array("row_losses", most_rows, np.float32), array("row_hits", most_rows, np.bool_), losses, hits),
+            parts=parts,
+        )
+        self.step += count
+        return losses.tolist(), hits.tolist()
+
+    def _rates(self, rates: Sequence[float]) -> npt.NDArray[np.float32]:
+        """Return the rates of the next steps, corrected as the optimizer does."""
+        return np.array([self.optimizer.rate(rate, self.step + n) for n, rate in enumerate(rates, 1)], np.float32)
 
     def _train(
         self,
@@ -156,7 +202,7 @@ class Trainer:
             *(self._small_gradient, self._small_squares),
             self._tables[0],
             self.optimizer.code,
-            np.array([self.optimizer.rate(rate, self.step + n) for n, rate in enumerate(rates, 1)], np.float32),
+            self._rates(rates),
             *(seeds, threshold, scale, self._clip),
             *(array("row_losses", most_rows, np.float32), array("row_hits", most_rows, np.bool_), losses, hits),
             np.ones(1, np.float32),

@@ -15,6 +15,8 @@ from numba.core import event as numba_event
 
 from shardtrain.runtime.progress import say
 
+_FAST = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to floating-point numbers
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function of arrays and numbers at its first call."""
@@ -24,9 +26,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 def fast_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function whose sums may be computed in another order than written, the same one in every call.
 
-    NaN and infinity keep their meaning.
+    NaN and infinity keep their meaning, and a division by 0 is infinity or NaN, so that loops with divisions are
+    vectorized. It must not make arrays: references to arrays are not counted, which in a function into which others
+    are inlined costs more than what these compute.
     """
-    return _compiled(function, fastmath={"reassoc", "contract", "arcp", "nsz"})
+    return _compiled(function, fastmath=_FAST, error_model="numpy", _nrt=False)
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
