@@ -39,7 +39,7 @@ _yield = types.ExternalFunction("sched_yield", types.int32())
 
 
 @inlined_kernel
-def offer_parts(gate, phase):  # type: ignore[no-untyped-def]
+def _offer(gate, phase):  # type: ignore[no-untyped-def]
     """Offer the parts of a phase to all threads."""
     place = gate.ctypes.data
     write_shared(place + 8, 0)
@@ -47,7 +47,7 @@ def offer_parts(gate, phase):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def take_part(gate, parts, phases):  # type: ignore[no-untyped-def]
+def _take(gate, parts, phases):  # type: ignore[no-untyped-def]
     """Return the current phase, and the number of a part of it that is now the caller's; -1 where all are taken."""
     place = gate.ctypes.data
     offered = read_shared(place)
@@ -60,7 +60,7 @@ def take_part(gate, parts, phases):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def await_parts(gate, parts):  # type: ignore[no-untyped-def]
+def _await(gate, parts):  # type: ignore[no-untyped-def]
     """Wait until all parts are done."""
     place, looked = gate.ctypes.data + 8, 0
     while read_shared(place) < parts:
@@ -70,15 +70,7 @@ def await_parts(gate, parts):  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def wait_a_little(looked):  # type: ignore[no-untyped-def]
-    """Let the system run others after many looks at the gate; return how often was looked now."""
-    if looked > _PATIENCE:
-        _yield()
-    return looked + 1
-
-
-@inlined_kernel
-def share_of(count, part, parts):  # type: ignore[no-untyped-def]
+def _share(count, part, parts):  # type: ignore[no-untyped-def]
     """Return the half-open range of `count` things that is a part's."""
     return count * part // parts, count * (part + 1) // parts
 
@@ -270,12 +262,12 @@ def evaluate(thread, gate, parts, indptr, indices, values, y, wide, small, dims,
     """
     layers = len(dims)
     if thread == 0:
-        offer_parts(gate, 0)
+        _offer(gate, 0)
     while True:
-        _, part = take_part(gate, parts, 1)
+        _, part = _take(gate, parts, 1)
         if part < 0:
             break
-        first, last = share_of(len(y), part, parts)
+        first, last = _share(len(y), part, parts)
         for i in range(first, last):
             out = sums[0, i]
             first_layer(indices, values, indptr[i], indptr[i + 1], wide, small, places[0, 1], dims[0], out)
@@ -287,7 +279,7 @@ def evaluate(thread, gate, parts, indptr, indices, values, y, wide, small, dims,
             losses[i], right[i] = outcome(out, dims[layers - 1], y[i])
         add_shared(gate.ctypes.data + 8, 1)
     if thread == 0:
-        await_parts(gate, parts)
+        _await(gate, parts)
 
 
 @inlined_kernel
@@ -483,7 +475,7 @@ def _gradient_part(  # type: ignore[no-untyped-def]
         squares[slot] = _squares(columns, slot, width)
         if kind == ADAM:
             table[column] = slot
-    first, last = share_of(len(small_rows), part, parts)
+    first, last = _share(len(small_rows), part, parts)
     for row in range(first, last):
         _small_gradient(row, size, small_rows, sums, upstream, small_gradient)
         if clip > 0:
@@ -501,14 +493,14 @@ def _late_part(  # type: ignore[no-untyped-def]
     """Move a part of the weights by a gradient that is known, shortened by `factor`."""
     keeps = kind != SGD
     if clip > 0:
-        first, last = share_of(len(small_rows), part, parts)
+        first, last = _share(len(small_rows), part, parts)
         for row in range(first, last):
             for k in range(small_rows[row, 2]):
                 small_gradient[row, k] *= factor
             kept = row if keeps else 0
             _update(kind, small, row, small_first, small_second, kept, small_gradient[row], small_rows[row, 2], rate)
     if kind == ADAM:
-        first, last = share_of(wide.shape[0], part, parts)
+        first, last = _share(wide.shape[0], part, parts)
         for column in range(first, last):
             slot = table[column]
             for k in range(width):
@@ -583,12 +575,12 @@ def train(  # type: ignore[no-untyped-def]
     phases = each * (len(bounds) - 1)
     phase, looked = 0, 0
     if thread == 0:
-        offer_parts(gate, 0)
+        _offer(gate, 0)
     while phase < phases:
-        phase, part = take_part(gate, parts, phases)
+        phase, part = _take(gate, parts, phases)
         if part < 0:
             if thread == 0:
-                await_parts(gate, parts)
+                _await(gate, parts)
                 b, stage = phase // each, phase % each
                 size = bounds[b + 1] - bounds[b]
                 if stage == 0:
@@ -597,15 +589,17 @@ def train(  # type: ignore[no-untyped-def]
                     length = _length(squares, small_squares, counts[b])
                     shared[0] = np.float32(clip / length) if length > clip else np.float32(1)
                 phase += 1
-                offer_parts(gate, phase)
+                _offer(gate, phase)
             else:
-                looked = wait_a_little(looked)
+                looked += 1
+                if looked > _PATIENCE:
+                    _yield()
             continue
         looked = 0
         b, stage = phase // each, phase % each
         begin, size, entry = bounds[b], bounds[b + 1] - bounds[b], indptr[bounds[b]]
         if stage == 0:
-            first, last = share_of(size, part, parts)
+            first, last = _share(size, part, parts)
             for i in range(first, last):
                 label = y[begin + i]
                 weight = class_weights[label] if len(class_weights) else np.float32(1)

@@ -33,17 +33,10 @@ class Team:
         self.threads = threads
         self._others = ThreadPoolExecutor(threads - 1, "shardtrain-engine") if threads > 1 else None
 
-    def run(self, kernel: Any, *arguments: Any, parts: int | None = None) -> None:
-        """Call `kernel(thread, gate, parts, *arguments)` in every thread that is free before thread 0 is done.
-
-        Args:
-            kernel: that divides its phases into parts.
-            arguments: of it.
-            parts: of a phase; None: a few per thread.
-        """
+    def run(self, kernel: Any, *arguments: Any) -> None:
+        """Call `kernel(thread, gate, parts, *arguments)` in every thread that is free before thread 0 is done."""
         gate = np.array([kernels.NOTHING, 0])
-        if parts is None:
-            parts = 1 if self.threads == 1 else _PARTS * self.threads
+        parts = 1 if self.threads == 1 else _PARTS * self.threads
         others = [
             self._others.submit(kernel, thread, gate, parts, *arguments)
             for thread in range(1, self.threads)

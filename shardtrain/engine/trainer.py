@@ -72,7 +72,8 @@ class Trainer:
         features = network.shape.features
         at_once = not self._clip and optimizer.code != kernels.ADAM
         self._one_logit = at_once and network.shape.dims == (1,)
-        self._tables = [np.full(features, -1, np.int32) for _ in range(1 if self._one_logit else team.threads)]
+        self._tables = [np.full(features, -1, np.int32) for _ in range(0 if self._one_logit else team.threads)]
+        self._totals = np.zeros(features if self._one_logit else 0, np.float32)
         self._small_gradient = np.zeros_like(network.small)
         self._small_squares = np.zeros(len(network.small_rows))
 
@@ -142,22 +143,18 @@ class Trainer:
                 kernels.drop(
                     values, start, stop, ~np.uint64(_seed_of(self._seed, self.step + number)), threshold, scale
                 )
-        parts = 1 << (self._team.threads - 1).bit_length()
         most_rows = int(np.diff(bounds).max())
-        columns = min(int(np.diff(indptr[bounds]).max()), network.shape.features)
+        most_entries = int(np.diff(indptr[bounds]).max()) + 1
         losses, hits = np.zeros(count), np.zeros(count, np.int64)
-        self._team.run(
-            train_one_logit,
+        train_one_logit(
             *(indptr, indices, values, bounds, y, self._class_weights),
             *(network.wide, *self.state[:2], network.small, *self.state[2:]),
             array("sums", most_rows, np.float32).reshape(most_rows, 1),
-            self._tables[0],
-            array("slots", parts * columns, np.int32),
-            array("columns", parts * columns, np.float32),
+            array("slots", most_entries, np.int32),
+            self._totals,
             self.optimizer.code,
             self._rates(rates),
             *(array("row_losses", most_rows, np.float32), array("row_hits", most_rows, np.bool_), losses, hits),
-            parts=parts,
         )
         self.step += count
         return losses.tolist(), hits.tolist()
