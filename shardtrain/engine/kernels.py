@@ -9,7 +9,7 @@ threads.
 
 Arrays of a group:
 
-    indptr, indices, values     sparse rows; values after dropout
+    spans, indices, values      sparse rows after dropout: the range of each row's entries, their columns and values
     bounds                      (batches + 1,): the first row of each batch
     slots, starts, rows, entries    the transposed batches, as `transpose` writes them
 
@@ -85,10 +85,31 @@ def _random(seed, number):  # type: ignore[no-untyped-def]
 
 
 @fast_kernel
-def drop(values, start, stop, seed, threshold, scale):  # type: ignore[no-untyped-def]
-    """Set each of values[start:stop] to 0 where its 32 random bits are below `threshold`, and scale the others."""
-    for j in range(start, stop):
-        values[j] = np.float32(0) if _random(seed, j - start) < threshold else values[j] * scale
+def drop(indices, values, first, last, spans, seed, threshold, scale):  # type: ignore[no-untyped-def]
+    """Drop entries of rows [first, last) with 32 random bits below `threshold`, scale the others and close the gaps.
+
+    A branch on random bits would be foreseen wrongly as often as not, so every entry is written.
+
+    Args:
+        indices: column of each entry.
+        values: of each entry.
+        first: row; its entries and those up to the last row's follow each other.
+        last: row.
+        spans: (rows, 2): the half-open range of each row's entries, which changes.
+        seed: of the random bits.
+        threshold: see above.
+        scale: of entries that are kept.
+    """
+    begin = place = spans[first, 0]
+    for i in range(first, last):
+        start, stop = spans[i, 0], spans[i, 1]
+        spans[i, 0] = place
+        for j in range(start, stop):
+            kept = _random(seed, j - begin) >= threshold
+            indices[place] = indices[j]
+            values[place] = values[j] * scale
+            place += kept
+        spans[i, 1] = place
 
 
 @kernel
@@ -118,13 +139,13 @@ def scale(values, indices, start, stop, scales):  # type: ignore[no-untyped-def]
 
 
 @fast_kernel
-def transpose(indptr, indices, values, first, last, table, slots, starts, rows, entries):  # type: ignore[no-untyped-def]
-    """Transpose rows [first, last): list the entries of each column that is not zero everywhere, by rows in order.
+def transpose(spans, indices, values, first, last, table, slots, starts, rows, entries):  # type: ignore[no-untyped-def]
+    """Transpose rows [first, last): list the entries of each column that occurs, by rows in order.
 
     Args:
-        indptr: (rows + 1,) of the group.
+        spans: (rows, 2): the half-open range of each row's entries.
         indices: column of each entry.
-        values: of each entry; those that are 0 are left out.
+        values: of each entry.
         first: row.
         last: row.
         table: (features,), -1 everywhere, before and after.
@@ -136,30 +157,28 @@ def transpose(indptr, indices, values, first, last, table, slots, starts, rows, 
     Returns:
         The number of columns that occur.
     """
-    count = 0
-    begin, end = indptr[first], indptr[last]
-    for j in range(begin, end):
-        if values[j] != 0:
+    count = total = 0
+    for slot in range(spans[last - 1, 1] - spans[first, 0] + 1):
+        starts[slot] = 0
+    for i in range(first, last):
+        for j in range(spans[i, 0], spans[i, 1]):
             column = indices[j]
             slot = table[column]
-            if slot < 0:
-                slot = count
-                table[column] = slot
-                slots[slot] = column
-                starts[slot] = 0
-                count += 1
+            new = slot < 0  # half of them are, so a branch would often be foreseen wrongly
+            slot = count if new else slot
+            table[column] = slot
+            slots[count] = column  # kept if it is new
+            count += new
             starts[slot] += 1
-    total = 0
     for slot in range(count):  # from numbers of entries to where each column's begin
         total, starts[slot] = total + starts[slot], total
     for i in range(first, last):
-        for j in range(indptr[i], indptr[i + 1]):
-            if values[j] != 0:
-                slot = table[indices[j]]
-                place = starts[slot]
-                starts[slot] = place + 1
-                rows[place] = i - first
-                entries[place] = values[j]
+        for j in range(spans[i, 0], spans[i, 1]):
+            slot = table[indices[j]]
+            place = starts[slot]
+            starts[slot] = place + 1
+            rows[place] = i - first
+            entries[place] = values[j]
     for slot in range(count - 1, 0, -1):
         starts[slot] = starts[slot - 1]
     starts[0] = 0
@@ -518,7 +537,7 @@ def _late_part(  # type: ignore[no-untyped-def]
 
 @fast_kernel
 def train(  # type: ignore[no-untyped-def]
-    thread, gate, parts, indptr, indices, values, bounds, y, class_weights, counts, slots, starts, rows, entries,
+    thread, gate, parts, indptr, spans, indices, values, bounds, y, class_weights, counts, slots, starts, rows, entries,
     wide, wide_first, wide_second, small, small_first, small_second, dims, places, small_rows, sums, upstream, own,
     columns, squares, small_gradient, small_squares, table, kind, rates, seeds, threshold, scale, clip, row_losses,
     row_hits, losses, hits, shared,
@@ -529,7 +548,8 @@ def train(  # type: ignore[no-untyped-def]
         thread: number of this thread.
         gate: (2,) int64: NOTHING and 0; where parts are offered.
         parts: into which each phase is divided.
-        indptr: of the group, as are `indices`, `values`, `bounds`, `slots`, `starts`, `rows` and `entries`.
+        indptr: of the group before dropout, as are `bounds`, `slots`, `starts`, `rows` and `entries`.
+        spans: (rows, 2): the half-open range of each row's entries.
         indices: see the module.
         values: see the module.
         bounds: see the module.
@@ -604,7 +624,7 @@ def train(  # type: ignore[no-untyped-def]
                 label = y[begin + i]
                 weight = class_weights[label] if len(class_weights) else np.float32(1)
                 loss, hit = _row_pass(
-                    i, indptr[begin + i], indptr[begin + i + 1], indices, values, label, weight / np.float32(size),
+                    i, spans[begin + i, 0], spans[begin + i, 1], indices, values, label, weight / np.float32(size),
                     wide, small, dims, places, sums, upstream, seeds[b], threshold, scale,
                 )  # fmt: skip
                 row_losses[i], row_hits[i] = loss * weight, hit

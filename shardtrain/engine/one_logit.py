@@ -32,13 +32,13 @@ def _move(kind, weights, row, first, second, slope, rate):  # type: ignore[no-un
 
 @fast_kernel
 def train_one_logit(  # type: ignore[no-untyped-def]
-    indptr, indices, values, bounds, y, class_weights, wide, wide_first, wide_second, small, small_first, small_second,
+    spans, indices, values, bounds, y, class_weights, wide, wide_first, wide_second, small, small_first, small_second,
     logits, columns, totals, kind, rates, row_losses, row_hits, losses, hits,
 ):  # fmt: skip
     """Train on the batches of a group, one step each.
 
     Args:
-        indptr: of the group's rows.
+        spans: (rows, 2): the half-open range of each row's entries.
         indices: column of each entry.
         values: of each entry.
         bounds: (batches + 1,): the first row of each batch.
@@ -65,7 +65,7 @@ def train_one_logit(  # type: ignore[no-untyped-def]
         for i in range(size):
             label, row = y[begin + i], logits[i]
             weight = class_weights[label] if len(class_weights) else np.float32(1)
-            first_layer(indices, values, indptr[begin + i], indptr[begin + i + 1], wide, small, 0, 1, row)
+            first_layer(indices, values, spans[begin + i, 0], spans[begin + i, 1], wide, small, 0, 1, row)
             loss, hit = outcome(row, 1, label)
             row_losses[i], row_hits[i] = loss * weight, hit
             row[0] = (row[0] - np.float32(label)) * (weight / np.float32(size))
@@ -74,12 +74,10 @@ def train_one_logit(  # type: ignore[no-untyped-def]
         for i in range(size):
             slope = logits[i, 0]
             bias += slope
-            for j in range(indptr[begin + i], indptr[begin + i + 1]):
+            for j in range(spans[begin + i, 0], spans[begin + i, 1]):
                 column = indices[j]
                 before = totals[column]
-                columns[count] = (
-                    column  # kept if it is new; a branch would often be foreseen wrongly
-                )
+                columns[count] = column  # kept if it is new; a branch would often be foreseen wrongly
                 count += before == 0
                 totals[column] = before + values[j] * slope
         for place in range(count):

@@ -98,6 +98,7 @@ class Trainer:
         array = self._group.array
         slots, parts = array("slots", num_values, np.int32), array("parts", num_values, np.float32)
         starts, places = array("starts", num_values + count, np.int32), array("rows", num_values, np.int32)
+        spans = self._spans(indptr)
         counts = np.zeros(count, np.int64)
         scales = self.network.scales
         seeds = np.array([_seed_of(self._seed, self.step + number) for number in range(count)], np.uint64)
@@ -113,15 +114,15 @@ class Trainer:
                     kernels.scale(values, indices, entry, end, scales)
                 if self._dropout:
                     threshold, scale = _of_dropout(self._dropout)
-                    kernels.drop(values, entry, end, ~seeds[number], threshold, scale)
+                    kernels.drop(indices, values, first, last, spans, ~seeds[number], threshold, scale)
                 counts[number] = kernels.transpose(
-                    *(indptr, indices, values, first, last, self._tables[thread], slots[entry:end]),
+                    *(spans, indices, values, first, last, self._tables[thread], slots[entry:end]),
                     *(starts[entry + number : end + number + 1], places[entry:end], parts[entry:end]),
                 )
 
         self._team.map(prepare, range(self._team.threads))
         losses, hits = self._train(
-            rates, bounds, (indptr, indices, values), y, (counts, slots, starts, places, parts), seeds, max(rows)
+            rates, bounds, (indptr, spans, indices, values), y, (counts, slots, starts, places, parts), seeds, max(rows)
         )
         self.step += count
         return losses, hits
@@ -134,20 +135,21 @@ class Trainer:
         indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
         y = array("y", int(bounds[-1]), np.int64)
         np.concatenate([labels for _, labels in batches], out=y, casting="unsafe")
+        spans = self._spans(indptr)
         if network.scales is not None:
             kernels.scale(values, indices, 0, len(values), network.scales)
         if self._dropout:
             threshold, scale = _of_dropout(self._dropout)
             for number in range(count):
-                start, stop = int(indptr[bounds[number]]), int(indptr[bounds[number + 1]])
+                seed = ~np.uint64(_seed_of(self._seed, self.step + number))
                 kernels.drop(
-                    values, start, stop, ~np.uint64(_seed_of(self._seed, self.step + number)), threshold, scale
+                    indices, values, int(bounds[number]), int(bounds[number + 1]), spans, seed, threshold, scale
                 )
         most_rows = int(np.diff(bounds).max())
         most_entries = int(np.diff(indptr[bounds]).max()) + 1
         losses, hits = np.zeros(count), np.zeros(count, np.int64)
         train_one_logit(
-            *(indptr, indices, values, bounds, y, self._class_weights),
+            *(spans, indices, values, bounds, y, self._class_weights),
             *(network.wide, *self.state[:2], network.small, *self.state[2:]),
             array("sums", most_rows, np.float32).reshape(most_rows, 1),
             array("slots", most_entries, np.int32),
@@ -158,6 +160,12 @@ class Trainer:
         )
         self.step += count
         return losses.tolist(), hits.tolist()
+
+    def _spans(self, indptr: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the half-open range of each row's entries, (rows, 2)."""
+        spans = self._group.array("spans", 2 * (len(indptr) - 1), np.int64).reshape(-1, 2)
+        spans[:, 0], spans[:, 1] = indptr[:-1], indptr[1:]
+        return spans
 
     def _rates(self, rates: Sequence[float]) -> npt.NDArray[np.float32]:
         """Return the rates of the next steps, corrected as the optimizer does."""

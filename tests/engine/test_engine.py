@@ -151,12 +151,11 @@ def test_two_hundred_steps_are_those_of_dense_keras(
 def test_a_transposed_batch_has_the_entries_of_every_column_by_rows(rows: int, features: int, seed: int) -> None:
     ((x, _),) = batches_of([rows], features, 2, seed)
     assert isinstance(x, Csr)
-    values = x.data * (np.random.default_rng(seed).random(len(x.data)) < 0.7)  # some were dropped
-    table = np.full(features, -1, np.int32)
-    slots, starts = np.empty(len(values), np.int32), np.empty(len(values) + 1, np.int32)
-    places, entries = np.empty(len(values), np.int32), np.empty(len(values), np.float32)
-    count = kernels.transpose(x.indptr, x.indices, values, 0, rows, table, slots, starts, places, entries)
-    dense = Csr(values, x.indices, x.indptr, x.shape).toarray()
+    table, spans = np.full(features, -1, np.int32), spans_of(x.indptr)
+    slots, starts = np.empty(len(x.data), np.int32), np.empty(len(x.data) + 1, np.int32)
+    places, entries = np.empty(len(x.data), np.int32), np.empty(len(x.data), np.float32)
+    count = kernels.transpose(spans, x.indices, x.data, 0, rows, table, slots, starts, places, entries)
+    dense = x.toarray()
     assert sorted(slots[:count]) == np.flatnonzero(dense.any(axis=0)).tolist()
     for slot in range(count):
         start, stop = starts[slot], starts[slot + 1]
@@ -167,16 +166,26 @@ def test_a_transposed_batch_has_the_entries_of_every_column_by_rows(rows: int, f
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.75])
 def test_dropout_drops_its_share_and_scales_the_rest(share: float) -> None:
-    values = np.ones(200_000, np.float32)
     threshold, scale = np.uint32(share * 2**32), np.float32(1 / (1 - share))
-    kernels.drop(values, 0, len(values), np.uint64(5), threshold, scale)
-    assert set(np.unique(values)) <= {np.float32(0), scale}
-    assert np.mean(values == 0) == pytest.approx(share, abs=0.005)
-    pairs = (values[1:] == 0) & (values[:-1] == 0)
-    assert pairs.mean() == pytest.approx(share**2, abs=0.005)  # neighbours are independent
-    again = np.ones(200_000, np.float32)
-    kernels.drop(again, 0, len(again), np.uint64(6), threshold, scale)
-    assert share == 0 or np.mean((again == 0) & (values == 0)) == pytest.approx(share**2, abs=0.005)
+    kept = []
+    for seed in (5, 6):
+        indices, values = np.arange(200_000, dtype=np.int32), np.arange(1, 200_001, dtype=np.float32)
+        spans = spans_of(np.arange(0, 200_001, 50))
+        kernels.drop(indices, values, 0, 4000, spans, np.uint64(seed), threshold, scale)
+        assert (spans[1:, 0] == spans[:-1, 1]).all()
+        stop = spans[-1, 1]
+        np.testing.assert_array_equal(values[:stop], (indices[:stop] + 1).astype(np.float32) * scale)
+        rows = np.repeat(np.arange(4000), spans[:, 1] - spans[:, 0])
+        np.testing.assert_array_equal(indices[:stop] // 50, rows)  # each row keeps entries of its own
+        kept.append(np.isin(np.arange(200_000), indices[:stop]))
+    dropped, again = ~kept[0], ~kept[1]
+    assert np.mean(dropped) == pytest.approx(share, abs=0.005)
+    assert np.mean(dropped[1:] & dropped[:-1]) == pytest.approx(share**2, abs=0.005)  # neighbours are independent
+    assert np.mean(dropped & again) == pytest.approx(share**2, abs=0.005)
+
+
+def spans_of(indptr: Any) -> Any:
+    return np.stack([indptr[:-1], indptr[1:]], axis=1).astype(np.int64)
 
 
 def test_a_loss_that_is_not_finite_is_seen() -> None:
