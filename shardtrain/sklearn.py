@@ -34,7 +34,6 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import AUTO, MlpOptions, model_for
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
-from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
 
 try:
@@ -63,6 +62,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_features: number of n-grams, or size of the vocabulary; None: the vectorizer's default.
         model: "auto", "mlp", "linear" or "sepcnn".
         units: of the hidden layer of an mlp.
+        recipe: "auto", "fast" or "guide", which decides what is None below, as `fit` does.
         epochs: the most epochs to train; None, as for the next three: what `fit` chooses.
         patience: epochs without a lower validation loss after which training stops.
         batch_size: rows per step.
@@ -86,6 +86,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_features: int | None = None,
         model: str = "auto",
         units: int = 64,
+        recipe: str = "auto",
         epochs: int | None = None,
         patience: int | None = None,
         batch_size: int | None = None,
@@ -100,6 +101,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.max_features = max_features
         self.model = model
         self.units = units
+        self.recipe = recipe
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
@@ -121,7 +123,6 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: scikit-learn's validation refuses the data, or no classifier can be trained on the labels.
             TextsError: the texts are not a series of texts (also TypeError); the message has the right call.
         """
-        check_backend()
         with ExitStack() as stack:
             stack.enter_context(verbosity(NORMAL if self.verbose else QUIET))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="shardtrain-"))
@@ -230,6 +231,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             overwrite=True,
             model=self.model,
             mlp=MlpOptions(units=self.units) if model == "mlp" else MlpOptions(),
+            recipe=self.recipe,
             epochs=self.epochs,
             patience=self.patience,
             batch_size=self.batch_size,

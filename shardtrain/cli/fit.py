@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         RunFolder(Path(output.out)).check_free(overwrite=output.overwrite or output.resume)
     with open_shards(path, **given_options(args, LoaderOptions)) as shards:
         options = options.with_sizes(given_sizes(args), shards.description.kind)
-        load_for_training(options, shards.description)
+        load_for_training(options, shards.description, None if output.overwrite else output.out)
         from shardtrain.training.fit import fit
 
         done = fit(shards, options, **vars(output))
@@ -84,7 +84,7 @@ def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
 COMMAND = Command(
     name="fit",
     help="train a model on shards",
-    description="Train a Keras model on the training split and keep the epoch with the lowest validation loss; at the "
+    description="Train a model on the training split and keep the epoch with the lowest validation loss; at the "
     "end evaluate it once on the test split, if there is one.",
     run=run,
     arguments=(Argument(name="shards", metavar="SHARDS", nargs="?", help=f"folder of shards (default {SHARDS})"),),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtrain.runtime.backend import check_backend
@@ -31,15 +32,19 @@ def load_tensorflow(module: str | None) -> None:
         import_module(module)
 
 
-def load_for_training(options: FitOptions, description: DatasetInfo) -> None:
-    """Import TensorFlow if the training needs it.
+def load_for_training(options: FitOptions, description: DatasetInfo, out: Path | str | None = None) -> None:
+    """Import TensorFlow if the training, or an interrupted one in the folder `out`, needs it.
 
     Raises:
         UsageError: options that do not fit together, or another backend is chosen for Keras.
     """
     from shardtrain.models.names import model_name
     from shardtrain.training.recipes import choose
+    from shardtrain.training.resume import as_begun
+    from shardtrain.training.run_folder import RunFolder
 
+    if out is not None:
+        options = as_begun(options, RunFolder(Path(out)))
     chosen, _ = choose(options, model_name(options.model, description), description)
     if chosen.engine == "keras":
         load_tensorflow(None)

@@ -44,7 +44,7 @@ def write_keras(file: IO[bytes], network: Network, *, name: str, dropout: float)
         file: open for writing.
         network: to write.
         name: of the model.
-        dropout: share of values dropped in training before the sparse layer and between layers; 0: no such layers.
+        dropout: share of values dropped between layers when Keras trains the model further; 0: no such layers.
     """
     layers = list(_layers(network.shape, dropout))
     config = {
@@ -141,6 +141,8 @@ def _shape_of(model: Any) -> Shape | None:
         return None
     for before, layer in itertools.pairwise((inputs, *layers)):
         ((tensor,),) = [node["args"] for node in layer["inbound_nodes"]]
+        if any(any(node["kwargs"].values()) for node in layer["inbound_nodes"]):  # such as training=True
+            return None
         if tensor["config"]["keras_history"] != [before["name"], 0, 0]:
             return None
     dense = [layer["config"] for layer, kind in zip(layers, kinds, strict=True) if kind == "Dense"]
@@ -209,9 +211,9 @@ def _layers(shape: Shape, dropout: float) -> Iterator[dict[str, Any]]:
     }
     last = len(shape.dims) - 1
     for number, units in enumerate(shape.dims):
-        if dropout:
+        if dropout and number:  # none on the sparse input, which Keras cannot drop from in training
             config = {"rate": dropout, "seed": None, "noise_shape": None}
-            layer = _layer("Dropout", f"dropout_{number or 'input'}", config, name, width, {"training": False})
+            layer = _layer("Dropout", f"dropout_{number}", config, name, width, {"training": False})
             name = layer["name"]
             yield layer
         activation = "relu" if number < last else "sigmoid" if units == 1 else "softmax"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine import kernels
+from shardtrain.errors import ShardsError
 
 Floats = npt.NDArray[np.float32]
 
@@ -92,10 +93,39 @@ class Shape:
         return cls(features, (*(units for _ in range(layers - 1)), 1 if classes == 2 else classes))
 
     @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return max(2, self.dims[-1])
+
+    @property
     def num_weights(self) -> int:
         """Number of all weights."""
         inputs = (self.features, *self.dims[:-1])
         return sum((before + 1) * width for before, width in zip(inputs, self.dims, strict=True))
+
+
+def check_examples(x: Csr, y: npt.NDArray[Any], features: int, classes: int) -> None:
+    """Refuse rows that the kernels, which do not look, would read or write outside their arrays for.
+
+    Args:
+        x: sparse rows.
+        y: class of each row.
+        features: of which columns are.
+        classes: of which labels are.
+
+    Raises:
+        ShardsError: a column or a label is outside its range.
+    """
+    if len(x.indices) and not 0 <= x.indices.min() <= x.indices.max() < features:
+        raise ShardsError(
+            f"rows have columns outside [0, {features:,}), which the features are; check the shards with "
+            "`python -m shardtrain verify`"
+        )
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ShardsError(
+            f"rows have labels outside [0, {classes:,}), which the classes are; check the shards with "
+            "`python -m shardtrain verify`"
+        )
 
 
 class Network:
@@ -170,6 +200,7 @@ class Network:
         """
         rows = len(x)
         assert self.scales is None
+        check_examples(x, y, self.shape.features, self.shape.classes)
         sums = np.empty((len(self.dims), rows, max(self.shape.dims)), np.float32)
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
         team.run(

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine import kernels
-from shardtrain.engine.network import Floats
+from shardtrain.engine.network import Floats, check_examples
 
-_COLUMNS = 1 << 16  # whose ratios are computed at a time
+_RATIOS = 1 << 20  # computed at a time
 
 
 def naive_bayes_scales(batches: Iterable[Examples], features: int, classes: int) -> Floats:
@@ -33,25 +33,31 @@ def naive_bayes_scales(batches: Iterable[Examples], features: int, classes: int)
 
     Returns:
         (features,), at least 0.
+
+    Raises:
+        ShardsError: a column or a label is outside its range.
     """
     counts = np.zeros((features, classes), np.int32)  # rows of each class in which a feature occurs
     squares = np.zeros(features)
     rows = 0
     for x, y in batches:
         assert isinstance(x, Csr)
+        check_examples(x, y, features, classes)
         kernels.count(np.asarray(x.indptr, np.int64), x.indices, x.data, np.asarray(y, np.int64), counts, squares)
         rows += len(y)
     scales = np.zeros(features, np.float32)
     of_class = counts.sum(axis=0, dtype=np.int64)
     in_all = of_class.sum() - of_class  # occurrences in rows of other classes
     length = 0.0
-    for start in range(0, features, _COLUMNS):
-        part = slice(start, start + _COLUMNS)
+    columns = max(1, _RATIOS // classes)
+    for start in range(0, features, columns):
+        part = slice(start, start + columns)
         largest = _largest_ratio(counts[part], of_class + features, in_all + features)
         scales[part] = largest
         length += float(np.sum(squares[part] * largest * largest))
-    if length > 0:
-        scales *= np.float32(np.sqrt(rows / length))
+    factor = np.sqrt(rows / length) if length > 0 else 1.0
+    with np.errstate(over="ignore"):  # values so small that training will say that it diverges
+        scales *= np.float32(factor)
     return scales
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Examples
 from shardtrain.engine import kernels
-from shardtrain.engine.network import Network, Team
+from shardtrain.engine.network import Network, Team, check_examples
 from shardtrain.engine.one_logit import train_one_logit
 from shardtrain.engine.optimizers import Optimizer
 
@@ -89,6 +89,9 @@ class Trainer:
         """
         rows = [len(y) for _, y in batches]
         bounds = np.cumsum([0, *rows])
+        for x, labels in batches:
+            assert isinstance(x, Csr)
+            check_examples(x, labels, self.network.shape.features, self.network.shape.classes)
         if self._one_logit:
             return self._advance_one_logit(batches, rates, bounds)
         indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
@@ -169,7 +172,8 @@ class Trainer:
 
     def _rates(self, rates: Sequence[float]) -> npt.NDArray[np.float32]:
         """Return the rates of the next steps, corrected as the optimizer does."""
-        return np.array([self.optimizer.rate(rate, self.step + n) for n, rate in enumerate(rates, 1)], np.float32)
+        found = [self.optimizer.rate(rate, self.step + n) for n, rate in enumerate(rates, 1)]
+        return np.clip(found, 0, np.finfo(np.float32).max).astype(np.float32)
 
     def _train(
         self,
@@ -237,4 +241,4 @@ def _of_dropout(share: float) -> tuple[np.uint32, np.float32]:
 
 def _seed_of(seed: int, step: int) -> int:
     """Return the seed of a step's dropout."""
-    return ((seed << 40) ^ (step * 0xD1342543DE82EF95)) & ((1 << 64) - 1)
+    return ((seed * 0x9E3779B97F4A7C15) ^ (step * 0xD1342543DE82EF95)) & ((1 << 64) - 1)

@@ -8,6 +8,7 @@ are summed in another order.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
-from shardtrain.errors import CorpusNotFoundError
+from shardtrain.errors import CorpusNotFoundError, ModelError
 from shardtrain.inference.known_labels import KnownLabels
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
@@ -72,13 +73,16 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
         split: "train", "validation" or "test".
 
     Raises:
-        ModelError: the shards were made with another vectorizer, or have other classes.
+        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
         ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
     rows = shards.split(split)
-    return _loaded(run)(rows.batches(EVALUATION_ROWS))
+    found = _loaded(run)(rows.batches(EVALUATION_ROWS))
+    if not math.isfinite(found["loss"]):
+        raise ModelError(f"the loss on the {split} split is {found['loss']}: weights of '{run.path}' are not finite")
+    return found
 
 
 def evaluate_corpus(

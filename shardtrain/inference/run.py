@@ -160,7 +160,11 @@ class Run:
 
     @property
     def needs_keras(self) -> bool:
-        """Whether `predict` and `evaluate` import Keras: the model is not a network over n-grams."""
+        """Whether `predict` and `evaluate` import Keras: the model is not a network over n-grams.
+
+        Raises:
+            RunError: the model's file is missing or differs from what was saved.
+        """
         return self._network_shape() is None
 
     def load_network(self) -> Network | None:
@@ -173,7 +177,6 @@ class Run:
         shape = self._network_shape()
         if shape is None:
             return None
-        self._verify_model()
         from shardtrain.engine.keras_file import read_keras
 
         return read_keras(self.path / MODEL, shape)
@@ -182,6 +185,7 @@ class Run:
         """Return the shape of the network in the model file; None where there is none for the run's features."""
         from shardtrain.engine.keras_file import network_shape
 
+        self._verify_model()
         about, shape = self.description, network_shape(self.path / MODEL)
         if shape is None or self.config.get("outputs") == "logits":
             return None

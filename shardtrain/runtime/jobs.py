@@ -66,7 +66,7 @@ class Job:
         for name in (each for each in now if each not in self.ignored):
             if place := first_difference(before.get(name, self.defaults.get(name)), now[name], name, lists=False):
                 return f"{flag(place[0].rpartition('.')[2])} was {brief(place[1])}, it is {brief(place[2])} now"
-        if said := _differing_files(found.get("corpus", {}), self.record.get("corpus", {})):
+        if "corpus" in self.record and (said := _differing_files(found.get("corpus", {}), self.record["corpus"])):
             return said
         if said := difference_in_words(found.get("description"), self.record.get("description")):
             return f"the shards are different ({said})"

@@ -103,7 +103,7 @@ def fit(
         if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
             return named
     check_board(chosen, named)
-    say(in_words(chosen, missing))
+    say(in_words(name, chosen, missing))
     prepared = _prepared(shards, chosen, name, callbacks)
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS, STATE) as checkpoints, Interrupts() as interrupts:

@@ -27,13 +27,15 @@ from shardtrain.runtime.progress import detail, progress, say
 from shardtrain.runtime.quantities import size
 from shardtrain.training.engine import Engine, Logs, restore_generators
 from shardtrain.training.event_log import EventLog
-from shardtrain.training.loop import Interrupted, Position, TrainingTime
+from shardtrain.training.loop import TrainingTime
 from shardtrain.training.recipes import Chosen
 from shardtrain.training.resume import versions
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.stopping import KeepBest, Plateau, restore
 from shardtrain.training.tensorboard_folder import cut_events, event_bytes, events_folder
 
+_STATES = 3  # of checkpoints, in memory at a time
+_MANY_WEIGHTS = 5_000_000  # from which dense steps are slow
 GROUP_ROWS = 4096  # per call of the kernels, in whole batches
 
 
@@ -269,14 +271,16 @@ class FusedTraining:
 def training_bytes(shape: Shape, optimizer: Optimizer, classes: int) -> int:
     """Return the bytes that a training holds of weights and optimizer, at its peak.
 
-    That is while a checkpoint is written, which copies the weights, those of the best epoch and the optimizer's
-    numbers; or, with many classes, while features are weighed.
+    Besides the weights, those of the best epoch, those that are evaluated and the optimizer's numbers, up to three
+    states are held: one that is written, one that waits, and one that is captured.
     """
     features, width = shape.features, shape.dims[0]
     weights = 4 * shape.num_weights
-    tables = 4 * features * (cores() + 1)  # of the kernels, and scales
+    small = shape.num_weights - features * width
+    kept = optimizer.num_bytes(features, width) + optimizer.num_bytes(small, 1)
+    tables = 4 * features * (cores() + 1) + 4 * small  # of the kernels, scales, and a gradient
     weighing = weights + features * (4 * classes + 8)
-    return max(2 * (2 * weights + optimizer.num_bytes(features, width)) + tables, weighing)
+    return max(3 * weights + kept + _STATES * (2 * weights + kept) + tables, weighing)
 
 
 def _check_memory(shape: Shape, options: Chosen, classes: int) -> str:
@@ -287,15 +291,17 @@ def _check_memory(shape: Shape, options: Chosen, classes: int) -> str:
     """
     optimizer = OPTIMIZERS[options.optimizer]
     needed, there = training_bytes(shape, optimizer, classes), memory_bytes()
-    sizes = f"{shape.num_weights:,} weights, with {optimizer.name} and a checkpoint {size(needed)} of memory"
+    sizes = f"{shape.num_weights:,} weights, with {optimizer.name} and checkpoints at most {size(needed)} of memory"
     if needed > there:
-        least = training_bytes(shape, OPTIMIZERS["sgd"], classes)
+        least = training_bytes(shape, OPTIMIZERS["row-adagrad"], classes)
+        other = " or choose --optimizer row-adagrad" if least <= there and optimizer.name != "row-adagrad" else ""
         raise UsageError(
-            f"{sizes}, more than the {size(there)} that there are; train `linear`, choose fewer --units, build shards "
-            f"with fewer features, or choose another --optimizer (at least {size(least)})"
+            f"{sizes}, more than the {size(there)} that there are; build shards with fewer features, choose fewer "
+            f"--units, train --model linear{',' if other else ''}{other}"
         )
-    moved = ", all of which adam moves in every step; lazy-adam moves those of features that occur"
-    return sizes + (moved if optimizer.name == "adam" else "")
+    if optimizer.name == "adam" and shape.num_weights > _MANY_WEIGHTS:
+        return f"{sizes}; adam moves all of them in every step, lazy-adam only those of features that occur"
+    return sizes
 
 
 def _scales(session: Session, shape: Shape) -> Any:
@@ -306,7 +312,8 @@ def _scales(session: Session, shape: Shape) -> Any:
         with progress("weighing features", total=train.num_examples, unit=" examples", lasting=False) as bar:
             for batch in train.batches(GROUP_ROWS):
                 if session.interrupts.requested:
-                    raise Interrupted(Position(), None)
+                    say("interrupted before a step was taken; the same command goes on")
+                    raise KeyboardInterrupt
                 yield batch
                 bar.add(len(batch[1]))
 

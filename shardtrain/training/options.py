@@ -152,6 +152,8 @@ class TrainingOptions:
         model: "auto" (what the shards hold decides), "mlp", "linear", "sepcnn", "FILE.keras", "MODULE:FUNCTION", or a
             function of the shards' description that returns a `keras.Model`. A model that comes compiled keeps its
             loss, optimizer and metrics; it needs the metric "accuracy".
+        engine: "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams; "keras"; "auto":
+            "fused" where it has what is asked for.
         recipe: what decides the options that are not given, see `training.recipes`: "guide", as Google's guide has
             them; "fast", for the fused engine, which learns in few epochs; "auto": "fast" where that engine trains.
         epochs: the most epochs to train; early stopping usually ends training before.
@@ -187,6 +189,13 @@ class TrainingOptions:
         group=_TRAINING,
         choices=RECIPES,
         unset="fast where the fused engine trains",
+    )
+    engine: str = option(
+        "auto",
+        "fused: compiled kernels for mlp and linear over n-grams, without TensorFlow; or keras",
+        group=_TRAINING,
+        choices=ENGINES,
+        unset="fused where it has what is asked for",
     )
     epochs: int | None = option(None, "at most N epochs", group=_TRAINING, metavar="N", parse=int, unset=_BY_RECIPE)
     patience: int | None = option(
@@ -267,9 +276,7 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
     Attributes:
         mlp: sizes of the mlp.
         sepcnn: sizes of the sepcnn.
-        engine: "fused": the kernels of `shardtrain.engine`, for "mlp" and "linear" over n-grams; "keras"; "auto":
-            "fused" where it has what is asked for.
-        tensorboard: whether Keras' TensorBoard callback writes events, to `tensorboard/` in the run folder; or to
+        tensorboard: whether events for TensorBoard are written, to `tensorboard/` in the run folder; or to
             which folder.
 
     The other attributes are those of the classes that it extends.
@@ -280,13 +287,6 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
 
     mlp: MlpOptions = field(default_factory=MlpOptions)
     sepcnn: SepcnnOptions = field(default_factory=SepcnnOptions)
-    engine: str = option(
-        "auto",
-        "fused: compiled kernels for mlp and linear over n-grams, without TensorFlow; or keras",
-        group=_TRAINING,
-        choices=ENGINES,
-        unset="fused where it has what is asked for",
-    )
     tensorboard: bool | Path = option(
         False,
         "write losses and metrics of each epoch for TensorBoard to DIR, or to tensorboard/ in the run folder",

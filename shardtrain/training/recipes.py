@@ -17,6 +17,7 @@ from typing import Any
 
 from shardtrain.errors import UsageError
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.models.options import FUSED_OPTIMIZERS
 from shardtrain.training.options import FitOptions
 
 FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
@@ -76,12 +77,18 @@ def choose(
     engine = options.engine
     if engine == "auto":
         engine = "keras" if missing else "fused"
+        if missing and (asked := _of_fused(options)):
+            raise UsageError(f"{asked} is for the fused engine, which does not train with {missing}; omit one of them")
     recipe = options.recipe
     if recipe == "auto":
         recipe = "fast" if engine == "fused" else "guide"
     given = {each.name: getattr(options, each.name) for each in fields(options)}
     known = {key: value for key, value in given.items() if value is not None}
-    decided = _fast(options, name, description.num_train) if recipe == "fast" and engine == "fused" else GUIDE
+    decided = dict(GUIDE)
+    if engine == "fused" and recipe == "fast":
+        decided = _fast(options, name, description.num_train)
+    elif engine == "fused" and options.optimizer not in (None, "adam", "lazy-adam"):  # of which the guide has no rate
+        decided["learning_rate"] = _fast(options, name, description.num_train)["learning_rate"]
     return Chosen(**{**given, **decided, **known, "engine": engine, "recipe": recipe}), missing
 
 
@@ -97,16 +104,26 @@ def not_fused(options: FitOptions, name: str, description: DatasetInfo, callback
     return next((what for what, is_asked in asked.items() if is_asked), "")
 
 
+def _of_fused(options: FitOptions) -> str:
+    """Return an option that only the fused engine takes, as it is given; "" if there is none."""
+    given = {"--optimizer": options.optimizer in FUSED_OPTIMIZERS, "--scaling": options.scaling == "naive-bayes"}
+    found = [flag for flag, is_given in {**given, "--recipe": options.recipe == "fast"}.items() if is_given]
+    return f"{found[0]} {getattr(options, found[0].removeprefix('--'))}" if found else ""
+
+
 def _fast(options: FitOptions, name: str, rows: int) -> dict[str, Any]:
     """Return what the recipe `fast` decides for a set of `rows` rows."""
     optimizer = options.optimizer or "lazy-adam"
     batch_size = options.batch_size or (128 if rows < MANY_ROWS else 512)
-    steps = -(-rows // batch_size)  # of an epoch
-    least = 4 if rows < VERY_MANY_ROWS else 2
+    epochs = 4 if rows < VERY_MANY_ROWS else 2
+    if rows < MANY_ROWS:
+        steps = -(-rows // batch_size)  # of an epoch
+        epochs = min(MAX_EPOCHS, max(epochs, -(-MIN_STEPS // steps)))
+    linear = name == "linear" or options.mlp.layers == 1  # the same network
     return {
         "batch_size": batch_size,
-        "learning_rate": FAST_RATES[name][optimizer],
-        "epochs": min(MAX_EPOCHS, max(least, -(-MIN_STEPS // steps))),
+        "learning_rate": FAST_RATES["linear" if linear else "mlp"][optimizer],
+        "epochs": epochs,
         "patience": 2,
         "optimizer": optimizer,
         "schedule": "linear",
@@ -114,11 +131,14 @@ def _fast(options: FitOptions, name: str, rows: int) -> dict[str, Any]:
     }
 
 
-def in_words(options: Chosen, missing: str) -> str:
+def in_words(name: str, options: Chosen, missing: str) -> str:
     """Describe a training in a line: the engine, why it is that one, and what was decided."""
     why = f" ({missing})" if missing and options.engine == "keras" else ""
-    change = "" if options.schedule == "constant" else f" ({options.schedule})"
-    return (
-        f"{options.engine} engine{why}, recipe {options.recipe}: {options.optimizer} at {options.learning_rate:g}"
-        f"{change}, batches of {options.batch_size:,} rows, at most {options.epochs:,} epochs"
-    )
+    parts = [
+        f"{options.optimizer} at {options.learning_rate:g}",
+        "" if options.schedule == "constant" else f"schedule {options.schedule}",
+        "" if options.scaling == "none" else f"{options.scaling} scaling",
+        f"batches of {options.batch_size:,}",
+        "1 epoch" if options.epochs == 1 else f"at most {options.epochs:,} epochs",
+    ]
+    return f"{name} by the {options.engine} engine{why}, recipe {options.recipe}: {', '.join(filter(None, parts))}"

@@ -113,7 +113,7 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
     _ = shards.validation  # an error where there is none
     name = model_name(base.model, shards.description)
     options = replace(options, space=options.space or GUIDE.get(name, {}))
-    base, _ = choose(base, name, shards.description)
+    chosen, _ = choose(base, name, shards.description)
     check_space(base, options, name)
     _require_optuna()
     check_study(out)
@@ -122,7 +122,7 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
         path=out, owner=out, noun="study", error=RunExistsError, missing=RunExistsError, record_name=STUDY
     )
     with folder.held():
-        _begin(folder, _study_job(shards, base, options, name), overwrite=overwrite)
+        _begin(folder, _study_job(shards, chosen, options, name), overwrite=overwrite)
         with _open_storage(out / STORAGE) as storage:
             study = _study(storage, options, name)
             _keep_best(study, out, options)

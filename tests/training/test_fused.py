@@ -17,14 +17,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.learnable import write_shards
 from support.sampled import sampled
+from support.topics import TOPICS, write_corpus
 
+from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
 from shardtrain.engine.keras_file import read_keras
-from shardtrain.engine.network import Shape
-from shardtrain.errors import CheckpointError, MissingExtraError, RunExistsError, ShardtrainError, UsageError
+from shardtrain.engine.network import Network, Shape, Team
+from shardtrain.engine.optimizers import OPTIMIZERS
+from shardtrain.engine.scaling import naive_bayes_scales
+from shardtrain.engine.trainer import Trainer
+from shardtrain.errors import (
+    CheckpointError,
+    MissingExtraError,
+    RunExistsError,
+    ShardsError,
+    ShardtrainError,
+    UsageError,
+)
 from shardtrain.inference.run import load_run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.engine import capture_generators
 from shardtrain.training.event_log import EventLog
 from shardtrain.training.fit import fit
@@ -330,3 +344,44 @@ def test_rates_are_those_of_keras_schedules(shards: Shards, schedule: str) -> No
     rate = learning_rate(schedule, 0.02, 100)
     for step in (0, 1, 50, 99, 100):
         assert engine._rate(step) == pytest.approx(float(rate(step) if callable(rate) else rate), abs=1e-8)
+
+
+def test_a_run_on_shards_that_were_built_is_gone_on_with_as_its_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(write_corpus(tmp_path / "corpus", tuple(TOPICS)), tmp_path / "s", BuildOptions(workers=1, max_features=30))
+    command = ["fit", "s", "--units", "4", "--epochs", "3", "--batch-size", "32"]
+    assert main([*command, "--out", "whole"]) == 0
+    advance, calls = FusedEngine.advance, 0
+
+    def interrupting(self: FusedEngine, batches: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FusedEngine, "advance", interrupting)
+        assert main(command) == 130
+    assert "the same command with --resume resumes it" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert Path("runs/mlp-1/model.keras").read_bytes() == Path("whole/model.keras").read_bytes()
+    assert main([*command, "--out", "whole", "--resume"]) == 0
+    assert "the run in 'whole' is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["mlp", "linear"])
+def test_columns_and_labels_outside_their_range_are_refused_before_a_kernel_uses_them(model: str) -> None:
+    layers = 2 if model == "mlp" else 1
+    with Team(1) as team:
+        for columns, labels in (([0, 10], [0, 1]), ([-1, 3], [0, 1]), ([0, 1], [0, 200])):
+            x = Csr(np.ones(2, np.float32), np.array(columns, np.int32), np.array([0, 1, 2]), (2, 10))
+            network = Network(Shape.of(10, 2, layers, 4))
+            with pytest.raises(ShardsError, match="outside"):
+                Trainer(network, OPTIMIZERS["sgd"], team, seed=1).advance([(x, np.array(labels))], [0.1])
+            with pytest.raises(ShardsError, match="outside"):
+                naive_bayes_scales([(x, np.array(labels))], 10, 2)
+            with pytest.raises(ShardsError, match="outside"):
+                network.evaluate(x, np.array(labels), team)
