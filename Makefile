@@ -23,7 +23,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-end-to-end bench-predicting clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,7 +74,7 @@ faults: .venv/.development ## fail the calls of commands and print the table; FA
 
 check: lint type docs test test-portable ## everything that has to be green
 
-bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-end-to-end bench-predicting ## run all benchmarks
+bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
@@ -94,6 +94,9 @@ bench-mixing: .venv/.development ## the default shuffle against permutations; BE
 bench-training: .venv/.development ## training against Keras, scikit-learn, fastText and others; BENCH="--part table --full" for more
 	-$(BIN)/python -m pip install -qq --group bench-training
 	$(BIN)/python tools/bench/training.py $(BENCH)
+
+bench-recipes: .venv/.development ## accuracy of recipes and features; BENCH="--corpus data/ag_news" for more
+	$(BIN)/python tools/bench/recipes.py $(BENCH)
 
 bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText and scikit-learn; BENCH="--corpus data/ag_news" for more
 	$(BIN)/python -m pip install -qq --group bench-end-to-end

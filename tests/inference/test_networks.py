@@ -26,7 +26,7 @@ from shardtrain.arrays.rows import Examples
 from shardtrain.cli.main import main
 from shardtrain.engine.keras_file import write_keras
 from shardtrain.engine.network import Network, Shape
-from shardtrain.errors import ModelError, ShardsError, RunError
+from shardtrain.errors import ModelError, RunError, ShardsError
 from shardtrain.inference import keras_model, network_model
 from shardtrain.inference.keras_model import KerasModel
 from shardtrain.inference.network_model import NetworkModel
