@@ -10,7 +10,7 @@ from typing import Any
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
-from shardtrain.cli.tensorflow import load_for_training
+from shardtrain.cli.tensorflow import check_if_keras_is_asked_for, load_for_training
 from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
             f"`{command_line('build', 'CORPUS', '--out', path)}`, or name a folder of shards"
         )
     options = options_from(args, FitOptions)
+    check_if_keras_is_asked_for(options)
     from shardtrain.loader.shards import open_shards
     from shardtrain.runtime.machine import keep_freed_memory
     from shardtrain.training.run_folder import RunFolder

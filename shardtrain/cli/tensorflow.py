@@ -32,6 +32,16 @@ def load_tensorflow(module: str | None) -> None:
         import_module(module)
 
 
+def check_if_keras_is_asked_for(options: FitOptions) -> None:
+    """Refuse another backend for Keras before shards are opened, where --engine keras is given.
+
+    Raises:
+        UsageError: another backend than TensorFlow is chosen.
+    """
+    if options.engine == "keras":
+        check_backend()
+
+
 def load_for_training(options: FitOptions, description: DatasetInfo, out: Path | str | None = None) -> None:
     """Import TensorFlow if the training, or an interrupted one in the folder `out`, needs it.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import next_step, show
-from shardtrain.cli.tensorflow import load_for_training
+from shardtrain.cli.tensorflow import check_if_keras_is_asked_for, load_for_training
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     space = {name: _among(name, getattr(args, name)) for name in TUNABLE if name in args.given}
     base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
+    check_if_keras_is_asked_for(base)
     options = TuneOptions(space=space, **given_options(args, TuneOptions))
     output = options_from(args, StudyOutput)
     keep_freed_memory()

@@ -87,12 +87,18 @@ class Classifier:
         """Classify feature rows, in order.
 
         Raises:
-            ModelError: the model's outputs are not probabilities.
+            ModelError: the model's outputs are not probabilities of the run's classes.
         """
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         step = self._model.most_rows
         for start in range(0, len(x), step):
-            parts.append(_probabilities(self._model(slice_rows(x, start, min(start + step, len(x))))))
+            found = _probabilities(self._model(slice_rows(x, start, min(start + step, len(x)))))
+            if found.shape[1] != len(self.class_names):
+                raise ModelError(
+                    f"the model tells {found.shape[1]:,} classes apart, the run names {len(self.class_names):,}; "
+                    "restore the run from a copy or train again"
+                )
+            parts.append(found)
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
         return Predictions(self.class_names, np.concatenate(parts), marks)
 

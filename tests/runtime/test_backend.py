@@ -81,8 +81,8 @@ def test_keras_that_is_imported_already_knows_best(unset: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "command",
     [
-        ("fit", "no-shards"),
-        ("tune", "no-shards", "--out", "no-study"),
+        ("fit", "no-shards", "--engine", "keras"),
+        ("tune", "no-shards", "--engine", "keras", "--out", "no-study"),
     ],
     ids=lambda command: command[0],
 )

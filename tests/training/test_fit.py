@@ -575,7 +575,7 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     number = r"\d+\.\d{4}"
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
     line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}"
-    chosen = "keras engine, recipe guide: adam at 0.001, batches of 32 rows, at most 2 epochs\n"
+    chosen = "mlp by the keras engine, recipe guide: adam at 0.001, batches of 32, at most 2 epochs\n"
     assert re.fullmatch(f"{chosen}epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr)
 
 
@@ -593,7 +593,7 @@ def test_the_memory_plan_is_shown_with_verbose_only(
 def test_the_epoch_line_marks_an_epoch_with_a_lower_validation_loss_than_all_before(
     shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = fit(shards, FitOptions(epochs=6, patience=5, learning_rate=0.3), out=tmp_path / "run")
+    done = fit(shards, FitOptions(engine="keras", epochs=6, patience=5, learning_rate=0.3), out=tmp_path / "run")
     losses = [line["val_loss"] for line in history(done)]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
     marked = [line.endswith(", best so far") for line in lines]
@@ -647,7 +647,7 @@ def test_the_help_of_fit_states_the_defaults_that_the_options_have(capsys: pytes
     for name, value in described.items():
         flag = "--" + name.replace("_", "-")
         assert re.search(rf"{flag} [^ ]+ [^-]*?\(default {re.escape(str(value))}\)", text), flag
-    for flag in ("--epochs", "--patience", "--batch-size", "--learning-rate", "--optimizer", "--schedule"):
+    for flag in ("--epochs", "--patience", "--batch-size", "--learning-rate"):
         assert re.search(rf"{flag} [^ ]+ [^-]*?\(default: by the recipe\)", text), flag
 
 

@@ -48,8 +48,6 @@ WARM_UP_DOCUMENTS = 2_000
 PEERS = Path(__file__).with_name("end_to_end_peers.py")
 FASTTEXT, LINEAR_SVC, OURS = "fastText", "LinearSVC", "shardtrain"
 
-csv.field_size_limit(1 << 30)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -84,6 +82,7 @@ class Usage:
 
 def main() -> int:
     """Run the comparison and print it; exit code 1 if we are less accurate than fastText on some corpus."""
+    csv.field_size_limit(1 << 30)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--corpus",

@@ -21,11 +21,10 @@ from typing import Any
 
 SEED = 1
 
-csv.field_size_limit(1 << 30)
-
 
 def read(corpus: Path, name: str) -> tuple[list[str], list[str]]:
     """Read labels and texts."""
+    csv.field_size_limit(1 << 30)
     labels, texts = [], []
     with open(corpus / f"{name}.csv", newline="", encoding="utf-8") as file:
         for label, *columns in csv.reader(file):
