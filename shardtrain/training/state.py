@@ -252,6 +252,10 @@ def _check_attributes(callback: keras.callbacks.Callback, saved: Mapping[str, An
             type(weights) is not list or [getattr(weight, "shape", None) for weight in weights] != shapes
         ):
             wrong.append("best_weights")
+    if isinstance(callback, keras.callbacks.History) and not all(
+        isinstance(each, list) for each in dict(saved.get("history") or {}).values()
+    ):
+        wrong.append("history")
     if wrong:
         raise CheckpointError(
             f"the checkpoint has {shown(saved[wrong[0]])} as '{wrong[0]}' of the callback "
