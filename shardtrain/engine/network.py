@@ -104,11 +104,11 @@ class Shape:
         return sum((before + 1) * width for before, width in zip(inputs, self.dims, strict=True))
 
 
-def check_examples(x: Csr, y: npt.NDArray[Any], features: int, classes: int) -> None:
+def check_examples(columns: npt.NDArray[Any], y: npt.NDArray[Any], features: int, classes: int) -> None:
     """Refuse rows that the kernels, which do not look, would read or write outside their arrays for.
 
     Args:
-        x: sparse rows.
+        columns: of the entries of rows.
         y: class of each row.
         features: of which columns are.
         classes: of which labels are.
@@ -116,7 +116,7 @@ def check_examples(x: Csr, y: npt.NDArray[Any], features: int, classes: int) -> 
     Raises:
         ShardsError: a column or a label is outside its range.
     """
-    if len(x.indices) and not 0 <= x.indices.min() <= x.indices.max() < features:
+    if len(columns) and not 0 <= columns.min() <= columns.max() < features:
         raise ShardsError(
             f"rows have columns outside [0, {features:,}), which the features are; check the shards with "
             "`python -m shardtrain verify`"
@@ -200,7 +200,7 @@ class Network:
         """
         rows = len(x)
         assert self.scales is None
-        check_examples(x, y, self.shape.features, self.shape.classes)
+        check_examples(x.indices, y, self.shape.features, self.shape.classes)
         sums = np.empty((len(self.dims), rows, max(self.shape.dims)), np.float32)
         losses, hits = np.empty(rows, np.float32), np.empty(rows, np.bool_)
         team.run(

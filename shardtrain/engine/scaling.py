@@ -42,7 +42,7 @@ def naive_bayes_scales(batches: Iterable[Examples], features: int, classes: int)
     rows = 0
     for x, y in batches:
         assert isinstance(x, Csr)
-        check_examples(x, y, features, classes)
+        check_examples(x.indices, y, features, classes)
         kernels.count(np.asarray(x.indptr, np.int64), x.indices, x.data, np.asarray(y, np.int64), counts, squares)
         rows += len(y)
     scales = np.zeros(features, np.float32)

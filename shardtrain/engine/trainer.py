@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from shardtrain.engine.network import Network, Team, check_examples
 from shardtrain.engine.one_logit import train_one_logit
 from shardtrain.engine.optimizers import Optimizer
 
+_Outcome = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]  # mean loss and hits of each batch
 _BITS = 32  # of the random numbers that decide what is dropped
 
 
@@ -30,6 +32,19 @@ class _Group:
         if found is None or len(found) < size:
             found = self._arrays[name] = np.empty(size + size // 8, dtype)
         return found[:size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Joined:
+    """A group of batches, joined; `kernels` describes the arrays."""
+
+    bounds: npt.NDArray[np.int64]
+    indptr: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    seeds: npt.NDArray[np.uint64]
 
 
 class Trainer:
@@ -70,8 +85,8 @@ class Trainer:
         self._class_weights = np.array(class_weights, np.float32)
         self._group = _Group()
         features = network.shape.features
-        at_once = not self._clip and optimizer.code != kernels.ADAM
-        self._one_logit = at_once and network.shape.dims == (1,)
+        self._at_once = not self._clip and optimizer.code != kernels.ADAM  # weights move as their gradient is known
+        self._one_logit = self._at_once and network.shape.dims == (1,)
         self._tables = [np.full(features, -1, np.int32) for _ in range(0 if self._one_logit else team.threads)]
         self._totals = np.zeros(features if self._one_logit else 0, np.float32)
         self._small_gradient = np.zeros_like(network.small)
@@ -86,73 +101,42 @@ class Trainer:
 
         Returns:
             The mean loss of each batch and how many of its rows were classified rightly, before its step.
+
+        Raises:
+            ShardsError: a column or a label is outside its range.
         """
-        rows = [len(y) for _, y in batches]
-        bounds = np.cumsum([0, *rows])
-        for x, labels in batches:
-            assert isinstance(x, Csr)
-            check_examples(x, labels, self.network.shape.features, self.network.shape.classes)
-        if self._one_logit:
-            return self._advance_one_logit(batches, rates, bounds)
+        bounds = np.cumsum([0, *(len(y) for _, y in batches)])
         indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
         y = self._group.array("y", int(bounds[-1]), np.int64)
         np.concatenate([labels for _, labels in batches], out=y, casting="unsafe")
-        count, num_values = len(batches), int(indptr[-1])
-        array = self._group.array
-        slots, parts = array("slots", num_values, np.int32), array("parts", num_values, np.float32)
-        starts, places = array("starts", num_values + count, np.int32), array("rows", num_values, np.int32)
-        spans = self._spans(indptr)
-        counts = np.zeros(count, np.int64)
-        scales = self.network.scales
+        check_examples(indices, y, self.network.shape.features, self.network.shape.classes)
+        spans, count = self._spans(indptr), len(batches)
         seeds = np.array([_seed_of(self._seed, self.step + number) for number in range(count)], np.uint64)
-        steps = [
-            (number, int(bounds[number]), int(bounds[number + 1]), int(indptr[bounds[number]]))
-            for number in range(count)
-        ]
-
-        def prepare(thread: int) -> None:
-            for number, first, last, entry in steps[thread :: self._team.threads]:
-                end = int(indptr[last])
-                if scales is not None:
-                    kernels.scale(values, indices, entry, end, scales)
-                if self._dropout:
-                    threshold, scale = _of_dropout(self._dropout)
-                    kernels.drop(indices, values, first, last, spans, ~seeds[number], threshold, scale)
-                counts[number] = kernels.transpose(
-                    *(spans, indices, values, first, last, self._tables[thread], slots[entry:end]),
-                    *(starts[entry + number : end + number + 1], places[entry:end], parts[entry:end]),
-                )
-
-        self._team.map(prepare, range(self._team.threads))
-        losses, hits = self._train(
-            rates, bounds, (indptr, spans, indices, values), y, (counts, slots, starts, places, parts), seeds, max(rows)
-        )
+        found = _Joined(bounds=bounds, indptr=indptr, spans=spans, indices=indices, values=values, y=y, seeds=seeds)
+        losses, hits = (self._train_one_logit if self._one_logit else self._train)(found, rates)
         self.step += count
-        return losses, hits
+        return losses.tolist(), hits.tolist()
 
-    def _advance_one_logit(
-        self, batches: Sequence[Examples], rates: Sequence[float], bounds: npt.NDArray[np.int64]
-    ) -> tuple[list[float], list[int]]:
-        """Take the steps of a linear model of two classes, whose weights move when a batch's gradient is known."""
-        network, array, count = self.network, self._group.array, len(batches)
-        indptr, indices, values = self._joined([x for x, _ in batches if isinstance(x, Csr)], bounds)
-        y = array("y", int(bounds[-1]), np.int64)
-        np.concatenate([labels for _, labels in batches], out=y, casting="unsafe")
-        spans = self._spans(indptr)
-        if network.scales is not None:
-            kernels.scale(values, indices, 0, len(values), network.scales)
+    def _weigh(self, found: _Joined, number: int) -> None:
+        """Scale the entries of a batch, and drop some of them."""
+        first, last = int(found.bounds[number]), int(found.bounds[number + 1])
+        if self.network.scales is not None:
+            entry, end = int(found.indptr[first]), int(found.indptr[last])
+            kernels.scale(found.values, found.indices, entry, end, self.network.scales)
         if self._dropout:
             threshold, scale = _of_dropout(self._dropout)
-            for number in range(count):
-                seed = ~np.uint64(_seed_of(self._seed, self.step + number))
-                kernels.drop(
-                    indices, values, int(bounds[number]), int(bounds[number + 1]), spans, seed, threshold, scale
-                )
-        most_rows = int(np.diff(bounds).max())
-        most_entries = int(np.diff(indptr[bounds]).max()) + 1
+            kernels.drop(found.indices, found.values, first, last, found.spans, ~found.seeds[number], threshold, scale)
+
+    def _train_one_logit(self, found: _Joined, rates: Sequence[float]) -> _Outcome:
+        """Take the steps of a linear model of two classes, whose weights move when a batch's gradient is known."""
+        network, array, count = self.network, self._group.array, len(rates)
+        for number in range(count):
+            self._weigh(found, number)
+        most_rows = int(np.diff(found.bounds).max())
+        most_entries = int(np.diff(found.indptr[found.bounds]).max()) + 1
         losses, hits = np.zeros(count), np.zeros(count, np.int64)
         train_one_logit(
-            *(spans, indices, values, bounds, y, self._class_weights),
+            *(found.spans, found.indices, found.values, found.bounds, found.y, self._class_weights),
             *(network.wide, *self.state[:2], network.small, *self.state[2:]),
             array("sums", most_rows, np.float32).reshape(most_rows, 1),
             array("slots", most_entries, np.int32),
@@ -161,8 +145,7 @@ class Trainer:
             self._rates(rates),
             *(array("row_losses", most_rows, np.float32), array("row_hits", most_rows, np.bool_), losses, hits),
         )
-        self.step += count
-        return losses.tolist(), hits.tolist()
+        return losses, hits
 
     def _spans(self, indptr: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the half-open range of each row's entries, (rows, 2)."""
@@ -175,31 +158,40 @@ class Trainer:
         found = [self.optimizer.rate(rate, self.step + n) for n, rate in enumerate(rates, 1)]
         return np.clip(found, 0, np.finfo(np.float32).max).astype(np.float32)
 
-    def _train(
-        self,
-        rates: Sequence[float],
-        bounds: npt.NDArray[np.int64],
-        x: tuple[npt.NDArray[Any], ...],
-        y: npt.NDArray[np.int64],
-        transposed: tuple[npt.NDArray[Any], ...],
-        seeds: npt.NDArray[np.uint64],
-        most_rows: int,
-    ) -> tuple[list[float], list[int]]:
-        network, array = self.network, self._group.array
-        count = len(rates)
+    def _transposed(self, found: _Joined, count: int) -> tuple[npt.NDArray[Any], ...]:
+        """Weigh the entries of every batch and transpose it, as `kernels.train` takes them."""
+        array, num_values = self._group.array, int(found.indptr[-1])
+        slots, parts = array("slots", num_values, np.int32), array("parts", num_values, np.float32)
+        starts, places = array("starts", num_values + count, np.int32), array("rows", num_values, np.int32)
+        counts = np.zeros(count, np.int64)
+
+        def prepare(thread: int) -> None:
+            for number in range(thread, count, self._team.threads):
+                self._weigh(found, number)
+                first, last = int(found.bounds[number]), int(found.bounds[number + 1])
+                entry, end = int(found.indptr[first]), int(found.indptr[last])
+                counts[number] = kernels.transpose(
+                    *(found.spans, found.indices, found.values, first, last, self._tables[thread], slots[entry:end]),
+                    *(starts[entry + number : end + number + 1], places[entry:end], parts[entry:end]),
+                )
+
+        self._team.map(prepare, range(self._team.threads))
+        return counts, slots, starts, places, parts
+
+    def _train(self, found: _Joined, rates: Sequence[float]) -> _Outcome:
+        """Take the steps of any network."""
+        network, array, count = self.network, self._group.array, len(rates)
+        transposed = self._transposed(found, count)
+        most_rows = int(np.diff(found.bounds).max())
         shape = (len(network.dims), most_rows, max(network.shape.dims))
         size = shape[0] * shape[1] * shape[2]
         width = network.shape.dims[0]
-        at_once = not self._clip and self.optimizer.code != kernels.ADAM
-        most_columns = 0 if at_once else int(transposed[0].max())
+        most_columns = 0 if self._at_once else int(transposed[0].max())
         threshold, scale = _of_dropout(self._dropout)
         losses, hits = np.zeros(count), np.zeros(count, np.int64)
         self._team.run(
             kernels.train,
-            *x,
-            bounds,
-            y,
-            self._class_weights,
+            *(found.indptr, found.spans, found.indices, found.values, found.bounds, found.y, self._class_weights),
             *transposed,
             *(network.wide, *self.state[:2], network.small, *self.state[2:]),
             *(network.dims, network.places, network.small_rows),
@@ -212,11 +204,11 @@ class Trainer:
             self._tables[0],
             self.optimizer.code,
             self._rates(rates),
-            *(seeds, threshold, scale, self._clip),
+            *(found.seeds, threshold, scale, self._clip),
             *(array("row_losses", most_rows, np.float32), array("row_hits", most_rows, np.bool_), losses, hits),
             np.ones(1, np.float32),
         )
-        return losses.tolist(), hits.tolist()
+        return losses, hits
 
     def _joined(
         self, parts: Sequence[Csr], bounds: npt.NDArray[np.int64]

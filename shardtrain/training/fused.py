@@ -144,7 +144,7 @@ class FusedEngine(Engine):
         return found
 
     def _measured_weights(self) -> list[Any]:
-        """Return the weights that the latest metrics are of; a copy of those that training goes on with."""
+        """Return the weights that the latest metrics are of; a copy where training would change them."""
         wide = self._measured.wide
         return [wide.copy() if wide is self._trainer.network.wide else wide, self._measured.small.copy()]
 

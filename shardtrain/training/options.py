@@ -312,20 +312,22 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             raise UsageError(
                 f"--memory-limit is {show_size(self.memory_limit)}; it must be at least {show_size(LEAST_LIMIT)}"
             )
-        if self.engine == "keras":
-            self._refuse_fused()
+        if self.engine == "keras" and (asked := self.of_fused):
+            if asked.startswith("--optimizer"):
+                raise UsageError(f"{asked} is one of --engine fused; choose that, or another optimizer")
+            raise UsageError(f"{asked} is for --engine fused; choose that, or omit it")
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
 
-    def _refuse_fused(self) -> None:
-        """Refuse what only the fused engine has."""
-        if self.optimizer in FUSED_OPTIMIZERS:
-            raise UsageError(
-                f"--optimizer {self.optimizer} is one of --engine fused; choose that, or another optimizer"
-            )
-        if self.scaling == "naive-bayes" or self.recipe == "fast":
-            name = "scaling" if self.scaling == "naive-bayes" else "recipe"
-            raise UsageError(f"--{name} {getattr(self, name)} is for --engine fused; choose that, or omit it")
+    @property
+    def of_fused(self) -> str:
+        """An option, with its value, that only the fused engine takes; "" if none is given."""
+        given = {
+            "optimizer": self.optimizer in FUSED_OPTIMIZERS,
+            "scaling": self.scaling == "naive-bayes",
+            "recipe": self.recipe == "fast",
+        }
+        return next((f"{flag(name)} {getattr(self, name)}" for name, is_given in given.items() if is_given), "")
 
     def refuse_unused_sizes(self, model: str) -> None:
         """Refuse sizes of another model than the one that is trained; "auto" may have those of any it chooses from.

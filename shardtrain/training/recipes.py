@@ -17,7 +17,6 @@ from typing import Any
 
 from shardtrain.errors import UsageError
 from shardtrain.loader.info import DatasetInfo
-from shardtrain.models.options import FUSED_OPTIMIZERS
 from shardtrain.training.options import FitOptions
 
 FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
@@ -77,7 +76,7 @@ def choose(
     engine = options.engine
     if engine == "auto":
         engine = "keras" if missing else "fused"
-        if missing and (asked := _of_fused(options)):
+        if missing and (asked := options.of_fused):
             raise UsageError(f"{asked} is for the fused engine, which does not train with {missing}; omit one of them")
     recipe = options.recipe
     if recipe == "auto":
@@ -102,13 +101,6 @@ def not_fused(options: FitOptions, name: str, description: DatasetInfo, callback
         "--embeddings": options.embeddings is not None,
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")
-
-
-def _of_fused(options: FitOptions) -> str:
-    """Return an option that only the fused engine takes, as it is given; "" if there is none."""
-    given = {"--optimizer": options.optimizer in FUSED_OPTIMIZERS, "--scaling": options.scaling == "naive-bayes"}
-    found = [flag for flag, is_given in {**given, "--recipe": options.recipe == "fast"}.items() if is_given]
-    return f"{found[0]} {getattr(options, found[0].removeprefix('--'))}" if found else ""
 
 
 def _fast(options: FitOptions, name: str, rows: int) -> dict[str, Any]:

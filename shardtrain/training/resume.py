@@ -39,7 +39,7 @@ def training_job(options: FitOptions, name: str, description: DatasetInfo) -> Jo
 def as_begun(options: FitOptions, folder: RunFolder) -> FitOptions:
     """Return the options with the engine and the recipe of the interrupted training in a folder, where they are open.
 
-    A training that Keras began, because of callbacks or in an earlier version, is so gone on with by Keras.
+    So a training that Keras began, because of callbacks or in an earlier version, is continued by Keras.
     """
     recorded = folder.config().get("options")
     if not isinstance(recorded, Mapping) or folder.finished:

@@ -138,20 +138,25 @@ def test_the_run_is_one_like_any_other(shards: Shards, tmp_path: Path, model: st
     assert np.isfinite(network.wide).all()
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(
-    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = fit(shards, FitOptions(**OPTIONS), out=tmp_path / "whole")
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Press Ctrl-C when the engine is called for the `call`-th time."""
     advance, calls = FusedEngine.advance, 0
 
     def interrupting(self: FusedEngine, batches: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == call:
             os.kill(os.getpid(), signal.SIGINT)
         return advance(self, batches)
 
     monkeypatch.setattr(FusedEngine, "advance", interrupting)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fit(shards, FitOptions(**OPTIONS), out=tmp_path / "whole")
+    interrupt_at(monkeypatch, 3)
     monkeypatch.setattr("shardtrain.training.fused.GROUP_ROWS", 64)
     with pytest.raises(KeyboardInterrupt):
         fit(shards, FitOptions(**OPTIONS), out=tmp_path / "out")
@@ -353,17 +358,8 @@ def test_a_run_on_shards_that_were_built_is_gone_on_with_as_its_message_says(
     build(write_corpus(tmp_path / "corpus", tuple(TOPICS)), tmp_path / "s", BuildOptions(workers=1, max_features=30))
     command = ["fit", "s", "--units", "4", "--epochs", "3", "--batch-size", "32"]
     assert main([*command, "--out", "whole"]) == 0
-    advance, calls = FusedEngine.advance, 0
-
-    def interrupting(self: FusedEngine, batches: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return advance(self, batches)
-
     with monkeypatch.context() as patched:
-        patched.setattr(FusedEngine, "advance", interrupting)
+        interrupt_at(patched, 2)
         assert main(command) == 130
     assert "the same command with --resume resumes it" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
