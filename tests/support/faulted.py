@@ -327,11 +327,18 @@ def faults_of(calls: Sequence[Call]) -> list[Fault]:
         failures = FAILURES[call.kind]
         if failures:
             faults.append(Fault(call.kind, number, failures[number % len(failures)]))
-        if call.kind in INTERRUPTED and not (call.kind == "open" and call.size & os.O_DIRECTORY):  # by opendir
+        if _may_be(errno.EINTR, call):
             faults.append(Fault(call.kind, number, errno.EINTR))
-        if call.kind in SHORTENED and call.size > 1:
+        if _may_be(SHORT, call):
             faults.append(Fault(call.kind, number, SHORT))
     return faults
+
+
+def _may_be(error: int, call: Call) -> bool:
+    """Whether this error can happen to a call."""
+    if error == errno.EINTR:
+        return call.kind in INTERRUPTED and not (call.kind == "open" and call.size & os.O_DIRECTORY)  # by opendir
+    return error != SHORT or (call.kind in SHORTENED and call.size > 1)
 
 
 def inject(home: Home, name: str, fault: Fault) -> Outcome:
@@ -347,6 +354,8 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
         if fault.error == FULL and struck:
             return errno.ENOSPC if call.kind in GROWING else 0
         if struck or call.kind != fault.kind or counted < fault.number:
+            return 0
+        if not _may_be(fault.error, call):  # with several threads another run makes its calls in another order
             return 0
         struck.append(call)
         return errno.ENOSPC if fault.error == FULL else fault.error
