@@ -25,13 +25,14 @@ import math
 import numpy as np
 from numba import types
 
-from shardtrain.runtime.intrinsics import add_shared, read_shared, write_shared
+from shardtrain.runtime.intrinsics import add_shared, prefetch, read_shared, write_shared
 from shardtrain.runtime.kernels import fast_kernel, inlined_kernel, kernel
 
 SGD, ADAGRAD, ROW_ADAGRAD, ADAM, LAZY_ADAM = range(5)
 EPSILON = np.float32(1e-7)  # Keras' default of all optimizers
 BETA_1, BETA_2 = np.float32(0.9), np.float32(0.999)
 
+_ENTRIES_AHEAD, _COLUMNS_AHEAD, _LINE = 8, 4, 64  # how far weights are prefetched; bytes of a line of the cache
 _PATIENCE = 4000  # times a thread looks whether there is something to do before it lets the system run others
 _PART_BITS, _PART_MASK = 32, (1 << 32) - 1  # of the number that offers parts: the phase, and the next part of it
 NOTHING = _PART_MASK >> 1  # that number before the first phase
@@ -189,6 +190,14 @@ def transpose(spans, indices, values, first, last, table, slots, starts, rows, e
 
 
 @inlined_kernel
+def _fetch(weights, row):  # type: ignore[no-untyped-def]
+    """Prefetch a row of weights: where there are millions of rows, few are in the processor's cache."""
+    place = weights.ctypes.data + row * weights.strides[0]
+    for line in range(0, weights.strides[0], _LINE):
+        prefetch(place + line)
+
+
+@inlined_kernel
 def first_layer(indices, values, start, stop, wide, small, bias, width, out):  # type: ignore[no-untyped-def]
     """Compute the sums of the sparse layer for one row: its bias, and its values times the rows of the kernel."""
     if width == 1:
@@ -201,6 +210,8 @@ def first_layer(indices, values, start, stop, wide, small, bias, width, out):  #
         out[k] = small[bias, k]
     whole = start + (stop - start) // 4 * 4
     for j in range(start, whole, 4):  # four at a time: `out` is read and written once for all
+        for ahead in range(j + _ENTRIES_AHEAD, j + _ENTRIES_AHEAD + 4):  # also of the next row
+            _fetch(wide, indices[min(ahead, len(indices) - 1)])
         a, b, c, d = indices[j], indices[j + 1], indices[j + 2], indices[j + 3]
         by_a, by_b, by_c, by_d = values[j], values[j + 1], values[j + 2], values[j + 3]
         for k in range(width):
@@ -487,6 +498,12 @@ def _gradient_part(  # type: ignore[no-untyped-def]
     for slot in range(first, last):
         start, stop, column = entry + starts[at + slot], entry + starts[at + slot + 1], slots[entry + slot]
         if at_once:
+            soon = slots[entry + min(slot + _COLUMNS_AHEAD, count - 1)]
+            _fetch(wide, soon)
+            if keeps:
+                _fetch(wide_first, soon)
+            if kind == LAZY_ADAM:
+                _fetch(wide_second, soon)
             _add_column(start, stop, rows, entries, upstream, width, mine)
             _update(kind, wide, column, wide_first, wide_second, column if keeps else 0, mine, width, rate)
             continue
