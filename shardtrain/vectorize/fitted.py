@@ -7,7 +7,9 @@ because a document's norm is over all candidates; these arrays are memory-mapped
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,16 +18,18 @@ import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.text_input import text_sequence
+from shardtrain.arrays.texts import Texts
 from shardtrain.errors import VectorizerError
 from shardtrain.runtime.atomic import commit_content
 from shardtrain.vectorize.hashed import hashed_rows
-from shardtrain.vectorize.indexing import index_ngrams, index_words
+from shardtrain.vectorize.indexing import index_words, prepare_texts, tokenizer_of
+from shardtrain.vectorize.new_rows import Index, TermWeights, count_candidates, weighted_rows
 from shardtrain.vectorize.saved import DESCRIPTION, SavedVectorizer, read_vectorizer, write_vectorizer
 from shardtrain.vectorize.sequences import ids_of, pad
 from shardtrain.vectorize.settings import HashedSettings, NgramSettings, SequenceSettings, Settings
 from shardtrain.vectorize.weights import weights_of
 
-BLOCK_TEXTS = 8192  # texts transformed at a time: bounds memory, long enough for the kernels
+BLOCK_BYTES = 1 << 18  # of texts transformed at a time: what is made of them stays in the processor's cache
 
 Array = npt.NDArray[Any]
 Rows = Csr | Array
@@ -80,34 +84,30 @@ class NgramVectorizer:
         self.arrays = saved.arrays
         self.num_features = self.vocabulary_size = len(saved.terms)
 
+    @cached_property
+    def _index(self) -> Index:
+        return Index.of(self.arrays["hashes"])
+
+    @cached_property
+    def _of_terms(self) -> TermWeights:
+        return TermWeights.of(self.arrays["counts"], self._weights, self.num_documents)
+
     def transform(self, texts: Iterable[str]) -> Csr:
         """Compute weighted rows, (texts, num_features)."""
         texts = text_sequence(texts, call="vectorizer.transform")
-        step = max(1, BLOCK_TEXTS // self.settings.density)
-        starts = range(0, max(len(texts), 1), step)
-        return concatenate([self._transform_block(texts[start : start + step]) for start in starts])
+        return concatenate([self._transform_block(block) for block in blocks_of(texts, self.settings.density)])
 
-    def _transform_block(self, texts: Sequence[str]) -> Csr:
-        found = index_ngrams(self.settings, texts)
-        hashes = self.arrays["hashes"]
-        places = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)  # both ascend: it stays in cache
-        known = hashes[places] == found.hashes
-        of_terms = self._weights.of_terms(self.arrays["counts"][places], self.num_documents)
-        entries = np.diff(found.indptr)
-        weights = np.repeat(np.where(known, of_terms, 0.0), entries)
-        columns = np.repeat(np.where(known, self.arrays["columns"][places], -1), entries)
-
-        of_times = self._weights.of_times(int(found.times.max(initial=0)))
-        values = of_times[found.times] * weights
-        norms = np.ones(len(texts))
-        if self._weights.norm:
-            norms = np.sqrt(np.bincount(found.documents, values * values, len(texts)))
-        kept = np.flatnonzero(columns >= 0)
-        rows, row_columns = found.documents[kept], columns[kept].astype(np.int32)
-        data = (values[kept] / norms[rows]).astype(np.float32)
-        inside = np.lexsort((row_columns, rows))
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(texts)))])
-        return Csr(data[inside], row_columns[inside], indptr, (len(texts), self.num_features))
+    def _transform_block(self, texts: Texts) -> Csr:
+        settings = self.settings
+        block = prepare_texts(settings, texts)
+        return weighted_rows(
+            count_candidates(block, tokenizer_of(settings), settings.hashing, self._index),
+            self.arrays["columns"],
+            self.arrays["counts"],
+            self._of_terms,
+            weights=self._weights,
+            num_features=self.num_features,
+        )
 
     def decode(self, row: Rows) -> list[str]:
         """Return the n-grams of one row, by falling weight."""
@@ -167,9 +167,8 @@ class HashingVectorizer:
     def transform(self, texts: Iterable[str]) -> Csr:
         """Compute rows of hashed n-grams, (texts, num_features)."""
         texts = text_sequence(texts, call="vectorizer.transform")
-        step = max(1, BLOCK_TEXTS // self.settings.ngrams.density)
-        starts = range(0, max(len(texts), 1), step)
-        return concatenate([hashed_rows(self.settings, texts[start : start + step]) for start in starts])
+        blocks = blocks_of(texts, self.settings.ngrams.density)
+        return concatenate([hashed_rows(self.settings, block) for block in blocks])
 
     def decode(self, row: Rows) -> list[str]:
         """Raise an error: hashed features cannot be decoded.
@@ -192,6 +191,16 @@ KINDS: dict[str, type[NgramVectorizer] | type[SequenceVectorizer] | type[Hashing
     "sequence": SequenceVectorizer,
     "hashing": HashingVectorizer,
 }
+
+
+def blocks_of(texts: Sequence[str], density: int) -> Iterator[Texts]:
+    """Cut texts into blocks of about `BLOCK_BYTES`, smaller by a factor of `density`; there is at least one."""
+    whole = Texts.from_strings(texts)
+    step = max(1, BLOCK_BYTES // density)
+    ends = np.searchsorted(whole.offsets, np.arange(step, whole.offsets[-1], step), side="right") - 1
+    for start, stop in pairwise([0, *np.unique(ends[ends > 0]).tolist(), len(whole)]):
+        if start < stop or not len(whole):
+            yield whole[start:stop]
 
 
 def save_vectorizer(

@@ -15,6 +15,7 @@ import numpy as np
 from shardtrain.arrays.csr import Csr
 from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
+from shardtrain.vectorize.new_rows import count_keys, sort_entries
 from shardtrain.vectorize.settings import HashedSettings
 from shardtrain.vectorize.tokens import hashed_words, split_words, word_buffers
 
@@ -28,8 +29,6 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
 
     Zeros left by opposite signs are stored, as scikit-learn stores them.
     """
-    from scipy.sparse import csr_matrix
-
     tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts)
     columns, signs, indptr = _hash_block(
         block.data,
@@ -43,14 +42,27 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
         np.frombuffer(tokenizer.separator, np.uint8),
         settings.max_features,
     )
-    x = csr_matrix((signs, columns, indptr), shape=(len(texts), settings.max_features))
-    x.sum_duplicates()
-    values = np.ones(len(x.data)) if settings.binary else x.data
-    row_of_entry = np.repeat(np.arange(len(texts)), np.diff(x.indptr))
-    norms = np.sqrt(np.bincount(row_of_entry, values * values, len(texts)))
-    norms[norms == 0] = 1.0
-    data = (values / norms[row_of_entry]).astype(np.float32)
-    return Csr(data, x.indices.astype(np.int32, copy=False), x.indptr.astype(np.int64), x.shape)
+    counted = count_keys(columns, signs, indptr)
+    data, indices = _normed(counted.keys, counted.times, counted.indptr, settings.binary)
+    return Csr(data, indices, counted.indptr, (len(texts), settings.max_features))
+
+
+@kernel
+def _normed(columns, sums, indptr, binary):  # type: ignore[no-untyped-def]
+    """Divide the sums of each document by their l2 norm, and sort its entries by column."""
+    data = np.empty(len(columns), np.float32)
+    indices = columns.astype(np.int32)
+    for d in range(len(indptr) - 1):
+        start, stop = indptr[d], indptr[d + 1]
+        squares = 0.0
+        for i in range(start, stop):
+            value = 1.0 if binary else np.float64(sums[i])
+            squares += value * value
+        norm = np.sqrt(squares) if squares > 0 else 1.0
+        for i in range(start, stop):
+            data[i] = (1.0 if binary else np.float64(sums[i])) / norm
+        sort_entries(indices, data, start, stop)
+    return data, indices
 
 
 @kernel
@@ -58,8 +70,8 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
     """Compute column and sign of every n-gram, document after document, and where each document's n-grams begin."""
     hashes, checks, starts, ends = word_buffers(bounds, min_chars)
     room = len(data) // (min_chars + 1) + len(bounds)
-    columns = np.empty(room * (high - low + 1), np.int32)  # pages that are never touched take no memory
-    signs = np.empty(room * (high - low + 1), np.float64)
+    columns = np.empty(room * (high - low + 1), np.int64)  # pages that are never touched take no memory
+    signs = np.empty(room * (high - low + 1), np.int8)
     indptr = np.zeros(len(offsets), np.int64)
     term = np.empty(len(data) + (high + 1) * len(separator), np.uint8)
     entries = 0
@@ -98,7 +110,7 @@ def _hash_block(data, bounds, offsets, characters, min_chars, stop_words, low, h
                         if magnitude == 0x80000000:  # scikit-learn's rule where -h does not fit int32
                             magnitude = np.int64(0x7FFFFFFF) - (num_columns - 1)
                         columns[entries] = magnitude % num_columns
-                        signs[entries] = 1.0 if positive else -1.0
+                        signs[entries] = 1 if positive else -1
                         entries += 1
         indptr[d + 1] = entries
     return columns[:entries].copy(), signs[:entries].copy(), indptr

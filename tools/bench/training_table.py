@@ -1,6 +1,7 @@
 """The table of `training.py`: rows per second of ways to train, over numbers of columns, classes and rows per batch.
 
-All ways of a combination take their rounds in turn, and medians count. The fused engine fails if its accuracy, with the
+All ways of a combination take their rounds in turn, and medians count; the accuracy of a way is that after its best
+round, as early stopping keeps it. The fused engine fails if its accuracy, with the
 best of its optimizers and batches, is more than a point below the best other way's for the same model, columns and
 classes, or if its losses differ from those of dense training by Keras from the same weights (at up to 20,000 columns).
 """
@@ -133,14 +134,16 @@ def measure(rows: Rows, model: str, settings: Settings, peers: Peers) -> list[Li
             if size == settings.batch_sizes[0]:
                 ways += [make() for make in peers.makers(rows, model)]
             rates: list[list[float]] = [[] for _ in ways]
+            accuracies: list[list[float]] = [[] for _ in ways]
             for number in range(settings.rounds):
-                for way, found in zip(ways, rates, strict=True):
+                for way, found, hits in zip(ways, rates, accuracies, strict=True):
                     if number < TRAININGS or not way.trains_anew:
                         found.append(way.round())
+                        hits += [way.accuracy()] if way.whole else []
             about = model, rows.train.shape[1], rows.classes, size
-            for way, found in zip(ways, rates, strict=True):
-                accuracy = way.accuracy() if way.whole else None
-                lines.append(Line(*about, way.name, way.batched, way.ours, median(found), accuracy))
+            for way, found, hits in zip(ways, rates, accuracies, strict=True):
+                best = max(hits, default=None)
+                lines.append(Line(*about, way.name, way.batched, way.ours, median(found), best))
         keras.backend.clear_session()
     return lines
 

@@ -37,10 +37,10 @@ PEERS = Path(__file__).with_name("training_peers.py")
 GROUP_ROWS = 4_096  # per call of the fused engine, as in `fit`
 MOST_BITS = 27  # of Vowpal Wabbit's table: 16 bytes each, 2 GiB
 
-# learning rates, of a few tried at 20,000 columns and 128 rows per batch
+# learning rates, of a few tried at 20,000 and 2,000,000 columns and 128 rows per batch
 RATES = {
-    "linear": {"row-adagrad": 40.0, "adagrad": 40.0, "lazy-adam": 0.03, "adam": 0.03},
-    "mlp": {"row-adagrad": 0.3, "adagrad": 0.3, "lazy-adam": 0.002, "adam": 0.002},
+    "linear": {"row-adagrad": 80.0, "adagrad": 80.0, "lazy-adam": 0.1, "adam": 0.1},
+    "mlp": {"row-adagrad": 0.3, "adagrad": 0.3, "lazy-adam": 0.005, "adam": 0.005},
 }
 FASTTEXT_RATE, VOWPAL_WABBIT_RATE = 0.5, 0.5
 
