@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.version import __version__
 
 if TYPE_CHECKING:
-    from shardtrain.api import build, fit
+    from shardtrain.api import build, fit, train
     from shardtrain.arrays.csr import Csr
     from shardtrain.inference.predictions import Predictions
     from shardtrain.inference.run import Run
@@ -29,6 +29,7 @@ __all__ = [
     "fit",
     "load_vectorizer",
     "open_shards",
+    "train",
 ]
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "fit": "shardtrain.api",
     "load_vectorizer": "shardtrain.vectorize.fitted",
     "open_shards": "shardtrain.loader.shards",
+    "train": "shardtrain.api",
 }
 
 

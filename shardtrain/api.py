@@ -1,4 +1,4 @@
-"""Build shards and train models from Python: the commands `build` and `fit` as functions with typed keywords.
+"""Build shards and train models from Python: the commands `build`, `fit` and `train` as functions with keywords.
 
 The keywords are the fields of the option classes, where they are documented. The subpackages hold the rest (conversion
 of tables, verification, reports).
@@ -7,17 +7,18 @@ of tables, verification, reports).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardtrain.errors import UsageError
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.options import checked, options_of, subset, with_options
 from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
-from shardtrain.training.options import FitOptions, RunOutput
+from shardtrain.training.options import FitOptions, RunOutput, TrainOutput
 
 if TYPE_CHECKING:
     import keras
@@ -41,6 +42,18 @@ class FitKeywords(FitOptions, RunOutput):
     """
 
     callbacks: Sequence[keras.callbacks.Callback] = ()
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class TrainKeywords(TrainOutput, BuildOptions, FitOptions):
+    """The keywords of `train`; `append` and `resume` are refused."""
+
+    def __post_init__(self) -> None:
+        if self.append or self.resume:
+            raise UsageError("train has no --append or --resume: it resumes by itself, and builds whole shards")
+        BuildOptions.__post_init__(self)
+        FitOptions.__post_init__(self)
 
 
 _PLANNED = {"dry_run": "shardtrain.pipeline.plan.plan_build returns the plan of a build"}
@@ -94,3 +107,26 @@ def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
         with open_shards(shards) as opened:
             done = fit_model(opened, subset(options, FitOptions), **how)
     return load_run(done.path)
+
+
+@with_options(TrainKeywords, elsewhere={**_PLANNED, **_OPENED})
+def train(corpus: CorpusLike, options: TrainKeywords) -> Run:
+    """Build shards from a corpus and train a model on them, as `python -m shardtrain train` does.
+
+    The corpus is what `build` takes. The keywords are those of `BuildOptions`, `FitOptions` and `TrainOutput`;
+    `memory_limit` is that of the build, and reading takes at most as much. A repeated call resumes an interrupted one.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunExistsError: the run folder holds a finished run, or an interrupted one that was started differently.
+
+    It also raises what `build` and `fit` raise.
+    """
+    from shardtrain.training.from_corpus import train as train_on
+
+    building, fitting = subset(options, BuildOptions), subset(options, FitOptions)
+    limit = min(options.memory_limit, FitOptions().memory_limit)
+    done = train_on(corpus, building, replace(fitting, memory_limit=limit), subset(options, TrainOutput))
+    return load_run(done.run.path)

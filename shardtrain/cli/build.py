@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command, Offered
@@ -13,7 +16,17 @@ from shardtrain.errors import UsageError
 from shardtrain.options import checked, option
 from shardtrain.pipeline.options import BuildOptions, ShardsOutput
 
+if TYPE_CHECKING:
+    from shardtrain.shards.layout import Manifest
+
 CORPUS_FORMATS = ("auto", "csv", "tsv", "jsonl", "parquet", "arrow", "fasttext", "folder")  # those with labels
+CORPUS = Argument(
+    name="corpus",
+    metavar="CORPUS",
+    help="a file, several parts or a pattern such as 'part-*.csv', a folder, or - for standard input",
+    parse=str,
+    nargs="+",
+)
 PART = ("documents", "corpus_bytes", "rejected_rows", "rejected", "replaced_bytes")  # facts of the new part, in --json
 
 
@@ -44,15 +57,11 @@ def run(args: argparse.Namespace) -> int:
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
     keep_freed_memory()  # this process runs nothing but the build
-    manifest = build(_corpus(args), out, options)
-    part = manifest.build["parts"][-1]
-    features = {"ngram": "n-grams", "hashing": "columns of hashed n-grams", "sequence": "token ids per row"}
+    manifest = build(corpus_of(args), out, options)
     show(
         args.json,
-        {**split_facts(manifest, out), **{name: part[name] for name in PART}},
-        *rejected_lines(part["rejected"], part["rejected_rows"], where="; manifest.json lists the first 1,000"),
-        *([f"added {part['documents']:,} documents; all together:"] if options.append else ()),
-        f"{splits_in_words(manifest)}, {manifest.num_features:,} {features[manifest.vectorizer['kind']]}: {out}",
+        built_facts(manifest, out),
+        *built_lines(manifest, out, appended=options.append),
         next_step("fit", out)
         if "validation" in manifest.splits
         else "fit needs a validation split, and there is none: build with --validation FILE or --validation-fraction F",
@@ -61,7 +70,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _corpus(args: argparse.Namespace) -> str | list[str]:
+def built_facts(manifest: Manifest, out: Path | str) -> dict[str, Any]:
+    """Return the JSON description of built shards."""
+    part = manifest.build["parts"][-1]
+    return {**split_facts(manifest, out), **{name: part[name] for name in PART}}
+
+
+def built_lines(manifest: Manifest, out: Path | str, *, appended: bool = False) -> Iterator[str]:
+    """Yield the lines that describe built shards."""
+    part = manifest.build["parts"][-1]
+    features = {"ngram": "n-grams", "hashing": "columns of hashed n-grams", "sequence": "token ids per row"}
+    yield from rejected_lines(part["rejected"], part["rejected_rows"], where="; manifest.json lists the first 1,000")
+    if appended:
+        yield f"added {part['documents']:,} documents; all together:"
+    yield f"{splits_in_words(manifest)}, {manifest.num_features:,} {features[manifest.vectorizer['kind']]}: {out}"
+
+
+def corpus_of(args: argparse.Namespace) -> str | list[str]:
     """Return the corpus that is named: one path, "-" for standard input, or several paths.
 
     Raises:
@@ -78,7 +103,7 @@ def _show_plan(args: argparse.Namespace, options: BuildOptions) -> int:
 
     from shardtrain.pipeline.plan import plan_build
 
-    plan = plan_build(_corpus(args), options_from(args, ShardsOutput).out, options)
+    plan = plan_build(corpus_of(args), options_from(args, ShardsOutput).out, options)
     show(args.json, {**asdict(plan), "enough_disk": plan.enough_disk}, *plan.lines())
     return 0 if plan.enough_disk and not plan.refused else 1
 
@@ -88,15 +113,7 @@ COMMAND = Command(
     help="make shards of vectorized features from a corpus",
     description="Make shards of vectorized features and labels from CSV, TSV, JSON Lines or a folder per class.",
     run=run,
-    arguments=(
-        Argument(
-            name="corpus",
-            metavar="CORPUS",
-            help="a file, several parts or a pattern such as 'part-*.csv', a folder, or - for standard input",
-            parse=str,
-            nargs="+",
-        ),
-    ),
+    arguments=(CORPUS,),
     options=(ShardsOutput, PlanOptions, Offered(cls=BuildOptions, choices={"format": CORPUS_FORMATS})),
     examples="""\
 python -m shardtrain build data/dbpedia_csv --out data/shards

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
@@ -16,6 +16,9 @@ from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.runtime.progress import short, warn
 from shardtrain.training.options import FitOptions, RunOutput
+
+if TYPE_CHECKING:
+    from shardtrain.training.run_folder import RunFolder
 
 SHARDS = Path("data/shards")
 
@@ -47,24 +50,29 @@ def run(args: argparse.Namespace) -> int:
         from shardtrain.training.fit import fit
 
         done = fit(shards, options, **vars(output))
+    show_run(args.json, done)
+    return 0
+
+
+def show_run(as_json: bool, done: RunFolder, facts: Mapping[str, Any] | None = None) -> None:
+    """Print the result of a finished training, its folder and the next step; `facts` come first in JSON."""
     try:
         record = done.read()
     except (RunError, OSError) as error:
-        if args.json:
+        if as_json:
             raise
         warn(f"the run in '{done.path}' is finished, but cannot be read: {error}")
-        return 0
+        return
     metrics = record.metrics
     show(
-        args.json,
-        {"run": done.path, "model": record.config["model"], **metrics},
+        as_json,
+        {**(facts or {}), "run": done.path, "model": record.config["model"], **metrics},
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {short(metrics['val_loss'])}, "
         f"best epoch {metrics.get('best_epoch', 'unknown')} of {metrics['epochs']}: {done.path}",
         *test_lines(metrics),
         *([f'{next_step("predict", done.path)} "a text to classify"'] if record.description.vectorizer else ()),
         summary=True,
     )
-    return 0
 
 
 def test_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

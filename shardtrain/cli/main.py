@@ -30,6 +30,7 @@ from shardtrain.cli import (
     predict,
     recompress,
     report,
+    train,
     tune,
     verify,
 )
@@ -46,15 +47,14 @@ from shardtrain.version import __version__
 COMMANDS = tuple(
     module.COMMAND
     for module in (
-        *(demo, fetch, build, convert, index, recompress),
+        *(demo, fetch, train, build, convert, index, recompress),
         *(fit, tune, evaluate, predict, report, inspect, verify, doctor, completion),
     )
 )
 EPILOG = """\
 example:
   python -m shardtrain demo --out data/demo
-  python -m shardtrain build data/demo --out data/shards
-  python -m shardtrain fit data/shards
+  python -m shardtrain train data/demo
 """
 
 

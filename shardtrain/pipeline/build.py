@@ -74,13 +74,14 @@ _MOST_SHOWN = 10  # labels in a warning
 RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
 
 
-def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = None) -> Manifest:
+def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = None, *, reuse: bool = False) -> Manifest:
     """Build shards in the folder `out` from a corpus, or append to them; return the manifest.
 
     Args:
         corpus: see `pipeline.given.as_files`.
         out: the folder.
         options: of the build.
+        reuse: shards in `out` that the same build made of the same files are left as they are.
 
     Raises:
         ShardsNotFoundError: there are no shards to append to.
@@ -91,10 +92,10 @@ def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = No
     """
     out, options = Path(out), options or BuildOptions()
     with as_files(corpus, out, options) as given:
-        return _build(given, out, with_found_splits(given.paths, options))
+        return _build(given, out, with_found_splits(given.paths, options), reuse=reuse)
 
 
-def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
+def _build(corpus: GivenCorpus, out: Path, options: BuildOptions, *, reuse: bool) -> Manifest:
     job = job_for(corpus, out, options)
     two_splits, remembered = started_with_two_splits(out, job), source_before(out, options)
 
@@ -110,6 +111,7 @@ def _build(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Manifest:
         memory_limit=options.memory_limit,
         overwrite=options.overwrite,
         resume=options.resume,
+        reuse=reuse,
         append=options.append,
         origin=origin_of(corpus, options, job.record["corpus"], two_splits=two_splits, remembered=remembered),
         earlier=out if options.append else None,

@@ -28,7 +28,7 @@ from shardtrain.runtime.atomic import committed, final_name, locked_folder
 from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.terminal import standard_input
 
-_PREFIX = ".given-"  # of the folders' names
+GIVEN_PREFIX = ".given-"  # of the folders' names
 _NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
 
 CorpusLike = Path | str | Sequence[Path | str] | Iterable[Any]
@@ -85,7 +85,7 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
     place = beside.absolute().parent
     place.mkdir(parents=True, exist_ok=True)  # as the build does, so that the next one finds what is left here
     _remove_left(place)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    folder = Path(tempfile.mkdtemp(prefix=GIVEN_PREFIX, dir=place))
     try:
         with locked_folder(folder):
             path = folder / ("standard-input" if standard else "rows")
@@ -119,7 +119,7 @@ def _are_paths(corpus: Any) -> bool:
 
 def _remove_left(place: Path) -> None:
     """Remove the folders of processes that were killed: ours, with nothing in them but what is written there."""
-    for folder in place.glob(f"{_PREFIX}*"):
+    for folder in place.glob(f"{GIVEN_PREFIX}*"):
         if stat.S_ISDIR((found := folder.lstat()).st_mode) and found.st_uid == os.geteuid():
             with contextlib.suppress(OSError), locked_folder(folder) as unused:
                 if unused and all((final_name(path.name) or path.name) in _NAMES for path in folder.iterdir()):

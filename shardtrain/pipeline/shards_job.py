@@ -43,6 +43,7 @@ def make_shards(
     memory_limit: int,
     overwrite: bool,
     resume: bool,
+    reuse: bool = False,
     append: bool = False,
     origin: Origin | None = None,
     earlier: Path | None = None,
@@ -56,6 +57,7 @@ def make_shards(
         memory_limit: for the record of the build.
         overwrite: finished shards may be replaced.
         resume: an interrupted build is required.
+        reuse: shards that this job made are returned.
         append: finished shards stay, and the job appends to them.
         origin: of the documents of the new part.
         earlier: the shards that hold the parts before it.
@@ -64,8 +66,9 @@ def make_shards(
         ShardsExistError: `out` holds something that must not be replaced.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
     """
-    if resume and _is_complete(out, job):
-        say(f"the build in '{out}' is complete, there is nothing to resume")
+    if (resume or reuse) and _is_complete(out, job):
+        complete = f"the build in '{out}' is complete"
+        say(f"{complete}, there is nothing to resume" if resume else f"{complete}: its shards are used again")
         return read_manifest(out)
     with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
         if (space.path / layout.MANIFEST).exists():  # all is made: the job was killed while it published

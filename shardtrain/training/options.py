@@ -101,6 +101,35 @@ class RunOutput:
 
 @checked
 @dataclass(frozen=True, kw_only=True)
+class TrainOutput:
+    """Where shards and run of `train` go.
+
+    Attributes:
+        out: the run folder; None for `runs/NAME-N` with the name of the corpus: the last one if it is unfinished, or
+            the next free one.
+        shards: folder of the shards; None for the folder `shards` in the run folder.
+        overwrite: replace a run in `out`, and shards of another corpus or other options.
+    """
+
+    out: Path | str | None = option(
+        None,
+        "the run folder",
+        group=_RUN,
+        metavar="DIR",
+        parse=Path,
+        unset="runs/CORPUS-N, next free N",
+        identity=False,
+    )
+    shards: Path | str | None = option(
+        None, "folder of the shards", group=_RUN, metavar="DIR", parse=Path, unset="shards in --out", identity=False
+    )
+    overwrite: bool = option(
+        False, "replace a run in --out, and shards that were made differently", group=_RUN, identity=False
+    )
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """How often the state of training is saved.
 

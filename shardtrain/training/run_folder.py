@@ -7,6 +7,7 @@
     metrics.json    results, and the checksum of the model; written last: without it the run is unfinished
     checkpoints/    the last two states of training; removed when the run is finished
     tensorboard/    TensorBoard events, with `fit --tensorboard`
+    shards/         the shards that it was trained on, of `train`
 
 Every file is written atomically.
 """
@@ -18,7 +19,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from shardtrain.corpus.reading import SOURCE
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, command_line
 from shardtrain.loader.info import DATASET_INFO, DatasetInfo
+from shardtrain.pipeline.given import GIVEN_PREFIX
 from shardtrain.runtime.atomic import (
     commit_bytes,
     commit_content,
@@ -111,6 +113,7 @@ _METRICS = Fields(
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+SHARDS = "shards"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,16 @@ class RunFolder:
             )
         return max(unfinished, key=lambda folder: (folder.path / CONFIG).stat().st_mtime_ns)
 
+    @classmethod
+    def of_corpus(cls, name: str) -> RunFolder:
+        """Return the folder of a run that `train` begins, `runs/NAME-N`, or of the last one if it is unfinished."""
+        numbers = [
+            number for path in RUNS.glob(f"{name}-*") if (number := path.name.removeprefix(f"{name}-")).isdecimal()
+        ]
+        last = cls(RUNS / f"{name}-{max(map(int, numbers), default=0)}")
+        unfinished = (last.path / SHARDS).is_dir() and not last.finished
+        return last if unfinished else cls(_next_free(name))
+
     def is_of(self, model: str) -> bool:
         """Return whether the run in it was started with this model."""
         try:
@@ -190,7 +203,7 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether a run was started in the folder, finished or not."""
         if not (self.path / CONFIG).is_file():
-            return {final_name(path.name) for path in self.path.iterdir()} == {CONFIG}  # killed while it began
+            return {final_name(path.name) for path in self._entries()} == {CONFIG}  # killed while it began
         try:
             found = parse_json((self.path / CONFIG).read_bytes())
         except (OSError, ValueError):
@@ -199,8 +212,13 @@ class RunFolder:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no such folder, or nothing in it."""
-        return not self.path.is_dir() or not any(self.path.iterdir())
+        """Whether there is no such folder, or nothing in it but shards."""
+        return not self.path.is_dir() or not any(self._entries())
+
+    def _entries(self) -> Iterator[Path]:
+        """Yield what is in the folder, but the shards of `train` and what a killed build left beside them."""
+        found = self.path.iterdir()
+        return (path for path in found if path.name != SHARDS and not path.name.startswith(GIVEN_PREFIX))
 
     def config(self) -> Mapping[str, Any]:
         """Read the configuration of the run, finished or not; empty where there is no run.

@@ -1,0 +1,155 @@
+"""Laws of `train`: it is build and fit, one after the other, and goes on after a kill wherever it was."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.comparing import assert_same_folder
+from support.topics import TOPICS, write_corpus
+
+import shardtrain
+from shardtrain.cli.main import main
+from shardtrain.errors import RunExistsError, ShardsExistError, UsageError
+from shardtrain.inference.run import load_run
+from shardtrain.runtime.progress import QUIET, verbosity
+from shardtrain.training.run_folder import CHECKPOINTS, HISTORY, MODEL, SHARDS
+
+MEASURED = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes"}
+OPTIONS = {"max_features": 60, "units": 4, "epochs": 3, "seed": 2}
+FLAGS = ("--max-features", "60", "--units", "4", "--epochs", "3", "--seed", "2")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "topics", tuple(TOPICS), documents=240)
+
+
+@pytest.fixture(scope="module")
+def apart(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What build and fit make of the corpus."""
+    folder = tmp_path_factory.mktemp("apart")
+    command(folder, "build", corpus, "--out", "shards", "--max-features", "60", "--seed", "2")
+    command(folder, "fit", "shards", "--out", "run", "--units", "4", "--epochs", "3", "--seed", "2")
+    return folder
+
+
+def command(where: Path, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "shardtrain", *map(str, words)], cwd=where, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_same_result(run: Path, apart: Path, shards: Path | None = None) -> None:
+    assert_same_folder(shards or run / SHARDS, apart / "shards")
+    for name in (MODEL, HISTORY):
+        assert (run / name).read_bytes() == (apart / "run" / name).read_bytes(), name
+    ours, theirs = load_run(run).metrics, load_run(apart / "run").metrics
+    assert {name: ours[name] for name in ours.keys() - MEASURED} == {
+        name: theirs[name] for name in theirs.keys() - MEASURED
+    }
+    assert not (run / CHECKPOINTS).exists()
+
+
+@pytest.mark.heavy
+def test_its_result_is_that_of_build_and_fit(corpus: Path, apart: Path, tmp_path: Path) -> None:
+    said = command(tmp_path, "train", corpus, *FLAGS)
+    assert_same_result(tmp_path / "runs" / "topics-1", apart)
+    built = command(apart, "inspect", "shards")
+    assert "next: python -m shardtrain predict runs/topics-1" in said
+    assert "n-grams: " in said
+    assert built
+
+
+@pytest.mark.heavy
+def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_result(
+    corpus: Path, apart: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(5)
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shardtrain", "train", str(corpus), *FLAGS, "--checkpoint-every", "1epochs"],
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(0.4, 1.6))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+    else:
+        command(tmp_path, "train", corpus, *FLAGS)
+    (run,) = (tmp_path / "runs").iterdir()  # none was begun anew
+    assert_same_result(run, apart)
+
+
+def test_from_python_it_is_the_same(corpus: Path, apart: Path, tmp_path: Path) -> None:
+    with verbosity(QUIET):
+        run = shardtrain.train(corpus, out=tmp_path / "run", shards=tmp_path / "kept", **OPTIONS)
+    assert run.path == tmp_path / "run"
+    assert_same_result(run.path, apart, tmp_path / "kept")
+    rows = [(topic, " ".join(words)) for topic, words in TOPICS.items() for _ in range(20)]
+    with verbosity(QUIET):
+        other = shardtrain.train(iter(rows), epochs=1)
+    assert other.path == Path("runs/corpus-1")
+    assert [path.name for path in other.path.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(UsageError, match="resumes by itself"):
+        shardtrain.train(corpus, append=True)
+
+
+def test_a_finished_run_is_refused_and_shards_that_fit_are_used_again(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(corpus), "--out", "run", *FLAGS]
+    assert main(words) == 0
+    capsys.readouterr()
+    made = (tmp_path / "run" / SHARDS / "manifest.json").stat().st_mtime_ns
+    assert main(words) == 1
+    assert "holds a finished run; choose another --out, or pass --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--epochs", "2"]) == 0
+    assert "its shards are used again" in capsys.readouterr().err
+    assert (tmp_path / "run" / SHARDS / "manifest.json").stat().st_mtime_ns == made
+    assert load_run(tmp_path / "run").metrics["epochs"] == 2
+    assert main([*words, "--overwrite", "--max-features", "50"]) == 0
+    assert load_run(tmp_path / "run").description.num_features == 50
+    with verbosity(QUIET), pytest.raises(RunExistsError):
+        shardtrain.train(corpus, out=tmp_path / "run")
+    with verbosity(QUIET), pytest.raises(ShardsExistError):  # of other options
+        shardtrain.train(corpus, out=tmp_path / "other", shards=tmp_path / "run" / SHARDS)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_of_each_call_has_its_own_folder_unless_one_is_unfinished(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(corpus), *FLAGS]) == 0
+    assert main(["train", str(corpus), *FLAGS]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["topics-1", "topics-2"]
+    (tmp_path / "runs" / "topics-2" / "metrics.json").unlink()  # as if it had been killed
+    capsys.readouterr()
+    assert main(["train", str(corpus), *FLAGS, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["run"] == "runs/topics-2"
+    assert facts["shards"] == "runs/topics-2/shards"
+    assert facts["train"]["examples"] + facts["validation"]["examples"] == facts["documents"]
+    assert facts["val_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("content", ["", "no label\n"])
+def test_a_corpus_that_cannot_be_read_leaves_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "corpus.csv").write_text(content)
+    assert main(["train", "corpus.csv"]) == 1
+    assert not list((tmp_path / "runs").iterdir())
