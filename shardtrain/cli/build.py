@@ -50,13 +50,13 @@ class PlanOptions:
 def run(args: argparse.Namespace) -> int:
     """Build shards, and print a summary."""
     from shardtrain.pipeline.build import build
-    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.runtime.process import own_process
 
     options, out = options_from(args, BuildOptions), options_from(args, ShardsOutput).out
     options.refuse_unused(args.given)  # also those given with their default values
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
-    keep_freed_memory()  # this process runs nothing but the build
+    own_process()  # this process runs nothing but the build
     manifest = build(corpus_of(args), out, options)
     show(
         args.json,

@@ -29,7 +29,9 @@ _NAMES = {None: "", "train": "training ", "validation": "validation ", "test": "
 def run(args: argparse.Namespace) -> int:
     """Evaluate the run, and print its metrics."""
     from shardtrain.inference.run import load_run
+    from shardtrain.runtime.process import own_process
 
+    own_process()
     folder = load_run(args.run_folder)
     raw = _is_corpus(args.data)
     facts = _of_corpus(args, folder) if raw else _of_shards(args, folder)
@@ -81,12 +83,9 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
 
 def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
     _refuse(args, LoaderOptions, "is not a folder of shards")
-    from shardtrain.runtime.machine import keep_freed_memory
-
     load_for(folder, options_from(args, ImportOptions).module)
     from shardtrain.inference.evaluate import evaluate_corpus
 
-    keep_freed_memory()
     read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
     done = asdict(evaluate_corpus(folder, str(args.data), read, split=split))
     metrics, counts = done.pop("metrics"), done.pop("counts")

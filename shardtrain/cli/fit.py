@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     options = options_from(args, FitOptions)
     check_if_keras_is_asked_for(options)
     from shardtrain.loader.shards import open_shards
-    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.runtime.process import own_process
     from shardtrain.training.run_folder import RunFolder
 
-    keep_freed_memory()
+    own_process()
     if output.out is not None:  # as `fit` does, but before the slow import of TensorFlow
         RunFolder(Path(output.out)).check_free(overwrite=output.overwrite or output.resume)
     with open_shards(path, **given_options(args, LoaderOptions)) as shards:

@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     if options.csv_safe and args.json and files.output in (None, STANDARD):
         raise UsageError("--csv-safe is for CSV and tab-separated lines, not for --json; omit one of them")
     from shardtrain.inference.run import load_run
-    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.runtime.process import own_process
 
     folder = load_run(args.run_folder)
     if len(args.texts) > 1 and not any(len(text.split()) > 1 for text in args.texts):
         say(_hint_at_quotes(args.run_folder, args.texts))
     load_for(folder, options_from(args, ImportOptions).module)
-    keep_freed_memory()
+    own_process()
     if files.output is None:
         _print_texts(args, folder, options)
     elif files.output == STANDARD:

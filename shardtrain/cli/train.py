@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Train a model on a corpus, and print both results, the run's folder and the next step."""
-    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.runtime.process import own_process
     from shardtrain.training.from_corpus import train
 
     options, output = options_from(args, FitOptions), options_from(args, TrainOutput)
     building = options_from(args, BuildOptions)
     building.refuse_unused(args.given)
     check_if_keras_is_asked_for(options)
-    keep_freed_memory()
+    own_process()
 
     def before_fit(shards: Shards, folder: Path) -> FitOptions:
         if not args.json:

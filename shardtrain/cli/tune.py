@@ -71,14 +71,14 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from shardtrain.loader.shards import open_shards
-    from shardtrain.runtime.machine import keep_freed_memory
+    from shardtrain.runtime.process import own_process
 
     space = {name: _among(name, getattr(args, name)) for name in TUNABLE if name in args.given}
     base = FitOptions(**given_options(args, TrainingOptions), **given_options(args, CheckpointOptions))
     check_if_keras_is_asked_for(base)
     options = TuneOptions(space=space, **given_options(args, TuneOptions))
     output = options_from(args, StudyOutput)
-    keep_freed_memory()
+    own_process()
     with open_shards(args.shards, **given_options(args, LoaderOptions)) as shards:
         check_sizes(space, base.model, shards.description.kind)
         load_for_training(base, shards.description)

@@ -32,8 +32,8 @@ from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Serial, processes
 from shardtrain.runtime.jobs import file_job
-from shardtrain.runtime.machine import keep_freed_memory
 from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
+from shardtrain.runtime.process import own_process
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.schema import MAX_INTEGER, Fields, Integer, Keyed, Text
 from shardtrain.shards import layout
@@ -153,7 +153,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         for place, (start, stop) in enumerate(table.pieces())
     ]
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
-    with Serial() if workers == 1 or small else processes(workers, prepare=keep_freed_memory) as executor:
+    with Serial() if workers == 1 or small else processes(workers, prepare=own_process) as executor:
         passes = Passes(
             executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
         )

@@ -24,11 +24,10 @@ from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
-from shardtrain.runtime.atomic import committed, final_name, locked_folder
+from shardtrain.runtime.atomic import GIVEN_PREFIX, committed, final_name, locked_folder
 from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.terminal import standard_input
 
-GIVEN_PREFIX = ".given-"  # of the folders' names
 _NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
 
 CorpusLike = Path | str | Sequence[Path | str] | Iterable[Any]

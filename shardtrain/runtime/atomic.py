@@ -25,6 +25,7 @@ from shardtrain.runtime.storage import SYNC_OF_FOLDER, Call, storage_errors
 from shardtrain.runtime.system import lock, sync_to_disk
 
 PARTIAL = ".partial"
+GIVEN_PREFIX = ".given-"  # of folders beside an output, for a corpus that is no file
 _LEFT = re.compile(r"(?P<name>.+)\.[0-9a-f]{16}\.partial(\.[a-z0-9]+)?", re.DOTALL)
 _TOKEN_BYTES = 8
 _MAX_NAME = 200  # bytes of the final name in a temporary one; file systems allow 255 in all

@@ -27,8 +27,8 @@ from typing import Any
 from shardtrain.corpus.reading import SOURCE
 from shardtrain.errors import RunError, RunExistsError, RunNotFoundError, command_line
 from shardtrain.loader.info import DATASET_INFO, DatasetInfo
-from shardtrain.pipeline.given import GIVEN_PREFIX
 from shardtrain.runtime.atomic import (
+    GIVEN_PREFIX,
     commit_bytes,
     commit_content,
     commit_json,

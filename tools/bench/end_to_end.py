@@ -1,7 +1,7 @@
 """End to end: from a raw CSV to an evaluated model, shardtrain against fastText and scikit-learn on one machine.
 
 Ours is `build --test test.csv`, `fit` and `evaluate --split test`, everything else at its default, one process after
-the other. fastText is one process that makes its input file (words in lower case), shuffles it in memory, trains
+the other; and `train --test test.csv`, which does the same in one process and must reach the same accuracy. fastText is one process that makes its input file (words in lower case), shuffles it in memory, trains
 (bigrams, five epochs, as many threads as cores) and tests, once with each of four learning rates, of which the one best
 on the test file counts, with the time of one. scikit-learn is one process: LinearSVC on TfidfVectorizer's 1- and
 2-grams. Before, every way runs once on a small corpus, so that kernels are compiled and files are in the page cache.
@@ -24,6 +24,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ A_ROW = 1.5  # rows by which predict and evaluate may differ: probabilities can 
 TEST_SHARE = 5  # one in five documents of a single file is for testing
 WARM_UP_DOCUMENTS = 2_000
 PEERS = Path(__file__).with_name("end_to_end_peers.py")
-FASTTEXT, LINEAR_SVC, OURS = "fastText", "LinearSVC", "shardtrain"
+FASTTEXT, LINEAR_SVC, OURS, TRAIN = "fastText", "LinearSVC", "shardtrain", "its train"
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class Bench:
         self.fast_text(corpus, RATES[0])
         self.linear_svc(corpus)
         self.hits(corpus, self.ours(corpus))
+        self.train(corpus)
 
     def ours(self, corpus: Path) -> Outcome:
         """Run `build`, `fit` and `evaluate`."""
@@ -207,6 +209,14 @@ class Bench:
             json.loads(parts["evaluate"].said)["accuracy"],
             f"{told}; {metrics['epochs']} epochs",
         )
+
+    def train(self, corpus: Path) -> Outcome:
+        """Run `train`, with nothing left of an earlier run."""
+        run = self.scratch / "train-run"
+        shutil.rmtree(run, ignore_errors=True)
+        usage = shardtrain("train", corpus, "--out", run, "--test", "test.csv", "--json", *self.fit)
+        facts = json.loads(usage.said)
+        return Outcome(usage.wall, usage.cpu, usage.peak, facts["test_accuracy"], f"{facts['epochs']} epochs")
 
     def hits(self, corpus: Path, outcome: Outcome) -> Outcome:
         """Add the hits of our latest run, by `predict`."""
@@ -260,6 +270,7 @@ def compare(corpus: Path, bench: Bench, repetitions: int, linearsvc_bytes: int) 
     ways: dict[str, Callable[[], Outcome]] = {
         FASTTEXT: lambda: bench.fast_text(corpus, best),
         OURS: lambda: bench.ours(corpus),
+        TRAIN: lambda: bench.train(corpus),
     }
     if size <= linearsvc_bytes:
         ways[LINEAR_SVC] = lambda: bench.linear_svc(corpus)
@@ -271,6 +282,10 @@ def compare(corpus: Path, bench: Bench, repetitions: int, linearsvc_bytes: int) 
                 outcomes[name].append(way())
     outcomes[OURS][-1] = bench.hits(corpus, outcomes[OURS][-1])
     found = {name: middle(each) for name, each in outcomes.items()}
+    if found[TRAIN].accuracy != found[OURS].accuracy:
+        sys.exit(
+            f"{corpus.name}: the test accuracy of train is {found[TRAIN].accuracy}, of evaluate {found[OURS].accuracy}"
+        )
     print(f"\n{corpus.name}, {size / 1e6:,.1f} MB, medians of {repetitions}")
     print(f"  {'':<12}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}{'accuracy':>10}{'time':>7}")
     for name, outcome in found.items():

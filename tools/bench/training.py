@@ -117,7 +117,7 @@ def main() -> int:
         table.add_argument(f"--{name}", type=int, action="append", metavar="N", help=f"{what}, instead of those")
     table.add_argument("--rows", type=int, default=20_000, metavar="N", help="to train on (20,000)")
     table.add_argument("--nonzeros", type=int, default=60, metavar="N", help="of a row (60)")
-    table.add_argument("--rounds", type=int, default=5, metavar="N", help="passes of each way, at least 3 (5)")
+    table.add_argument("--rounds", type=int, default=8, metavar="N", help="passes of each way, at least 3 (8)")
     table.add_argument("--seconds", type=float, default=2.0, metavar="F", help="of a pass at most (2)")
     table.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON", help="that has fastText and Vowpal Wabbit (this one)"
