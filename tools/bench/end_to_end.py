@@ -1,10 +1,11 @@
 """End to end: from a raw CSV to an evaluated model, shardtrain against fastText and scikit-learn on one machine.
 
 Ours is `build --test test.csv`, `fit` and `evaluate --split test`, everything else at its default, one process after
-the other; and `train --test test.csv`, which does the same in one process and must reach the same accuracy. fastText is one process that makes its input file (words in lower case), shuffles it in memory, trains
-(bigrams, five epochs, as many threads as cores) and tests, once with each of four learning rates, of which the one best
-on the test file counts, with the time of one. scikit-learn is one process: LinearSVC on TfidfVectorizer's 1- and
-2-grams. Before, every way runs once on a small corpus, so that kernels are compiled and files are in the page cache.
+the other; and `train --test test.csv`, which does the same in one process and must reach the same accuracy. fastText is
+one process that makes its input file (words in lower case), shuffles it in memory, trains (bigrams, five epochs, as
+many threads as cores) and tests, once with each of four learning rates, of which the one best on the test file counts,
+with the time of one. scikit-learn is one process: LinearSVC on TfidfVectorizer's 1- and 2-grams. Before, every way runs
+once on a small corpus, so that kernels are compiled and files are in the page cache.
 
 Printed are medians of wall and processor seconds (of all processes), peak anonymous memory, and accuracy on the test
 file. Whether ours is less accurate is decided document by document: the program fails if, on any corpus, the 95 %

@@ -4,9 +4,9 @@
 Keras' `fit`), as a Keras Dense on sparse tensors through tf.data, by scikit-learn (SGDClassifier.partial_fit over
 HashingVectorizer, from raw text) and by both engines of shardtrain; the sepcnn over sequences by Keras' `fit` on arrays
 in memory and by shardtrain, for twice as many epochs. Printed are examples per second of the fastest epoch and the
-accuracy after the last. Before, losses are compared step by step with
-dense training from the same weights without dropout, and afterwards accuracies. A fast wrong result fails. The mlp's
-documents are four of the synthetic corpus joined, of about 60 non-zeros per row; sequences are single ones.
+accuracy after the last. Before, losses are compared step by step with dense training from the same weights without
+dropout, and afterwards accuracies. A fast wrong result fails. The mlp's documents are four of the synthetic corpus
+joined, of about 60 non-zeros per row; sequences are single ones.
 
 **The part `table`.** `linear` and the mlp on labelled rows in memory, without reading and dropout: rows and non-zeros
 per second of the fused engine's optimizers, the Keras engine, dense Keras, SGDClassifier, LinearSVC, Vowpal Wabbit and
