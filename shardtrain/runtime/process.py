@@ -25,7 +25,7 @@ def _start_without_linear_algebra() -> None:
     """
     if _LINEAR_ALGEBRA in sys.modules:
         return
-    sys.modules[_LINEAR_ALGEBRA] = None  # type: ignore[assignment] - an import of it fails, as if it were missing
+    sys.modules[_LINEAR_ALGEBRA] = None  # type: ignore[assignment]  # an import fails, as if it were missing
     try:
         import numba.np.arraymath  # noqa: F401 - decides once whether it is there
     finally:

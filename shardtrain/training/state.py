@@ -268,4 +268,4 @@ def _is_like(value: Any, now: Any) -> bool:
     numbers = (int, float)
     if type(now) in numbers:
         return type(value) in numbers or isinstance(value, np.number)
-    return type(now) not in (str, bool) or type(value) is type(now)
+    return type(now) not in (str, bool, list, dict) or type(value) is type(now)

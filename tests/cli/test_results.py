@@ -80,6 +80,8 @@ def test_every_command_tells_its_result_as_json(
     assert done["doctor"]["problems"] == []
     done["completion"] = told(capsys, "completion", "bash")
     assert "shardtrain" in done["completion"]["script"]
+    done["train"] = told(capsys, "train", demo, "--epochs", 1, "--out", tmp_path / "one")
+    assert done["train"]["class_names"] == done["build"]["class_names"]
     tried = ("--units", 4, "--epochs", 1, "--out", tmp_path / "study")
     done["tune"] = told(capsys, "tune", shards, *tried)
     assert done["tune"]["trials"] == [done["tune"]["best"]]

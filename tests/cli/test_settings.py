@@ -32,6 +32,7 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "convert": (["a.npy", "b.npy"], ["--out", "c"], ["--x", "one", "two", "--validation", "v w.npy", "u.npy"]),
     "index": (["a.h5"], ["--x", "x", "--y", "y", "--out", "c"], ["--validation", "v.h5", "--kind", "dense"]),
     "recompress": (["shards"], ["--out", "x", "--compress", "none"], ["--resume"]),
+    "train": (["corpus"], ["--out", "r"], ["--shards", "s", "--units", "8", "--min-df", "3", "--overwrite"]),
     "fit": (["shards"], [], ["--devices", "GPU:0", "GPU:1", "--learning-rate", "1e-4", "--tensorboard"]),
     "tune": (["shards"], [], ["--units", "8", "16", "--learning-rate", "1e-4:1e-2", "--dropout", "0.5", "--no-prune"]),
     "evaluate": (["run", "shards"], [], ["--text-columns", "2", "--on-bad-row", "skip", "--no-verify"]),
@@ -270,7 +271,7 @@ def test_any_text_is_written_as_toml_that_reads_back(text):
     ("words", "said"),
     [
         (["biuld", "x"], "no command 'biuld'; did you mean 'build'?"),
-        (["train", "x"], "no command 'train'; did you mean 'fit'?"),
+        (["trian", "x"], "no command 'trian'; did you mean 'train'?"),
         (["xyz"], "no command 'xyz'; see `python -m shardtrain --help`"),
         (["--json", "build"], "'--json' is not an option for all commands; options follow the command"),
         (["build", "--max-feature", "3", "x"], "no option '--max-feature'; did you mean '--max-features'?"),

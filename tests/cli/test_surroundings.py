@@ -37,6 +37,7 @@ MAKERS = {
     "convert": ["convert", "{home}/table.npz", "--x", "x", "--y", "y", "--out", "{new}"],
     "index": ["index", "{home}/table.h5", "--x", "x", "--y", "y", "--out", "{new}"],
     "recompress": ["recompress", "{home}/shards", "--compress", "zstd", "--out", "{new}"],
+    "train": ["train", "{home}/corpus", "--epochs", "1", "--out", "{new}"],
     "fit": ["fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
     "tune": ["tune", "{home}/shards", "--epochs", "1", "--units", "2", "4", "--out", "{new}"],
     "predict": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "{new}.csv"],

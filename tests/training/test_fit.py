@@ -563,7 +563,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 @pytest.mark.heavy
 def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: Path, tmp_path: Path) -> None:
     done = command(
-        "fit", folder, "--engine", "fused", "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path
+        "fit", folder, "--engine", "keras", "--epochs", "2", "--batch-size", "32", "--units", "8", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     metrics = load_run(tmp_path / "runs" / "mlp-1").metrics
@@ -575,7 +575,7 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     number = r"\d+\.\d{4}"
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
     line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}"
-    chosen = "mlp by the fused engine, recipe fast: lazy-adam at 0.003, batches of 32, at most 2 epochs\n"
+    chosen = "mlp by the keras engine, recipe guide: adam at 0.001, batches of 32, at most 2 epochs\n"
     assert re.fullmatch(f"{chosen}epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr)
 
 
