@@ -32,7 +32,8 @@ SGD, ADAGRAD, ROW_ADAGRAD, ADAM, LAZY_ADAM = range(5)
 EPSILON = np.float32(1e-7)  # Keras' default of all optimizers
 BETA_1, BETA_2 = np.float32(0.9), np.float32(0.999)
 
-_ENTRIES_AHEAD, _COLUMNS_AHEAD, _LINE = 8, 4, 64  # how far weights are prefetched; bytes of a line of the cache
+_ENTRIES_AHEAD, _COLUMNS_AHEAD, _SLOTS_AHEAD = 24, 16, 32  # how far weights and slots are prefetched
+_LINE = 64  # bytes of a line of the cache
 _PATIENCE = 4000  # times a thread looks whether there is something to do before it lets the system run others
 _PART_BITS, _PART_MASK = 32, (1 << 32) - 1  # of the number that offers parts: the phase, and the next part of it
 NOTHING = _PART_MASK >> 1  # that number before the first phase
@@ -163,6 +164,8 @@ def transpose(spans, indices, values, first, last, table, slots, starts, rows, e
         starts[slot] = 0
     for i in range(first, last):
         for j in range(spans[i, 0], spans[i, 1]):
+            soon = indices[min(j + _SLOTS_AHEAD, len(indices) - 1)]
+            prefetch(table.ctypes.data + table.itemsize * soon)
             column = indices[j]
             slot = table[column]
             new = slot < 0  # half of them are, so a branch would often be foreseen wrongly
