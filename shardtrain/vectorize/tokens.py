@@ -27,7 +27,7 @@ _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xD6E8FEB86659FD93)
 _K3 = np.uint64(0x100000001B3)
 _K4 = np.uint64(0xC2B2AE3D27D4EB4F)
-_32 = np.uint64(32)
+_0, _1, _32 = np.uint64(0), np.uint64(1), np.uint64(32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,44 +153,48 @@ def _is_in(h: Any, c: Any, table: Any) -> Any:
 @kernel
 def split_words(data, start, stop, characters, min_chars, stop_words, seed, hashes, checks, starts, ends):  # type: ignore[no-untyped-def]
     """Split bytes [start, stop) into words: write hashes, checks and byte ranges to the buffers; return how many."""
-    count = 0
-    chars = 0
-    first = start
-    h = seed
-    c = ~seed
-    i = start
-    # Invariant: the first `count` entries of the buffers are the words kept of data[start:i]; if chars > 0,
-    # data[first:i] is an unfinished word of `chars` characters, and h and c are its states.
-    while i <= stop:
-        kind = np.uint8(0)
-        width = 1
-        if i < stop:
-            b = data[i]
-            if b < 0x80:
-                kind = characters[b]
-            else:
-                code, width = decode(data, i)
-                kind = characters[code]
-        if kind:
-            if chars == 0:
-                first = i
-                h = seed
-                c = ~seed
+    count, i, end = _0, np.uint64(start), np.uint64(stop)  # an index that may be negative costs a comparison
+    # Invariant: the first `count` entries of the buffers are the words kept of data[start:i], and none goes on at i.
+    while i < end:
+        first, h, c = i, seed, ~seed
+        kind = np.uint8(1)
+        while i < end and data[i] < 0x80:  # most texts are ASCII nearly everywhere
+            kind = characters[data[i]]
+            if kind != 1:
+                break
+            h = (h ^ np.uint64(data[i])) * _K3
+            c = (c + np.uint64(data[i])) * _K4
+            i += _1
+        chars = np.int64(i - first)
+        width = _0
+        while i < end and (kind == 1 or width == 0):
+            kind, width = _kind_at(data, i, characters)
+            if kind == 0:
+                break
+            for _ in range(width):
+                h = (h ^ np.uint64(data[i])) * _K3
+                c = (c + np.uint64(data[i])) * _K4
+                i += _1
             chars += 1
-            for j in range(i, i + width):
-                h = (h ^ np.uint64(data[j])) * _K3
-                c = (c + np.uint64(data[j])) * _K4
-        if chars and kind != 1:  # a word ends before this character, or with it
-            if chars >= min_chars:
-                hashes[count] = mix(h, _K4)
-                checks[count] = mix(c, _K3)
-                starts[count] = first
-                ends[count] = i + width if kind else i
-                if not _is_in(hashes[count], checks[count], stop_words):
-                    count += 1
-            chars = 0
-        i += width
-    return count
+        if chars and chars >= min_chars:
+            hashes[count] = mix(h, _K4)
+            checks[count] = mix(c, _K3)
+            starts[count] = first
+            ends[count] = i
+            if not _is_in(hashes[count], checks[count], stop_words):
+                count += _1
+        if kind == 0:
+            i += width
+    return np.int64(count)
+
+
+@inlined_kernel
+def _kind_at(data: Any, i: Any, characters: Any) -> Any:
+    """Return what a tokenizer says of the character at byte i, and its width in bytes."""
+    if data[i] < 0x80:
+        return characters[data[i]], _1
+    code, width = decode(data, i)
+    return characters[np.uint64(code)], np.uint64(width)
 
 
 @kernel
