@@ -7,12 +7,12 @@ stored as three bytes each, as the error handler "surrogatepass" writes them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.runtime.kernels import kernel
+from shardtrain.runtime.kernels import inlined_kernel, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -92,5 +92,17 @@ def _take(data, offsets, chosen):  # type: ignore[no-untyped-def]
         out_offsets[i + 1] = out_offsets[i] + offsets[chosen[i] + 1] - offsets[chosen[i]]
     out = np.empty(out_offsets[-1], np.uint8)
     for i in range(len(chosen)):
-        out[out_offsets[i] : out_offsets[i + 1]] = data[offsets[chosen[i]] : offsets[chosen[i] + 1]]
+        copy_bytes(data, offsets[chosen[i]], offsets[chosen[i] + 1], out, out_offsets[i])
     return out, out_offsets
+
+
+@inlined_kernel
+def copy_bytes(data: Any, start: Any, stop: Any, out: Any, place: Any) -> Any:
+    """Copy bytes [start, stop) of `data` into `out` from `place` on; return the place after them.
+
+    A loop, because slices that are assigned take numba two seconds to compile.
+    """
+    for i in range(start, stop):
+        out[place] = data[i]
+        place += 1
+    return place

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     options.refuse_unused(args.given)  # also those given with their default values
     if options_from(args, PlanOptions).dry_run:
         return _show_plan(args, options)
-    own_process()  # this process runs nothing but the build
+    own_process(later="shardtrain.engine.first_use")  # this process runs nothing but the build
     manifest = build(corpus_of(args), out, options)
     show(
         args.json,

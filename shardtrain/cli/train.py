@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     building = options_from(args, BuildOptions)
     building.refuse_unused(args.given)
     check_if_keras_is_asked_for(options)
-    own_process()
+    own_process(later="shardtrain.engine.first_use")
 
     def before_fit(shards: Shards, folder: Path) -> FitOptions:
         if not args.json:

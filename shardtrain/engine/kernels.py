@@ -489,7 +489,7 @@ def totals_of(row_losses, row_hits, size):  # type: ignore[no-untyped-def]
     return total / size, right
 
 
-@inlined_kernel
+@fast_kernel
 def _gradient_part(  # type: ignore[no-untyped-def]
     part, parts, at_once, clip, kind, count, entry, at, slots, starts, rows, entries, wide, wide_first, wide_second,
     small, small_first, small_second, width, small_rows, sums, upstream, mine, columns, squares, small_gradient,
@@ -524,7 +524,7 @@ def _gradient_part(  # type: ignore[no-untyped-def]
         _update(kind, small, row, small_first, small_second, kept, small_gradient[row], small_rows[row, 2], rate)
 
 
-@inlined_kernel
+@fast_kernel
 def _late_part(  # type: ignore[no-untyped-def]
     part, parts, clip, kind, factor, count, entry, at, slots, starts, wide, wide_first, wide_second, small, small_first,
     small_second, width, small_rows, mine, columns, small_gradient, table, rate,

@@ -1,21 +1,28 @@
 """Compile kernels with numba: without the GIL, with the machine code cached on disk.
 
-Compiling takes a few seconds and happens once per machine. Where no cache folder is writable (a read-only installation
-without a home folder), kernels are compiled in every process instead of failing at import.
+Compiling takes about 15 seconds and happens once per machine; `compile_ahead` has two processes share it. Where no cache
+folder is writable (a read-only installation without a home folder), kernels are compiled in every process instead of
+failing at import.
 """
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
 from numba.core import event as numba_event
 
+from shardtrain.runtime.machine import cores
 from shardtrain.runtime.progress import say
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to floating-point numbers
+_ahead: list[str] = []  # modules given to `compile_ahead`
+_uncached: list[str] = []  # kernels of which no machine code is kept
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -42,7 +49,13 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     try:
         return numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # "no locator available": no writable cache folder
+        _uncached.append(function.__name__)
         return numba.njit(nogil=True, **options)(function)
+
+
+def compile_ahead(module: str) -> None:
+    """If this process has to compile a kernel, have another one run a module that compiles what is needed later."""
+    _ahead.append(module)
 
 
 class _FirstUse(numba_event.Listener):  # type: ignore[misc]
@@ -52,10 +65,19 @@ class _FirstUse(numba_event.Listener):  # type: ignore[misc]
         """Report it when the first compilation starts; workers leave that to their parent."""
         numba_event.unregister("numba:compile", self)
         if multiprocessing.parent_process() is None:
-            say("compiling kernels that this machine has not used before; this takes up to a minute")
+            say("compiling kernels that this machine has not used before; this takes up to half a minute, once")
+            for module in _ahead[: 0 if _uncached else cores() - 1]:
+                _run_beside(module)
 
     def on_end(self, event: Any) -> None:
         """Do nothing: one report is enough."""
+
+
+def _run_beside(module: str) -> None:
+    """Run a module in a process that ends with this one; what it says and whether it fails does not matter."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-m", module], stdin=quiet, stdout=quiet, stderr=quiet)
+    atexit.register(process.kill)
 
 
 numba_event.register("numba:compile", _FirstUse())

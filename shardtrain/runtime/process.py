@@ -9,13 +9,21 @@ from shardtrain.runtime.machine import keep_freed_memory
 _LINEAR_ALGEBRA = "scipy.linalg.cython_blas"
 
 
-def own_process() -> None:
+def own_process(*, later: str | None = None) -> None:
     """Keep freed memory for later allocations, and start numba without linear algebra.
 
     Both affect the whole process, so only commands and workers call it, never library functions.
+
+    Args:
+        later: a module that compiles kernels of which this process or the next command will have need; where kernels
+            must be compiled, another process runs it meanwhile.
     """
     keep_freed_memory()
     _start_without_linear_algebra()
+    if later is not None:
+        from shardtrain.runtime.kernels import compile_ahead
+
+        compile_ahead(later)
 
 
 def _start_without_linear_algebra() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.texts import Bytes, Texts
+from shardtrain.arrays.texts import Bytes, Texts, copy_bytes
 from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock, decode
@@ -322,17 +322,13 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
                         room += word_end[j] - word_start[j]
                     if room > len(found):
                         larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
-                        larger[:size] = found[:size]
+                        copy_bytes(found, 0, size, larger, 0)
                         found = larger
                     places[place] = size
                     for j in range(i, i + n):
                         if j > i:
-                            for byte in separator:
-                                found[size] = byte
-                                size += 1
-                        for at in range(word_start[j], word_end[j]):
-                            found[size] = data[at]
-                            size += 1
+                            size = copy_bytes(separator, 0, len(separator), found, size)
+                        size = copy_bytes(data, word_start[j], word_end[j], found, size)
                     sizes[place] = size - places[place]
                     missing -= 1
         if missing == 0:
@@ -341,5 +337,5 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
     offsets = np.zeros(len(wanted) + 1, np.int64)
     for place in range(len(wanted)):
         offsets[place + 1] = offsets[place] + sizes[place]
-        out[offsets[place] : offsets[place + 1]] = found[places[place] : places[place] + sizes[place]]
+        copy_bytes(found, places[place], places[place] + sizes[place], out, offsets[place])
     return out, offsets
