@@ -1,8 +1,8 @@
 """Compile kernels with numba: without the GIL, with the machine code cached on disk.
 
-Compiling takes about 15 seconds and happens once per machine; `compile_ahead` has two processes share it. Where no cache
-folder is writable (a read-only installation without a home folder), kernels are compiled in every process instead of
-failing at import.
+Compiling takes about 15 seconds and happens once per machine; `compile_ahead` has two processes share it. Where no
+cache folder is writable (a read-only installation without a home folder), kernels are compiled in every process instead
+of failing at import.
 """
 
 from __future__ import annotations

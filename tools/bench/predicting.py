@@ -1,11 +1,17 @@
-"""Predicting a large file: MB/s and peak anonymous memory of `predict --input --output`, checked against `predict()`.
+"""Predicting: a large file and a single text, by `predict` and by other ways on one machine, in one run.
 
-A run is trained on a small synthetic corpus, then a large one is classified by the command in a process of its own.
-Memory is told beyond TensorFlow's own: that of a process that loads the same run and classifies one text. A sample of
-the rows, spread over the whole file, has to equal what the simple path in memory says of the same texts; if not, the
-exit code is 1. Seconds are of the whole command, what it takes to start included.
+A linear model and an mlp are trained on a small synthetic corpus, fastText (bigrams) and scikit-learn (LinearSVC on
+tf-idf of 1- and 2-grams) on the same. Then a large file is classified: by the command `predict --input --output`, by
+the same model in Keras on the same rows (how `predict` once worked), by fastText's own `test` and by the pipeline of
+scikit-learn; the others classify the beginning of the file (`--peer-bytes`), because they are slow. Printed are MB/s,
+processor seconds and peak anonymous memory of the process, the processor seconds that a process takes to classify a
+single text, and accuracy. Seconds of the commands are of the whole process; of the others, of classifying alone.
 
-    python tools/bench/predicting.py --synthetic-bytes 1GB
+It fails if the file has not a row for every document; if a sample of the rows, spread over the whole file, is not what
+`predict` says of the same texts in memory; if the probabilities of that are not those of Keras within 1e-6; or if a
+model is more than a point less accurate than fastText.
+
+    python tools/bench/predicting.py --synthetic-bytes 1GB --peers PYTHON
 """
 
 from __future__ import annotations
@@ -15,94 +21,169 @@ import csv
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-from end_to_end import DOCUMENT_BYTES, measure, shardtrain
+from end_to_end import DOCUMENT_BYTES, Usage, measure, shardtrain
+from predicting_peers import BATCH, ONE_TEXT, rows_of
 from synthetic import write_synthetic
 
 from shardtrain.options import parse_size
 
-START = "import sys; from shardtrain.cli.main import main; sys.exit(main(['predict', sys.argv[1], 'one text']))"
+FIRST_TIMES = 5  # how often a single text is classified
 SAMPLE = 2000  # documents
-TOLERANCE = 1e-5  # of a probability: the file has six decimals, and batches of another size sum in another order
+IN_A_FILE = 1e-6  # a probability has six decimals there, and batches of another size sum in another order
+OF_KERAS = 1e-6
+A_POINT = 0.01
+PEERS = Path(__file__).with_name("predicting_peers.py")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a way took and gave; `first` is processor seconds for a single text."""
+
+    speed: float
+    cpu: float
+    peak: int
+    first: float
+    accuracy: float
 
 
 def main() -> int:
-    """Measure and print; exit code 1 if the file is not what it has to be."""
+    """Measure and print; exit code 1 if the answers are not what they have to be."""
+    csv.field_size_limit(1 << 30)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synthetic-bytes", default="100MB", metavar="SIZE", help="of the text (100MB)")
-    parser.add_argument(
-        "--corpus", type=Path, metavar="CSV", help="classify this synthetic file in place of making one"
-    )
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help="use this run, trained on a synthetic corpus (default: train one)"
-    )
-    parser.add_argument("--output", default="csv", choices=("csv", "jsonl", "parquet"), help="format (csv)")
+    parser.add_argument("--peer-bytes", default="50MB", metavar="SIZE", help="that the other ways classify (50MB)")
+    parser.add_argument("--documents", type=int, default=60_000, metavar="N", help="to train on (60,000)")
     parser.add_argument("--options", default="", metavar="OPTIONS", help="of predict, such as '--proba --workers 4'")
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="that has fastText (this one)")
     args = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        scratch = Path(folder)
-        run = args.run or trained(scratch)
-        text = args.corpus or scratch / "large" / "train.csv"
-        if args.corpus is None:
-            write_synthetic(text.parent, documents=parse_size(args.synthetic_bytes) // DOCUMENT_BYTES)
-        out = scratch / f"out.{args.output}"
-        command = [sys.executable, "-m", "shardtrain", "predict", str(run), "--input", str(text), "--label-column", "0"]
-        own = measure([sys.executable, "-c", START, str(run)])
-        whole = measure([*command, "--output", str(out), *args.options.split()])
-        size = text.stat().st_size / 1e6
-        print(whole.said.strip().rpartition(":")[0])
-        print(f"{size:,.1f} MB in {whole.wall:.1f} s: {size / whole.wall:.1f} MB/s; one text takes {own.wall:.1f} s")
-        print(f"peak anonymous memory {whole.peak / 2**20:,.0f} MiB, of a process that classifies one text ", end="")
-        print(f"{own.peak / 2**20:,.0f} MiB: {(whole.peak - own.peak) / 2**20:,.0f} MiB beyond it")
-        return 0 if same(run, text, out) else 1
+        bench = Bench(Path(folder), parse_size(args.peer_bytes), args.peers, args.options.split())
+        write_synthetic(bench.small, documents=args.documents)
+        write_synthetic(bench.text.parent, documents=parse_size(args.synthetic_bytes) // DOCUMENT_BYTES)
+        shardtrain("build", bench.small, "--out", bench.scratch / "shards")
+        found: dict[str, Found] = {}
+        good = True
+        for model in ("linear", "mlp"):
+            run = bench.scratch / model
+            shardtrain("fit", bench.scratch / "shards", "--out", run, "--model", model, "--epochs", 3)
+            out = bench.scratch / f"{model}.csv"
+            found[f"predict, {model}"] = bench.ours(run, out)
+            found[f"Keras, {model}"] = bench.keras(run)
+            good &= bench.same(run, out)
+        found["fastText test"] = bench.peer("fasttext", args.peers)
+        found["scikit-learn"] = bench.peer("scikit-learn", sys.executable)
+        print(f"\n  {'':<18}{'MB/s':>8}{'CPU s':>8}{'peak MiB':>10}{'one text, CPU s':>17}{'accuracy':>10}")
+        for name, each in found.items():
+            print(
+                f"  {name:<18}{each.speed:>8.1f}{each.cpu:>8.1f}{each.peak / 2**20:>10,.0f}{each.first:>17.2f}"
+                f"{each.accuracy:>10.4f}"
+            )
+        for model in ("linear", "mlp"):
+            if found[f"predict, {model}"].accuracy < found["fastText test"].accuracy - A_POINT:
+                good = False
+                print(f"LESS ACCURATE THAN FASTTEXT: {model}")
+        return 0 if good else 1
 
 
-def trained(scratch: Path) -> Path:
-    """A run trained on a small synthetic corpus."""
-    write_synthetic(scratch / "small", documents=60_000)
-    shardtrain("build", scratch / "small", "--out", scratch / "shards")
-    shardtrain("fit", scratch / "shards", "--out", scratch / "run", "--epochs", 3)
-    return scratch / "run"
+@dataclass(frozen=True)
+class Bench:
+    """Runs the ways.
 
+    Attributes:
+        scratch: folder for what they make.
+        peer_bytes: that the others classify.
+        peers: the Python that has fastText.
+        options: of `predict`.
+    """
 
-def same(run: Path, text: Path, out: Path) -> bool:
-    """Whether the file has a row for every document, and a sample of them says what `predict` says in memory."""
-    from shardtrain.inference.run import load_run
+    scratch: Path
+    peer_bytes: int
+    peers: str
+    options: Sequence[str]
 
-    with open(text, newline="", encoding="utf-8") as file:
-        num_documents = sum(1 for _ in csv.reader(file))
-    chosen = set(np.linspace(0, num_documents - 1, SAMPLE).astype(int).tolist())
-    with open(text, newline="", encoding="utf-8") as file:
-        texts = [", ".join(row[1:]) for number, row in enumerate(csv.reader(file)) if number in chosen]
-    labels, probabilities, num_rows = rows_of(out, chosen)
-    began = time.perf_counter()
-    expected = load_run(run).predict(texts)
-    print(f"in memory: {len(texts):,} texts in {time.perf_counter() - began:.1f} s")
-    close = bool(np.allclose(probabilities, expected.probabilities.max(axis=1), rtol=0, atol=TOLERANCE))
-    good = num_rows == num_documents and labels == expected.labels and close
-    print("the sample equals it" if good else "NOT EQUAL: the file is wrong")
-    return good
+    @property
+    def small(self) -> Path:
+        """The corpus to train on."""
+        return self.scratch / "small"
 
+    @property
+    def text(self) -> Path:
+        """The file to classify."""
+        return self.scratch / "large" / "train.csv"
 
-def rows_of(out: Path, chosen: set[int]) -> tuple[list[str], list[float], int]:
-    """Labels and probabilities of the chosen rows, and how many rows there are; rows have to be in order."""
-    if out.suffix == ".parquet":
-        import pyarrow.parquet
-
-        rows = pyarrow.parquet.read_table(out, columns=["row", "label", "probability"]).to_pylist()
-    else:
+    def ours(self, run: Path, out: Path) -> Found:
+        """Run `predict` on a text, and on the file."""
+        arguments = ("--input", self.text, "--label-column", "0", "--output", out, *self.options)
+        first = median(shardtrain("predict", run, ONE_TEXT).cpu for _ in range(FIRST_TIMES))
+        whole = shardtrain("predict", run, *arguments)
+        size = self.text.stat().st_size / 1e6
+        labels = (label for label, _ in rows_of(self.text, 1 << 60))
+        names = (self.small / "classes.txt").read_text(encoding="utf-8").splitlines()
         with open(out, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file)) if out.suffix == ".csv" else [json.loads(line) for line in file]
-    if [int(row["row"]) for row in rows] != list(range(len(rows))):
-        return [], [], -1
-    picked = [row for number, row in enumerate(rows) if number in chosen]
-    return [row["label"] for row in picked], [float(row["probability"]) for row in picked], len(rows)
+            hits = [
+                row["label"] == names[int(label) - 1] for row, label in zip(csv.DictReader(file), labels, strict=True)
+            ]
+        return Found(size / whole.wall, whole.cpu, whole.peak, first, sum(hits) / len(hits))
+
+    def keras(self, run: Path) -> Found:
+        """Classify with the run's model in Keras."""
+        arguments = (str(run), str(self.text), str(self.peer_bytes), str(self.scratch / "keras.npy"))
+        usage = measure([sys.executable, str(PEERS), "keras", *arguments])
+        first = measure([sys.executable, str(PEERS), "keras", str(run), str(self.text), "1", str(self.scratch / "one")])
+        return outcome(usage, first.cpu)
+
+    def peer(self, name: str, python: str) -> Found:
+        """Train another way, and classify a text and the beginning of the file."""
+        if name == "fasttext" and subprocess.run([python, "-c", "import fasttext"], capture_output=True).returncode:
+            sys.exit(
+                "fastText is not installed; install it with `pip install --group bench-end-to-end`, or give --peers"
+            )
+
+        def run(task: str, source: Path, most: int) -> Usage:
+            model = str(self.scratch / f"{name}.model")
+            return measure([python, str(PEERS), name, task, model, str(source), str(most), str(self.scratch)])
+
+        run("train", self.small / "train.csv", 1 << 60)
+        first = median(run("first", self.text, 0).cpu for _ in range(FIRST_TIMES))
+        return outcome(run("file", self.text, self.peer_bytes), first)
+
+    def same(self, run: Path, out: Path) -> bool:
+        """Whether the file says of a sample what `predict` says in memory, and that what Keras says."""
+        from shardtrain.inference.run import load_run
+
+        opened = load_run(run)
+        with open(out, newline="", encoding="utf-8") as file:
+            said = list(csv.DictReader(file))
+        chosen = set(np.linspace(0, len(said) - 1, SAMPLE).astype(int).tolist())
+        texts = [text for number, (_, text) in enumerate(rows_of(self.text, 1 << 60)) if number in chosen]
+        expected = opened.predict(texts)
+        rows = [row for number, row in enumerate(said) if number in chosen]
+        near = np.abs(np.array([float(row["probability"]) for row in rows]) - expected.probabilities.max(axis=1)).max()
+        in_order = [int(row["row"]) for row in said] == list(range(len(said)))
+        good = in_order and [row["label"] for row in rows] == expected.labels and near <= IN_A_FILE
+        begin = [text for _, text in islice(rows_of(self.text, self.peer_bytes), BATCH)]
+        far = np.abs(opened.predict(begin).probabilities - np.load(self.scratch / "keras.npy")).max()
+        print(f"{run.name}: the file is within {near:.1e} of predict in memory, that within {far:.1e} of Keras")
+        if not good or far > OF_KERAS:
+            print("NOT EQUAL")
+        return bool(good and far <= OF_KERAS)
+
+
+def outcome(usage: Usage, first: float) -> Found:
+    """Return what a program of `predicting_peers` measured."""
+    told = json.loads(usage.said)
+    return Found(told["bytes"] / 1e6 / told["seconds"], usage.cpu, usage.peak, first, told["accuracy"])
 
 
 if __name__ == "__main__":
