@@ -11,7 +11,7 @@ import functools
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,7 @@ _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depen
 _CASED, _IGNORABLE = 1, 2
 _IGNORABLE_PLANE = range(0xE0000, 0xE1000)  # tags and variation selectors: unchanged, but ignorable
 _UNCHANGED = 0xFF
+_CODES = 1 << 12  # of characters that tables are made from at a time
 _LAST_CHANGED = 0x2FFFF  # no code point above it has a lower case, decomposes or combines; a test checks them all
 
 
@@ -92,20 +93,21 @@ def replacements(*, strip: bool) -> tuple[npt.NDArray[np.int64], Bytes, Bytes]:
         For each code point where its replacement begins among the replacements' bytes, and how many bytes it has
         (`_UNCHANGED`: the character is not replaced); and those bytes.
     """
-    characters = list(_characters(_LAST_CHANGED + 1))
-    become = _one_by_one(str.lower, characters)
-    if strip:
-        become = _one_by_one(functools.partial(unicodedata.normalize, "NFKD"), become)
-        dropped = frozenset(filter(unicodedata.combining, characters))
-        become = [text if dropped.isdisjoint(text) else "".join(c for c in text if c not in dropped) for text in become]
+    dropped = frozenset(filter(unicodedata.combining, _characters(range(_LAST_CHANGED + 1)))) if strip else frozenset()
     starts = np.zeros(sys.maxunicode + 1, np.int64)
     lengths = np.full(sys.maxunicode + 1, _UNCHANGED, np.uint8)
     pool = bytearray()
-    for code, (character, text) in enumerate(zip(characters, become, strict=True)):
-        if text != character:
-            content = text.encode("utf-8", "surrogatepass")
-            starts[code], lengths[code] = len(pool), len(content)
-            pool += content
+    for codes in _some_codes(range(1, _LAST_CHANGED + 1)):
+        characters = list(_characters(codes))
+        become = _one_by_one(str.lower, characters)
+        if strip:
+            become = _one_by_one(functools.partial(unicodedata.normalize, "NFKD"), become)
+        for code, character, text in zip(codes, characters, become, strict=True):
+            if text != character or character in dropped:
+                kept = text if dropped.isdisjoint(text) else "".join(c for c in text if c not in dropped)
+                content = kept.encode("utf-8", "surrogatepass")
+                starts[code], lengths[code] = len(pool), len(content)
+                pool += content
     return starts, lengths, np.frombuffer(bytes(pool), np.uint8)
 
 
@@ -116,24 +118,30 @@ def around_sigma() -> Bytes:
     A sigma is final if the nearest character before it that is not ignorable is cased and the nearest after it is not
     (Unicode, Final_Sigma). Python does not expose these properties, but `str.lower` uses them.
     """
-    codes = np.array([*range(1, _LAST_CHANGED + 1), *_IGNORABLE_PLANE])
-    characters = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(sys.maxunicode + 1, np.uint8)
-    for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # after an A both make a sigma final, alone only cased
-        lowered_pairs = "\0".join(f"{before}{character}{chr(_SIGMA)}" for character in characters).lower().split("\0")
-        final = np.array([pair.endswith(chr(_FINAL_SIGMA)) for pair in lowered_pairs])
-        table[codes[final]] = meaning
+    for codes in _some_codes(range(1, _LAST_CHANGED + 1), _IGNORABLE_PLANE):
+        for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # after an A both make a sigma final, alone only cased
+            pairs = _one_by_one(str.lower, [f"{before}{character}{chr(_SIGMA)}" for character in _characters(codes)])
+            final = [pair.endswith(chr(_FINAL_SIGMA)) for pair in pairs]
+            table[np.array(codes)[final]] = meaning
     return table
 
 
-def _characters(count: int) -> str:
-    """Return the first `count` code points as a string, halves of surrogate pairs included."""
-    return np.arange(count, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+def _some_codes(*every: range) -> Iterator[range]:
+    """Yield the code points of ranges, so few at a time that strings of each take little memory."""
+    for codes in every:
+        for start in range(codes.start, codes.stop, _CODES):
+            yield range(start, min(start + _CODES, codes.stop))
+
+
+def _characters(codes: range) -> str:
+    """Return code points as a string, halves of surrogate pairs included."""
+    return np.array(codes, "<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def _one_by_one(function: Callable[[str], str], texts: list[str]) -> list[str]:
-    """Apply a function to all texts in one call; the first text is NUL, which separates the others and is unchanged."""
-    return [texts[0], *function("\0".join(texts[1:])).split("\0")]
+    """Apply a function to all texts in one call; none has a NUL, which separates them and is unchanged."""
+    return function("\0".join(texts)).split("\0")
 
 
 @kernel
@@ -297,7 +305,10 @@ def _pad_words(data, offsets, white):  # type: ignore[no-untyped-def]
 @functools.cache
 def white_space() -> npt.NDArray[np.bool_]:
     r"""Return for each code point whether `\s` of Python's `re` matches it, (1114112,)."""
-    return np.array([c.isspace() for c in _characters(sys.maxunicode + 1)])
+    table = np.zeros(sys.maxunicode + 1, np.bool_)
+    for codes in _some_codes(range(_LAST_CHANGED + 1)):
+        table[codes.start : codes.stop] = [character.isspace() for character in _characters(codes)]
+    return table
 
 
 @functools.cache
@@ -310,8 +321,9 @@ def single_characters() -> Bytes:
 def word_characters() -> Bytes:
     r"""Return 1 for each code point that `\w` of Python's `re` matches, otherwise 0, (1114112,) uint8."""
     table = np.zeros(sys.maxunicode + 1, np.uint8)
-    for match in re.finditer(r"\w+", _characters(sys.maxunicode + 1)):
-        table[match.start() : match.end()] = 1
+    for codes in _some_codes(range(sys.maxunicode + 1)):
+        for match in re.finditer(r"\w+", _characters(codes)):
+            table[codes.start + match.start() : codes.start + match.end()] = 1
     return table
 
 
