@@ -119,7 +119,8 @@ def _in_a_line(error: Exception, args: argparse.Namespace) -> str:
         return said + (_of_file(args, said) if isinstance(error, UsageError) else "")
     if isinstance(error, OSError):  # such as a removed file, or a folder without permission to write
         where = f" {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
-        return f"{error.strerror or error}{where}{_without_folder(error)}"
+        next_step = _without_folder(error) or "; check the disk and the permissions, and run the command again"
+        return f"{error.strerror or error}{where}{next_step}"
     return f"unexpected {type(error).__name__}: {error}; run it again with --debug and report the traceback"
 
 

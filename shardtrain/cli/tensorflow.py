@@ -55,7 +55,7 @@ def load_for_training(options: FitOptions, description: DatasetInfo, out: Path |
 
     if out is not None:
         options = as_begun(options, RunFolder(Path(out)))
-    chosen, _ = choose(options, model_name(options.model, description), description)
+    chosen, _ = choose(options, model_name(options.model, description.kind), description)
     if chosen.engine == "keras":
         load_tensorflow(None)
 

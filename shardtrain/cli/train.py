@@ -31,18 +31,17 @@ def run(args: argparse.Namespace) -> int:
     check_if_keras_is_asked_for(options)
     own_process(later="shardtrain.engine.first_use")
 
-    def before_fit(shards: Shards, folder: Path) -> FitOptions:
+    def before_fit(shards: Shards, folder: Path, chosen: FitOptions) -> None:
         if not args.json:
             show(False, {}, *built_lines(shards.manifest, shards.path), summary=True)
-        sized = options.with_sizes(given_sizes(args), shards.description.kind)
-        load_for_training(sized, shards.description, None if output.overwrite else folder)
-        return sized
+        load_for_training(chosen, shards.description, None if output.overwrite else folder)
 
     done = train(
         corpus_of(args),
         building,
         options,
         output,
+        sizes=given_sizes(args),
         reading=given_options(args, LoaderOptions),
         before_fit=before_fit,
     )

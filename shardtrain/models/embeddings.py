@@ -62,8 +62,7 @@ def read_vectors(path: Path | str, words: Sequence[str], vocabulary_size: int) -
             the words is in the file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"no file of word vectors at '{path}'; pass a GloVe or fastText text file as --embeddings")
+    check_file(path)
     ids = {word.encode(): number for number, word in enumerate(words, 1)}
     table: Table | None = None
     found = 0
@@ -83,6 +82,16 @@ def read_vectors(path: Path | str, words: Sequence[str], vocabulary_size: int) -
             "corpus as --embeddings: GloVe's format or fastText's .vec"
         )
     return Vectors(table, found)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file of word vectors exists.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if not path.is_file():
+        raise ModelError(f"no file of word vectors at '{path}'; pass a GloVe or fastText text file as --embeddings")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -155,7 +155,7 @@ def make_model(
     """
     if callable(model):
         return call_function(model, description, seed=seed)
-    name = choose_model(model, description)
+    name = choose_model(model, description.kind)
     if name == "mlp":
         return mlp(description, mlp_options, seed=seed)
     if name == "linear":

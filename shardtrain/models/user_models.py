@@ -22,6 +22,7 @@ import shardtrain.models.layers
 import shardtrain.models.optimizers  # noqa: F401 - both register the classes that a saved model names
 from shardtrain.errors import ModelError
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.models.names import check_there
 
 ModelFunction = Callable[[DatasetInfo], keras.Model]
 
@@ -32,8 +33,7 @@ def load_file(path: Path | str, *, seed: int) -> keras.Model:
     Raises:
         ModelError: the file does not exist, Keras cannot load it, or it would run code.
     """
-    if not Path(path).is_file():
-        raise ModelError(f"no model file at '{path}'; pass a file written by keras.Model.save")
+    check_there(str(path))
     keras.utils.set_random_seed(seed)
     try:
         return keras.saving.load_model(path, safe_mode=True)

@@ -24,7 +24,7 @@ from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
-from shardtrain.runtime.atomic import GIVEN_PREFIX, committed, final_name, locked_folder
+from shardtrain.runtime.atomic import GIVEN_PREFIX, committed, final_name, locked_folder, make_folder
 from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.terminal import standard_input
 
@@ -82,7 +82,7 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
         yield GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
         return
     place = beside.absolute().parent
-    place.mkdir(parents=True, exist_ok=True)  # as the build does, so that the next one finds what is left here
+    make_folder(place)  # as the build does, so that the next one finds what is left here
     _remove_left(place)
     folder = Path(tempfile.mkdtemp(prefix=GIVEN_PREFIX, dir=place))
     try:

@@ -16,7 +16,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.pipeline.options import LEAST_MEMORY, RecompressOptions
 from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.workspace import Workspace
-from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.atomic import commit_bytes, make_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import file_job
@@ -93,7 +93,7 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
                 f"{entry.checksum}; restore it from a copy or rebuild the shards"
             )
         name = f"{layout.VECTORIZER}/{Path(file).name}"
-        (space.ready / name).parent.mkdir(exist_ok=True)
+        make_folder((space.ready / name).parent)
         commit_bytes(space.ready / name, content)
         files[name] = entry
     made = replace(manifest, splits=splits, files=files, sources={}, fingerprint=fingerprint_of(splits, {}))

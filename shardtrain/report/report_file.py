@@ -9,7 +9,7 @@ from shardtrain.inference.run import load_run
 from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
-from shardtrain.runtime.atomic import commit_bytes
+from shardtrain.runtime.atomic import commit_bytes, make_folder
 from shardtrain.runtime.storage import check_output_file
 from shardtrain.shards.layout import MANIFEST, WORKING
 from shardtrain.training.run_folder import CONFIG, METRICS
@@ -70,7 +70,7 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
     """
     check_report_file(out)
     of_run = is_run(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if of_run:
         written = run_page(load_run(folder), shards, scratch=out.parent)
     elif shards is not None:

@@ -24,6 +24,7 @@ from shardtrain.errors import NoRoomError, ShardtrainError, StorageError, Worker
 from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
+from shardtrain.runtime.interrupts import interrupted
 from shardtrain.runtime.progress import say, warn
 from shardtrain.runtime.schema import ANYTHING, Either, Fields, Integer, Keyed, Row, Text, read_if_sound
 from shardtrain.runtime.storage import reason_of, remove
@@ -280,7 +281,7 @@ class JobFolder:
             self.clear()
             return
         with contextlib.suppress(Exception):
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) or interrupted():  # of which a library may make an error
                 say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
             elif isinstance(error, ShardtrainError) and _is_of_input(error):
                 commit_json(self.path / self.record_name, {**job.record, _FAILED: error.on_command_line})

@@ -87,7 +87,7 @@ def fit(
     if overwrite and resume:
         raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
-    name = model_name(options.model, shards.description)
+    name = model_name(options.model, shards.description.kind)
     options.refuse_unused_sizes(name)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
         check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)

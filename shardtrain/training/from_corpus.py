@@ -7,6 +7,8 @@ the training. The result is that of `build` and `fit`, one after the other.
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +17,19 @@ from typing import Any
 
 from shardtrain.corpus.options import STANDARD
 from shardtrain.loader.shards import Shards, open_shards
+from shardtrain.models.embeddings import check_file
+from shardtrain.models.names import check_there, model_name
+from shardtrain.options import as_json, identity
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.given import CorpusLike
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.shards.layout import Manifest
+from shardtrain.shards.manifest import vectorizer_folder
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions, TrainOutput
-from shardtrain.training.run_folder import SHARDS, RunFolder
+from shardtrain.training.recipes import choose_engine
+from shardtrain.training.run_folder import CALL, SHARDS, RunFolder
+from shardtrain.vectorize.fitted import load_vectorizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +53,23 @@ def train(
     fit_options: FitOptions,
     output: TrainOutput,
     *,
+    sizes: Mapping[str, Any] | None = None,
     reading: Mapping[str, Any] | None = None,
-    before_fit: Callable[[Shards, Path], FitOptions] | None = None,
+    before_fit: Callable[[Shards, Path, FitOptions], None] | None = None,
 ) -> TrainedFromCorpus:
     """Build shards from a corpus and train a model on them; a repeated call resumes an interrupted one.
 
-    Shards that the same build made of the same corpus are used again.
+    Shards that the same build made of the same corpus are used again. What `fit` would refuse is refused before the
+    build, as far as it does not depend on the corpus.
 
     Args:
         corpus: see `pipeline.given.as_files`.
         build_options: of the shards; they are overwritten if `output` says so.
         fit_options: of the training.
         output: where the results go.
+        sizes: of the model, in place of those in `fit_options`; see `FitOptions.with_sizes`.
         reading: options of `open_shards`.
-        before_fit: called with the open shards and the run folder; returns the options of the training.
+        before_fit: called with the open shards, the run folder and the options of the training.
 
     Raises:
         RunExistsError: the run folder holds a finished run, or an interrupted one that was started differently.
@@ -66,26 +77,77 @@ def train(
 
     It also raises what `pipeline.build.build` and `training.fit.fit` raise.
     """
-    with _folder(corpus, output) as folder:
+    kind = _kind_of(build_options)
+    if kind is not None:
+        fit_options = fit_options.with_sizes(sizes or {}, kind)
+        _check(fit_options, kind)
+    call = {"build": identity(build_options), "fit": identity(fit_options), "sizes": as_json(dict(sizes or {}))}
+    with _folder(corpus, output, call) as folder:
         folder.check_free(overwrite=output.overwrite)
         where = Path(output.shards) if output.shards is not None else folder.path / SHARDS
         options = replace(build_options, overwrite=output.overwrite)
         manifest = build(corpus, where, options, reuse=True)
         with open_shards(where, **(reading or {})) as shards:
-            chosen = before_fit(shards, folder.path) if before_fit else fit_options
-            run = fit(shards, chosen, out=folder.path, overwrite=output.overwrite)
+            if kind is None:
+                fit_options = fit_options.with_sizes(sizes or {}, shards.description.kind)
+            if before_fit is not None:
+                before_fit(shards, folder.path, fit_options)
+            run = fit(shards, fit_options, out=folder.path, overwrite=output.overwrite)
     return TrainedFromCorpus(manifest=manifest, shards=where, run=run)
 
 
+def _kind_of(options: BuildOptions) -> str | None:
+    """Return the kind of features that a build makes; None if the corpus decides it."""
+    if options.vectorizer_from is not None:
+        return load_vectorizer(vectorizer_folder(options.vectorizer_from)).kind
+    return {"auto": None, "sequence": "sequence"}.get(options.vectorizer, "ngram")
+
+
+def _check(options: FitOptions, kind: str) -> None:
+    """Refuse options that the training would refuse.
+
+    Raises:
+        UsageError: they do not fit the model, or together.
+        ModelError: the model takes other features, or a file of it does not exist.
+    """
+    name = model_name(options.model, kind)
+    if not callable(options.model):
+        check_there(name)
+    options.refuse_unused_sizes(name)
+    choose_engine(options, name, kind)
+    if options.embeddings is not None:
+        check_file(Path(options.embeddings))
+
+
 @contextmanager
-def _folder(corpus: CorpusLike, output: TrainOutput) -> Iterator[RunFolder]:
-    """Yield the run folder; one that is still empty at the end is removed."""
-    folder = RunFolder(Path(output.out)) if output.out is not None else RunFolder.of_corpus(_name_of(corpus))
+def _folder(corpus: CorpusLike, output: TrainOutput, call: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """Yield the run folder; one that is still empty at the end is removed.
+
+    Args:
+        corpus: that is trained on.
+        output: says which folder, or leaves it open.
+        call: what decides the result beside the corpus.
+    """
+    if output.out is not None:
+        folder = RunFolder(Path(output.out))
+    else:
+        folder = RunFolder.of_corpus(_name_of(corpus), {**call, "corpus": _identity_of(corpus)})
     try:
         yield folder
     finally:
         with contextlib.suppress(OSError):
-            folder.path.rmdir()  # only an empty folder can go
+            if {path.name for path in folder.path.iterdir()} <= {CALL}:
+                (folder.path / CALL).unlink(missing_ok=True)
+                folder.path.rmdir()
+
+
+def _identity_of(corpus: CorpusLike) -> Any:
+    """Return what tells the files of a corpus from others, as JSON; a text of its own for what exists once."""
+    given = list(corpus) if isinstance(corpus, list | tuple) else [corpus]
+    if not all(isinstance(path, str | Path) and str(path) != STANDARD for path in given):
+        return f"given in process {os.getpid()} at {time.time_ns()}"
+    paths = [Path(path).absolute() for path in given if isinstance(path, str | Path)]
+    return [[str(path), path.stat().st_mtime_ns if path.exists() else 0] for path in paths]
 
 
 def _name_of(corpus: CorpusLike) -> str:

@@ -105,8 +105,8 @@ class TrainOutput:
     """Where shards and run of `train` go.
 
     Attributes:
-        out: the run folder; None for `runs/NAME-N` with the name of the corpus: the last one if it is unfinished, or
-            the next free one.
+        out: the run folder; None for `runs/NAME-N` with the name of the corpus: the one in which the same call was
+            interrupted, or the next free one.
         shards: folder of the shards; None for the folder `shards` in the run folder.
         overwrite: replace a run in `out`, and shards of another corpus or other options.
     """
@@ -117,7 +117,7 @@ class TrainOutput:
         group=_RUN,
         metavar="DIR",
         parse=Path,
-        unset="runs/CORPUS-N, next free N",
+        unset="runs/CORPUS-N, next free N, or where the same command was interrupted",
         identity=False,
     )
     shards: Path | str | None = option(
@@ -398,5 +398,6 @@ def check_sizes(names: Mapping[str, Any], model: str | ModelFunction, kind: str)
     sizes = {each for cls in SIZES.values() for each in options_of(cls)}
     for each in names:
         if each in sizes and each not in known:
-            raise UsageError(f"{flag(each)} is not a size of the model '{name}'; see `python -m shardtrain fit --help`")
+            its = f", whose sizes are {', '.join(map(flag, known))}" if known else ", which has no sizes"
+            raise UsageError(f"{flag(each)} is not a size of the model '{name}'{its}; omit it or choose another model")
     return name

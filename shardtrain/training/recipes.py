@@ -17,6 +17,7 @@ from typing import Any
 
 from shardtrain.errors import UsageError
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.models.options import SUFFIX
 from shardtrain.training.options import FitOptions
 
 FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
@@ -68,16 +69,7 @@ def choose(
     Raises:
         UsageError: the engine does not have something that is asked for.
     """
-    missing = not_fused(options, name, description, callbacks)
-    if options.engine == "fused" and missing:
-        raise UsageError(
-            f"--engine fused trains {' and '.join(FUSED_MODELS)} over n-grams, not with {missing}; use --engine keras"
-        )
-    engine = options.engine
-    if engine == "auto":
-        engine = "keras" if missing else "fused"
-        if missing and (asked := options.of_fused):
-            raise UsageError(f"{asked} is for the fused engine, which does not train with {missing}; omit one of them")
+    engine, missing = choose_engine(options, name, description.kind, callbacks)
     recipe = options.recipe
     if recipe == "auto":
         recipe = "fast" if engine == "fused" else "guide"
@@ -91,14 +83,35 @@ def choose(
     return Chosen(**{**given, **decided, **known, "engine": engine, "recipe": recipe}), missing
 
 
-def not_fused(options: FitOptions, name: str, description: DatasetInfo, callbacks: Sequence[Any] = ()) -> str:
+def choose_engine(options: FitOptions, name: str, kind: str, callbacks: Sequence[Any] = ()) -> tuple[str, str]:
+    """Decide which engine trains a model over a kind of features; see `choose`.
+
+    Raises:
+        UsageError: the engine or the model does not have something that is asked for.
+    """
+    if options.embeddings is not None and name != "sepcnn":
+        raise UsageError(f"--embeddings is for the model sepcnn, this is {name}; omit it")
+    if options.mixed_precision and name.endswith(SUFFIX):
+        raise UsageError(f"--mixed-precision cannot change the layers of '{name}', which keep theirs; omit it")
+    missing = not_fused(options, name, kind, callbacks)
+    if options.engine == "fused" and missing:
+        raise UsageError(
+            f"--engine fused trains {' and '.join(FUSED_MODELS)} over n-grams, not with {missing}; use --engine keras"
+        )
+    if options.engine != "auto":
+        return options.engine, missing
+    if missing and (asked := options.of_fused):
+        raise UsageError(f"{asked} is for the fused engine, which does not train with {missing}; omit one of them")
+    return "keras" if missing else "fused", missing
+
+
+def not_fused(options: FitOptions, name: str, kind: str, callbacks: Sequence[Any] = ()) -> str:
     """Return what the fused engine does not have and the options ask for; "" where it has all."""
     asked = {
-        f"the model '{name}' over {description.kind} features": name not in FUSED_MODELS or description.kind != "ngram",
+        f"the model '{name}' over {kind} features": name not in FUSED_MODELS or kind != "ngram",
         "callbacks of Keras": bool(callbacks),
         "--mixed-precision": options.mixed_precision,
         "--devices": bool(options.devices),
-        "--embeddings": options.embeddings is not None,
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")
 

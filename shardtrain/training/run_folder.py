@@ -8,12 +8,14 @@
     checkpoints/    the last two states of training; removed when the run is finished
     tensorboard/    TensorBoard events, with `fit --tensorboard`
     shards/         the shards that it was trained on, of `train`
+    train.json      what `train` was called with, where it chose the folder
 
 Every file is written atomically.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -113,7 +115,7 @@ _METRICS = Fields(
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-SHARDS = "shards"
+SHARDS, CALL = "shards", "train.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +163,24 @@ class RunFolder:
         return max(unfinished, key=lambda folder: (folder.path / CONFIG).stat().st_mtime_ns)
 
     @classmethod
-    def of_corpus(cls, name: str) -> RunFolder:
-        """Return the folder of a run that `train` begins, `runs/NAME-N`, or of the last one if it is unfinished."""
-        numbers = [
-            number for path in RUNS.glob(f"{name}-*") if (number := path.name.removeprefix(f"{name}-")).isdecimal()
-        ]
-        last = cls(RUNS / f"{name}-{max(map(int, numbers), default=0)}")
-        unfinished = (last.path / SHARDS).is_dir() and not last.finished
-        return last if unfinished else cls(_next_free(name))
+    def of_corpus(cls, name: str, call: Mapping[str, Any]) -> RunFolder:
+        """Return the folder `runs/NAME-N` of a call of `train`: the last one in which the same was interrupted.
+
+        If there is none, it is the next free one.
+
+        Args:
+            name: of the corpus.
+            call: what decides the result, as JSON values.
+        """
+        begun = [path for path in RUNS.glob(f"{name}-*") if path.name.removeprefix(f"{name}-").isdecimal()]
+        for path in sorted(begun, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+            folder = cls(path)
+            with contextlib.suppress(OSError, ValueError):  # none, or damaged: it is not resumed
+                if (not folder.finished or folder.cut_short) and parse_json((path / CALL).read_bytes()) == call:
+                    return folder
+        folder = cls(_next_free(name))
+        commit_json(folder.path / CALL, call)
+        return folder
 
     def is_of(self, model: str) -> bool:
         """Return whether the run in it was started with this model."""
@@ -218,7 +230,7 @@ class RunFolder:
     def _entries(self) -> Iterator[Path]:
         """Yield what is in the folder, but the shards of `train` and what a killed build left beside them."""
         found = self.path.iterdir()
-        return (path for path in found if path.name != SHARDS and not path.name.startswith(GIVEN_PREFIX))
+        return (path for path in found if path.name not in (SHARDS, CALL) and not path.name.startswith(GIVEN_PREFIX))
 
     def config(self) -> Mapping[str, Any]:
         """Read the configuration of the run, finished or not; empty where there is no run.
@@ -328,7 +340,7 @@ def _stem(model: str) -> str:
 
 def _next_free(model: str) -> Path:
     """Make and return `runs/MODEL-N` with the lowest N that does not exist."""
-    RUNS.mkdir(exist_ok=True)
+    make_folder(RUNS)
     for number in itertools.count(1):
         path = RUNS / f"{_stem(model)}-{number}"
         try:

@@ -17,7 +17,7 @@ from shardtrain.errors import CheckpointError, ModelError, ShardtrainError, Usag
 from shardtrain.loader.shards import Shards
 from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
-from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES, SUFFIX
+from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
 from shardtrain.models.outputs import meaning_of
 from shardtrain.models.schedules import learning_rate, schedule_callbacks
 from shardtrain.models.user_models import summarize_error
@@ -154,14 +154,10 @@ def build_model(shards: Shards, options: Chosen, name: str) -> keras.Model:
     """Build or load the model that the options name; pretrained vectors become the weights of its embedding.
 
     Raises:
-        UsageError: vectors for a model other than sepcnn, or mixed precision for a model from a file.
+        ModelError: the model cannot be built, or the file of vectors cannot be read.
     """
     description, sepcnn, vectors = shards.description, options.sepcnn, None
-    if options.mixed_precision and name.endswith(SUFFIX):
-        raise UsageError(f"--mixed-precision cannot change the layers of '{name}', which keep theirs; omit it")
     if options.embeddings is not None:
-        if name != "sepcnn":
-            raise UsageError(f"--embeddings is for the model sepcnn, this is {name}; omit it")
         words = vocabulary(shards.vectorizer_path, description.vocabulary_size)
         vectors = read_vectors(options.embeddings, words, description.vocabulary_size)
         sepcnn = replace(sepcnn, embedding_dim=vectors.table.shape[1])

@@ -21,7 +21,7 @@ from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExi
 from shardtrain.loader.shards import Shards
 from shardtrain.models.names import model_name
 from shardtrain.options import as_json, options_of
-from shardtrain.runtime.atomic import commit_json, commit_link
+from shardtrain.runtime.atomic import commit_json, commit_link, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import say
 from shardtrain.training.fit import fit
@@ -111,13 +111,13 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
         KeyboardInterrupt: the study was interrupted and its state saved.
     """
     _ = shards.validation  # an error where there is none
-    name = model_name(base.model, shards.description)
+    name = model_name(base.model, shards.description.kind)
     options = replace(options, space=options.space or GUIDE.get(name, {}))
     chosen, _ = choose(base, name, shards.description)
     check_space(base, options, name)
     _require_optuna()
     check_study(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     folder = JobFolder(
         path=out, owner=out, noun="study", error=RunExistsError, missing=RunExistsError, record_name=STUDY
     )

@@ -20,7 +20,7 @@ from shardtrain.arrays.csr import Csr, concatenate
 from shardtrain.arrays.text_input import text_sequence
 from shardtrain.arrays.texts import Texts
 from shardtrain.errors import VectorizerError
-from shardtrain.runtime.atomic import commit_content
+from shardtrain.runtime.atomic import commit_content, make_folder
 from shardtrain.vectorize.hashed import hashed_rows
 from shardtrain.vectorize.indexing import index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.new_rows import Index, TermWeights, count_candidates, weighted_rows
@@ -240,7 +240,7 @@ def copy_vectorizer(source: Path, folder: Path) -> Vectorizer:
         VectorizerError: as `load_vectorizer`.
     """
     files = load_vectorizer(source).describe()["files"]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in (*files, DESCRIPTION):
         commit_content(source / name, folder / name)
     return load_vectorizer(folder)

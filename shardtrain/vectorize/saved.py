@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.npy import map_npy, write_npy
 from shardtrain.errors import UsageError, VectorizerError
-from shardtrain.runtime.atomic import commit_json
+from shardtrain.runtime.atomic import commit_json, make_folder
 from shardtrain.runtime.checksums import checksum, file_checksum
 from shardtrain.runtime.schema import (
     Choice,
@@ -151,7 +151,7 @@ def write_vectorizer(
 ) -> None:
     """Write a vectorizer into `folder` (made if missing); the arguments are those of `fitted.save_vectorizer`."""
     kind = _KIND_OF[type(settings)]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, dtype in ARRAYS[kind].items():
         write_npy(folder / f"{name}.npy", arrays[name], np.dtype(dtype))
     commit_json(folder / TERMS, terms)

@@ -120,7 +120,7 @@ def around_sigma() -> Bytes:
     """
     table = np.zeros(sys.maxunicode + 1, np.uint8)
     for codes in _some_codes(range(1, _LAST_CHANGED + 1), _IGNORABLE_PLANE):
-        for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # after an A both make a sigma final, alone only cased
+        for before, meaning in (("A", _IGNORABLE), ("", _CASED)):  # after an A both end in a final sigma
             pairs = _one_by_one(str.lower, [f"{before}{character}{chr(_SIGMA)}" for character in _characters(codes)])
             final = [pair.endswith(chr(_FINAL_SIGMA)) for pair in pairs]
             table[np.array(codes)[final]] = meaning

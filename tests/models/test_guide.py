@@ -124,7 +124,7 @@ def test_layers_of_equal_shape_start_with_different_weights() -> None:
 
 @pytest.mark.parametrize(("description", "name"), [(NGRAM, "mlp"), (SEQUENCE, "sepcnn")], ids=["n-grams", "sequences"])
 def test_auto_takes_the_model_for_what_the_shards_hold(description: DatasetInfo, name: str) -> None:
-    assert model_name("auto", description) == name
+    assert model_name("auto", description.kind) == name
     assert made("auto", description).name == name
 
 
@@ -207,7 +207,7 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_function_is_imported_from_the_current_folder_and_gets_the_description(user_folder: str) -> None:
-    name = model_name(f"{user_folder}:good", NGRAM)
+    name = model_name(f"{user_folder}:good", NGRAM.kind)
     model = made(name)
     assert name == f"{user_folder}:good"
     assert model.output_shape == (None, 3)

@@ -93,8 +93,10 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_result(
             break
     else:
         command(tmp_path, "train", corpus, *FLAGS)
-    (run,) = (tmp_path / "runs").iterdir()  # none was begun anew
-    assert_same_result(run, apart)
+    begun = [run for run in (tmp_path / "runs").iterdir() if any(run.iterdir())]
+    for run in begun:  # one, or more if a process was killed when its run was finished
+        assert_same_result(run, apart)
+    assert begun
 
 
 def test_from_python_it_is_the_same(corpus: Path, apart: Path, tmp_path: Path) -> None:
@@ -133,20 +135,52 @@ def test_a_finished_run_is_refused_and_shards_that_fit_are_used_again(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_of_each_call_has_its_own_folder_unless_one_is_unfinished(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_call_has_its_own_folder_unless_the_same_one_was_interrupted(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["train", str(corpus), *FLAGS]) == 0
-    assert main(["train", str(corpus), *FLAGS]) == 0
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shardtrain.training.from_corpus.fit", interrupted)
+        assert main(["train", str(corpus), *FLAGS]) == 130
+    assert main(["train", str(corpus), *FLAGS[:-1], "3"]) == 0  # another seed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["topics-1", "topics-2"]
-    (tmp_path / "runs" / "topics-2" / "metrics.json").unlink()  # as if it had been killed
     capsys.readouterr()
     assert main(["train", str(corpus), *FLAGS, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["run"] == "runs/topics-2"
-    assert facts["shards"] == "runs/topics-2/shards"
+    assert facts["run"] == "runs/topics-1"
+    assert facts["shards"] == "runs/topics-1/shards"
+    assert main(["train", str(corpus), *FLAGS]) == 0
+    assert load_run("runs/topics-3").metrics["val_accuracy"] == facts["val_accuracy"]
     assert sum(facts[split]["examples"] for split in ("train", "validation", "test")) == facts["documents"]
-    assert facts["val_accuracy"] == load_run("runs/topics-2").metrics["val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--model sepcnn",
+        "--model linear --vectorizer sequence",
+        "--model nothing",
+        "--model nothing:function",
+        "--model nothing.keras",
+        "--model linear --units 64",
+        "--vectorizer sequence --units 64",
+        "--vectorizer sequence --embeddings nothing",
+        "--embeddings nothing",
+        "--optimizer row-adagrad --mixed-precision",
+        "--engine fused --mixed-precision",
+    ],
+)
+def test_what_the_training_would_refuse_is_refused_before_the_build(
+    words: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("it builds")
+
+    monkeypatch.setattr("shardtrain.training.from_corpus.build", build)
+    assert main(["train", str(corpus), *words.split()]) in (1, 2)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("content", ["", "no label\n"])

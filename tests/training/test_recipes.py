@@ -74,7 +74,6 @@ def test_what_is_given_stays_and_the_rest_is_decided(
         ({"mixed_precision": True}, [], "--mixed-precision"),
         ({"devices": ("CPU:0",)}, [], "--devices"),
         ({}, [object()], "callbacks of Keras"),
-        ({"embeddings": Path("vectors.txt")}, [], "--embeddings"),
     ],
 )
 def test_keras_trains_what_the_fused_engine_does_not_have(
