@@ -123,7 +123,7 @@ $(SHARDS)/manifest.json: | .venv/.installed
 	@touch $@
 
 .venv/.development: .venv/.installed
-	$(BIN)/python -m pip install -qq --editable ".[completion,compress,parquet,tensorboard,tune]" --group dev
+	$(BIN)/python -m pip install -qq --editable ".[completion,compress,onnx,parquet,tensorboard,tune]" --group dev
 	@touch $@
 
 .venv/.documentation: .venv/.development

@@ -105,7 +105,8 @@ class Bundle:
 
 def _batches(texts: Iterable[str], density: int) -> Iterator[list[str]]:
     """Cut texts into batches; characters of a batch are fewer where a text has many n-grams per character."""
-    most, batch, size = max(1, _BATCH_CHARACTERS // density), [], 0
+    most, size = max(1, _BATCH_CHARACTERS // density), 0
+    batch: list[str] = []
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"expected texts, found {type(text).__name__}")

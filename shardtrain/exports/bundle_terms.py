@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import UsageError, VectorizerError
-from shardtrain.export.bundle_file import differences
-from shardtrain.export.bundle_reader import CHECK_BITS, CODE_POINTS, MOST_KEY_BITS
+from shardtrain.exports.bundle_file import differences
+from shardtrain.exports.bundle_reader import CHECK_BITS, CODE_POINTS, MOST_KEY_BITS
 from shardtrain.vectorize import text
 from shardtrain.vectorize.fitted import HashingVectorizer, NgramVectorizer, Vectorizer
-from shardtrain.vectorize.settings import Hashing, HashedSettings, NgramSettings
+from shardtrain.vectorize.settings import HashedSettings, Hashing, NgramSettings
 from shardtrain.vectorize.tokens import hashed_words
 from shardtrain.vectorize.weights import weights_of
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.export.bundle_reader import HEAD, MAGIC, VERSION, digest_of
+from shardtrain.exports.bundle_reader import HEAD, MAGIC, VERSION, digest_of
 
 Array = npt.NDArray[Any]
 

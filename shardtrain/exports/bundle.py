@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from shardtrain.engine.network import Network
 from shardtrain.errors import ModelError
-from shardtrain.export.bundle_file import packed
-from shardtrain.export.bundle_terms import bundled_terms
+from shardtrain.exports.bundle_file import packed
+from shardtrain.exports.bundle_terms import bundled_terms
 from shardtrain.vectorize.fitted import Vectorizer
 
 # Bits of a key beyond those that number the candidates. One unknown n-gram in 2,900 to 5,800 taken for one that counts
