@@ -64,7 +64,7 @@ def load(path: Any) -> Bundle:
         content = file.read()
     try:
         return Bundle(*_parts_of(content))
-    except BundleError as error:
+    except (BundleError, RecursionError) as error:
         raise BundleError(f"'{path}' {error}; export the run again or restore the file from a copy") from None
 
 
@@ -96,7 +96,7 @@ class Bundle:
         Raises:
             TypeError: these are no texts.
         """
-        if isinstance(texts, str | bytes):
+        if isinstance(texts, (str, bytes)):
             raise TypeError("expected a list of texts, not a single one; put it into a list")
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         parts += [self._network(*self._terms.rows(batch), len(batch)) for batch in _batches(texts, self._terms.density)]
@@ -613,7 +613,12 @@ class _Network:
         ]
 
     def __call__(self, texts: Array, rows: Array, values: Array, num_texts: int) -> Array:
-        """Return the probability of each class, (num_texts, classes) float32."""
+        """Return the probability of each class, (num_texts, classes) float32; of weights too large NaN."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _probabilities(self._sums(texts, rows, values, num_texts))
+
+    def _sums(self, texts: Array, rows: Array, values: Array, num_texts: int) -> Array:
+        """Return the sums of the last layer, (num_texts, width)."""
         width = self._kernel.shape[1]
         sums = np.zeros((num_texts, width), np.float32)
         step = max(1, _PIECE // width)
@@ -626,7 +631,7 @@ class _Network:
         found = sums * self._scales + self._biases[0]
         for kernel, bias in zip(self._kernels, self._biases[1:]):  # noqa: B905 - equal lengths
             found = np.maximum(found, 0) @ kernel + bias
-        return _probabilities(found)
+        return found
 
 
 def _probabilities(sums: Array) -> Array:

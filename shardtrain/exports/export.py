@@ -74,7 +74,7 @@ def export_run(run: Run, options: ExportOptions) -> Exported:
     if options.to == "savedmodel":
         return _export_folder(run, network, out, overwrite=options.overwrite)
     content = _CONTENTS[options.to](run, network, options)
-    if out.exists() and not options.overwrite and out.read_bytes() != content:
+    if out.exists() and not options.overwrite and not _holds(out, content):
         raise OutputExistsError(_exists(out))
     make_folder(out.parent)
     commit_bytes(out, content)
@@ -91,6 +91,10 @@ def _network_of(run: Run, to: str) -> Network:
             f"or use '{run.path / MODEL}' with Keras"
         )
     return network
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _exists(out: Path) -> str:
