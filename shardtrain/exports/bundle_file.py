@@ -20,6 +20,7 @@ from shardtrain.exports.bundle_reader import HEAD, MAGIC, VERSION, digest_of
 Array = npt.NDArray[Any]
 
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)  # which is best depends on the values
+_MOST_TRIED = 16 << 20  # bytes of an array up to which all are tried
 
 
 def packed(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -49,7 +50,8 @@ def differences(ascending: Array) -> Array:
 def _compressed(array: Array) -> bytes:
     items = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     planes = items.reshape(-1, 1).view(np.uint8).T.tobytes()
-    return min((_deflated(planes, strategy) for strategy in _STRATEGIES), key=len)
+    strategies = _STRATEGIES if len(planes) <= _MOST_TRIED else _STRATEGIES[:1]
+    return min((_deflated(planes, strategy) for strategy in strategies), key=len)
 
 
 def _deflated(content: bytes, strategy: int) -> bytes:

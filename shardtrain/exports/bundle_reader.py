@@ -1,4 +1,4 @@
-"""Classify texts with a bundle, the one file that `shardtrain export RUN --to bundle` writes. Needs numpy alone.
+"""Classify texts with a bundle, the one file that `shardtrain export RUN --to bundle` writes; needs numpy alone.
 
 Copy this file to where the bundle is used:
 
@@ -8,7 +8,7 @@ Copy this file to where the bundle is used:
     bundle.probabilities(["a text"])           # (texts, classes) float32
 
 It repeats in numpy the rules by which shardtrain makes rows of texts (`vectorize.text`, `tokens`, `new_rows`,
-`hashed`) and probabilities of rows (`engine.kernels`), for whole batches of texts at a time; tests/export holds both
+`hashed`) and probabilities of rows (`engine.kernels`), for whole batches of texts at a time; tests/exports hold both
 together. What Unicode says of characters is in the bundle, so answers do not depend on the version of Python. A bundle
 is data: nothing of it is run. docs/export.md specifies the format.
 """

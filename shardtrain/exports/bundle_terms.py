@@ -1,9 +1,9 @@
 """Describe a fitted vectorizer in a bundle: settings, what Unicode says of characters, and the candidates.
 
 A candidate is an n-gram that counts in the norms of texts, and there are several for each column. Their 64-bit hashes
-are shortened to keys, of the bits that the number of candidates needs and some more, which decide how often an unknown
-n-gram is taken for a candidate: once in 2 ** bits. Ascending keys cost about 1.4 bits beyond those. Rows of weights are
-in the order of keys, so no column numbers are stored.
+are shortened to keys, of the bits that number the candidates and some more, which decide how often an unknown n-gram is
+taken for a candidate: once in 2 ** (more - 1) to 2 ** more times. A key of an ascending list takes about 1.4 bits
+beyond these. Rows of weights are in the order of keys, so no column numbers are stored.
 """
 
 from __future__ import annotations
@@ -55,61 +55,61 @@ def bundled_terms(vectorizer: Vectorizer, *, extra_bits: int) -> BundledTerms:
         UsageError: it makes token ids.
         VectorizerError: its hashes are too short to tell its columns apart.
     """
-    settings = vectorizer.settings
     if isinstance(vectorizer, NgramVectorizer):
-        weights = weights_of(vectorizer.settings)
-        how = {
-            "kind": "candidates",
-            "num_documents": vectorizer.num_documents,
-            "sublinear_tf": weights.sublinear,
-            "idf": weights.idf,
-            "norm": weights.norm,
-        }
-        more, arrays, rows = _candidates(vectorizer, extra_bits)
-        seed = vectorizer.settings.hashing.seed
+        about, arrays, rows = _vocabulary(vectorizer, extra_bits)
     elif isinstance(vectorizer, HashingVectorizer):
-        how, more, arrays, rows, seed = {"kind": "hashed"}, {}, {}, None, 0
+        about, arrays, rows = {"kind": "hashed", "hash_seed": 0}, {}, None  # of stop words only
     else:
         raise UsageError("a bundle is made of a model over n-grams, and this vectorizer makes token ids")
-    assert isinstance(settings, NgramSettings | HashedSettings)
+    settings = vectorizer.settings
     header = {
-        **how,
-        **more,
+        **about,
         "analyzer": settings.analyzer,
         "ngram_range": list(settings.ngram_range),
         "binary": settings.binary,
         "features": vectorizer.num_features,
-        "hash_seed": seed,
     }
-    return BundledTerms(header=header, arrays={**_characters(settings, seed), **arrays}, rows=rows)
+    return BundledTerms(header=header, arrays={**_characters(settings, about["hash_seed"]), **arrays}, rows=rows)
 
 
-def _candidates(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str, Any], dict[str, Array], Array]:
-    """Return what the header says of the candidates, their arrays, and the column of each row of weights."""
-    hashes, columns = (np.asarray(vectorizer.arrays[name]) for name in ("hashes", "columns"))
-    if vectorizer.settings.hashing.mask != _WHOLE:
+def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str, Any], dict[str, Array], Array]:
+    """Return what the header says of a vocabulary, the arrays of its candidates, and the column of each row."""
+    settings, weights = vectorizer.settings, weights_of(vectorizer.settings)
+    hashes, counts, columns = (np.asarray(vectorizer.arrays[name]) for name in ("hashes", "counts", "columns"))
+    if settings.hashing.mask != _WHOLE:
         raise VectorizerError("the vectorizer's hashes are shortened, which a bundle does not support; build again")
-    bits = min(MOST_KEY_BITS, len(hashes).bit_length() - 1 + extra_bits)
-    while True:
-        shift = np.uint64(64 - bits)
-        keys = hashes >> shift
-        order = np.lexsort((columns < 0, keys))  # where keys are equal, a candidate with a column is found
-        selected = np.flatnonzero(columns[order] >= 0)
-        if (np.diff(keys[order[selected]]) > 0).all():
-            break
-        if bits == MOST_KEY_BITS:
-            raise VectorizerError(f"two columns of the vectorizer have the same hash but for {64 - bits} bits")
-        bits += 1
+    bits = _key_bits(hashes[columns >= 0], len(hashes).bit_length() - 1 + extra_bits)
+    shift = np.uint64(64 - bits)
+    keys = hashes >> shift
+    order = np.lexsort((columns < 0, keys))  # where keys are equal, a candidate with a column is the first
+    selected = np.flatnonzero(columns[order] >= 0)
     chosen = order[selected]
-    return (
-        {"key_bits": bits},
-        {
-            "keys": differences(keys[order]),
-            "frequencies": vectorizer.arrays["counts"][order].astype(np.uint32),
-            "selected": differences(selected).astype(np.uint32),
-            "checks": (hashes[chosen] >> (shift - np.uint64(CHECK_BITS))).astype(np.uint8),
-        },
-        columns[chosen],
+    about = {
+        "kind": "candidates",
+        "hash_seed": settings.hashing.seed,
+        "key_bits": bits,
+        "num_documents": vectorizer.num_documents,
+        "sublinear_tf": weights.sublinear,
+        "idf": weights.idf,
+        "norm": weights.norm,
+    }
+    arrays = {
+        "keys": differences(keys[order]),
+        "frequencies": counts[order].astype(np.uint32),
+        "selected": differences(selected).astype(np.uint32),
+        "checks": (hashes[chosen] >> (shift - np.uint64(CHECK_BITS))).astype(np.uint8),
+    }
+    return about, arrays, columns[chosen]
+
+
+def _key_bits(selected: Array, bits: int) -> int:
+    """Return the fewest bits, at least `bits`, in which ascending hashes differ; raise VectorizerError if too many."""
+    for enough in range(min(bits, MOST_KEY_BITS), MOST_KEY_BITS + 1):
+        if (np.diff(selected >> np.uint64(64 - enough)) > 0).all():
+            return enough
+    raise VectorizerError(
+        f"two columns of the vectorizer have the same hash but for its last {64 - MOST_KEY_BITS} bits, so a bundle "
+        "cannot tell them apart; build again"
     )
 
 

@@ -98,7 +98,8 @@ def main() -> int:
             for corpus in corpora
             for each in compare(corpus, scratch, args.hostile_texts, args.peers if peers else None)
         ]
-    print(*broken, sep="\n")
+    for each in broken:
+        print(each)
     return 1 if broken else 0
 
 
