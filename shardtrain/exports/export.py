@@ -23,7 +23,7 @@ from shardtrain.exports.weights_file import npz_content
 from shardtrain.inference.run import Run
 from shardtrain.runtime.atomic import commit_bytes, commit_folder, commit_json, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
-from shardtrain.runtime.storage import check_output_file, check_output_folder
+from shardtrain.runtime.storage import check_output_file, check_output_folder, remove, storage_errors
 from shardtrain.training.run_folder import MODEL
 from shardtrain.version import __version__
 
@@ -130,23 +130,29 @@ def _export_folder(run: Run, network: Network, out: Path, *, overwrite: bool) ->
     folder = JobFolder(
         path=target.parent / f".{target.name}.exporting",
         owner=out,
-        noun="export",
+        noun="SavedModel export",
         error=OutputExistsError,
         missing=OutputExistsError,
     )
     with folder.made_and_held():
-        _move_back(folder.path, target)
+        _tidy(folder.path, target)
         with folder.work(Job(record={"options": {"model": run.metrics["model_sha256"]}}), overwrite=True):
-            if overwrite or not _is_there(target, out, record):
-                _replace(folder.path, network, record, target, out)
+            try:
+                if overwrite or not _is_there(target, out, record):
+                    _replace(folder.path, network, record, target, out)
+            finally:
+                _tidy(folder.path, target)
     return Exported(path=out, to="savedmodel", num_bytes=_size(target))
 
 
-def _move_back(working: Path, target: Path) -> None:
-    """Move back a folder that a killed export set aside and did not replace."""
+def _tidy(working: Path, target: Path) -> None:
+    """Remove what is half made, and move back a folder that was set aside and not replaced."""
     replaced = working / _REPLACED
     if replaced.is_dir() and not target.exists():
-        replaced.rename(target)
+        with storage_errors(target, "rename"):
+            replaced.rename(target)
+    remove(replaced)
+    remove(working / _STAGED)
 
 
 def _is_there(target: Path, out: Path, record: dict[str, Any]) -> bool:
@@ -172,7 +178,8 @@ def _replace(working: Path, network: Network, record: dict[str, Any], target: Pa
     make_folder((staged / RECORD).parent)
     commit_json(staged / RECORD, record)
     if target.exists() and any(target.iterdir()):
-        target.rename(working / _REPLACED)
+        with storage_errors(target, "rename"):
+            target.rename(working / _REPLACED)
     commit_folder(staged, target)
 
 

@@ -1,7 +1,12 @@
-"""Write a network as a SavedModel of TensorFlow, which takes sparse rows as the three arrays of `Csr`."""
+"""Write a network as a SavedModel of TensorFlow, which takes sparse rows as the three arrays of `Csr`.
+
+TensorFlow writes the files itself, to names of its own, and leaves them where it fails. So it writes to a temporary
+folder, and its files are committed from there. The cost: the weights are written twice.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import tensorflow as tf
 
 from shardtrain.engine.network import Network
 from shardtrain.errors import StorageError
+from shardtrain.runtime.atomic import commit_content, make_folder
 
 
 def write_saved_model(network: Network, folder: Path) -> None:
@@ -25,6 +31,17 @@ def write_saved_model(network: Network, folder: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as made:
+        _save(network, made)
+        for path in sorted(Path(made).rglob("*")):
+            target = folder / path.relative_to(made)
+            if path.is_file():
+                make_folder(target.parent)
+                commit_content(path, target)
+
+
+def _save(network: Network, folder: str) -> None:
+    """Let TensorFlow write the files."""
     module = tf.Module()
     module.kernels = [tf.Variable(np.ascontiguousarray(each), trainable=False) for each in network.kernels]
     module.biases = [tf.Variable(np.ascontiguousarray(each), trainable=False) for each in network.biases]
@@ -48,11 +65,12 @@ def write_saved_model(network: Network, folder: Path) -> None:
     ]
     module.classify = tf.function(classify, input_signature=signature)
     try:
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.classify})
-    except tf.errors.OpError as error:
+        tf.saved_model.save(module, folder, signatures={"serving_default": module.classify})
+    except (tf.errors.OpError, ValueError) as error:
+        said = str(getattr(error, "message", error)).splitlines()[0]
         raise StorageError(
-            f"'{folder}' could not be written: {error.message.splitlines()[0]}; when the cause is removed, run the "
-            "same command again"
+            f"TensorFlow could not write to the temporary folder '{folder}': {said}; when the cause is removed, or "
+            "TMPDIR names another folder, run the same command again"
         ) from error
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from shardtrain.exports.bundle_file import packed
 from shardtrain.exports.bundle_reader import HEAD, Bundle, BundleError, load
 from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer
 from shardtrain.vectorize.saved import SavedVectorizer
-from shardtrain.vectorize.settings import Hashing, NgramSettings
+from shardtrain.vectorize.settings import HashedSettings, Hashing, NgramSettings
 
 KINDS: dict[str, dict[str, Any]] = {
     "words": {},
@@ -146,6 +147,14 @@ def test_the_reader_s_file_alone_suffices(words: Vectorizer, small: Path, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "found.json").read_text()) == load(small).predict(texts)
+
+
+def test_no_setting_of_a_vectorizer_is_forgotten() -> None:
+    """A new setting is one that decides rows of new texts, and belongs into bundles, or one of those that do not."""
+    told = {"analyzer", "ngram_range", "stop_words", "binary", "sublinear_tf", "weighting", "strip_accents", "hashing"}
+    of_fitting = {"min_df", "max_df", "select", "max_features"}
+    names = {each.name for cls in (NgramSettings, HashedSettings) for each in fields(cls)}
+    assert names == told | of_fitting
 
 
 def test_characters_are_what_the_bundle_says_of_them(small: Path) -> None:

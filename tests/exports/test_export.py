@@ -238,10 +238,37 @@ def test_a_saved_model_that_is_interrupted_leaves_what_was_there(
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_place_on_which_tensorflow_cannot_write_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/model' could not be written: "):
-        write_saved_model(network_of(FEATURES), tmp_path / "file" / "model")
+def test_what_a_kill_left_is_put_right_by_the_next_export(run: Run, tmp_path: Path) -> None:
+    out, working = shardtrain.export(run, to="savedmodel", out=tmp_path / "model"), tmp_path / ".model.exporting"
+    for stage in ("before the old folder is set aside", "before the new one has its place", "before it is tidied up"):
+        working.mkdir()
+        (working / "job.json").write_text("{}")
+        if stage != "before it is tidied up":
+            (working / "staged").mkdir()
+            (working / "staged" / "saved_model.pb").write_text("half")
+        if stage == "before the new one has its place":
+            out.rename(working / "replaced")
+        elif stage == "before it is tidied up":
+            (working / "replaced").mkdir()
+        assert shardtrain.export(run, to="savedmodel", out=out) == out, stage
+        assert os.listdir(tmp_path) == ["model"], stage
+        assert labels_of("savedmodel", out, run, TEXTS) == EXPECTED, stage
+    working.mkdir()
+    (working / "mine.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"is not a folder that a SavedModel export made: it holds 'mine.txt'"):
+        shardtrain.export(run, to="savedmodel", out=out, overwrite=True)
+
+
+def test_a_temporary_folder_on_which_tensorflow_cannot_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "no space\nin lines")
+
+    monkeypatch.setattr(tf.saved_model, "save", fails)
+    with pytest.raises(StorageError, match=r"the temporary folder '/.*': no space; when the cause is removed"):
+        write_saved_model(network_of(FEATURES), tmp_path / "model")
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("to", FILES)

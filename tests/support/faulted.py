@@ -118,7 +118,7 @@ COMMANDS = {
     "export": Command("export {inputs}/run --out {work}/model.bundle"),
     "export folder": Command(
         "export {inputs}/run --to savedmodel --out {work}/model",
-        differing=("saved_model.pb", "fingerprint.pb", "variables.index"),
+        differing=("saved_model.pb", "fingerprint.pb"),
     ),
     "fit": Command("fit {inputs}/shards --out {work}/run " + _TRAIN, differing=("config.json",)),
     "tune": Command(
