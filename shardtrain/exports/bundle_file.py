@@ -1,8 +1,8 @@
 """Pack header and arrays into the one file that `bundle_reader` reads; docs/export.md specifies it.
 
-Each array is stored as planes, the first bytes of all items, then all second bytes and so on, because the high bytes of
-small numbers are then runs of zeros, and compressed by zlib, which every Python has. Ascending arrays are stored as
-differences. Equal runs give equal bytes.
+Each array is stored as planes, the first bytes of all items, then all second bytes and so on, because high bytes are
+nearly always equal and low ones are not. Each plane is compressed by zlib, which every Python has, with the strategy
+that suits it. Ascending arrays are stored as differences. Equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from shardtrain.exports.bundle_reader import HEAD, MAGIC, VERSION, digest_of
 
 Array = npt.NDArray[Any]
 
-_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)  # which is best depends on the values
-_MOST_TRIED = 16 << 20  # bytes of an array up to which all are tried
+_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)
+_MOST_TRIED = 16 << 20  # bytes of a plane up to which all are tried
 
 
 def packed(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -48,12 +48,14 @@ def differences(ascending: Array) -> Array:
 
 
 def _compressed(array: Array) -> bytes:
+    """Return the planes of an array, each a zlib stream."""
     items = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    planes = items.reshape(-1, 1).view(np.uint8).T.tobytes()
-    strategies = _STRATEGIES if len(planes) <= _MOST_TRIED else _STRATEGIES[:1]
-    return min((_deflated(planes, strategy) for strategy in strategies), key=len)
+    return b"".join(map(_deflated, items.reshape(-1, 1).view(np.uint8).T))
 
 
-def _deflated(content: bytes, strategy: int) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
-    return stream.compress(content) + stream.flush()
+def _deflated(plane: Array) -> bytes:
+    """Return the shortest zlib stream of a plane."""
+    content = plane.tobytes()
+    strategies = _STRATEGIES if len(content) <= _MOST_TRIED else _STRATEGIES[:1]
+    streams = [zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy) for strategy in strategies]
+    return min((stream.compress(content) + stream.flush() for stream in streams), key=len)

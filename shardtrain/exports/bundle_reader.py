@@ -33,6 +33,7 @@ KINDS = ("candidates", "hashed")  # how n-grams become rows
 WEIGHTS = {"int8": "|i1", "float16": "<f2", "float32": "<f4"}  # types of the first kernel
 CHECK_BITS = 8  # of a column's hash, below its key
 MOST_KEY_BITS = 64 - CHECK_BITS
+MOST_EQUAL = 8  # candidates with one key
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
 CASED, IGNORABLE = 1, 2  # what a character means for a sigma near it
 MOST_NGRAM = 1000
@@ -171,15 +172,20 @@ def _array(section: Any, content: bytes, begin: int) -> tuple[str, Array, int]:
         raise BundleError(
             f"has the array '{name}' of {raw:,} bytes in {size:,}, of which {len(content) - begin:,} are there"
         )
-    stream = zlib.decompressobj()
-    try:
-        planes = stream.decompress(content[begin : begin + size], raw + 1)
-    except zlib.error as error:
-        raise BundleError(f"has the array '{name}', which cannot be unpacked: {error}") from None
-    if len(planes) != raw or not stream.eof or stream.unused_data:
-        raise BundleError(f"has the array '{name}', which does not unpack to {raw:,} bytes")
-    by_item = np.ascontiguousarray(np.frombuffer(planes, np.uint8).reshape(dtype.itemsize, count).T)
-    return name, by_item.view(dtype).reshape(shape), begin + size
+    planes = np.empty((dtype.itemsize, count), np.uint8)
+    rest = content[begin : begin + size]
+    for plane in planes:
+        stream = zlib.decompressobj()
+        try:
+            unpacked = stream.decompress(rest, count + 1)
+        except zlib.error as error:
+            raise BundleError(f"has the array '{name}', which cannot be unpacked: {error}") from None
+        if len(unpacked) != count or not stream.eof:
+            raise BundleError(f"has the array '{name}', which does not unpack to {raw:,} bytes")
+        plane[:], rest = np.frombuffer(unpacked, np.uint8), stream.unused_data
+    if rest:
+        raise BundleError(f"has the array '{name}' with {len(rest):,} bytes after its end")
+    return name, np.ascontiguousarray(planes.T).view(dtype).reshape(shape), begin + size
 
 
 def _checked(record: dict[str, Any], name: str, kind: type, test: Callable[[Any], Any] = lambda value: True) -> Any:
@@ -464,7 +470,7 @@ class _Candidates:
     """Looks n-grams up among the candidates of a vocabulary, and weighs them; norms are over all candidates.
 
     A candidate is known by the leading bits of its hash, its key. Where it has a row of weights, the next `CHECK_BITS`
-    must fit as well.
+    must fit as well; those without rows come last among candidates with one key.
     """
 
     needs_hashes = True
@@ -476,6 +482,8 @@ class _Candidates:
             _checked(about, name, bool) for name in ("binary", "sublinear_tf", "idf", "norm")
         )
         keys = _ascending(arrays, "keys", "<u8", 1 << bits, strictly=False)
+        if (keys[MOST_EQUAL:] == keys[:-MOST_EQUAL]).any():
+            raise BundleError(f"has the array 'keys' with more than {MOST_EQUAL} equal ones")
         self._keys = keys.astype(np.uint32) if bits <= 32 else keys
         self._shift = np.uint64(64 - bits)
         self._check_shift = np.uint64(64 - bits - CHECK_BITS)
@@ -509,11 +517,18 @@ class _Candidates:
     def _found(self, grams: Array, owners: Array) -> tuple[Array, Array]:
         """Return text and place among the candidates of each n-gram that is one."""
         wanted = (grams >> self._shift).astype(self._keys.dtype)
-        places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        rows = self._row_of[places]
         checks = (grams >> self._check_shift).astype(np.uint8)
-        known = (self._keys[places] == wanted) & ((rows < 0) | (self._checks[rows] == checks))
-        return owners[known], places[known]
+        places = np.searchsorted(self._keys, wanted)
+        # Invariant: the candidates before places[i] are not the n-gram i.
+        for _ in range(MOST_EQUAL):
+            places = np.minimum(places, len(self._keys) - 1)
+            rows = self._row_of[places]
+            same = self._keys[places] == wanted
+            fits = (rows < 0) | (self._checks[rows] == checks)
+            if not (same & ~fits).any():
+                break
+            places = places + (same & ~fits)
+        return owners[same & fits], places[same & fits]
 
     def _worth(self, times: Array) -> Array:
         """Return what it is worth to occur so many times in a text."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.exports.bundle_file import differences
-from shardtrain.exports.bundle_reader import CHECK_BITS, CODE_POINTS, MOST_KEY_BITS
+from shardtrain.exports.bundle_reader import CHECK_BITS, CODE_POINTS, MOST_EQUAL, MOST_KEY_BITS
 from shardtrain.vectorize import text
 from shardtrain.vectorize.fitted import HashingVectorizer, NgramVectorizer, Vectorizer
 from shardtrain.vectorize.settings import HashedSettings, Hashing, NgramSettings
@@ -78,10 +78,10 @@ def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str,
     hashes, counts, columns = (np.asarray(vectorizer.arrays[name]) for name in ("hashes", "counts", "columns"))
     if settings.hashing.mask != _WHOLE:
         raise VectorizerError("the vectorizer's hashes are shortened, which a bundle does not support; build again")
-    bits = _key_bits(hashes[columns >= 0], len(hashes).bit_length() - 1 + extra_bits)
+    bits = _key_bits(hashes, columns >= 0, len(hashes).bit_length() - 1 + extra_bits)
     shift = np.uint64(64 - bits)
     keys = hashes >> shift
-    order = np.lexsort((columns < 0, keys))  # where keys are equal, a candidate with a column is the first
+    order = np.lexsort((columns < 0, keys))  # where keys are equal, candidates with a column come first
     selected = np.flatnonzero(columns[order] >= 0)
     chosen = order[selected]
     about = {
@@ -102,14 +102,24 @@ def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str,
     return about, arrays, columns[chosen]
 
 
-def _key_bits(selected: Array, bits: int) -> int:
-    """Return the fewest bits, at least `bits`, in which ascending hashes differ; raise VectorizerError if too many."""
+def _key_bits(hashes: Array, selected: Array, bits: int) -> int:
+    """Return the fewest bits of a key, at least `bits`, that tell apart what a reader must tell apart.
+
+    Args:
+        hashes: of the candidates, ascending.
+        selected: whether each has a column.
+        bits: that are wanted.
+
+    Raises:
+        VectorizerError: no number of bits does.
+    """
     for enough in range(min(bits, MOST_KEY_BITS), MOST_KEY_BITS + 1):
-        if (np.diff(selected >> np.uint64(64 - enough)) > 0).all():
+        keys, checked = hashes >> np.uint64(64 - enough), hashes[selected] >> np.uint64(64 - enough - CHECK_BITS)
+        if (keys[MOST_EQUAL:] != keys[:-MOST_EQUAL]).all() and (checked[1:] != checked[:-1]).all():
             return enough
     raise VectorizerError(
-        f"two columns of the vectorizer have the same hash but for its last {64 - MOST_KEY_BITS} bits, so a bundle "
-        "cannot tell them apart; build again"
+        "the vectorizer's hashes are too much alike to be shortened, so a bundle cannot tell its n-grams apart; build "
+        "again"
     )
 
 

@@ -334,8 +334,26 @@ def test_shortened_or_equal_hashes_are_refused() -> None:
     with pytest.raises(VectorizerError, match="hashes are shortened"):
         bundle_content(network, of_candidates(40, 20, Hashing(mask=(1 << 30) - 1)), NAMES, "int8", {})
     close = of_candidates(40, 20)
-    close.arrays["hashes"] = close.arrays["hashes"].min() + np.arange(40, dtype=np.uint64)
-    with pytest.raises(VectorizerError, match="have the same hash but for its last 8 bits"):
-        bundle_content(network, close, NAMES, "int8", {})
-    close.arrays["hashes"] = np.arange(40, dtype=np.uint64) << np.uint64(9)
-    assert bundle_content(network, close, NAMES, "int8", {})
+    for hashes in (np.arange(40, dtype=np.uint64), np.arange(40, dtype=np.uint64) // 20 << np.uint64(30)):
+        close.arrays["hashes"] = hashes + np.arange(40, dtype=np.uint64)
+        with pytest.raises(VectorizerError, match="hashes are too much alike to be shortened"):
+            bundle_content(network, close, NAMES, "int8", {})
+
+
+def test_candidates_whose_keys_are_equal_are_told_apart() -> None:
+    """Groups of eight hashes that differ only below the key: those with a column are found, the others as one."""
+    vectorizer, network = of_candidates(400, 20), network_of(20)
+    groups, members = np.arange(400, dtype=np.uint64) // 8, np.arange(400, dtype=np.uint64) % 8
+    hashes = vectorizer.arrays["hashes"] = (groups << np.uint64(44)) + (members << np.uint64(36))
+    header, arrays = bundle_reader._parts_of(bundle_content(network, vectorizer, NAMES, "int8", {}))
+    terms = bundle_reader._Candidates({**header["terms"]}, arrays)
+    assert len(np.unique(np.cumsum(arrays["keys"]))) == 50
+    found, places = terms._found(hashes, np.arange(len(hashes)))
+    columns = np.asarray(vectorizer.arrays["columns"])
+    chosen = np.flatnonzero(columns >= 0)
+    assert set(chosen) <= set(found)
+    rows = dict(zip(found.tolist(), terms._row_of[places].tolist(), strict=True))
+    for place in chosen:
+        weights = arrays["kernel"][rows[place]] * arrays["scales"]
+        np.testing.assert_allclose(weights, network.wide[columns[place]], atol=arrays["scales"].max())
+    assert all(rows[place] < 0 for place in set(found.tolist()) - set(chosen.tolist()))
