@@ -4,8 +4,8 @@ Of each corpus a run is trained with `train`, everything at its default, and exp
 weights and as an ONNX graph. Each way classifies the texts of the test file in one thread; of three times the least
 counts. The graph takes our rows, made dense in batches, so making rows is not in its time. fastText is trained as for
 `end_to_end.py` (bigrams, five epochs, words in lower case, the rate that is best on the test file) and quantised as its
-documentation shows: `cutoff`, `retrain`, `qnorm`. What a bundle takes from a cold start to its first answer is the
-processor time of a process that has the reader's file and numpy.
+documentation shows (`qnorm`, `retrain`, and `cutoff`: how many words and n-grams are kept). What a bundle takes from a
+cold start to its first answer is the processor time of a process that has the reader's file and numpy.
 
 The program fails if int8 loses more than 0.3 points, if 20,000 features, 64 units and four classes take more than 2 MB,
 or if on hostile texts a label of the float16 bundle is not that of `Run.predict` although two probabilities are not
