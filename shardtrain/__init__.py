@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.version import __version__
 
 if TYPE_CHECKING:
-    from shardtrain.api import build, fit, train
+    from shardtrain.api import build, export, fit, train
     from shardtrain.arrays.csr import Csr
     from shardtrain.inference.predictions import Predictions
     from shardtrain.inference.run import Run
@@ -26,6 +26,7 @@ __all__ = [
     "Vectorizer",
     "__version__",
     "build",
+    "export",
     "fit",
     "load_vectorizer",
     "open_shards",
@@ -40,6 +41,7 @@ _HOMES = {
     "Shards": "shardtrain.loader.shards",
     "Vectorizer": "shardtrain.vectorize.fitted",
     "build": "shardtrain.api",
+    "export": "shardtrain.api",
     "fit": "shardtrain.api",
     "load_vectorizer": "shardtrain.vectorize.fitted",
     "open_shards": "shardtrain.loader.shards",

@@ -1,4 +1,4 @@
-"""Build shards and train models from Python: the commands `build`, `fit` and `train` as functions with keywords.
+"""Build shards, train and export models from Python: `build`, `fit`, `train` and `export` as functions with keywords.
 
 The keywords are the fields of the option classes, where they are documented. The subpackages hold the rest (conversion
 of tables, verification, reports).
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtrain.errors import UsageError
+from shardtrain.exports.options import ExportOptions
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.loader.shards import Shards, open_shards
@@ -130,3 +131,23 @@ def train(corpus: CorpusLike, options: TrainKeywords) -> Run:
     limit = min(options.memory_limit, FitOptions().memory_limit)
     done = train_on(corpus, building, replace(fitting, memory_limit=limit), subset(options, TrainOutput))
     return load_run(done.run.path)
+
+
+@with_options(ExportOptions)
+def export(run: Run | Path | str, options: ExportOptions) -> Path:
+    """Write a run, opened or its folder, for use without shardtrain, as `python -m shardtrain export` does.
+
+    The keywords are those of `ExportOptions`.
+
+    Returns:
+        The file, or the folder of a SavedModel.
+
+    Raises:
+        UsageError: options that do not fit together, or a path that cannot be written.
+        RunError: the run is unfinished or damaged, or its model is not a linear one or an mlp over n-grams.
+        OutputExistsError: something else is at the output.
+        MissingExtraError: `to` is "onnx", and the package onnx is not installed.
+    """
+    from shardtrain.exports.export import export_run
+
+    return export_run(run if isinstance(run, Run) else load_run(run), options).path

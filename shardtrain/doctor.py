@@ -29,6 +29,7 @@ NEEDED = ("h5py", "keras", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxh
 EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
+    "onnx": ("ONNX graphs of export", ("onnx",)),
     "parquet": ("Parquet files in convert and predict", ("pyarrow",)),
     "sklearn": ("ShardClassifier, the scikit-learn estimator", ("scikit-learn",)),
     "tensorboard": ("curves in TensorBoard (fit --tensorboard)", ("tensorboard",)),

@@ -34,6 +34,8 @@ LONGEST_FIRST = (
     "training/test_devices.py",
     "training/test_fused.py",
     "cli/test_surroundings.py",
+    "exports/test_export.py",
+    "exports/test_bundle.py",
     "training/test_user_outputs.py",
     "vectorize/test_ties.py",
     "shards/test_compressed.py",

@@ -23,6 +23,7 @@ from shardtrain.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     fetch,
     fit,
     index,
@@ -48,7 +49,7 @@ COMMANDS = tuple(
     module.COMMAND
     for module in (
         *(demo, fetch, train, build, convert, index, recompress),
-        *(fit, tune, evaluate, predict, report, inspect, verify, doctor, completion),
+        *(fit, tune, evaluate, predict, export, report, inspect, verify, doctor, completion),
     )
 )
 EPILOG = """\

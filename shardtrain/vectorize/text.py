@@ -77,7 +77,7 @@ def _whole(data: Bytes, bounds: npt.NDArray[np.int64]) -> TextBlock:
 _SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
 _CASED, _IGNORABLE = 1, 2
 _IGNORABLE_PLANE = range(0xE0000, 0xE1000)  # tags and variation selectors: unchanged, but ignorable
-_UNCHANGED = 0xFF
+UNCHANGED = 0xFF
 _CODES = 1 << 12  # of characters that tables are made from at a time
 _LAST_CHANGED = 0x2FFFF  # no code point above it has a lower case, decomposes or combines; a test checks them all
 
@@ -91,11 +91,11 @@ def replacements(*, strip: bool) -> tuple[npt.NDArray[np.int64], Bytes, Bytes]:
 
     Returns:
         For each code point where its replacement begins among the replacements' bytes, and how many bytes it has
-        (`_UNCHANGED`: the character is not replaced); and those bytes.
+        (`UNCHANGED`: the character is not replaced); and those bytes.
     """
     dropped = frozenset(filter(unicodedata.combining, _characters(range(_LAST_CHANGED + 1)))) if strip else frozenset()
     starts = np.zeros(sys.maxunicode + 1, np.int64)
-    lengths = np.full(sys.maxunicode + 1, _UNCHANGED, np.uint8)
+    lengths = np.full(sys.maxunicode + 1, UNCHANGED, np.uint8)
     pool = bytearray()
     for codes in _some_codes(range(1, _LAST_CHANGED + 1)):
         characters = list(_characters(codes))
@@ -166,7 +166,7 @@ def _replace(data, offsets, starts, lengths, pool, around):  # type: ignore[no-u
                 continue
             code, width = decode(data, i)
             length = int(lengths[code])
-            if length == _UNCHANGED:
+            if length == UNCHANGED:
                 for j in range(width):
                     out[size + j] = data[i + j]
                 size += width
@@ -189,7 +189,7 @@ def _replaced_size(data, lengths):  # type: ignore[no-untyped-def]
     for i in range(len(data)):
         if data[i] >= 0xC0:  # a character of more than one byte begins
             code, width = decode(data, i)
-            if lengths[code] != _UNCHANGED:
+            if lengths[code] != UNCHANGED:
                 size += np.int64(lengths[code]) - width
     return size
 

@@ -60,6 +60,8 @@ def test_every_command_tells_its_result_as_json(
     assert done["report"]["bytes"] == (tmp_path / "run.html").stat().st_size
     done["predict"] = told(capsys, "predict", run, "one text")
     assert done["predict"]["label"] in done["build"]["class_names"]
+    done["export"] = told(capsys, "export", run, "--out", tmp_path / "model.bundle")
+    assert done["export"]["bytes"] == (tmp_path / "model.bundle").stat().st_size
     done["verify"] = told(capsys, "verify", shards)
     assert done["verify"]["faults"] == []
     done["inspect"] = told(capsys, "inspect", shards, "--rows", 0)

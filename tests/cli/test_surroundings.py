@@ -41,6 +41,8 @@ MAKERS = {
     "fit": ["fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
     "tune": ["tune", "{home}/shards", "--epochs", "1", "--units", "2", "4", "--out", "{new}"],
     "predict": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "{new}.csv"],
+    "export": ["export", "{home}/run", "--out", "{new}.bundle"],
+    "export, SavedModel": ["export", "{home}/run", "--to", "savedmodel", "--out", "{new}"],
     "report": ["report", "{home}/run", "--out", "{new}.html"],
 }
 # What these print is the result.

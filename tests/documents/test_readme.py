@@ -43,7 +43,7 @@ def test_its_commands_run_one_after_the_other(folder, monkeypatch, capsys):
         else:
             subprocess.run([sys.executable, ROOT / words[1], *words[2:]], check=True, capture_output=True)
         ran.append(words[3] if words[1] == "-m" else words[1])
-    used = ["train", "build", "fit", "evaluate", "predict", "predict", "evaluate", "report", "report"]
+    used = ["train", "build", "fit", "evaluate", "predict", "predict", "evaluate", "export", "report", "report"]
     assert ran == [*used, "tools/inspect_shards.py", "verify"]
     assert "validation accuracy" in capsys.readouterr().out
 

@@ -48,6 +48,7 @@ JOURNEY = """
         run("fit", "shards", "--out", "run", "--epochs", "2", "--seed", "1")
         printed = {"evaluate": run("evaluate", "run", "shards", "--json"), "predict": run("predict", "run", *texts)}
         run("predict", "run", "--input", corpus + "/test.csv", "--output", "predicted.csv", "--proba")
+        run("export", "run", "--out", "model.bundle")
         run("report", "shards", "--out", "shards.html")
         printed["inspect"] = run("inspect", "shards")
         with open("printed.json", "w") as file:

@@ -115,6 +115,11 @@ COMMANDS = {
     "report": Command("report {inputs}/shards --out {work}/report.html"),
     "fetch": Command("fetch imdb --out {work}/set", before=_FETCHED, differing=()),
     "predict": Command("predict {inputs}/run --input {inputs}/corpus/test.csv --output {work}/out.csv"),
+    "export": Command("export {inputs}/run --out {work}/model.bundle"),
+    "export folder": Command(
+        "export {inputs}/run --to savedmodel --out {work}/model",
+        differing=("saved_model.pb", "fingerprint.pb"),
+    ),
     "fit": Command("fit {inputs}/shards --out {work}/run " + _TRAIN, differing=("config.json",)),
     "tune": Command(
         "tune {inputs}/shards --units 4 8 --out {work}/study " + _TRAIN.replace("--epochs 2", "--epochs 1"),

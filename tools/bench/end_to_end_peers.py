@@ -33,23 +33,27 @@ def read(corpus: Path, name: str) -> tuple[list[str], list[str]]:
     return labels, texts
 
 
+def fast_text_lines(corpus: Path, scratch: Path, name: str) -> Path:
+    """Write fastText's input file, words in lower case, and return it; that of training is shuffled."""
+    labels, texts = read(corpus, name)
+    words = re.compile(r"\w+")
+    lines = [
+        f"__label__{label} {' '.join(words.findall(text.lower()))}\n" for label, text in zip(labels, texts, strict=True)
+    ]
+    if name == "train":
+        random.Random(SEED).shuffle(lines)
+    path = scratch / f"{name}.txt"
+    with open(path, "w", encoding="utf-8") as out:
+        out.writelines(lines)
+    return path
+
+
 def fast_text(corpus: Path, scratch: Path, predictions: Path, rate: float, threads: int) -> dict[str, Any]:
     """Train with bigrams for five epochs on words in lower case, shuffled: fastText takes rows as they lie."""
     import fasttext
 
     for name in ("train", "test"):
-        labels, texts = read(corpus, name)
-        words = re.compile(r"\w+")
-        lines = [
-            f"__label__{label} {' '.join(words.findall(text.lower()))}\n"
-            for label, text in zip(labels, texts, strict=True)
-        ]
-        del labels, texts
-        if name == "train":
-            random.Random(SEED).shuffle(lines)
-        with open(scratch / f"{name}.txt", "w", encoding="utf-8") as out:
-            out.writelines(lines)
-        del lines
+        fast_text_lines(corpus, scratch, name)
     model = fasttext.train_supervised(
         str(scratch / "train.txt"), lr=rate, epoch=5, wordNgrams=2, thread=threads, verbose=0
     )
