@@ -58,6 +58,7 @@ class TrainKeywords(TrainOutput, BuildOptions, FitOptions):
 
 
 _PLANNED = {"dry_run": "shardtrain.pipeline.plan.plan_build returns the plan of a build"}
+_BUILT = dict.fromkeys(options_of(BuildKeywords), "it is an option of shardtrain.build and shardtrain.train")
 _OPENING = "pass it to shardtrain.open_shards, and the open shards to fit"
 _OPENED = dict.fromkeys(options_of(LoaderOptions), _OPENING)
 
@@ -85,7 +86,7 @@ def build(corpus: CorpusLike, options: BuildKeywords) -> Shards:
     return open_shards(options.out)
 
 
-@with_options(FitKeywords, elsewhere=_OPENED)
+@with_options(FitKeywords, elsewhere={**_BUILT, **_OPENED})
 def fit(shards: Shards | Path | str, options: FitKeywords) -> Run:
     """Train a model on shards, open ones or their folder, as `python -m shardtrain fit` does.
 

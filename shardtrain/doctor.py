@@ -30,7 +30,7 @@ EXTRAS = {  # extra: its purpose and packages; a test compares both lists with p
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
     "onnx": ("ONNX graphs of export", ("onnx",)),
-    "parquet": ("Parquet files in convert and predict", ("pyarrow",)),
+    "parquet": ("Parquet files in build, convert and predict", ("pyarrow",)),
     "sklearn": ("ShardClassifier, the scikit-learn estimator", ("scikit-learn",)),
     "tensorboard": ("curves in TensorBoard (fit --tensorboard)", ("tensorboard",)),
     "tune": ("trying sizes and rates (tune)", ("optuna",)),

@@ -19,8 +19,19 @@ from shardtrain.errors import UsageError
 from shardtrain.options import nearest
 from shardtrain.runtime.terminal import tell_error, write_data, write_lines
 
-# Other names for commands, for suggestions.
-OTHER_NAMES = {"train": "fit", "classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
+# Other names for commands and options, for suggestions.
+OTHER_NAMES = {"classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
+OTHER_OPTIONS = {
+    "--lr": "--learning-rate",
+    "--rate": "--learning-rate",
+    "--epoch": "--epochs",
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--ngrams": "--ngram-range",
+    "--vocab-size": "--max-features",
+    "--output": "--out",
+    "--force": "--overwrite",
+}
 _UNSET = object()  # the value of an option that is not on the command line
 
 
@@ -106,9 +117,16 @@ class Parser(argparse.ArgumentParser):
                 return
             name = word.partition("=")[0]
             if name.startswith("--") and " " not in name and name not in self._option_string_actions:
-                self.error(
-                    f"{self.command} has no option {name!r}{nearest(name, self._option_string_actions, cutoff=0.5)}"
-                )
+                self.error(f"{self.command} has no option {name!r}{self._meant(name)}")
+
+    def _meant(self, name: str) -> str:
+        """Return what may be meant by an unknown option, as the end of a message."""
+        if (usual := OTHER_OPTIONS.get(name)) in self._option_string_actions:
+            return f"; did you mean {usual!r}?"
+        others = [command for command, parser in self.commands.items() if name in parser._option_string_actions]
+        if others:
+            return f"; it is an option of {' and '.join(others) if len(others) < 3 else ', '.join(others)}"
+        return nearest(name, self._option_string_actions, cutoff=0.5)
 
     def _without_empty(self, words: Sequence[str]) -> list[str]:
         """Remove the options whose values are all empty: they count as not given."""

@@ -50,7 +50,7 @@ def repeated_names(source: Source, names: Sequence[str]) -> list[str]:
     """Report names that several columns have, as they can only be chosen by index."""
     places = {name: [str(i) for i, each in enumerate(names) if each == name] for name in names if name}
     return [
-        f"{Path(source.origin).name}: columns {' and '.join(found)} are all named '{name}'; --text-columns and "
+        f"{Path(source.origin).name}: columns {' and '.join(found)} have the same name, '{name}'; --text-columns and "
         "--label-column choose by index"
         for name, found in places.items()
         if len(found) > 1

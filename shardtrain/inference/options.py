@@ -26,7 +26,7 @@ class PredictFiles:
 
     input: str | None = option(
         None,
-        "CSV, TSV or JSON Lines, otherwise one text per line; also .gz; - is standard input",
+        "CSV, TSV or JSON Lines, otherwise one text per line; also compressed; - is standard input",
         group=_TEXTS,
         metavar="FILE",
         unset="none",

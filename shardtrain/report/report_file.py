@@ -28,6 +28,8 @@ def is_run(folder: Path) -> bool:
         return True
     if (folder / MANIFEST).exists() or (folder / WORKING).exists():
         return False
+    if not folder.exists():
+        raise ShardsNotFoundError(f"'{folder}' does not exist; name a folder of shards or of a run")
     raise ShardsNotFoundError(
         f"'{folder}' holds neither shards (no {MANIFEST}) nor a run (no {CONFIG}); build shards with "
         f"`{command_line('build', 'CORPUS', '--out', folder)}`, or name another folder"
