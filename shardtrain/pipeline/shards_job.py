@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shardtrain.errors import ShardsError
 from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.origin import Origin, origins_with
 from shardtrain.pipeline.publishing import publish
@@ -21,6 +22,7 @@ from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
+from shardtrain.shards.verify import verify_shards
 
 # The options in the digests of the first version. They never change: an option that is added later is in a digest only
 # where it differs from its default, so finished shards of older versions are recognised.
@@ -57,7 +59,7 @@ def make_shards(
         memory_limit: for the record of the build.
         overwrite: finished shards may be replaced.
         resume: an interrupted build is required.
-        reuse: shards that this job made are returned.
+        reuse: shards that this job made are returned; with `overwrite` only if they are not damaged.
         append: finished shards stay, and the job appends to them.
         origin: of the documents of the new part.
         earlier: the shards that hold the parts before it.
@@ -66,11 +68,11 @@ def make_shards(
         ShardsExistError: `out` holds something that must not be replaced.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
     """
-    if (resume or reuse) and _is_complete(out, job):
+    if (resume or reuse) and _is_complete(out, job) and not (reuse and overwrite and _is_damaged(out)):
         complete = f"the build in '{out}' is complete"
         say(f"{complete}, there is nothing to resume" if resume else f"{complete}: its shards are used again")
         return read_manifest(out)
-    with workspace(out, job, overwrite=overwrite, resume=resume, append=append) as space:
+    with workspace(out, job, overwrite=overwrite, resume=resume, append=append, reuse=reuse) as space:
         if (space.path / layout.MANIFEST).exists():  # all is made: the job was killed while it published
             manifest = read_manifest(space.path)
         else:
@@ -98,6 +100,17 @@ def make_shards(
             write_manifest(space.path, manifest)
         publish(out, manifest, append=append)
     return manifest
+
+
+def _is_damaged(out: Path) -> bool:
+    """Return whether finished shards are not what was written, and report it."""
+    try:
+        faults = verify_shards(out, advance=lambda _: None).faults
+    except ShardsError as error:
+        faults = (error.on_command_line,)
+    if faults:
+        say(f"the shards in '{out}' are damaged ({faults[0]}); they are built again")
+    return bool(faults)
 
 
 def _is_complete(out: Path, job: Job) -> bool:

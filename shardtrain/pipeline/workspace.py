@@ -49,7 +49,9 @@ def folder_of(out: Path) -> JobFolder:
 
 
 @contextlib.contextmanager
-def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: bool = False) -> Iterator[Workspace]:
+def workspace(
+    out: Path, job: Job, *, overwrite: bool, resume: bool, append: bool = False, reuse: bool = False
+) -> Iterator[Workspace]:
     """Hold the working folder in `out` for a job; it is removed when the block ends, but not if it fails.
 
     What an earlier job had finished and begun to publish is published first: `out` may hold only a part of it.
@@ -60,13 +62,14 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
         overwrite: finished shards may be replaced, and an interrupted build of another job discarded.
         resume: an interrupted build is required.
         append: finished shards stay, and the job appends to them.
+        reuse: shards that this job made would have been used.
 
     Raises:
         ShardsExistError: `out` holds something that must not be replaced, or another build is running in it.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
         StorageError: the folder cannot be made.
     """
-    check_free(out, job, overwrite=overwrite, append=append, resume=resume)
+    check_free(out, job, overwrite=overwrite, append=append, resume=resume, reuse=reuse)
     folder = folder_of(out)
     try:
         with folder.made_and_held():
@@ -89,7 +92,9 @@ def workspace(out: Path, job: Job, *, overwrite: bool, resume: bool, append: boo
             out.rmdir()  # only an empty folder can go
 
 
-def check_free(out: Path, job: Job, *, overwrite: bool, append: bool, resume: bool = False) -> None:
+def check_free(
+    out: Path, job: Job, *, overwrite: bool, append: bool, resume: bool = False, reuse: bool = False
+) -> None:
     """Refuse an output folder that a job must not be published in.
 
     With `resume` an interrupted job that was to replace the shards there may do so: it was asked for when it began.
@@ -105,6 +110,11 @@ def check_free(out: Path, job: Job, *, overwrite: bool, append: bool, resume: bo
         if begun:
             raise ShardsExistError(
                 f"'{out}' holds shards that an interrupted build was to replace; complete it with --resume"
+            )
+        if reuse:
+            raise ShardsExistError(
+                f"'{out}' holds shards of other files, or made with other options; replace them with --overwrite, or "
+                "choose another folder"
             )
         raise ShardsExistError(
             f"'{out}' already holds shards; choose another --out, replace them with --overwrite, or --append to them"

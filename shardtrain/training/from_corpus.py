@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.corpus.options import STANDARD
+from shardtrain.errors import UsageError
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.embeddings import check_file
 from shardtrain.models.names import check_there, model_name
@@ -84,7 +85,7 @@ def train(
     call = {"build": identity(build_options), "fit": identity(fit_options), "sizes": as_json(dict(sizes or {}))}
     with _folder(corpus, output, call) as folder:
         folder.check_free(overwrite=output.overwrite)
-        where = Path(output.shards) if output.shards is not None else folder.path / SHARDS
+        where = _shards_of(folder, output)
         options = replace(build_options, overwrite=output.overwrite)
         manifest = build(corpus, where, options, reuse=True)
         with open_shards(where, **(reading or {})) as shards:
@@ -119,15 +120,30 @@ def _check(options: FitOptions, kind: str) -> None:
         check_file(Path(options.embeddings))
 
 
+def _shards_of(folder: RunFolder, output: TrainOutput) -> Path:
+    """Return the folder of the shards.
+
+    Raises:
+        UsageError: it is in the way of the run's own files.
+    """
+    own = folder.path / SHARDS
+    where = own if output.shards is None else Path(output.shards)
+    inside = folder.path.absolute() in (where.absolute(), *where.absolute().parents)
+    if inside and where.absolute() != own.absolute():
+        raise UsageError(f"--shards '{where}' is inside of the run folder '{folder.path}'; choose another, or omit it")
+    return where
+
+
 @contextmanager
 def _folder(corpus: CorpusLike, output: TrainOutput, call: Mapping[str, Any]) -> Iterator[RunFolder]:
-    """Yield the run folder; one that is still empty at the end is removed.
+    """Yield the run folder; one that is made here and still empty at the end is removed.
 
     Args:
         corpus: that is trained on.
         output: says which folder, or leaves it open.
         call: what decides the result beside the corpus.
     """
+    there = output.out is not None and Path(output.out).exists()
     if output.out is not None:
         folder = RunFolder(Path(output.out))
     else:
@@ -136,7 +152,7 @@ def _folder(corpus: CorpusLike, output: TrainOutput, call: Mapping[str, Any]) ->
         yield folder
     finally:
         with contextlib.suppress(OSError):
-            if {path.name for path in folder.path.iterdir()} <= {CALL}:
+            if not there and {path.name for path in folder.path.iterdir()} <= {CALL}:
                 (folder.path / CALL).unlink(missing_ok=True)
                 folder.path.rmdir()
 

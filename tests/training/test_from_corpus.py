@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from shardtrain.errors import RunExistsError, ShardsExistError, UsageError
 from shardtrain.inference.run import load_run
 from shardtrain.models.options import MlpOptions
 from shardtrain.runtime.progress import QUIET, verbosity
+from shardtrain.training.fit import fit
 from shardtrain.training.run_folder import CHECKPOINTS, HISTORY, MODEL, SHARDS
 
 MEASURED = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes"}
@@ -135,25 +137,56 @@ def test_a_finished_run_is_refused_and_shards_that_fit_are_used_again(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--shards", "kept")])
 def test_a_call_has_its_own_folder_unless_the_same_one_was_interrupted(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    more: tuple[str, ...],
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupt(*_: object) -> bool:
         raise KeyboardInterrupt
 
+    words = ["train", str(corpus), *FLAGS, *more]
     with monkeypatch.context() as patch:
-        patch.setattr("shardtrain.training.from_corpus.fit", interrupted)
-        assert main(["train", str(corpus), *FLAGS]) == 130
+        patch.setattr("shardtrain.training.from_corpus.fit", partial(fit, watch=interrupt))
+        assert main(words) == 130
     assert main(["train", str(corpus), *FLAGS[:-1], "3"]) == 0  # another seed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["topics-1", "topics-2"]
     capsys.readouterr()
-    assert main(["train", str(corpus), *FLAGS, "--json"]) == 0
+    assert main([*words, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["run"] == "runs/topics-1"
-    assert facts["shards"] == "runs/topics-1/shards"
-    assert main(["train", str(corpus), *FLAGS]) == 0
+    assert facts["shards"] == ("kept" if more else "runs/topics-1/shards")
+    assert main(words) == 0
     assert load_run("runs/topics-3").metrics["val_accuracy"] == facts["val_accuracy"]
-    assert sum(facts[split]["examples"] for split in ("train", "validation", "test")) == facts["documents"]
+
+
+def test_damaged_shards_are_built_again_with_overwrite(
+    corpus: Path, apart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(corpus), "--out", "run", *FLAGS]
+    assert main(words) == 0
+    shard = tmp_path / "run" / SHARDS / "train-00000.h5"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert main([*words, "--overwrite"]) == 0
+    assert "are damaged (" in capsys.readouterr().err
+    assert_same_result(tmp_path / "run", apart)
+
+
+def test_a_folder_of_the_user_stays_and_shards_are_not_put_among_the_files_of_a_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["train", "nothing.csv", "--out", "empty"]) == 1
+    assert (tmp_path / "empty").is_dir()
+    for shards in ("run", "run/vectorizer", "run/shards/more"):
+        assert main(["train", str(corpus), "--out", "run", "--shards", shards]) == 2
+        assert "is inside of the run folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
