@@ -42,8 +42,8 @@ def choose_model(model: str, kind: str) -> str:
         )
     if kind not in KINDS[model]:
         raise ModelError(
-            f"{model} needs {' or '.join(KINDS[model])} features, and these are {kind} features; make others with "
-            f"--vectorizer {KINDS[model][0]} of build and train, or choose --model {model_for(kind)}"
+            f"{model} needs {' or '.join(KINDS[model])} features, and these are {kind} features; build with "
+            f"--vectorizer {KINDS[model][0]}, or choose --model {model_for(kind)}"
         )
     return model
 
