@@ -1,8 +1,8 @@
 """Compute the n-gram rows of new texts: their n-grams are looked up among a fitted vectorizer's candidates.
 
 The candidates lie in memory-mapped arrays, by ascending hash. Hashes are uniform, so the top bits of one say where in
-the arrays it would be; `Index` holds these places. A lookup waits for memory twice; the lookups of a document are made
-together, so that they wait at the same time.
+the arrays it would be; `Index` holds these places, and the bits below them say where between two of them. A lookup
+waits for memory twice; the lookups of a document are made together, so that they wait at the same time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words, word_buffers
 from shardtrain.vectorize.weights import Float, Weights
 
-_MOST_BITS = 26  # of the index: a quarter of a GB
-_FEW = 8  # hashes that are compared one by one
+_MOST_BITS = 21  # of the index: 8 MB, which no plan of memory counts
 _AHEAD = 16  # entries
 _TABLED = 1 << 16  # counts below have their weight in a table; few candidates have more
 _INSERTED = 24  # entries that are sorted by insertion
-_64, _1 = np.uint64(64), np.uint64(1)
+_64, _32, _1 = np.uint64(64), np.uint64(32), np.uint64(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +34,12 @@ class Index:
 
     Attributes:
         hashes: the array, (candidates,) uint64.
-        starts: hashes whose top bits are b are [starts[b], starts[b + 1]), (2 ** bits + 1,) int64.
+        starts: hashes whose top bits are b are [starts[b], starts[b + 1]), (2 ** bits + 1,) uint32.
         shift: 64 less the number of bits.
     """
 
     hashes: npt.NDArray[np.uint64]
-    starts: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.uint32]
     shift: np.uint64
 
     @classmethod
@@ -147,10 +146,12 @@ def weighted_rows(
 
 @kernel
 def _starts(hashes, shift, size):  # type: ignore[no-untyped-def]
-    starts = np.zeros(size + 1, np.int64)
+    starts = np.zeros(size + 1, np.uint32)
     for h in hashes:
-        starts[np.int64(h >> shift) + 1] += 1
-    return np.cumsum(starts)
+        starts[np.int64(h >> shift) + 1] += np.uint32(1)
+    for top in range(size):
+        starts[top + 1] += starts[top]
+    return starts
 
 
 @kernel
@@ -194,14 +195,12 @@ def _known(  # type: ignore[no-untyped-def]
                         h = mix(h, word_hash[j])
                     h &= mask
                     grams[count] = h
-                    prefetch(places_of.ctypes.data + 8 * np.int64(h >> shift))
+                    prefetch(places_of.ctypes.data + 4 * np.int64(h >> shift))
                     count += 1
         for i in range(count):
-            prefetch(known.ctypes.data + 8 * places_of[np.int64(grams[i] >> shift)])
+            prefetch(known.ctypes.data + 8 * _guess(grams[i], places_of, shift))
         for i in range(count):
-            h = grams[i]
-            top = np.int64(h >> shift)
-            place = _place(h, known, places_of[top], places_of[top + 1])
+            place = _place(grams[i], known, places_of, shift)
             found[position] = place
             position += place >= 0
         indptr[d + 1] = position
@@ -209,17 +208,24 @@ def _known(  # type: ignore[no-untyped-def]
 
 
 @inlined_kernel
-def _place(h: Any, hashes: Any, first: Any, last: Any) -> Any:
-    """Return the place of a hash in [first, last) of an ascending array, or -1."""
-    while last - first > _FEW:
-        middle = (first + last) // 2
-        if hashes[middle] < h:
-            first = middle + 1
-        else:
-            last = middle + 1
-    while first < last and hashes[first] < h:
-        first += 1
-    return first if first < last and hashes[first] == h else -1
+def _guess(h: Any, places_of: Any, shift: Any) -> Any:
+    """Return about where a hash is among the known ones: they are uniform, so its bits below the top ones say where."""
+    top = np.int64(h >> shift)
+    first, last = np.int64(places_of[top]), np.int64(places_of[top + 1])
+    return first + np.int64(((h << (_64 - shift)) >> _32) * np.uint64(last - first) >> _32)
+
+
+@inlined_kernel
+def _place(h: Any, hashes: Any, places_of: Any, shift: Any) -> Any:
+    """Return the place of a hash among the known ones, or -1."""
+    top = np.int64(h >> shift)
+    first, last = np.int64(places_of[top]), np.int64(places_of[top + 1])
+    place = min(_guess(h, places_of, shift), last)
+    while place > first and hashes[place - 1] >= h:
+        place -= 1
+    while place < last and hashes[place] < h:
+        place += 1
+    return place if place < last and hashes[place] == h else -1
 
 
 @kernel
