@@ -10,7 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from shardtrain.engine.kernels import BETA_1, BETA_2, EPSILON, LAZY_ADAM, SGD, first_layer, outcome, totals_of
+from shardtrain.runtime.intrinsics import prefetch
 from shardtrain.runtime.kernels import fast_kernel, inlined_kernel
+
+_AHEAD = 64  # entries: how far weights and sums are prefetched
+_MANY = 1 << 16  # columns, of which the arrays do not fit into the processor's cache: prefetching pays
 
 
 @inlined_kernel
@@ -60,11 +64,17 @@ def train_one_logit(  # type: ignore[no-untyped-def]
         losses: (batches,), gets the mean loss of each, weighted.
         hits: (batches,), gets how many rows of each were classified rightly.
     """
+    many = len(totals) > _MANY
     for batch in range(len(bounds) - 1):
         begin, size = bounds[batch], bounds[batch + 1] - bounds[batch]
         for i in range(size):
             label, row = y[begin + i], logits[i]
             weight = class_weights[label] if len(class_weights) else np.float32(1)
+            if many:
+                for j in range(spans[begin + i, 0], spans[begin + i, 1]):
+                    soon = indices[min(j + _AHEAD, len(indices) - 1)]
+                    prefetch(wide.ctypes.data + wide.itemsize * soon)
+                    prefetch(totals.ctypes.data + totals.itemsize * soon)
             first_layer(indices, values, spans[begin + i, 0], spans[begin + i, 1], wide, small, 0, 1, row)
             loss, hit = outcome(row, 1, label)
             row_losses[i], row_hits[i] = loss * weight, hit
@@ -80,6 +90,10 @@ def train_one_logit(  # type: ignore[no-untyped-def]
                 columns[count] = column  # kept if it is new; a branch would often be foreseen wrongly
                 count += before == 0
                 totals[column] = before + values[j] * slope
+                if many and kind != SGD:
+                    prefetch(wide_first.ctypes.data + wide_first.itemsize * column)
+                    if kind == LAZY_ADAM:
+                        prefetch(wide_second.ctypes.data + wide_second.itemsize * column)
         for place in range(count):
             column = columns[place]
             total = totals[column]
