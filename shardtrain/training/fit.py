@@ -156,7 +156,7 @@ def _prepared(shards: Shards, options: Chosen, name: str, callbacks: Sequence[ke
 
 def _saved_state(
     folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, prepared: Preparation, *, overwrite: bool
-) -> Any:
+) -> dict[str, Any] | None:
     """Read the state to resume from; where there is none, start a new run in the folder and return None.
 
     The run's configuration keeps the meaning of the model's outputs, "probabilities" or "logits".
@@ -165,7 +165,7 @@ def _saved_state(
         RunExistsError: the folder holds another training.
         CheckpointError: all checkpoints are damaged.
     """
-    saved = None if overwrite else checkpoints.newest()
+    saved: dict[str, Any] | None = None if overwrite else checkpoints.newest()
     if saved is not None:
         folder.check_job(job, saved["about"]["job"])
         return saved

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
-from shardtrain.training import keras_engine, loop, steps
+from shardtrain.training import checkpoint, keras_engine, loop, steps
 from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
 from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
@@ -327,6 +328,33 @@ def test_steps_called_several_at_once_are_those_of_single_calls_also_after_an_in
     assert calls == [4, 4, 4, 1, 4, 4]  # 13 steps an epoch
     fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Quiet()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_resumed_training_does_not_keep_the_state_that_it_read(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The weights and moments in it are as large as the model, and the memory that is said has no room for them."""
+    options = FitOptions(**{**QUICK, "engine": engine, "epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, options, out=tmp_path / "run", watch=lambda epoch, logs: bool(signal.raise_signal(signal.SIGINT)))
+    held: list[weakref.ref[Any]] = []
+
+    def reading(*arguments: Any) -> Any:
+        state = read_checkpoint(*arguments)
+        held.extend(weakref.ref(array) for group in state["variables"].values() for array in group["values"])
+        return state
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", reading)
+    kept: list[int] = []
+
+    def count(epoch: int, logs: Any) -> bool:
+        kept.append(sum(array() is not None for array in held))
+        return False
+
+    fit(shards, options, out=tmp_path / "run", watch=count)
+    assert held
+    assert kept == [0]
 
 
 def test_a_training_that_ended_but_was_not_saved_is_only_saved(
