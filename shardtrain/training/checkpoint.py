@@ -12,6 +12,7 @@ the newest is damaged, that is reported and the one before is used. The cost is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -26,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import CheckpointError, ShardtrainError
-from shardtrain.runtime.atomic import committed, remove_partials
+from shardtrain.runtime.atomic import committed, final_name, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.progress import say, warn
 from shardtrain.runtime.schema import (
     Anything,
     Fields,
@@ -41,6 +42,7 @@ from shardtrain.runtime.schema import (
     parse_json,
     shown,
 )
+from shardtrain.runtime.storage import remove
 
 KEPT = 2
 ANYTHING = Anything(300)  # Keras nests the configuration of a model, and packing needs three levels for one
@@ -212,7 +214,7 @@ class Checkpoints:
     """The checkpoints of one training; leaving the context waits until the latest is written.
 
     Attributes:
-        folder: that holds them and nothing else; created with the first one.
+        folder: that holds them; created with the first one. Whatever else is in it stays there.
 
     Args:
         folder: as above.
@@ -300,8 +302,7 @@ class Checkpoints:
         """Write a state and remove checkpoints that are no longer kept; return the error, if any."""
         try:
             self.folder.mkdir(exist_ok=True)
-            paths = self._paths()
-            number = 1 + (_number(paths[-1]) if paths else 0)
+            paths, number = self._paths(), 1 + max(map(_number, _named(self.folder)), default=0)
             write_checkpoint(self.folder / f"checkpoint-{number:08}", state)
             for path in paths[: 1 - KEPT]:
                 path.unlink(missing_ok=True)
@@ -313,19 +314,55 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         """Return the files, oldest first."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(path for path in found if _NAME.fullmatch(path.name))
+        return checkpoints_in(self.folder)
 
     def remove(self) -> None:
-        """Remove all checkpoints and the folder; a state that waits to be written is dropped."""
+        """Remove all checkpoints, and the folder unless something else is in it, which is reported and stays.
+
+        A state that waits to be written is dropped.
+
+        Raises:
+            StorageError: a checkpoint cannot be removed.
+        """
         with self._changed:
             self._waiting = None
             self._changed.wait_for(lambda: not self._writing)
         for path in self._paths():
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            remove_partials(self.folder)
+            remove(path)
+        remove_partials(self.folder)
+        if others := _others(self.folder):
+            warn(
+                f"'{min(others)}' is no checkpoint, so it stays, and '{self.folder}' with it; move it away if you need "
+                "it, and delete the folder"
+            )
+            return
+        with contextlib.suppress(OSError):  # it is missing, is a link, or got another file in this moment
             self.folder.rmdir()
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the files of checkpoints in a folder, which may be missing, oldest first."""
+    return sorted(path for path in _named(folder) if path.is_file())
+
+
+def left_behind(folder: Path) -> bool:
+    """Return whether a folder of checkpoints is there that `Checkpoints.remove` would remove, or empty."""
+    return folder.is_dir() and (bool(checkpoints_in(folder)) or not _others(folder))
+
+
+def _others(folder: Path) -> list[Path]:
+    """Return what is neither a checkpoint nor left of one that was being written."""
+    ours = checkpoints_in(folder)
+    return [path for path in _entries(folder) if path not in ours and not _NAME.fullmatch(final_name(path.name) or "")]
+
+
+def _named(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint, whatever it is: no new one may get that name."""
+    return [path for path in _entries(folder) if _NAME.fullmatch(path.name)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _number(path: Path) -> int:

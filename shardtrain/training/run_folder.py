@@ -56,6 +56,7 @@ from shardtrain.runtime.schema import (
 )
 from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
+from shardtrain.training.checkpoint import left_behind
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -209,7 +210,7 @@ class RunFolder:
     @property
     def cut_short(self) -> bool:
         """Whether the run is finished but its process ended before it removed the checkpoints."""
-        return self.finished and (self.path / CHECKPOINTS).is_dir()
+        return self.finished and left_behind(self.path / CHECKPOINTS)
 
     @property
     def is_run(self) -> bool:

@@ -213,6 +213,29 @@ def test_removing_leaves_nothing_and_drops_what_waits(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_what_is_no_checkpoint_stays_and_hinders_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "c"
+    (folder / "checkpoint-00000007").mkdir(parents=True)
+    (folder / ".DS_Store").write_text("of a file manager")
+    before = sorted(folder.iterdir())
+    with Checkpoints(folder) as checkpoints:
+        for number in range(3):
+            checkpoints.save(packed(number))
+            checkpoints.finish()
+        assert checkpoints.newest() == 2
+        checkpoints.remove()
+    assert sorted(folder.iterdir()) == before
+    assert f"'{folder / '.DS_Store'}' is no checkpoint, so it stays" in capsys.readouterr().err
+
+
+def test_a_folder_of_checkpoints_on_another_disk_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "c").symlink_to("elsewhere")
+    assert saved(tmp_path / "c", 1)
+    Checkpoints(tmp_path / "c").remove()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("text", "every"),
     [

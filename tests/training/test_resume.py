@@ -583,6 +583,20 @@ def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Sha
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
+def test_a_file_of_others_among_the_checkpoints_ends_no_training_and_bars_no_other_one(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, stray = FitOptions(**{**QUICK, "epochs": 1}), tmp_path / "run" / CHECKPOINTS / ".DS_Store"
+    interrupted(shards, tmp_path / "run", Signal(1), epochs=1)
+    stray.write_text("of a file manager")
+    fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
+    assert f"'{stray}' is no checkpoint, so it stays" in capsys.readouterr().err
+    with pytest.raises(RunExistsError, match="holds a finished run; choose another out, or pass overwrite"):
+        fit(shards, options, out=tmp_path / "run")
+    fit(shards, options, out=tmp_path / "run", overwrite=True)
+    assert stray.exists()
+
+
 def test_a_folder_in_which_a_training_runs_is_refused(shards: Shards, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with RunFolder(tmp_path / "run").work.held(), pytest.raises(RunExistsError, match="another training is running"):
