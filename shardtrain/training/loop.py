@@ -214,7 +214,7 @@ class Training:
     def _begin(self, steps: int, saved: dict[str, Any] | None) -> Position:
         """Begin the training, or restore a saved state; return the position.
 
-        The state is emptied, because callers refer to it for the whole training and its arrays are as large as the model.
+        The state is emptied: callers refer to it for the whole training, and its arrays are as large as the model.
         """
         if saved is None:
             self.engine.training_begins(self.loop.epochs, steps)

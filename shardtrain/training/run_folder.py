@@ -340,7 +340,17 @@ def _stem(model: str) -> str:
 
 
 def _next_free(model: str) -> Path:
-    """Make and return `runs/MODEL-N` with the lowest N that does not exist."""
+    """Make and return `runs/MODEL-N` with the lowest N that does not exist.
+
+    Raises:
+        RunExistsError: `runs` is no folder.
+    """
+    if not RUNS.is_dir() and (RUNS.exists() or RUNS.is_symlink()):
+        found = "a file" if RUNS.exists() else f"a link to '{os.readlink(RUNS)}', which does not exist"
+        raise RunExistsError(
+            f"runs go to the folder '{RUNS}' unless --out is given, and '{RUNS}' is {found}; move it away, or choose "
+            "a folder with --out"
+        )
     make_folder(RUNS)
     for number in itertools.count(1):
         path = RUNS / f"{_stem(model)}-{number}"

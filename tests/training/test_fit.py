@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.runtime.progress import NORMAL, VERBOSE, verbosity
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import METRICS, MODEL
+from shardtrain.training.run_folder import METRICS, MODEL, RunFolder
 from shardtrain.training.steps import Steps
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -473,6 +474,25 @@ def test_runs_without_a_name_count_up(shards: Shards, tmp_path: Path, monkeypatc
     (tmp_path / "runs" / "mlp-2").mkdir(parents=True)
     paths = [fit(shards, FitOptions(epochs=1, **QUICK)).path.as_posix() for _ in range(2)]
     assert paths == ["runs/mlp-1", "runs/mlp-3"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda runs: runs.write_text("results"), "'runs' is a file; move it away, or choose a folder with out"),
+        (lambda runs: runs.symlink_to("gone"), "'runs' is a link to 'gone', which does not exist; move it away"),
+    ],
+    ids=["a file", "a link to nothing"],
+)
+def test_the_folder_of_runs_that_is_none_is_named_with_what_helps(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs"))
+    with pytest.raises(RunExistsError, match=f"runs go to the folder 'runs' unless out is given, and {said}"):
+        fit(shards, FitOptions(epochs=1), out=None)
+    with pytest.raises(RunExistsError, match=said):
+        RunFolder.of_corpus("name", {})
 
 
 def test_a_flipped_bit_in_the_model_is_noticed(shards: Shards, tmp_path: Path) -> None:
