@@ -45,7 +45,7 @@ class Run:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, with a test split `test_accuracy` and
-            `test_loss` (None where not finite), and `model_sha256`.
+            `test_loss` (None where not finite), `model_sha256` and `config_sha256`.
     """
 
     path: Path

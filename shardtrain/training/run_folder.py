@@ -4,7 +4,8 @@
     vectorizer/     the fitted vectorizer, copied from the shards
     config.json     options, description of the shards, versions; written first
     history.csv     one line per epoch, rewritten after each
-    metrics.json    results, and the checksum of the model; written last: without it the run is unfinished
+    metrics.json    results, checksums of the model and of config.json, and its own; written last: without it the run
+                    is unfinished
     checkpoints/    the last two states of training; removed when the run is finished
     tensorboard/    TensorBoard events, with `fit --tensorboard`
     shards/         the shards that it was trained on, of `train`
@@ -49,6 +50,7 @@ from shardtrain.runtime.schema import (
     Mismatch,
     Number,
     Text,
+    canonical_checksum,
     hex_digits,
     optional,
     parse_json,
@@ -100,6 +102,8 @@ def _check_best(metrics: Mapping[str, Any]) -> None:
 _METRICS = Fields(
     {"val_accuracy": Number(), "val_loss": Number(), "epochs": Integer(1), "model_sha256": hex_digits(64)},
     {
+        "config_sha256": hex_digits(64),  # this and `checksum`: older runs have neither
+        "checksum": hex_digits(16),
         "best_epoch": Integer(1),
         "examples_per_second": Number(0),
         "input_wait_fraction": Number(0),
@@ -126,7 +130,7 @@ class RunRecord:
     Attributes:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
-        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
+        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, `model_sha256` and `config_sha256`.
     """
 
     config: Mapping[str, Any]
@@ -239,9 +243,29 @@ class RunFolder:
         Raises:
             RunError: the file is damaged, makes no sense or is of another version.
         """
-        if not (self.path / CONFIG).is_file():
-            return {}
+        return self._config() if os.path.lexists(self.path / CONFIG) else {}
+
+    def _config(self) -> Mapping[str, Any]:
+        """Read the configuration of a run.
+
+        Raises:
+            RunError: as `config`, or there is none.
+        """
+        if not os.path.lexists(self.path / CONFIG):
+            raise RunError(f"'{self.path / CONFIG}' is missing; {_AGAIN}")
         found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=_AGAIN)
+        return found
+
+    def _metrics(self) -> Mapping[str, Any]:
+        """Read the results of a finished run, without the checksum of the file.
+
+        Raises:
+            RunError: the file is damaged, was changed or makes no sense.
+        """
+        found: dict[str, Any] = read_json(self.path / METRICS, _METRICS, RunError, advice=_AGAIN)
+        expected = found.pop("checksum", None)
+        if expected is not None and expected != canonical_checksum(found):
+            raise RunError(f"'{self.path / METRICS}' was changed or damaged: its checksum differs; {_AGAIN}")
         return found
 
     def check_free(self, *, overwrite: bool) -> None:
@@ -309,14 +333,19 @@ class RunFolder:
                 write(partial)
             except RuntimeError as error:  # libhdf5's errors reach Keras as such
                 raise storage_error(self.path / MODEL, "write by Keras", error) from error
-        commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
+        sealed = {
+            **metrics,
+            "model_sha256": sha256(self.path / MODEL),
+            "config_sha256": sha256(self.path / CONFIG),
+        }
+        commit_json(self.path / METRICS, {**sealed, "checksum": canonical_checksum(sealed)})
 
     def read(self) -> RunRecord:
         """Read the JSON files of a finished run.
 
         Raises:
             RunNotFoundError: no such folder, or the run in it is unfinished.
-            RunError: its JSON files are damaged, make no sense or are of another version.
+            RunError: its JSON files are missing, damaged or changed, make no sense or are of another version.
         """
         folder = self.path
         if not self.finished:
@@ -329,8 +358,13 @@ class RunFolder:
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)
             raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")
-        config = dict(self.config())
-        metrics = read_json(folder / METRICS, _METRICS, RunError, advice=_AGAIN)
+        metrics, config = self._metrics(), dict(self._config())
+        found, expected = sha256(folder / CONFIG), metrics.get("config_sha256")
+        if expected is not None and found != expected:
+            raise RunError(
+                f"'{folder / CONFIG}' was changed or damaged: its SHA-256 is {found[:16]}…, {METRICS} says "
+                f"{expected[:16]}…; {_AGAIN}"
+            )
         description = DatasetInfo.from_record(config.pop("description"))
         return RunRecord(config=config, description=description, metrics=metrics)
 

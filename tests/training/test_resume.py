@@ -144,7 +144,14 @@ def whole(driver: Driver, folders: dict[str, Path], tmp_path_factory: pytest.Tem
 def assert_same_run(found: Path, expected: Path) -> None:
     """Weights, optimizer, history and results agree in every bit."""
     ours, theirs = load_run(found), load_run(expected)
-    timed = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes", "model_sha256"}
+    timed = {
+        "fit_seconds",
+        "examples_per_second",
+        "input_wait_fraction",
+        "peak_memory_bytes",
+        "model_sha256",
+        "config_sha256",
+    }
     for name in theirs.metrics.keys() - timed:
         assert ours.metrics[name] == theirs.metrics[name], name
     assert (found / "history.csv").read_bytes() == (expected / "history.csv").read_bytes()
