@@ -107,7 +107,7 @@ class Run:
             from shardtrain.inference.keras_model import KerasModel
 
             model = KerasModel(loaded, self.description, self.config.get("outputs"))
-        return Classifier(model, self.description.class_names, self.load_vectorizer)
+        return Classifier(model, self.description.class_names, self.load_vectorizer, run=self.path)
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.
