@@ -132,7 +132,7 @@ def test_weights_that_are_not_finite_give_no_probabilities(tmp_path: Path, train
         network.wide[:] = value
         classifier = trained["fused"].classifier()
         classifier._model, classifier.class_names = NetworkModel(network), about.class_names
-        with pytest.raises(ModelError, match="weights of .* are not finite"):
+        with pytest.raises(ModelError, match=r"weights of .* are not finite"):
             classifier.classify_rows(rows_of(20))
 
 
