@@ -345,6 +345,19 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(path for path in _named(folder) if path.is_file())
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a file in a folder begins as a checkpoint does, and has the name of one."""
+    return any(_begins_so(path) for path in checkpoints_in(folder))
+
+
+def _begins_so(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def left_behind(folder: Path) -> bool:
     """Return whether a folder of checkpoints is there that `Checkpoints.remove` would remove, or empty."""
     return folder.is_dir() and (bool(checkpoints_in(folder)) or not _others(folder))

@@ -37,10 +37,13 @@ from shardtrain.runtime.atomic import (
     commit_json,
     committed_by_name,
     final_name,
+    json_bytes,
     make_folder,
     remove_partials,
 )
+from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.progress import warn
 from shardtrain.runtime.schema import (
     ANYTHING,
     Choice,
@@ -54,17 +57,22 @@ from shardtrain.runtime.schema import (
     hex_digits,
     optional,
     parse_json,
+    read_if_sound,
     read_json,
 )
 from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
-from shardtrain.training.checkpoint import left_behind
+from shardtrain.training.checkpoint import has_checkpoint, left_behind
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
 FORMAT = "shardtrain-run"
 VERSION = 1
 _AGAIN = "restore it from a copy, or train again with `python -m shardtrain fit`"
+_UNFINISHED = (
+    "restore it from a copy, or delete it: the command that trained then resumes from the checkpoints, and with "
+    "--overwrite it starts again"
+)
 
 
 def _check_labels(config: Mapping[str, Any]) -> None:
@@ -218,7 +226,9 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was started in the folder, finished or not."""
+        """Whether a run was started in the folder, finished or not, also where its config.json was lost or damaged."""
+        if read_if_sound(self.path / METRICS, _METRICS) is not None or has_checkpoint(self.path / CHECKPOINTS):
+            return True
         if not (self.path / CONFIG).is_file():
             return {final_name(path.name) for path in self._entries()} == {CONFIG}  # killed while it began
         try:
@@ -253,7 +263,8 @@ class RunFolder:
         """
         if not os.path.lexists(self.path / CONFIG):
             raise RunError(f"'{self.path / CONFIG}' is missing; {_AGAIN}")
-        found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=_AGAIN)
+        advice = _AGAIN if self.finished else _UNFINISHED
+        found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=advice)
         return found
 
     def _metrics(self) -> Mapping[str, Any]:
@@ -302,16 +313,37 @@ class RunFolder:
             vectorizer: the folder to copy.
         """
         (self.path / METRICS).unlink(missing_ok=True)
-        record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
-        commit_json(self.path / CONFIG, record)
+        self._write_config(config, description)
         for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD):
             remove(self.path / name)
         remove_partials(self.path)
+        self._copy_vectorizer(vectorizer)
+
+    def resume(self, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
+        """Write again what `start` wrote of a run that is resumed, where it is missing, damaged or of another process.
+
+        The arguments are those of `start`.
+        """
+        self._write_config(config, description)
+        for copy in self._copy_vectorizer(vectorizer):
+            warn(f"'{copy}' was missing or damaged; it was copied again from the shards")
+
+    def _write_config(self, config: Mapping[str, Any], description: DatasetInfo) -> None:
+        record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
+        path, content = self.path / CONFIG, json_bytes(record, indent=2)
+        if not path.is_file() or path.read_bytes() != content:
+            commit_bytes(path, content)
+
+    def _copy_vectorizer(self, vectorizer: Path) -> list[Path]:
+        """Copy the files of a vectorizer that differ or are missing in the run; return the copies."""
+        copied = []
         for source in sorted(vectorizer.rglob("*")):
-            if source.is_file():
-                copy = self.path / VECTORIZER / source.relative_to(vectorizer)
+            copy = self.path / VECTORIZER / source.relative_to(vectorizer)
+            if source.is_file() and not _is_copy(copy, source):
                 make_folder(copy.parent)
                 commit_content(source, copy)
+                copied.append(copy)
+        return copied
 
     def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
         """Write history.csv: a header and a line per epoch, numbers as Python's repr writes them."""
@@ -394,6 +426,12 @@ def _next_free(model: str) -> Path:
             continue
         return path
     raise AssertionError("numbers do not end")
+
+
+def _is_copy(copy: Path, source: Path) -> bool:
+    with contextlib.suppress(OSError):  # it is missing, or cannot be read
+        return file_checksum(copy) == file_checksum(source)
+    return False
 
 
 def sha256(path: Path) -> str:
