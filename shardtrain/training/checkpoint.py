@@ -17,7 +17,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import CheckpointError, ShardtrainError
+from shardtrain.errors import CheckpointError, DiskFullError, ShardtrainError
 from shardtrain.runtime.atomic import committed, final_name, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
 from shardtrain.runtime.progress import say, warn
@@ -280,10 +280,28 @@ class Checkpoints:
         Raises:
             OSError: writing failed.
         """
+        self._wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _wait(self) -> None:
+        """Wait until no state is being written or waits to be."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._writing)
-            if self._failure is not None:
-                raise self._failure
+
+    def beside(self, write: Callable[[], None]) -> None:
+        """Call `write`, which commits a file of the run; if the disk is full, once more when no state is being written.
+
+        A state that does not fit fills the disk until its file is removed, and training goes on without it.
+
+        Raises:
+            StorageError: the file cannot be written; DiskFullError if there is no room without that state either.
+        """
+        try:
+            write()
+        except DiskFullError:
+            self._wait()
+            write()
 
     def _run(self) -> None:
         while True:

@@ -127,13 +127,13 @@ def fit(
         except Interrupted as interrupted:
             _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
-        folder.write_history(trained.history)
+        checkpoints.beside(lambda: folder.write_history(trained.history))
         metrics = _metrics(trained)
         seconds = trained.clock.before + time.perf_counter() - started
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
         if trained.tested:
             metrics |= {**_tested(trained.tested), "test_examples": shards.test.num_examples}
-        folder.finish(prepared.write, metrics)
+        checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
         checkpoints.remove()
     return folder
 

@@ -110,7 +110,7 @@ class Session:
         )
         training = Training(engine, loop, history, clock)
         for _ in training.epochs(self.shards.train, self.shards.validation, saved):
-            self.folder.write_history(training.history)
+            self.checkpoints.beside(lambda: self.folder.write_history(training.history))
             say(_epoch_line(training))
         return training
 
