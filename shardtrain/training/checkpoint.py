@@ -12,7 +12,6 @@ the newest is damaged, that is reported and the one before is used. The cost is 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -42,7 +41,7 @@ from shardtrain.runtime.schema import (
     parse_json,
     shown,
 )
-from shardtrain.runtime.storage import remove
+from shardtrain.runtime.storage import remove, storage_errors
 
 KEPT = 2
 ANYTHING = Anything(300)  # Keras nests the configuration of a model, and packing needs three levels for one
@@ -340,7 +339,7 @@ class Checkpoints:
         A state that waits to be written is dropped.
 
         Raises:
-            StorageError: a checkpoint cannot be removed.
+            StorageError: a checkpoint or the folder cannot be removed.
         """
         with self._changed:
             self._waiting = None
@@ -354,8 +353,9 @@ class Checkpoints:
                 "it, and delete the folder"
             )
             return
-        with contextlib.suppress(OSError):  # it is missing, is a link, or got another file in this moment
-            self.folder.rmdir()
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            with storage_errors(self.folder, "remove"):
+                self.folder.rmdir()
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -221,7 +221,7 @@ class Home:
 def _checksum(path: Path) -> str:
     """Identify a file's content, of files of a run without the times in them."""
     content = path.read_bytes()
-    if path.suffix == ".keras":
+    if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:  # its other parts have addresses and a date in them
             content = archive.read("model.weights.h5")
     elif path.suffix == ".json" and b"seconds" in content:
