@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -46,12 +47,14 @@ class Classifier:
         model: the trained model.
         class_names: of its classes.
         load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
+        run: the folder that messages name.
     """
 
     def __init__(
-        self, model: RowModel, class_names: tuple[str, ...], load_vectorizer: Callable[[], Vectorizer]
+        self, model: RowModel, class_names: tuple[str, ...], load_vectorizer: Callable[[], Vectorizer], *, run: Path
     ) -> None:
         self.class_names = class_names
+        self._run = run
         self._model = model
         self._load_vectorizer = load_vectorizer
 
@@ -92,7 +95,10 @@ class Classifier:
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         step = self._model.most_rows
         for start in range(0, len(x), step):
-            found = _probabilities(self._model(slice_rows(x, start, min(start + step, len(x)))))
+            outputs = self._model(slice_rows(x, start, min(start + step, len(x))))
+            if not np.isfinite(outputs).all():
+                raise not_finite(self._run)
+            found = _probabilities(outputs)
             if found.shape[1] != len(self.class_names):
                 raise ModelError(
                     f"the model tells {found.shape[1]:,} classes apart, the run names {len(self.class_names):,}; "
@@ -101,6 +107,11 @@ class Classifier:
             parts.append(found)
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
         return Predictions(self.class_names, np.concatenate(parts), marks)
+
+
+def not_finite(run: Path) -> ModelError:
+    """Return the error for a model whose outputs, or the loss computed from them, are not finite."""
+    return ModelError(f"weights of '{run}' are not finite; restore the run from a copy or train again")
 
 
 def _probabilities(outputs: Probabilities) -> Probabilities:

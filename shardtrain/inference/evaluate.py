@@ -22,7 +22,8 @@ from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
-from shardtrain.errors import CorpusNotFoundError, ModelError
+from shardtrain.errors import CorpusNotFoundError
+from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
@@ -79,10 +80,7 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
     """
     check_shards(run, shards)
     rows = shards.split(split)
-    found = _loaded(run)(rows.batches(EVALUATION_ROWS))
-    if not math.isfinite(found["loss"]):
-        raise ModelError(f"the loss on the {split} split is {found['loss']}: weights of '{run.path}' are not finite")
-    return found
+    return _finite(_loaded(run)(rows.batches(EVALUATION_ROWS)), run)
 
 
 def evaluate_corpus(
@@ -110,6 +108,7 @@ def evaluate_corpus(
         CorpusError: the corpus cannot be read, does not have the split, or holds no valid document.
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
+        ModelError: the loss is not finite.
     """
     read = read or CorpusOptions()
     if must_be_literal(run.labels):
@@ -139,7 +138,7 @@ def evaluate_corpus(
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(
-        metrics=metrics,
+        metrics=_finite(metrics, run),
         split=name if split or len(opened.sources) > 1 else None,
         examples=seen.examples,
         rejected_rows=seen.num_rejected,
@@ -164,6 +163,17 @@ def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
     from shardtrain.inference import keras_model
 
     return partial(keras_model.evaluate, model, run.description)
+
+
+def _finite(metrics: Logs, run: Run) -> Logs:
+    """Return the metrics of a run.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    if not math.isfinite(metrics["loss"]):
+        raise not_finite(run.path)
+    return metrics
 
 
 def _chosen_split(corpus: Corpus, split: str | None) -> str:

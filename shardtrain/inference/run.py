@@ -45,7 +45,7 @@ class Run:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, with a test split `test_accuracy` and
-            `test_loss` (None where not finite), and `model_sha256`.
+            `test_loss` (None where not finite), `model_sha256` and `config_sha256`.
     """
 
     path: Path
@@ -107,7 +107,7 @@ class Run:
             from shardtrain.inference.keras_model import KerasModel
 
             model = KerasModel(loaded, self.description, self.config.get("outputs"))
-        return Classifier(model, self.description.class_names, self.load_vectorizer)
+        return Classifier(model, self.description.class_names, self.load_vectorizer, run=self.path)
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.

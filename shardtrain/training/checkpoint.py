@@ -16,7 +16,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.errors import CheckpointError, ShardtrainError
-from shardtrain.runtime.atomic import committed, remove_partials
+from shardtrain.errors import CheckpointError, DiskFullError, ShardtrainError
+from shardtrain.runtime.atomic import committed, final_name, remove_partials
 from shardtrain.runtime.checksums import checksum, running_checksum
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.progress import say, warn
 from shardtrain.runtime.schema import (
     Anything,
     Fields,
@@ -41,6 +41,7 @@ from shardtrain.runtime.schema import (
     parse_json,
     shown,
 )
+from shardtrain.runtime.storage import remove, storage_errors
 
 KEPT = 2
 ANYTHING = Anything(300)  # Keras nests the configuration of a model, and packing needs three levels for one
@@ -212,7 +213,7 @@ class Checkpoints:
     """The checkpoints of one training; leaving the context waits until the latest is written.
 
     Attributes:
-        folder: that holds them and nothing else; created with the first one.
+        folder: that holds them; created with the first one. Whatever else is in it stays there.
 
     Args:
         folder: as above.
@@ -278,10 +279,28 @@ class Checkpoints:
         Raises:
             OSError: writing failed.
         """
+        self._wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _wait(self) -> None:
+        """Wait until no state is being written or waits to be."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not self._writing)
-            if self._failure is not None:
-                raise self._failure
+
+    def beside(self, write: Callable[[], None]) -> None:
+        """Call `write`, which commits a file of the run; if the disk is full, once more when no state is being written.
+
+        A state that does not fit fills the disk until its file is removed, and training goes on without it.
+
+        Raises:
+            StorageError: the file cannot be written; DiskFullError if there is no room without that state either.
+        """
+        try:
+            write()
+        except DiskFullError:
+            self._wait()
+            write()
 
     def _run(self) -> None:
         while True:
@@ -300,8 +319,7 @@ class Checkpoints:
         """Write a state and remove checkpoints that are no longer kept; return the error, if any."""
         try:
             self.folder.mkdir(exist_ok=True)
-            paths = self._paths()
-            number = 1 + (_number(paths[-1]) if paths else 0)
+            paths, number = self._paths(), 1 + max(map(_number, _named(self.folder)), default=0)
             write_checkpoint(self.folder / f"checkpoint-{number:08}", state)
             for path in paths[: 1 - KEPT]:
                 path.unlink(missing_ok=True)
@@ -313,19 +331,69 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         """Return the files, oldest first."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(path for path in found if _NAME.fullmatch(path.name))
+        return checkpoints_in(self.folder)
 
     def remove(self) -> None:
-        """Remove all checkpoints and the folder; a state that waits to be written is dropped."""
+        """Remove all checkpoints, and the folder unless something else is in it, which is reported and stays.
+
+        A state that waits to be written is dropped.
+
+        Raises:
+            StorageError: a checkpoint or the folder cannot be removed.
+        """
         with self._changed:
             self._waiting = None
             self._changed.wait_for(lambda: not self._writing)
         for path in self._paths():
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            remove_partials(self.folder)
-            self.folder.rmdir()
+            remove(path)
+        remove_partials(self.folder)
+        if others := _others(self.folder):
+            warn(
+                f"'{min(others)}' is no checkpoint, so it stays, and '{self.folder}' with it; move it away if you need "
+                "it, and delete the folder"
+            )
+            return
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            with storage_errors(self.folder, "remove"):
+                self.folder.rmdir()
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the files of checkpoints in a folder, which may be missing, oldest first."""
+    return sorted(path for path in _named(folder) if path.is_file())
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a file in a folder begins as a checkpoint does, and has the name of one."""
+    return any(_begins_so(path) for path in checkpoints_in(folder))
+
+
+def _begins_so(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def left_behind(folder: Path) -> bool:
+    """Return whether a folder of checkpoints is there that `Checkpoints.remove` would remove, or empty."""
+    return folder.is_dir() and (bool(checkpoints_in(folder)) or not _others(folder))
+
+
+def _others(folder: Path) -> list[Path]:
+    """Return what is neither a checkpoint nor left of one that was being written."""
+    ours = checkpoints_in(folder)
+    return [path for path in _entries(folder) if path not in ours and not _NAME.fullmatch(final_name(path.name) or "")]
+
+
+def _named(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint, whatever it is: no new one may get that name."""
+    return [path for path in _entries(folder) if _NAME.fullmatch(path.name)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _number(path: Path) -> int:

@@ -30,7 +30,7 @@ from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
 from shardtrain.training.session import Preparation, Session, Trained, reading_plan
 from shardtrain.training.state_schema import STATE
 from shardtrain.training.tensorboard_folder import check_board
-from shardtrain.vectorize.saved import DESCRIPTION, check_fingerprint
+from shardtrain.vectorize.saved import DESCRIPTION, check_files
 
 if TYPE_CHECKING:
     import keras
@@ -90,18 +90,17 @@ def fit(
     name = model_name(options.model, shards.description.kind)
     options.refuse_unused_sizes(name)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
-        check_fingerprint(shards.vectorizer_path, shards.description.vectorizer)
+        check_files(shards.vectorizer_path, shards.description.vectorizer)
     named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
         named = RunFolder.newest_unfinished(name)
-    if named is not None and not overwrite:
-        options = as_begun(options, named)
-    chosen, missing = choose(options, name, shards.description, callbacks)
-    job = training_job(chosen, name, shards.description)
     if named is not None:
         named.check_free(overwrite=overwrite or resume)
-        if (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
-            return named
+        options = options if overwrite else as_begun(options, named)
+    chosen, missing = choose(options, name, shards.description, callbacks)
+    job = training_job(chosen, name, shards.description)
+    if named is not None and (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
+        return named
     check_board(chosen, named)
     say(in_words(name, chosen, missing))
     prepared = _prepared(shards, chosen, name, callbacks)
@@ -128,13 +127,13 @@ def fit(
         except Interrupted as interrupted:
             _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
-        folder.write_history(trained.history)
+        checkpoints.beside(lambda: folder.write_history(trained.history))
         metrics = _metrics(trained)
         seconds = trained.clock.before + time.perf_counter() - started
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
         if trained.tested:
             metrics |= {**_tested(trained.tested), "test_examples": shards.test.num_examples}
-        folder.finish(prepared.write, metrics)
+        checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
         checkpoints.remove()
     return folder
 
@@ -156,22 +155,21 @@ def _prepared(shards: Shards, options: Chosen, name: str, callbacks: Sequence[ke
 
 def _saved_state(
     folder: RunFolder, checkpoints: Checkpoints, shards: Shards, job: Job, prepared: Preparation, *, overwrite: bool
-) -> Any:
+) -> dict[str, Any] | None:
     """Read the state to resume from; where there is none, start a new run in the folder and return None.
 
-    The run's configuration keeps the meaning of the model's outputs, "probabilities" or "logits".
+    A run that is resumed gets again what it lacks of the files that were written when it was started. Its configuration
+    keeps the meaning of the model's outputs, "probabilities" or "logits".
 
     Raises:
         RunExistsError: the folder holds another training.
         CheckpointError: all checkpoints are damaged.
     """
-    saved = None if overwrite else checkpoints.newest()
+    saved: dict[str, Any] | None = None if overwrite else checkpoints.newest()
     if saved is not None:
         folder.check_job(job, saved["about"]["job"])
-        return saved
-    if not overwrite and folder.config():
+    elif not overwrite and folder.config():
         say(f"the interrupted training in '{folder.path}' had saved no checkpoint yet; it starts again")
-    checkpoints.remove()
     labels = shards.manifest.build.get("labels")
     config = {
         **job.record,
@@ -181,8 +179,11 @@ def _saved_state(
     }
     corpus = recorded_source(shards.manifest.build)
     known = {name: value for name, value in (("labels", labels), ("corpus", corpus)) if value}
-    folder.start({**config, **known}, shards.description, shards.vectorizer_path)
-    return None
+    if saved is None:
+        checkpoints.remove()
+    begin = folder.start if saved is None else folder.resume
+    begin({**config, **known}, shards.description, shards.vectorizer_path)
+    return saved
 
 
 def _save_interrupted(

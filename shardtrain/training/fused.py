@@ -230,7 +230,7 @@ class FusedTraining:
         with open(path, "wb") as file:
             write_keras(file, self._network, name=self._name, dropout=_dropout(self._options, self._name))
 
-    def train(self, session: Session, saved: Any) -> Trained:
+    def train(self, session: Session, saved: dict[str, Any] | None) -> Trained:
         """Train, or go on from a saved state; the best weights are kept."""
         options, shards = session.options, session.shards
         optimizer, dropout = OPTIMIZERS[options.optimizer], _dropout(options, self._name)
@@ -272,15 +272,18 @@ def training_bytes(shape: Shape, optimizer: Optimizer, classes: int) -> int:
     """Return the bytes that a training holds of weights and optimizer, at its peak.
 
     Besides the weights, those of the best epoch, those that are evaluated and the optimizer's numbers, up to three
-    states are held: one that is written, one that waits, and one that is captured.
+    states are held: one that is written, one that waits, and one that is captured. Before the first step it is less: a
+    resumed training holds the state that it read, and while that is read also the file's bytes. Only the table of
+    features and classes, by which features are weighed at that time, may be larger than all of that.
     """
     features, width = shape.features, shape.dims[0]
     weights = 4 * shape.num_weights
     small = shape.num_weights - features * width
     kept = optimizer.num_bytes(features, width) + optimizer.num_bytes(small, 1)
     tables = 4 * features * (cores() + 1) + 4 * small  # of the kernels, scales, and a gradient
-    weighing = weights + features * (4 * classes + 8)
-    return max(3 * weights + kept + _STATES * (2 * weights + kept) + tables, weighing)
+    state = 2 * weights + kept
+    weighing = weights + state + features * (4 * classes + 8)
+    return max(3 * weights + kept + _STATES * state + tables, weighing)
 
 
 def _check_memory(shape: Shape, options: Chosen, classes: int) -> str:

@@ -150,13 +150,13 @@ class Training:
         self.rate = self.wait = 0.0
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
-    def epochs(self, train: Split, validation: Split, saved: Mapping[str, Any] | None = None) -> Iterator[Logs]:
+    def epochs(self, train: Split, validation: Split, saved: dict[str, Any] | None = None) -> Iterator[Logs]:
         """Train until a callback or `epochs` ends it; yield the metrics of each epoch as it ends.
 
         Args:
             train: examples to train on.
             validation: examples to evaluate each epoch on.
-            saved: a state from `save`, to resume from.
+            saved: a state from `save`, to resume from; it is emptied once it is restored.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -211,14 +211,18 @@ class Training:
                 raise Interrupted(position, None) from None
         return {f"test_{name}": value for name, value in measured.items()}
 
-    def _begin(self, steps: int, saved: Mapping[str, Any] | None) -> Position:
-        """Begin the training, or restore a saved state; return the position."""
+    def _begin(self, steps: int, saved: dict[str, Any] | None) -> Position:
+        """Begin the training, or restore a saved state; return the position.
+
+        The state is emptied: callers refer to it for the whole training, and its arrays are as large as the model.
+        """
         if saved is None:
             self.engine.training_begins(self.loop.epochs, steps)
             return Position(epoch=len(self.history))
         position = Position(**saved["position"])
         self.engine.training_begins(self.loop.epochs, steps, saved)
         self.history, self.clock = saved["history"], TrainingTime(**saved["clock"])
+        saved.clear()
         return position
 
     def _epoch(self, position: Position, train: Split) -> Position:

@@ -41,8 +41,8 @@ def as_begun(options: FitOptions, folder: RunFolder) -> FitOptions:
 
     So a training that Keras began, because of callbacks or in an earlier version, is continued by Keras.
     """
-    recorded = folder.config().get("options")
-    if not isinstance(recorded, Mapping) or folder.finished:
+    recorded = None if folder.finished else folder.config().get("options")
+    if not isinstance(recorded, Mapping):
         return options
     begun = {
         name: recorded.get(name, BEFORE[name]) for name in ("engine", "recipe") if getattr(options, name) == "auto"

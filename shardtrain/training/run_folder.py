@@ -4,7 +4,8 @@
     vectorizer/     the fitted vectorizer, copied from the shards
     config.json     options, description of the shards, versions; written first
     history.csv     one line per epoch, rewritten after each
-    metrics.json    results, and the checksum of the model; written last: without it the run is unfinished
+    metrics.json    results, checksums of the model and of config.json, and its own; written last: without it the run
+                    is unfinished
     checkpoints/    the last two states of training; removed when the run is finished
     tensorboard/    TensorBoard events, with `fit --tensorboard`
     shards/         the shards that it was trained on, of `train`
@@ -36,10 +37,13 @@ from shardtrain.runtime.atomic import (
     commit_json,
     committed_by_name,
     final_name,
+    json_bytes,
     make_folder,
     remove_partials,
 )
+from shardtrain.runtime.checksums import file_checksum
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.progress import warn
 from shardtrain.runtime.schema import (
     ANYTHING,
     Choice,
@@ -49,19 +53,26 @@ from shardtrain.runtime.schema import (
     Mismatch,
     Number,
     Text,
+    canonical_checksum,
     hex_digits,
     optional,
     parse_json,
+    read_if_sound,
     read_json,
 )
 from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
+from shardtrain.training.checkpoint import has_checkpoint, left_behind
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
 FORMAT = "shardtrain-run"
 VERSION = 1
 _AGAIN = "restore it from a copy, or train again with `python -m shardtrain fit`"
+_UNFINISHED = (
+    "restore it from a copy, or delete it: the command that trained then resumes from the checkpoints, and with "
+    "--overwrite it starts again"
+)
 
 
 def _check_labels(config: Mapping[str, Any]) -> None:
@@ -99,6 +110,8 @@ def _check_best(metrics: Mapping[str, Any]) -> None:
 _METRICS = Fields(
     {"val_accuracy": Number(), "val_loss": Number(), "epochs": Integer(1), "model_sha256": hex_digits(64)},
     {
+        "config_sha256": hex_digits(64),  # this and `checksum`: older runs have neither
+        "checksum": hex_digits(16),
         "best_epoch": Integer(1),
         "examples_per_second": Number(0),
         "input_wait_fraction": Number(0),
@@ -125,7 +138,7 @@ class RunRecord:
     Attributes:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
-        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, and `model_sha256`.
+        metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, `model_sha256` and `config_sha256`.
     """
 
     config: Mapping[str, Any]
@@ -209,11 +222,13 @@ class RunFolder:
     @property
     def cut_short(self) -> bool:
         """Whether the run is finished but its process ended before it removed the checkpoints."""
-        return self.finished and (self.path / CHECKPOINTS).is_dir()
+        return self.finished and left_behind(self.path / CHECKPOINTS)
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was started in the folder, finished or not."""
+        """Whether a run was started in the folder, finished or not, also where its config.json was lost or damaged."""
+        if read_if_sound(self.path / METRICS, _METRICS) is not None or has_checkpoint(self.path / CHECKPOINTS):
+            return True
         if not (self.path / CONFIG).is_file():
             return {final_name(path.name) for path in self._entries()} == {CONFIG}  # killed while it began
         try:
@@ -238,9 +253,30 @@ class RunFolder:
         Raises:
             RunError: the file is damaged, makes no sense or is of another version.
         """
-        if not (self.path / CONFIG).is_file():
-            return {}
-        found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=_AGAIN)
+        return self._config() if os.path.lexists(self.path / CONFIG) else {}
+
+    def _config(self) -> Mapping[str, Any]:
+        """Read the configuration of a run.
+
+        Raises:
+            RunError: as `config`, or there is none.
+        """
+        if not os.path.lexists(self.path / CONFIG):
+            raise RunError(f"'{self.path / CONFIG}' is missing; {_AGAIN}")
+        advice = _AGAIN if self.finished else _UNFINISHED
+        found: Mapping[str, Any] = read_json(self.path / CONFIG, _CONFIG, RunError, advice=advice)
+        return found
+
+    def _metrics(self) -> Mapping[str, Any]:
+        """Read the results of a finished run, without the checksum of the file.
+
+        Raises:
+            RunError: the file is damaged, was changed or makes no sense.
+        """
+        found: dict[str, Any] = read_json(self.path / METRICS, _METRICS, RunError, advice=_AGAIN)
+        expected = found.pop("checksum", None)
+        if expected is not None and expected != canonical_checksum(found):
+            raise RunError(f"'{self.path / METRICS}' was changed or damaged: its checksum differs; {_AGAIN}")
         return found
 
     def check_free(self, *, overwrite: bool) -> None:
@@ -277,16 +313,37 @@ class RunFolder:
             vectorizer: the folder to copy.
         """
         (self.path / METRICS).unlink(missing_ok=True)
-        record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
-        commit_json(self.path / CONFIG, record)
+        self._write_config(config, description)
         for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD):
             remove(self.path / name)
         remove_partials(self.path)
+        self._copy_vectorizer(vectorizer)
+
+    def resume(self, config: Mapping[str, Any], description: DatasetInfo, vectorizer: Path) -> None:
+        """Write again what `start` wrote of a run that is resumed, where it is missing, damaged or of another process.
+
+        The arguments are those of `start`.
+        """
+        self._write_config(config, description)
+        for copy in self._copy_vectorizer(vectorizer):
+            warn(f"'{copy}' was missing or damaged; it was copied again from the shards")
+
+    def _write_config(self, config: Mapping[str, Any], description: DatasetInfo) -> None:
+        record = {"format": FORMAT, "version": VERSION, **config, "description": asdict(description)}
+        path, content = self.path / CONFIG, json_bytes(record, indent=2)
+        if not path.is_file() or path.read_bytes() != content:
+            commit_bytes(path, content)
+
+    def _copy_vectorizer(self, vectorizer: Path) -> list[Path]:
+        """Copy the files of a vectorizer that differ or are missing in the run; return the copies."""
+        copied = []
         for source in sorted(vectorizer.rglob("*")):
-            if source.is_file():
-                copy = self.path / VECTORIZER / source.relative_to(vectorizer)
+            copy = self.path / VECTORIZER / source.relative_to(vectorizer)
+            if source.is_file() and not _is_copy(copy, source):
                 make_folder(copy.parent)
                 commit_content(source, copy)
+                copied.append(copy)
+        return copied
 
     def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
         """Write history.csv: a header and a line per epoch, numbers as Python's repr writes them."""
@@ -308,14 +365,19 @@ class RunFolder:
                 write(partial)
             except RuntimeError as error:  # libhdf5's errors reach Keras as such
                 raise storage_error(self.path / MODEL, "write by Keras", error) from error
-        commit_json(self.path / METRICS, {**metrics, "model_sha256": sha256(self.path / MODEL)})
+        sealed = {
+            **metrics,
+            "model_sha256": sha256(self.path / MODEL),
+            "config_sha256": sha256(self.path / CONFIG),
+        }
+        commit_json(self.path / METRICS, {**sealed, "checksum": canonical_checksum(sealed)})
 
     def read(self) -> RunRecord:
         """Read the JSON files of a finished run.
 
         Raises:
             RunNotFoundError: no such folder, or the run in it is unfinished.
-            RunError: its JSON files are damaged, make no sense or are of another version.
+            RunError: its JSON files are missing, damaged or changed, make no sense or are of another version.
         """
         folder = self.path
         if not self.finished:
@@ -328,8 +390,13 @@ class RunFolder:
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)
             raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")
-        config = dict(self.config())
-        metrics = read_json(folder / METRICS, _METRICS, RunError, advice=_AGAIN)
+        metrics, config = self._metrics(), dict(self._config())
+        found, expected = sha256(folder / CONFIG), metrics.get("config_sha256")
+        if expected is not None and found != expected:
+            raise RunError(
+                f"'{folder / CONFIG}' was changed or damaged: its SHA-256 is {found[:16]}…, {METRICS} says "
+                f"{expected[:16]}…; {_AGAIN}"
+            )
         description = DatasetInfo.from_record(config.pop("description"))
         return RunRecord(config=config, description=description, metrics=metrics)
 
@@ -339,7 +406,17 @@ def _stem(model: str) -> str:
 
 
 def _next_free(model: str) -> Path:
-    """Make and return `runs/MODEL-N` with the lowest N that does not exist."""
+    """Make and return `runs/MODEL-N` with the lowest N that does not exist.
+
+    Raises:
+        RunExistsError: `runs` is no folder.
+    """
+    if not RUNS.is_dir() and (RUNS.exists() or RUNS.is_symlink()):
+        found = "a file" if RUNS.exists() else f"a link to '{os.readlink(RUNS)}', which does not exist"
+        raise RunExistsError(
+            f"runs go to the folder '{RUNS}' unless --out is given, and '{RUNS}' is {found}; move it away, or choose "
+            "a folder with --out"
+        )
     make_folder(RUNS)
     for number in itertools.count(1):
         path = RUNS / f"{_stem(model)}-{number}"
@@ -349,6 +426,12 @@ def _next_free(model: str) -> Path:
             continue
         return path
     raise AssertionError("numbers do not end")
+
+
+def _is_copy(copy: Path, source: Path) -> bool:
+    with contextlib.suppress(OSError):  # it is missing, or cannot be read
+        return file_checksum(copy) == file_checksum(source)
+    return False
 
 
 def sha256(path: Path) -> str:

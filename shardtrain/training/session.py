@@ -74,7 +74,7 @@ class Session:
         about: Mapping[str, Any],
         history: list[Logs],
         clock: TrainingTime,
-        saved: Mapping[str, Any] | None,
+        saved: dict[str, Any] | None,
     ) -> Training:
         """Train until a hook or the number of epochs ends it, and report each epoch; return the training.
 
@@ -83,7 +83,7 @@ class Session:
             about: identity of the training: "model", "environment", "stage" and "began", the epochs before the stage.
             history: metrics of the epochs before.
             clock: the time that they took.
-            saved: a state to resume from.
+            saved: a state to resume from; it is emptied once it is restored.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -110,7 +110,7 @@ class Session:
         )
         training = Training(engine, loop, history, clock)
         for _ in training.epochs(self.shards.train, self.shards.validation, saved):
-            self.folder.write_history(training.history)
+            self.checkpoints.beside(lambda: self.folder.write_history(training.history))
             say(_epoch_line(training))
         return training
 
@@ -139,8 +139,8 @@ class Preparation(Protocol):
         """See the class."""
         ...
 
-    def train(self, session: Session, saved: Any) -> Trained:
-        """Train it, or go on from a saved state; see `Session.trained`."""
+    def train(self, session: Session, saved: dict[str, Any] | None) -> Trained:
+        """Train it, or go on from a saved state, which is emptied; see `Session.trained`."""
         ...
 
     def write(self, path: Path) -> None:

@@ -80,7 +80,7 @@ class KerasTraining:
         """Write the trained model; libhdf5's errors reach Keras as RuntimeError."""
         self._model.save(path)
 
-    def train(self, session: Session, saved: Any) -> Trained:
+    def train(self, session: Session, saved: dict[str, Any] | None) -> Trained:
         """Train from the first stage, or resume from a saved state.
 
         No row of the test split is read before the last stage has ended and the weights to keep are restored.

@@ -179,8 +179,7 @@ def read_vectorizer(folder: Path) -> SavedVectorizer:
     """
     description = _read_description(folder)
     kind = description["kind"]
-    for name, expected in description["files"].items():
-        _compare_checksum(folder / name, expected)
+    _compare_checksums(folder, description)
     try:
         settings = parse_settings(_CLASS_OF[kind], description["settings"])
     except UsageError as error:
@@ -224,6 +223,16 @@ def check_fingerprint(folder: Path, expected: str) -> None:
         )
 
 
+def check_files(folder: Path, expected: str) -> None:
+    """Refuse a folder with another vectorizer than that of the shards beside it, and damaged files of that one.
+
+    Raises:
+        VectorizerError: as `check_fingerprint`, or a file is missing or damaged.
+    """
+    check_fingerprint(folder, expected)
+    _compare_checksums(folder, _read_description(folder))
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -240,6 +249,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"'{path}' was changed or damaged after it was written: its fingerprint differs; {_ADVICE}"
         )
     return read_json(path, _DESCRIPTIONS[found["kind"]], VectorizerError, advice=_ADVICE)  # type: ignore[no-any-return]
+
+
+def _compare_checksums(folder: Path, description: Mapping[str, Any]) -> None:
+    for name, expected in description["files"].items():
+        _compare_checksum(folder / name, expected)
 
 
 def _compare_checksum(path: Path, expected: str) -> None:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 from scipy.sparse import random as random_rows
+from support.resealing import write_metrics
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 from support.training import fit
 
@@ -28,6 +29,7 @@ from shardtrain.engine.keras_file import write_keras
 from shardtrain.engine.network import Network, Shape
 from shardtrain.errors import ModelError, RunError, ShardsError
 from shardtrain.inference import keras_model, network_model
+from shardtrain.inference.evaluate import evaluate_corpus
 from shardtrain.inference.keras_model import KerasModel
 from shardtrain.inference.network_model import NetworkModel
 from shardtrain.inference.run import Run, load_run
@@ -38,6 +40,7 @@ from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.options import FitOptions
+from shardtrain.training.run_folder import METRICS, MODEL, sha256
 
 FEATURES = 300
 STRANGE = ["", "zzz qqq", "\udcff broken", "日本語", " \n\t"]
@@ -129,7 +132,7 @@ def test_weights_that_are_not_finite_give_no_probabilities(tmp_path: Path, train
         network.wide[:] = value
         classifier = trained["fused"].classifier()
         classifier._model, classifier.class_names = NetworkModel(network), about.class_names
-        with pytest.raises(ModelError, match="neither probabilities"):
+        with pytest.raises(ModelError, match=r"weights of .* are not finite"):
             classifier.classify_rows(rows_of(20))
 
 
@@ -302,3 +305,24 @@ def test_a_flipped_bit_of_the_model_is_noticed_before_it_answers(
 def test_a_run_without_keras_does_not_care_for_its_backend(run: Run) -> None:
     done = predicted(run, KERAS_BACKEND="torch")
     assert json.loads(done.stdout)["label"] == EXPECTED[0], done.stderr
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_weights_that_are_not_finite_are_named_by_all_that_use_them(
+    tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", tuple(TOPICS), documents=60)
+    build(corpus, tmp_path / "shards", BuildOptions(workers=1, max_features=30))
+    options = FitOptions(epochs=1, mlp=MlpOptions(units=4), engine=engine)
+    with open_shards(tmp_path / "shards") as shards:
+        run = fit(shards, options, out=tmp_path / "run")
+    model = run.load_model()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    model.save(run.path / MODEL)
+    write_metrics(run.path / METRICS, {**run.metrics, "model_sha256": sha256(run.path / MODEL)})
+    texts = tmp_path / "corpus" / "train.csv"
+    for command in (["predict", run.path, TEXTS[0]], ["evaluate", run.path, tmp_path / "shards"]):
+        assert main([*map(str, command)]) == 1
+        assert f"weights of '{run.path}' are not finite; restore the run from a copy" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="are not finite"):
+        evaluate_corpus(load_run(run.path), texts)

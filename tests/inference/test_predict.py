@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 from support.learnable import write_shards
+from support.resealing import write_config
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 from support.training import fit
 
@@ -195,7 +196,7 @@ def test_a_model_whose_outputs_are_logits_gives_probabilities_also_if_the_run_is
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-6)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config.pop("outputs") == "logits"
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    write_config(tmp_path / "run" / "config.json", config)
     np.testing.assert_array_equal(load_run(tmp_path / "run").predict(TEXTS).probabilities, found.probabilities)
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.resealing import write_config
 from support.topics import TOPICS
 from support.training import fit
 
@@ -40,7 +41,7 @@ def with_labels(run: Run, folder: Path, labels: dict[str, int]) -> Run:
     """Copy a run, with other labels on record."""
     shutil.copytree(run.path, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "labels": labels}))
+    write_config(folder / "config.json", {**config, "labels": labels})
     return Run.load(folder)
 
 

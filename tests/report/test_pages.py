@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, running_browser
 from support.handmade import make_rows, write_shards
+from support.resealing import write_config
 from support.sampled import sampled
 
 from shardtrain.cli.main import main
@@ -279,7 +280,7 @@ def test_a_run_whose_shards_are_gone_is_shown_without_them(demo_run, tmp_path, c
     run = Path(shutil.copytree(demo_run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["shards"] = str(tmp_path / "nowhere")
-    (run / "config.json").write_text(json.dumps(config))
+    write_config(run / "config.json", config)
     out = tmp_path / "report.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
     words = parsed(out).words

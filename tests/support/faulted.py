@@ -56,7 +56,7 @@ INTERRUPTED = ("write", "pwrite", "fsync", "truncate", "reserve", "create", "ope
 SHORTENED = ("write", "pwrite")
 GROWING = ("write", "pwrite", "copy", "reserve", "create", "mkdir", "link")  # what fails while a disk is full
 # Names of figures that differ from run to run; a model's file has a date in it.
-_MEASURED = re.compile(r"seconds|per_second|input_wait|peak_memory|model_sha256")
+_MEASURED = re.compile(r"seconds|per_second|input_wait|peak_memory|(model|config)_sha256")
 
 _OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d|WARNING: All log messages before absl")  # its own log
 
@@ -221,7 +221,7 @@ class Home:
 def _checksum(path: Path) -> str:
     """Identify a file's content, of files of a run without the times in them."""
     content = path.read_bytes()
-    if path.suffix == ".keras":
+    if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:  # its other parts have addresses and a date in them
             content = archive.read("model.weights.h5")
     elif path.suffix == ".json" and b"seconds" in content:
@@ -234,7 +234,8 @@ def _checksum(path: Path) -> str:
 def _untimed(value: object) -> object:
     """Return JSON without the figures that are measured."""
     if isinstance(value, dict):
-        return {name: _untimed(part) for name, part in value.items() if not _MEASURED.search(name)}
+        seal = {"checksum"} if "model_sha256" in value else set()  # of the figures
+        return {name: _untimed(part) for name, part in value.items() if not _MEASURED.search(name) and name not in seal}
     return [_untimed(part) for part in value] if isinstance(value, list) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,23 @@ def _digest(content: bytes) -> str:
 def write_plain(path: Path, value: Any) -> None:
     """Write a JSON file that has no seal."""
     path.write_text(json.dumps(value))
+
+
+def write_metrics(path: Path, metrics: Any) -> None:
+    """Write the metrics of a run and their seal."""
+    if isinstance(metrics, dict):
+        metrics = {name: value for name, value in metrics.items() if name != "checksum"}
+        canonical = json.dumps(metrics, sort_keys=True, separators=(",", ":")).encode()
+        metrics = {**metrics, "checksum": _digest(canonical)}
+    path.write_text(json.dumps(metrics))
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Write the configuration of a finished run, and its checksum in the metrics."""
+    path.write_text(json.dumps(config))
+    metrics = path.parent / "metrics.json"
+    seal = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_metrics(metrics, {**json.loads(metrics.read_bytes()), "config_sha256": seal})
 
 
 def write_manifest(path: Path, body: Any) -> None:

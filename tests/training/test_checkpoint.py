@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.disk import small_disk
 
 from shardtrain.errors import CheckpointError, DiskFullError, UsageError
+from shardtrain.runtime.atomic import commit_bytes, committed
 from shardtrain.training import checkpoint
 from shardtrain.training.checkpoint import Checkpoints, packed, read_checkpoint, write_checkpoint
 from shardtrain.training.options import CheckpointInterval, parse_interval
@@ -204,6 +206,38 @@ def test_a_full_disk_is_told_and_keeps_the_older_ones(
         assert checkpoints.newest() == "newer"
 
 
+def test_a_state_that_does_not_fit_costs_no_other_file_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, tried = threading.Event(), threading.Event()
+
+    def fill(path: Path, state: Any) -> None:
+        """Fill the disk, and stay there until another file was tried."""
+        with committed(path) as file:
+            try:
+                while True:
+                    file.raw.write(bytes(1 << 12))
+            finally:
+                full.set()
+                tried.wait()
+
+    def write() -> None:
+        try:
+            commit_bytes(disk / "history.csv", b"epoch\n" * 700)
+        finally:
+            tried.set()
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", fill)
+    with small_disk(tmp_path / "disk", 1 << 20) as disk, Checkpoints(disk / "c") as checkpoints:
+        checkpoints.save(packed("too large"))
+        full.wait()
+        checkpoints.beside(write)
+        assert (disk / "history.csv").stat().st_size == 4200
+        (disk / "filler").write_bytes(bytes((1 << 20) - (1 << 15)))
+        with pytest.raises(DiskFullError):
+            checkpoints.beside(lambda: commit_bytes(disk / "large", bytes(1 << 18)))
+
+
 def test_removing_leaves_nothing_and_drops_what_waits(tmp_path: Path) -> None:
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.remove()
@@ -211,6 +245,29 @@ def test_removing_leaves_nothing_and_drops_what_waits(tmp_path: Path) -> None:
             checkpoints.save(packed(number))
         checkpoints.remove()
     assert not (tmp_path / "c").exists()
+
+
+def test_what_is_no_checkpoint_stays_and_hinders_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "c"
+    (folder / "checkpoint-00000007").mkdir(parents=True)
+    (folder / ".DS_Store").write_text("of a file manager")
+    before = sorted(folder.iterdir())
+    with Checkpoints(folder) as checkpoints:
+        for number in range(3):
+            checkpoints.save(packed(number))
+            checkpoints.finish()
+        assert checkpoints.newest() == 2
+        checkpoints.remove()
+    assert sorted(folder.iterdir()) == before
+    assert f"'{folder / '.DS_Store'}' is no checkpoint, so it stays" in capsys.readouterr().err
+
+
+def test_a_folder_of_checkpoints_on_another_disk_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "c").symlink_to("elsewhere")
+    assert saved(tmp_path / "c", 1)
+    Checkpoints(tmp_path / "c").remove()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from shardtrain.models.optimizers import FusedAdam
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.runtime.progress import NORMAL, VERBOSE, verbosity
 from shardtrain.training.options import FitOptions
-from shardtrain.training.run_folder import METRICS, MODEL
+from shardtrain.training.run_folder import METRICS, MODEL, RunFolder
 from shardtrain.training.steps import Steps
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -475,6 +477,25 @@ def test_runs_without_a_name_count_up(shards: Shards, tmp_path: Path, monkeypatc
     assert paths == ["runs/mlp-1", "runs/mlp-3"]
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda runs: runs.write_text("results"), "'runs' is a file; move it away, or choose a folder with out"),
+        (lambda runs: runs.symlink_to("gone"), "'runs' is a link to 'gone', which does not exist; move it away"),
+    ],
+    ids=["a file", "a link to nothing"],
+)
+def test_the_folder_of_runs_that_is_none_is_named_with_what_helps(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs"))
+    with pytest.raises(RunExistsError, match=f"runs go to the folder 'runs' unless out is given, and {said}"):
+        fit(shards, FitOptions(epochs=1), out=None)
+    with pytest.raises(RunExistsError, match=said):
+        RunFolder.of_corpus("name", {})
+
+
 def test_a_flipped_bit_in_the_model_is_noticed(shards: Shards, tmp_path: Path) -> None:
     done = fit(shards, FitOptions(epochs=1, **QUICK), out=tmp_path / "run")
     content = bytearray((done.path / MODEL).read_bytes())
@@ -503,6 +524,56 @@ def test_damaged_facts_of_a_run_are_named(finished: Run, tmp_path: Path, name: s
     (tmp_path / name).write_text(content)
     with pytest.raises(RunError, match=said):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_every_flipped_bit_in_the_facts_of_a_run_is_noticed(finished: Run, tmp_path: Path, name: str) -> None:
+    """Also one that leaves a sound file, such as in the name of a class; but in the name of the key that seals."""
+    for part in ("config.json", "metrics.json"):
+        (tmp_path / part).write_bytes((finished.path / part).read_bytes())
+    whole = (tmp_path / name).read_bytes()
+    key = whole.rfind(b'"checksum"') if name == "metrics.json" else len(whole)
+    for place in (place for place in range(len(whole)) if not key < place <= key + len("checksum")):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        (tmp_path / name).write_bytes(flipped)
+        if name == "metrics.json" and of_json(flipped) == of_json(whole):
+            continue  # white space
+        with pytest.raises(RunError, match=re.escape(f"'{tmp_path / name}'")):
+            load_run(tmp_path)
+
+
+def of_json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def test_a_run_of_a_version_without_these_checksums_is_used(finished: Run, tmp_path: Path) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    metrics = {name: value for name, value in finished.metrics.items() if name not in ("config_sha256", "checksum")}
+    (tmp_path / "run" / METRICS).write_text(json.dumps(metrics))
+    assert load_run(tmp_path / "run").description == finished.description
+
+
+def test_the_config_of_another_run_is_noticed(finished: Run, shards: Shards, tmp_path: Path) -> None:
+    done = fit(shards, FitOptions(epochs=1, **QUICK), out=tmp_path / "run")
+    shutil.copy(finished.path / "config.json", done.path / "config.json")
+    with pytest.raises(RunError, match=r"config\.json' was changed or damaged: its SHA-256 is"):
+        load_run(done.path)
+
+
+@pytest.mark.parametrize(("make", "said"), [(None, "is missing; restore"), (Path.mkdir, "cannot be read: Is a dir")])
+def test_a_finished_run_without_its_config_names_the_file(
+    finished: Run, tmp_path: Path, make: Callable[[Path], None] | None, said: str
+) -> None:
+    config = Path(shutil.copytree(finished.path, tmp_path / "run")) / "config.json"
+    config.unlink()
+    if make is not None:
+        make(config)
+    with pytest.raises(RunError, match=f"'{config}' {said}"):
+        load_run(tmp_path / "run")
 
 
 def test_a_missing_run_names_the_command_that_makes_one(tmp_path: Path) -> None:

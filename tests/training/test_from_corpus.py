@@ -24,7 +24,7 @@ from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.training.fit import fit
 from shardtrain.training.run_folder import CHECKPOINTS, HISTORY, MODEL, SHARDS
 
-MEASURED = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes"}
+MEASURED = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes", "config_sha256"}
 OPTIONS = {"max_features": 60, "mlp": MlpOptions(units=4), "epochs": 3, "seed": 2}
 FLAGS = ("--max-features", "60", "--units", "4", "--epochs", "3", "--seed", "2")
 

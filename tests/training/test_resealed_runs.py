@@ -134,7 +134,7 @@ def unforeseen_in(
     name: str, shards: Path, finished: Path, interrupted: Path, scratch: Path, *, every: int
 ) -> list[str]:
     if name == "a run":
-        changes = [of_json(CONFIG, resealing.write_plain), of_json(METRICS, resealing.write_plain)]
+        changes = [of_json(CONFIG, resealing.write_config), of_json(METRICS, resealing.write_metrics)]
         return unforeseen(finished, changes, [shows(scratch), classifies, resumes(shards)], scratch, every=every)
     header = Changed(CHECKPOINT, lambda path: mutations(resealing.read_header(path)), resealing.write_header)
     changes = [header, of_state(CHECKPOINT), of_json(CONFIG, resealing.write_plain)]

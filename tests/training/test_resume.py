@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.layers import SparseDense
 from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
-from shardtrain.training import keras_engine, loop, steps
+from shardtrain.training import checkpoint, keras_engine, loop, steps
 from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
 from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
@@ -143,7 +144,14 @@ def whole(driver: Driver, folders: dict[str, Path], tmp_path_factory: pytest.Tem
 def assert_same_run(found: Path, expected: Path) -> None:
     """Weights, optimizer, history and results agree in every bit."""
     ours, theirs = load_run(found), load_run(expected)
-    timed = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes", "model_sha256"}
+    timed = {
+        "fit_seconds",
+        "examples_per_second",
+        "input_wait_fraction",
+        "peak_memory_bytes",
+        "model_sha256",
+        "config_sha256",
+    }
     for name in theirs.metrics.keys() - timed:
         assert ours.metrics[name] == theirs.metrics[name], name
     assert (found / "history.csv").read_bytes() == (expected / "history.csv").read_bytes()
@@ -327,6 +335,33 @@ def test_steps_called_several_at_once_are_those_of_single_calls_also_after_an_in
     assert calls == [4, 4, 4, 1, 4, 4]  # 13 steps an epoch
     fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Quiet()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
+
+
+@pytest.mark.parametrize("engine", ["fused", "keras"])
+def test_a_resumed_training_does_not_keep_the_state_that_it_read(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The weights and moments in it are as large as the model, and the memory that is said has no room for them."""
+    options = FitOptions(**{**QUICK, "engine": engine, "epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, options, out=tmp_path / "run", watch=lambda epoch, logs: bool(signal.raise_signal(signal.SIGINT)))
+    held: list[weakref.ref[Any]] = []
+
+    def reading(*arguments: Any) -> Any:
+        state = read_checkpoint(*arguments)
+        held.extend(weakref.ref(array) for group in state["variables"].values() for array in group["values"])
+        return state
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", reading)
+    kept: list[int] = []
+
+    def count(epoch: int, logs: Any) -> bool:
+        kept.append(sum(array() is not None for array in held))
+        return False
+
+    fit(shards, options, out=tmp_path / "run", watch=count)
+    assert held
+    assert kept == [0]
 
 
 def test_a_training_that_ended_but_was_not_saved_is_only_saved(
@@ -553,6 +588,20 @@ def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Sha
     with pytest.raises(DivergedError, match="of epoch 2"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Explode()])
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
+
+
+def test_a_file_of_others_among_the_checkpoints_ends_no_training_and_bars_no_other_one(
+    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, stray = FitOptions(**{**QUICK, "epochs": 1}), tmp_path / "run" / CHECKPOINTS / ".DS_Store"
+    interrupted(shards, tmp_path / "run", Signal(1), epochs=1)
+    stray.write_text("of a file manager")
+    fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
+    assert f"'{stray}' is no checkpoint, so it stays" in capsys.readouterr().err
+    with pytest.raises(RunExistsError, match="holds a finished run; choose another out, or pass overwrite"):
+        fit(shards, options, out=tmp_path / "run")
+    fit(shards, options, out=tmp_path / "run", overwrite=True)
+    assert stray.exists()
 
 
 def test_a_folder_in_which_a_training_runs_is_refused(shards: Shards, tmp_path: Path) -> None:

@@ -36,7 +36,14 @@ QUICK: dict[str, Any] = {
     "patience": 2,
     "mlp": MlpOptions(units=8),
 }
-TIMES = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes", "model_sha256"}
+TIMES = {
+    "fit_seconds",
+    "examples_per_second",
+    "input_wait_fraction",
+    "peak_memory_bytes",
+    "model_sha256",
+    "config_sha256",
+}
 
 # Trains, and kills itself after the first batch of test rows.
 KILLED = """

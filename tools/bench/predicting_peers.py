@@ -63,7 +63,7 @@ def keras_way(run: Path, text: Path, most_bytes: int, out: Path) -> dict[str, An
     opened = load_run(run)
     names = opened.description.class_names
     model = KerasModel(opened.load_model(), opened.description, opened.config.get("outputs"))
-    classifier = Classifier(model, names, opened.load_vectorizer)
+    classifier = Classifier(model, names, opened.load_vectorizer, run=run)
     codes = {name: str(number) for number, name in enumerate(names, 1)}
     kept: list[Any] = []
 
