@@ -362,7 +362,7 @@ def test_folders_and_options_that_do_not_fit_are_named_in_one_line(tmp_path, cap
     (tmp_path / "empty").mkdir()
     cases = [
         ([tmp_path / "empty"], 1, "holds neither shards"),
-        ([tmp_path / "nowhere"], 1, "holds neither shards"),
+        ([tmp_path / "nowhere"], 1, "does not exist"),
         ([tmp_path / "shards", "--shards", tmp_path], 2, "--shards is for the report of a run"),
         ([tmp_path / "shards", "--out", tmp_path], 2, "is a folder"),
         (

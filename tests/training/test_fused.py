@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,12 +108,18 @@ def test_killed_and_gone_on_with_by_any_number_of_threads_it_ends_the_same(
 ) -> None:
     whole = train(folder, tmp_path / "whole", optimizer, 1)
     assert whole.stdout == "False False\n", whole.stderr
-    rng, killed = random.Random(4), 0
-    for number in range(kills):
-        done = train(folder, tmp_path / f"out{number % 3}", optimizer, rng.choice([2, 3, 8]), rng.uniform(0.3, 1.2))
+    rng, killed, latest = random.Random(4), 0, 1.2
+    for number in range(100):
+        delay = rng.uniform(latest / 4, latest)
+        done = train(folder, tmp_path / f"out{number % 3}", optimizer, rng.choice([2, 3, 8]), delay)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed += done.returncode != 0
-    assert killed
+        if killed == kills:
+            break
+        if done.returncode == 0:  # it was faster, and is finished
+            shutil.rmtree(tmp_path / f"out{number % 3}")
+            latest *= 0.7
+    assert killed == kills
     for number in range(3):
         done = train(folder, tmp_path / f"out{number}", optimizer, 2)
         assert done.returncode == 0, done.stderr
