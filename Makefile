@@ -124,6 +124,7 @@ $(SHARDS)/manifest.json: | .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq --editable .
+	$(BIN)/python -m compileall -q shardtrain  # also where PYTHONDONTWRITEBYTECODE is set: a tenth of a second per command
 	@touch $@
 
 .venv/.development: .venv/.installed

@@ -59,8 +59,8 @@ class Sample:
         begin: position of the first record: after a byte order mark and a line `sep=`.
         first_line: number of the line at `begin`, from 1.
         lines: the good records as UTF-8, with their newlines.
-        starts: position of each good record, and of what follows the last (the next record, or the file's end).
-        line_numbers: numbers of the lines at `starts`.
+        after_first: position and number of the line where the first good record ends; whatever follows it, good or bad.
+        line_numbers: numbers of the lines where the good records begin, and of what follows the last.
         first_bad: (line, reason) of the first bad record, or None.
         first_is_good: whether the file's first record is good, which a header must be.
     """
@@ -68,7 +68,7 @@ class Sample:
     begin: int
     first_line: int
     lines: list[bytes]
-    starts: list[int]
+    after_first: tuple[int, int]
     line_numbers: list[int]
     first_bad: tuple[int, str] | None
     first_is_good: bool
@@ -156,12 +156,12 @@ def first_line(path: Path, begin: int) -> bytes:
 
 def read_sample(path: Path, syntax: Syntax, *, begin: int = 0, line: int = 1) -> Sample:
     """Read the first records from `begin` on, on the given line: `SAMPLE_RECORDS` or those in `SAMPLE_BYTES`."""
-    lines, starts, line_numbers = [], [], []
+    lines, line_numbers, after_first = [], [], (begin, line)
     first_bad, first_is_good = None, False
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         read = range_reader(file.fileno(), str(path))
-        end, end_line = begin, line
+        end_line = line
         for start, stop, number, code in _iterate_records(read, begin, size, line, syntax):
             if code != GOOD:
                 first_bad = first_bad or (number, parsing.reason_for(code, number))
@@ -169,16 +169,17 @@ def read_sample(path: Path, syntax: Syntax, *, begin: int = 0, line: int = 1) ->
                 first_is_good = first_is_good or first_bad is None
                 piece = read(start, stop - start)
                 lines.append(parsing.replace_undecodable(piece, np.zeros(1, np.int64), np.array([len(piece)]))[0])
-                starts.append(start)
                 line_numbers.append(number)
-                end, end_line = stop, number + piece.count(b"\n")
+                end_line = number + piece.count(b"\n")
+                if len(lines) == 1:
+                    after_first = stop, end_line
             if len(lines) == SAMPLE_RECORDS or stop - begin > SAMPLE_BYTES:
                 break
     return Sample(
         begin=begin,
         first_line=line,
         lines=lines,
-        starts=[*starts, end],
+        after_first=after_first,
         line_numbers=[*line_numbers, end_line],
         first_bad=first_bad,
         first_is_good=first_is_good,

@@ -233,7 +233,7 @@ class Resolver:
             label, texts = label_check.choose_columns(names, records, options, source.origin)
         if names is not None and like is None:
             self.notes.extend(repeated_names(source, names))
-        start, line = (sample.starts[1], sample.line_numbers[1]) if header else (sample.begin, sample.first_line)
+        start, line = sample.after_first if header else (sample.begin, sample.first_line)
         file = replace(source.files[0], data_start=start, data_line=line)
         first_label = None
         if options.header is None and names is None and like is None and isinstance(label, int):

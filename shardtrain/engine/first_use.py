@@ -9,6 +9,7 @@ from shardtrain.engine.network import Network, Shape, Team
 from shardtrain.engine.optimizers import OPTIMIZERS
 from shardtrain.engine.scaling import naive_bayes_scales
 from shardtrain.engine.trainer import Trainer
+from shardtrain.runtime.process import end_with_parent
 
 _FEATURES = 2
 
@@ -28,4 +29,5 @@ def compile_kernels() -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     compile_kernels()

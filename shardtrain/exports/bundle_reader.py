@@ -37,8 +37,10 @@ MOST_EQUAL = 8  # candidates with one key
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
 CASED, IGNORABLE = 1, 2  # what a character means for a sigma near it
 MOST_NGRAM = 1000
+MOST_FOLDED = 64  # characters that one becomes; Unicode has 18
 
 _BATCH_TEXTS, _BATCH_CHARACTERS = 1024, 1 << 17  # at a time; a longer text is a batch of its own
+_UNITS = 1 << 23  # sums of a layer for the texts of a batch, at most, but for a single text
 _PIECE = 1 << 17  # values of gathered weights at a time: 512 KiB
 _FEW = 8  # spans of bytes that are hashed one by one, rather than a byte of each at a time
 _MOST_RATIO = 1032  # that zlib reaches
@@ -100,18 +102,19 @@ class Bundle:
         if isinstance(texts, (str, bytes)):
             raise TypeError("expected a list of texts, not a single one; put it into a list")
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
-        parts += [self._network(*self._terms.rows(batch), len(batch)) for batch in _batches(texts, self._terms.density)]
+        batches = _batches(texts, self._terms.density, min(_BATCH_TEXTS, max(1, _UNITS // self._network.widest)))
+        parts += [self._network(*self._terms.rows(batch), len(batch)) for batch in batches]
         return np.concatenate(parts)
 
 
-def _batches(texts: Iterable[str], density: int) -> Iterator[list[str]]:
+def _batches(texts: Iterable[str], density: int, most_texts: int) -> Iterator[list[str]]:
     """Cut texts into batches; characters of a batch are fewer where a text has many n-grams per character."""
     most, size = max(1, _BATCH_CHARACTERS // density), 0
     batch: list[str] = []
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"expected texts, found {type(text).__name__}")
-        if batch and (len(batch) == _BATCH_TEXTS or size + len(text) > most):
+        if batch and (len(batch) == most_texts or size + len(text) > most):
             yield batch
             batch, size = [], 0
         batch.append(text)
@@ -297,6 +300,8 @@ class _Fold:
     def __init__(self, arrays: dict[str, Array]) -> None:
         codes = _ascending(arrays, "fold_codes", "<u4", CODE_POINTS, strictly=True).astype(np.int64)
         lengths = _named(arrays, "fold_lengths", "|u1", len(codes))
+        if len(lengths) and int(lengths.max()) > MOST_FOLDED:
+            raise BundleError(f"has a character of {int(lengths.max())} others, expected at most {MOST_FOLDED}")
         starts = _offsets(lengths)
         self._pool = _named(arrays, "fold_pool", "<u4", int(starts[-1]))
         if len(self._pool) and int(self._pool.max()) >= CODE_POINTS:
@@ -620,6 +625,7 @@ class _Network:
         if max(2, dims[-1]) != classes:
             raise BundleError(f"has a last layer of width {dims[-1]} for {classes} classes")
         kind = WEIGHTS[_checked(header, "weights", str, lambda name: name in WEIGHTS)]
+        self.widest = max(dims)
         self._kernel = _named(arrays, "kernel", kind, features, dims[0])
         self._scales = _named(arrays, "scales", "<f4", dims[0])
         self._biases = [_named(arrays, f"bias_{layer}", "<f4", width) for layer, width in enumerate(dims)]

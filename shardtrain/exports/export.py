@@ -24,7 +24,7 @@ from shardtrain.inference.run import Run
 from shardtrain.runtime.atomic import commit_bytes, commit_folder, commit_json, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.storage import check_output_file, check_output_folder, remove, storage_errors
-from shardtrain.training.run_folder import MODEL
+from shardtrain.training.run_folder import MODEL, RunFolder, sha256
 from shardtrain.version import __version__
 
 READER = Path(bundle_reader.__file__)  # the module that reads bundles, to be copied
@@ -59,11 +59,13 @@ def export_run(run: Run, options: ExportOptions) -> Exported:
         ModelError: the model is another one, or cannot be written in this way.
         RunError: the run's files are damaged, or it has no vectorizer, which a bundle needs.
         OutputExistsError: something else is at the output.
+        RunExistsError: the output is a file of the run.
         UsageError: the output cannot be written.
         MissingExtraError: the package onnx is needed and not installed.
         StorageError: a file could not be written.
     """
     out = options.path
+    RunFolder(run.path).check_not_own(out, "--out")
     if options.to == "savedmodel":
         check_output_folder(out, "--out")
     else:
@@ -156,16 +158,22 @@ def _tidy(working: Path, target: Path) -> None:
 
 
 def _is_there(target: Path, out: Path, record: dict[str, Any]) -> bool:
-    """Return whether a folder is this export already; raise OutputExistsError where it holds anything else."""
+    """Return whether a folder is this export, whole; raise OutputExistsError where it holds anything else."""
     if not target.exists() or not any(target.iterdir()):
         return False
     try:
         found = json.loads((target / RECORD).read_bytes())
     except (OSError, ValueError):
         found = None
-    if found != record:
+    if not isinstance(found, dict) or {name: found.get(name) for name in record} != record:
         raise OutputExistsError(_exists(out))
-    return True
+    return bool(found.get("files") == _files(target))
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a SavedModel but the record of them."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(each): sha256(folder / each) for path in found if (each := path.relative_to(folder)) != RECORD}
 
 
 def _replace(working: Path, network: Network, record: dict[str, Any], target: Path, out: Path) -> None:
@@ -176,7 +184,7 @@ def _replace(working: Path, network: Network, record: dict[str, Any], target: Pa
     staged = working / _STAGED
     write_saved_model(network, staged)
     make_folder((staged / RECORD).parent)
-    commit_json(staged / RECORD, record)
+    commit_json(staged / RECORD, {**record, "files": _files(staged)})
     if target.exists() and any(target.iterdir()):
         with storage_errors(target, "rename"):
             target.rename(working / _REPLACED)

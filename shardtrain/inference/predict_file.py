@@ -9,8 +9,9 @@ before the first prediction, and standard input is copied to disk first.
 
 from __future__ import annotations
 
+import filecmp
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,7 @@ def predict_file(
         raise UsageError(f"--output '{output}' is the input; choose another name")
     working = output.with_name(output.name + ".predicting")
     if output.exists() and not options.overwrite and not (working / RECORD).exists():
-        raise OutputExistsError(f"'{output}' exists already; choose another --output, or replace it with --overwrite")
+        raise OutputExistsError(_exists(output))
     folder = JobFolder(
         path=working,
         owner=output,
@@ -216,6 +217,9 @@ def _predict(
             encode=asdict,
             decode=_UnitResult.from_record,
         )
+    ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths.values(), working)
+    if not ours:  # it appeared while the job was interrupted
+        raise OutputExistsError(_exists(output))
     with committed(output) as file:
         writer.join(paths.values(), file)
     rejected = [row for part in parts for row in part.bad_rows]
@@ -229,6 +233,18 @@ def _predict(
         input_bytes=opened.source.num_bytes,
         counts=counts,
     )
+
+
+def _is_finished(output: Path, writer: PredictionWriter, parts: Iterable[Path], working: Path) -> bool:
+    """Return whether the output is what the parts make: the job was killed after it was written."""
+    whole = working / "whole"
+    with committed(whole, synced=False) as file:
+        writer.join(parts, file)
+    return filecmp.cmp(whole, output, shallow=False)
+
+
+def _exists(output: Path) -> str:
+    return f"'{output}' exists already; choose another --output, or replace it with --overwrite"
 
 
 def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:

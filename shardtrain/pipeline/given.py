@@ -77,10 +77,10 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
         CorpusError: a pattern matches nothing, or a row has no label and text.
         DiskFullError: the disk has no room.
     """
-    standard = isinstance(corpus, str) and corpus == STANDARD
-    if _are_paths(corpus) and not standard:
-        yield GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
+    if (given := given_files(corpus)) is not None:
+        yield given
         return
+    standard = isinstance(corpus, str)
     place = beside.absolute().parent
     make_folder(place)  # as the build does, so that the next one finds what is left here
     _remove_left(place)
@@ -95,6 +95,17 @@ def as_files(corpus: CorpusLike, beside: Path, options: TextOptions) -> Iterator
             yield GivenCorpus(paths=(path,), name=_NAMES[path.name])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def given_files(corpus: CorpusLike) -> GivenCorpus | None:
+    """Return a corpus that is in files already; None for standard input and for rows, which exist once.
+
+    Raises:
+        CorpusError: a pattern matches nothing.
+    """
+    if not _are_paths(corpus) or corpus == STANDARD:
+        return None
+    return GivenCorpus(paths=corpus_paths(corpus))  # type: ignore[arg-type]
 
 
 def copy_standard_input(path: Path) -> None:

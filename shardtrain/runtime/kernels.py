@@ -7,7 +7,6 @@ of failing at import.
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from shardtrain.runtime.progress import say
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to floating-point numbers
 _ahead: list[str] = []  # modules given to `compile_ahead`
 _uncached: list[str] = []  # kernels of which no machine code is kept
+_beside: list[subprocess.Popen[bytes]] = []  # processes that compile
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -74,10 +74,12 @@ class _FirstUse(numba_event.Listener):  # type: ignore[misc]
 
 
 def _run_beside(module: str) -> None:
-    """Run a module in a process that ends with this one; what it says and whether it fails does not matter."""
+    """Run a module in a process whose standard input ends with this process, at which it ends (`end_with_parent`).
+
+    What it says and whether it fails does not matter.
+    """
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, "-m", module], stdin=quiet, stdout=quiet, stderr=quiet)
-    atexit.register(process.kill)
+    _beside.append(subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet))
 
 
 numba_event.register("numba:compile", _FirstUse())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 from shardtrain.runtime.machine import keep_freed_memory
 
@@ -24,6 +26,17 @@ def own_process(*, later: str | None = None) -> None:
         from shardtrain.runtime.kernels import compile_ahead
 
         compile_ahead(later)
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input ends: a pipe of the process that started it, however that one ends."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="shardtrain-parent", daemon=True).start()
 
 
 def _start_without_linear_algebra() -> None:

@@ -12,24 +12,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shardtrain.corpus.options import STANDARD
-from shardtrain.errors import UsageError
+from shardtrain.errors import ShardsExistError, UsageError
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.embeddings import check_file
 from shardtrain.models.names import check_there, model_name
 from shardtrain.options import as_json, identity
-from shardtrain.pipeline.build import build
-from shardtrain.pipeline.given import CorpusLike
+from shardtrain.pipeline.build import build, job_for
+from shardtrain.pipeline.given import CorpusLike, given_files
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards.layout import Manifest
 from shardtrain.shards.manifest import vectorizer_folder
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions, TrainOutput
 from shardtrain.training.recipes import choose_engine
 from shardtrain.training.run_folder import CALL, SHARDS, RunFolder
+from shardtrain.training.tensorboard_folder import check_board
 from shardtrain.vectorize.fitted import load_vectorizer
 
 
@@ -82,9 +85,9 @@ def train(
     if kind is not None:
         fit_options = fit_options.with_sizes(sizes or {}, kind)
         _check(fit_options, kind)
-    call = {"build": identity(build_options), "fit": identity(fit_options), "sizes": as_json(dict(sizes or {}))}
-    with _folder(corpus, output, call) as folder:
+    with _folder(corpus, output, partial(_call, corpus, build_options, fit_options, sizes or {})) as folder:
         folder.check_free(overwrite=output.overwrite)
+        check_board(fit_options, folder)
         where = _shards_of(folder, output)
         options = replace(build_options, overwrite=output.overwrite)
         manifest = build(corpus, where, options, reuse=True)
@@ -127,27 +130,39 @@ def _shards_of(folder: RunFolder, output: TrainOutput) -> Path:
         UsageError: it is in the way of the run's own files.
     """
     own = folder.path / SHARDS
-    where = own if output.shards is None else Path(output.shards)
-    inside = folder.path.absolute() in (where.absolute(), *where.absolute().parents)
-    if inside and where.absolute() != own.absolute():
+    if output.shards is None:
+        return own
+    where = Path(output.shards)
+    check_output_folder(where, "--shards", ShardsExistError)
+    place = where.resolve()
+    if folder.path.resolve() in (place, *place.parents) and place != own.resolve():
         raise UsageError(f"--shards '{where}' is inside of the run folder '{folder.path}'; choose another, or omit it")
     return where
 
 
+def _call(
+    corpus: CorpusLike, build_options: BuildOptions, fit_options: FitOptions, sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what decides the result of a call, as JSON values; of a corpus that exists once, each is another."""
+    given = given_files(corpus)
+    called = {"fit": identity(fit_options), "sizes": as_json(dict(sizes))}
+    if given is None:
+        return {**called, "given": f"in process {os.getpid()} at {time.time_ns()}"}
+    build = job_for(given, Path(), build_options).record
+    return {**called, "build": {name: value for name, value in build.items() if name != "boot"}}
+
+
 @contextmanager
-def _folder(corpus: CorpusLike, output: TrainOutput, call: Mapping[str, Any]) -> Iterator[RunFolder]:
+def _folder(corpus: CorpusLike, output: TrainOutput, call: Callable[[], Mapping[str, Any]]) -> Iterator[RunFolder]:
     """Yield the run folder; one that is made here and still empty at the end is removed.
 
     Args:
         corpus: that is trained on.
         output: says which folder, or leaves it open.
-        call: what decides the result beside the corpus.
+        call: returns what decides the result.
     """
     there = output.out is not None and Path(output.out).exists()
-    if output.out is not None:
-        folder = RunFolder(Path(output.out))
-    else:
-        folder = RunFolder.of_corpus(_name_of(corpus), {**call, "corpus": _identity_of(corpus)})
+    folder = RunFolder(Path(output.out)) if output.out is not None else RunFolder.of_corpus(_name_of(corpus), call())
     try:
         yield folder
     finally:
@@ -155,15 +170,6 @@ def _folder(corpus: CorpusLike, output: TrainOutput, call: Mapping[str, Any]) ->
             if not there and {path.name for path in folder.path.iterdir()} <= {CALL}:
                 (folder.path / CALL).unlink(missing_ok=True)
                 folder.path.rmdir()
-
-
-def _identity_of(corpus: CorpusLike) -> Any:
-    """Return what tells the files of a corpus from others, as JSON; a text of its own for what exists once."""
-    given = list(corpus) if isinstance(corpus, list | tuple) else [corpus]
-    if not all(isinstance(path, str | Path) and str(path) != STANDARD for path in given):
-        return f"given in process {os.getpid()} at {time.time_ns()}"
-    paths = [Path(path).absolute() for path in given if isinstance(path, str | Path)]
-    return [[str(path), path.stat().st_mtime_ns if path.exists() else 0] for path in paths]
 
 
 def _name_of(corpus: CorpusLike) -> str:

@@ -292,6 +292,18 @@ class RunFolder:
         if self.path.exists() and not (self.path.is_dir() and (self.is_run or self.empty)):
             raise RunExistsError(f"'{self.path}' exists and is not a run folder; choose another --out")
 
+    def check_not_own(self, out: Path, option: str) -> None:
+        """Refuse an output that would replace a file of the run.
+
+        Raises:
+            RunExistsError: it would; the message names `option`.
+        """
+        own = {self.path.resolve() / name for name in (MODEL, CONFIG, METRICS, HISTORY, CALL)}
+        own |= {self.path.resolve() / name for name in (VECTORIZER, SHARDS, CHECKPOINTS, TENSORBOARD)}
+        place = out.resolve()
+        if place == self.path.resolve() or own & {place, *place.parents}:
+            raise RunExistsError(f"{option} '{out}' is a file of the run '{self.path}'; choose another {option}")
+
     def check_job(self, job: Job, found: Mapping[str, Any]) -> None:
         """Refuse to resume a training whose record `found` has other options or shards.
 

@@ -245,6 +245,18 @@ def test_a_row_that_cannot_be_used_is_named_with_file_line_and_reason(
     assert len(skipped.texts) == sum(unit.num_documents for unit in planned(source)) - 1
 
 
+@pytest.mark.parametrize("bad", ['1,"unclosed', '1,"a"b', "1,a,b,c"])
+def test_a_bad_row_right_after_the_header_is_a_row_like_any_other(tmp_path: Path, bad: str) -> None:
+    path = written(tmp_path / "rows.csv", f"label,text\n{bad}\n3,good\n4,fine\n")
+    source = opened(path).train
+    with pytest.raises(CorpusFormatError, match=r"rows.csv, line 2: "):
+        documents(source)
+    skipped = documents(replace(source, on_bad_row="skip"))
+    assert [row.line for row in skipped.bad_rows] == [2]
+    assert list(skipped.ordinals) == [1, 2]
+    assert list(skipped.labels) == ["3", "4"]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -265,6 +265,21 @@ def test_arrays_that_were_changed_and_sealed_again_are_refused_or_work(small: Pa
     assert refused > 2 * len(arrays)
 
 
+def test_a_batch_has_few_texts_where_layers_are_wide(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, sizes = load(small), []
+    called = bundle._network.__call__
+
+    def network(texts: Any, rows: Any, values: Any, num_texts: int) -> Any:
+        sizes.append(num_texts)
+        return called(texts, rows, values, num_texts)
+
+    network.widest = bundle_reader._UNITS // 4  # type: ignore[attr-defined]
+    bundle._network = network
+    texts = strange_texts(9, 5)
+    assert len(bundle.predict(texts)) == len(texts)
+    assert max(sizes) <= 4
+
+
 # Sizes and refusals
 
 

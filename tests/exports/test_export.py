@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ import shardtrain
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
 from shardtrain.engine.network import Network
-from shardtrain.errors import MissingExtraError, ModelError, OutputExistsError, RunError, StorageError, UsageError
+from shardtrain.errors import (
+    MissingExtraError,
+    ModelError,
+    OutputExistsError,
+    RunError,
+    RunExistsError,
+    StorageError,
+    UsageError,
+)
 from shardtrain.exports import export as exporting
 from shardtrain.exports import onnx_graph
 from shardtrain.exports.bundle_reader import load
@@ -188,6 +197,21 @@ def test_what_is_there_is_replaced_only_if_asked(to: str, run: Run, folder: Path
     shardtrain.export(other, to=to, out=out, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["model"]
     assert labels_of(to, out, other, TEXTS) == [names[run.description.class_names.index(name)] for name in EXPECTED]
+
+
+def test_a_saved_model_that_lacks_a_file_is_written_again(run: Run, tmp_path: Path) -> None:
+    out = shardtrain.export(run, to="savedmodel", out=tmp_path / "model")
+    shutil.rmtree(out / "variables")
+    shardtrain.export(run, to="savedmodel", out=out)
+    assert labels_of("savedmodel", out, run, TEXTS) == EXPECTED
+
+
+@pytest.mark.parametrize("to", FILES)
+def test_files_of_the_run_are_not_replaced(to: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(run.path)
+    for out in (run.path / "model.keras", run.path / "vectorizer" / "x", tmp_path / "link" / "metrics.json"):
+        with pytest.raises(RunExistsError, match="is a file of the run"):
+            shardtrain.export(run, to=to, out=out, overwrite=True)
 
 
 def test_places_where_nothing_is_written_are_refused(run: Run, tmp_path: Path) -> None:

@@ -243,6 +243,20 @@ def test_a_call_that_is_killed_after_its_file_was_finished_ends_well_when_it_is_
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
 
 
+def test_a_file_that_appeared_while_it_was_interrupted_is_not_written_over(
+    run: Run, large: Path, written: Path, interrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "here" / "out.csv"
+    shutil.copytree(interrupted, out.parent)
+    out.write_text("mine")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        predict_file(run, large, out)
+    assert out.read_text() == "mine"
+    out.unlink()
+    predict_file(run, large, out)
+    assert out.read_bytes() == written.read_bytes()
+
+
 def test_an_interrupted_one_is_refused_to_other_options_and_given_up_with_overwrite(
     run: Run, large: Path, interrupted: Path, tmp_path: Path
 ) -> None:

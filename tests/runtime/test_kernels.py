@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,34 @@ def test_only_a_process_that_compiles_has_another_one_compile_what_is_needed_lat
     time.sleep(0.5)
     assert not (tmp_path / "done").exists()
     assert second.stderr == ""
+
+
+def test_a_process_beside_ends_with_the_one_that_started_it(tmp_path):
+    (tmp_path / "beside.py").write_text(
+        "import os, time\nfrom shardtrain.runtime.process import end_with_parent\nend_with_parent()\n"
+        "open('started', 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    code = """
+        import os, signal, time
+        from pathlib import Path
+        from shardtrain.runtime.kernels import _run_beside
+        _run_beside("beside")
+        while not (Path("started").exists() and Path("started").read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with pytest.raises(subprocess.CalledProcessError):
+        run(code, tmp_path)
+    beside = int((tmp_path / "started").read_text())
+    for _ in range(100):
+        try:
+            os.kill(beside, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{beside}/stat").exists() and " Z " in Path(f"/proc/{beside}/stat").read_text():
+            return  # ended, and nobody asked for its status
+        time.sleep(0.05)
+    raise AssertionError("it still runs")
 
 
 @pytest.mark.slow

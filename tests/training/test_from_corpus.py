@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,10 +149,12 @@ def test_a_call_has_its_own_folder_unless_the_same_one_was_interrupted(
     def interrupt(*_: object) -> bool:
         raise KeyboardInterrupt
 
+    corpus = Path(shutil.copytree(corpus, tmp_path / "topics"))
     words = ["train", str(corpus), *FLAGS, *more]
     with monkeypatch.context() as patch:
         patch.setattr("shardtrain.training.from_corpus.fit", partial(fit, watch=interrupt))
         assert main(words) == 130
+    (corpus / ".other").touch()  # which is none of its files
     assert main(["train", str(corpus), *FLAGS[:-1], "3"]) == 0  # another seed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["topics-1", "topics-2"]
     capsys.readouterr()
@@ -161,6 +164,22 @@ def test_a_call_has_its_own_folder_unless_the_same_one_was_interrupted(
     assert facts["shards"] == ("kept" if more else "runs/topics-1/shards")
     assert main(words) == 0
     assert load_run("runs/topics-3").metrics["val_accuracy"] == facts["val_accuracy"]
+
+
+def test_another_corpus_under_the_same_name_gets_a_run_of_its_own(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    corpus = Path(shutil.copytree(corpus, tmp_path / "topics"))
+    with monkeypatch.context() as patch:
+        patch.setattr("shardtrain.training.from_corpus.fit", partial(fit, watch=interrupt))
+        assert main(["train", str(corpus), *FLAGS]) == 130
+    with open(corpus / "train.csv", "a") as file:
+        file.write('"1","oven bread","oven"\n')
+    assert main(["train", str(corpus), *FLAGS]) == 0
+    assert load_run("runs/topics-2").metrics["epochs"] == 3
 
 
 def test_damaged_shards_are_built_again_with_overwrite(
@@ -183,7 +202,8 @@ def test_a_folder_of_the_user_stays_and_shards_are_not_put_among_the_files_of_a_
     (tmp_path / "empty").mkdir()
     assert main(["train", "nothing.csv", "--out", "empty"]) == 1
     assert (tmp_path / "empty").is_dir()
-    for shards in ("run", "run/vectorizer", "run/shards/more"):
+    (tmp_path / "link").symlink_to("run")
+    for shards in ("run", "run/vectorizer", "run/shards/more", "empty/../run/x", "link/x"):
         assert main(["train", str(corpus), "--out", "run", "--shards", shards]) == 2
         assert "is inside of the run folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
