@@ -24,7 +24,7 @@ from shardtrain.inference.run import Run
 from shardtrain.runtime.atomic import commit_bytes, commit_folder, commit_json, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.storage import check_output_file, check_output_folder, remove, storage_errors
-from shardtrain.training.run_folder import MODEL, RunFolder, sha256
+from shardtrain.training.run_folder import MODEL, RunFolder
 from shardtrain.version import __version__
 
 READER = Path(bundle_reader.__file__)  # the module that reads bundles, to be copied
@@ -170,10 +170,10 @@ def _is_there(target: Path, out: Path, record: dict[str, Any]) -> bool:
     return bool(found.get("files") == _files(target))
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a SavedModel but the record of them."""
+def _files(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file of a SavedModel but the record of them; TensorFlow does not write the same twice."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(each): sha256(folder / each) for path in found if (each := path.relative_to(folder)) != RECORD}
+    return {str(each): (folder / each).stat().st_size for path in found if (each := path.relative_to(folder)) != RECORD}
 
 
 def _replace(working: Path, network: Network, record: dict[str, Any], target: Path, out: Path) -> None:
