@@ -170,10 +170,10 @@ def _is_there(target: Path, out: Path, record: dict[str, Any]) -> bool:
     return bool(found.get("files") == _files(target))
 
 
-def _files(folder: Path) -> dict[str, int]:
-    """Return the bytes of each file of a SavedModel but the record of them; TensorFlow does not write the same twice."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(each): (folder / each).stat().st_size for path in found if (each := path.relative_to(folder)) != RECORD}
+def _files(folder: Path) -> list[str]:
+    """Return the files of a SavedModel, but the record of them; their bytes and sizes differ from export to export."""
+    found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [str(each) for each in found if each != RECORD]
 
 
 def _replace(working: Path, network: Network, record: dict[str, Any], target: Path, out: Path) -> None:
