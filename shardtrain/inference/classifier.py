@@ -92,23 +92,28 @@ class Classifier:
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         step = self._model.most_rows
         for start in range(0, len(x), step):
-            found = _probabilities(self._model(slice_rows(x, start, min(start + step, len(x)))))
-            if found.shape[1] != len(self.class_names):
-                raise ModelError(
-                    f"the model tells {found.shape[1]:,} classes apart, the run names {len(self.class_names):,}; "
-                    "restore the run from a copy or train again"
-                )
-            parts.append(found)
+            outputs = self._model(slice_rows(x, start, min(start + step, len(x))))
+            parts.append(class_probabilities(outputs, len(self.class_names)))
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
         return Predictions(self.class_names, np.concatenate(parts), marks)
 
 
-def _probabilities(outputs: Probabilities) -> Probabilities:
-    """Return one column per class, from softmax rows or from the probability of class 1 alone."""
+def class_probabilities(outputs: Probabilities, num_classes: int) -> Probabilities:
+    """Return one column per class, from softmax rows or from the probability of class 1 alone.
+
+    Raises:
+        ModelError: the outputs are not probabilities of `num_classes` classes.
+    """
     if not ((outputs >= 0) & (outputs <= 1)).all():
         raise ModelError(
             f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are neither "
             "probabilities, as its last layer promises, nor logits; end the model with a softmax, or a sigmoid for two "
             "classes"
         )
-    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+    found = np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+    if found.shape[1] != num_classes:
+        raise ModelError(
+            f"the model tells {found.shape[1]:,} classes apart, the run names {num_classes:,}; restore the run from a "
+            "copy or train again"
+        )
+    return found

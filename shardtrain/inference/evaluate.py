@@ -12,21 +12,23 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardtrain.arrays.rows import Examples, Features, slice_rows
+from shardtrain.arrays.rows import Examples, Features, Labels, slice_rows
 from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
 from shardtrain.errors import CorpusNotFoundError, ModelError
+from shardtrain.inference.classifier import class_probabilities
 from shardtrain.inference.known_labels import KnownLabels
+from shardtrain.inference.metrics import Metrics, MetricSums
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
+from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
 from shardtrain.pipeline.facts import MAX_LISTED
@@ -40,11 +42,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run says of labelled rows.
+
+    Attributes:
+        logs: accuracy, loss and the metrics that the model was compiled with.
+        metrics: all that follows from the probabilities; None where the model's outputs are not probabilities.
+        reason: why there are no metrics; empty where there are.
+    """
+
+    logs: Logs
+    metrics: Metrics | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """The metrics of a run on a corpus.
 
     Attributes:
         metrics: accuracy, loss and the model's other metrics.
+        measured: the same, with all that follows from the probabilities.
         split: of the corpus that was evaluated, "train", "validation" or "test"; None: all of a corpus without splits.
         examples: number of documents evaluated.
         rejected_rows: number of invalid records in the corpus.
@@ -55,6 +73,7 @@ class Evaluated:
     """
 
     metrics: Logs
+    measured: Measured
     split: str | None
     examples: int
     rejected_rows: int
@@ -77,11 +96,16 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
         ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
+    return measure(run, shards, split=split).logs
+
+
+def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
+    """Compute all metrics on a split of `shards`, in one pass; arguments and errors are those of `evaluate`."""
     check_shards(run, shards)
     rows = shards.split(split)
     found = _loaded(run)(rows.batches(EVALUATION_ROWS))
-    if not math.isfinite(found["loss"]):
-        raise ModelError(f"the loss on the {split} split is {found['loss']}: weights of '{run.path}' are not finite")
+    if not math.isfinite(loss := found.logs["loss"]):
+        raise ModelError(f"the loss on the {split} split is {loss}: weights of '{run.path}' are not finite")
     return found
 
 
@@ -121,7 +145,7 @@ def evaluate_corpus(
             say(note)
         name = _chosen_split(opened, split)
         source = opened.sources[name]
-        measure, vectorizer = _loaded(run), run.load_vectorizer()
+        measure_batches, vectorizer = _loaded(run), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
         seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
@@ -132,14 +156,15 @@ def evaluate_corpus(
 
         with threads(PredictOptions(workers=workers).threads) as pool:
             batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
-            metrics = measure(batches)
+            measured = measure_batches(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(
-        metrics=metrics,
+        metrics=measured.logs,
+        measured=measured,
         split=name if split or len(opened.sources) > 1 else None,
         examples=seen.examples,
         rejected_rows=seen.num_rejected,
@@ -150,8 +175,8 @@ def evaluate_corpus(
     )
 
 
-def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
-    """Load the model of a run; return what computes its metrics over batches.
+def _loaded(run: Run) -> Callable[[Iterable[Examples]], Measured]:
+    """Load the model of a run; return what computes all metrics over batches.
 
     Raises:
         RunError: the run's files are damaged.
@@ -159,11 +184,39 @@ def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
     if (network := run.load_network()) is not None:
         from shardtrain.inference import network_model
 
-        return partial(network_model.evaluate, network)
-    model = run.load_model()
-    from shardtrain.inference import keras_model
+        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+            return network_model.evaluate(network, batches, each)
 
-    return partial(keras_model.evaluate, model, run.description)
+    else:
+        model = run.load_model()
+        from shardtrain.inference import keras_model
+
+        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+            return keras_model.evaluate(model, run.description, batches, each, run.config.get("outputs"))
+
+    def measured(batches: Iterable[Examples]) -> Measured:
+        outputs = _Outputs(run.description.num_classes)
+        logs = logs_of(batches, outputs.add)
+        return Measured(logs=logs, metrics=None if outputs.reason else outputs.sums.metrics(), reason=outputs.reason)
+
+    return measured
+
+
+class _Outputs:
+    """Sums of what a model outputs, until an output is not a probability, which gives the reason to stop."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.sums = MetricSums(num_classes)
+        self.reason = ""
+
+    def add(self, y: Labels, outputs: Probabilities) -> None:
+        """Add the classes of rows and the outputs for them."""
+        if self.reason:
+            return
+        try:
+            self.sums.add(y, class_probabilities(outputs, self.sums.num_classes))
+        except ModelError as error:
+            self.reason = error.on_command_line
 
 
 def _chosen_split(corpus: Corpus, split: str | None) -> str:
