@@ -101,9 +101,9 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], M
 COMMAND = Command(
     name="evaluate",
     help="measure a trained model on shards or on raw text",
-    description="Print the metrics of a run and of each class, on a split of shards that the run's own vectorizer made, "
-    "or on a corpus of raw text: a file, or a split of a folder, or all of a folder without splits. A warning says "
-    "where the model is not shown to be better than always predicting the most frequent class.",
+    description="Print the metrics of a run and of each class, on a split of shards that the run's own vectorizer "
+    "made, or on a corpus of raw text: a file, or a split of a folder, or all of a folder without splits. A warning "
+    "says where the model is not shown to be better than always predicting the most frequent class.",
     run=run,
     arguments=(
         Argument(name="run_folder", metavar="RUN", help="folder of a finished run"),

@@ -343,6 +343,35 @@ def test_the_report_and_evaluate_on_text_have_the_numbers_of_evaluate_on_shards(
     assert printed["top_accuracy"] == expected["top_accuracy"]
 
 
+def test_outputs_that_are_no_probabilities_leave_the_metrics_that_the_model_was_compiled_with(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shardtrain.inference import keras_model, network_model
+
+    for module in (keras_model, network_model):
+        monkeypatch.setattr(module, "evaluate", doubling(module.evaluate))
+    assert main(["evaluate", str(trained.run.path), str(trained.shards), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert set(json.loads(captured.out)) == {"shards", "split", "examples", "accuracy", "loss"}
+    assert "warning: no metrics but those that the model was compiled with: the model's outputs lie" in captured.err
+    assert main(["evaluate", str(trained.run.path), str(trained.shards)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def doubling(evaluate: Any) -> Any:
+    """Return an evaluation that sees doubled outputs; `each` is its argument of two arrays."""
+
+    def doubled(*arguments: Any) -> Any:
+        def wrapped(argument: Any) -> Any:
+            if getattr(argument, "__name__", "") != "add":
+                return argument
+            return lambda y, outputs: argument(y, 2 * outputs)
+
+        return evaluate(*map(wrapped, arguments))
+
+    return doubled
+
+
 def test_a_model_that_only_knows_the_majority_is_reported(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
