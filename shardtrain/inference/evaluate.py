@@ -100,7 +100,18 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
 
 
 def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
-    """Compute all metrics on a split of `shards`, in one pass; arguments and errors are those of `evaluate`."""
+    """Compute all metrics on a split of `shards`, in one pass.
+
+    Args:
+        run: a finished run.
+        shards: made by the run's vectorizer.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
+        ShardsError: there is no such split, or a label is not a class.
+        RunError: the run's files are damaged.
+    """
     check_shards(run, shards)
     rows = shards.split(split)
     found = _loaded(run)(rows.batches(EVALUATION_ROWS))
