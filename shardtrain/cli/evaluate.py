@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.cli.arguments import given_options, options_from, spelled
 from shardtrain.cli.build import CORPUS_FORMATS
 from shardtrain.cli.command import Argument, Command, Offered
+from shardtrain.cli.measured import measured_facts, measured_lines, warn_of
 from shardtrain.cli.results import rejected_lines, show
 from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD, CorpusOptions, TextOptions
@@ -21,26 +22,30 @@ from shardtrain.options import defaults_of, options_of
 from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
+    from shardtrain.inference.evaluate import Measured
     from shardtrain.inference.run import Run
 
 _NAMES = {None: "", "train": "training ", "validation": "validation ", "test": "test "}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate the run, and print its metrics."""
+    """Evaluate the run, and print its metrics; warn if it is not better than the majority class."""
     from shardtrain.inference.run import load_run
     from shardtrain.runtime.process import own_process
 
     own_process()
     folder = load_run(args.run_folder)
     raw = _is_corpus(args.data)
-    facts = _of_corpus(args, folder) if raw else _of_shards(args, folder)
+    facts, measured = _of_corpus(args, folder) if raw else _of_shards(args, folder)
+    names = folder.description.class_names
+    warn_of(measured, names)
     show(
         args.json,
-        facts,
+        {**facts, **measured_facts(measured, names), **measured.logs},
         *rejected_lines(facts.get("rejected", ()), facts.get("rejected_rows", 0)),
-        f"{_NAMES[facts['split']]}accuracy {facts['accuracy']:.4f}, loss {short(facts['loss'])}, "
+        f"{_NAMES[facts['split']]}accuracy {measured.logs['accuracy']:.4f}, loss {short(measured.logs['loss'])}, "
         f"examples {facts['examples']:,}: {args.data}",
+        *measured_lines(measured, names),
     )
     return 0
 
@@ -68,35 +73,37 @@ def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
         )
 
 
-def _of_shards(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
+def _of_shards(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], Measured]:
     from shardtrain.loader.shards import open_shards
 
     _refuse(args, TextOptions, "is not raw text")
     with open_shards(args.data, **given_options(args, LoaderOptions)) as shards:
         load_for(folder, options_from(args, ImportOptions).module)
-        from shardtrain.inference.evaluate import evaluate
+        from shardtrain.inference.evaluate import measure
 
         split = options_from(args, EvaluateOptions).split or "validation"
-        metrics = evaluate(folder, shards, split=split)
-        return {"shards": args.data, "split": split, "examples": shards.split(split).num_examples, **metrics}
+        measured = measure(folder, shards, split=split)
+        return {"shards": args.data, "split": split, "examples": shards.split(split).num_examples}, measured
 
 
-def _of_corpus(args: argparse.Namespace, folder: Run) -> dict[str, Any]:
+def _of_corpus(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], Measured]:
     _refuse(args, LoaderOptions, "is not a folder of shards")
     load_for(folder, options_from(args, ImportOptions).module)
     from shardtrain.inference.evaluate import evaluate_corpus
 
     read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
-    done = asdict(evaluate_corpus(folder, str(args.data), read, split=split))
-    metrics, counts = done.pop("metrics"), done.pop("counts")
-    return {"corpus": args.data, **done, **counts, **metrics}
+    done = evaluate_corpus(folder, str(args.data), read, split=split)
+    facts = {name: value for name, value in vars(done).items() if name not in ("metrics", "measured", "counts")}
+    facts["rejected"] = [asdict(row) for row in done.rejected]
+    return {"corpus": args.data, **facts, **asdict(done.counts)}, done.measured
 
 
 COMMAND = Command(
     name="evaluate",
     help="measure a trained model on shards or on raw text",
-    description="Print accuracy and loss on a split of shards that the run's own vectorizer made, or on a corpus of "
-    "raw text: a file, or a split of a folder, or all of a folder without splits.",
+    description="Print the metrics of a run and of each class, on a split of shards that the run's own vectorizer "
+    "made, or on a corpus of raw text: a file, or a split of a folder, or all of a folder without splits. A warning "
+    "says where the model is not shown to be better than always predicting the most frequent class.",
     run=run,
     arguments=(
         Argument(name="run_folder", metavar="RUN", help="folder of a finished run"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -214,12 +214,17 @@ class Network:
 
 def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> dict[str, float]:
     """Compute accuracy and loss of a network over all examples of the batches."""
-    sums = np.zeros(3)
+    return metrics_of(sum((sums for sums, _, _ in evaluated(network, batches, team)), np.zeros(3)))
+
+
+def evaluated(
+    network: Network, batches: Iterable[Examples], team: Team
+) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[Any], Floats]]:
+    """Yield of each batch the sums of losses, hits and rows, the classes, and the probabilities of the last layer."""
     for x, y in batches:
         assert isinstance(x, Csr)
-        losses, hits, _ = network.evaluate(x, y, team)
-        sums += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
-    return metrics_of(sums)
+        losses, hits, probabilities = network.evaluate(x, y, team)
+        yield np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)]), y, probabilities
 
 
 def metrics_of(sums: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -98,13 +98,7 @@ class Classifier:
             outputs = self._model(slice_rows(x, start, min(start + step, len(x))))
             if not np.isfinite(outputs).all():
                 raise not_finite(self._run)
-            found = _probabilities(outputs)
-            if found.shape[1] != len(self.class_names):
-                raise ModelError(
-                    f"the model tells {found.shape[1]:,} classes apart, the run names {len(self.class_names):,}; "
-                    "restore the run from a copy or train again"
-                )
-            parts.append(found)
+            parts.append(class_probabilities(outputs, len(self.class_names)))
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
         return Predictions(self.class_names, np.concatenate(parts), marks)
 
@@ -114,12 +108,22 @@ def not_finite(run: Path) -> ModelError:
     return ModelError(f"weights of '{run}' are not finite; restore the run from a copy or train again")
 
 
-def _probabilities(outputs: Probabilities) -> Probabilities:
-    """Return one column per class, from softmax rows or from the probability of class 1 alone."""
+def class_probabilities(outputs: Probabilities, num_classes: int) -> Probabilities:
+    """Return one column per class, from softmax rows or from the probability of class 1 alone.
+
+    Raises:
+        ModelError: the outputs are not probabilities of `num_classes` classes.
+    """
     if not ((outputs >= 0) & (outputs <= 1)).all():
         raise ModelError(
             f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are neither "
             "probabilities, as its last layer promises, nor logits; end the model with a softmax, or a sigmoid for two "
             "classes"
         )
-    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+    found = np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+    if found.shape[1] != num_classes:
+        raise ModelError(
+            f"the model tells {found.shape[1]:,} classes apart, the run names {num_classes:,}; restore the run from a "
+            "copy or train again"
+        )
+    return found

@@ -12,22 +12,23 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardtrain.arrays.rows import Examples, Features, slice_rows
+from shardtrain.arrays.rows import Examples, Features, Labels, slice_rows
 from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
-from shardtrain.errors import CorpusNotFoundError
-from shardtrain.inference.classifier import not_finite
+from shardtrain.errors import CorpusNotFoundError, ModelError
+from shardtrain.inference.classifier import class_probabilities, not_finite
 from shardtrain.inference.known_labels import KnownLabels
+from shardtrain.inference.metrics import Metrics, MetricSums
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
+from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
 from shardtrain.pipeline.facts import MAX_LISTED
@@ -41,11 +42,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run says of labelled rows.
+
+    Attributes:
+        logs: accuracy, loss and the metrics that the model was compiled with.
+        metrics: all that follows from the probabilities; None where the model's outputs are not probabilities.
+        reason: why there are no metrics; empty where there are.
+    """
+
+    logs: Logs
+    metrics: Metrics | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """The metrics of a run on a corpus.
 
     Attributes:
         metrics: accuracy, loss and the model's other metrics.
+        measured: the same, with all that follows from the probabilities.
         split: of the corpus that was evaluated, "train", "validation" or "test"; None: all of a corpus without splits.
         examples: number of documents evaluated.
         rejected_rows: number of invalid records in the corpus.
@@ -56,6 +73,7 @@ class Evaluated:
     """
 
     metrics: Logs
+    measured: Measured
     split: str | None
     examples: int
     rejected_rows: int
@@ -76,6 +94,22 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
     Raises:
         ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
         ShardsError: there is no such split.
+        RunError: the run's files are damaged.
+    """
+    return measure(run, shards, split=split).logs
+
+
+def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
+    """Compute all metrics on a split of `shards`, in one pass.
+
+    Args:
+        run: a finished run.
+        shards: made by the run's vectorizer.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
+        ShardsError: there is no such split, or a label is not a class.
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
@@ -120,7 +154,7 @@ def evaluate_corpus(
             say(note)
         name = _chosen_split(opened, split)
         source = opened.sources[name]
-        measure, vectorizer = _loaded(run), run.load_vectorizer()
+        measure_batches, vectorizer = _loaded(run), run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
         seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
@@ -131,14 +165,15 @@ def evaluate_corpus(
 
         with threads(PredictOptions(workers=workers).threads) as pool:
             batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
-            metrics = measure(batches)
+            measured = measure_batches(batches)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(
-        metrics=_finite(metrics, run),
+        metrics=measured.logs,
+        measured=_finite(measured, run),
         split=name if split or len(opened.sources) > 1 else None,
         examples=seen.examples,
         rejected_rows=seen.num_rejected,
@@ -149,8 +184,8 @@ def evaluate_corpus(
     )
 
 
-def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
-    """Load the model of a run; return what computes its metrics over batches.
+def _loaded(run: Run) -> Callable[[Iterable[Examples]], Measured]:
+    """Load the model of a run; return what computes all metrics over batches.
 
     Raises:
         RunError: the run's files are damaged.
@@ -158,22 +193,50 @@ def _loaded(run: Run) -> Callable[[Iterable[Examples]], Logs]:
     if (network := run.load_network()) is not None:
         from shardtrain.inference import network_model
 
-        return partial(network_model.evaluate, network)
-    model = run.load_model()
-    from shardtrain.inference import keras_model
+        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+            return network_model.evaluate(network, batches, each)
 
-    return partial(keras_model.evaluate, model, run.description)
+    else:
+        model = run.load_model()
+        from shardtrain.inference import keras_model
+
+        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+            return keras_model.evaluate(model, run.description, batches, each, run.config.get("outputs"))
+
+    def measured(batches: Iterable[Examples]) -> Measured:
+        outputs = _Outputs(run.description.num_classes)
+        logs = logs_of(batches, outputs.add)
+        return Measured(logs=logs, metrics=None if outputs.reason else outputs.sums.metrics(), reason=outputs.reason)
+
+    return measured
 
 
-def _finite(metrics: Logs, run: Run) -> Logs:
-    """Return the metrics of a run.
+class _Outputs:
+    """Sums of what a model outputs, until an output is not a probability, which gives the reason to stop."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.sums = MetricSums(num_classes)
+        self.reason = ""
+
+    def add(self, y: Labels, outputs: Probabilities) -> None:
+        """Add the classes of rows and the outputs for them."""
+        if self.reason:
+            return
+        try:
+            self.sums.add(y, class_probabilities(outputs, self.sums.num_classes))
+        except ModelError as error:
+            self.reason = error.on_command_line
+
+
+def _finite(measured: Measured, run: Run) -> Measured:
+    """Return what was measured of a run.
 
     Raises:
         ModelError: the loss is not finite.
     """
-    if not math.isfinite(metrics["loss"]):
+    if not math.isfinite(measured.logs["loss"]):
         raise not_finite(run.path)
-    return metrics
+    return measured
 
 
 def _chosen_split(corpus: Corpus, split: str | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features
+from shardtrain.arrays.rows import Examples, Features, Labels
 from shardtrain.engine import network as engine
 from shardtrain.engine.network import Network, Team
 from shardtrain.errors import ModelError
@@ -46,14 +46,24 @@ class NetworkModel:
         return probabilities
 
 
-def evaluate(network: Network, batches: Iterable[Examples]) -> Logs:
+def evaluate(network: Network, batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
     """Compute accuracy and loss over all examples of the batches, with all cores.
+
+    Args:
+        network: the trained network.
+        batches: rows and their classes.
+        each: called with the classes of each batch and the outputs for its rows, as of a `RowModel`.
 
     Raises:
         ModelError: these are not sparse rows of the network's features.
     """
+    totals = np.zeros(3)
     with Team(cores()) as team:
-        return engine.evaluate(network, ((_checked(x, network), y) for x, y in batches), team)
+        checked = ((_checked(x, network), y) for x, y in batches)
+        for sums, y, probabilities in engine.evaluated(network, checked, team):
+            totals += sums
+            each(y, probabilities)
+    return engine.metrics_of(totals)
 
 
 def _checked(x: Features, network: Network) -> Csr:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
+from shardtrain.inference.metrics import BINS, MAX_MATRIX, Metrics
 from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.report import svg
-from shardtrain.report.evaluation import BINS, MAX_MATRIX, Evaluation, Mistake, evaluate_predictions
+from shardtrain.report.evaluation import Mistake, evaluate_predictions
 from shardtrain.report.formatting import truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import Section, figure, grid, legend, notice, table
@@ -58,7 +59,7 @@ class RunEvaluation:
 
     shards: Path
     changed: bool
-    metrics: Evaluation
+    metrics: Metrics
     mistakes: tuple[MistakeDetails, ...]
     reasons: tuple[str, ...]
 
@@ -82,13 +83,13 @@ def evaluate_run(run: Run, folder: Path, *, scratch: Path) -> RunEvaluation:
                     yield y, predictions.probabilities
                     done.add(len(y))
 
-            metrics = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
-        texts, reasons = find_source_texts(shards, split, [each.row for each in metrics.mistakes], scratch=scratch)
+            metrics, mistakes = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
+        texts, reasons = find_source_texts(shards, split, [each.row for each in mistakes], scratch=scratch)
         return RunEvaluation(
             shards=folder,
             changed=shards.manifest.fingerprint != run.description.fingerprint,
             metrics=metrics,
-            mistakes=_with_texts(shards, split, metrics.mistakes, texts),
+            mistakes=_with_texts(shards, split, mistakes, texts),
             reasons=reasons,
         )
 
@@ -119,25 +120,48 @@ def sections(result: RunEvaluation, names: Sequence[str]) -> list[Section]:
     classes = grid(*_per_class(metrics, names), _most_confused(metrics, names))
     matrix = grid(_matrix(metrics, names), *_calibration(metrics))
     return [
-        Section(name="classes", title="Classes", body=joined(_accuracy(result), classes)),
+        Section(name="classes", title="Classes", body=joined(_accuracy(result, names), classes)),
         Section(name="confusions", title="Confusions and calibration", body=matrix),
         Section(name="mistakes", title="Most confident mistakes", body=_mistakes(result, names)),
     ]
 
 
-def _accuracy(result: RunEvaluation) -> Markup:
+def _accuracy(result: RunEvaluation, names: Sequence[str]) -> Markup:
     metrics = result.metrics
     where = f"on {metrics.rows:,} validation rows of {result.shards}, classified for this report"
     changed = "These are not the shards that the run was trained on; they were built with the same vectorizer."
+    low, high = metrics.accuracy_interval
+    baseline = (
+        f"The 95 % interval of the accuracy is {low:.2%} to {high:.2%}; always predicting "
+        f"{truncate(names[metrics.majority_class], _MAX_NAME)} has {metrics.majority_accuracy:.2%}."
+    )
+    useless = "The model is not shown to be better than always predicting that class."
     return joined(
-        element("p", f"Accuracy {metrics.accuracy:.2%} {where}."), notice(changed) if result.changed else None
+        element("p", f"Accuracy {metrics.accuracy:.2%} {where}. {baseline}"),
+        None if metrics.beats_majority else notice(useless),
+        notice(changed) if result.changed else None,
+        table(("metric", "value"), _summary(metrics), caption="All classes together"),
     )
 
 
-def _per_class(metrics: Evaluation, names: Sequence[str]) -> tuple[Markup, Markup]:
-    occurring = [index for index in range(len(names)) if metrics.support[index] or metrics.predicted[index]]
-    means = (float(each[occurring].mean()) for each in (metrics.precision, metrics.recall, metrics.f1))
-    rows = [
+def _summary(metrics: Metrics) -> list[tuple[str, str]]:
+    macro = metrics.macro_ranking
+    figures = (
+        ("macro F1", metrics.macro_f1),
+        ("weighted F1", metrics.weighted_f1),
+        ("balanced accuracy", metrics.balanced_accuracy),
+        ("Matthews correlation", metrics.matthews),
+        ("log loss", metrics.log_loss),
+        ("macro ROC AUC", macro.roc_auc),
+        ("macro average precision", macro.average_precision),
+        *((f"top-{k} accuracy", value) for k, value in enumerate(metrics.top_accuracy[1:], 2)),
+    )
+    return [(name, "undefined" if value is None else f"{value:.4f}") for name, value in figures]
+
+
+def _per_class(metrics: Metrics, names: Sequence[str]) -> tuple[Markup, Markup]:
+    occurring = metrics.occurring.tolist()
+    rows: list[tuple[str, ...]] = [
         (
             names[i],
             f"{metrics.precision[i]:.3f}",
@@ -147,8 +171,8 @@ def _per_class(metrics: Evaluation, names: Sequence[str]) -> tuple[Markup, Marku
         )
         for i in occurring[:_MAX_ROWS]
     ]
-    precision, recall, f1 = means
-    rows.append(("macro average", f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{metrics.rows:,}"))
+    means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
+    rows.append(("macro average", *(f"{mean:.3f}" for mean in means), f"{metrics.rows:,}"))
     more = f", the first {_MAX_ROWS} of {len(occurring):,}" if len(occurring) > _MAX_ROWS else ""
     heads = ("class", "precision", "recall", "F1", "rows")
     listed = table(heads, rows, caption=f"Precision and recall of each class{more}")
@@ -170,27 +194,18 @@ def _per_class(metrics: Evaluation, names: Sequence[str]) -> tuple[Markup, Marku
     return figure("Precision and recall", note, chart, legend=legend("precision", "recall")), listed
 
 
-def _pairs(metrics: Evaluation) -> list[tuple[int, int, int]]:
-    """Return (rows, true class, predicted class) of each confusion, most frequent first."""
-    if metrics.confusions is None:
-        return []
-    places = zip(*(part.tolist() for part in metrics.confusions.nonzero()), strict=True)
-    pairs = [(int(metrics.confusions[i, j]), i, j) for i, j in places if i != j]
-    return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
-
-
-def _most_confused(metrics: Evaluation, names: Sequence[str]) -> Markup:
+def _most_confused(metrics: Metrics, names: Sequence[str]) -> Markup:
     if metrics.confusions is None:
         return notice(f"Confusions are not counted for more than {MAX_MATRIX:,} classes; the model has {len(names):,}.")
     rows = [
         (names[i], names[j], f"{count:,}", f"{count / metrics.support[i]:.1%}")
-        for count, i, j in _pairs(metrics)[:_MAX_PAIRS]
+        for count, i, j in metrics.confused_pairs()[:_MAX_PAIRS]
     ]
     heads, caption = ("true class", "predicted class", "rows", "share"), "Most frequent confusions"
     return table(heads, rows, caption=caption, text=2, tall=len(rows) > 12) if rows else element("p", "No confusions.")
 
 
-def _matrix(metrics: Evaluation, names: Sequence[str]) -> Markup:
+def _matrix(metrics: Metrics, names: Sequence[str]) -> Markup:
     matrix = metrics.confusions
     if matrix is None or len(names) > _MAX_CELLS:
         return notice(f"The confusion matrix of {len(names):,} classes is too large to draw.")
@@ -206,7 +221,9 @@ def _matrix(metrics: Evaluation, names: Sequence[str]) -> Markup:
         ]
         for i in range(len(names))
     ]
-    worst = "; ".join(f"{names[i]} predicted as {names[j]} ({count:,} rows)" for count, i, j in _pairs(metrics)[:3])
+    worst = "; ".join(
+        f"{names[i]} predicted as {names[j]} ({count:,} rows)" for count, i, j in metrics.confused_pairs()[:3]
+    )
     alt = f"Confusion matrix. {f'Most frequent confusions: {worst}' if worst else 'No confusions'}."
     note = "Rows are true classes, columns predicted classes; the colour shows the share of the row."
     return figure("Confusion matrix", note, svg.heat_map(names, cells, alt=alt, across="predicted class"))
@@ -220,7 +237,7 @@ def bias_in_words(confidence: float, accuracy: float) -> str:
     return f"{'over' if confidence > accuracy else 'under'}confident by {points} percentage points"
 
 
-def _calibration(metrics: Evaluation) -> tuple[Markup, Markup]:
+def _calibration(metrics: Metrics) -> tuple[Markup, Markup]:
     found = metrics.calibration
     spans = [(number / BINS, (number + 1) / BINS) for number in range(BINS)]
     bins, rows = [], []

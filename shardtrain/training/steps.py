@@ -99,6 +99,16 @@ class Steps:
         """The traced evaluation step; otherwise as `train`."""
         return self._traced(self._test)
 
+    @cached_property
+    def test_outputs(self) -> Any:
+        """The traced evaluation step of one device, which returns the model's outputs in place of the loss."""
+
+        def step(y: tf.Tensor, *parts: tf.Tensor) -> Any:
+            predicted, _, logs = self._tested(y, *parts)
+            return predicted, logs
+
+        return self._traced(step)
+
     def _traced(self, step: Callable[..., Any]) -> Any:
         """Trace a step as a function of the arguments of a batch."""
         if self.replicas.count == 1:
@@ -126,10 +136,15 @@ class Steps:
         return loss, self._measure(x, y, predicted, mean)
 
     def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
+        _, mean, logs = self._tested(y, *parts)
+        return mean if share is None else mean * share, logs
+
+    def _tested(self, y: tf.Tensor, *parts: tf.Tensor) -> Any:
+        """Return the outputs for a batch, its loss, and the metrics so far."""
         x, y = self.adapter.assemble(*parts), self.adapter.targets(y)
         predicted = self._predicted(x, y, training=False)
         mean = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
-        return mean if share is None else mean * share, self._measure(x, y, predicted, mean)
+        return predicted, mean, self._measure(x, y, predicted, mean)
 
     def _predicted(self, x: Any, y: tf.Tensor, *, training: bool) -> tf.Tensor:
         predicted = self.model(x, training=training)

@@ -56,6 +56,10 @@ def rows_of(rows: int, seed: int = 0) -> Csr:
     return Csr(x.data, x.indices, x.indptr.astype(np.int64), x.shape)
 
 
+def ignore(y: Any, probabilities: Any) -> None:
+    """Do nothing with a batch."""
+
+
 def both(path: Path, layers: int, classes: int) -> tuple[Network, keras.Model, DatasetInfo]:
     """A network far from its first weights, and its file as Keras loads it."""
     network = Network(Shape.of(FEATURES, classes, layers, 16))
@@ -94,8 +98,8 @@ def test_probabilities_and_metrics_are_those_of_keras(tmp_path: Path, layers: in
         for seed, rows in enumerate((200, 200, 31)):
             yield rows_of(rows, seed), np.random.default_rng(seed).integers(0, classes, rows).astype(np.uint16)
 
-    metrics = network_model.evaluate(network, batches())
-    assert metrics == pytest.approx(keras_model.evaluate(model, about, batches()), rel=1e-6)
+    metrics = network_model.evaluate(network, batches(), ignore)
+    assert metrics == pytest.approx(keras_model.evaluate(model, about, batches(), ignore), rel=1e-6)
 
 
 def test_many_threads_get_the_answers_of_one(tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_rows_that_the_network_does_not_take_are_refused(tmp_path: Path) -> None
         with pytest.raises((ModelError, ShardsError), match=said):
             model(wrong)  # type: ignore[arg-type]
         with pytest.raises((ModelError, ShardsError), match=said):
-            network_model.evaluate(network, [(wrong, y)])  # type: ignore[list-item]
+            network_model.evaluate(network, [(wrong, y)], ignore)  # type: ignore[list-item]
 
 
 def test_weights_that_are_not_finite_give_no_probabilities(tmp_path: Path, trained: dict[str, Run]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 from support.learnable import write_shards
 from support.resealing import write_config
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
@@ -22,13 +23,15 @@ from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.errors import ModelError, RunError, VectorizerError
-from shardtrain.inference.evaluate import evaluate
+from shardtrain.inference.evaluate import evaluate, measure
+from shardtrain.inference.rows import predict_rows
 from shardtrain.inference.run import Run, load_run
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.report.evaluation_page import evaluate_run
 from shardtrain.training.options import FitOptions
 
 KINDS = ["ngram", "sequence"]
@@ -299,7 +302,84 @@ def test_a_model_with_layers_of_its_own_is_loaded_after_importing_their_module(
 def test_evaluate_prints_the_result(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained.moved.path), str(trained.shards)]) == 0
     metrics = trained.run.metrics
-    assert capsys.readouterr().out == (
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == (
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, "
-        f"examples 60: {trained.shards}\n"
+        f"examples 60: {trained.shards}"
     )
+    with open_shards(trained.shards) as shards:
+        measured = measure(trained.moved, shards).metrics
+        assert measured is not None
+        y, predictions = zip(*predict_rows(trained.moved, shards), strict=True)
+    labels, guess = np.concatenate(y), np.concatenate([each.probabilities for each in predictions]).argmax(axis=1)
+    np.testing.assert_array_equal(measured.confusions, confusion_matrix(labels, guess, labels=range(3)))
+    low, high = measured.accuracy_interval
+    assert rest[0].split() == ["95", "%", "interval", "of", "accuracy", f"{low:.4f}", "to", f"{high:.4f}"]
+    named = {line.rpartition("  ")[0].strip(): line.split()[-1] for line in rest if line.startswith("  ")}
+    for name, value in (
+        ("macro F1", f1_score(labels, guess, average="macro")),
+        ("balanced accuracy", balanced_accuracy_score(labels, guess)),
+        ("Matthews correlation", matthews_corrcoef(labels, guess)),
+        ("macro ROC AUC", measured.macro_ranking.roc_auc),
+    ):
+        assert named[name] == f"{value:.4f}"
+    assert "  class" in [line[:7] for line in rest]
+
+
+def test_the_report_and_evaluate_on_text_have_the_numbers_of_evaluate_on_shards(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = trained.run.description.class_names
+    with open_shards(trained.shards) as shards:
+        measured = measure(trained.moved, shards).metrics
+    assert measured is not None
+    expected = measured.record(names)
+    reported = evaluate_run(trained.moved, trained.shards, scratch=tmp_path).metrics.record(names)
+    assert main(["evaluate", str(trained.run.path), str(trained.shards.parent / "corpus" / "test.csv"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    for found in (reported, printed):
+        assert found["confusions"] == expected["confusions"]
+        for name in (name for name, value in expected.items() if isinstance(value, float)):
+            assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    assert printed["top_accuracy"] == expected["top_accuracy"]
+
+
+def test_outputs_that_are_no_probabilities_leave_the_metrics_that_the_model_was_compiled_with(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shardtrain.inference import keras_model, network_model
+
+    for module in (keras_model, network_model):
+        monkeypatch.setattr(module, "evaluate", doubling(module.evaluate))
+    assert main(["evaluate", str(trained.run.path), str(trained.shards), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert set(json.loads(captured.out)) == {"shards", "split", "examples", "accuracy", "loss"}
+    assert "warning: no metrics but those that the model was compiled with: the model's outputs lie" in captured.err
+    assert main(["evaluate", str(trained.run.path), str(trained.shards)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def doubling(evaluate: Any) -> Any:
+    """Return an evaluation that sees doubled outputs; `each` is its argument of two arrays."""
+
+    def doubled(*arguments: Any) -> Any:
+        def wrapped(argument: Any) -> Any:
+            if getattr(argument, "__name__", "") != "add":
+                return argument
+            return lambda y, outputs: argument(y, 2 * outputs)
+
+        return evaluate(*map(wrapped, arguments))
+
+    return doubled
+
+
+def test_a_model_that_only_knows_the_majority_is_reported(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TEXTS[EXPECTED.index(trained.run.description.class_names[0])]
+    (tmp_path / "in.csv").write_text(f'"1","note","{text}"\n' * 5)
+    assert main(["evaluate", str(trained.run.path), str(tmp_path / "in.csv")]) == 0
+    captured = capsys.readouterr()
+    assert "warning: the model is not shown to be better than always predicting" in captured.err
+    assert "has accuracy 1.0000: the 95 % interval of the model's is" in captured.err
+    assert "  -" in captured.out  # the AUC of a class that all rows have

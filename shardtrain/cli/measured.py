@@ -1,0 +1,108 @@
+"""Show the metrics of an evaluation as lines of text, and as the values of `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shardtrain.runtime.progress import short, warn
+from shardtrain.runtime.terminal import printable
+
+if TYPE_CHECKING:
+    from shardtrain.inference.evaluate import Measured
+    from shardtrain.inference.metrics import Metrics
+
+_MOST_CLASSES = 20  # in the table; of more, those with the lowest F1
+_WORST = 10
+_PAIRS = 5  # that are confused most often
+_NAME = 40  # characters of a class name
+
+
+def measured_facts(measured: Measured, names: Sequence[str]) -> dict[str, Any]:
+    """Return all metrics as JSON values; `names` are the class names."""
+    return {} if measured.metrics is None else measured.metrics.record(names)
+
+
+def measured_lines(measured: Measured, names: Sequence[str]) -> Iterator[str]:
+    """Yield lines with all metrics but those that the model was compiled with."""
+    metrics = measured.metrics
+    if metrics is None:
+        return
+    yield from _overall(metrics, names)
+    yield ""
+    yield from _per_class(metrics, names)
+    if pairs := metrics.confused_pairs():
+        yield ""
+        yield "most confused"
+        rows = [(names[true], names[guess], f"{number:,}") for number, true, guess in pairs[:_PAIRS]]
+        yield from _columns([("true class", "predicted class", "examples"), *rows], text=2)
+
+
+def warn_of(measured: Measured, names: Sequence[str]) -> None:
+    """Warn if the model is not better than always predicting the most frequent class, or if metrics are missing."""
+    metrics = measured.metrics
+    if metrics is None:
+        warn(f"no metrics but those that the model was compiled with: {measured.reason}")
+        return
+    if metrics.beats_majority:
+        return
+    low, high = metrics.accuracy_interval
+    warn(
+        f"the model is not shown to be better than always predicting '{_name(names[metrics.majority_class])}', which "
+        f"has accuracy {metrics.majority_accuracy:.4f}: the 95 % interval of the model's is {low:.4f} to {high:.4f}"
+    )
+
+
+def _overall(metrics: Metrics, names: Sequence[str]) -> Iterator[str]:
+    low, high = metrics.accuracy_interval
+    macro = metrics.macro_ranking
+    yield f"  95 % interval of accuracy   {low:.4f} to {high:.4f}"
+    yield (
+        f"  majority baseline           {metrics.majority_accuracy:.4f} (always {_name(names[metrics.majority_class])})"
+    )
+    for name, value, error in (
+        ("macro F1", metrics.macro_f1, 0.0),
+        ("balanced accuracy", metrics.balanced_accuracy, 0.0),
+        ("Matthews correlation", metrics.matthews, 0.0),
+        ("log loss", metrics.log_loss, 0.0),
+        ("expected calibration error", metrics.calibration.error, 0.0),
+        ("macro ROC AUC", macro.roc_auc, macro.roc_auc_error),
+        ("macro average precision", macro.average_precision, macro.average_precision_error),
+    ):
+        yield f"  {name:<26}  {_number(value)}" + (f" (within {short(error)})" if error >= 0.00005 else "")
+
+
+def _per_class(metrics: Metrics, names: Sequence[str]) -> Iterator[str]:
+    """Yield the table of the classes that occur, or of the worst of many."""
+    shown = metrics.occurring.tolist()
+    if more := max(0, len(shown) - _WORST) if len(shown) > _MOST_CLASSES else 0:
+        shown = sorted(shown, key=lambda number: (metrics.f1[number], number))[:_WORST]
+    areas = [each.roc_auc for each in metrics.rankings] or [None] * len(names)
+    rows = [("class", "precision", "recall", "F1", "AUC", "examples")]
+    for number in shown:
+        figures = (metrics.precision[number], metrics.recall[number], metrics.f1[number], areas[number])
+        rows.append((names[number], *map(_number, figures), f"{metrics.support[number]:,}"))
+    yield from _columns(rows, text=1)
+    if more:
+        yield f"  the {_WORST} classes with the lowest F1; {more:,} more are in --json"
+
+
+def _columns(rows: Sequence[Sequence[str]], *, text: int) -> Iterator[str]:
+    """Yield rows as lines of aligned columns, of which the first `text` are names."""
+    cells = [[*map(_name, row[:text]), *row[text:]] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        parts = [
+            cell.ljust(width) if number < text else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  " + "  ".join(parts)
+
+
+def _name(name: str) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= _NAME else shown[: _NAME - 1] + "…"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
