@@ -146,9 +146,7 @@ def unit_bytes(analysis: Analysis) -> int:
     return UNIT_BYTES // analysis.settings.density
 
 
-def in_order(
-    function: Callable[[Task], Result], tasks: Iterable[Task], resources: Resources
-) -> Iterator[Result]:
+def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], resources: Resources) -> Iterator[Result]:
     """Yield `function(task)` for each task in order, on all cores if there is more than one task."""
     tasks = iter(tasks)
     head = list(islice(tasks, 2))
@@ -212,7 +210,9 @@ def find_terms(
             counted = again(counted, resources)
 
 
-def rows_of(counted: Counted, terms: Terms, finish: Callable[[Rows], Entries], resources: Resources) -> Iterator[Entries]:
+def rows_of(
+    counted: Counted, terms: Terms, finish: Callable[[Rows], Entries], resources: Resources
+) -> Iterator[Entries]:
     """Yield the rows of each unit in order, finished by a function."""
     order = np.argsort(terms.hashes)
     hashes, columns, first = terms.hashes[order], order.astype(np.int32), terms.first[order]
@@ -237,9 +237,7 @@ def _count(files: UnitFiles, *, analysis: Analysis) -> int | None:
         return None
 
 
-def _find_terms(
-    counted: Counted, scratch: Path, resources: Resources, least: int, most: int, times: bool
-) -> Terms:
+def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: int, most: int, times: bool) -> Terms:
     postings = [files.postings for files in counted.units]
     buckets = [(each, scratch / f"bucket-{each.number:06}") for each in _buckets(counted, resources)]
 
@@ -257,17 +255,16 @@ def _find_terms(
     merged = list(in_order(merge, buckets, resources))
     hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
-    units = (first >> np.uint64(32)).astype(np.int64)
-    by_unit = np.argsort(units, kind="stable")  # hashes ascend within a unit
-    cuts = np.searchsorted(units[by_unit], np.arange(len(postings) + 1))
+    by_first = np.argsort(first)
+    cuts = np.searchsorted(first[by_first], np.arange(len(postings) + 1, dtype=np.uint64) << np.uint64(32))
 
     def name(number: int) -> list[str]:
-        wanted = hashes[by_unit[cuts[number] : cuts[number + 1]]]
-        return list(name_in_unit(counted.units[number], counted.analysis, wanted)) if len(wanted) else []
+        firsts = first[by_first[cuts[number] : cuts[number + 1]]] & np.uint64(0xFFFFFFFF)  # without the unit
+        return name_in_unit(counted.units[number], counted.analysis, firsts.astype(np.int64)) if len(firsts) else []
 
     strings = list(chain.from_iterable(in_order(name, range(len(postings)), resources)))
     order = sorted(range(len(strings)), key=strings.__getitem__)
-    place = by_unit[np.array(order, np.int64)]
+    place = by_first[np.array(order, np.int64)]
     return Terms(
         [strings[i] for i in order],
         hashes[place],
@@ -308,5 +305,6 @@ def _mapped(parts: Iterable[Entries]) -> Entries:
             return np.empty(0, dtype), np.empty(0, np.int32), total
         for file in files:
             file.flush()
-        mapped = [np.memmap(file, kind, mode="r+") for file, kind in zip(files, (dtype, np.dtype(np.int32)), strict=True)]
-    return mapped[0], mapped[1], total
+        values: Array = np.memmap(files[0], dtype, mode="r+")
+        columns: Array = np.memmap(files[1], np.int32, mode="r+")
+    return values, columns, total

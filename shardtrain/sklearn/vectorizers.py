@@ -208,7 +208,7 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
         """Count the known terms in texts; return a sparse matrix (texts, terms)."""
         _refuse_string(raw_documents)
         self._check_vocabulary()
-        known = self.__dict__.get("_known")
+        known: Any = self.__dict__.get("_known")
         with _documents(raw_documents) as documents:
             if not _takes(self) or not _is_current(known, self):
                 return self._peer.transform(self, documents)
@@ -260,7 +260,7 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
         least = self.min_df if isinstance(self.min_df, Integral) else self.min_df * counted.num_documents
         if most < least:
             raise ValueError("max_df corresponds to < documents than min_df")
-        return math.ceil(least), math.floor(most)
+        return math.ceil(float(least)), math.floor(float(most))
 
     def _limited(self, terms: Terms) -> Terms:
         """Choose the most frequent terms, those of equal frequency as scikit-learn does, by the same sort."""
@@ -475,7 +475,11 @@ class HashingVectorizer(PeerHashing):  # type: ignore[misc]
 def _takes(vectorizer: Any) -> bool:
     """Return whether the kernels can do what scikit-learn's methods would."""
     analyzer, span = vectorizer.analyzer, vectorizer.ngram_range
-    if not isinstance(analyzer, str) or analyzer not in _ANALYZERS or getattr(vectorizer, "vocabulary", None) is not None:
+    if (
+        not isinstance(analyzer, str)
+        or analyzer not in _ANALYZERS
+        or getattr(vectorizer, "vocabulary", None) is not None
+    ):
         return False
     if analyzer == "word" and (vectorizer.tokenizer is not None or vectorizer.token_pattern != _TOKEN_PATTERN):
         return False
@@ -484,8 +488,7 @@ def _takes(vectorizer: Any) -> bool:
     if not (len(span) == 2 and all(isinstance(n, Integral) for n in span) and 1 <= span[0] <= span[1] <= MAX_NGRAM):
         return False
     return all(
-        inspect.getattr_static(type(vectorizer), name) is inspect.getattr_static(PeerCount, name)
-        for name in _METHODS
+        inspect.getattr_static(type(vectorizer), name) is inspect.getattr_static(PeerCount, name) for name in _METHODS
     )
 
 

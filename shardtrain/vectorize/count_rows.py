@@ -17,11 +17,11 @@ import numpy.typing as npt
 from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize.counts import Bucket, first_documents, lookup, places_in, spill_postings
+from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
 from shardtrain.vectorize.indexing import index_ngrams, prepare_texts, tokenizer_of
 from shardtrain.vectorize.new_rows import Counted, Index, count_candidates, sort_entries
 from shardtrain.vectorize.settings import NgramSettings
-from shardtrain.vectorize.tokens import find_terms
+from shardtrain.vectorize.tokens import terms_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +83,10 @@ def unit_times(files: UnitFiles, number: int, bucket: Bucket, candidates: Path, 
     _add_times(places, postings["indptr"][part.start : part.stop + 1], postings["times"], totals)
 
 
-def name_in_unit(files: UnitFiles, analysis: Analysis, wanted: npt.NDArray[np.uint64]) -> Texts:
-    """Return the strings of terms that a unit has, by their hashes (ascending)."""
-    chosen = first_documents(open_spilled(files.postings), wanted)
-    block = prepare_texts(analysis.settings, _texts(files).take(chosen), prepared=analysis.prepared)
-    return find_terms(block, tokenizer_of(analysis.settings), analysis.settings.hashing, wanted)
+def name_in_unit(files: UnitFiles, analysis: Analysis, positions: npt.NDArray[np.int64]) -> list[str]:
+    """Return the strings of terms by where they appear first in a unit, ascending."""
+    block = prepare_texts(analysis.settings, _texts(files), prepared=analysis.prepared)
+    return terms_at(block, tokenizer_of(analysis.settings), analysis.settings.hashing, positions).to_list()
 
 
 def unit_rows(

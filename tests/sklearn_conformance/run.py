@@ -54,7 +54,19 @@ def main(arguments: list[str]) -> int:
         module = importlib.import_module(MODULE)
     assert all(getattr(module, name) is getattr(ours, name) for name in NAMES)
     outcomes, output = Outcomes(), io.StringIO()
-    options = ["--pyargs", MODULE, "-p", "no:cacheprovider", "-p", "no:randomly", "-q", "-c", "/dev/null", "-W", "ignore"]
+    options = [
+        "--pyargs",
+        MODULE,
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "-q",
+        "-c",
+        "/dev/null",
+        "-W",
+        "ignore",
+    ]
     with contextlib.redirect_stdout(sys.stdout if arguments else output):
         pytest.main([*options, *arguments], plugins=[outcomes])
     passed = sorted(name for name, good in outcomes.passed.items() if good)
