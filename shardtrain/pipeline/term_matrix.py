@@ -2,8 +2,8 @@
 
 It is what the classes in place of scikit-learn's vectorizers are made of. The texts are read once, so an iterator will
 do, and cut into units that go through the passes of a build: count, merge, name, and rows. Units and their postings
-are mapped scratch files. With a memory limit the matrix is one as well, and what is held beside the terms is the work
-of a few units; the terms are held in any case, because their user wants them as Python strings.
+are mapped scratch files. With a memory limit the matrix is one as well, and what is held is the work of a few units
+and the terms, which a user wants as Python strings: too many of them are refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import numpy.typing as npt
 
 from shardtrain.arrays.scratch import open_spilled
 from shardtrain.arrays.texts import Texts
-from shardtrain.errors import HashCollisionError
+from shardtrain.errors import HashCollisionError, UsageError
+from shardtrain.options import show_size
 from shardtrain.pipeline.counting import HASH_SEEDS
+from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, task_budget
@@ -44,6 +46,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Array = npt.NDArray[Any]
 Entries = tuple[Array, Array, Array]  # the values and columns of some rows, and how many each row has
+TERM_BYTES = 320  # of memory: string, place in a dict, counts and hashes, and what sorting takes
 _MAX_INT32 = np.iinfo(np.int32).max
 
 
@@ -52,10 +55,17 @@ class Resources:
     """What the work may take.
 
     Attributes:
-        memory_limit: bytes of anonymous memory beyond the terms; None: what there is, and the matrix is held too.
+        memory_limit: bytes of anonymous memory; None: what there is, and the matrix is held too.
+
+    Raises:
+        UsageError: less than a build needs.
     """
 
     memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory_limit is not None and self.memory_limit < LEAST_MEMORY:
+            raise UsageError(f"--memory-limit {show_size(self.memory_limit)}: at least {show_size(LEAST_MEMORY)}")
 
     @property
     def workers(self) -> int:
@@ -68,6 +78,21 @@ class Resources:
     def budget(self) -> int:
         """Bytes for the data of one task."""
         return task_budget(self.workers, memory_bytes() // 2 if self.memory_limit is None else self.memory_limit)
+
+    def check_terms(self, number: int) -> None:
+        """Refuse more terms than memory has room for.
+
+        Raises:
+            UsageError: there is no room for this number.
+        """
+        if self.memory_limit is None:
+            return
+        room = max(self.memory_limit - PROCESS_BYTES - UNIT_MEMORY, 0) // TERM_BYTES
+        if number > room:
+            raise UsageError(
+                f"{number:,} terms occur in as many documents as --min-df and --max-df allow, --memory-limit has room "
+                f"for {room:,}; raise --min-df, or raise --memory-limit"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,6 +278,7 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
         return found
 
     merged = list(in_order(merge, buckets, resources))
+    resources.check_terms(sum(len(part[0]) for part in merged))
     hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
     by_first = np.argsort(first)

@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -62,10 +64,7 @@ except ImportError as error:
         "these are vectorizers of scikit-learn; install it with `pip install 'shardtrain[sklearn]'`"
     ) from error
 
-_TOKEN_PATTERN = r"(?u)\b\w\w+\b"  # the one that the kernels know
-_ANALYZERS = ("word", "char", "char_wb")
-_METHODS = ("build_analyzer", "build_tokenizer", "decode", "get_stop_words")  # which a subclass may replace
-try:  # from 1.9 on, sparse matrices or arrays as `sklearn.set_config` says
+try:  # from 1.9 on: a sparse matrix or array, as `sklearn.set_config` says
     from sklearn.utils._sparse import _align_api_if_sparse as _aligned
 except ImportError:
 
@@ -73,6 +72,9 @@ except ImportError:
         return X
 
 
+_TOKEN_PATTERN = r"(?u)\b\w\w+\b"  # the one that the kernels know
+_ANALYZERS = ("word", "char", "char_wb")
+_METHODS = ("build_analyzer", "build_tokenizer", "decode", "get_stop_words")  # which a subclass may replace
 _STRING = "Iterable over raw text documents expected, string object received."
 
 
@@ -94,8 +96,16 @@ class _Known:
     hashes: npt.NDArray[np.uint64]
     columns: npt.NDArray[np.int32]
 
+    @cached_property
+    def index(self) -> Index:
+        """Where the hashes are."""
+        return Index.of(self.hashes)
 
-class _Texts:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Known, (self.vocabulary, self.analyzer, self.hashing, self.hashes, self.columns)  # without the index
+
+
+class _Splitting:
     """How a vectorizer of scikit-learn splits texts, for the kernels."""
 
     def __init__(self, vectorizer: Any) -> None:
@@ -140,14 +150,18 @@ class _Texts:
 class CountVectorizer(PeerCount):  # type: ignore[misc]
     """`sklearn.feature_extraction.text.CountVectorizer` by shardtrain's kernels.
 
-    Parameters, attributes and methods are scikit-learn's, but for two more:
+    Parameters, attributes and methods are scikit-learn's, and one more:
 
     Args:
-        memory_limit: such as "512MiB", for `fit`, `fit_transform` and `transform` beside `vocabulary_`: the matrix is
-            then made out of core, and its arrays are memory-mapped files without names, which go with it. None: the
-            matrix is held in memory.
+        memory_limit: such as "1GiB" (at least 256MiB), for `fit`, `fit_transform` and `transform`, without what the
+            program held before: the matrix is made out of core, and its arrays are memory-mapped files without names,
+            which go with it. Terms that do not fit are refused. None: the matrix is held in memory.
 
-    Texts may also be a `pathlib.Path` of a file that `shardtrain predict` reads.
+    Texts may also be a `pathlib.Path` of a file that `predict` reads: CSV, JSON Lines, Parquet, or lines.
+
+    Raises:
+        UsageError: `memory_limit` is no size, too small, or has no room for the terms (also ValueError).
+        TextsError: a table was given in place of one of its columns (also TypeError).
     """
 
     def __init__(
@@ -227,7 +241,7 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
             self._warn_for_unused_params()
             self._validate_vocabulary()
             self.build_analyzer()
-            texts, resources = _Texts(self), _resources(self)
+            texts, resources = _Splitting(self), _resources(self)
             with scratch_folder() as scratch:
                 counted = count_texts(texts(documents), texts.analysis(), scratch, resources)
                 least, most = self._document_range(counted)
@@ -277,8 +291,8 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
         """Fit what is learnt beside the vocabulary: nothing."""
 
     def _new_rows(self, documents: Iterable[Any], known: _Known) -> Iterator[Entries]:
-        texts = _Texts(self)
-        analysis, index = texts.analysis(known.hashing), Index.of(known.hashes)
+        texts = _Splitting(self)
+        analysis, index = texts.analysis(known.hashing), known.index
         blocks = cut(texts(documents), unit_bytes(analysis))
         return in_order(
             lambda block: self._finished(new_rows(block, analysis, index, known.columns)), blocks, _resources(self)
@@ -444,16 +458,20 @@ class HashingVectorizer(PeerHashing):  # type: ignore[misc]
         """Hash the n-grams of texts; return a sparse matrix (texts, n_features)."""
         _refuse_string(X)
         with _documents(X) as documents:
-            if not _takes(self) or not 1 <= self.n_features <= MAX_COLUMNS:
+            head: list[Any] = []
+            if _takes(self) and isinstance(self.n_features, Integral) and 1 <= int(self.n_features) <= MAX_COLUMNS:
+                documents = iter(documents)
+                head = list(islice(documents, 1))
+            if not head:  # scikit-learn refuses to transform nothing
                 return super().transform(documents)
             self._validate_ngram_range()
             self.build_analyzer()
-            texts = _Texts(self)
+            texts = _Splitting(self)
             settings = HashedSettings(**texts.settings(), max_features=int(self.n_features))
             prepared, signed = not texts.by_kernel, self.alternate_sign
             parts = in_order(
                 lambda block: self._finished(hashed_sums(settings, block, prepared=prepared, signed=signed)),
-                cut(texts(documents), UNIT_BYTES // settings.density),
+                cut(texts(chain(head, documents)), UNIT_BYTES // settings.density),
                 _resources(self),
             )
             return _matrix(self, parts, self.n_features)
@@ -474,18 +492,21 @@ class HashingVectorizer(PeerHashing):  # type: ignore[misc]
 
 def _takes(vectorizer: Any) -> bool:
     """Return whether the kernels can do what scikit-learn's methods would."""
-    analyzer, span = vectorizer.analyzer, vectorizer.ngram_range
-    if (
-        not isinstance(analyzer, str)
-        or analyzer not in _ANALYZERS
-        or getattr(vectorizer, "vocabulary", None) is not None
-    ):
+    analyzer, span, words = vectorizer.analyzer, vectorizer.ngram_range, vectorizer.stop_words
+    if not isinstance(analyzer, str) or analyzer not in _ANALYZERS:
         return False
-    if analyzer == "word" and (vectorizer.tokenizer is not None or vectorizer.token_pattern != _TOKEN_PATTERN):
+    if getattr(vectorizer, "vocabulary", None) is not None:
         return False
-    if analyzer == "word" and not all(isinstance(word, str) for word in vectorizer.get_stop_words() or ()):
+    if analyzer == "word":
+        if vectorizer.tokenizer is not None or vectorizer.token_pattern != _TOKEN_PATTERN:
+            return False
+        if isinstance(words, str) and words != "english":
+            return False
+        if not all(isinstance(word, str) for word in words or ()):
+            return False
+    if not isinstance(span, tuple) or len(span) != 2 or not all(isinstance(n, Integral) for n in span):
         return False
-    if not (len(span) == 2 and all(isinstance(n, Integral) for n in span) and 1 <= span[0] <= span[1] <= MAX_NGRAM):
+    if not 1 <= span[0] <= span[1] <= MAX_NGRAM:
         return False
     return all(
         inspect.getattr_static(type(vectorizer), name) is inspect.getattr_static(PeerCount, name) for name in _METHODS

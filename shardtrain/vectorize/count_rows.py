@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import open_spilled, spill
+from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
@@ -80,7 +80,7 @@ def unit_times(files: UnitFiles, number: int, bucket: Bucket, candidates: Path, 
     """Add to `totals`, of a bucket's candidates, how often each occurs in the `number`th unit."""
     postings, places = open_spilled(files.postings), places_in(open_spilled(candidates), number)
     part = bucket.range(postings["hashes"])
-    _add_times(places, postings["indptr"][part.start : part.stop + 1], postings["times"], totals)
+    _add_times(places, *_entries(postings, part), totals)
 
 
 def name_in_unit(files: UnitFiles, analysis: Analysis, positions: npt.NDArray[np.int64]) -> list[str]:
@@ -109,9 +109,8 @@ def unit_rows(
         *_rows(
             terms[order],
             columns[places[order]],
-            postings["indptr"],
-            postings["documents"],
-            postings["times"],
+            *_entries(postings, slice(0, len(postings["hashes"]))),
+            postings["documents"].astype(np.uint32, copy=False),
             postings.facts["num_documents"],
         )
     )
@@ -136,6 +135,12 @@ def _texts(files: UnitFiles) -> Texts:
     return Texts(spilled["data"], spilled["offsets"])
 
 
+def _entries(postings: SpilledArrays, part: slice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """Return where the entries of terms begin and all times, in one type: a kernel is compiled for each."""
+    indptr = postings["indptr"][part.start : part.stop + 1].astype(np.int64)
+    return indptr, postings["times"].astype(np.uint32, copy=False)
+
+
 @kernel
 def _sort_rows(indices, data, indptr):  # type: ignore[no-untyped-def]
     for row in range(len(indptr) - 1):
@@ -151,7 +156,7 @@ def _add_times(places, indptr, times, totals):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _rows(terms, columns, indptr, documents, times, num_documents):  # type: ignore[no-untyped-def]
+def _rows(terms, columns, indptr, times, documents, num_documents):  # type: ignore[no-untyped-def]
     sizes = np.zeros(num_documents, np.int64)
     for term in terms:
         for entry in range(indptr[term], indptr[term + 1]):

@@ -7,6 +7,8 @@ import gc
 import io
 import mmap
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas
@@ -21,7 +23,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.svm import LinearSVC
 
 import shardtrain.sklearn as ours
-from shardtrain.errors import HashCollisionError, TextsError
+from shardtrain.errors import HashCollisionError, TextsError, UsageError
 from shardtrain.pipeline import term_matrix
 from shardtrain.vectorize import count_rows
 
@@ -273,3 +275,53 @@ def test_terms_with_one_hash_are_counted_again_with_another_seed(small_units, mo
     assert_equal(mine.fit_transform(iter(texts)), theirs.fit_transform(texts))
     assert len(set(seeds)) == 2
     assert_equal(mine.transform(texts), theirs.transform(texts))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"stop_words": "german"}, {"ngram_range": (2, 1)}, {"ngram_range": 3}, {"strip_accents": "no"}, {"min_df": 0}],
+    ids=str,
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_out_of_range_are_refused_as_by_scikit_learn(name, wrong):
+    if name == "HashingVectorizer" and "min_df" in wrong:
+        pytest.skip("it has none")
+    outcomes = [outcome(getattr(module, name)(**wrong).fit_transform, TEXTS[:2]) for module in (ours, peers)]
+    assert isinstance(outcomes[1], tuple)
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_texts_are_what_scikit_learn_says_of_them(name):
+    documents = ["the film", "the play"]
+    mine, theirs = getattr(ours, name)().fit(documents), getattr(peers, name)().fit(documents)
+    for function in ("fit_transform", "transform"):
+        got, expected = (outcome(getattr(each, function), []) for each in (mine, theirs))
+        if isinstance(expected, tuple):
+            assert got == expected
+        else:
+            assert_equal(got, expected)
+
+
+def test_the_kernels_hash(monkeypatch):
+    monkeypatch.setattr("sklearn.feature_extraction.text.FeatureHasher.transform", None)
+    hashed = ours.HashingVectorizer(alternate_sign=False, norm=None).transform(TEXTS)
+    assert hashed.sum() == ours.CountVectorizer().fit_transform(TEXTS).sum()
+
+
+def test_a_memory_limit_that_is_too_small_is_refused(monkeypatch):
+    with pytest.raises(UsageError, match="memory_limit 100MiB: at least 256MiB"):
+        ours.TfidfVectorizer(memory_limit="100MiB").fit(TEXTS)
+    with pytest.raises(UsageError, match="'little' is not a size"):
+        ours.HashingVectorizer(memory_limit="little").transform(TEXTS)
+    monkeypatch.setattr(term_matrix, "TERM_BYTES", 10 << 20)
+    with pytest.raises(
+        ValueError, match=r"terms occur in as many documents as min_df .* memory_limit has room for \d+;"
+    ):
+        ours.TfidfVectorizer(memory_limit="300MiB", analyzer="char").fit(TEXTS)
+
+
+def test_without_scikit_learn_it_says_what_to_install():
+    script = "import sys; sys.modules['sklearn'] = None; import shardtrain.sklearn"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "install it with `pip install 'shardtrain[sklearn]'`" in done.stderr.splitlines()[-1]
