@@ -47,6 +47,7 @@ Result = TypeVar("Result")
 Array = npt.NDArray[Any]
 Entries = tuple[Array, Array, Array]  # the values and columns of some rows, and how many each row has
 TERM_BYTES = 320  # of memory: string, place in a dict, counts and hashes, and what sorting takes
+_PIECE = 1 << 20  # entries copied at a time
 _MAX_INT32 = np.iinfo(np.int32).max
 
 
@@ -70,14 +71,17 @@ class Resources:
     @property
     def workers(self) -> int:
         """Threads: one per core, as the memory allows."""
-        if self.memory_limit is None:
-            return cores()
-        return max(1, min(cores(), (self.memory_limit - PROCESS_BYTES) // UNIT_MEMORY))
+        return max(1, min(cores(), (self._memory - PROCESS_BYTES) // UNIT_MEMORY))
 
     @property
     def budget(self) -> int:
         """Bytes for the data of one task."""
-        return task_budget(self.workers, memory_bytes() // 2 if self.memory_limit is None else self.memory_limit)
+        return task_budget(self.workers, self._memory)
+
+    @property
+    def _memory(self) -> int:
+        """The limit, or half of what this machine lets the program use."""
+        return memory_bytes() // 2 if self.memory_limit is None else self.memory_limit
 
     def check_terms(self, number: int) -> None:
         """Refuse more terms than memory has room for.
@@ -198,10 +202,10 @@ def count_texts(texts: Iterable[str], analysis: Analysis, scratch: Path, resourc
     # A collision in one unit must not end the reading of the texts, which may not be there a second time.
     found = list(in_order(partial(_count, analysis=analysis), spilled(), resources))
     counted = Counted(analysis, tuple(units), sum(sizes), sum(number or 0 for number in found))
-    return again(counted, resources) if None in found else counted
+    return count_again(counted, resources) if None in found else counted
 
 
-def again(counted: Counted, resources: Resources) -> Counted:
+def count_again(counted: Counted, resources: Resources) -> Counted:
     """Count the units of a corpus again with other hashes, because two of its terms have the same one.
 
     Raises:
@@ -232,7 +236,7 @@ def find_terms(
         try:
             return counted, _find_terms(counted, scratch, resources, least, most, times)
         except HashCollisionError:
-            counted = again(counted, resources)
+            counted = count_again(counted, resources)
 
 
 def rows_of(
@@ -252,7 +256,7 @@ def assemble(parts: Iterable[Entries], resources: Resources) -> Entries:
     np.cumsum(sizes, out=indptr[1:])
     if indptr[-1] <= _MAX_INT32:  # scipy needs the same type in both
         return data, indices, indptr.astype(np.int32)
-    return data, indices.astype(np.int64), indptr
+    return data, indices.astype(np.int64, copy=False), indptr
 
 
 def _count(files: UnitFiles, *, analysis: Analysis) -> int | None:
@@ -281,6 +285,7 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
     resources.check_terms(sum(len(part[0]) for part in merged))
     hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
+    del merged
     by_first = np.argsort(first)
     cuts = np.searchsorted(first[by_first], np.arange(len(postings) + 1, dtype=np.uint64) << np.uint64(32))
 
@@ -333,4 +338,13 @@ def _mapped(parts: Iterable[Entries]) -> Entries:
             file.flush()
         values: Array = np.memmap(files[0], dtype, mode="r+")
         columns: Array = np.memmap(files[1], np.int32, mode="r+")
-    return values, columns, total
+    return values, _widened(columns) if len(columns) > _MAX_INT32 else columns, total
+
+
+def _widened(columns: Array) -> Array:
+    """Copy mapped columns to a file of int64."""
+    with tempfile.TemporaryFile(prefix="shardtrain-") as file:
+        for start in range(0, len(columns), _PIECE):
+            file.write(columns[start : start + _PIECE].astype(np.int64).data)
+        file.flush()
+        return np.memmap(file, np.int64, mode="r+")

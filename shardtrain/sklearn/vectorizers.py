@@ -50,6 +50,7 @@ from shardtrain.vectorize.count_rows import Analysis, Rows, by_column, new_rows
 from shardtrain.vectorize.hashed import hashed_sums
 from shardtrain.vectorize.new_rows import Index
 from shardtrain.vectorize.settings import MAX_COLUMNS, MAX_NGRAM, HashedSettings, Hashing, NgramSettings
+from shardtrain.version import __version__
 
 try:
     from scipy.sparse import csr_matrix
@@ -102,7 +103,13 @@ class _Known:
         return Index.of(self.hashes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Known, (self.vocabulary, self.analyzer, self.hashing, self.hashes, self.columns)  # without the index
+        fields = (self.vocabulary, self.analyzer, self.hashing, self.hashes, self.columns)
+        return _restored, (__version__, *fields)  # without the index
+
+
+def _restored(version: str, *fields: Any) -> _Known | None:
+    """Return pickled terms; None, so that scikit-learn's code is used, if another version hashed them."""
+    return _Known(*fields) if version == __version__ else None
 
 
 class _Splitting:

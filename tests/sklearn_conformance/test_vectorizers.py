@@ -151,6 +151,18 @@ def test_many_units_give_the_same_in_memory_and_out_of_core(small_units, name, l
         assert_equal(rows, expected[:3])
 
 
+def test_the_columns_of_more_than_2_31_entries_are_int64(monkeypatch):
+    monkeypatch.setattr(term_matrix, "_MAX_INT32", 5)
+    monkeypatch.setattr(term_matrix, "_PIECE", 4)
+    parts = [(np.arange(7.0), np.arange(7, dtype=np.int32), np.array([3, 0, 4])) for _ in range(2)]
+    for limit in (None, 1 << 30):
+        data, indices, indptr = term_matrix.assemble(iter(parts), term_matrix.Resources(memory_limit=limit))
+        assert (indices.dtype, indptr.dtype) == (np.int64, np.int64)
+        assert is_mapped(indices) is (limit is not None)
+        assert data.tolist() == indices.tolist() == 2 * list(range(7))
+        assert indptr.tolist() == [0, 3, 3, 7, 10, 10, 14]
+
+
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_fitted_vectorizers_are_pickled_copied_and_cloned(name):
     mine = getattr(ours, name)(ngram_range=(1, 2), memory_limit="300MiB").fit(TEXTS)
@@ -163,6 +175,15 @@ def test_fitted_vectorizers_are_pickled_copied_and_cloned(name):
     assert fresh.get_params() == mine.get_params()
     with pytest.raises(NotFittedError):
         fresh.transform(TEXTS)
+
+
+def test_one_pickled_by_another_version_goes_on_with_scikit_learns_code(monkeypatch):
+    mine = ours.TfidfVectorizer().fit(TEXTS)
+    pickled, expected = pickle.dumps(mine), mine.transform(TEXTS)
+    monkeypatch.setattr("shardtrain.sklearn.vectorizers.__version__", "9.9")
+    again = pickle.loads(pickled)
+    assert again._known is None
+    assert_equal(again.transform(TEXTS), expected)
 
 
 def test_parameters_set_after_fitting_count_as_in_scikit_learn():
