@@ -30,6 +30,7 @@ from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, task_budget
+from shardtrain.runtime.quantities import size
 from shardtrain.vectorize.count_rows import (
     Analysis,
     Rows,
@@ -83,19 +84,19 @@ class Resources:
         """The limit, or half of what this machine lets the program use."""
         return memory_bytes() // 2 if self.memory_limit is None else self.memory_limit
 
-    def check_terms(self, number: int) -> None:
-        """Refuse more terms than memory has room for.
+    def check_terms(self, number: int, num_chars: int) -> None:
+        """Refuse more terms than memory has room for; `num_chars` are those of their strings, as far as known.
 
         Raises:
-            UsageError: there is no room for this number.
+            UsageError: there is no room for them.
         """
         if self.memory_limit is None:
             return
-        room = max(self.memory_limit - PROCESS_BYTES - UNIT_MEMORY, 0) // TERM_BYTES
-        if number > room:
+        needed, room = number * TERM_BYTES + num_chars, max(self.memory_limit - PROCESS_BYTES - UNIT_MEMORY, 0)
+        if needed > room:
             raise UsageError(
-                f"{number:,} terms occur in as many documents as --min-df and --max-df allow, --memory-limit has room "
-                f"for {room:,}; raise --min-df, or raise --memory-limit"
+                f"the {number:,} terms that occur in as many documents as --min-df and --max-df allow need "
+                f"{size(needed)}, --memory-limit has room for {size(room)}; raise --min-df, or raise --memory-limit"
             )
 
 
@@ -158,14 +159,14 @@ def scratch_folder() -> Iterator[Path]:
 def cut(texts: Iterable[str], num_bytes: int) -> Iterator[Texts]:
     """Cut texts into units of about `num_bytes`; there is at least one."""
     held: list[bytes] = []
-    size, first = 0, True
+    held_bytes, first = 0, True
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
         held.append(encoded)
-        size += len(encoded)
-        if size >= num_bytes:
+        held_bytes += len(encoded)
+        if held_bytes >= num_bytes:
             yield Texts.from_utf8(held)
-            held, size, first = [], 0, False
+            held, held_bytes, first = [], 0, False
     if held or first:
         yield Texts.from_utf8(held)
 
@@ -282,7 +283,7 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
         return found
 
     merged = list(in_order(merge, buckets, resources))
-    resources.check_terms(sum(len(part[0]) for part in merged))
+    resources.check_terms(sum(len(part[0]) for part in merged), 0)
     hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
     del merged
@@ -293,7 +294,12 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
         firsts = first[by_first[cuts[number] : cuts[number + 1]]] & np.uint64(0xFFFFFFFF)  # without the unit
         return name_in_unit(counted.units[number], counted.analysis, firsts.astype(np.int64)) if len(firsts) else []
 
-    strings = list(chain.from_iterable(in_order(name, range(len(postings)), resources)))
+    strings: list[str] = []
+    num_chars = 0
+    for found in in_order(name, range(len(postings)), resources):
+        strings += found
+        num_chars += sum(map(len, found))
+        resources.check_terms(len(first), num_chars)
     order = sorted(range(len(strings)), key=strings.__getitem__)
     place = by_first[np.array(order, np.int64)]
     return Terms(

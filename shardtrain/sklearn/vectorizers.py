@@ -164,11 +164,12 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
             program held before: the matrix is made out of core, and its arrays are memory-mapped files without names,
             which go with it. Terms that do not fit are refused. None: the matrix is held in memory.
 
-    Texts may also be a `pathlib.Path` of a file that `predict` reads: CSV, JSON Lines, Parquet, or lines.
+    Texts may also be a `pathlib.Path` of a file that `predict` reads (CSV, JSON Lines, Parquet, or lines), or a table
+    of one column.
 
     Raises:
         UsageError: `memory_limit` is no size, too small, or has no room for the terms (also ValueError).
-        TextsError: a table was given in place of one of its columns (also TypeError).
+        TextsError: a table of several columns was given in place of one of them (also TypeError).
     """
 
     def __init__(
@@ -542,16 +543,25 @@ def _resources(vectorizer: Any) -> Resources:
 
 @contextmanager
 def _documents(documents: Any) -> Iterator[Iterable[Any]]:
-    """Hold the texts of a file if its path is given; anything else is what scikit-learn takes, but for tables."""
-    if is_table(documents):
-        checked_texts(documents, call="fit_transform")  # refuses it with the call that is right
+    """Hold the texts of a file if its path is given, or of a table of one column; all else is as for scikit-learn."""
     if not isinstance(documents, os.PathLike):
-        yield documents
+        yield _only_column(documents) if is_table(documents) else documents
         return
     with scratch_folder() as scratch:
         source, _ = open_texts(Path(documents), TextOptions(), labels=(), class_names=(), scratch=scratch)
         units = plan_units(source, unit_bytes=UNIT_BYTES, advance=lambda size: None)
         yield (text for unit in units for text in read_unit(source, unit).texts)
+
+
+def _only_column(table: Any) -> Iterator[str]:
+    """Return the texts of a table of one column.
+
+    Raises:
+        TextsError: it has several, or none; the message has the right call.
+    """
+    names = getattr(table, "column_names", None)
+    names = list(getattr(table, "columns", ()) if names is None else names)
+    return checked_texts(table[names[0]] if len(names) == 1 else table, call="fit_transform")
 
 
 def _matrix(vectorizer: Any, parts: Iterable[Entries], num_columns: int) -> Any:

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,9 +257,17 @@ def test_a_path_is_a_file_of_texts(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_one_column_is_its_texts(name):
+    texts = ["the first film", "the second"]
+    expected = getattr(peers, name)().fit_transform(texts)
+    for table in (pandas.DataFrame({"body": texts}), pyarrow.table({"body": texts})):
+        assert_equal(getattr(ours, name)().fit_transform(table), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_series_of_texts_is_refused(name):
     with pytest.raises(TextsError, match=r"pass one column: fit_transform\(table\['text'\]\)"):
-        getattr(ours, name)().fit_transform(pandas.DataFrame({"text": ["a film"]}))
+        getattr(ours, name)().fit_transform(pandas.DataFrame({"label": [1], "text": ["a film"]}))
     for wrong in ("a text", ["a text", None], ["a text", np.nan], ["a text", 3], 7):
         errors = []
         for module in (ours, peers):
@@ -336,10 +345,12 @@ def test_a_memory_limit_that_is_too_small_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="'little' is not a size"):
         ours.HashingVectorizer(memory_limit="little").transform(TEXTS)
     monkeypatch.setattr(term_matrix, "TERM_BYTES", 10 << 20)
-    with pytest.raises(
-        ValueError, match=r"terms occur in as many documents as min_df .* memory_limit has room for \d+;"
-    ):
+    refused = r"the \d+ terms that occur in as many documents as min_df and max_df .* memory_limit has room for .* MB;"
+    with pytest.raises(ValueError, match=refused):
         ours.TfidfVectorizer(memory_limit="300MiB", analyzer="char").fit(TEXTS)
+    monkeypatch.setattr(term_matrix, "TERM_BYTES", 28 << 20)  # two of them fit, but not with these characters
+    with pytest.raises(ValueError, match=r"the 2 terms .* need 69\.2 MB, memory_limit has room for 60\.8 MB;"):
+        ours.TfidfVectorizer(memory_limit="256MiB").fit(["word " + "x" * (10 << 20)])
 
 
 def test_without_scikit_learn_it_says_what_to_install():
