@@ -85,7 +85,7 @@ def outcome(function, *arguments):
     """What a call gives, or its error."""
     try:
         return function(*arguments)
-    except (ValueError, NotFittedError) as error:
+    except (ValueError, NotFittedError, StopIteration) as error:
         return type(error), str(error)
 
 
