@@ -7,6 +7,7 @@ stored as three bytes each, as the error handler "surrogatepass" writes them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -76,6 +77,16 @@ class Texts(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"Texts of {len(self):,} documents, {len(self.data):,} bytes"
+
+    def to_list(self) -> list[str]:
+        """Decode all documents at once, which is several times as fast as one after the other."""
+        encoded, places = self.data.tobytes(), self.offsets
+        if not encoded.isascii():
+            starts = np.zeros(len(encoded) + 1, np.int64)  # characters that begin before each byte
+            np.cumsum(self.data & 0xC0 != 0x80, out=starts[1:])
+            places = starts[self.offsets]
+        content = encoded.decode("utf-8", "surrogatepass")
+        return [content[start:stop] for start, stop in pairwise(places.tolist())]
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Texts:
         """Return the documents with these indices, in the given order."""

@@ -20,7 +20,8 @@ class Analyzer:
     """One of scikit-learn's analyzers.
 
     Attributes:
-        prepare: prepares texts for the tokenizer; `strip` says whether accents are removed.
+        prepare: prepares texts for the tokenizer; `strip` says whether accents are removed, `prepared` that the texts
+            are in lower case and without accents if they are to be.
         characters, min_chars, separator, short_whole: of the tokenizer.
     """
 

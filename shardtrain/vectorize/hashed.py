@@ -15,7 +15,7 @@ import numpy as np
 from shardtrain.arrays.csr import Csr
 from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
-from shardtrain.vectorize.new_rows import count_keys, sort_entries
+from shardtrain.vectorize.new_rows import Counted, count_keys, sort_entries
 from shardtrain.vectorize.settings import HashedSettings
 from shardtrain.vectorize.tokens import hashed_words, split_words, word_buffers
 
@@ -29,7 +29,19 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
 
     Zeros left by opposite signs are stored, as scikit-learn stores them.
     """
-    tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts)
+    counted = hashed_sums(settings, texts)
+    data, indices = _normed(counted.keys, counted.times, counted.indptr, settings.binary)
+    return Csr(data, indices, counted.indptr, (len(texts), settings.max_features))
+
+
+def hashed_sums(
+    settings: HashedSettings, texts: Sequence[str], *, prepared: bool = False, signed: bool = True
+) -> Counted:
+    """Add up the signs of the n-grams in each column, or count these if not `signed`; keys are columns.
+
+    `prepared` is as for `prepare_texts`.
+    """
+    tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts, prepared=prepared)
     columns, signs, indptr = _hash_block(
         block.data,
         block.bounds,
@@ -42,9 +54,7 @@ def hashed_rows(settings: HashedSettings, texts: Sequence[str]) -> Csr:
         np.frombuffer(tokenizer.separator, np.uint8),
         settings.max_features,
     )
-    counted = count_keys(columns, signs, indptr)
-    data, indices = _normed(counted.keys, counted.times, counted.indptr, settings.binary)
-    return Csr(data, indices, counted.indptr, (len(texts), settings.max_features))
+    return count_keys(columns, signs if signed else np.ones(1, np.int8), indptr)
 
 
 @kernel

@@ -21,16 +21,19 @@ def tokenizer_of(settings: CountedSettings) -> Tokenizer:
     return ANALYZERS[settings.analyzer].tokenizer(settings.ngram_range, settings.stop_words)
 
 
-def prepare_texts(settings: CountedSettings, texts: Sequence[str]) -> TextBlock:
-    """Prepare texts for the tokenizer: lower-case them, strip accents, join spaces, as settings require."""
+def prepare_texts(settings: CountedSettings, texts: Sequence[str], *, prepared: bool = False) -> TextBlock:
+    """Prepare texts for the tokenizer: lower-case them, strip accents, join spaces, as settings require.
+
+    Texts that are `prepared` were lower-cased and stripped by the caller, or are not to be.
+    """
     if isinstance(settings, SequenceSettings):
         return text.lowered(texts)
-    return ANALYZERS[settings.analyzer].prepare(texts, strip=settings.strip_accents == "unicode")
+    return ANALYZERS[settings.analyzer].prepare(texts, strip=settings.strip_accents == "unicode", prepared=prepared)
 
 
-def index_ngrams(settings: NgramSettings, texts: Sequence[str]) -> Inverted:
-    """Index the n-grams of some documents, each once per document."""
-    return invert_block(prepare_texts(settings, texts), tokenizer_of(settings), settings.hashing)
+def index_ngrams(settings: NgramSettings, texts: Sequence[str], *, prepared: bool = False) -> Inverted:
+    """Index the n-grams of some documents, each once per document; `prepared` as for `prepare_texts`."""
+    return invert_block(prepare_texts(settings, texts, prepared=prepared), tokenizer_of(settings), settings.hashing)
 
 
 def index_words(settings: SequenceSettings, texts: Sequence[str]) -> BlockTerms:

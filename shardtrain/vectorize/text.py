@@ -42,14 +42,17 @@ class TextBlock:
         return len(self.offsets) - 1
 
 
-def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
+def lowered(texts: Sequence[str], *, strip: bool = False, prepared: bool = False) -> TextBlock:
     """Lower-case documents as Keras' Tokenizer does, or as TfidfVectorizer does.
 
     Args:
         texts: the documents.
         strip: also remove accents: strip_accents="unicode" in place of None.
+        prepared: nothing is changed: the caller has done it.
     """
     documents = Texts.from_strings(texts)
+    if prepared:
+        return _whole(documents.data, documents.offsets)
     content = documents.data.tobytes()
     if content.isascii():
         return _whole(np.frombuffer(content.lower(), np.uint8), documents.offsets)
@@ -57,15 +60,15 @@ def lowered(texts: Sequence[str], *, strip: bool = False) -> TextBlock:
     return _whole(*_replace(documents.data, documents.offsets, *replacements(strip=strip), around))
 
 
-def with_single_spaces(texts: Sequence[str], *, strip: bool) -> TextBlock:
+def with_single_spaces(texts: Sequence[str], *, strip: bool, prepared: bool = False) -> TextBlock:
     """Lower-case documents and replace each run of two or more white-space characters by one space."""
-    block = lowered(texts, strip=strip)
+    block = lowered(texts, strip=strip, prepared=prepared)
     return _whole(*_join_white_space(block.data, block.bounds, white_space()))
 
 
-def in_padded_words(texts: Sequence[str], *, strip: bool) -> TextBlock:
+def in_padded_words(texts: Sequence[str], *, strip: bool, prepared: bool = False) -> TextBlock:
     """Lower-case documents and make each word a segment, with a space before and after it."""
-    block = lowered(texts, strip=strip)
+    block = lowered(texts, strip=strip, prepared=prepared)
     return TextBlock(*_pad_words(block.data, block.bounds, white_space()))
 
 

@@ -109,6 +109,26 @@ def find_terms(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted:
     )
 
 
+def terms_at(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, positions: npt.NDArray[np.int64]) -> Texts:
+    """Return the n-grams of a block at positions (ascending), which count as `Inverted.first` does."""
+    low, high = tokenizer.ngram_range
+    return Texts(
+        *_copy_at(
+            block.data,
+            block.bounds,
+            tokenizer.characters,
+            tokenizer.min_chars,
+            hashed_words(tokenizer.stop_words, hashing.seed),
+            low,
+            high,
+            tokenizer.short_whole,
+            np.frombuffer(tokenizer.separator, np.uint8),
+            np.uint64(hashing.seed),
+            positions,
+        )
+    )
+
+
 @inlined_kernel
 def mix(h: Any, w: Any) -> Any:
     """Combine a state with the next word; multiply-xorshift rounds as in common 64-bit finalizers."""
@@ -339,3 +359,50 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
         offsets[place + 1] = offsets[place] + sizes[place]
         copy_bytes(found, places[place], places[place] + sizes[place], out, offsets[place])
     return out, offsets
+
+
+@kernel
+def _copy_at(data, bounds, characters, min_chars, stop_words, low, high, short, separator, seed, positions):  # type: ignore[no-untyped-def]
+    """Copy the n-grams at the positions; return their bytes, and where each begins, as `Texts` hold them."""
+    word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
+    found = np.empty(16 * len(positions) + 64, np.uint8)
+    offsets = np.zeros(len(positions) + 1, np.int64)
+    size, position, wanted = 0, 0, 0
+    # Invariant: `position` n-grams are in the segments before s, as `inverted` walks them; found[:size] has the
+    # n-grams at positions[:wanted], which are all of these that are below `position`.
+    for s in range(len(bounds) - 1):
+        if wanted == len(positions):
+            break
+        words = split_words(
+            data,
+            bounds[s],
+            bounds[s + 1],
+            characters,
+            min_chars,
+            stop_words,
+            seed,
+            word_hash,
+            word_check,
+            word_start,
+            word_end,
+        )
+        least = min(low, max(words, 1)) if short else low
+        for n in range(least, min(high, words) + 1):
+            end = position + words - n + 1
+            while wanted < len(positions) and positions[wanted] < end:
+                i = positions[wanted] - position
+                room = size + (n - 1) * len(separator)
+                for j in range(i, i + n):
+                    room += word_end[j] - word_start[j]
+                if room > len(found):
+                    larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
+                    copy_bytes(found, 0, size, larger, 0)
+                    found = larger
+                for j in range(i, i + n):
+                    if j > i:
+                        size = copy_bytes(separator, 0, len(separator), found, size)
+                    size = copy_bytes(data, word_start[j], word_end[j], found, size)
+                wanted += 1
+                offsets[wanted] = size
+            position = end
+    return found[:size].copy(), offsets

@@ -17,6 +17,7 @@ def test_indexing_slicing_and_taking_equal_those_of_a_list(texts, data):
     held = Texts.from_strings(texts)
     assert held == texts
     assert Texts.from_strings(held) is held
+    assert held.to_list() == texts
     start, stop = (data.draw(st.integers(-3, len(texts) + 2)) for _ in range(2))
     assert held[start:stop] == texts[start:stop]
     assert held[start:stop].offsets[0] == 0

@@ -30,7 +30,10 @@ PATHS = [
     "shardtrain.models.options.MlpOptions",
     "shardtrain.models.options.SepcnnOptions",
     "shardtrain.pipeline.options.BuildOptions",
+    "shardtrain.sklearn.CountVectorizer",
+    "shardtrain.sklearn.HashingVectorizer",
     "shardtrain.sklearn.ShardClassifier",
+    "shardtrain.sklearn.TfidfVectorizer",
     "shardtrain.training.options.FitOptions",
 ]
 

@@ -42,7 +42,7 @@ try:
     from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
     raise MissingExtraError(
-        "ShardClassifier is an estimator of scikit-learn; install it with `pip install 'shardtrain[sklearn]'`"
+        "shardtrain.sklearn has estimators for scikit-learn; install it with `pip install 'shardtrain[sklearn]'`"
     ) from error
 
 _FLOAT32 = "a float32 probability may differ in the seventh digit with the other rows of its batch; these allow 1e-7"
