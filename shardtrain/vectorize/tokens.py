@@ -305,6 +305,23 @@ def word_buffers(bounds, min_chars):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _append(data, starts, ends, first, last, separator, found, size):  # type: ignore[no-untyped-def]
+    """Append the n-gram of the words [first, last) to found[:size]; return `found`, or a larger copy, and its size."""
+    room = size + (last - first - 1) * len(separator)
+    for j in range(first, last):
+        room += ends[j] - starts[j]
+    if room > len(found):
+        larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
+        copy_bytes(found, 0, size, larger, 0)
+        found = larger
+    for j in range(first, last):
+        if j > first:
+            size = copy_bytes(separator, 0, len(separator), found, size)
+        size = copy_bytes(data, starts[j], ends[j], found, size)
+    return found, size
+
+
+@kernel
 def _find(data, bounds, characters, min_chars, stop_words, low, high, short, separator, seed, mask, wanted):  # type: ignore[no-untyped-def]
     """Copy the first term with each wanted hash; return their bytes, and where each begins, as `Texts` hold them."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
@@ -337,18 +354,8 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
                     h = mix(h, word_hash[j])
                 place = np.searchsorted(wanted, h & mask)
                 if place < len(wanted) and wanted[place] == h & mask and places[place] < 0:
-                    room = size + (n - 1) * len(separator)
-                    for j in range(i, i + n):
-                        room += word_end[j] - word_start[j]
-                    if room > len(found):
-                        larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
-                        copy_bytes(found, 0, size, larger, 0)
-                        found = larger
                     places[place] = size
-                    for j in range(i, i + n):
-                        if j > i:
-                            size = copy_bytes(separator, 0, len(separator), found, size)
-                        size = copy_bytes(data, word_start[j], word_end[j], found, size)
+                    found, size = _append(data, word_start, word_end, i, i + n, separator, found, size)
                     sizes[place] = size - places[place]
                     missing -= 1
         if missing == 0:
@@ -391,17 +398,7 @@ def _copy_at(data, bounds, characters, min_chars, stop_words, low, high, short, 
             end = position + words - n + 1
             while wanted < len(positions) and positions[wanted] < end:
                 i = positions[wanted] - position
-                room = size + (n - 1) * len(separator)
-                for j in range(i, i + n):
-                    room += word_end[j] - word_start[j]
-                if room > len(found):
-                    larger = np.empty(max(room, len(found) + len(found) // 2), np.uint8)
-                    copy_bytes(found, 0, size, larger, 0)
-                    found = larger
-                for j in range(i, i + n):
-                    if j > i:
-                        size = copy_bytes(separator, 0, len(separator), found, size)
-                    size = copy_bytes(data, word_start[j], word_end[j], found, size)
+                found, size = _append(data, word_start, word_end, i, i + n, separator, found, size)
                 wanted += 1
                 offsets[wanted] = size
             position = end
