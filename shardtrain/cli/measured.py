@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.runtime.progress import short, warn
-from shardtrain.runtime.terminal import printable
+from shardtrain.runtime.terminal import aligned, printable
 
 if TYPE_CHECKING:
     from shardtrain.inference.evaluate import Measured
@@ -89,14 +89,8 @@ def _per_class(metrics: Metrics, names: Sequence[str]) -> Iterator[str]:
 
 def _columns(rows: Sequence[Sequence[str]], *, text: int) -> Iterator[str]:
     """Yield rows as lines of aligned columns, of which the first `text` are names."""
-    cells = [[*map(_name, row[:text]), *row[text:]] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        parts = [
-            cell.ljust(width) if number < text else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  " + "  ".join(parts)
+    for line in aligned([[*map(_name, row[:text]), *row[text:]] for row in rows], text=text):
+        yield f"  {line}"
 
 
 def _name(name: str) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from shardtrain.report.formatting import format_value, truncate
 from shardtrain.report.summary import ShardsSummary, SplitSummary
 from shardtrain.runtime.quantities import size
-from shardtrain.runtime.terminal import printable
+from shardtrain.runtime.terminal import aligned, printable
 
 _BAR = 40  # characters of the longest bar
 _LINE = 110  # characters of a row's terms
@@ -50,7 +50,6 @@ def _lines(summary: ShardsSummary) -> Iterator[str]:
 
 
 def _table(summary: ShardsSummary) -> Iterator[str]:
-    separator = "  "
     header = ["split", "shard", "examples", "non-zeros per row: min", "median", "mean", "max", "bytes"]
     table = [header]
     for split in summary.splits:
@@ -68,11 +67,7 @@ def _table(summary: ShardsSummary) -> Iterator[str]:
                     f"{shard.bytes:,}",
                 ]
             )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        cells = [text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True)]
-        cells += [text.rjust(width) for text, width in zip(line[2:], widths[2:], strict=True)]
-        yield separator.join(cells)
+    yield from aligned(table, text=2)
 
 
 def _chunk_lines(summary: ShardsSummary) -> Iterator[str]:

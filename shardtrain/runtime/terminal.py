@@ -23,7 +23,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, TextIO
 
 from shardtrain.errors import StandardStreamError
@@ -48,6 +48,15 @@ class ReaderGoneError(BrokenPipeError):
 def printable(text: str) -> str:
     r"""Return a text with every character escaped that a terminal would act on, line ends and tabs included."""
     return _UNSAFE.sub(_escape, text)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, text: int) -> Iterator[str]:
+    """Yield rows as lines of aligned columns: the first `text` ones to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:text], widths[:text], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[text:], widths[text:], strict=True)]
+        yield "  ".join(cells)
 
 
 def json_safe(text: str) -> str:
