@@ -93,7 +93,7 @@ def _of_corpus(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], M
 
     read, split = CorpusOptions(**given_options(args, TextOptions)), options_from(args, EvaluateOptions).split
     done = evaluate_corpus(folder, str(args.data), read, split=split)
-    facts = {name: value for name, value in vars(done).items() if name not in ("metrics", "measured", "counts")}
+    facts = {name: value for name, value in vars(done).items() if name not in ("measured", "counts")}
     facts["rejected"] = [asdict(row) for row in done.rejected]
     return {"corpus": args.data, **facts, **asdict(done.counts)}, done.measured
 

@@ -61,8 +61,7 @@ class Evaluated:
     """The metrics of a run on a corpus.
 
     Attributes:
-        metrics: accuracy, loss and the model's other metrics.
-        measured: the same, with all that follows from the probabilities.
+        measured: all metrics.
         split: of the corpus that was evaluated, "train", "validation" or "test"; None: all of a corpus without splits.
         examples: number of documents evaluated.
         rejected_rows: number of invalid records in the corpus.
@@ -72,7 +71,6 @@ class Evaluated:
         respelled_labels: the class of each label that is spelled unlike it.
     """
 
-    metrics: Logs
     measured: Measured
     split: str | None
     examples: int
@@ -81,6 +79,11 @@ class Evaluated:
     counts: TextCounts
     classes_found: int
     respelled_labels: dict[str, str]
+
+    @property
+    def metrics(self) -> Logs:
+        """Accuracy, loss and the model's other metrics."""
+        return self.measured.logs
 
 
 def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
@@ -172,7 +175,6 @@ def evaluate_corpus(
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(
-        metrics=measured.logs,
         measured=_finite(measured, run),
         split=name if split or len(opened.sources) > 1 else None,
         examples=seen.examples,
