@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SEED = 1
+_WORDS = re.compile(r"\w+")
 
 
 def read(corpus: Path, name: str) -> tuple[list[str], list[str]]:
@@ -35,17 +36,18 @@ def read(corpus: Path, name: str) -> tuple[list[str], list[str]]:
 
 def fast_text_lines(corpus: Path, scratch: Path, name: str) -> Path:
     """Write fastText's input file, words in lower case, and return it; that of training is shuffled."""
-    labels, texts = read(corpus, name)
-    words = re.compile(r"\w+")
-    lines = [
-        f"__label__{label} {' '.join(words.findall(text.lower()))}\n" for label, text in zip(labels, texts, strict=True)
-    ]
+    lines = [fast_text_line(label, text) for label, text in zip(*read(corpus, name), strict=True)]
     if name == "train":
         random.Random(SEED).shuffle(lines)
     path = scratch / f"{name}.txt"
     with open(path, "w", encoding="utf-8") as out:
         out.writelines(lines)
     return path
+
+
+def fast_text_line(label: str, text: str) -> str:
+    """Return a line of fastText's input: the label, and the words in lower case."""
+    return f"__label__{label} {' '.join(_WORDS.findall(text.lower()))}\n"
 
 
 def fast_text(corpus: Path, scratch: Path, predictions: Path, rate: float, threads: int) -> dict[str, Any]:

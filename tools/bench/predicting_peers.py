@@ -16,13 +16,14 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-import re
 import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from end_to_end_peers import fast_text_line, fast_text_lines
 
 ONE_TEXT = "one text"
 BATCH = 4096  # texts per call
@@ -84,20 +85,18 @@ def fast_text(task: str, model: Path, source: Path, most_bytes: int, scratch: Pa
     """Train with bigrams for five epochs, classify one text, or test."""
     import fasttext
 
-    words = re.compile(r"\w+")
     if task == "first":
         fasttext.load_model(str(model)).f.predict(ONE_TEXT, 1, 0.0, "strict")
         return {}
     prepared, size = scratch / "fasttext.txt", 0
-    with open(prepared, "w", encoding="utf-8") as out:
-        for label, text in rows_of(source, most_bytes):
-            out.write(f"__label__{label} {' '.join(words.findall(text.lower()))}\n")
-            size += len(text.encode()) + len(label) + 1
     if task == "train":
-        lines = prepared.read_text(encoding="utf-8").splitlines(keepends=True)
-        prepared.write_text("".join(lines[i * 7919 % len(lines)] for i in range(len(lines))), encoding="utf-8")
+        fast_text_lines(source.parent, scratch, "train").rename(prepared)
         fasttext.train_supervised(str(prepared), lr=0.5, epoch=5, wordNgrams=2, verbose=0).save_model(str(model))
         return {}
+    with open(prepared, "w", encoding="utf-8") as out:
+        for label, text in rows_of(source, most_bytes):
+            out.write(fast_text_line(label, text))
+            size += len(text.encode()) + len(label) + 1
     loaded = fasttext.load_model(str(model))
     began = time.perf_counter()
     accuracy = loaded.test(str(prepared))[1]
