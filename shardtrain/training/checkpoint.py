@@ -291,7 +291,7 @@ class Checkpoints:
     def beside(self, write: Callable[[], None]) -> None:
         """Call `write`, which commits a file of the run; if the disk is full, once more when no state is being written.
 
-        A state that does not fit fills the disk until its file is removed, and training goes on without it.
+        A state that does not fit fills the disk until its file is removed; training continues without that checkpoint.
 
         Raises:
             StorageError: the file cannot be written; DiskFullError if there is no room without that state either.
