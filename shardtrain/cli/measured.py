@@ -10,7 +10,7 @@ from shardtrain.runtime.terminal import aligned, printable
 
 if TYPE_CHECKING:
     from shardtrain.inference.evaluate import Measured
-    from shardtrain.inference.metrics import Metrics
+    from shardtrain.metrics.classification import Metrics
 
 _MOST_CLASSES = 20  # in the table; of more, those with the lowest F1
 _WORST = 10

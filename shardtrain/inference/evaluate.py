@@ -24,13 +24,13 @@ from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
 from shardtrain.errors import CorpusNotFoundError, ModelError
 from shardtrain.inference.classifier import class_probabilities, not_finite
 from shardtrain.inference.known_labels import KnownLabels
-from shardtrain.inference.metrics import Metrics, MetricSums
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
+from shardtrain.metrics.classification import Metrics, MetricSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.executors import threads

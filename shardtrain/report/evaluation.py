@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.inference.metrics import Metrics, MetricSums
+from shardtrain.metrics.classification import Metrics, MetricSums
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

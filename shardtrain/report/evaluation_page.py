@@ -13,10 +13,10 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
-from shardtrain.inference.metrics import BINS, MAX_MATRIX, Metrics
 from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
+from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics
 from shardtrain.report import svg
 from shardtrain.report.evaluation import Mistake, evaluate_predictions
 from shardtrain.report.formatting import truncate

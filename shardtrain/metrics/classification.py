@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
-from shardtrain.inference.ranking import Ranking, Scores
+from shardtrain.metrics.ranking import Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence

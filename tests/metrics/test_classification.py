@@ -22,8 +22,8 @@ from sklearn.metrics import (
 )
 
 from shardtrain.errors import ShardsError
-from shardtrain.inference import ranking
-from shardtrain.inference.metrics import BINS, MAX_MATRIX, Metrics, MetricSums
+from shardtrain.metrics import ranking
+from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics, MetricSums
 
 Rows = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 

@@ -1,0 +1,1 @@
+"""Measure classifiers from batches of probabilities and labels, in bounded memory."""
