@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shardtrain.corpus.options import TextOptions
+from shardtrain.corpus.options import Column, TextOptions, parse_column
 from shardtrain.errors import UsageError
-from shardtrain.options import checked, option
+from shardtrain.options import checked, flag, option
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
-_TEXTS, _OUTPUT = "texts", "output"
+_TEXTS, _OUTPUT, _EVALUATION = "texts", "output", "evaluation"
 
 
 @checked
@@ -96,24 +96,79 @@ class PredictOptions(TextOptions):
 @checked
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """On what a run is evaluated.
+    """On what a run is evaluated, and what is written of it.
 
     Attributes:
         split: "train", "validation" or "test"; None: of shards the validation split; of a corpus the test split, else
             the validation split, else all of it.
+        by: column of a corpus by whose values the rows are also measured part by part.
+        weight: column of a corpus with the weights of its rows.
+        choose_threshold: a rule by which thresholds are chosen and saved with the run, below which predictions are
+            "undecided" (`metrics.thresholds.Rule`); "none" removes them.
+        errors: a file of the wrong rows.
+        csv_safe: as in `PredictOptions`.
+        overwrite: replace the file in `errors`.
 
     Raises:
-        UsageError: there is no such split.
+        UsageError: there is no such split, or an option that needs `errors` is given without it.
     """
 
     split: str | None = option(
         None,
         "of the shards or of the corpus",
-        group="evaluation",
+        group=_EVALUATION,
         choices=SPLITS,
         unset="of shards validation; of a corpus test if it has one, else validation, else all of it",
         identity=False,
     )
+    by: Column | None = option(
+        None,
+        "raw text: also measure the rows of each value of this column, named or counted from 0",
+        group=_EVALUATION,
+        metavar="COLUMN",
+        parse=parse_column,
+        unset="none",
+        identity=False,
+    )
+    weight: Column | None = option(
+        None,
+        "raw text: column with the weights of the rows",
+        group=_EVALUATION,
+        metavar="COLUMN",
+        parse=parse_column,
+        unset="each row counts 1",
+        identity=False,
+    )
+    choose_threshold: str | None = option(
+        None,
+        "choose how sure predictions must be, or else `predict` says undecided, and save it with the run: "
+        "'precision>=0.95', 'recall>=0.9', 'coverage>=0.8' or 'max f1', also with ' per class'; none removes it",
+        group=_EVALUATION,
+        metavar="RULE",
+        parse=str,
+        unset="keep what is chosen",
+        identity=False,
+    )
+    errors: str | None = option(
+        None,
+        "write the wrong rows with their texts and probabilities to a .csv, .jsonl or .parquet",
+        group=_EVALUATION,
+        metavar="FILE",
+        unset="none",
+        identity=False,
+    )
+    csv_safe: bool = option(
+        False,
+        "in CSV, put an apostrophe before text that a spreadsheet would run as a formula",
+        group=_EVALUATION,
+        identity=False,
+    )
+    overwrite: bool = option(False, "replace the file in --errors if it exists", group=_EVALUATION, identity=False)
+
+    def __post_init__(self) -> None:
+        for name in ("csv_safe", "overwrite"):
+            if getattr(self, name) and self.errors is None:
+                raise UsageError(f"{flag(name)} is for the file of --errors, which is not given; omit it")
 
 
 @checked

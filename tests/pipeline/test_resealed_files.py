@@ -21,7 +21,7 @@ from shardtrain.pipeline import shards_job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.report.source_texts import find_source_texts
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.report.summary import summarize_shards
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.shards.layout import WORKING

@@ -26,7 +26,7 @@ from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.pipeline.plan import plan_build
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.pipeline.splits import with_found_splits
-from shardtrain.report.source_texts import find_source_texts
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.runtime.jobs import RECORD
 from shardtrain.runtime.quantities import size
 from shardtrain.shards.layout import MEASURED, WORKING

@@ -29,7 +29,7 @@ from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.evaluation import evaluate_predictions
 from shardtrain.report.evaluation_page import bias_in_words
 from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
-from shardtrain.report.source_texts import find_source_texts
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
 from shardtrain.shards.layout import MEASURED
 from shardtrain.vectorize.fitted import load_vectorizer
