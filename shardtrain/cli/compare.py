@@ -104,7 +104,7 @@ def verdict(first: str, second: str, paired: Paired) -> str:
 def _differing(title: str, differing: Mapping[str, Sequence[Any]], names: Sequence[str]) -> Iterator[str]:
     if differing:
         yield ""
-        rows = [(name, *map(_value, values)) for name, values in differing.items()]
+        rows = [(name, *(_value(name, value) for value in values)) for name, values in differing.items()]
         yield from _columns([(title, *names), *rows], text=1 + len(names))
 
 
@@ -178,10 +178,13 @@ def _p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value)) or "none"
-    return "-" if value is None else _cut(printable(str(value)), _VALUE)
+    shown = "-" if value is None else printable(str(value))
+    if name == "shards" and len(shown) > _VALUE:  # paths differ at their ends
+        return "…" + shown[1 - _VALUE :]
+    return _cut(shown, _VALUE)
 
 
 def _brief(name: str) -> str:

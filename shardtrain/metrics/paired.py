@@ -5,7 +5,8 @@ accuracy and recall by Tango's score interval (`intervals`), all others by the d
 how often each combination of true class and the two predictions occurs; to first order, its error is the mean over the
 rows of a term that depends on the combination alone, so its variance follows from joint counts (Agresti, Categorical
 Data Analysis, 2013, 16.1; for precision Moskowitz and Pepe, 2006; for F1 Takahashi et al., 2022). The choice over a
-bootstrap: one pass, no randomness, and memory that depends on the classes alone. docs/comparing.md has the formulas.
+bootstrap: one pass, no randomness, and memory that depends on the classes alone. Where fewer than `LEAST_APART` rows
+are classified differently, it gives no interval. docs/comparing.md has the formulas.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shardtrain.metrics.intervals import QUANTILE, Floats, mcnemar, score_interv
 
 _LEAST = float(np.finfo(np.float32).eps)  # as in `classification`
 _SIGNIFICANT = 0.05
+LEAST_APART = 10  # rows that are to be classified differently for the delta method; of fewer, intervals are too narrow
 
 Interval = tuple[float, float] | None
 Counts = npt.NDArray[np.int64]
@@ -35,7 +37,7 @@ class Difference:
     Attributes:
         first: of the first.
         second: of the second.
-        interval: 95 % interval of second - first; None where nothing is known of it.
+        interval: 95 % interval of second - first; None where too few rows tell it.
     """
 
     first: float
@@ -183,7 +185,7 @@ class PairedSums:
             p_value=mcnemar(only_first, only_second),
             metrics={
                 "accuracy": accuracy,
-                "macro_f1": counts.macro_f1(self._matrices if self._same < rows else None),
+                "macro_f1": counts.macro_f1(self._matrices if rows - self._same >= LEAST_APART else None),
                 "balanced_accuracy": counts.balanced_accuracy(),
                 "log_loss": self._log_loss(rows),
             },
@@ -219,12 +221,12 @@ class _Counts:
 
     def classes(self) -> tuple[dict[str, Difference], ...]:
         """Return precision, recall and F1 of each class."""
-        unequal = (self.predicted_a != self.predicted_both) | (self.predicted_b != self.predicted_both)
+        apart = self.predicted_a + self.predicted_b - 2 * self.predicted_both >= LEAST_APART
         low, high = score_interval(self.only_first, self.only_second, self.support)
         recall_a, recall_b = _ratio(self.right_a, self.support), _ratio(self.right_b, self.support)
         precision_a, precision_b = _ratio(self.right_a, self.predicted_a), _ratio(self.right_b, self.predicted_b)
         occurs = self.support > 0
-        known = unequal & (self.predicted_a > 0) & (self.predicted_b > 0)
+        known = apart & (self.predicted_a > 0) & (self.predicted_b > 0)
         found = {
             "precision": _differences(precision_a, precision_b, self._precision_variance(), known),
             "recall": [
@@ -233,7 +235,7 @@ class _Counts:
                     *(each.tolist() for each in (recall_a, recall_b, low, high, occurs)), strict=True
                 )
             ],
-            "f1": _differences(self.f1_a, self.f1_b, self._f1_variance(), unequal & occurs),
+            "f1": _differences(self.f1_a, self.f1_b, self._f1_variance(), apart & occurs),
         }
         return tuple(dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True))
 
@@ -274,7 +276,7 @@ class _Counts:
         number = max(1, len(support))
         recalls = [float((right[here] / support).sum()) / number for right in (self.right_a, self.right_b)]
         variance = ((first + second) / support - ((second - first) / support) ** 2) / support
-        known = bool((first + second).any())
+        known = (first + second).sum() >= LEAST_APART
         interval = _around(recalls[1] - recalls[0], float(variance.sum()) / number**2) if known else None
         return Difference(first=recalls[0], second=recalls[1], interval=interval)
 
