@@ -21,8 +21,8 @@ from shardtrain.options import defaults_of, options_of
 from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
-    from shardtrain.inference.evaluate import Measured
     from shardtrain.inference.run import Run
+    from shardtrain.metrics.outputs import Measured
 
 _NAMES = {None: "", "train": "training ", "validation": "validation ", "test": "test "}
 

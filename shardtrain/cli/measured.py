@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.runtime.progress import short, warn
 from shardtrain.runtime.terminal import aligned, printable
 
 if TYPE_CHECKING:
-    from shardtrain.inference.evaluate import Measured
     from shardtrain.metrics.classification import Metrics
+    from shardtrain.metrics.outputs import Measured
 
 _MOST_CLASSES = 20  # in the table; of more, those with the lowest F1
 _WORST = 10
@@ -44,12 +44,30 @@ def warn_of(measured: Measured, names: Sequence[str]) -> None:
     if metrics is None:
         warn(f"no metrics but those that the model was compiled with: {measured.reason}")
         return
-    if metrics.beats_majority:
+    warn_if_not_better(metrics.record(names, matrix=False))
+
+
+def warn_if_not_better(record: Mapping[str, Any]) -> None:
+    """Warn if a model is not better than always predicting the most frequent class, as far as the rows show.
+
+    Args:
+        record: of `Metrics`.
+    """
+    if record["beats_majority"]:
         return
-    low, high = metrics.accuracy_interval
+    low, high = record["accuracy_interval"]
     warn(
-        f"the model is not shown to be better than always predicting '{_name(names[metrics.majority_class])}', which "
-        f"has accuracy {metrics.majority_accuracy:.4f}: the 95 % interval of the model's is {low:.4f} to {high:.4f}"
+        f"the model is not shown to be better than always predicting '{_name(record['majority_class'])}', which "
+        f"has accuracy {record['majority_accuracy']:.4f}: the 95 % interval of the model's is {low:.4f} to {high:.4f}"
+    )
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """Return in a line what tells whether an accuracy is a good one; see `warn_if_not_better`."""
+    low, high = record["accuracy_interval"]
+    return (
+        f"  95 % interval {low:.4f} to {high:.4f}, majority baseline {record['majority_accuracy']:.4f}, "
+        f"macro F1 {record['macro_f1']:.4f}"
     )
 
 

@@ -21,6 +21,7 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.errors import ModelError
 from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
+from shardtrain.metrics.outputs import class_probabilities
 from shardtrain.vectorize.fitted import Vectorizer
 
 SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small
@@ -106,24 +107,3 @@ class Classifier:
 def not_finite(run: Path) -> ModelError:
     """Return the error for a model whose outputs, or the loss computed from them, are not finite."""
     return ModelError(f"weights of '{run}' are not finite; restore the run from a copy or train again")
-
-
-def class_probabilities(outputs: Probabilities, num_classes: int) -> Probabilities:
-    """Return one column per class, from softmax rows or from the probability of class 1 alone.
-
-    Raises:
-        ModelError: the outputs are not probabilities of `num_classes` classes.
-    """
-    if not ((outputs >= 0) & (outputs <= 1)).all():
-        raise ModelError(
-            f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are neither "
-            "probabilities, as its last layer promises, nor logits; end the model with a softmax, or a sigmoid for two "
-            "classes"
-        )
-    found = np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
-    if found.shape[1] != num_classes:
-        raise ModelError(
-            f"the model tells {found.shape[1]:,} classes apart, the run names {num_classes:,}; restore the run from a "
-            "copy or train again"
-        )
-    return found

@@ -15,45 +15,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardtrain.arrays.rows import Examples, Features, Labels, slice_rows
+from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
-from shardtrain.errors import CorpusNotFoundError, ModelError
-from shardtrain.inference.classifier import class_probabilities, not_finite
+from shardtrain.errors import CorpusNotFoundError
+from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
-from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
 from shardtrain.loader.shards import Shards
-from shardtrain.metrics.classification import Metrics, MetricSums
+from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
-from shardtrain.training.engine import EVALUATION_ROWS, Logs
+from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a run says of labelled rows.
-
-    Attributes:
-        logs: accuracy, loss and the metrics that the model was compiled with.
-        metrics: all that follows from the probabilities; None where the model's outputs are not probabilities.
-        reason: why there are no metrics; empty where there are.
-    """
-
-    logs: Logs
-    metrics: Metrics | None
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +67,7 @@ class Evaluated:
     @property
     def metrics(self) -> Logs:
         """Accuracy, loss and the model's other metrics."""
-        return self.measured.logs
+        return dict(self.measured.logs)
 
 
 def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
@@ -99,7 +83,7 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
         ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
-    return measure(run, shards, split=split).logs
+    return dict(measure(run, shards, split=split).logs)
 
 
 def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
@@ -195,39 +179,21 @@ def _loaded(run: Run) -> Callable[[Iterable[Examples]], Measured]:
     if (network := run.load_network()) is not None:
         from shardtrain.inference import network_model
 
-        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+        def logs_of(batches: Iterable[Examples], each: EachBatch) -> Logs:
             return network_model.evaluate(network, batches, each)
 
     else:
         model = run.load_model()
         from shardtrain.inference import keras_model
 
-        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+        def logs_of(batches: Iterable[Examples], each: EachBatch) -> Logs:
             return keras_model.evaluate(model, run.description, batches, each, run.config.get("outputs"))
 
     def measured(batches: Iterable[Examples]) -> Measured:
-        outputs = _Outputs(run.description.num_classes)
-        logs = logs_of(batches, outputs.add)
-        return Measured(logs=logs, metrics=None if outputs.reason else outputs.sums.metrics(), reason=outputs.reason)
+        outputs = OutputSums(run.description.num_classes)
+        return outputs.measured(logs_of(batches, outputs.add))
 
     return measured
-
-
-class _Outputs:
-    """Sums of what a model outputs, until an output is not a probability, which gives the reason to stop."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.sums = MetricSums(num_classes)
-        self.reason = ""
-
-    def add(self, y: Labels, outputs: Probabilities) -> None:
-        """Add the classes of rows and the outputs for them."""
-        if self.reason:
-            return
-        try:
-            self.sums.add(y, class_probabilities(outputs, self.sums.num_classes))
-        except ModelError as error:
-            self.reason = error.on_command_line
 
 
 def _finite(measured: Measured, run: Run) -> Measured:

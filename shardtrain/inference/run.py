@@ -8,7 +8,7 @@ neither reader detects a flipped bit in the weights. The vectorizer checks its o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +45,14 @@ class Run:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, with a test split `test_accuracy` and
-            `test_loss` (None where not finite), `model_sha256` and `config_sha256`.
+            `test_loss` (None where not finite), `model_sha256` and `config_sha256`; `validation` and `test` hold all
+            metrics of these splits, as `Metrics.record` has them.
     """
 
     path: Path
-    config: Mapping[str, Any]
-    description: DatasetInfo
-    metrics: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)
+    description: DatasetInfo = field(repr=False)
+    metrics: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Run:

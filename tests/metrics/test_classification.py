@@ -21,9 +21,10 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from shardtrain.errors import ShardsError
+from shardtrain.errors import ModelError, ShardsError
 from shardtrain.metrics import ranking
 from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics, MetricSums
+from shardtrain.metrics.outputs import OutputSums
 
 Rows = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
@@ -263,3 +264,14 @@ def test_no_rows_have_metrics_that_say_nothing_and_labels_outside_are_refused() 
     for label in (-1, 3):
         with pytest.raises(ShardsError, match=r"labels outside \[0, 3\)"):
             MetricSums(3).add(np.array([0, label]), np.ones((2, 3)) / 3)
+
+
+def test_outputs_that_are_no_probabilities_have_no_metrics_and_a_reason() -> None:
+    sums = OutputSums(3)
+    sums.add(np.array([0, 1]), np.full((2, 3), 1 / 3, np.float32))
+    sums.add(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [-1.0, 2.0, 0.0]], np.float32))
+    measured = sums.measured({"loss": 1.0})
+    assert measured.metrics is None
+    assert "lie between -1 and 2" in measured.reason
+    with pytest.raises(ModelError, match="macro_f1, log_loss cannot be computed: the model's outputs lie between"):
+        measured.named(["macro_f1", "log_loss"])
