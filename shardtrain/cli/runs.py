@@ -33,49 +33,51 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # headings, and how v
     "accuracy": ("accuracy", "{:.4f}".format),
     "loss": ("loss", short),
     "macro_f1": ("macro F1", "{:.4f}".format),
+    "sorted": ("", short),
     "test_accuracy": ("test accuracy", "{:.4f}".format),
     "epochs": ("epochs", "{:,}".format),
     "seconds": ("time", lambda seconds: duration(seconds)),
     "date": ("date", lambda date: date[:16].replace("T", " ")),
 }
-_OPTIONAL = ("macro_f1", "test_accuracy")  # left out where no run has them
+_OPTIONAL = ("macro_f1", "sorted", "test_accuracy")  # left out where no run has them
 
 
 def run(args: argparse.Namespace) -> int:
     """List the runs."""
     from shardtrain.inference.run_list import list_runs
 
-    found = list_runs(args.folder, sort=options_from(args, RunsOptions).sort)
-    show(args.json, {**asdict(found), "runs": [asdict(each) for each in found.runs]}, *_lines(found))
+    sort = options_from(args, RunsOptions).sort
+    found = list_runs(args.folder, sort=sort)
+    show(args.json, asdict(found), *_lines(found, sort))
     return 0
 
 
-def _lines(found: RunList) -> Iterator[str]:
+def _lines(found: RunList, sort: str | None) -> Iterator[str]:
     from shardtrain.inference.run_list import DAMAGED, UNFINISHED, listed_names
 
-    names = dict(zip(found.runs, map(_brief, listed_names(found.runs, found.folder)), strict=True))
-    if not found.runs:
+    named = list(zip(map(_brief, listed_names(found.runs, found.folder)), found.runs, strict=True))
+    if not named:
         yield f"no runs in '{found.folder}'; `{command_line('fit', 'SHARDS')}` trains one"
-    if shown := [each for each in found.runs if each.state != DAMAGED]:
-        values = [_values(each) for each in shown]
-        chosen = [key for key in _COLUMNS if key not in _OPTIONAL or any(row[key] is not None for row in values)]
-        rows = [("run", *(_COLUMNS[key][0] for key in chosen))]
-        rows += [
-            (names[each], *(_cell(key, row[key]) for key in chosen)) for each, row in zip(shown, values, strict=True)
-        ]
+    if values := [(name, _values(run, sort)) for name, run in named if run.state != DAMAGED]:
+        chosen = [key for key in _COLUMNS if key not in _OPTIONAL or any(row[key] is not None for _, row in values)]
+        rows = [("run", *(_COLUMNS[key][0] or str(sort).replace("_", " ") for key in chosen))]
+        rows += [(name, *(_cell(key, row[key]) for key in chosen)) for name, row in values]
         yield from aligned(rows, text=_TEXT)
-    for each in found.runs:
-        if each.state == UNFINISHED:
-            yield f"{names[each]} is unfinished; {each.note}"
-        elif each.state == DAMAGED:
-            yield f"{names[each]} cannot be read: {each.note}"
+    for name, run in named:
+        if run.state == UNFINISHED:
+            yield f"{name} is unfinished; {run.note}"
+        elif run.state == DAMAGED:
+            yield f"{name} cannot be read: {run.note}"
     for study in found.studies:
         yield f"'{study}' is a study; `{command_line('runs', study)}` lists its trials"
 
 
-def _values(run: ListedRun) -> dict[str, Any]:
+def _values(run: ListedRun, sort: str | None) -> dict[str, Any]:
+    """Return the values of the columns; `sorted` is what the list is sorted by where no other column has it."""
     data = Path(run.shards).name if run.shards else run.corpus
-    return {**asdict(run), "data": data}
+    own = sort is not None and sort not in _COLUMNS and sort != "time"
+    more = {"data": data, "macro_f1": run.value("macro_f1"), "sorted": run.value(sort) if sort and own else None}
+    return {**asdict(run), **more}
 
 
 def _cell(key: str, value: Any) -> str:

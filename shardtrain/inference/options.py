@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from shardtrain.corpus.options import TextOptions
 from shardtrain.errors import UsageError
+from shardtrain.metrics.names import MEASURES
 from shardtrain.options import checked, option
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
-RUN_ORDERS = ("accuracy", "loss", "macro-f1", "test-accuracy", "test-loss", "epochs", "time", "date")  # of runs
+RUN_ORDERS = (*MEASURES, "test_accuracy", "test_loss", "epochs", "time", "date")  # of runs; the first on validation
 _TEXTS, _OUTPUT = "texts", "output"
 
 
@@ -151,7 +152,7 @@ class RunsOptions:
 
     sort: str | None = option(
         None,
-        "order, best first: the highest accuracy, the lowest loss or time, the newest",
+        "order, best first: by a metric on the validation or test split, the shortest time or the newest date",
         group="list",
         choices=RUN_ORDERS,
         unset="by name",

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import RunError, RunNotFoundError, command_line
 from shardtrain.inference.options import RUN_ORDERS
+from shardtrain.metrics.names import HIGHER_IS_BETTER, MEASURES
 from shardtrain.training.commands import fit_command
 from shardtrain.training.run_folder import CONFIG, METRICS, MODEL, RunFolder
 
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 STUDY, TRIALS = "study.json", "trials"  # of `tune`, whose module loads more
-_FALLING = ("accuracy", "macro-f1", "test-accuracy", "date")  # the highest is the best
-_ATTRIBUTES = {"time": "seconds"}
+_HIGHEST_FIRST = {*(name for name, higher in HIGHER_IS_BETTER.items() if higher), "test_accuracy", "date"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class ListedRun:
         classes: number of classes.
         accuracy: on the validation split.
         loss: likewise.
-        macro_f1: likewise, where the run records it.
+        measures: likewise all metrics that the run records, by the names of `metrics.names`.
         test_accuracy: on the test split.
         test_loss: likewise.
         epochs: number of epochs.
@@ -62,13 +62,17 @@ class ListedRun:
     classes: int | None = None
     accuracy: float | None = None
     loss: float | None = None
-    macro_f1: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
     test_accuracy: float | None = None
     test_loss: float | None = None
     epochs: int | None = None
     best_epoch: int | None = None
     seconds: float | None = None
     date: str | None = None
+
+    def value(self, name: str) -> Any:
+        """Return what an order of `RUN_ORDERS` goes by; None if it is unknown."""
+        return self.measures.get(name) if name in MEASURES else getattr(self, {"time": "seconds"}.get(name, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +129,9 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def _sorted(runs: Sequence[ListedRun], sort: str | None) -> list[ListedRun]:
     if sort is None:
         return list(runs)
-    name = _ATTRIBUTES.get(sort, sort.replace("-", "_"))
-    known = [run for run in runs if getattr(run, name) is not None]
-    ordered = sorted(known, key=lambda run: getattr(run, name), reverse=sort in _FALLING)
-    return [*ordered, *(run for run in runs if getattr(run, name) is None)]
+    known = [run for run in runs if run.value(sort) is not None]
+    ordered = sorted(known, key=lambda run: run.value(sort), reverse=sort in _HIGHEST_FIRST)
+    return [*ordered, *(run for run in runs if run.value(sort) is None)]
 
 
 def _listed(path: Path) -> ListedRun | None:
@@ -167,18 +170,31 @@ def _about(config: Mapping[str, Any], description: Mapping[str, Any]) -> dict[st
 
 
 def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    further = metrics.get("validation")
-    macro_f1 = further.get("macro_f1") if isinstance(further, Mapping) else None
     return {
         "accuracy": metrics["val_accuracy"],
         "loss": metrics["val_loss"],
-        "macro_f1": macro_f1 if isinstance(macro_f1, float | int) else None,
+        "measures": _measures(metrics),
         "test_accuracy": metrics.get("test_accuracy"),
         "test_loss": metrics.get("test_loss"),
         "epochs": metrics["epochs"],
         "best_epoch": metrics.get("best_epoch"),
         "seconds": metrics.get("fit_seconds"),
     }
+
+
+def _measures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return all metrics of the validation split that a run records; older ones have accuracy and loss alone."""
+    recorded = metrics.get("validation")
+    record = recorded if isinstance(recorded, Mapping) else {}
+    top = record.get("top_accuracy")
+    ranks = top if isinstance(top, Mapping) else {}
+    found = {
+        **{name: record.get(name) for name in MEASURES},
+        **{f"top_{rank}_accuracy": value for rank, value in ranks.items() if f"top_{rank}_accuracy" in MEASURES},
+        "accuracy": metrics["val_accuracy"],
+        "loss": metrics["val_loss"],
+    }
+    return {name: value for name, value in found.items() if isinstance(value, float | int)}
 
 
 def _date(path: Path) -> str:

@@ -17,6 +17,7 @@ from shardtrain.errors import RunNotFoundError
 from shardtrain.inference.options import RUN_ORDERS
 from shardtrain.inference.run_list import list_runs
 from shardtrain.loader.shards import open_shards
+from shardtrain.runtime.schema import canonical_checksum
 from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import METRICS, RunFolder
 
@@ -57,36 +58,32 @@ def test_every_run_is_listed_with_its_state_and_nothing_else(runs: Path) -> None
     assert (ours.accuracy, ours.loss) == (record.metrics["val_accuracy"], record.metrics["val_loss"])
     assert (ours.test_accuracy, ours.epochs) == (record.metrics["test_accuracy"], 3)
     assert (ours.examples, ours.features, ours.classes) == (300, 40, 3)
-    assert (ours.model, ours.engine, ours.macro_f1) == ("linear", "fused", None)
+    assert (ours.model, ours.engine) == ("linear", "fused")
+    assert ours.measures["macro_f1"] == record.metrics["validation"]["macro_f1"]
+    assert ours.measures["top_2_accuracy"] == record.metrics["validation"]["top_accuracy"]["2"]
     assert found["stopped"].accuracy is None
 
 
 @pytest.mark.parametrize("order", RUN_ORDERS)
 def test_the_best_comes_first_and_what_has_no_such_figure_last(order: str, runs: Path) -> None:
-    name = {"time": "seconds"}.get(order, order.replace("-", "_"))
-    values = [getattr(run, name) for run in list_runs(runs, sort=order).runs]
+    values = [run.value(order) for run in list_runs(runs, sort=order).runs]
     known = [value for value in values if value is not None]
     assert values == [*known, *[None] * (len(values) - len(known))]
-    highest_first = order in ("accuracy", "macro-f1", "test-accuracy", "date")
-    assert known == sorted(known, reverse=highest_first)
-    assert len(known) >= (0 if order == "macro-f1" else 3)
+    lowest_first = order in ("loss", "log_loss", "calibration_error", "test_loss", "epochs", "time")
+    assert known == sorted(known, reverse=not lowest_first)
+    assert len(known) >= (0 if order in ("top_3_accuracy", "top_4_accuracy", "top_5_accuracy") else 3)
 
 
-def test_a_macro_f1_that_a_run_records_is_listed(runs: Path) -> None:
-    from shardtrain.runtime.schema import canonical_checksum
-
-    for number, value in ((1, 0.5), (2, 0.75)):
-        path = runs / f"linear-{number}" / METRICS
-        record = json.loads(path.read_text())
-        record.pop("checksum")
-        record["validation"] = {"macro_f1": value}
-        path.write_text(json.dumps({**record, "checksum": canonical_checksum(record)}))
-    found = list_runs(runs, sort="macro-f1").runs
-    assert [(run.path.name, run.macro_f1) for run in found[:3]] == [
-        ("linear-2", 0.75),
-        ("linear-1", 0.5),
-        ("damaged", None),
-    ]
+def test_a_run_of_an_older_version_has_accuracy_and_loss(runs: Path) -> None:
+    path = runs / "linear-1" / METRICS
+    record = {
+        name: value for name, value in json.loads(path.read_text()).items() if name not in ("checksum", "validation")
+    }
+    path.write_text(json.dumps({**record, "checksum": canonical_checksum(record)}))
+    found = list_runs(runs, sort="macro_f1").runs
+    assert {run.path.name for run in found[:2]} == {"linear-2", "linear-10"}
+    (older,) = [run for run in found if run.path.name == "linear-1"]
+    assert older.measures == {"accuracy": older.accuracy, "loss": older.loss}
 
 
 def test_of_a_study_the_trials_are_listed_and_a_study_among_runs_is_named(runs: Path, capsys) -> None:
@@ -119,7 +116,7 @@ def test_the_command_shows_what_json_has(runs: Path, capsys) -> None:
     assert main(["runs", str(runs), "--sort", "loss"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["run", "model", "engine", "data"]
-    assert "macro F1" not in head
+    assert "macro F1" in head
     shown = [run for run in facts["runs"] if run["state"] != "damaged"]
     for line, run in zip(lines, shown, strict=False):
         assert line.startswith(Path(run["path"]).name)
@@ -129,6 +126,10 @@ def test_the_command_shows_what_json_has(runs: Path, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["runs", str(runs), "--sort", "f1"])
     assert "choose from" in capsys.readouterr().err
+    assert main(["runs", str(runs), "--sort", "matthews"]) == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert "  matthews  " in head
+    assert f"{max(run['measures'].get('matthews', 0) for run in facts['runs']):.4f}" in first
 
 
 def test_a_list_loads_neither_numpy_nor_anything_heavier(runs: Path) -> None:
