@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import glob
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.cli.arguments import given_options, options_from, spelled
@@ -14,8 +12,9 @@ from shardtrain.cli.command import Argument, Command, Offered
 from shardtrain.cli.measured import measured_facts, measured_lines, warn_of
 from shardtrain.cli.results import rejected_lines, show
 from shardtrain.cli.tensorflow import load_for
-from shardtrain.corpus.options import STANDARD, CorpusOptions, TextOptions
+from shardtrain.corpus.options import CorpusOptions, TextOptions
 from shardtrain.errors import UsageError
+from shardtrain.inference.given_data import is_raw_text
 from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, options_of
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     own_process()
     folder = load_run(args.run_folder)
-    raw = _is_corpus(args.data)
+    raw = is_raw_text(args.data)
     facts, measured = _of_corpus(args, folder) if raw else _of_shards(args, folder)
     names = folder.description.class_names
     warn_of(measured, names)
@@ -50,16 +49,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_corpus(data: Path) -> bool:
-    """Return whether raw text is named: a file, a folder without shards, standard input, or a pattern."""
-    from shardtrain.shards.layout import MANIFEST
-
-    if data.exists():
-        return data.is_file() or not (data / MANIFEST).exists()
-    return str(data) == STANDARD or glob.has_magic(str(data))
-
-
-def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
+def refuse_unused(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
     """Refuse options of a class that would have no effect.
 
     Raises:
@@ -76,7 +66,7 @@ def _refuse(args: argparse.Namespace, cls: type[Any], reason: str) -> None:
 def _of_shards(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], Measured]:
     from shardtrain.loader.shards import open_shards
 
-    _refuse(args, TextOptions, "is not raw text")
+    refuse_unused(args, TextOptions, "is not raw text")
     with open_shards(args.data, **given_options(args, LoaderOptions)) as shards:
         load_for(folder, options_from(args, ImportOptions).module)
         from shardtrain.inference.evaluate import measure
@@ -87,7 +77,7 @@ def _of_shards(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], M
 
 
 def _of_corpus(args: argparse.Namespace, folder: Run) -> tuple[dict[str, Any], Measured]:
-    _refuse(args, LoaderOptions, "is not a folder of shards")
+    refuse_unused(args, LoaderOptions, "is not a folder of shards")
     load_for(folder, options_from(args, ImportOptions).module)
     from shardtrain.inference.evaluate import evaluate_corpus
 

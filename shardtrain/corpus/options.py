@@ -22,6 +22,7 @@ def _character(name: str) -> str:
 
 
 def parse_column(name: str) -> Column:
+    """Return the index of a column that is written in digits, else its name."""
     return int(name) if name.isdecimal() else name
 
 

@@ -160,7 +160,7 @@ def evaluate_corpus(
         opened = given.open(read, scratch=Path(scratch), remembered=run.reading)
         for note in opened.notes:
             say(note)
-        name = _chosen_split(opened, split)
+        name = chosen_split(opened, split)
         source = opened.sources[name]
         vectorizer = run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
@@ -250,7 +250,7 @@ def _finite(measured: Measured, run: Run) -> Measured:
     return measured
 
 
-def _chosen_split(corpus: Corpus, split: str | None) -> str:
+def chosen_split(corpus: Corpus, split: str | None) -> str:
     """Return the name of the split to evaluate on.
 
     Raises:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from shardtrain.corpus.options import Column, TextOptions, parse_column
 from shardtrain.errors import UsageError
+from shardtrain.metrics.names import MEASURES
 from shardtrain.options import checked, flag, option
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
+RUN_ORDERS = (*MEASURES, "test_accuracy", "test_loss", "epochs", "time", "date")  # of runs; the first on validation
 _TEXTS, _OUTPUT, _EVALUATION = "texts", "output", "evaluation"
 
 
@@ -189,3 +191,69 @@ class ImportOptions:
         unset="none",
         identity=False,
     )
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions:
+    """How runs are listed.
+
+    Attributes:
+        sort: one of `RUN_ORDERS`, best first; None: by name.
+
+    Raises:
+        UsageError: there is no such order.
+    """
+
+    sort: str | None = option(
+        None,
+        "order, best first: by a metric on the validation or test split, the shortest time or the newest date",
+        group="list",
+        choices=RUN_ORDERS,
+        unset="by name",
+        identity=False,
+    )
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """On what runs are compared, and what is shown.
+
+    Attributes:
+        data: folder of shards, or a corpus as for a build; None: the shards that the runs were trained on.
+        split: "train", "validation" or "test"; None: as in `EvaluateOptions`.
+        examples: rows that only one of two runs classifies rightly, of each kind.
+
+    Raises:
+        UsageError: there is no such split, or a negative number.
+    """
+
+    data: str | None = option(
+        None,
+        "shards of the runs' vectorizer, or raw text with labels, which each run reads with its own vectorizer",
+        group="comparison",
+        metavar="SHARDS|CORPUS",
+        unset="the shards that the runs were trained on",
+        identity=False,
+    )
+    split: str | None = option(
+        None,
+        "of the shards or of the corpus",
+        group="comparison",
+        choices=SPLITS,
+        unset="of shards validation; of a corpus test if it has one, else validation, else all of it",
+        identity=False,
+    )
+    examples: int = option(
+        5,
+        "rows to show on which only one run is right, of each kind",
+        group="comparison",
+        metavar="N",
+        parse=int,
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.examples < 0:
+            raise UsageError(f"--examples {self.examples}: at least 0")

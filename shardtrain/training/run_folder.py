@@ -62,7 +62,6 @@ from shardtrain.runtime.schema import (
 )
 from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
-from shardtrain.training.checkpoint import has_checkpoint, left_behind
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -222,13 +221,20 @@ class RunFolder:
     @property
     def cut_short(self) -> bool:
         """Whether the run is finished but its process ended before it removed the checkpoints."""
+        from shardtrain.training.checkpoint import left_behind  # loads numpy
+
         return self.finished and left_behind(self.path / CHECKPOINTS)
 
     @property
     def is_run(self) -> bool:
         """Whether a run was started in the folder, finished or not, also where its config.json was lost or damaged."""
-        if read_if_sound(self.path / METRICS, _METRICS) is not None or has_checkpoint(self.path / CHECKPOINTS):
+        if read_if_sound(self.path / METRICS, _METRICS) is not None:
             return True
+        if (self.path / CHECKPOINTS).is_dir():
+            from shardtrain.training.checkpoint import has_checkpoint  # loads numpy
+
+            if has_checkpoint(self.path / CHECKPOINTS):
+                return True
         if not (self.path / CONFIG).is_file():
             return {final_name(path.name) for path in self._entries()} == {CONFIG}  # killed while it began
         try:
