@@ -25,10 +25,6 @@ from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import feature_adapter
 from shardtrain.models.outputs import LOGITS, meaning_of, without_last_activation
 
-_NO_EMBEDDING = (
-    "the model looks up token ids in no layer of the type keras.layers.Embedding, so what a word adds cannot be computed; "
-    "explain a model that has one"
-)
 _ROWS = 64  # of dense or embedded features per call: gradients have their size
 
 
@@ -51,6 +47,8 @@ class KerasReasons:
         logits = (meaning or meaning_of(model, self._adapter, description)) == LOGITS
         self._rows = _ROWS if self._adapter.kind != "ngram" or self._adapter.dense else SPARSE_ROWS
 
+        lookups: list[int] = []  # filled when `divided` is traced: an error there would be wrapped by TensorFlow
+
         def scores(*parts: tf.Tensor, plain: bool) -> tf.Tensor:
             found = tf.cast(model(self._adapter.assemble(*parts), training=False), tf.float32)
             return found if plain else _log_odds(found)
@@ -64,8 +62,9 @@ class KerasReasons:
                 found = scores(*parts, plain=plain)
                 chosen = tf.gather(found, columns, batch_dims=1)
             watched = embedded if self._adapter.kind == "sequence" else [inputs]
+            lookups.append(len(watched))
             if not watched:
-                raise ModelError(_NO_EMBEDDING)
+                return chosen, tf.zeros_like(parts[0], tf.float32)
             slopes = tape.gradient(chosen, watched, unconnected_gradients="zero")
             products = [tf.cast(slope * value, tf.float32) for slope, value in zip(slopes, watched, strict=True)]
             if self._adapter.kind == "sequence":
@@ -79,6 +78,11 @@ class KerasReasons:
             )
             columns = tf.TensorSpec((None,), tf.int32)
             self._divided = tf.function(divided).get_concrete_function(columns, *self._adapter.specs)
+        if not lookups[-1]:
+            raise ModelError(
+                "the model looks up token ids in no layer of the type keras.layers.Embedding, so what a word adds cannot "
+                "be computed; explain a model that has one"
+            )
         self._width = int(self._scores.outputs[0].shape[-1])
 
     def __call__(self, x: Features, classes: Classes) -> Attribution:

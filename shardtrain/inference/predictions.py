@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.notes import NOTES, Marks
+
+if TYPE_CHECKING:
+    from shardtrain.inference.explanations import Explanation
 
 Probabilities = npt.NDArray[np.float32]
 
