@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from shardtrain.corpus.source import Documents
+    from shardtrain.inference.explanations import Explanation
     from shardtrain.inference.predictions import Predictions
     from shardtrain.inference.run import Run
 
@@ -82,7 +83,9 @@ def _check_explained(args: argparse.Namespace, files: PredictFiles, options: Pre
     if files.html is not None and files.output is not None:
         raise UsageError("--html and --output are given; make the page and the file in two commands")
     if options.explain is not None and options.csv_safe and files.output is None:
-        raise UsageError("--csv-safe is for CSV and tab-separated lines, not for the text of --explain; omit one of them")
+        raise UsageError(
+            "--csv-safe is for CSV and tab-separated lines, not for the text of --explain; omit one of them"
+        )
 
 
 def _hint_at_quotes(run_folder: Path, texts: Sequence[str]) -> str:
@@ -166,7 +169,8 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     from shardtrain.report.report_file import check_report_file, commit_page
 
     check_report_file(out, option="--html")
-    seen, shown, more = _Seen(), [], False
+    seen, more = _Seen(), False
+    shown: list[tuple[str, Explanation]] = []
     for _, texts, predictions in _classified(args, folder, options, seen):
         room = MOST_ON_PAGE - len(shown)
         shown += list(zip(texts[:room], predictions.explanations[:room], strict=True))

@@ -1,7 +1,7 @@
 """Explain predictions: divide the logit of a class among the terms of a text, with their places in it.
 
-A text is classified as without explanation, by the same calls, so explaining changes no prediction. Its terms are computed
-block by block: what is held is the n-grams of a block of texts, and of each text the terms that are shown.
+A text is classified as without explanation, by the same calls, so explaining changes no prediction. Its terms are
+computed block by block: what is held is the n-grams of a block of texts, and of each text the terms that are shown.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ def load_explainer(run: Run, most: int | None) -> Explainer:
         from shardtrain.inference.keras_model import KerasModel
         from shardtrain.inference.keras_reasons import KerasReasons
 
-        classifier = Classifier(
-            KerasModel(model, run.description, meaning), names, run.load_vectorizer, run=run.path
-        )
+        classifier = Classifier(KerasModel(model, run.description, meaning), names, run.load_vectorizer, run=run.path)
         reasons = KerasReasons(model, run.description, meaning)
     return Explainer(classifier, reasons, most=most)
 
@@ -162,7 +160,8 @@ def _of_row(x: Features, parts: Attribution, row: int) -> tuple[npt.NDArray[np.i
         entries = slice(int(x.indptr[row]), int(x.indptr[row + 1]))
         return x.indices[entries].astype(np.int64), parts.values[entries]
     ids, numbers = np.unique(x[row].astype(np.int64), return_inverse=True)
-    return np.where(ids > 0, ids, -1), np.bincount(numbers, parts.values[row], len(ids))
+    values: Numbers = np.bincount(numbers, parts.values[row], len(ids)).astype(np.float64)
+    return np.where(ids > 0, ids, np.int64(-1)), values
 
 
 def _by_size(keys: npt.NDArray[np.int64], values: Numbers) -> npt.NDArray[np.int64]:

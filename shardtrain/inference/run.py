@@ -114,8 +114,8 @@ class Run:
     def explain(self, texts: Iterable[str], *, n: int | None = 10, label: str | None = None) -> list[Explanation]:
         """Explain the class of each text: what its terms add to the logit, and where they stand in the text.
 
-        With a linear model and an mlp over n-grams the parts sum to the logit exactly, in float64; with other models they
-        are gradient times input, and `rest` is what is missing.
+        With a linear model and an mlp over n-grams the parts sum to the logit exactly, in float64; with other models
+        they are gradient times input, and `rest` is what is missing.
 
         Args:
             texts: as of `predict`.
@@ -147,9 +147,9 @@ class Run:
         """Return the terms that speak most for each class in the model, by the name of the class, best first.
 
         A term's effect is z(e) - z(0): the logit of a row with this term alone, of value 1, less that of a row without
-        any. Of a linear model that is its weight, and what each unit of its value adds to the logit of any row; of an mlp
-        it is what the term does by itself, as in a text of this term alone, whose tf-idf row has the length 1. Of sequences
-        it is the word in the last place. Terms without positive effect are omitted.
+        any. For a linear model that is its weight, which is what each unit of its value adds to the logit of any row;
+        for an mlp it is what the term does alone, as in a text of this term only, whose tf-idf row has the length 1. In
+        sequences the word is in the last place. Terms without positive effect are omitted.
 
         Raises:
             UsageError: `n` is not positive.

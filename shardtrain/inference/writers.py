@@ -1,10 +1,10 @@
 """Write predictions as CSV, JSON Lines or Parquet, in parts that are joined in order.
 
 A row holds the number of the record in the input, from 0, which shows the rows that were skipped; the class, its
-probability, with `notes` what makes the class mean little, with `proba` the probability of every class, and with `reasons`
-what its terms add to the logit, as JSON or in Parquet as nested values. Text has six decimals of a probability, Parquet the
-float32. A part is a pure function of its predictions, and so is the joined
-file of its parts: the bytes do not depend on interruptions.
+probability, with `notes` what makes the class mean little, with `proba` the probability of every class, and with
+`reasons` what its terms add to the logit, as JSON or in Parquet as nested values. Text has six decimals of a
+probability, Parquet the float32. A part is a pure function of its predictions, and so is the joined file of its parts:
+the bytes do not depend on interruptions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Show why texts got their classes, on one page: the terms marked in each text, and what each adds to the logit.
 
-A character has the sum of its terms' contributions, each divided by the number of characters in its places, so that what is
-marked most is what adds most. What speaks for the class is underlined solidly, what speaks against it with dashes; colour is
-never the only sign. The table below a text has the same for screen readers.
+A character has the sum of its terms' contributions, each divided by the number of characters in its places, so that
+what is marked most is what adds most. What speaks for the class is underlined solidly, what speaks against it with
+dashes; colour is never the only sign. The table below a text has the same for screen readers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def reasons_page(run: Path, explained: Sequence[tuple[str, Explanation]], *, mor
         ("method", ", ".join(methods) or "none", "the parts sum to the logit" if methods == [EXACT] else ""),
     )
     lead = joined(
-        "What each term of a text adds to the logit of its class: the score before softmax or sigmoid. A positive number "
-        "speaks for the class, a negative one against it."
+        "What each term of a text adds to the logit of its class: the score before softmax or sigmoid. A positive "
+        "number speaks for the class, a negative one against it."
     )
     sections = [
         Section(name=f"text-{number}", title=f"{number}. {_verdict(each)}", body=_section(number, text, each))
@@ -98,7 +98,7 @@ def _marked(text: str, reasons: Sequence[Reason]) -> Iterator[Child]:
 
 
 def _levels(length: int, reasons: Sequence[Reason]) -> list[int]:
-    """Return how much each character is marked: from `_LEVELS` down to 0, negative where it speaks against the class."""
+    """Return how much each character is marked: 0 to `_LEVELS`, negative where it speaks against the class."""
     sums = [0.0] * length
     for reason in reasons:
         size = sum(stop - start for start, stop in reason.places)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,15 @@ from shardtrain.training.options import FitOptions
 from shardtrain.training.run_folder import MODEL
 
 TOPIC_WORDS = [word for words in TOPICS.values() for word in words]
-STRANGE = ["", " \n\t", "zzz qqq", "\udcff baké\u0301 ﬂour", "日本語", "Oven oven OVEN bake", "the wind\u3000of the rook"]
+STRANGE = [
+    "",
+    " \n\t",
+    "zzz qqq",
+    "\udcff baké\u0301 ﬂour",
+    "日本語",
+    "Oven oven OVEN bake",
+    "the wind\u3000of the rook",
+]
 EVERY = [*TEXTS, *STRANGE, "the " * 500 + "rook"]
 MLP = MlpOptions(units=8)
 WAYS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {  # number of classes, build options, fit options
@@ -218,7 +227,7 @@ def test_n_grams_that_share_a_hashed_column_share_a_contribution(run_of: Any) ->
     shared = [reason for reason in found.reasons if len(reason.terms) > 1]
     assert shared
     terms = [term for reason in found.reasons for term in reason.terms]
-    assert sorted(terms) == sorted({*TOPIC_WORDS, *map(" ".join, zip(TOPIC_WORDS, TOPIC_WORDS[1:], strict=False))})
+    assert sorted(terms) == sorted({*TOPIC_WORDS, *map(" ".join, pairwise(TOPIC_WORDS))})
 
 
 def test_pieces_of_rows_are_divided_as_all_at_once(mlp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +297,9 @@ def test_a_model_with_any_last_layer_is_explained(sequences: Run, monkeypatch: p
 
         def __init__(self) -> None:
             super().__init__()
-            self.words = keras.layers.Embedding(1000, 4, embeddings_initializer=keras.initializers.RandomUniform(seed=1))
+            self.words = keras.layers.Embedding(
+                1000, 4, embeddings_initializer=keras.initializers.RandomUniform(seed=1)
+            )
             self.scores = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=2))
             self.last = keras.layers.Softmax() if last != "linear" else keras.layers.Identity()
 
@@ -309,6 +320,22 @@ def test_a_model_with_any_last_layer_is_explained(sequences: Run, monkeypatch: p
     if last == "softmax":  # an average of embeddings is linear: nothing but bias and padding is missing
         assert isinstance(model.layers[-1].activation, type(keras.activations.softmax))
         assert model.layers[-1].activation is keras.activations.softmax
+
+
+def test_a_user_s_model_over_dense_rows_of_n_grams_is_explained(mlp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = keras.Input((mlp.description.num_features,))
+    layer = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.GlorotUniform(seed=3))
+    model = keras.Model(inputs, layer(inputs))
+    monkeypatch.setattr(Run, "load_model", lambda run: model)
+    monkeypatch.setattr("shardtrain.engine.keras_file.network_shape", lambda path: None)
+    terms, (kernel, bias) = mlp.load_vectorizer().terms, layer.get_weights()
+    rows = mlp.load_vectorizer().transform(TEXTS).toarray()
+    for row, found in zip(rows, mlp.explain(TEXTS, n=None, label="sailing"), strict=True):
+        assert found.method == GRADIENT
+        for reason in found.reasons:
+            column = terms.index(reason.terms[0])
+            assert reason.contribution == pytest.approx(row[column] * kernel[column, 1], abs=1e-6)
+        assert found.rest == pytest.approx(bias[1], abs=1e-5)
 
 
 # Top terms
@@ -393,8 +420,14 @@ def test_a_file_has_the_explanations_of_its_texts(mlp: Run, table: Path, tmp_pat
         found = [json.loads(line)["reasons"] for line in one.read_text(encoding="utf-8").splitlines()]
     assert len(found) == len(expected)
     for row, other in zip(found, expected, strict=True):
-        assert row["terms"] == [{**term, "contribution": pytest.approx(term["contribution"])} for term in other["terms"]]
-        assert (row["label"], row["method"], row["num_others"]) == (other["label"], other["method"], other["num_others"])
+        assert row["terms"] == [
+            {**term, "contribution": pytest.approx(term["contribution"])} for term in other["terms"]
+        ]
+        assert (row["label"], row["method"], row["num_others"]) == (
+            other["label"],
+            other["method"],
+            other["num_others"],
+        )
         assert [row[name] for name in ("logit", "others", "rest")] == pytest.approx(
             [other[name] for name in ("logit", "others", "rest")]
         )
@@ -485,9 +518,7 @@ def test_the_command_prints_a_block_of_lines_for_each_text(mlp: Run, capsys: pyt
 def test_the_command_prints_an_object_per_text(mlp: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(mlp.path), *TEXTS, "--explain", "2", "--json", "--quiet"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["reasons"] for line in lines] == [
-        json.loads(each.to_json()) for each in mlp.explain(TEXTS, n=2)
-    ]
+    assert [line["reasons"] for line in lines] == [json.loads(each.to_json()) for each in mlp.explain(TEXTS, n=2)]
 
 
 @pytest.mark.parametrize(
