@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from shardtrain.corpus.options import Column, TextOptions, parse_column
 from shardtrain.errors import UsageError
@@ -12,8 +13,15 @@ from shardtrain.runtime.machine import cores
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
+MOST_ON_PAGE = 200  # texts that are explained on a page
 RUN_ORDERS = (*MEASURES, "test_accuracy", "test_loss", "epochs", "time", "date")  # of runs; the first on validation
 _TEXTS, _OUTPUT, _EVALUATION = "texts", "output", "evaluation"
+
+
+def _count_of_terms(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a number of terms; write 1 or more")
+    return int(text)
 
 
 @checked
@@ -24,6 +32,7 @@ class PredictFiles:
     Attributes:
         input: a file of texts, or "-".
         output: a file of predictions, or "-".
+        html: a page of explanations.
     """
 
     input: str | None = option(
@@ -42,6 +51,15 @@ class PredictFiles:
         unset="a line per text on standard output",
         identity=False,
     )
+    html: Path | None = option(
+        None,
+        f"with --explain: write a page that shows the terms in the texts, of the first {MOST_ON_PAGE} texts",
+        group=_OUTPUT,
+        metavar="FILE",
+        parse=Path,
+        unset="none",
+        identity=False,
+    )
 
 
 @checked
@@ -52,6 +70,7 @@ class PredictOptions(TextOptions):
     Attributes:
         proba: write the probabilities of all classes, not only of the best one.
         notes: write what makes the class of a text mean little: `blank`, `no known feature`, `undecodable`.
+        explain: explain the class of each text by so many terms; None: no explanation.
         csv_safe: write cells of CSV that a spreadsheet would take for formulas with an apostrophe in front.
         workers: threads; None: one per core, at most `MOST_WORKERS`.
         overwrite: replace an output that exists, and discard one that was interrupted with other options.
@@ -67,6 +86,14 @@ class PredictOptions(TextOptions):
         False,
         "add a column `note`: blank, no known feature, undecodable, or nothing",
         group=_OUTPUT,
+    )
+    explain: int | None = option(
+        None,
+        "show the N terms of each text that add most to the logit of its class, for or against it, and their places",
+        group=_OUTPUT,
+        metavar="N",
+        parse=_count_of_terms,
+        unset="no explanation",
     )
     csv_safe: bool = option(
         False,
@@ -88,6 +115,8 @@ class PredictOptions(TextOptions):
         super().__post_init__()
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers {self.workers}: at least 1")
+        if self.explain is not None and self.explain < 1:
+            raise UsageError(f"--explain {self.explain}: at least 1 term")
 
     @property
     def threads(self) -> int:

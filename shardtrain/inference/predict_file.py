@@ -41,10 +41,12 @@ from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.runtime.storage import check_output_file
 
 if TYPE_CHECKING:
+    from shardtrain.inference.explain import Explainer
     from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
 _PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and values of their rows or probabilities
+_EXPLAINED_PARTS = 16  # of a unit, each a unit where texts are explained: an explanation is larger than most texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ class _Input:
 
     source: Source
     units: list[Unit]
-    classifier: Classifier
+    classifier: Classifier | Explainer
 
     @property
     def sizes(self) -> list[int]:
@@ -161,7 +163,12 @@ def predict_file(
     """
     options, output = options or PredictOptions(), Path(output)
     writer = writer_for(
-        output, run.description.class_names, proba=options.proba, notes=options.notes, csv_safe=options.csv_safe
+        output,
+        run.description.class_names,
+        proba=options.proba,
+        notes=options.notes,
+        reasons=options.explain is not None,
+        csv_safe=options.csv_safe,
     )
     check_output_file(output, "--output")
     if output.exists() and Path(source).exists() and output.samefile(source):
@@ -262,8 +269,9 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
         source = source.named("standard input")
     for note in notes:
         say(note)
-    classifier = run.classifier()
-    units = units_of(source, classifier.vectorizer.settings.density)
+    classifier = run.classifier() if options.explain is None else run.explainer(options.explain)
+    parts = 1 if options.explain is None else _EXPLAINED_PARTS
+    units = units_of(source, classifier.vectorizer.settings.density * parts)
     return _Input(source=source, units=units, classifier=classifier)
 
 

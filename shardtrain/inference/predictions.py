@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from shardtrain.inference.notes import NOTES, Marks
+
+if TYPE_CHECKING:
+    from shardtrain.inference.explanations import Explanation
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -20,11 +24,13 @@ class Predictions:
         class_names: names of the columns.
         probabilities: (texts, num_classes).
         marks: bits of `inference.notes`, (texts,).
+        explanations: why each text got its class, or none.
     """
 
     class_names: tuple[str, ...]
     probabilities: Probabilities
     marks: Marks
+    explanations: tuple[Explanation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)
