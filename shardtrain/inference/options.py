@@ -72,6 +72,7 @@ class PredictOptions(TextOptions):
         notes: write what makes the class of a text mean little: `blank`, `no known feature`, `undecodable`.
         explain: explain the class of each text by so many terms; None: no explanation.
         csv_safe: write cells of CSV that a spreadsheet would take for formulas with an apostrophe in front.
+        threshold: whether a text whose class is not probable enough is "undecided", where the run has thresholds.
         workers: threads; None: one per core, at most `MOST_WORKERS`.
         overwrite: replace an output that exists, and discard one that was interrupted with other options.
 
@@ -99,6 +100,12 @@ class PredictOptions(TextOptions):
         False,
         "in CSV and in tab-separated lines, put an apostrophe before text that a spreadsheet would run as a formula",
         group=_OUTPUT,
+    )
+    threshold: bool = option(
+        True,
+        "classify every text",
+        group=_OUTPUT,
+        unset="undecided below a threshold that evaluate chose",
     )
     overwrite: bool = option(False, "replace the file in --output if it exists", group=_OUTPUT, identity=False)
     workers: int | None = option(
