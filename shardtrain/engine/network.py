@@ -216,7 +216,7 @@ def evaluate(
     network: Network,
     batches: Iterable[Examples],
     team: Team,
-    each: Callable[[Labels, Floats], None] | None = None,
+    each: Callable[[Labels, Floats], object] | None = None,
 ) -> dict[str, float]:
     """Compute accuracy and loss of a network over all examples of the batches.
 

@@ -22,6 +22,7 @@ from shardtrain.errors import ModelError
 from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
 from shardtrain.metrics.outputs import class_probabilities
+from shardtrain.metrics.thresholds import Thresholds
 from shardtrain.vectorize.fitted import Vectorizer
 
 SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small
@@ -49,12 +50,20 @@ class Classifier:
         class_names: of its classes.
         load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
         run: the folder that messages name.
+        thresholds: of the predictions.
     """
 
     def __init__(
-        self, model: RowModel, class_names: tuple[str, ...], load_vectorizer: Callable[[], Vectorizer], *, run: Path
+        self,
+        model: RowModel,
+        class_names: tuple[str, ...],
+        load_vectorizer: Callable[[], Vectorizer],
+        *,
+        run: Path,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.class_names = class_names
+        self._thresholds = thresholds
         self._run = run
         self._model = model
         self._load_vectorizer = load_vectorizer
@@ -101,7 +110,7 @@ class Classifier:
                 raise not_finite(self._run)
             parts.append(class_probabilities(outputs, len(self.class_names)))
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
-        return Predictions(self.class_names, np.concatenate(parts), marks)
+        return Predictions(self.class_names, np.concatenate(parts), marks, thresholds=self._thresholds)
 
 
 def not_finite(run: Path) -> ModelError:

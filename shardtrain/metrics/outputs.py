@@ -61,18 +61,31 @@ class OutputSums:
         self._sums = MetricSums(num_classes, detailed=detailed)
         self._reason = ""
 
-    def add(self, y: npt.NDArray[np.integer], outputs: Outputs) -> None:
+    def add(
+        self, y: npt.NDArray[np.integer], outputs: Outputs, weights: npt.NDArray[np.float64] | None = None
+    ) -> Outputs | None:
         """Add the classes of rows, (rows,), and the outputs for them, as `class_probabilities` takes them.
+
+        Args:
+            y: class of each row.
+            outputs: of the model.
+            weights: of the rows, (rows,); None: each counts 1.
+
+        Returns:
+            The probabilities; None if an output was not one.
 
         Raises:
             ShardsError: a label is not a class.
         """
         if self._reason:
-            return
+            return None
         try:
-            self._sums.add(y, class_probabilities(outputs, self._sums.num_classes))
+            probabilities = class_probabilities(outputs, self._sums.num_classes)
         except ModelError as error:
             self._reason = error.on_command_line
+            return None
+        self._sums.add(y, probabilities, weights)
+        return probabilities
 
     def measured(self, logs: Mapping[str, float]) -> Measured:
         """Return all metrics; `logs` are those that the model was compiled with."""

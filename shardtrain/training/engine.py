@@ -16,7 +16,7 @@ from shardtrain.loader.split import Split
 EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, and memory stays small
 Logs = dict[str, float]
 # Called with the classes of a batch, (rows,), and the outputs for its rows as probabilities, (rows, units).
-EachBatch = Callable[[Labels, npt.NDArray[np.float32]], None]
+EachBatch = Callable[[Labels, npt.NDArray[np.float32]], object]
 
 
 class Engine(ABC):

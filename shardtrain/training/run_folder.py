@@ -10,6 +10,7 @@
     tensorboard/    TensorBoard events, with `fit --tensorboard`
     shards/         the shards that it was trained on, of `train`
     train.json      what `train` was called with, where it chose the folder
+    thresholds.json below which predictions are "undecided", of `evaluate --choose-threshold`
 
 Every file is written atomically.
 """
@@ -127,7 +128,7 @@ _METRICS = Fields(
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-SHARDS, CALL = "shards", "train.json"
+SHARDS, CALL, THRESHOLDS = "shards", "train.json", "thresholds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +305,7 @@ class RunFolder:
         Raises:
             RunExistsError: it would; the message names `option`.
         """
-        own = {self.path.resolve() / name for name in (MODEL, CONFIG, METRICS, HISTORY, CALL)}
+        own = {self.path.resolve() / name for name in (MODEL, CONFIG, METRICS, HISTORY, CALL, THRESHOLDS)}
         own |= {self.path.resolve() / name for name in (VECTORIZER, SHARDS, CHECKPOINTS, TENSORBOARD)}
         place = out.resolve()
         if place == self.path.resolve() or own & {place, *place.parents}:
@@ -332,7 +333,7 @@ class RunFolder:
         """
         (self.path / METRICS).unlink(missing_ok=True)
         self._write_config(config, description)
-        for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD):
+        for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD, THRESHOLDS):
             remove(self.path / name)
         remove_partials(self.path)
         self._copy_vectorizer(vectorizer)

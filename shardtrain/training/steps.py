@@ -162,7 +162,7 @@ class Steps:
         losses, logs = self.train_several(*arguments)
         return losses.numpy().tolist(), logs
 
-    def evaluate(self, batches: Iterable[Examples], each: Callable[[Labels, tf.Tensor], None] | None = None) -> Logs:
+    def evaluate(self, batches: Iterable[Examples], each: Callable[[Labels, tf.Tensor], object] | None = None) -> Logs:
         """Compute the metrics over all examples of the batches, without training.
 
         Args:

@@ -181,11 +181,11 @@ def test_binned_rankings_keep_their_bounds_on_few_scores_that_lie_together(data:
 def test_bins_ascend_with_the_probability_and_are_narrow_near_0_and_1(bits: int) -> None:
     near = np.float32(2.0) ** -np.arange(1, 40, dtype=np.float32)
     p = np.unique(np.concatenate([near, 1 - near, [0, 1], np.random.default_rng(0).random(5000)]).astype(np.float32))
-    places = ranking._places(p[:, None], bits)[:, 0]
+    places = ranking.bin_of(p[:, None], bits)[:, 0]
     assert (np.diff(places) >= 0).all()
-    assert (places.min(), places.max()) == (0, ranking._num_bins(bits) - 1)
+    assert (places.min(), places.max()) == (0, ranking.num_bins(bits) - 1)
     small = p[(p >= 2.0**-32) & (p <= 0.5)]
-    _, start, count = np.unique(ranking._places(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
+    _, start, count = np.unique(ranking.bin_of(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
     assert (small[start + count - 1] <= small[start] * (1 + 2.0**-bits)).all()
 
 
