@@ -21,7 +21,7 @@ from shardtrain.metrics.ranking import Ranking, Scores
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
-_LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
+LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[Any]  # int64; float64 where rows have weights
@@ -310,7 +310,7 @@ class MetricSums:
         before |= (shares == own[:, None]) & (np.arange(self.num_classes) < labels[:, None])
         rank = np.count_nonzero(before, axis=1)
         self._top += np.bincount(rank, amount, len(self._top))[: len(self._top)]
-        losses = -np.log(np.clip(own.astype(np.float64), _LEAST, 1 - _LEAST))
+        losses = -np.log(np.clip(own.astype(np.float64), LEAST, 1 - LEAST))
         self._totals += (amount.sum(), amount @ amount, amount @ losses)
         if self._scores is not None:
             self._scores.add(shares, labels, amount)
