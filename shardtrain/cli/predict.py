@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
         facts |= facts.pop("counts")
         num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
-        show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}", summary=True)
+        made = f"{done.rows:,} prediction{'' if done.rows == 1 else 's'}"
+        undecided = f", {done.undecided:,} undecided" if done.undecided else ""
+        show(args.json, facts, *skipped, f"{made}{undecided}{num_skipped}: {done.output}", summary=True)
     return 0
 
 
@@ -132,10 +134,11 @@ class _Seen:
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print each text with its class, or with `--json` an object per text."""
     from shardtrain.inference.writers import json_lines, without_formula
+    from shardtrain.metrics.thresholds import UNDECIDED
 
     table, seen = stdout_is_terminal(), _Seen()
     names = folder.description.class_names
-    width = max(len(name) for name in names)
+    width = max(len(name) for name in (*names, *([UNDECIDED] if options.threshold and folder.thresholds else [])))
     writer = json_lines(names, proba=options.proba, notes=options.notes, reasons=options.explain is not None)
     for rows, texts, predictions in _classified(args, folder, options, seen):
         if args.json:
@@ -216,7 +219,8 @@ def _classify_strings(
     from shardtrain.inference.notes import replace_escaped
     from shardtrain.inference.run import BATCH_TEXTS
 
-    classifier = folder.classifier() if options.explain is None else folder.explainer(options.explain)
+    how = {"threshold": options.threshold}
+    classifier = folder.classifier(**how) if options.explain is None else folder.explainer(options.explain, **how)
     decoded = map(replace_escaped, texts)
     while batch := list(itertools.islice(decoded, BATCH_TEXTS)):
         readable, numbers = zip(*batch, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,12 +101,13 @@ class Explainer:
             start += len(block)
 
 
-def load_explainer(run: Run, most: int | None) -> Explainer:
+def load_explainer(run: Run, most: int | None, *, threshold: bool = True) -> Explainer:
     """Load the model of a run to explain with.
 
     Args:
         run: a finished run.
         most: terms per text; None: all.
+        threshold: as of `Run.classifier`.
 
     Raises:
         UsageError: the number is not positive.
@@ -114,19 +115,20 @@ def load_explainer(run: Run, most: int | None) -> Explainer:
         ModelError: Keras cannot load the model, or it has no embedding to explain.
     """
     check_most(most)
-    names = run.description.class_names
+    names, thresholds = run.description.class_names, run.thresholds if threshold else None
+    how: dict[str, Any] = {"run": run.path, "thresholds": thresholds}
     reasons: RowReasons
     if (network := run.load_network()) is not None:
         from shardtrain.inference.network_model import NetworkModel
 
-        classifier = Classifier(NetworkModel(network), names, run.load_vectorizer, run=run.path)
+        classifier = Classifier(NetworkModel(network), names, run.load_vectorizer, **how)
         reasons = NetworkReasons(network)
     else:
         model, meaning = run.load_model(), run.config.get("outputs")
         from shardtrain.inference.keras_model import KerasModel
         from shardtrain.inference.keras_reasons import KerasReasons
 
-        classifier = Classifier(KerasModel(model, run.description, meaning), names, run.load_vectorizer, run=run.path)
+        classifier = Classifier(KerasModel(model, run.description, meaning), names, run.load_vectorizer, **how)
         reasons = KerasReasons(model, run.description, meaning)
     return Explainer(classifier, reasons, most=most)
 

@@ -1,10 +1,10 @@
 """Write predictions as CSV, JSON Lines or Parquet, in parts that are joined in order.
 
-A row holds the number of the record in the input, from 0, which shows the rows that were skipped; the class, its
-probability, with `notes` what makes the class mean little, with `proba` the probability of every class, and with
-`reasons` what its terms add to the logit, as JSON or in Parquet as nested values. Text has six decimals of a
-probability, Parquet the float32. A part is a pure function of its predictions, and so is the joined file of its parts:
-the bytes do not depend on interruptions.
+A row holds the number of the record in the input, from 0, which shows the rows that were skipped; the class, or
+"undecided"; the probability of the class; with `notes` what makes the class mean little, with `proba` the probability
+of every class, and with `reasons` what its terms add to the logit, as JSON or in Parquet as nested values. Text has six
+decimals of a probability, Parquet the float32. A part is a pure function of its predictions, and so is the joined file
+of its parts: the bytes do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shardtrain.errors import UsageError
 from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.notes import NOTES
 from shardtrain.inference.predictions import Predictions
+from shardtrain.metrics.thresholds import UNDECIDED
 from shardtrain.tables.parquet import import_pyarrow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -62,7 +63,7 @@ class Lines:
         kind: name of the format.
         header: the first line, or nothing.
         line: a format.
-        names: of the classes, as they are written.
+        names: of the classes and of "undecided", as they are written.
         notes: what is written for each value of the marks; empty: the lines have no note.
         proba: whether the lines have the probability of every class.
         reasons: writes an explanation; None: the lines have none.
@@ -95,11 +96,10 @@ class Lines:
     def part(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> bytes:
         """Format the lines of some rows."""
         probabilities = predictions.probabilities
-        best = probabilities.argmax(axis=1)
         columns: list[list[Any]] = [
             rows.tolist(),
-            [self._names[place] for place in best],
-            probabilities[np.arange(len(best)), best].tolist(),
+            [self._names[code] for code in predictions.codes],
+            probabilities.max(axis=1).tolist(),
         ]
         if self._notes:
             columns.append([self._notes[marks] for marks in predictions.marks.tolist()])
@@ -126,15 +126,15 @@ def csv_lines(
     """
     header = ",".join(map(_quoted, _columns(class_names, proba, notes, reasons))) + "\n"
     line = "%d,%s,%.6f" + ",%s" * notes + ",%.6f" * (len(class_names) * proba) + ",%s" * reasons + "\n"
-    names = [_quoted(without_formula(name) if safe else name) for name in class_names]
+    names = [_quoted(without_formula(name) if safe else name) for name in (*class_names, UNDECIDED)]
     written = (lambda each: _quoted(each.to_json())) if reasons else None
     return Lines("CSV", header, line, names, notes=NOTES if notes else (), proba=proba, reasons=written)
 
 
 def json_lines(class_names: Sequence[str], *, proba: bool, notes: bool, reasons: bool = False) -> Lines:
     """Write JSON Lines: an object per prediction; its `note` may be null, `probabilities` are an object by class."""
-    names = [json.dumps(name, ensure_ascii=False) for name in class_names]
-    every = ", ".join(name.replace("%", "%%") + ": %.6f" for name in names)
+    names = [json.dumps(name, ensure_ascii=False) for name in (*class_names, UNDECIDED)]
+    every = ", ".join(name.replace("%", "%%") + ": %.6f" for name in names[:-1])
     tail = f', "probabilities": {{{every}}}' if proba else ""
     tail += ', "reasons": %s' * reasons
     line = '{"row": %d, "label": %s, "probability": %.6f' + ', "note": %s' * notes + tail + "}\n"
@@ -156,7 +156,7 @@ class Parquet:
 
     def __init__(self, class_names: Sequence[str], *, proba: bool, notes: bool, reasons: bool = False) -> None:
         pa = self._arrow = import_pyarrow("written")
-        self._class_names = pa.array(class_names, pa.string())
+        self._names = pa.array([*class_names, UNDECIDED], pa.string())
         self._proba = proba
         self._notes = pa.array([note or None for note in NOTES], pa.string()) if notes else None
         types = [pa.int64(), pa.string(), pa.float32(), *[pa.string()] * notes]
@@ -174,8 +174,7 @@ class Parquet:
 
     def _table(self, rows: npt.NDArray[np.int64], predictions: Predictions) -> Any:
         probabilities = predictions.probabilities
-        best = probabilities.argmax(axis=1)
-        columns = [rows, self._class_names.take(self._arrow.array(best)), probabilities.max(axis=1)]
+        columns = [rows, self._names.take(self._arrow.array(predictions.codes)), probabilities.max(axis=1)]
         if self._notes is not None:
             columns.append(self._notes.take(self._arrow.array(predictions.marks)))
         if self._proba:

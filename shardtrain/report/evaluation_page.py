@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
 from shardtrain.inference.run import Run
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics
@@ -22,7 +23,6 @@ from shardtrain.report.evaluation import Mistake, evaluate_predictions
 from shardtrain.report.formatting import truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import Section, figure, grid, legend, notice, table
-from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 

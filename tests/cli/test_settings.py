@@ -37,6 +37,8 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "tune": (["shards"], [], ["--units", "8", "16", "--learning-rate", "1e-4:1e-2", "--dropout", "0.5", "--no-prune"]),
     "evaluate": (["run", "shards"], [], ["--text-columns", "2", "--on-bad-row", "skip", "--no-verify"]),
     "predict": (["run", "text"], [], ["--input", "-", "--proba", "--unescape", "--import", "mine", "--explain", "3"]),
+    "runs": ([], [], ["--sort", "macro_f1", "--json"]),
+    "compare": (["a", "b"], ["--data", "new.csv"], ["--split", "test", "--examples", "3", "--label-column", "stars"]),
     "export": (["run"], ["--out", "a.bundle"], ["--to", "bundle", "--weights", "float16", "--overwrite"]),
     "report": (["run"], [], ["--shards", "there", "--open"]),
     "verify": (["shards"], [], ["--workers", "3", "--verbose"]),
