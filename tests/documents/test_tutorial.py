@@ -1,4 +1,4 @@
-"""What docs/tutorial.md, docs/migrating.md and docs/explaining.md show works: their cells run in order and print what stands below them."""
+"""What the pages of Python cells in docs show works: the cells run in order and print what stands below them."""
 
 from __future__ import annotations
 

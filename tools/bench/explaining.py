@@ -145,7 +145,7 @@ def beside_lime(run: Run, texts: Sequence[str], samples: int, python: str, scrat
         f"{median(each['model'] for each in found) * 1e3:,.0f}\n  {mean(signs):.1%} of its {TOP} largest words have "
         f"our sign; rank correlation of its {SHOWN} words with ours {mean(orders):.2f}"
     )
-    return mean(signs) >= SIGNS
+    return bool(mean(signs) >= SIGNS)
 
 
 def slopes(explanations: Sequence[Explanation], probabilities: np.ndarray, code: int, text: str) -> dict[str, float]:
@@ -163,8 +163,8 @@ def slopes(explanations: Sequence[Explanation], probabilities: np.ndarray, code:
 
 def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
     """Return Spearman's rank correlation of numbers without many ties."""
-    ranks = [np.argsort(np.argsort(each)) for each in (one, two)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(each)) for each in (one, two))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 if __name__ == "__main__":
