@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -21,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from memory import DOCUMENT_BYTES, run
+from end_to_end import DOCUMENT_BYTES
+from memory import run
 from synthetic import write_synthetic
 
 from shardtrain.options import parse_size
@@ -44,7 +46,8 @@ def main() -> int:
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)  # ours or theirs, a way and the file
     args = parser.parse_args()
     if args.side:
-        print(json.dumps(measure(*args.side, args.memory_limit)))
+        side, way, path = args.side
+        print(json.dumps(measure(side, way, path, args.memory_limit)))
         return 0
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     same = True
@@ -70,16 +73,14 @@ def main() -> int:
                     print(f"{way}, {side}: failed: {outcome.last_line}")
                     return 1
                 found[side] = {**json.loads(outcome.last_line), "peak": outcome.peak}
-            same &= found["ours"]["digest"] == found["theirs"]["digest"]
             one, other = found["ours"], found["theirs"]
-            print(
-                f"{way}: {one['shape'][1]:,} columns, {one['nnz']:,} values, "
-                f"{'equal' if one['digest'] == other['digest'] else 'DIFFERENT'}\n"
-                f"  fit_transform {one['fit']:.1f} s against {other['fit']:.1f} s "
-                f"({other['fit'] / one['fit']:.1f} times), transform {one['transform']:.1f} s against {other['transform']:.1f} s "
-                f"({other['transform'] / one['transform']:.1f} times)\n"
-                f"  peak of anonymous memory {size(one['peak'])} against {size(other['peak'])}"
-            )
+            equal = one["digest"] == other["digest"]
+            same &= equal
+            print(f"{way}: {one['shape'][1]:,} columns, {one['nnz']:,} values, {'equal' if equal else 'DIFFERENT'}")
+            for step in ("fit_transform", "transform"):
+                times = other[step] / one[step]
+                print(f"  {step} {one[step]:.1f} s against {other[step]:.1f} s ({times:.1f} times)")
+            print(f"  peak of anonymous memory {size(one['peak'])} against {size(other['peak'])}")
     return 0 if same else 1
 
 
@@ -103,14 +104,9 @@ def measure(side: str, way: str, path: str, memory_limit: str) -> dict[str, Any]
     """Vectorize the texts in this process; return seconds and checksums."""
     name, options = WAYS[way]
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    if side == "ours":
-        import shardtrain.sklearn as package
-
-        vectorizer = getattr(package, name)(memory_limit=memory_limit, **options)
-    else:
-        import sklearn.feature_extraction.text as package
-
-        vectorizer = getattr(package, name)(**options)
+    module = "shardtrain.sklearn" if side == "ours" else "sklearn.feature_extraction.text"
+    more = {"memory_limit": memory_limit} if side == "ours" else {}
+    vectorizer = getattr(importlib.import_module(module), name)(**options, **more)
     start = time.perf_counter()
     x = vectorizer.fit_transform(Path(path) if side == "ours" else lines(path))
     fitted = time.perf_counter()
@@ -126,7 +122,7 @@ def measure(side: str, way: str, path: str, memory_limit: str) -> dict[str, Any]
         for term in vectorizer.get_feature_names_out():
             digest.update(str(term).encode() + b"\n")
     return {
-        "fit": fitted - start,
+        "fit_transform": fitted - start,
         "transform": transformed - fitted,
         "shape": list(x.shape),
         "nnz": int(x.nnz),
