@@ -373,6 +373,13 @@ def test_the_top_terms_of_an_mlp_change_an_empty_row_most(run_of: Any, way: str)
         assert all(each.term in terms for each in top)
 
 
+def test_the_top_terms_are_the_same_through_keras(mlp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = mlp.top_terms(4)
+    monkeypatch.setattr("shardtrain.engine.keras_file.network_shape", lambda path: None)
+    for one, other in zip(exact.values(), mlp.top_terms(4).values(), strict=True):
+        assert [each.effect for each in one] == pytest.approx([each.effect for each in other], abs=1e-5)
+
+
 def test_the_top_words_of_sequences_are_those_of_rows_of_one_word(sequences: Run) -> None:
     top, explainer = sequences.top_terms(2), sequences.explainer(1)
     assert list(top) == list(sequences.description.class_names)
