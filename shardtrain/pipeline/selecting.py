@@ -84,7 +84,7 @@ def select_ngrams(
     scores = tuple(task.out for task in tasks)
     boundary = find_boundary((open_spilled(path)["scores"] for path in scores), keep)
     settled = None
-    if _count_tied(scores, boundary) > max(boundary.room, passes.budget // TIE_BYTES):
+    if _count_tied(scores, boundary) > max(boundary.room, passes.room // TIE_BYTES):
         settled = _settle(passes, counted, scores, boundary, later_wins=later_wins)
     columns = _gather(counted, scores, boundary, settled)
     terms = find_names(passes, counted, columns["hashes"])
