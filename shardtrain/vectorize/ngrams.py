@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import open_spilled, open_spilled_cached, spill
+from shardtrain.arrays.scratch import find_spilled, open_spilled, open_spilled_cached, spill
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
 from shardtrain.vectorize.selection import SELECTORS, Moments
@@ -170,20 +170,23 @@ def score_bucket(task: ScoreTask) -> None:
         stop = min(start + step, len(idf))
         moments = Moments.zeros(stop - start, num_classes)
         for number, (postings_path, classes) in enumerate(zip(task.postings_paths, task.classes, strict=True)):
-            postings = open_spilled(postings_path)
-            norms = open_spilled(task.norms[number])["norms"] if task.norms else np.ones(len(postings["labels"]))
-            indptr = postings["indptr"][task.bucket.range(postings["hashes"]).start :]
+            postings = find_spilled(postings_path)
+            part = task.bucket.part_of(postings)
+            indptr, labels = postings.read(indptr=slice(part.start, part.stop + 1), labels=None)
+            entries = slice(int(indptr[0]), int(indptr[-1]))
+            documents, times = postings.read(documents=entries, times=entries)
+            (norms,) = find_spilled(task.norms[number]).read(norms=None) if task.norms else (np.ones(len(labels)),)
             _accumulate(
                 places_in(merged, number),
                 start,
                 stop,
                 indptr,
-                postings["documents"],
-                postings["times"],
+                documents,
+                times,
                 idf,
                 task.weights.of_times(postings.facts["most_times"]),
                 norms,
-                classes[postings["labels"]],
+                classes[labels],
                 moments.pairs,
                 moments.totals,
             )
@@ -193,13 +196,16 @@ def score_bucket(task: ScoreTask) -> None:
 
 @kernel
 def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, classes, pairs, totals):  # type: ignore[no-untyped-def]
-    """Add up the values of candidates [start, stop); `places` are the terms' candidates, `indptr` their entries."""
+    """Add up the values of candidates [start, stop); `places` are the terms' candidates, `indptr` their entries.
+
+    `documents` and `times` begin with the entries of the first of these terms.
+    """
     # Invariant: totals and pairs have the terms before i; a term's documents are added in ascending order.
     for i in range(len(places)):
         place = places[i]
         if not start <= place < stop:
             continue
-        for entry in range(indptr[i], indptr[i + 1]):
+        for entry in range(indptr[i] - indptr[0], indptr[i + 1] - indptr[0]):
             document = documents[entry]
             value = tf[times[entry]] * idf[place] / norms[document]
             totals[place - start] += value
