@@ -24,10 +24,11 @@ from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
 from shardtrain.runtime.storage import storage_errors
-from shardtrain.runtime.system import read_into
+from shardtrain.runtime.system import allow_open_files, read_into
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
+_MOST_MAPPED, _OTHER_FILES = 512, 128  # files that are open at once
 _HEADER_BYTES = 4096  # read at first; most headers are shorter
 _ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
@@ -48,6 +49,10 @@ class SpilledArrays:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         dtype, shape, offset = self.entries[name]
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
+
+    def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
+        """Return a range of each of some arrays; None: all of it."""
+        return [self[name] if part is None else self[name][part] for name, part in parts.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +184,9 @@ def open_spilled_cached(path: Path) -> SpilledArrays:
     return _mapped(path, state.st_ino, state.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=64)  # each mapping holds a file descriptor
+@functools.lru_cache(maxsize=_MOST_MAPPED)
 def _mapped(path: Path, inode: int, modified: int) -> SpilledArrays:
+    allow_open_files(_MOST_MAPPED + _OTHER_FILES)  # each mapping holds a descriptor
     return open_spilled(path)
 
 

@@ -45,22 +45,16 @@ class Bucket:
             return slice(start, len(hashes))
         return slice(start, int(np.searchsorted(hashes, np.uint64((self.number + 1) << shift))))
 
-    def part_of(self, postings: SpilledFile) -> slice:
+    def part_of(self, postings: SpilledArrays | SpilledFile) -> slice:
         """Return the slice of the terms of postings that are in this bucket."""
-        coarse = max(0, self.bits - _TOP_BITS)
-        first, last = (number << max(0, _TOP_BITS - self.bits) for number in _covering(self.number, coarse))
-        (tops,) = postings.read(tops=slice(first, last + 1))
+        finer, coarser = max(0, self.bits - _TOP_BITS), max(0, _TOP_BITS - self.bits)
+        top = self.number >> finer << coarser
+        tops = postings.read(tops=slice(top, top + (1 << coarser) + 1))[0]
         around = slice(int(tops[0]), int(tops[-1]))
-        if not coarse:
+        if not finer:
             return around
-        (hashes,) = postings.read(hashes=around)
-        part = self.range(hashes)
+        part = self.range(postings.read(hashes=around)[0])
         return slice(around.start + part.start, around.start + part.stop)
-
-
-def _covering(number: int, coarse: int) -> tuple[int, int]:
-    """Return the range of numbers, without their `coarse` last bits, that a bucket is in."""
-    return number >> coarse, (number >> coarse) + 1
 
 
 def _tops(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:

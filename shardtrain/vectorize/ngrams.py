@@ -54,7 +54,7 @@ def weigh_unit(
     firsts = np.empty(len(terms), np.uint64)
     for bucket, path in candidates:
         merged = open_spilled_cached(path)
-        start = bucket.range(postings["hashes"]).start
+        start = bucket.part_of(postings).start
         size = _collect(
             places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
         )
