@@ -64,6 +64,9 @@ class SpilledFile:
     entries: dict[str, tuple[str, list[int], int]]
     facts: dict[str, Any]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
     def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
         """Read a range of each of some arrays of one dimension; None: all of it.
 

@@ -47,6 +47,8 @@ class Bucket:
 
     def part_of(self, postings: SpilledArrays | SpilledFile) -> slice:
         """Return the slice of the terms of postings that are in this bucket."""
+        if "tops" not in postings:  # of an interrupted build of an earlier version
+            return self.range(postings.read(hashes=None)[0])
         finer, coarser = max(0, self.bits - _TOP_BITS), max(0, _TOP_BITS - self.bits)
         top = self.number >> finer << coarser
         tops = postings.read(tops=slice(top, top + (1 << coarser) + 1))[0]

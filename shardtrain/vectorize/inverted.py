@@ -162,7 +162,8 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
 
     What is returned of the n-grams' arrays are their beginnings, which then hold the terms and entries.
     """
-    indptr = np.zeros(len(hashes) + 1, np.int64)
+    indptr = np.empty(len(hashes) + 1, np.int64)
+    indptr[0] = 0
     entry_times = np.empty(len(hashes), np.uint32)
     terms = 0
     collided = False
