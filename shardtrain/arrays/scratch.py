@@ -83,7 +83,7 @@ class SpilledFile:
         view, position = array.data.cast("B"), self.start + offset + part.start * array.itemsize
         while view:
             if not (found := read_into(descriptor, view, position)):
-                raise damaged_scratch(self.path, Mismatch("its end", f"{len(view):,} more bytes of '{name}'"))
+                raise Mismatch("its end", f"{len(view):,} more bytes of '{name}'")
             view, position = view[found:], position + found
         return array
 
