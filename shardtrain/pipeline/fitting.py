@@ -90,7 +90,7 @@ def _weigh(
 def _restricted(counted: Counted, chosen: Chosen) -> Counted:
     """Return the same, restricted to the chosen candidates."""
     by_hash = np.argsort(chosen.hashes)
-    buckets = []
+    buckets, sizes = [], []
     for bucket, path in counted.buckets:
         part = by_hash[bucket.range(chosen.hashes[by_hash])]
         kept = path.with_name(path.name.replace("bucket", "kept"))
@@ -100,7 +100,8 @@ def _restricted(counted: Counted, chosen: Chosen) -> Counted:
         arrays = {"hashes": chosen.hashes[part], "counts": chosen.counts[part], "first": chosen.first[part]}
         spill(kept, {**arrays, "places": rank[merged["places"]], "starts": merged["starts"]})
         buckets.append((bucket, kept))
-    return replace(counted, buckets=tuple(buckets), num_candidates=len(chosen.terms))
+        sizes.append(len(part))
+    return replace(counted, buckets=tuple(buckets), candidates=tuple(sizes))
 
 
 def _ngram_arrays(counted: Counted, chosen: Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
