@@ -21,6 +21,7 @@
     │   └── CorruptShardError       bytes that differ from what the manifest recorded (also ValueError)
     ├── ScratchError                scratch files of an interrupted job that are damaged (also ValueError)
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
+    ├── ExecutorError               workers of `--executor` that cannot be reached or used
     ├── WorkerDiedError             worker processes that died again and again
     ├── StorageError                a file that could not be written (also OSError)
     │   └── DiskFullError           not enough room on the disk
@@ -192,6 +193,10 @@ class ScratchError(ShardtrainError, ValueError):
 
 class OutputExistsError(ShardtrainError, FileExistsError):
     """A result that must not be overwritten."""
+
+
+class ExecutorError(ShardtrainError):
+    """Workers of `--executor` cannot be reached, have other versions, or do not share a folder."""
 
 
 class WorkerDiedError(ShardtrainError):

@@ -19,6 +19,7 @@ from shardtrain.inference.given_data import is_raw_text
 from shardtrain.inference.options import EvaluateOptions, ImportOptions
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.options import defaults_of, flag, options_of
+from shardtrain.runtime.options import ExecutorOptions
 from shardtrain.runtime.progress import short
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _of_shards(
     from shardtrain.loader.shards import open_shards
 
     refuse_unused(args, TextOptions, "is not raw text")
+    refuse_unused(args, ExecutorOptions, "is a folder of shards, which this process reads")
     for name in ("by", "weight"):
         if getattr(options, name) is not None:
             raise UsageError(
@@ -103,6 +105,7 @@ def _of_corpus(
             str(args.data),
             read,
             split=options.split,
+            executor=options.executor,
             by=options.by,
             weight=options.weight,
             observers=observers,

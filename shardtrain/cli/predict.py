@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--proba is for files and JSON; give --output FILE, --output - or --json")
     if options.csv_safe and args.json and files.output in (None, STANDARD):
         raise UsageError("--csv-safe is for CSV and tab-separated lines, not for --json; omit one of them")
+    if not options.executor_name.local and files.output in (None, STANDARD):
+        raise UsageError(f"--executor {options.executor} is for files; give --input FILE and --output FILE")
     _check_explained(args, files, options)
     from shardtrain.inference.run import load_run
     from shardtrain.runtime.process import own_process
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         assert files.input is not None  # checked above
         from shardtrain.inference.predict_file import predict_file
 
-        done = predict_file(folder, files.input, files.output, options)
+        done = predict_file(folder, files.input, files.output, options, module=options_from(args, ImportOptions).module)
         facts = asdict(done)
         facts |= facts.pop("counts")
         num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""

@@ -21,10 +21,10 @@ from shardtrain.corpus.source import BadRow, Documents, Source, Unit
 from shardtrain.errors import ModelError, RunError, command_line
 from shardtrain.inference.classifier import Classifier
 from shardtrain.inference.known_labels import KnownLabels
-from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
 from shardtrain.inference.run import Run
+from shardtrain.inference.units import units_of
 from shardtrain.loader.shards import Shards
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.origin import recorded_origins

@@ -1,8 +1,8 @@
 """Evaluate a run on a split of shards, or on a labelled corpus of raw text without making shards.
 
-Documents of a corpus are read and vectorized unit by unit in threads, while the model evaluates those before. The
-metrics equal those on shards of the same documents, made with the run's vectorizer, up to float32 rounding: documents
-are summed in another order.
+Documents of a corpus are read and vectorized unit by unit in threads, or on workers elsewhere, while the model
+evaluates those before. The metrics equal those on shards of the same documents, made with the run's vectorizer, up to
+float32 rounding: documents are summed in another order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,22 +24,27 @@ from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import Column, CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Source, Unit
-from shardtrain.errors import CorpusNotFoundError
+from shardtrain.errors import CorpusNotFoundError, RunError
 from shardtrain.inference.answered import Answers, Observer, Rows
 from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
-from shardtrain.inference.predict_file import units_of
 from shardtrain.inference.rows import check_shards
 from shardtrain.inference.slices import MISSING, ColumnReader, Slice, SliceSums, column_source
+from shardtrain.inference.units import units_of
 from shardtrain.loader.shards import Shards
 from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
+from shardtrain.runtime.engines.names import PROCESSES
+from shardtrain.runtime.engines.opening import open_cluster
+from shardtrain.runtime.engines.work import made_once
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
+from shardtrain.training.run_folder import VECTORIZER
+from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -125,6 +131,7 @@ def evaluate_corpus(
     *,
     split: str | None = None,
     workers: int | None = None,
+    executor: str = PROCESSES,
     by: Column | None = None,
     weight: Column | None = None,
     observers: Sequence[Observer] = (),
@@ -141,6 +148,7 @@ def evaluate_corpus(
         split: "train", "validation" or "test"; None: the test split if there is one, else the validation split, else
             all documents.
         workers: as in `PredictOptions`.
+        executor: who reads and vectorizes, as in `PredictOptions`; this process evaluates the model.
         by: column by whose values the rows are also measured part by part.
         weight: column with the weights of the rows.
         observers: what else sees the model's answers, such as `errors_file`.
@@ -155,8 +163,10 @@ def evaluate_corpus(
     read = read or CorpusOptions()
     if must_be_literal(run.labels):
         read = replace(read, labels="names")
+    work = PredictOptions(workers=workers, executor=executor)
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, contextlib.ExitStack() as files:
         given = files.enter_context(as_files(corpus, Path(scratch) / "given", read))
+        given = replace(given, paths=tuple(map(work.placed, given.paths)))
         opened = given.open(read, scratch=Path(scratch), remembered=run.reading)
         for note in opened.notes:
             say(note)
@@ -184,12 +194,8 @@ def evaluate_corpus(
         )
         measure_batches = _loaded(run, [*observers, *([slices] if slices else [])])
 
-        def read_rows(unit: Unit) -> tuple[Documents, Features]:
-            documents = read_unit(source, unit)
-            return documents, vectorizer.transform(documents.texts)
-
-        with threads(PredictOptions(workers=workers).threads) as pool:
-            batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
+        with _readers(work, run, source, vectorizer, Path(scratch)) as rows_of:
+            batches = seen.batches(rows_of(units), sum(unit.num_documents for unit in units))
             measured = measure_batches(batches)
     if weight is not None and measured.metrics is not None:  # the model's own do not know the weights
         weighted = {"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss}
@@ -210,6 +216,46 @@ def evaluate_corpus(
         respelled_labels=seen.labels.class_of,
         slices=tuple(slices.slices()) if slices else (),
     )
+
+
+@contextlib.contextmanager
+def _readers(
+    work: PredictOptions, run: Run, source: Source, vectorizer: Vectorizer, scratch: Path
+) -> Iterator[Callable[[Sequence[Unit]], Iterator[tuple[Documents, Features]]]]:
+    """Yield what reads units and makes their features, in order: in threads, or on workers elsewhere."""
+    if work.executor_name.local:
+        with threads(work.threads) as pool:
+            yield partial(pool.map, partial(_rows_of, source, vectorizer))
+        return
+    read = partial(_far_rows_of, source, work.placed(run.path / VECTORIZER), run.description.vectorizer)
+    with open_cluster(work.executor_name, scratch, workers=work.workers, prepare=_nothing) as cluster:
+        yield partial(cluster.map, read)
+
+
+def _rows_of(source: Source, vectorizer: Vectorizer, unit: Unit) -> tuple[Documents, Features]:
+    documents = read_unit(source, unit)
+    return documents, vectorizer.transform(documents.texts)
+
+
+def _far_rows_of(source: Source, folder: Path, fingerprint: str, unit: Unit) -> tuple[Documents, Features]:
+    return _rows_of(source, _vectorizer(folder, fingerprint), unit)
+
+
+@made_once(maxsize=1)
+def _vectorizer(folder: Path, fingerprint: str) -> Vectorizer:
+    """Load the vectorizer of a run in a worker.
+
+    Raises:
+        RunError: it is not the one with the fingerprint, which the driver found.
+    """
+    found = load_vectorizer(folder)
+    if found.describe()["fingerprint"] != fingerprint:
+        raise RunError(f"the vectorizer in '{folder}' was changed meanwhile; run the command again")
+    return found
+
+
+def _nothing() -> None:
+    """Prepare a worker: it loads the vectorizer with its first unit."""
 
 
 def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:

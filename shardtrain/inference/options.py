@@ -10,6 +10,7 @@ from shardtrain.errors import UsageError
 from shardtrain.metrics.names import MEASURES
 from shardtrain.options import checked, flag, option
 from shardtrain.runtime.machine import cores
+from shardtrain.runtime.options import ExecutorOptions
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
@@ -64,7 +65,7 @@ class PredictFiles:
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(TextOptions):
+class PredictOptions(ExecutorOptions, TextOptions):
     """How a file of texts is read and classified.
 
     Attributes:
@@ -73,10 +74,11 @@ class PredictOptions(TextOptions):
         explain: explain the class of each text by so many terms; None: no explanation.
         csv_safe: write cells of CSV that a spreadsheet would take for formulas with an apostrophe in front.
         threshold: whether a text whose class is not probable enough is "undecided", where the run has thresholds.
-        workers: threads; None: one per core, at most `MOST_WORKERS`.
+        workers: threads; None: one per core, at most `MOST_WORKERS`. Of another executor, tasks under way at once, at
+            most; None: as many as its workers run at once.
         overwrite: replace an output that exists, and discard one that was interrupted with other options.
 
-    The other attributes are those of the class that it extends.
+    The other attributes are those of the classes that it extends.
 
     Raises:
         UsageError: a value outside its range.
@@ -110,7 +112,7 @@ class PredictOptions(TextOptions):
     overwrite: bool = option(False, "replace the file in --output if it exists", group=_OUTPUT, identity=False)
     workers: int | None = option(
         None,
-        "threads, about 100 MiB each",
+        "threads, about 100 MiB each; with another --executor the tasks under way at once",
         group=_OUTPUT,
         metavar="N",
         parse=int,
@@ -119,7 +121,8 @@ class PredictOptions(TextOptions):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ExecutorOptions.__post_init__(self)
+        TextOptions.__post_init__(self)
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers {self.workers}: at least 1")
         if self.explain is not None and self.explain < 1:
@@ -133,7 +136,7 @@ class PredictOptions(TextOptions):
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(ExecutorOptions):
     """On what a run is evaluated, and what is written of it.
 
     Attributes:
@@ -146,6 +149,8 @@ class EvaluateOptions:
         errors: a file of the wrong rows.
         csv_safe: as in `PredictOptions`.
         overwrite: replace the file in `errors`.
+
+    The other attribute is that of the class that it extends.
 
     Raises:
         UsageError: there is no such split, or an option that needs `errors` is given without it.
@@ -204,6 +209,7 @@ class EvaluateOptions:
     overwrite: bool = option(False, "replace the file in --errors if it exists", group=_EVALUATION, identity=False)
 
     def __post_init__(self) -> None:
+        ExecutorOptions.__post_init__(self)
         for name in ("csv_safe", "overwrite"):
             if getattr(self, name) and self.errors is None:
                 raise UsageError(f"{flag(name)} is for the file of --errors, which is not given; omit it")

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from shardtrain.corpus.opening import open_texts
 from shardtrain.corpus.options import STANDARD
-from shardtrain.corpus.readers import plan_units, read_unit
-from shardtrain.corpus.source import BAD_ROW, BadRow, Documents, Source, Unit
+from shardtrain.corpus.source import BadRow, Documents, Unit
 from shardtrain.errors import OutputExistsError, UsageError
-from shardtrain.inference.classifier import SPARSE_ROWS, Classifier
 from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
+from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_name, part_path, writer_of
 from shardtrain.inference.predictions import Predictions
-from shardtrain.inference.writers import Piece, PredictionWriter, writer_for
+from shardtrain.inference.units import units_of
+from shardtrain.inference.writers import PredictionWriter
 from shardtrain.metrics.thresholds import Thresholds
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.facts import MAX_LISTED
@@ -35,19 +34,17 @@ from shardtrain.pipeline.given import copy_standard_input, identify_content
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import checksum
-from shardtrain.runtime.executors import threads
+from shardtrain.runtime.engines.opening import open_cluster
+from shardtrain.runtime.executors import Executor, threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
-from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.runtime.storage import check_output_file
 
 if TYPE_CHECKING:
-    from shardtrain.inference.explain import Explainer
     from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
-_PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and values of their rows or probabilities
 _EXPLAINED_PARTS = 16  # of a unit, each a unit where texts are explained: an explanation is larger than most texts
 
 
@@ -74,89 +71,13 @@ class PredictedFile:
     counts: TextCounts
 
 
-@dataclass(frozen=True, kw_only=True)
-class _UnitResult:
-    """The stored result of a unit: its predictions and marked texts in numbers, and the first of its invalid rows."""
-
-    rows: int
-    undecided: int
-    num_bad_rows: int
-    bad_rows: tuple[BadRow, ...]
-    counts: TextCounts
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> _UnitResult:
-        """Make the value from a record that fits `_RESULT`."""
-        bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
-        return cls(**{**record, "bad_rows": bad_rows, "counts": TextCounts(**record["counts"])})
-
-
-_RESULT = Fields(
-    {
-        "rows": Integer(),
-        "undecided": Integer(),
-        "num_bad_rows": Integer(),
-        "bad_rows": Items(BAD_ROW, most=MAX_LISTED),
-        "counts": Fields({each.name: Integer() for each in fields(TextCounts)}),
-    }
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Input:
-    """An input cut into units, and the classifier."""
-
-    source: Source
-    units: list[Unit]
-    classifier: Classifier | Explainer
-
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of each unit."""
-        return [unit.num_bytes for unit in self.units]
-
-    def classify(self, unit: Unit) -> tuple[Documents, Predictions]:
-        """Read the documents of a unit and classify them."""
-        documents = read_unit(self.source, unit)
-        return documents, self._classify(documents, 0, len(documents.texts))
-
-    def write_part(self, unit: Unit, writer: PredictionWriter, path: Path) -> _UnitResult:
-        """Classify a unit and write its part of the output."""
-        documents = read_unit(self.source, unit)
-        bad, marks, undecided = documents.bad_rows, [np.empty(0, np.uint8)], [0]
-
-        def pieces() -> Iterator[Piece]:
-            step = rows_per_piece(max(len(self.classifier.class_names), self._row_values))
-            for start in range(0, len(documents.texts), step):
-                predictions = self._classify(documents, start, start + step)
-                marks.append(predictions.marks)
-                undecided.append(int(np.count_nonzero(~predictions.decided)))
-                yield documents.ordinals[start : start + step], predictions
-
-        with committed(path, synced=False) as file:
-            writer.write_part(pieces(), file)
-        counts = TextCounts.of(np.concatenate(marks), documents.num_replaced)
-        return _UnitResult(
-            rows=len(documents.texts),
-            undecided=sum(undecided),
-            num_bad_rows=len(bad),
-            bad_rows=bad[:MAX_LISTED],
-            counts=counts,
-        )
-
-    @property
-    def _row_values(self) -> int:
-        """Values of a row of features in memory; few where rows are sparse."""
-        vectorizer = self.classifier.vectorizer
-        return vectorizer.num_features if vectorizer.kind == "sequence" else 1
-
-    def _classify(self, documents: Documents, start: int, stop: int) -> Predictions:
-        columns = max(1, len(self.source.text_columns))
-        return self.classifier(documents.texts[start:stop], replaced=documents.num_replaced > 0, columns=columns)
-
-
 def predict_file(
-    run: Run, source: Path | str, output: Path | str, options: PredictOptions | None = None
+    run: Run,
+    source: Path | str,
+    output: Path | str,
+    options: PredictOptions | None = None,
+    *,
+    module: str | None = None,
 ) -> PredictedFile:
     """Classify the texts of a file, or of standard input ("-"), in order; a repeated call resumes a killed one.
 
@@ -167,6 +88,7 @@ def predict_file(
         source: CSV, TSV, JSON Lines or, by any other name, lines of text; also with .gz.
         output: a name that ends in .csv, .jsonl or .parquet; `shardtrain.inference.writers` describes the formats.
         options: of reading and writing.
+        module: that registers layers of the run's model; workers of another executor import it.
 
     Raises:
         OutputExistsError: the output exists, or an interrupted one was started with other options or another input.
@@ -174,15 +96,9 @@ def predict_file(
         RunError: the run's files are damaged, or the model's outputs are not probabilities.
         DiskFullError: the disk has no room; finished parts are kept.
     """
-    options, output = options or PredictOptions(), Path(output)
-    writer = writer_for(
-        output,
-        run.description.class_names,
-        proba=options.proba,
-        notes=options.notes,
-        reasons=options.explain is not None,
-        csv_safe=options.csv_safe,
-    )
+    options = options or PredictOptions()
+    output = options.placed(Path(output))
+    writer = writer_of(output, run.description.class_names, options)
     check_output_file(output, "--output")
     if output.exists() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output '{output}' is the input; choose another name")
@@ -200,7 +116,27 @@ def predict_file(
     with folder.made_and_held():
         path = _copy_stdin(working) if str(source) == STANDARD else Path(source)
         with folder.work(_job(run, path, writer, options), overwrite=options.overwrite):
-            return _predict(_open(run, path, options, working), writer, output, working, options)
+            opened = _open(run, options.placed(path), options, working)
+            if options.executor_name.local:
+                with threads(options.threads) as pool:
+                    write = partial(opened.write_part, writer=writer, folder=working)
+                    return _predict(opened, pool, write, writer, output, working, options)
+            write_far = FarParts(
+                run=options.placed(run.path),
+                model=run.metrics["model_sha256"],
+                module=module,
+                source=opened.source,
+                options=options,
+                output=output,
+                folder=working,
+            )
+            name = options.executor_name
+            with open_cluster(name, working, workers=options.workers, prepare=_nothing) as cluster:
+                return _predict(opened, cluster, write_far, writer, output, working, options)
+
+
+def _nothing() -> None:
+    """Prepare a worker: it opens the run with its first unit."""
 
 
 def predict_stream(
@@ -222,26 +158,30 @@ def predict_stream(
 
 
 def _predict(
-    opened: _Input, writer: PredictionWriter, output: Path, working: Path, options: PredictOptions
+    opened: Input,
+    executor: Executor,
+    write: Callable[[Unit], UnitResult],
+    writer: PredictionWriter,
+    output: Path,
+    working: Path,
+    options: PredictOptions,
 ) -> PredictedFile:
-    names = [f"part-{unit.index:06}" for unit in opened.units]
-    paths = {unit.index: working / f"{name}.rows" for unit, name in zip(opened.units, names, strict=True)}
-    with threads(options.threads) as pool:
-        parts = Passes(pool, working, budget=0).run(
-            "predicting",
-            lambda unit: opened.write_part(unit, writer, paths[unit.index]),
-            opened.units,
-            opened.sizes,
-            names=names,
-            schema=_RESULT,
-            encode=asdict,
-            decode=_UnitResult.from_record,
-        )
-    ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths.values(), working)
+    paths = [part_path(working, unit) for unit in opened.units]
+    parts = Passes(executor, working, budget=0).run(
+        "predicting",
+        write,
+        opened.units,
+        opened.sizes,
+        names=list(map(part_name, opened.units)),
+        schema=RESULT,
+        encode=asdict,
+        decode=UnitResult.from_record,
+    )
+    ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths, working)
     if not ours:  # it appeared while the job was interrupted
         raise OutputExistsError(_exists(output))
     with committed(output) as file:
-        writer.join(paths.values(), file)
+        writer.join(paths, file)
     rejected = [row for part in parts for row in part.bad_rows]
     counts = sum((part.counts for part in parts), TextCounts())
     warn_of_texts(counts, options)
@@ -268,7 +208,7 @@ def _exists(output: Path) -> str:
     return f"'{output}' exists already; choose another --output, or replace it with --overwrite"
 
 
-def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Input:
+def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> Input:
     """Open the input, report how it is read, and cut it into units."""
     names = run.description.class_names
     source, notes = open_texts(
@@ -283,25 +223,10 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
         source = source.named("standard input")
     for note in notes:
         say(note)
-    how = {"threshold": options.threshold}
-    classifier = run.classifier(**how) if options.explain is None else run.explainer(options.explain, **how)
+    classifier = loaded(run, explain=options.explain, threshold=options.threshold)
     parts = 1 if options.explain is None else _EXPLAINED_PARTS
     units = units_of(source, classifier.vectorizer.settings.density * parts)
-    return _Input(source=source, units=units, classifier=classifier)
-
-
-def rows_per_piece(row_values: int) -> int:
-    """Return how many rows of so many values are predicted at a time: a unit may have a million short texts.
-
-    A multiple of the rows per call of the model, so that the calls, and the last bit of their results, are the same.
-    """
-    return max(1, min(_PIECE_ROWS, _PIECE_VALUES // row_values) // SPARSE_ROWS) * SPARSE_ROWS
-
-
-def units_of(source: Source, density: int) -> list[Unit]:
-    """Cut an input into units, smaller by a factor of `density`: terms per byte, relative to words."""
-    with progress("scanning", total=source.num_bytes, lasting=False) as shown:
-        return plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
+    return Input(source=source, units=units, classifier=classifier)
 
 
 def _copy_stdin(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, U
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import count
+from shardtrain.pipeline.crew import crew
 from shardtrain.pipeline.facts import Totals, joined
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.holdout import note_of
@@ -43,9 +44,9 @@ from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, validated_as_before, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
-from shardtrain.pipeline.units import UnitTask, keep_every_class, survey, warm_up
+from shardtrain.pipeline.units import UnitTask, keep_every_class, load_kernels, survey
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
-from shardtrain.runtime.executors import Executor, Serial, processes, threads
+from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job, file_job
 from shardtrain.runtime.passes import (
     LONG_MEMORY,
@@ -89,9 +90,11 @@ def build(corpus: CorpusLike, out: Path | str, options: BuildOptions | None = No
         VectorizerError: a vectorizer that is to be reused is missing or damaged.
         DiskFullError: the disk has no room.
     """
-    out, options = Path(out), options or BuildOptions()
+    options = options or BuildOptions()
+    out = options.placed(Path(out))
     with as_files(corpus, out, options) as given:
-        return _build(given, out, with_found_splits(given.paths, options), reuse=reuse)
+        placed = replace(given, paths=tuple(map(options.placed, given.paths)))
+        return _build(placed, out, with_found_splits(placed.paths, options), reuse=reuse)
 
 
 def _build(corpus: GivenCorpus, out: Path, options: BuildOptions, *, reuse: bool) -> Manifest:
@@ -219,8 +222,8 @@ def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
     """Make everything that is to be published, in the folder of a workspace."""
     options, before = inputs.options, inputs.before
     corpus, reused = inputs.corpus, inputs.reused
-    workers = _workers(options, corpus.train.num_bytes)
-    with _executor(workers) as executor:
+    local = partial(_workers, options, corpus.train.num_bytes)
+    with crew(options, space.scratch, local, prepare=load_kernels) as (executor, workers):
         passes = Passes(
             executor,
             space.scratch,
@@ -287,8 +290,8 @@ def _open_inputs(
     """
     corpus = given.open(
         reading_of(before, options),
-        validation=options.validation,
-        test=options.test,
+        validation=None if options.validation is None else options.placed(Path(options.validation)),
+        test=None if options.test is None else options.placed(Path(options.test)),
         scratch=space.scratch,
         remembered=Reading.of_record(remembered),
         memory_limit=options.memory_limit,
@@ -460,12 +463,6 @@ def _workers(options: BuildOptions, num_bytes: int) -> Workers:
     if allowed < (options.workers or 1):
         say(f"--memory-limit allows only {allowed} of {options.workers} workers")
     return workers_for(options, num_bytes)
-
-
-def _executor(workers: Workers) -> Executor:
-    if workers.sharing > 1:
-        return threads(workers.number)
-    return Serial() if workers.number == 1 else processes(workers.number, prepare=warm_up)
 
 
 def workers_for(options: BuildOptions, num_bytes: int) -> Workers:

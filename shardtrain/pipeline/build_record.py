@@ -53,6 +53,7 @@ _RECORD = Fields(
         "pass_spans": Items(Row((Text(), Number(), Number()))),
         "memory_curve": Items(Row((Number(), Integer()))),
         "origins": Items(optional(_ORIGIN)),
+        "executor": Text(),
     },
     others=True,
 )
@@ -66,10 +67,12 @@ class BuildRecord:
         seconds: total time; of a resumed build, the time since it was resumed.
         passes: title and seconds of each pass, in order.
         spans: title, start and end of each interval in which a pass ran, in seconds since the start.
-        memory_curve: seconds since the start, and the peak of anonymous bytes of all processes until the next point.
-        memory_limit: in bytes.
-        peak_bytes: peak of anonymous bytes; 0 where the system does not report them.
-        workers: number of processes.
+        executor: the engine whose workers ran the passes; empty: processes of the machine itself.
+        memory_curve: seconds since the start, and the peak of anonymous bytes of all processes until the next point;
+            with an engine, of the process that drove the build.
+        memory_limit: in bytes; with an engine, of each process.
+        peak_bytes: peak of anonymous bytes, with an engine of any one process; 0 where the system does not report them.
+        workers: number of processes, or of tasks that an engine ran at once.
         resumed: whether an interrupted build was resumed.
         job: digest of the job that made the shards; empty: unknown.
         origins: for each part of the shards what it takes to open its corpus again; None: unknown.
@@ -85,6 +88,7 @@ class BuildRecord:
     resumed: bool
     job: str
     origins: tuple[dict[str, Any] | None, ...]
+    executor: str = ""
 
 
 def read_build_record(folder: Path) -> BuildRecord | None:
@@ -104,4 +108,5 @@ def read_build_record(folder: Path) -> BuildRecord | None:
         resumed=found["resumed"],
         job=found.get("job", ""),
         origins=tuple(found.get("origins", ())),
+        executor=found.get("executor", ""),
     )

@@ -24,16 +24,15 @@ from shardtrain.errors import CorpusFormatError, UsageError
 from shardtrain.loader.order import document_keys
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
+from shardtrain.pipeline.crew import crew
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, note_of, spare_documents, trains
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
 from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
-from shardtrain.runtime.executors import Serial, processes
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.passes import Passes, Workers, affordable_processes
-from shardtrain.runtime.process import own_process
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.schema import MAX_INTEGER, Fields, Integer, Keyed, Text
 from shardtrain.shards import layout
@@ -126,12 +125,17 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
     identities = {name: value for path in read for name, value in files_of(path).items()}
     chosen = {"append": None, **identity(options)}
     program = f"tables in blocks of {BLOCK_BYTES} bytes"
+    placed = replace(
+        options,
+        validation=tuple(map(options.placed, options.validation)),
+        y=tuple(str(options.placed(Path(name))) if name.endswith(".npy") else name for name in options.y),
+    )
     return make_shards(
-        out,
+        options.placed(out),
         file_job(
             chosen, identities, program, defaults=identity_defaults(ConvertOptions), digested=FIRST_CONVERT_OPTIONS
         ),
-        partial(_make, files, options),
+        partial(_make, [options.placed(path) for path in files], placed),
         memory_limit=options.memory_limit,
         overwrite=options.overwrite,
         resume=options.resume,
@@ -139,23 +143,22 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
 
 
 def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> tuple[Manifest, Passes]:
-    workers = affordable_processes(options.cores, options.memory_limit)
-    opened = partial(open_tables, x=options.x, kind=options.kind, scratch=space.scratch)
-    of_worker = options.memory_limit // workers.number
-    tables = opened(files, y=options.y, memory_limit=of_worker)
-    held_out = opened(options.validation, y=options.y[len(files) :] or options.y, memory_limit=of_worker)
-    declared = sum(table.num_bytes for table in (*tables, *held_out))  # the rows in scratch files, and then in shards
-    require_room(space, declared if options.compress else 2 * declared)
-    pieces = [
-        _Piece(table, start, stop, f"{name}-{number:03}-{place:05}", held)
-        for name, group, held in (("rows", tables, False), ("held", held_out, True))
-        for number, table in enumerate(group)
-        for place, (start, stop) in enumerate(table.pieces())
-    ]
-    small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
-    if small:
-        workers = Workers()
-    with Serial() if workers.number == 1 else processes(workers.number, prepare=own_process) as executor:
+    local = partial(_workers, files, options)
+    with crew(options, space.scratch, local, prepare=_nothing) as (executor, workers):
+        opened = partial(open_tables, x=options.x, kind=options.kind, scratch=space.scratch)
+        of_worker = options.memory_limit // workers.number
+        tables = opened(files, y=options.y, memory_limit=of_worker)
+        held_out = opened(options.validation, y=options.y[len(files) :] or options.y, memory_limit=of_worker)
+        declared = sum(
+            table.num_bytes for table in (*tables, *held_out)
+        )  # the rows in scratch files, and then in shards
+        require_room(space, declared if options.compress else 2 * declared)
+        pieces = [
+            _Piece(table, start, stop, f"{name}-{number:03}-{place:05}", held)
+            for name, group, held in (("rows", tables, False), ("held", held_out, True))
+            for number, table in enumerate(group)
+            for place, (start, stop) in enumerate(table.pieces())
+        ]
         passes = Passes(executor, space.scratch, workers.task_budget(options.memory_limit), details=titles.DETAILS)
         surveyed = passes.run(
             titles.LABELS,
@@ -203,6 +206,15 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         build={"labels": classes.codes, "parts": [part]},
     )
     return manifest, passes
+
+
+def _workers(files: Sequence[Path], options: ConvertOptions) -> Workers:
+    small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
+    return Workers() if small else affordable_processes(options.cores, options.memory_limit)
+
+
+def _nothing() -> None:
+    """Prepare a worker: these passes need no kernels of their own."""
 
 
 def _write_rows(

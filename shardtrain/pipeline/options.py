@@ -10,6 +10,7 @@ from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import UsageError
 from shardtrain.options import REQUIRED, changed, checked, flag, option, options_of, parse_size, show_size
 from shardtrain.runtime.machine import cores
+from shardtrain.runtime.options import ExecutorOptions
 from shardtrain.shards.layout import CODECS
 from shardtrain.vectorize.options import VectorizerOptions
 
@@ -80,12 +81,13 @@ class ResumeOptions(OverwriteOptions):
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class ResourceOptions:
+class ResourceOptions(ExecutorOptions):
     """What making shards may use, and how large they are.
 
     Attributes:
-        memory_limit: bytes of anonymous memory for all processes together.
-        workers: processes; None: one per core, as the memory allows.
+        memory_limit: bytes of anonymous memory for all processes together; of another executor, for each worker.
+        workers: processes; None: one per core, as the memory allows. Of another executor, tasks under way at once, at
+            most; None: as many as its workers run at once.
         seed: decides the order of rows and the validation fraction.
         rows_per_shard: rows of every shard but the last of a split.
         compress: HDF5 filter of the shards: "zstd", "lz4" or "blosc2"; None: plain shards, or, with `append`, as those
@@ -100,7 +102,7 @@ class ResourceOptions:
     )
     memory_limit: int = option(
         1 << 30,
-        f"memory for all processes together, at least {show_size(LEAST_MEMORY)}",
+        f"memory for all processes together, at least {show_size(LEAST_MEMORY)}; with another --executor for each",
         group=_RESOURCES,
         metavar="SIZE",
         convert=parse_size,
@@ -109,7 +111,7 @@ class ResourceOptions:
     )
     workers: int | None = option(
         None,
-        "processes",
+        "processes; with another --executor the tasks under way at once",
         group=_RESOURCES,
         metavar="N",
         parse=int,
@@ -128,6 +130,7 @@ class ResourceOptions:
     )
 
     def __post_init__(self) -> None:
+        ExecutorOptions.__post_init__(self)
         if self.memory_limit < LEAST_MEMORY:
             raise UsageError(f"--memory-limit {show_size(self.memory_limit)}: at least {show_size(LEAST_MEMORY)}")
         if self.workers is not None and self.workers < 1:
@@ -379,13 +382,13 @@ class IndexOptions(TableOptions, OverwriteOptions):
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class RecompressOptions(ResumeOptions):
+class RecompressOptions(ExecutorOptions, ResumeOptions):
     """How finished shards are written again.
 
     Attributes:
         compress: HDF5 filter of the new shards, or "none" for plain ones.
 
-    The other attributes are those of the class that it extends.
+    The other attributes are those of the classes that it extends.
 
     Raises:
         UsageError: a filter that shards cannot have.

@@ -1,12 +1,14 @@
 """Rewrite finished shards to another folder with another compression or none: the same rows in the same order.
 
-Shards are rewritten one at a time with all cores; a killed run is resumed at the shard that was not finished. Shards
-that reference external HDF5 files become ordinary shards, with copies of the features.
+Shards are rewritten one at a time with all cores, or by the workers of an engine, each with one core; a killed run is
+resumed at the shards that were not finished. Shards that reference external HDF5 files become ordinary shards, with
+copies of the features.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,23 +20,24 @@ from shardtrain.pipeline.shards_job import make_shards
 from shardtrain.pipeline.workspace import Workspace
 from shardtrain.runtime.atomic import commit_bytes, make_folder
 from shardtrain.runtime.checksums import checksum
+from shardtrain.runtime.engines.opening import open_cluster
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.machine import cores
 from shardtrain.runtime.passes import Passes
 from shardtrain.shards import layout
 from shardtrain.shards.finished import is_finished
-from shardtrain.shards.layout import Manifest, ShardEntry
+from shardtrain.shards.layout import Manifest, ShardEntry, SplitEntry
 from shardtrain.shards.manifest import SHARD, fingerprint_of, parse_shard, shard_record
 from shardtrain.shards.packing import check_codec, rewrite_shard, shape_of
-from shardtrain.shards.shard import Shard
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A shard to rewrite."""
+    """A shard to rewrite: its split and its number in it."""
 
-    shard: Shard
+    split: str
+    number: int
     out: Path
 
 
@@ -52,12 +55,13 @@ def recompress(source: Path, out: Path, options: RecompressOptions) -> Manifest:
         raise ShardsExistError(f"'{out}' is the folder that is read; choose another --out")
     if options.codec is not None:
         check_codec(options.codec)
+    source, out = options.placed(source), options.placed(out)
     with open_shards(source) as shards:
         chosen = {"compress": options.codec, "shards": shards.manifest.fingerprint, "append": None}
         return make_shards(
             out,
             file_job(chosen, {}, "recompress"),
-            partial(_make, shards, options.codec),
+            partial(_make, shards, options),
             memory_limit=LEAST_MEMORY,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -65,25 +69,14 @@ def recompress(source: Path, out: Path, options: RecompressOptions) -> Manifest:
         )
 
 
-def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest, Passes]:
-    manifest = shards.manifest
-    passes = Passes(Serial(), space.scratch, LEAST_MEMORY)
-    splits = {}
-    for name, split in shards.splits.items():
-        tasks = [_Task(shard, space.ready / f"{name}-{number:05}.h5") for number, shard in enumerate(split.shards)]
-        rewritten = passes.run(
-            f"rewriting {name}",
-            partial(_rewrite, manifest=manifest, codec=codec),
-            tasks,
-            [task.shard.entry.rows for task in tasks],
-            names=[task.out.stem for task in tasks],
-            unit="rows",
-            schema=SHARD,
-            encode=shard_record,
-            decode=parse_shard,
-            fits=lambda task, entry: is_finished(task.out, entry, shape_of(task.shard.entry, manifest)),
-        )
-        splits[name] = replace(split.entry, shards=tuple(rewritten))
+def _make(shards: Shards, options: RecompressOptions, space: Workspace) -> tuple[Manifest, Passes]:
+    manifest, executor = shards.manifest, options.executor_name
+    rewrite = partial(_rewrite, shards, codec=options.codec, threads=cores())
+    if not executor.local:
+        rewrite = partial(_open_and_rewrite, shards.path, manifest.fingerprint, options.codec)
+    with Serial() if executor.local else open_cluster(executor, space.scratch, prepare=_nothing) as workers:
+        passes = Passes(workers, space.scratch, LEAST_MEMORY)
+        splits = {split: _rewrite_split(passes, shards, split, rewrite, space.ready) for split in shards.splits}
     files = {}
     for file, entry in manifest.files.items():
         content = (shards.path / file).read_bytes()
@@ -100,6 +93,42 @@ def _make(shards: Shards, codec: str | None, space: Workspace) -> tuple[Manifest
     return made, passes
 
 
-def _rewrite(task: _Task, *, manifest: Manifest, codec: str | None) -> ShardEntry:
-    shape = shape_of(task.shard.entry, manifest)
-    return rewrite_shard(task.shard, shape, codec, task.out, threads=cores())
+def _rewrite_split(
+    passes: Passes, shards: Shards, split: str, rewrite: Callable[[_Task], ShardEntry], ready: Path
+) -> SplitEntry:
+    entries, manifest = shards.splits[split].entry.shards, shards.manifest
+    tasks = [_Task(split, number, ready / f"{split}-{number:05}.h5") for number in range(len(entries))]
+    rewritten = passes.run(
+        f"rewriting {split}",
+        rewrite,
+        tasks,
+        [entry.rows for entry in entries],
+        names=[task.out.stem for task in tasks],
+        unit="rows",
+        schema=SHARD,
+        encode=shard_record,
+        decode=parse_shard,
+        fits=lambda task, entry: is_finished(task.out, entry, shape_of(entries[task.number], manifest)),
+    )
+    return replace(shards.splits[split].entry, shards=tuple(rewritten))
+
+
+def _rewrite(shards: Shards, task: _Task, *, codec: str | None, threads: int) -> ShardEntry:
+    shard = shards.splits[task.split].shards[task.number]
+    return rewrite_shard(shard, shape_of(shard.entry, shards.manifest), codec, task.out, threads=threads)
+
+
+def _open_and_rewrite(folder: Path, fingerprint: str, codec: str | None, task: _Task) -> ShardEntry:
+    """Rewrite a shard of a folder that this process opens itself.
+
+    Raises:
+        CorruptShardError: the folder holds other shards than those that the driver opened.
+    """
+    with open_shards(folder) as shards:
+        if shards.manifest.fingerprint != fingerprint:
+            raise CorruptShardError(f"the shards in '{folder}' were changed meanwhile; run the command again")
+        return _rewrite(shards, task, codec=codec, threads=1)
+
+
+def _nothing() -> None:
+    """Prepare a worker: codecs need nothing."""

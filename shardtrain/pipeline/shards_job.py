@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shardtrain.errors import ShardsError
 from shardtrain.pipeline.build_record import read_build_record
+from shardtrain.pipeline.crew import engine_record
 from shardtrain.pipeline.origin import Origin, origins_with
 from shardtrain.pipeline.publishing import publish
 from shardtrain.pipeline.workspace import Workspace, workspace
@@ -94,6 +95,7 @@ def make_shards(
                 "peak_memory_bytes": memory.peak_bytes,
                 "memory_curve": [[round(seconds, 3), size] for seconds, size in memory.curve.points],
                 "origins": origins_with(earlier, manifest, origin),
+                **engine_record(passes.executor, memory.peak_bytes),
             }
             commit_json(space.ready / MEASURED, measured)
             check_manifest(manifest, manifest.version)  # a manifest that readers refuse is never published

@@ -24,7 +24,6 @@ from shardtrain.loader.order import document_keys
 from shardtrain.pipeline.facts import MAX_LISTED, Totals, UnitFacts
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_documents, trains
 from shardtrain.runtime.passes import Passes
-from shardtrain.runtime.process import own_process
 from shardtrain.vectorize.counts import Bucket, first_documents, spill_postings
 from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
@@ -53,9 +52,8 @@ def fields_of(task: UnitTask) -> dict[str, Any]:
     return {each.name: getattr(task, each.name) for each in fields(UnitTask)}
 
 
-def warm_up() -> None:
-    """Warm up a worker: load compiled kernels and Unicode tables, which the first unit would wait for."""
-    own_process()
+def load_kernels() -> None:
+    """Load compiled kernels and Unicode tables, which the first unit would wait for."""
     text = Texts.from_strings(["w\u00f6rd"])
     index_ngrams(NgramSettings(), text)
     index_words(SequenceSettings(), text)

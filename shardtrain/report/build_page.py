@@ -34,7 +34,9 @@ def build_section(analysis: ShardsAnalysis) -> Markup:
     rows = [(title, f"{seconds:,.2f}", rate) for (title, seconds), rate in zip(record.passes, rates, strict=True)]
     values = table(("pass", "seconds", "of the corpus"), rows, caption="Passes", hide_caption=True)
     overall = f", {size(num_bytes / max(record.seconds, 1e-9))}/s of the corpus" if num_bytes else ""
-    note = f"{duration(record.seconds)} in total{overall}, with {record.workers} worker{'s' * (record.workers > 1)}."
+    engine = f" of {record.executor}" * bool(record.executor)
+    workers = f"{record.workers} worker{'s' * (record.workers > 1)}{engine}"
+    note = f"{duration(record.seconds)} in total{overall}, with {workers}."
     if record.resumed:
         note += " An interrupted build was resumed; the time before the interruption is not included."
     passes = figure("Passes", note, svg.bars(bars, alt=f"Seconds of each pass of the build. {note}"), values=values)
@@ -54,8 +56,9 @@ def _memory(analysis: ShardsAnalysis) -> Markup | None:
     ]
     points = tuple((seconds, size / 1e6) for seconds, size in record.memory_curve)
     limit = record.memory_limit / 1e6
+    whose = "the process that drove the build; of any process" if record.executor else "all processes"
     note = (
-        f"Anonymous memory of all processes: peak {size(record.peak_bytes)}, limit {size(record.memory_limit)} "
+        f"Anonymous memory of {whose}: peak {size(record.peak_bytes)}, limit {size(record.memory_limit)} "
         f"({record.peak_bytes / record.memory_limit:.0%}). Shaded intervals have the numbers of the passes."
     )
     chart = svg.lines(

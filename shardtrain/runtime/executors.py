@@ -49,7 +49,10 @@ _ANSWER_SECONDS = 2.0  # after which tasks are lost that an executor with a dead
 class Executor(Protocol):
     """Run a function over tasks; a context manager."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many tasks run at once."""
+        ...
 
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """Yield the index of each task with `function(task)`, as they finish.

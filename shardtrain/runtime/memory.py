@@ -48,14 +48,16 @@ class MemoryMeter:
     """Sample the anonymous memory of this process and its descendants; a context manager.
 
     Attributes:
-        baseline_bytes: memory beyond `PROGRAM_BYTES` at entry; subtracted from all samples.
+        baseline_bytes: subtracted from all samples; by default the memory beyond `PROGRAM_BYTES` when it is made.
         peak_bytes: the largest sample.
         curve: the samples over the seconds since `started`.
         started: `time.perf_counter` at entry.
     """
 
-    def __init__(self) -> None:
-        self.baseline_bytes = 0
+    def __init__(self, baseline_bytes: int | None = None) -> None:
+        self.baseline_bytes = (
+            max(0, anonymous_bytes(os.getpid()) - PROGRAM_BYTES) if baseline_bytes is None else baseline_bytes
+        )
         self.peak_bytes = 0
         self.curve = Curve()
         self.started = 0.0
@@ -70,7 +72,6 @@ class MemoryMeter:
             self._stop.wait(_INTERVAL_SECONDS)
 
     def __enter__(self) -> MemoryMeter:
-        self.baseline_bytes = max(0, anonymous_bytes(os.getpid()) - PROGRAM_BYTES)
         self.started = time.perf_counter()
         self._thread.start()
         return self

@@ -126,7 +126,7 @@ def test_a_unit_predicted_in_pieces_has_the_rows_of_one_piece(
         sizes.append(num_classes)
         return 97
 
-    monkeypatch.setattr(raw_text, "rows_per_piece", small)
+    monkeypatch.setattr(parts, "rows_per_piece", small)
     done = predict_file(run, large, tmp_path / f"out{suffix}", PredictOptions(proba=True, workers=3))
     assert set(sizes) == {len(TOPICS)}
     for row, other in zip(rows_of(done.output), rows_of(written), strict=True):
@@ -136,7 +136,7 @@ def test_a_unit_predicted_in_pieces_has_the_rows_of_one_piece(
 
 def test_what_is_predicted_at_a_time_is_bounded_whatever_the_number_of_classes() -> None:
     for num_classes in (2, 64, 1000, 65_536):
-        rows = raw_text.rows_per_piece(num_classes)
+        rows = parts.rows_per_piece(num_classes)
         assert rows % SPARSE_ROWS == 0
         assert rows == SPARSE_ROWS or rows * num_classes * 4 <= 16 << 20
 

@@ -1,0 +1,113 @@
+"""Run tasks on the workers of a Dask scheduler.
+
+Dask itself runs the tasks of a worker that dies elsewhere, as often as its setting
+`distributed.scheduler.allowed-failures` says. A task that fails is not run again: it would fail again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from shardtrain.errors import ExecutorError, MissingExtraError
+from shardtrain.runtime.engines.engine import Answered, Engine, as_ours, died, lost, packed
+from shardtrain.runtime.engines.names import DASK
+from shardtrain.runtime.engines.work import call_packed
+from shardtrain.runtime.progress import say
+
+_CONNECT_SECONDS = 30
+
+
+class DaskEngine(Engine):
+    """The workers of a Dask scheduler that runs already.
+
+    Args:
+        address: of the scheduler, such as tcp://HOST:8786, or its file, whose name ends in .json.
+    """
+
+    kind = DASK
+
+    def __init__(self, address: str) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise MissingExtraError(
+                f"--executor {DASK}:{address} needs the package distributed; install it with `pip install "
+                "'shardtrain[dask]'`, here and on all workers"
+            ) from error
+        where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
+        try:
+            self._client = distributed.Client(
+                **where, timeout=_CONNECT_SECONDS, set_as_default=False, name="shardtrain"
+            )
+        except (OSError, ValueError) as error:  # a TimeoutError is an OSError
+            raise ExecutorError(
+                f"no Dask scheduler answers at '{address}' ({error}); start it with `dask scheduler`, or check the "
+                "address"
+            ) from error
+        if not self._workers:
+            say(f"waiting for a worker of the Dask scheduler at {address}")
+            self._client.wait_for_workers(1)
+
+    @property
+    def _workers(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        return found
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers."""
+        return sum(worker["nthreads"] for worker in self._workers.values())
+
+    @property
+    def tasks_per_process(self) -> int:
+        """Threads of the worker that has most."""
+        return max((worker["nthreads"] for worker in self._workers.values()), default=1)
+
+    @property
+    def worker_bytes(self) -> int | None:
+        """Least memory limit of a worker."""
+        return min(
+            (worker["memory_limit"] for worker in self._workers.values() if worker["memory_limit"]), default=None
+        )
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        """Submit a call to any worker."""
+        return self._submit(packed(function, arguments))
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> Sequence[Future[Any]]:
+        """Submit a call to each worker."""
+        content = packed(function, arguments)
+        return [self._submit(content, workers=[address]) for address in self._workers]
+
+    def _submit(self, content: bytes, **where: Any) -> Future[Any]:
+        ours = Answered()
+        theirs = self._client.submit(call_packed, content, pure=False, **where)
+        ours.on_cancel = partial(_cancel, theirs)
+        theirs.add_done_callback(lambda done: ours.answer(partial(_outcome, done)))
+        return ours
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Disconnect; the scheduler drops what this client still waits for."""
+        self._client.close()
+
+
+def _cancel(theirs: Any) -> None:
+    if theirs.client.status == "running":
+        theirs.cancel(force=True)
+
+
+def _outcome(done: Any) -> Any:
+    """Return the result of a task, or raise what ended it."""
+    from distributed import KilledWorker
+
+    if done.status == "cancelled":
+        raise lost(DASK, "its scheduler dropped a task")
+    try:
+        return done.result()
+    except KilledWorker as error:
+        raise died(DASK, f"the last one was {error.last_worker.address}") from None
+    except Exception as error:
+        raise as_ours(error, DASK) from None

@@ -1,0 +1,74 @@
+"""Run tasks on an executor that a function of the user's returns, such as one of loky, mpi4py or parsl."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future
+from functools import reduce
+from typing import Any
+
+from shardtrain.errors import UsageError
+from shardtrain.runtime.engines.engine import Engine, packed
+from shardtrain.runtime.engines.work import call_packed
+
+_SIZES = ("max_workers", "_max_workers", "num_workers")  # where executors say how many work
+
+
+class GivenEngine(Engine):
+    """An executor of the user's.
+
+    Args:
+        name: MODULE:CALLABLE; the module may lie in the current folder.
+        workers: how many tasks it runs at once; None: as many as it says itself.
+    """
+
+    def __init__(self, name: str, workers: int | None) -> None:
+        self.kind = name
+        self._executor = _called(name)
+        said = next((size for each in _SIZES if isinstance(size := getattr(self._executor, each, None), int)), None)
+        if not (workers or said):
+            self.shutdown()
+            raise UsageError(
+                f"--executor {name}: this executor does not say how many tasks it runs at once; give --workers N"
+            )
+        self._slots = said or workers or 1
+
+    @property
+    def slots(self) -> int:
+        """As many as it says, or as `--workers` says."""
+        return self._slots
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        """Submit a call."""
+        return self._executor.submit(call_packed, packed(function, arguments))
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> Sequence[Future[Any]]:
+        """Submit as many calls as it runs at once; which worker takes which is the executor's choice."""
+        return [self.submit(function, *arguments) for _ in range(self.slots)]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor down."""
+        self._executor.shutdown(wait)
+
+
+def _called(name: str) -> FuturesExecutor:
+    """Import the function and call it.
+
+    Raises:
+        UsageError: it cannot be imported, or does not return an executor.
+    """
+    module, _, path = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        function = reduce(getattr, path.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--executor {name} cannot be imported ({error})") from error
+    made = function() if callable(function) else function
+    if not isinstance(made, FuturesExecutor):
+        raise UsageError(f"--executor {name} returns a {type(made).__name__}, which is no concurrent.futures.Executor")
+    return made
