@@ -21,6 +21,8 @@ from pathlib import Path
 
 from shardtrain.errors import UsageError
 from shardtrain.runtime.backend import EXPECTED, backend_problem
+from shardtrain.runtime.engines.examine import EngineExamined, examine_engine
+from shardtrain.runtime.engines.names import ExecutorName
 from shardtrain.runtime.machine import cores, machine_memory_bytes, memory_bytes
 from shardtrain.runtime.system import description
 from shardtrain.version import __version__
@@ -29,8 +31,10 @@ NEEDED = ("h5py", "keras", "numba", "numpy", "scipy", "tensorflow", "tqdm", "xxh
 EXTRAS = {  # extra: its purpose and packages; a test compares both lists with pyproject.toml
     "completion": ("completing commands and options in a shell (completion)", ("shtab",)),
     "compress": ("compressed shards (--compress, recompress)", ("blosc2", "hdf5plugin", "lz4", "zstandard")),
+    "dask": ("workers of a Dask scheduler (--executor dask:ADDRESS)", ("distributed",)),
     "onnx": ("ONNX graphs of export", ("onnx",)),
     "parquet": ("Parquet files in build, convert and predict", ("pyarrow",)),
+    "ray": ("workers of a Ray cluster (--executor ray)", ("ray",)),
     "sklearn": ("ShardClassifier, the scikit-learn estimator", ("scikit-learn",)),
     "tensorboard": ("curves in TensorBoard (fit --tensorboard)", ("tensorboard",)),
     "tune": ("trying sizes and rates (tune)", ("optuna",)),
@@ -87,7 +91,7 @@ class Examination:
     `system` is the operating system and the processor, and how far shardtrain was tested on them. `packages` has the
     versions of required packages, None if not installed; `backend` says what keeps Keras from running on TensorFlow
     although it is installed, empty if nothing does; `cores` and `memory_bytes` are what this process may use, which a
-    control group may limit, the other two are the machine's.
+    control group may limit, the other two are the machine's. `executor` is the engine that was tried, if any.
     """
 
     system: str
@@ -102,20 +106,27 @@ class Examination:
     memory_bytes: int
     machine_memory_bytes: int
     disk: Disk
+    executor: EngineExamined | None = None
 
     @property
     def problems(self) -> list[str]:
         """List what keeps shardtrain from working, each with the next step."""
         missing = [name for name, version in self.packages.items() if version is None]
         found = [f"not installed: {' '.join(missing)}; run: pip install --upgrade shardtrain"] if missing else []
-        return [*found, *filter(None, [self.tensorflow.problem, self.backend, self.disk.problem])]
+        tried = self.executor.problem if self.executor else None
+        return [*found, *filter(None, [self.tensorflow.problem, self.backend, self.disk.problem, tried])]
 
 
-def examine(folder: Path) -> Examination:
-    """Examine the installation, the machine, and the disk of a folder.
+def examine(folder: Path, executor: ExecutorName | None = None) -> Examination:
+    """Examine the installation, the machine, the disk of a folder, and an executor.
+
+    Args:
+        folder: on the disk to measure; workers of the executor should see it.
+        executor: to try; None or one of this machine: none is tried.
 
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: the folder does not exist, or the executor cannot be made.
+        MissingExtraError: the executor's package is not installed.
     """
     if not folder.is_dir():
         raise UsageError(f"'{folder}' is not a folder; name an existing folder on the disk to measure")
@@ -132,6 +143,7 @@ def examine(folder: Path) -> Examination:
         memory_bytes=memory_bytes(),
         machine_memory_bytes=machine_memory_bytes(),
         disk=measure_disk(folder),
+        executor=None if executor is None or executor.local else examine_engine(executor, folder),
     )
 
 

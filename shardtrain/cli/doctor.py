@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardtrain.cli.arguments import options_from
 from shardtrain.cli.command import Argument, Command
 from shardtrain.cli.results import show
+from shardtrain.runtime.options import ExecutorOptions
 from shardtrain.runtime.quantities import size
 
 if TYPE_CHECKING:
     from shardtrain.doctor import Examination, Extra
+    from shardtrain.runtime.engines.examine import EngineExamined
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     from shardtrain.doctor import examine
 
-    found = examine(args.folder)
+    found = examine(args.folder, options_from(args, ExecutorOptions).executor_name)
     show(args.json, {**asdict(found), "problems": found.problems}, *_lines(found))
     return 1 if found.problems else 0
 
@@ -42,6 +45,8 @@ def _lines(found: Examination) -> Iterator[str]:
     if disk.write is not None and disk.read is not None:
         speeds = f"; writes {size(disk.write)}/s, reads {size(disk.read)}/s ({size(disk.measured_bytes)})"
     yield f"disk         '{disk.folder}': {size(disk.free_bytes)} free{speeds}"
+    if found.executor is not None:
+        yield from _executor_lines(found.executor)
     yield "extras"
     for name, extra in found.extras.items():
         yield _extra(name, extra)
@@ -49,6 +54,24 @@ def _lines(found: Examination) -> Iterator[str]:
         yield f"problem      {problem}"
     if not found.problems:
         yield "everything that shardtrain needs is installed"
+
+
+def _executor_lines(found: EngineExamined) -> Iterator[str]:
+    if not found.nodes:
+        yield f"executor     {found.name}: no worker was reached"
+        return
+    limit = f", at most {size(found.worker_bytes)} of memory per worker" if found.worker_bytes else ""
+    yield f"executor     {found.name}: {_number(len(found.nodes), 'machine')}, {found.slots} tasks at once{limit}"
+    for node in found.nodes:
+        sees = "sees the folder" if node.shared else "does NOT see the folder"
+        yield (
+            f"  {node.host:<12} {_number(node.workers, 'worker')}, {_number(node.cores, 'core')}, "
+            f"{size(node.memory_bytes)} of memory, {_versions(node.versions)}; {sees}"
+        )
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _versions(packages: Mapping[str, str | None]) -> str:
@@ -68,8 +91,10 @@ COMMAND = Command(
     name="doctor",
     help="show versions, machine, disk speed and what is missing",
     description="Show versions, cores, memory, the speed of a disk, GPUs, and what the extras are for. Exit code 1 if "
-    "something that shardtrain needs is missing.",
+    "something that shardtrain needs is missing. --executor tries workers elsewhere: what they are, and whether they "
+    "see the folder.",
     run=run,
+    options=(ExecutorOptions,),
     arguments=(
         Argument(
             name="folder",
@@ -82,5 +107,6 @@ COMMAND = Command(
     ),
     examples="""\
 python -m shardtrain doctor
-python -m shardtrain doctor /big/disk --json""",
+python -m shardtrain doctor /big/disk --json
+python -m shardtrain doctor /shared/disk --executor dask:tcp://10.0.0.1:8786""",
 )

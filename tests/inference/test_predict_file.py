@@ -24,7 +24,7 @@ from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, OutputExistsError, UsageError
-from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference import parts
 from shardtrain.inference.classifier import SPARSE_ROWS
 from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.options import PredictOptions
@@ -164,7 +164,7 @@ from shardtrain.inference.predict_file import predict_file
 from shardtrain.inference.run import load_run
 
 run, source, out, left = sys.argv[1:]
-answers, parts = raw_text.writer_for, []
+answers, parts = raw_text.writer_of, []
 
 def counted(*arguments, **options):
     made = answers(*arguments, **options)
@@ -179,7 +179,7 @@ def counted(*arguments, **options):
     made.part = part
     return made
 
-raw_text.writer_for = counted
+raw_text.writer_of = counted
 predict_file(load_run(run), source, out, PredictOptions(workers=1))
 """
 
@@ -222,7 +222,7 @@ def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     shutil.copytree(interrupted, out.parent)
     assert not out.exists()
     assert len(list((out.parent / "out.csv.predicting").glob("part-*.rows"))) == 2
-    with gone_through(raw_text, "read_unit") as units:
+    with gone_through(parts, "read_unit") as units:
         assert main(["predict", str(run.path), "--input", str(large), "--output", str(out)]) == 0
     assert "resuming the interrupted prediction" in capsys.readouterr().err
     assert sorted(unit.index for _, unit in units) == list(range(2, len(units) + 2))

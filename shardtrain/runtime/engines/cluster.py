@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -43,11 +42,6 @@ class Greeted:
     kind: str
     slots: int
     workers: tuple[WorkerFacts, ...]
-
-    @property
-    def hosts(self) -> Counter[str]:
-        """Workers that were reached, by machine."""
-        return Counter(worker.host for worker in self.workers)
 
 
 class Cluster:

@@ -1,0 +1,148 @@
+"""Executors that tests name as MODULE:CALLABLE, and clusters of Dask and Ray on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPAWN = multiprocessing.get_context("spawn")
+_DASK = """
+import os, signal, sys
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
+                           memory_limit=0, local_directory=sys.argv[1])
+    print(cluster.scheduler_address, flush=True)
+    for line in sys.stdin:
+        os.kill(cluster.workers[int(line) % 2].process.process.pid, signal.SIGKILL)
+        print("killed", flush=True)
+    cluster.close()
+"""
+_RAY = """
+import sys
+from ray.cluster_utils import Cluster
+
+if __name__ == "__main__":
+    cluster = Cluster()
+    add = lambda address: cluster.add_node(node_ip_address=address, num_cpus=1, object_store_memory=100 << 20,
+                                           **({} if address != "127.0.0.2" else {"include_dashboard": False}))
+    add("127.0.0.2")
+    second = add("127.0.0.3")
+    print(cluster.address, flush=True)
+    for line in sys.stdin:
+        cluster.remove_node(second, allow_graceful=False)
+        print("killed", flush=True)
+        second = add("127.0.0.3")
+    cluster.shutdown()
+"""
+
+
+class Clustered:
+    """A cluster of two workers or nodes on loopback addresses, run by a process that this one started."""
+
+    def __init__(self, process: subprocess.Popen[str], kind: str) -> None:
+        self._process = process
+        self.name = f"{kind}:{self._line()}"
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        assert line, "the cluster did not start"
+        return line
+
+    def kill(self, number: int) -> None:
+        """Kill a worker, or the second node, by SIGKILL; another one takes its place."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+        assert self._line() == "killed"
+
+
+@contextlib.contextmanager
+def clustered(kind: str, folder: Path) -> Iterator[Clustered]:
+    """Start a cluster, and end it."""
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[kind], reason=f"the extra {kind} is not installed")
+    script = folder / f"{kind}_cluster.py"
+    script.write_text({"dask": _DASK, "ray": _RAY}[kind])
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, script, folder], stdin=-1, stdout=-1, stderr=log, text=True, env=environment
+        )
+        try:
+            yield Clustered(process, kind)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
+
+
+def two_threads() -> Executor:
+    return ThreadPoolExecutor(2)
+
+
+def two_processes() -> Executor:
+    return ProcessPoolExecutor(2, SPAWN)
+
+
+def without_size() -> Executor:
+    class Executed(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(function(*arguments))
+            return future
+
+    return Executed()
+
+
+def no_executor() -> int:
+    return 7
+
+
+def old_numpy() -> Executor:
+    return ProcessPoolExecutor(1, SPAWN, _change, ("numpy", "__version__", "1.0.0"))
+
+
+def another_disk() -> Executor:
+    return ProcessPoolExecutor(1, SPAWN, _hide)
+
+
+def _change(module: str, name: str, value: str) -> None:
+    setattr(__import__(module), name, value)
+
+
+def _hide() -> None:
+    os.path.exists = lambda path: False  # type: ignore[assignment]
+
+
+class Zombies(ThreadPoolExecutor):
+    """Runs every task twice: the second attempt, which nobody awaits, begins together with the first."""
+
+    attempts = 0
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
+        Zombies.attempts += 1
+        together = threading.Barrier(2)
+
+        def attempt() -> Any:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(1)
+            return function(*arguments)
+
+        super().submit(attempt)
+        return super().submit(attempt)
+
+
+def zombies() -> Executor:
+    return Zombies(4)
