@@ -178,6 +178,7 @@ def score_buckets(task: ScoreTask) -> None:
         for number in range(len(task.postings_paths)):
             _add_unit(task, number, merged, ends, idf, start, moments)
         scores[start : start + step] = SELECTORS[task.select].score(moments, task.class_counts)
+        del moments  # before those of the next piece are allocated
     for (first, last), out in zip(pairwise(ends), task.outs, strict=True):
         spill(out, {"scores": scores[first:last]})
 
