@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
-from shardtrain.metrics.ranking import Ranking, Scores
+from shardtrain.metrics.ranking import Curve, Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
@@ -87,13 +87,7 @@ class Metrics:
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson, 1927); (0, 1) without rows."""
-        number, share, z = self.effective_rows, self.accuracy, _QUANTILE
-        if not number:
-            return 0.0, 1.0
-        center = share + z * z / (2 * number)
-        spread = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-        low, high = ((center + sign * spread) / (1 + z * z / number) for sign in (-1, 1))
-        return max(0.0, low), min(1.0, high)
+        return share_interval(self.accuracy, self.effective_rows)
 
     @property
     def majority_class(self) -> int:
@@ -341,9 +335,27 @@ class MetricSums:
             rankings=tuple(self._scores.rankings()) if self._scores else (),
         )
 
+    def curves(self) -> list[Curve | None]:
+        """Return the ROC and precision-recall curves of each class against the rest.
+
+        None for a class that all rows have, or none; no curves for more than `MAX_MATRIX` classes.
+        """
+        return self._scores.curves() if self._scores else []
+
     def _arrays(self) -> list[Floats]:
         matrix = [] if self._confusions is None else [self._confusions]
         return [self._support, self._predicted, self._correct, self._bins, self._top, self._totals, *matrix]
+
+
+def share_interval(share: float, rows: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of `rows` rows (Wilson, 1927); (0, 1) without rows."""
+    if not rows:
+        return 0.0, 1.0
+    z = _QUANTILE
+    center = share + z * z / (2 * rows)
+    spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    low, high = ((center + sign * spread) / (1 + z * z / rows) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:

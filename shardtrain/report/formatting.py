@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+MAX_NAME = 40  # characters of a class name in a sentence
+
 
 def truncate(text: str, length: int) -> str:
     """Return at most `length` characters of a text; a truncated one ends with an ellipsis."""
