@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.notes import NOTES, Marks
 
 Probabilities = npt.NDArray[np.float32]
@@ -20,11 +21,13 @@ class Predictions:
         class_names: names of the columns.
         probabilities: (texts, num_classes).
         marks: bits of `inference.notes`, (texts,).
+        explanations: why each text got its class, or none.
     """
 
     class_names: tuple[str, ...]
     probabilities: Probabilities
     marks: Marks
+    explanations: tuple[Explanation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)

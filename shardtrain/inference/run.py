@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from shardtrain.engine.network import Network, Shape
     from shardtrain.inference.classifier import Classifier, RowModel
+    from shardtrain.inference.explain import Explainer
+    from shardtrain.inference.explanations import Explanation, TopTerm
     from shardtrain.loader.shards import Shards
     from shardtrain.vectorize.fitted import Vectorizer
 
@@ -108,6 +110,55 @@ class Run:
 
             model = KerasModel(loaded, self.description, self.config.get("outputs"))
         return Classifier(model, self.description.class_names, self.load_vectorizer, run=self.path)
+
+    def explain(self, texts: Iterable[str], *, n: int | None = 10, label: str | None = None) -> list[Explanation]:
+        """Explain the class of each text: what its terms add to the logit, and where they stand in the text.
+
+        With a linear model and an mlp over n-grams the parts sum to the logit exactly, in float64; with other models they
+        are gradient times input, and `rest` is what is missing.
+
+        Args:
+            texts: as of `predict`.
+            n: terms per text; None: all.
+            label: the class to explain, by its name or a label of the corpus; None: the predicted one of each text.
+
+        Raises:
+            TextsError: these are no texts (also TypeError).
+            UsageError: `n` is not positive, or there is no such class.
+            RunError: the run's files are damaged, or the model's outputs are not probabilities.
+            ModelError: the model looks up words, but not by a layer of the type `keras.layers.Embedding`.
+        """
+        from shardtrain.inference.explain import class_of
+
+        explained = None if label is None else class_of(self, label)
+        explainer, checked = self.explainer(n), checked_texts(texts, call="run.explain")
+        found: list[Explanation] = []
+        while batch := list(islice(checked, BATCH_TEXTS)):
+            found += explainer(batch, explained=explained).explanations
+        return found
+
+    def explainer(self, n: int | None = 10) -> Explainer:
+        """Load the model to classify and explain repeatedly; see `explain` for `n` and what is raised."""
+        from shardtrain.inference.explain import load_explainer
+
+        return load_explainer(self, n)
+
+    def top_terms(self, n: int = 10) -> dict[str, tuple[TopTerm, ...]]:
+        """Return the terms that speak most for each class in the model, by the name of the class, best first.
+
+        A term's effect is z(e) - z(0): the logit of a row with this term alone, of value 1, less that of a row without
+        any. Of a linear model that is its weight, and what each unit of its value adds to the logit of any row; of an mlp
+        it is what the term does by itself, as in a text of this term alone, whose tf-idf row has the length 1. Of sequences
+        it is the word in the last place. Terms without positive effect are omitted.
+
+        Raises:
+            UsageError: `n` is not positive.
+            VectorizerError: hashed features have no terms.
+            RunError: the run's files are damaged, or it has no vectorizer.
+        """
+        from shardtrain.inference.top_terms import top_terms
+
+        return top_terms(self, n)
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.
