@@ -16,8 +16,8 @@ from shardtrain.report.page import figure, grid, table
 from shardtrain.report.svg import drawing
 
 _COUNTS = 72  # height of the histogram below the diagram
-_GAP = 46  # between both
-_LARGEST, _SMALLEST = 10.0, 2.0  # radius of a dot
+_GAP = 56  # between both
+_LARGEST, _SMALLEST = 10.0, 2.75  # radius of a dot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def _draw(bins: list[_Bin], alt: str) -> Markup:
 
 def _count_axis(frame: Frame, most: float, base: float) -> Markup:
     """Draw the axes of the histogram, with counts, and the name of the confidence, which both charts share."""
-    drawn = [label("rows", 0, base - _COUNTS - 6, "soft")]
+    drawn = [label("rows", 0, base - _COUNTS - 14, "soft")]
     for tick in [0.0, *[each for each in ticks(0, most) if each > 0][-1:]]:
         y = base - _COUNTS * tick / most
         drawn.append(element("line", x1=LEFT, x2=frame.right, y1=y, y2=y, class_="grid" if tick else "axis"))
@@ -112,8 +112,11 @@ def _mark(frame: Frame, each: _Bin, most: float, base: float) -> Markup:
     if each.rows:
         hint += f", mean confidence {each.confidence:.1%}, accuracy {each.accuracy:.1%} ({_span(each)})"
         x, (low, high) = frame.x(each.confidence), each.interval
-        radius = max(_SMALLEST, _LARGEST * math.sqrt(each.rows / most))
-        drawn.append(element("line", x1=x, x2=x, y1=frame.y(low), y2=frame.y(high), class_="whisker"))
+        share = math.sqrt(each.rows / most)
+        radius = max(_SMALLEST, _LARGEST * share)
+        drawn.append(
+            element("line", x1=x, x2=x, y1=frame.y(low), y2=frame.y(high), class_="whisker", opacity=0.3 + 0.6 * share)
+        )
         drawn.append(element("circle", cx=x, cy=frame.y(each.accuracy), r=radius, class_="s0 halo"))
     drawn.append(element("rect", x=left + 1, y=base - height, width=right - left - 2, height=height, class_="s0 quiet"))
     drawn.append(element("rect", x=left, y=TOP, width=right - left, height=base - TOP, class_="hit"))

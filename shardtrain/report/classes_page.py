@@ -11,19 +11,11 @@ from shardtrain.report.axes import label, short_number
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import table
+from shardtrain.report.run_analysis import MAX_IN_ORDER, order_of
 
-MAX_IN_ORDER = 20  # more classes are sorted by F1
 _MAX_ROWS = 200
 _TALL = 24  # rows of a table that does not scroll
 _WIDTH, _HEIGHT, _EDGE = 176, 22, 16  # of a row's chart, and of the space on either side
-
-
-def order_of(metrics: Metrics) -> list[int]:
-    """Return the classes that occur, in the model's order, or of more than `MAX_IN_ORDER` those of lowest F1 first."""
-    occurring: list[int] = metrics.occurring.tolist()
-    if len(occurring) <= MAX_IN_ORDER:
-        return occurring
-    return sorted(occurring, key=lambda index: float(metrics.f1[index]))
 
 
 def classes_section(metrics: Metrics, names: Sequence[str]) -> Markup:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.metrics.classification import MAX_MATRIX, Metrics
-from shardtrain.report.formatting import MAX_NAME, truncate
+from shardtrain.report.formatting import MAX_NAME, format_share, truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.page import notice, scrolling, table
+from shardtrain.report.page import beside, notice, scrolling, table
 
 MAX_CLASSES = 16  # of a matrix that has all classes
 _CHOSEN = 10  # classes of a matrix that has some
@@ -40,7 +40,7 @@ def confusions_section(metrics: Metrics, names: Sequence[str]) -> Markup:
             f" The {chosen} classes with the most frequent confusions are shown, the other {len(names) - chosen:,} "
             "together."
         )
-    both = element("div", _table(matrix), _pairs(metrics, names), class_="beside")
+    both = beside(_table(matrix), _pairs(metrics, names))
     return joined(element("p", note, class_="soft"), both)
 
 
@@ -129,8 +129,9 @@ def _cell(count: float, support: float, *, own: bool, mixed: bool) -> Markup:
     share = count / support
     tint = 0.08 + 0.42 * share if own else min(0.5, 0.06 + 0.7 * math.sqrt(share))
     look = "mixed" if mixed else "right" if own else "wrong"
-    shown = "<0.1%" if share < 0.0005 else ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
-    return element("td", shown, element("small", f"{count:,.0f}"), class_=look, style=f"--tint:{tint:.2f}")
+    return element(
+        "td", format_share(share), element("small", f"{count:,.0f}"), class_=look, style=f"--tint:{tint:.2f}"
+    )
 
 
 def _pairs(metrics: Metrics, names: Sequence[str]) -> Markup:
@@ -151,4 +152,6 @@ def _pairs(metrics: Metrics, names: Sequence[str]) -> Markup:
     heads = ("true class", "predicted class", "rows", "of class")
     caption = f"Most confused pairs{more}"
     listed = table(heads, rows, caption=caption, text=2, tall=len(rows) > _TALL, hide_caption=not more)
-    return element("div", element("h3", "Most confused pairs"), element("p", note, class_="soft"), listed)
+    return element(
+        "div", element("h3", "Most confused pairs"), element("p", note, class_="soft"), listed, class_="rest"
+    )

@@ -12,10 +12,17 @@ def truncate(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def format_share(share: float) -> str:
+    """Format a share in percent with one decimal; none but 0 and 1 themselves become 0 and 100."""
+    return "<0.1%" if 0 < share < 0.0005 else ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+
+
 def format_value(value: Any) -> str:
-    """Format a JSON value on one line."""
+    """Format a JSON value on one line, in words."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(format_value, value))
+    if value is None or isinstance(value, bool):
+        return {None: "not set", True: "yes", False: "no"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -81,9 +81,14 @@ def stack(*parts: Markup | None) -> Markup:
     return element("div", *parts)
 
 
-def grid(*figures: Markup | None) -> Markup:
-    """Lay out figures side by side, as many as fit the width."""
-    return element("div", *figures, class_="charts")
+def grid(*figures: Markup | None, narrow: bool = False) -> Markup:
+    """Lay out figures side by side, as many as fit the width; `narrow` ones take less of it."""
+    return element("div", *figures, class_="charts narrow" if narrow else "charts")
+
+
+def beside(*parts: Markup | None) -> Markup:
+    """Lay out parts of different widths side by side, and below each other where they do not fit."""
+    return element("div", *parts, class_="beside")
 
 
 def figure(

@@ -106,7 +106,10 @@ def _chart(kind: _Kind, curves: Sequence[Curve | None], names: Sequence[str]) ->
     what = "The weakest class has a line" if len(worst) == 1 else f"The {len(worst)} weakest classes have lines"
     note = f"Each class against the rest; {kind.figure} {mean:.3f} in the mean. "
     note += f"{what} of their own" if others else "Each class has a line of its own"
-    note += f", {len(faint):,} others are thin." if faint else "."
+    if faint:
+        note += f", {len(faint):,} of the {len(others):,} others" if len(faint) < len(others) else ", the others"
+        note += " have thin ones"
+    note += "."
     note += "" if kind.steps else " The dashed diagonal is guessing."
     listed = ", ".join(f"{truncate(name, MAX_NAME)} {value:.3f}" for _, name, value in entries)
     rows = [(names[i], f"{kind.values[i] or 0.0:.4f}") for i, _ in found[:_MAX_ROWS]]

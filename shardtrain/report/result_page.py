@@ -11,7 +11,7 @@ from shardtrain.metrics.classification import share_interval
 from shardtrain.report.axes import WIDTH, label, percent, text_width, ticks
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.page import figure, grid, notice, table, tiles
+from shardtrain.report.page import beside, figure, notice, table, tiles
 from shardtrain.report.run_analysis import RunEvaluation
 from shardtrain.report.svg import drawing
 from shardtrain.runtime.progress import short
@@ -123,27 +123,41 @@ def result_section(recorded: Recorded, found: RunEvaluation, names: Sequence[str
     majority = truncate(names[metrics.majority_class], MAX_NAME)
     note = f"With 95% intervals. Always answering {majority} is right for {metrics.majority_accuracy:.2%} of the rows."
     chart = _draw(measured, metrics.majority_accuracy, note)
-    listed = table(("metric", "value"), _figures(found), caption="All classes together")
-    return joined(stated, grid(figure("Accuracy and baseline", note, chart), listed))
+    compared = figure("Accuracy and baseline", note, chart)
+    return joined(stated, beside(compared, _decisions(found), _probabilities(found)))
 
 
-def _figures(found: RunEvaluation) -> list[tuple[str, str]]:
+def _decisions(found: RunEvaluation) -> Markup:
+    """List the metrics that follow from the predicted classes."""
     metrics = found.metrics
-    macro = metrics.macro_ranking
     figures = (
+        ("accuracy", metrics.accuracy),
         ("macro F1", metrics.macro_f1),
         ("weighted F1", metrics.weighted_f1),
         ("balanced accuracy", metrics.balanced_accuracy),
         ("Matthews correlation", metrics.matthews),
+        *((f"top-{k} accuracy", value) for k, value in enumerate(metrics.top_accuracy[1:], 2)),
+    )
+    return _listed(figures, "Predicted classes")
+
+
+def _probabilities(found: RunEvaluation) -> Markup:
+    """List the metrics of the probabilities, and the rows that are also in training."""
+    metrics = found.metrics
+    macro = metrics.macro_ranking
+    figures = (
         ("log loss", metrics.log_loss),
         ("expected calibration error", metrics.calibration.error),
         ("macro ROC AUC", macro.roc_auc),
         ("macro average precision", macro.average_precision),
-        *((f"top-{k} accuracy", value) for k, value in enumerate(metrics.top_accuracy[1:], 2)),
     )
-    rows = [(name, "undefined" if value is None else f"{value:.4f}") for name, value in figures]
     shared, total = found.duplicates.shared, found.split_rows.get("validation", 0)
-    return [*rows, ("validation rows also in training", f"{shared:,} ({shared / (total or 1):.1%})")]
+    return _listed(figures, "Probabilities", ("rows also in training", f"{shared:,} ({shared / (total or 1):.1%})"))
+
+
+def _listed(figures: Sequence[tuple[str, float | None]], caption: str, *more: tuple[str, str]) -> Markup:
+    rows = [(name, "undefined" if value is None else f"{value:.4f}") for name, value in figures]
+    return table(("metric", "value"), [*rows, *more], caption=caption, hide_heads=True)
 
 
 @dataclass(frozen=True, kw_only=True)

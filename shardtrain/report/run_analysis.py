@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from shardtrain.errors import VectorizerError
+from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
@@ -21,22 +22,34 @@ from shardtrain.metrics.ranking import Curve
 from shardtrain.report.analysis import analyze_rows
 from shardtrain.report.duplicates import DuplicateCounts
 from shardtrain.report.evaluation import Mistake, evaluate_predictions
+from shardtrain.report.run_reasons import Terms, class_terms, explain_texts
 from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 
 MISTAKES = 20
+MAX_IN_ORDER = 20  # more classes are sorted by F1
+_MAX_CLASSES = 24  # whose terms are shown
 _MAX_TERMS = 30  # of a row whose text is not available
 
 
 @dataclass(frozen=True, kw_only=True)
 class MistakeDetails:
-    """A mistake with the text of its document, or else the terms of its features, if available."""
+    """A mistake with the text of its document, or else the terms of its features, if available.
+
+    Attributes:
+        mistake: the mistake.
+        document: number of its document in the corpus.
+        text: of the document.
+        terms: of the features, where the text is not available.
+        explanation: of the predicted class, where there is a text.
+    """
 
     mistake: Mistake
     document: int
     text: str | None
     terms: tuple[str, ...]
+    explanation: Explanation | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +63,8 @@ class RunEvaluation:
         curves: of each class against the rest; empty or None where there are none.
         mistakes: the most confident mistakes.
         reasons: why texts are missing.
+        no_explanations: why mistakes are not explained; empty where they are, or where there are no texts.
+        terms: of the classes, in the order of their table.
         duplicates: rows of a split that are also rows of another.
         split_rows: number of rows of each split, by its name.
     """
@@ -60,6 +75,8 @@ class RunEvaluation:
     curves: tuple[Curve | None, ...]
     mistakes: tuple[MistakeDetails, ...]
     reasons: tuple[str, ...]
+    no_explanations: str
+    terms: Terms
     duplicates: DuplicateCounts
     split_rows: dict[str, int]
 
@@ -85,21 +102,37 @@ def evaluate_run(run: Run, folder: Path, *, scratch: Path) -> RunEvaluation:
 
             found = evaluate_predictions(batches(), run.description.num_classes, mistakes=MISTAKES)
         texts, reasons = find_source_texts(shards, split, [each.row for each in found.mistakes], scratch=scratch)
+        explained, unexplained = explain_texts(run, texts)
         statistics, duplicates = analyze_rows(shards, scratch)
+        classes = order_of(found.metrics)[:_MAX_CLASSES]
         return RunEvaluation(
             shards=folder,
             changed=shards.manifest.fingerprint != run.description.fingerprint,
             metrics=found.metrics,
             curves=found.curves,
-            mistakes=_with_texts(shards, split, found.mistakes, texts),
+            mistakes=_with_texts(shards, split, found.mistakes, texts, explained),
             reasons=reasons,
+            no_explanations=unexplained,
+            terms=class_terms(run, shards, statistics["train"].occurrences, classes),
             duplicates=duplicates,
             split_rows={name: each.rows for name, each in statistics.items()},
         )
 
 
+def order_of(metrics: Metrics) -> list[int]:
+    """Return the classes that occur, in the model's order, or of more than `MAX_IN_ORDER` those of lowest F1 first."""
+    occurring: list[int] = metrics.occurring.tolist()
+    if len(occurring) <= MAX_IN_ORDER:
+        return occurring
+    return sorted(occurring, key=lambda index: float(metrics.f1[index]))
+
+
 def _with_texts(
-    shards: Shards, split: Split, mistakes: Sequence[Mistake], texts: dict[int, str]
+    shards: Shards,
+    split: Split,
+    mistakes: Sequence[Mistake],
+    texts: dict[int, str],
+    explained: dict[int, Explanation],
 ) -> tuple[MistakeDetails, ...]:
     vectorizer = None
     if len(texts) < len(mistakes) and shards.manifest.files:
@@ -114,5 +147,13 @@ def _with_texts(
         if text is None and vectorizer is not None and vectorizer.terms:
             terms = vectorizer.decode(split.rows(each.row, each.row + 1)[0])
         document = int(split.documents(each.row, each.row + 1)[0])
-        found.append(MistakeDetails(mistake=each, document=document, text=text, terms=tuple(terms[:_MAX_TERMS])))
+        found.append(
+            MistakeDetails(
+                mistake=each,
+                document=document,
+                text=text,
+                terms=tuple(terms[:_MAX_TERMS]),
+                explanation=explained.get(each.row),
+            )
+        )
     return tuple(found)

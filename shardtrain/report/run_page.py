@@ -23,6 +23,7 @@ from shardtrain.report.page import Section, grid, key_value_table, notice, rende
 from shardtrain.report.ranking_page import ranking_section
 from shardtrain.report.result_page import result_section, result_tiles, warnings
 from shardtrain.report.run_analysis import RunEvaluation, evaluate_run
+from shardtrain.report.terms_page import terms_section
 from shardtrain.report.training_page import engine_table, training_section
 from shardtrain.runtime.quantities import size
 from shardtrain.training.run_folder import HISTORY
@@ -99,6 +100,7 @@ def _sections(run: Run, epochs: Sequence[dict[str, float]], found: RunEvaluation
         Section(name="classes", title="Classes", body=classes_section(found.metrics, names)),
         Section(name="confusions", title="Confusions", body=confusions_section(found.metrics, names)),
         Section(name="mistakes", title="Most confident mistakes", body=mistakes_section(found, names)),
+        Section(name="terms", title="Terms of the classes", body=terms_section(found.terms, names)),
         Section(name="curves", title="Ranking", body=ranking_section(found.metrics, found.curves, names)),
         Section(name="calibration", title="Calibration", body=calibration_section(found.metrics)),
         training,
@@ -111,13 +113,16 @@ def _configuration(run: Run, epochs: Sequence[dict[str, float]]) -> Markup:
     where = {"folder": run.config.get("shards", "not recorded")}
     versions = run.config.get("versions", {})
     return grid(
-        key_value_table("Options", _rows(run.config.get("options", {}))),
+        stack(
+            key_value_table("Options", _rows(run.config.get("options", {}))),
+            key_value_table("Recorded results", _rows(run.metrics)),
+        ),
         stack(
             key_value_table("Speed and memory", _engine(run.metrics)),
             key_value_table("Shards", _rows(where | about)),
             key_value_table("Versions", _rows(versions)),
+            engine_table(epochs),
         ),
-        stack(key_value_table("Recorded results", _rows(run.metrics)), engine_table(epochs)),
     )
 
 
