@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
-from shardtrain.metrics.ranking import Curve, Ranking, Scores
+from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
@@ -335,7 +335,7 @@ class MetricSums:
             rankings=tuple(self._scores.rankings()) if self._scores else (),
         )
 
-    def curves(self) -> list[Curve | None]:
+    def curves(self) -> list[Curves | None]:
         """Return the ROC and precision-recall curves of each class against the rest.
 
         None for a class that all rows have, or none; no curves for more than `MAX_MATRIX` classes.

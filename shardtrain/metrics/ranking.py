@@ -3,7 +3,7 @@
 The area under the ROC curve and the average precision need all scores in order. The first `EXACT_VALUES` probabilities
 are kept, and what they give is exact. If there are more, rows are counted in bins of the probability, as narrow
 relative to p near 0 as relative to 1 - p near 1, and both figures come with a bound of their error, computed from what
-the bins hold: only the order of rows in a bin of several probabilities is unknown. The points of `Curve` are exact in
+the bins hold: only the order of rows in a bin of several probabilities is unknown. The points of `Curves` are exact in
 either case, because the edge of a bin is a threshold like any other.
 """
 
@@ -45,24 +45,24 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Curve:
-    """Thresholds of the probability of a class, descending, and what is selected by each: points of both curves.
-
-    The first point selects no row; its precision is 1, as in scikit-learn's curves. The last one selects all rows.
+class Curves:
+    """Points of the ROC and of the precision-recall curve of a class, by descending thresholds of its probability.
 
     Attributes:
-        false_positives: share of the rows of other classes that are selected, (points,).
-        recall: share of the rows of the class that are selected, (points,).
-        precision: share of the selected rows that are of the class, (points,).
+        false_positives: share of the rows of other classes that a threshold selects, from 0 to 1, (points,).
+        true_positives: share of the rows of the class that it selects, from 0 to 1, (points,).
+        recall: the same, of thresholds at which it rises, above 0, to 1, (steps,).
+        precision: share of the rows selected by these that are of the class, (steps,).
     """
 
     false_positives: Floats
+    true_positives: Floats
     recall: Floats
     precision: Floats
 
-    def recall_at(self, false_positives: Floats) -> Floats:
+    def true_positives_at(self, false_positives: Floats) -> Floats:
         """Return the height of the ROC curve, interpolated between points."""
-        found: Floats = np.interp(false_positives, self.false_positives, self.recall)
+        found: Floats = np.interp(false_positives, self.false_positives, self.true_positives)
         return found
 
     def precision_at(self, recall: Floats) -> Floats:
@@ -113,9 +113,9 @@ class Scores:
         """Compute how each class is ranked."""
         return [_ranking(own, every, mixed) for own, every, mixed in self._columns()]
 
-    def curves(self) -> list[Curve | None]:
+    def curves(self) -> list[Curves | None]:
         """Return the curves of each class; None for a class that all rows have, or none."""
-        return [_curve(own, every) for own, every, _ in self._columns()]
+        return [_curves(own, every) for own, every, _ in self._columns()]
 
     def _columns(self) -> Iterator[tuple[Floats, Floats, npt.NDArray[np.bool_]]]:
         """Yield what `_ranking` takes of each class."""
@@ -237,21 +237,28 @@ def _ranking(own: Floats, every: Floats, mixed: npt.NDArray[np.bool_]) -> Rankin
     )
 
 
-def _curve(own: Floats, every: Floats) -> Curve | None:
-    """Return the curves of a class: of its thresholds the last one in each of `MAX_POINTS` equal stretches.
+def _curves(own: Floats, every: Floats) -> Curves | None:
+    """Return the curves of a class, or None if all rows are of it, or none; see `_ranking` for the arguments.
 
-    Stretches are those of the sum of recall and false positives. Rows with one probability may bridge several.
-    `own` and `every` are those of `_ranking`.
+    Of the thresholds the ROC curve has the last one in each of `MAX_POINTS` equal stretches of the sum of both shares,
+    the other curve the last one in as many stretches of the recall.
     """
     hits, false = np.cumsum(own[::-1]), np.cumsum(np.maximum(every - own, 0)[::-1])
     if not len(hits) or not hits[-1] or not false[-1]:
         return None
     recall, wrong = hits / hits[-1], false / false[-1]
-    stretch = np.ceil((recall + wrong) / 2 * MAX_POINTS)
-    taken = np.append(stretch[1:] != stretch[:-1], True) & (stretch > 0)
-    chosen = hits[taken]
-    return Curve(
-        false_positives=np.append(0.0, wrong[taken]),
-        recall=np.append(0.0, recall[taken]),
-        precision=np.append(1.0, chosen / (chosen + false[taken])),
+    points = _last_of_each((recall + wrong) / 2)
+    rises = np.flatnonzero(own[::-1] > 0)
+    steps = rises[_last_of_each(recall[rises])]
+    return Curves(
+        false_positives=np.append(0.0, wrong[points]),
+        true_positives=np.append(0.0, recall[points]),
+        recall=recall[steps],
+        precision=hits[steps] / (hits[steps] + false[steps]),
     )
+
+
+def _last_of_each(shares: Floats) -> npt.NDArray[np.int64]:
+    """Return the index of the last of the ascending shares in each of `MAX_POINTS` equal stretches of (0, 1]."""
+    stretch = np.ceil(shares * MAX_POINTS)
+    return np.flatnonzero(np.append(stretch[1:] != stretch[:-1], True) & (stretch > 0))

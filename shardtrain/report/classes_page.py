@@ -33,7 +33,7 @@ def classes_section(metrics: Metrics, names: Sequence[str]) -> Markup:
     ]
     means = metrics.macro_ranking
     foot = (
-        ("mean of classes", _dots(scale, macro), *(f"{value:.3f}" for value in macro))
+        ("mean", _dots(scale, macro), *(f"{value:.3f}" for value in macro))
         + ((_figure(means.roc_auc), _figure(means.average_precision)) if ranked else ())
         + (f"{metrics.rows:,}",)
     )
@@ -77,10 +77,8 @@ class Scale:
         """Return the axis with two to four round steps that holds all values."""
         low, high = min(values), max(values)
         step = next(each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if high - low <= 3 * each or each == 0.5)
-        bottom = max(0, math.floor(low / step + 1e-9))
-        top = max(bottom + 1, math.ceil(high / step - 1e-9))
-        if bottom == top - 1 and bottom > 0:
-            bottom -= 1
+        top = min(max(1, math.floor(low / step + 1e-9) + 1, math.ceil(high / step - 1e-9)), round(1 / step))
+        bottom = max(0, min(math.floor(low / step + 1e-9), top - 2))
         return cls(low=bottom * step, high=top * step, step=step)
 
     @property

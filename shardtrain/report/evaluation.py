@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.metrics.classification import Metrics, MetricSums
-from shardtrain.metrics.ranking import Curve
+from shardtrain.metrics.ranking import Curves
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -47,7 +47,7 @@ class Evaluation:
     """
 
     metrics: Metrics
-    curves: tuple[Curve | None, ...]
+    curves: tuple[Curves | None, ...]
     mistakes: tuple[Mistake, ...]
 
 

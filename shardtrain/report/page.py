@@ -180,7 +180,10 @@ def scrolling(content: Markup, name: str, *, tall: bool = False) -> Markup:
     region = element(
         "div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=name
     )
-    return element("div", element("p", "scrolls sideways →", class_="more", aria_hidden="true"), region, class_="wide")
+    signs = (
+        element("span", f"scrolls {way}", class_=look) for way, look in (("sideways →", "across"), ("down ↓", "down"))
+    )
+    return element("div", element("p", *signs, class_="more", aria_hidden="true"), region, class_="wide")
 
 
 def key_value_table(caption: str, values: Sequence[tuple[str, str]], *, numbers: bool = False) -> Markup:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.metrics.classification import MAX_MATRIX, Metrics
-from shardtrain.metrics.ranking import Curve
+from shardtrain.metrics.ranking import Curves
 from shardtrain.report.axes import Frame
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element
@@ -44,13 +44,13 @@ class _Kind:
     figure: str
     x_label: str
     y_label: str
-    points: Callable[[Curve], tuple[Floats, Floats]]
-    mean: Callable[[Sequence[Curve]], Floats]
+    points: Callable[[Curves], tuple[Floats, Floats]]
+    mean: Callable[[Sequence[Curves]], Floats]
     steps: bool
     values: Sequence[float | None]
 
 
-def ranking_section(metrics: Metrics, curves: Sequence[Curve | None], names: Sequence[str]) -> Markup:
+def ranking_section(metrics: Metrics, curves: Sequence[Curves | None], names: Sequence[str]) -> Markup:
     """Render both charts; `names` are those of all classes."""
     if not any(curves):
         why = (
@@ -62,10 +62,10 @@ def ranking_section(metrics: Metrics, curves: Sequence[Curve | None], names: Seq
     roc = _Kind(
         title="ROC curve",
         figure="area under the curve",
-        x_label="share of other rows selected",
+        x_label="false positive rate",
         y_label="recall",
-        points=lambda curve: (curve.false_positives, curve.recall),
-        mean=lambda found: np.mean([curve.recall_at(_GRID) for curve in found], axis=0),
+        points=lambda curve: (curve.false_positives, curve.true_positives),
+        mean=lambda found: np.mean([curve.true_positives_at(_GRID) for curve in found], axis=0),
         steps=False,
         values=[each.roc_auc for each in metrics.rankings],
     )
@@ -74,7 +74,7 @@ def ranking_section(metrics: Metrics, curves: Sequence[Curve | None], names: Seq
         figure="average precision",
         x_label="recall",
         y_label="precision",
-        points=_rising,
+        points=_steps,
         mean=lambda found: np.mean([curve.precision_at(_GRID) for curve in found], axis=0),
         steps=True,
         values=[each.average_precision for each in metrics.rankings],
@@ -82,7 +82,7 @@ def ranking_section(metrics: Metrics, curves: Sequence[Curve | None], names: Seq
     return grid(*(_chart(kind, curves, names) for kind in (roc, precision)))
 
 
-def _chart(kind: _Kind, curves: Sequence[Curve | None], names: Sequence[str]) -> Markup:
+def _chart(kind: _Kind, curves: Sequence[Curves | None], names: Sequence[str]) -> Markup:
     found = [(index, curve) for index, curve in enumerate(curves) if curve is not None]
     found.sort(key=lambda pair: kind.values[pair[0]] or 0.0)
     mean = float(np.mean([kind.values[index] or 0.0 for index, _ in found]))
@@ -107,8 +107,8 @@ def _chart(kind: _Kind, curves: Sequence[Curve | None], names: Sequence[str]) ->
     note = f"Each class against the rest; {kind.figure} {mean:.3f} in the mean. "
     note += f"{what} of their own" if others else "Each class has a line of its own"
     if faint:
-        note += f", {len(faint):,} of the {len(others):,} others" if len(faint) < len(others) else ", the others"
-        note += " have thin ones"
+        few = "the other has a thin one" if len(others) == 1 else "the others have thin ones"
+        note += f", {len(faint):,} of the other {len(others):,} thin ones" if len(faint) < len(others) else f", {few}"
     note += "."
     note += "" if kind.steps else " The dashed diagonal is guessing."
     listed = ", ".join(f"{truncate(name, MAX_NAME)} {value:.3f}" for _, name, value in entries)
@@ -124,14 +124,12 @@ def _chart(kind: _Kind, curves: Sequence[Curve | None], names: Sequence[str]) ->
     )
 
 
-def _rising(curve: Curve) -> tuple[Floats, Floats]:
-    """Return recall and precision where recall rises, which is where the average precision takes it; from recall 0."""
-    rises = np.flatnonzero(np.diff(curve.recall) > 0) + 1
-    precision = curve.precision[rises]
-    return np.append(0.0, curve.recall[rises]), np.append(precision[:1], precision)
+def _steps(curve: Curves) -> tuple[Floats, Floats]:
+    """Return recall and precision from recall 0 on."""
+    return np.append(0.0, curve.recall), np.append(curve.precision[:1], curve.precision)
 
 
-def _line(frame: Frame, kind: _Kind, curve: Curve, name: str, look: str) -> Markup:
+def _line(frame: Frame, kind: _Kind, curve: Curves, name: str, look: str) -> Markup:
     x, y = kind.points(curve)
     path = _stairs(frame, x, y) if kind.steps else _smooth(frame, x, y)
     return element("g", element("title", name), element("path", d=path, class_=look))

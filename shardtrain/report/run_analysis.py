@@ -18,7 +18,7 @@ from shardtrain.inference.run import Run
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.metrics.classification import Metrics
-from shardtrain.metrics.ranking import Curve
+from shardtrain.metrics.ranking import Curves
 from shardtrain.report.analysis import analyze_rows
 from shardtrain.report.duplicates import DuplicateCounts
 from shardtrain.report.evaluation import Mistake, evaluate_predictions
@@ -29,7 +29,7 @@ from shardtrain.runtime.progress import progress
 
 MISTAKES = 20
 MAX_IN_ORDER = 20  # more classes are sorted by F1
-_MAX_CLASSES = 24  # whose terms are shown
+_MAX_CLASSES = 12  # whose terms are shown
 _MAX_TERMS = 30  # of a row whose text is not available
 
 
@@ -72,7 +72,7 @@ class RunEvaluation:
     shards: Path
     changed: bool
     metrics: Metrics
-    curves: tuple[Curve | None, ...]
+    curves: tuple[Curves | None, ...]
     mistakes: tuple[MistakeDetails, ...]
     reasons: tuple[str, ...]
     no_explanations: str

@@ -1,7 +1,7 @@
 """Render the section on training: loss and accuracy over the epochs, with the epoch whose weights were kept.
 
-The first epochs of a training often fall so far that all others look flat. Where they would take more than a third of
-the height, the axis covers the later epochs only, and the chart and its note say what lies beyond it.
+The first epochs of a training often fall so far that all others look flat. Where they would take more than three fifths
+of the height, the axis covers the later epochs only, and the chart and its note say what lies beyond it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from shardtrain.report.svg import drawing
 
 _RIGHT = 84  # of a chart: room for the names of its lines
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+_FLAT = 2.5  # the range of all epochs to that of the later ones, above which these look flat
 _TALL = 9  # rows of a table that does not scroll
 
 Epoch = Mapping[str, float]
@@ -69,7 +70,7 @@ def number(value: float) -> str:
 def axis_range(series: Sequence[Series]) -> tuple[float, float]:
     """Return the lowest and the highest value of the axis.
 
-    With three epochs or more the first one, of many the first tenth, is left out where it would take more than a third.
+    With three epochs or more the first one, of many the first tenth, is left out where the others would look flat.
     """
     first = series[0].points[0][0]
     most = max(len(each.points) for each in series)
@@ -77,7 +78,7 @@ def axis_range(series: Sequence[Series]) -> tuple[float, float]:
     every = [value for each in series for _, value in each.points]
     later = [value for each in series for epoch, value in each.points if epoch >= early]
     low, high = min(every), max(every)
-    if most >= 3 and (high - low) > 1.5 * (max(later) - min(later)) > 0:
+    if most >= 3 and (high - low) > _FLAT * (max(later) - min(later)) > 0:
         low, high = min(later), max(later)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return low - pad if low < 0 else max(0.0, low - pad), high + pad
