@@ -81,9 +81,9 @@ def stack(*parts: Markup | None) -> Markup:
     return element("div", *parts)
 
 
-def grid(*figures: Markup | None, narrow: bool = False) -> Markup:
-    """Lay out figures side by side, as many as fit the width; `narrow` ones take less of it."""
-    return element("div", *figures, class_="charts narrow" if narrow else "charts")
+def grid(*figures: Markup | None) -> Markup:
+    """Lay out figures side by side, as many as fit the width."""
+    return element("div", *figures, class_="charts")
 
 
 def beside(*parts: Markup | None) -> Markup:

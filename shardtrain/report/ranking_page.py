@@ -79,12 +79,13 @@ def ranking_section(metrics: Metrics, curves: Sequence[Curves | None], names: Se
         steps=True,
         values=[each.average_precision for each in metrics.rankings],
     )
-    return grid(*(_chart(kind, curves, names) for kind in (roc, precision)))
-
-
-def _chart(kind: _Kind, curves: Sequence[Curves | None], names: Sequence[str]) -> Markup:
     found = [(index, curve) for index, curve in enumerate(curves) if curve is not None]
-    found.sort(key=lambda pair: kind.values[pair[0]] or 0.0)
+    found.sort(key=lambda pair: precision.values[pair[0]] or 0.0)
+    return grid(*(_chart(kind, found, names) for kind in (roc, precision)))
+
+
+def _chart(kind: _Kind, found: Sequence[tuple[int, Curves]], names: Sequence[str]) -> Markup:
+    """Draw the curves of classes, those that are named first; a class has one look in both charts."""
     mean = float(np.mean([kind.values[index] or 0.0 for index, _ in found]))
     worst = found[:_NAMED]
     others = found[_NAMED:]
@@ -103,7 +104,7 @@ def _chart(kind: _Kind, curves: Sequence[Curves | None], names: Sequence[str]) -
     drawn.append(element("g", title, element("path", d=_smooth(frame, *average), class_="curve mean")))
     entries = [("mean", f"mean of {len(found):,} classes", mean)]
     entries += [(f"w{place}", names[i], kind.values[i] or 0.0) for place, (i, _) in enumerate(worst)]
-    what = "The weakest class has a line" if len(worst) == 1 else f"The {len(worst)} weakest classes have lines"
+    what = f"The {len(worst)} classes of the lowest average precision have lines"
     note = f"Each class against the rest; {kind.figure} {mean:.3f} in the mean. "
     note += f"{what} of their own" if others else "Each class has a line of its own"
     if faint:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardtrain.metrics.classification import share_interval
-from shardtrain.report.axes import WIDTH, label, percent, text_width, ticks
+from shardtrain.report.axes import WIDTH, label, percent, text_width
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import beside, figure, notice, table, tiles
@@ -18,6 +18,7 @@ from shardtrain.runtime.progress import short
 
 _NOTABLE = 0.01  # share of rows that are also training rows, from which on a notice says so
 _LOW_RECALL = 0.1  # of a class, below which a notice names it
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)  # between ticks
 _NAMED = 5  # classes in a notice
 _LEFT, _RIGHT, _ROW = 146, 16, 30  # of the chart of accuracies
 
@@ -33,7 +34,7 @@ def result_tiles(recorded: Recorded, found: RunEvaluation | None, names: Sequenc
         names: class names.
         rows: number of validation rows that the run recorded.
     """
-    epochs = f"of epoch {recorded.get('best_epoch', recorded['epochs']):,}, kept of {recorded['epochs']:,}"
+    epochs = f"kept: epoch {recorded.get('best_epoch', recorded['epochs']):,} of {recorded['epochs']:,}"
     if found is None:
         low, high = share_interval(recorded["val_accuracy"], rows)
         each = [
@@ -76,9 +77,10 @@ def _test_tiles(recorded: Recorded) -> list[tuple[str, str, str]]:
     return [("test accuracy", f"{accuracy:.2%}", f"95% interval {low:.1%} to {high:.1%}; loss {more}")]
 
 
-def warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> Markup:
+def warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> Markup | None:
     """Render what to know before the figures: a useless model, classes never recognized, rows seen in training."""
-    return joined(*(notice(text) for text in _warnings(found, names, tested=tested)))
+    said = [element("span", text) for text in _warnings(found, names, tested=tested)]
+    return notice(*said) if said else None
 
 
 def _warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> Iterator[str]:
@@ -173,7 +175,7 @@ class Measured:
 def _draw(measured: Sequence[Measured], baseline: float, note: str) -> Markup:
     """Draw accuracies as dots with their intervals, and the baseline as a line."""
     least, most = min(baseline, *(each.low for each in measured)), max(baseline, *(each.high for each in measured))
-    step = next(each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if most - least <= 5 * each or each == 0.5)
+    step = next(each for each in _STEPS if most - least <= 3 * each or each == _STEPS[-1])
     low, high = max(0.0, math.floor(least / step) * step), min(1.0, math.ceil(most / step) * step)
     if low == high:
         low, high = max(0.0, low - step), min(1.0, high + step)
@@ -183,7 +185,7 @@ def _draw(measured: Sequence[Measured], baseline: float, note: str) -> Markup:
 
     top, base = 26, 26 + _ROW * len(measured)
     drawn = []
-    for tick in ticks(low, high):
+    for tick in (low + i * step for i in range(round((high - low) / step) + 1)):
         drawn.append(element("line", x1=across(tick), x2=across(tick), y1=top, y2=base, class_="grid"))
         shown = percent(round(tick, 4))
         drawn.append(label(shown, min(across(tick), WIDTH - text_width(shown) / 2), base + 18, "soft", "middle"))

@@ -141,4 +141,4 @@ def _engine(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), format_value(value)) for name, value in values.items()]
+    return [(str(name).replace("_", " "), format_value(value) or "none") for name, value in values.items()]

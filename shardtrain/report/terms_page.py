@@ -28,7 +28,7 @@ def terms_section(terms: Terms, names: Sequence[str]) -> Markup:
     if len(terms.classes) < len(names):
         note += f" The {len(terms.classes)} of {len(names):,} classes with the lowest F1 are shown."
     cards = (_card(names[index], each) for index, each in terms.classes.items())
-    return joined(element("p", note, class_="soft"), grid(*cards, narrow=True))
+    return joined(element("p", note, class_="soft"), grid(*cards))
 
 
 def _card(name: str, terms: ClassTerms) -> Markup:

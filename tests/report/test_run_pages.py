@@ -62,7 +62,7 @@ def test_chart_and_tile_name_the_epoch_whose_weights_were_kept():
     assert "epoch 3 kept" in page
     recorded = {"val_accuracy": 0.8, "val_loss": 0.4, "epochs": 4, "best_epoch": 3}
     tiles = result_tiles(recorded, None, names(2), 100)
-    assert "0.4000<small>of epoch 3, kept of 4</small>" in tiles
+    assert "0.4000<small>kept: epoch 3 of 4</small>" in tiles
     assert "Validation loss 0.4500 at epoch 4, whose weights were kept." in training_section(
         epochs(0.9, 0.5, 0.4, 0.45), None
     )
@@ -158,14 +158,14 @@ def test_a_model_that_is_not_better_than_the_majority_is_said_to_be_so_first():
     useless = sums_of(60, 3, better=0.0).metrics()
     said = warnings(evaluation(useless), names(3), tested=False)
     assert said.startswith(
-        '<p class="notice" role="note">This model is not shown to be better than always answering class'
+        '<p class="notice" role="note"><span>This model is not shown to be better than always answering class'
     )
     low = MetricSums(2)
     low.add(np.array([0] * 90 + [1] * 10), np.array([[0.2, 0.8]] * 100, np.float32))
     assert "This model is worse than always answering class 0" in warnings(
         evaluation(low.metrics()), names(2), tested=False
     )
-    assert warnings(evaluation(sums_of(500, 3, better=3).metrics()), names(3), tested=False) == ""
+    assert warnings(evaluation(sums_of(500, 3, better=3).metrics()), names(3), tested=False) is None
 
 
 def test_classes_that_are_hardly_recognized_are_named():
@@ -178,12 +178,12 @@ def test_classes_that_are_hardly_recognized_are_named():
 
 def test_rows_that_are_also_training_rows_are_noted_where_they_are_not_few():
     metrics = sums_of(1000, 3, better=4).metrics()
-    assert warnings(evaluation(metrics, DuplicateCounts(shared=9, test_shared=4)), names(3), tested=True) == ""
+    assert warnings(evaluation(metrics, DuplicateCounts(shared=9, test_shared=4)), names(3), tested=True) is None
     said = warnings(evaluation(metrics, DuplicateCounts(shared=125, test_shared=50)), names(3), tested=True)
     assert "125 of 1,000 validation rows (12.5%) are also training rows" in said
     assert "50 of 500 test rows (10.0%) are also training rows" in said
     untested = warnings(evaluation(metrics, DuplicateCounts(test_shared=50)), names(3), tested=False)
-    assert untested == ""
+    assert untested is None
 
 
 @pytest.mark.parametrize("classes", [2, 4, 30])
