@@ -1,8 +1,9 @@
 """Divide the score of a class among the features of a row: what computes it is a `RowReasons`, one per kind of model.
 
-A network of ReLU layers is affine wherever no unit switches on or off. With the units that are on for a row, the logit of a
-class is a sum over the features of the row and over the biases, which is exact for any number of layers. For all other
-models the parts are gradient times input (Shrikumar et al., 2017, section 2), and what is missing to the logit is reported.
+A network of ReLU layers is affine wherever no unit switches on or off. With the units that are on for a row, the logit
+of a class is a sum over the features of the row and over the biases, which is exact for any number of layers. For all
+other models the parts are gradient times input (Shrikumar et al., arXiv:1605.01713), and what is missing to the logit
+is reported.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class RowReasons(Protocol):
         ...
 
     def scores(self, x: Features) -> Numbers:
-        """Return the score of each class for rows, (rows, num_classes); of two classes one may be the other's negative."""
+        """Return the score of each class for rows, (rows, num_classes)."""
         ...
 
 
@@ -94,7 +95,9 @@ class NetworkReasons:
         columns, signs = column_and_sign(classes, logits.shape[1])
         slopes = signs[:, None] * np.eye(logits.shape[1])[columns]  # of the score by the values of the layer's units
         rest = slopes @ self._biases[-1]
-        for kernel, bias, on in zip(reversed(self._kernels), reversed(self._biases[:-1]), reversed(active), strict=True):
+        for kernel, bias, on in zip(
+            reversed(self._kernels), reversed(self._biases[:-1]), reversed(active), strict=True
+        ):
             slopes = (slopes @ kernel.T) * on
             rest += slopes @ bias
         rows = np.repeat(np.arange(len(x)), np.diff(x.indptr))

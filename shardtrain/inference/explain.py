@@ -1,14 +1,14 @@
 """Explain predictions: divide the logit of a class among the terms of a text, with their places in it.
 
-A text is classified as without explanation, by the same calls, so explaining changes no prediction. Its terms are computed
-block by block: what is held is the n-grams of a block of texts, and of each text the terms that are shown.
+A text is classified as without explanation, by the same calls, so explaining changes no prediction. Its terms are
+computed block by block: what is held is the n-grams of a block of texts, and of each text the terms that are shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,12 +101,13 @@ class Explainer:
             start += len(block)
 
 
-def load_explainer(run: Run, most: int | None) -> Explainer:
+def load_explainer(run: Run, most: int | None, *, threshold: bool = True) -> Explainer:
     """Load the model of a run to explain with.
 
     Args:
         run: a finished run.
         most: terms per text; None: all.
+        threshold: as of `Run.classifier`.
 
     Raises:
         UsageError: the number is not positive.
@@ -114,21 +115,20 @@ def load_explainer(run: Run, most: int | None) -> Explainer:
         ModelError: Keras cannot load the model, or it has no embedding to explain.
     """
     check_most(most)
-    names = run.description.class_names
+    names, thresholds = run.description.class_names, run.thresholds if threshold else None
+    how: dict[str, Any] = {"run": run.path, "thresholds": thresholds}
     reasons: RowReasons
     if (network := run.load_network()) is not None:
         from shardtrain.inference.network_model import NetworkModel
 
-        classifier = Classifier(NetworkModel(network), names, run.load_vectorizer, run=run.path)
+        classifier = Classifier(NetworkModel(network), names, run.load_vectorizer, **how)
         reasons = NetworkReasons(network)
     else:
         model, meaning = run.load_model(), run.config.get("outputs")
         from shardtrain.inference.keras_model import KerasModel
         from shardtrain.inference.keras_reasons import KerasReasons
 
-        classifier = Classifier(
-            KerasModel(model, run.description, meaning), names, run.load_vectorizer, run=run.path
-        )
+        classifier = Classifier(KerasModel(model, run.description, meaning), names, run.load_vectorizer, **how)
         reasons = KerasReasons(model, run.description, meaning)
     return Explainer(classifier, reasons, most=most)
 
@@ -162,7 +162,8 @@ def _of_row(x: Features, parts: Attribution, row: int) -> tuple[npt.NDArray[np.i
         entries = slice(int(x.indptr[row]), int(x.indptr[row + 1]))
         return x.indices[entries].astype(np.int64), parts.values[entries]
     ids, numbers = np.unique(x[row].astype(np.int64), return_inverse=True)
-    return np.where(ids > 0, ids, -1), np.bincount(numbers, parts.values[row], len(ids))
+    values: Numbers = np.bincount(numbers, parts.values[row], len(ids)).astype(np.float64)
+    return np.where(ids > 0, ids, np.int64(-1)), values
 
 
 def _by_size(keys: npt.NDArray[np.int64], values: Numbers) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ class Reason:
     """What a term of a text adds to the logit of a class.
 
     Attributes:
-        terms: the n-gram or word, prepared as for the model; with hashed features all n-grams of the text in its column.
+        terms: the n-gram or word, prepared as for the model; with hashed features all n-grams of the text in a column.
         places: where these stand in the text, as half-open ranges of characters, in order; each contributes, and
             `contribution` is of all together.
         contribution: negative where it speaks against the class.
@@ -33,8 +33,8 @@ class Explanation:
         label: the class that is explained.
         predicted: the most probable class.
         probability: of `label`.
-        logit: the score of `label` before softmax or sigmoid; of two classes with one output, the first has the negative
-            of the second's.
+        logit: the score of `label` before softmax or sigmoid; where two classes have one output, the first has the
+            negative of the second's.
         method: "exact", or "gradient x input".
         reasons: the terms with the largest contributions, by falling size, whatever the sign.
         num_others: number of further terms.

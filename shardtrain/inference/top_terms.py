@@ -1,8 +1,8 @@
 """Find the terms that a model itself takes for a class, whatever texts it is given.
 
 A term is measured by the logits of a row with this term alone, with the value 1, less those of a row without any: the
-weight of a linear model, and of an mlp what the layers make of the term by itself. With two classes and one output, what
-speaks for one class speaks against the other as much.
+weight of a linear model, and of an mlp what the layers make of the term by itself. With two classes and one output,
+what speaks for one class speaks against the other as much.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def top_terms(run: Run, most: int) -> dict[str, tuple[TopTerm, ...]]:
     vectorizer = explainer.vectorizer
     if not vectorizer.terms:
         raise VectorizerError(
-            "hashed features have no terms: a column is a hash that many n-grams share; build with --vectorizer ngram to "
-            "see the terms of a model"
+            "hashed features have no terms: a column is a hash that many n-grams share; build with --vectorizer ngram "
+            "to see the terms of a model"
         )
     names = explainer.class_names
     terms, effects = np.zeros((len(names), 0), np.int64), np.zeros((len(names), 0))

@@ -59,13 +59,13 @@ class Metrics:
         predicted: rows of each predicted class, (num_classes,).
         correct: correctly classified rows of each class, (num_classes,).
         confusions: rows of true class i predicted as class j, (num_classes, num_classes); None for more than
-            `MAX_MATRIX` classes.
+            `MAX_MATRIX` classes, or from sums without details.
         calibration: confidence against accuracy.
         log_loss: mean of -log p of the true class, p clipped to [e, 1 - e] with e = 2^-23, as for float32 in
             scikit-learn.
         top_accuracy: share of rows whose true class is among the k most probable, for k from 1 to `MAX_TOP`, below
             the number of classes. Of equally probable classes the one with the lower index comes first.
-        rankings: each class against the rest; empty for more than `MAX_MATRIX` classes.
+        rankings: each class against the rest; empty where there are no `confusions`.
     """
 
     rows: int
@@ -189,8 +189,18 @@ class Metrics:
         pairs = [(self.confusions[i, j].item(), i, j) for i, j in places if i != j]
         return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
-    def record(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return all metrics as JSON values."""
+    def measure(self, name: str) -> float | None:
+        """Return one of `names.MEASURES` that follows from the probabilities; None where it is undefined."""
+        if name.startswith("top_"):
+            k = int(name.split("_")[1])
+            return self.top_accuracy[k - 1] if k <= len(self.top_accuracy) else None
+        if name in ("macro_roc_auc", "macro_average_precision"):
+            found: float | None = getattr(self.macro_ranking, name.removeprefix("macro_"))
+            return found
+        return self.calibration.error if name == "calibration_error" else float(getattr(self, name))
+
+    def record(self, class_names: Sequence[str], *, matrix: bool = True) -> dict[str, Any]:
+        """Return all metrics as JSON values; without `matrix` the confusion matrix is null."""
         macro, calibration = self.macro_ranking, self.calibration
         rankings: Sequence[Ranking | None] = self.rankings or [None] * len(class_names)
         columns = zip(
@@ -225,7 +235,7 @@ class Metrics:
                 }
                 for name, values, ranking in zip(class_names, columns, rankings, strict=True)
             ],
-            "confusions": None if self.confusions is None else self.confusions.tolist(),
+            "confusions": None if self.confusions is None or not matrix else self.confusions.tolist(),
             "calibration": {name: list(values) for name, values in vars(calibration).items()},
         }
 
@@ -235,19 +245,20 @@ class MetricSums:
 
     Args:
         num_classes: number of classes, at least 2.
+        detailed: also the confusion matrix and the ranking of each class, which take up to 24 MB.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, detailed: bool = True) -> None:
         self.num_classes = num_classes
         self._rows = 0
         self._weighted = False
         self._support, self._predicted, self._correct = np.zeros((3, num_classes))
-        few = num_classes <= MAX_MATRIX
-        self._confusions = np.zeros((num_classes, num_classes)) if few else None
+        detailed = detailed and num_classes <= MAX_MATRIX
+        self._confusions = np.zeros((num_classes, num_classes)) if detailed else None
         self._bins = np.zeros((3, BINS))  # rows, sum of confidence, correct rows
         self._top = np.zeros(max(1, min(MAX_TOP, num_classes - 1)))  # rows whose true class has that rank
         self._totals = np.zeros(3)  # weights, their squares, and losses
-        self._scores = Scores(num_classes) if few else None
+        self._scores = Scores(num_classes) if detailed else None
 
     @property
     def num_bytes(self) -> int:

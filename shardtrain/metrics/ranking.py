@@ -83,9 +83,7 @@ class Scores:
         self._most_rows = EXACT_VALUES // num_classes
         self._rows = 0
         self._kept: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Floats]] = []
-        self._bits = max(
-            bits for bits in range(_MOST_BITS + 1) if not bits or num_classes * _num_bins(bits) <= MAX_VALUES
-        )
+        self._bits = bin_bits(num_classes)
         self._bins: _Bins | None = None
 
     @property
@@ -158,14 +156,14 @@ class _Bins:
 
     def __init__(self, num_classes: int, bits: int) -> None:
         self.bits = bits
-        self.counts = np.zeros((2, num_classes, _num_bins(bits)))
+        self.counts = np.zeros((2, num_classes, num_bins(bits)))
         self.found = np.full(self.counts.shape[1:], np.nan, np.float32)
         self.mixed = np.zeros(self.found.shape, np.bool_)
 
     def add(self, probabilities: npt.NDArray[np.float32], y: npt.NDArray[np.int64], weights: Floats) -> None:
         """Count rows; see `Scores.add`."""
         _, classes, bins = self.counts.shape
-        places = _places(probabilities, self.bits)
+        places = bin_of(probabilities, self.bits)
         places += np.arange(classes) * bins
         np.add.at(self.counts[0].reshape(-1), places[np.arange(len(y)), y], weights)
         places, values = places.reshape(-1), probabilities.reshape(-1)
@@ -182,12 +180,17 @@ class _Bins:
         self.mixed |= other.mixed | ((self.found != other.found) & ~np.isnan(other.found))
 
 
-def _num_bins(bits: int) -> int:
+def bin_bits(num_classes: int) -> int:
+    """Return of how many bits bins within an octave are numbered, so that those of all classes are `MAX_VALUES`."""
+    return max(bits for bits in range(_MOST_BITS + 1) if not bits or num_classes * num_bins(bits) <= MAX_VALUES)
+
+
+def num_bins(bits: int) -> int:
     """Return the number of bins of [0, 1] with 2^bits bins per octave."""
     return 2 * ((_OCTAVES << bits) + 2)
 
 
-def _places(probabilities: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.int64]:
+def bin_of(probabilities: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.int64]:
     """Return the bin of each probability; bins ascend with it.
 
     1 - p is exact in float32 for p of at least 1/2 (Sterbenz), and the bits of positive floats ascend as they do.
@@ -196,7 +199,7 @@ def _places(probabilities: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np
     small = np.where(high, np.float32(1) - probabilities, probabilities)
     places = (np.ascontiguousarray(small, np.float32).view(np.int32) >> (_BITS - bits)) - (_LEAST >> (_BITS - bits)) + 1
     places = np.maximum(places, 0)
-    found: npt.NDArray[np.int64] = np.where(high, _num_bins(bits) - 1 - places, places).astype(np.int64)
+    found: npt.NDArray[np.int64] = np.where(high, num_bins(bits) - 1 - places, places).astype(np.int64)
     return found
 
 

@@ -168,6 +168,19 @@ def meaning_of(model: keras.Model, adapter: InputAdapter, description: DatasetIn
     return PROBABILITIES if within else LOGITS
 
 
+def as_probabilities(outputs: Any, meaning: str) -> Any:
+    """Return a tensor of a model's outputs, (rows, units), as one of probabilities.
+
+    Args:
+        outputs: of the model.
+        meaning: "probabilities", for outputs that are returned as they are, or "logits".
+    """
+    if meaning != LOGITS:
+        return outputs
+    outputs = keras.ops.cast(outputs, "float32")
+    return keras.ops.sigmoid(outputs) if outputs.shape[1] == 1 else keras.ops.softmax(outputs)
+
+
 def _last_activation(model: keras.Model) -> str:
     """Return the name of the activation that makes the outputs; empty if that is not known."""
     last = _last_layer(model)

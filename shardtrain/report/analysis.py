@@ -136,7 +136,7 @@ def analyze_rows(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatisti
 
 def _document_lengths(shards: Shards, scratch: Path) -> Counts | None:
     """Count the words of sampled documents. Rows are shuffled on disk, so equally spaced rows are a random sample."""
-    from shardtrain.report.source_texts import find_source_texts
+    from shardtrain.inference.source_texts import find_source_texts
 
     number = shards.train.num_examples
     rows = range(0, number, -(-number // SAMPLED_DOCUMENTS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from shardtrain.inference.attribution import EXACT
 from shardtrain.inference.explanations import Explanation, Reason
 from shardtrain.report.formatting import format_share, truncate
 from shardtrain.report.marked_text import marked
@@ -35,7 +36,7 @@ def _note(result: RunEvaluation) -> Markup | None:
     explained = [each.explanation for each in result.mistakes if each.explanation is not None]
     if not explained:
         return None
-    exact = all(each.method == "exact" for each in explained)
+    exact = all(each.method == EXACT for each in explained)
     note = (
         "Below each text is what its strongest terms add to the score of the predicted class, before softmax or "
         "sigmoid. In the text, terms that speak for that class are underlined, those that speak against it with dashes."

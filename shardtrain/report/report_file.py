@@ -36,18 +36,18 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def check_report_file(out: Path) -> None:
-    """Check that a report may be written to `out`.
+def check_report_file(out: Path, *, option: str = "--out") -> None:
+    """Check that a report may be written to `out`, which an option names.
 
     Raises:
         ReportExistsError: `out` exists and is not a report.
         UsageError: `out` is a link, a folder or a device, or in a file.
     """
-    check_output_file(out, "--out")
+    check_output_file(out, option)
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
-                raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another --out")
+                raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another {option}")
 
 
 def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None:
@@ -79,4 +79,10 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")
     else:
         written = shards_page(folder, scratch=out.parent)
-    commit_bytes(out, written.encode())
+    commit_page(out, written)
+
+
+def commit_page(out: Path, page: str) -> None:
+    """Write a page to the file `out`, whose folder is made if it is missing; it replaces an older one."""
+    make_folder(out.parent)
+    commit_bytes(out, page.encode())

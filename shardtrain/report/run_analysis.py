@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shardtrain.errors import VectorizerError
 from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.run import Run
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.loader.split import Split
 from shardtrain.metrics.classification import Metrics
@@ -23,7 +24,6 @@ from shardtrain.report.analysis import analyze_rows
 from shardtrain.report.duplicates import DuplicateCounts
 from shardtrain.report.evaluation import Mistake, evaluate_predictions
 from shardtrain.report.run_reasons import Terms, class_terms, explain_texts
-from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import load_shards_vectorizer
 from shardtrain.runtime.progress import progress
 

@@ -1,8 +1,8 @@
 """Align the bytes of prepared texts with the characters they were made from, so that a term has a place in its text.
 
-Preparing changes lengths: a ligature becomes two letters, a combining accent nothing, several spaces one. How many bytes
-a character becomes follows from the tables that `text` prepares texts with, so the kernels that do it need not say it,
-and a build is no slower. That the sums are those of the prepared texts is checked each time.
+Preparing changes lengths: a ligature becomes two letters, a combining accent nothing, several spaces one. How many
+bytes a character becomes follows from the tables that `text` prepares texts with, so the kernels that do it need not
+say it, and a build is no slower. That the sums are those of the prepared texts is checked each time.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def single_space_lengths(lowered: TextBlock) -> Integers:
 
 
 def padded_lengths(lowered: TextBlock) -> Integers:
-    """Return the bytes that `text.in_padded_words` makes of each character; the space around a word is its neighbour's."""
+    """Return the bytes that `text.in_padded_words` makes of each character; padding belongs to the next letter."""
     white, before, after = _white(lowered, outside=True)
     padding = before.astype(np.int64) + after
     return np.where(white, 0, unchanged_lengths(lowered) + padding)

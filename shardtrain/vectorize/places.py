@@ -1,7 +1,7 @@
 """Find where in a text each of its terms stands: the terms of a row, or the words behind its token ids.
 
-The terms are those of the tokenizer that makes the rows: the same kernels prepare and split the texts. Only the few terms
-that are asked for get places in characters, so memory is that of the n-grams of one block of texts.
+The terms are those of the tokenizer that makes the rows: the same kernels prepare and split the texts. Only the few
+terms that are asked for get places in characters, so memory is that of the n-grams of one block of texts.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "fit": (["shards"], [], ["--devices", "GPU:0", "GPU:1", "--learning-rate", "1e-4", "--tensorboard"]),
     "tune": (["shards"], [], ["--units", "8", "16", "--learning-rate", "1e-4:1e-2", "--dropout", "0.5", "--no-prune"]),
     "evaluate": (["run", "shards"], [], ["--text-columns", "2", "--on-bad-row", "skip", "--no-verify"]),
+    "runs": ([], [], ["--sort", "macro_f1", "--json"]),
+    "compare": (["a", "b"], ["--data", "new.csv"], ["--split", "test", "--examples", "3", "--label-column", "stars"]),
     "predict": (["run", "text"], [], ["--input", "-", "--proba", "--unescape", "--import", "mine"]),
     "export": (["run"], ["--out", "a.bundle"], ["--to", "bundle", "--weights", "float16", "--overwrite"]),
     "report": (["run"], [], ["--shards", "there", "--open"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,8 @@ MAKERS = {
 SHOWING = {
     "build, planned": ["build", "{home}/corpus", "--dry-run"],
     "evaluate": ["evaluate", "{home}/run", "{home}/shards"],
+    "runs": ["runs", "{home}"],
+    "compare": ["compare", "{home}/run", "{home}/again"],
     "predict, lines": ["predict", "{home}/run", "--input", "{home}/texts.txt"],
     "predict, CSV": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "-"],
     "inspect": ["inspect", "{home}/shards", "--rows", "2"],
@@ -90,6 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forked: Forking) -> Path:
     assert main(["build", str(folder / "corpus"), "--out", str(folder / "shards"), "--quiet"]) == 0
     done = forked.command("fit", folder / "shards", "--epochs", "1", "--out", folder / "run", "--quiet")
     assert done.returncode == 0, done.stderr
+    shutil.copytree(folder / "run", folder / "again")
     (folder / "texts.txt").write_text("a text\nanother one\n")
     row = f'{"some words " * 400}"\n'
     (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // len(row)))

@@ -24,9 +24,10 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from shardtrain.errors import ShardsError
+from shardtrain.errors import ModelError, ShardsError
 from shardtrain.metrics import ranking
 from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics, MetricSums
+from shardtrain.metrics.outputs import OutputSums
 
 Rows = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
@@ -183,11 +184,11 @@ def test_binned_rankings_keep_their_bounds_on_few_scores_that_lie_together(data:
 def test_bins_ascend_with_the_probability_and_are_narrow_near_0_and_1(bits: int) -> None:
     near = np.float32(2.0) ** -np.arange(1, 40, dtype=np.float32)
     p = np.unique(np.concatenate([near, 1 - near, [0, 1], np.random.default_rng(0).random(5000)]).astype(np.float32))
-    places = ranking._places(p[:, None], bits)[:, 0]
+    places = ranking.bin_of(p[:, None], bits)[:, 0]
     assert (np.diff(places) >= 0).all()
-    assert (places.min(), places.max()) == (0, ranking._num_bins(bits) - 1)
+    assert (places.min(), places.max()) == (0, ranking.num_bins(bits) - 1)
     small = p[(p >= 2.0**-32) & (p <= 0.5)]
-    _, start, count = np.unique(ranking._places(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
+    _, start, count = np.unique(ranking.bin_of(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
     assert (small[start + count - 1] <= small[start] * (1 + 2.0**-bits)).all()
 
 
@@ -305,3 +306,14 @@ def pairs(first: Any, second: Any) -> set[tuple[float, float]]:
 def test_there_are_no_curves_without_rows_or_of_too_many_classes() -> None:
     assert MetricSums(3).curves() == [None] * 3
     assert MetricSums(MAX_MATRIX + 1).curves() == []
+
+
+def test_outputs_that_are_no_probabilities_have_no_metrics_and_a_reason() -> None:
+    sums = OutputSums(3)
+    sums.add(np.array([0, 1]), np.full((2, 3), 1 / 3, np.float32))
+    sums.add(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [-1.0, 2.0, 0.0]], np.float32))
+    measured = sums.measured({"loss": 1.0})
+    assert measured.metrics is None
+    assert "lie between -1 and 2" in measured.reason
+    with pytest.raises(ModelError, match="macro_f1, log_loss cannot be computed: the model's outputs lie between"):
+        measured.named(["macro_f1", "log_loss"])

@@ -18,6 +18,7 @@ from support.handmade import NUM_FEATURES, dense, make_rows, write_shards
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.datasets.demo import write_demo
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.build_record import read_build_record
@@ -29,7 +30,6 @@ from shardtrain.report.distinctive import BUDGET, distinctive_features
 from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.evaluation import evaluate_predictions
 from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
-from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
 from shardtrain.shards.layout import MEASURED
 from shardtrain.vectorize.fitted import load_vectorizer
