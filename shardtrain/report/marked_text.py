@@ -21,7 +21,8 @@ _LEAST = 0.01  # share of the largest sum, below which nothing is marked
 
 
 def marked(text: str, reasons: Sequence[Reason], start: int, stop: int) -> Iterator[Child]:
-    """Yield the pieces of the characters [start, stop) of a text, marked by what they add."""
+    """Yield the pieces of the characters [start, stop) of a text, marked by what they add; white space is a space."""
+    text = "".join(" " if character.isspace() else character for character in text)
     levels = _levels(len(text), reasons)[start:stop].tolist()
     places = iter(range(start, start + len(levels)))
     for level, group in groupby(levels):

@@ -193,7 +193,8 @@ BROKEN = r"""(() => {
         const range = document.createRange();
         range.setStart(node, word.index);
         range.setEnd(node, word.index + word[0].length);
-        const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+        const boxes = [...range.getClientRects()].filter((box) => box.width > 1);
+        const lines = new Set(boxes.map((box) => Math.round(box.top)));
         const vertical = getComputedStyle(name).writingMode !== "horizontal-tb";
         if (!vertical && lines.size > 1 && word[0].length < 18) broken.push(word[0]);
       }

@@ -193,10 +193,14 @@ def test_curves_are_drawn_for_the_mean_and_the_weakest_classes(classes):
     page = ranking_section(metrics, sums.curves(), names(classes))
     assert page.count("<figure>") == 2
     assert page.count('class="curve mean"') == 4  # two lines and two samples
-    areas = sorted((each.roc_auc, i) for i, each in enumerate(metrics.rankings))
-    for _, index in areas[:3]:
-        assert f"<title>class {index}</title>" in page
-    assert f"<b>{np.mean([area for area, _ in areas]):.3f}</b>" in page
+    weakest = sorted(range(classes), key=lambda index: metrics.rankings[index].average_precision)[:3]
+    for place, index in enumerate(weakest):
+        assert page.count(f"<title>class {index}</title><path") == 2
+        assert (
+            len(re.findall(rf'class="curve w{place}"/></svg><span class="name" dir="auto">class {index}<', page)) == 2
+        )
+    assert f"<b>{metrics.macro_ranking.roc_auc:.3f}</b>" in page
+    assert f"<b>{metrics.macro_ranking.average_precision:.3f}</b>" in page
     assert len(page) < 40_000
 
 
