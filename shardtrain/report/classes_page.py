@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from shardtrain.metrics.classification import Metrics
-from shardtrain.report.axes import label, short_number
+from shardtrain.report.dots import HEIGHT, Scale
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import table
@@ -15,7 +13,6 @@ from shardtrain.report.run_analysis import MAX_IN_ORDER, order_of
 
 _MAX_ROWS = 200
 _TALL = 24  # rows of a table that does not scroll
-_WIDTH, _HEIGHT, _EDGE = 176, 22, 16  # of a row's chart, and of the space on either side
 
 
 def classes_section(metrics: Metrics, names: Sequence[str]) -> Markup:
@@ -37,7 +34,15 @@ def classes_section(metrics: Metrics, names: Sequence[str]) -> Markup:
         + ((_figure(means.roc_auc), _figure(means.average_precision)) if ranked else ())
         + (f"{metrics.rows:,}",)
     )
-    heads = ("class", scale.axis(), "precision", "recall", "F1", *(("ROC AUC", "AP") if ranked else ()), "rows")
+    heads = (
+        "class",
+        scale.head("precision, recall and F1 as dots"),
+        "precision",
+        "recall",
+        "F1",
+        *(("ROC AUC", "AP") if ranked else ()),
+        "rows",
+    )
     listed = table(
         heads, rows, foot=foot, caption="Precision, recall and F1 of each class", chart=1, tall=len(rows) > _TALL
     )
@@ -64,61 +69,21 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """An axis of shares that is as wide as a row's chart: from `low` to `high` in steps of `step`."""
-
-    low: float
-    high: float
-    step: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Scale:
-        """Return the axis with two to four round steps that holds all values."""
-        low, high = min(values), max(values)
-        step = next(each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if high - low <= 3 * each or each == 0.5)
-        top = min(max(1, math.floor(low / step + 1e-9) + 1, math.ceil(high / step - 1e-9)), round(1 / step))
-        bottom = max(0, min(math.floor(low / step + 1e-9), top - 2))
-        return cls(low=bottom * step, high=top * step, step=step)
-
-    @property
-    def ticks(self) -> list[float]:
-        """Values of the steps."""
-        return [self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)]
-
-    def x(self, value: float) -> float:
-        """Return the place of a value, in pixels from the left."""
-        return _EDGE + (value - self.low) / (self.high - self.low) * (_WIDTH - 2 * _EDGE)
-
-    def axis(self) -> Markup:
-        """Draw the ticks, for the head of the column."""
-        drawn = [label(short_number(round(tick, 4)), self.x(tick), 14.0, "soft", "middle") for tick in self.ticks]
-        return joined(element("span", "precision, recall and F1 as dots", class_="hidden"), _small(*drawn))
-
-
 def _dots(scale: Scale, values: Sequence[float]) -> Markup:
     """Draw precision, recall and F1 on one line; the numbers are in the cells beside it."""
     precision, recall, f1 = (scale.x(value) for value in values)
-    middle = _HEIGHT / 2
-    lines = [
-        element("line", x1=scale.x(tick), x2=scale.x(tick), y1=0, y2=_HEIGHT, class_="grid") for tick in scale.ticks
-    ]
-    link = element("line", x1=precision, x2=recall, y1=middle, y2=middle, class_="link")
-    return _small(*lines, link, *_symbols(precision, recall, f1))
+    link = element("line", x1=precision, x2=recall, y1=HEIGHT / 2, y2=HEIGHT / 2, class_="link")
+    return scale.row(link, *_symbols(precision, recall, f1))
 
 
 def _symbols(precision: float, recall: float, f1: float) -> tuple[Markup, Markup, Markup]:
     """Draw the three symbols at their places: a bar, a dot and a diamond, distinct without colour."""
-    middle = _HEIGHT / 2
+    middle = HEIGHT / 2
     return (
         element("line", x1=f1, x2=f1, y1=middle - 8, y2=middle + 8, class_="tick"),
         element("circle", cx=precision, cy=middle, r=4.5, class_="s0 halo"),
         element("path", d=f"M{recall:.1f} {middle - 5.5}l5.5 5.5l-5.5 5.5l-5.5-5.5z", class_="s1 halo"),
     )
-
-
-def _small(*drawn: Markup) -> Markup:
-    return element("svg", *drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", class_="inline", aria_hidden="true")
 
 
 def _legend() -> Markup:
@@ -127,7 +92,7 @@ def _legend() -> Markup:
     return element(
         "ul",
         *(
-            element("li", element("svg", drawn, viewBox=f"0 0 16 {_HEIGHT}", class_="symbol", aria_hidden="true"), name)
+            element("li", element("svg", drawn, viewBox=f"0 0 16 {HEIGHT}", class_="symbol", aria_hidden="true"), name)
             for drawn, name in each
         ),
         class_="legend",

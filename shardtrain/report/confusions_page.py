@@ -16,7 +16,7 @@ import numpy.typing as npt
 from shardtrain.metrics.classification import MAX_MATRIX, Metrics
 from shardtrain.report.formatting import MAX_NAME, format_share, truncate
 from shardtrain.report.markup import Markup, element, joined
-from shardtrain.report.page import beside, notice, scrolling, table
+from shardtrain.report.page import beside, named, notice, scrolling, table
 
 MAX_CLASSES = 16  # of a matrix that has all classes
 _CHOSEN = 10  # classes of a matrix that has some
@@ -83,7 +83,7 @@ def _table(matrix: Matrix) -> Markup:
     support, predicted = matrix.counts.sum(axis=1), matrix.counts.sum(axis=0)
     longest = sum(max(map(len, name.split() or [""])) for name in matrix.names)
     turned = "turned" if longest > _LEVEL else None
-    heads = [element("th", element("span", name, dir="auto"), scope="col", class_=turned) for name in matrix.names]
+    heads = [element("th", named(name), scope="col", class_=turned) for name in matrix.names]
     head = element(
         "tr",
         element("th", "true ↓", element("br"), "predicted →", scope="col", class_="corner"),
@@ -93,7 +93,7 @@ def _table(matrix: Matrix) -> Markup:
     body = [
         element(
             "tr",
-            element("th", element("span", name, class_="name"), scope="row", dir="auto"),
+            element("th", named(name), scope="row", dir="auto"),
             *(
                 _cell(matrix.counts[i, j], support[i], own=i == j, mixed=not matrix.whole and i == j == len(heads) - 1)
                 for j in range(len(heads))

@@ -14,6 +14,7 @@ from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.version import __version__
 
 GENERATOR = "shardtrain"
+_UNBROKEN = 26  # characters of a word of a name
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -167,8 +168,13 @@ def table(
 
 
 def _worded(cell: Child, kind: str | None) -> Child:
-    """Return the content of a cell; a text in it breaks between words, and within one only if that fills a line."""
-    return cell if kind or isinstance(cell, Markup) else element("span", cell, class_="name")
+    return cell if kind or isinstance(cell, Markup) else named(str(cell or ""))
+
+
+def named(name: str, tag: str = "span") -> Markup:
+    """Return a name that breaks between words, and within a word only if that is longer than any line of a phone."""
+    longest = max(map(len, name.split()), default=0)
+    return element(tag, name, class_="name" if longest <= _UNBROKEN else "name long", dir_="auto")
 
 
 def scrolling(content: Markup, name: str, *, tall: bool = False) -> Markup:

@@ -13,7 +13,7 @@ from shardtrain.metrics.ranking import Curves
 from shardtrain.report.axes import Frame
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element
-from shardtrain.report.page import figure, grid, notice, table
+from shardtrain.report.page import figure, grid, named, notice, table
 from shardtrain.report.svg import drawing
 
 _NAMED = 3  # classes with a line and a name of their own
@@ -177,7 +177,7 @@ def _legend(entries: Sequence[tuple[str, str, float]]) -> Markup:
                     class_="sample",
                     aria_hidden="true",
                 ),
-                element("span", name, class_="name", dir="auto"),
+                named(name),
                 element("b", f"{value:.3f}"),
             )
             for look, name, value in entries

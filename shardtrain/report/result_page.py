@@ -39,6 +39,7 @@ def result_tiles(recorded: Recorded, found: RunEvaluation | None, names: Sequenc
         low, high = share_interval(recorded["val_accuracy"], rows)
         each = [
             ("validation accuracy", f"{recorded['val_accuracy']:.2%}", f"95% interval {low:.1%} to {high:.1%}"),
+            *_recorded_tiles(recorded),
             ("validation loss", short(recorded["val_loss"]), epochs),
             *_test_tiles(recorded),
             ("validation rows", f"{rows:,}", ""),
@@ -65,6 +66,36 @@ def result_tiles(recorded: Recorded, found: RunEvaluation | None, names: Sequenc
     )
 
 
+def _recorded_tiles(recorded: Recorded) -> list[tuple[str, str, str]]:
+    """Return what newer runs record of the validation split beside accuracy and loss."""
+    known = recorded.get("validation")
+    if not known:
+        return []
+    majority = f"always {truncate(known['majority_class'], MAX_NAME)}"
+    return [
+        ("majority baseline", f"{known['majority_accuracy']:.2%}", majority),
+        ("macro F1", f"{known['macro_f1']:.4f}", ""),
+    ]
+
+
+def recorded_warning(recorded: Recorded) -> Markup | None:
+    """Render the verdict that a run has recorded of itself, if it is not better than the majority baseline."""
+    known = recorded.get("validation")
+    if not known or known["beats_majority"]:
+        return None
+    low, high = known["accuracy_interval"]
+    return notice(_verdict(known["majority_class"], known["majority_accuracy"], known["accuracy"], low, high))
+
+
+def _verdict(majority: str, baseline: float, accuracy: float, low: float, high: float) -> str:
+    """Say that a model is not better than always answering the majority class."""
+    verdict = "is worse than" if high < baseline else "is not shown to be better than"
+    return (
+        f"This model {verdict} always answering {truncate(majority, MAX_NAME)}: that is right for {baseline:.1%} "
+        f"of the rows, the model for {accuracy:.1%}, with a 95% interval of {low:.1%} to {high:.1%}."
+    )
+
+
 def _test_tiles(recorded: Recorded) -> list[tuple[str, str, str]]:
     """Return the tile of the test split, which no decision of the training used; none if there is none."""
     if "test_examples" not in recorded:
@@ -85,14 +116,9 @@ def warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> Mar
 
 def _warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> Iterator[str]:
     metrics = found.metrics
-    low, high = metrics.accuracy_interval
-    majority = truncate(names[metrics.majority_class], MAX_NAME)
     if not metrics.beats_majority:
-        verdict = "is worse than" if high < metrics.majority_accuracy else "is not shown to be better than"
-        yield (
-            f"This model {verdict} always answering {majority}: that is right for {metrics.majority_accuracy:.1%} "
-            f"of the rows, the model for {metrics.accuracy:.1%}, with a 95% interval of {low:.1%} to {high:.1%}."
-        )
+        majority = names[metrics.majority_class]
+        yield _verdict(majority, metrics.majority_accuracy, metrics.accuracy, *metrics.accuracy_interval)
     missed = [i for i in metrics.occurring.tolist() if metrics.support[i] and metrics.recall[i] < _LOW_RECALL]
     if missed:
         missed.sort(key=lambda i: float(metrics.recall[i]))

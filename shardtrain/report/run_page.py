@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shardtrain.corpus.options import Column
 from shardtrain.errors import RunError, ShardsNotFoundError
 from shardtrain.inference.run import Run
 from shardtrain.report.calibration_page import calibration_section
@@ -21,23 +22,26 @@ from shardtrain.report.markup import Markup, joined
 from shardtrain.report.mistakes_page import mistakes_section
 from shardtrain.report.page import Section, grid, key_value_table, notice, render_page, stack
 from shardtrain.report.ranking_page import ranking_section
-from shardtrain.report.result_page import result_section, result_tiles, warnings
+from shardtrain.report.result_page import recorded_warning, result_section, result_tiles, warnings
 from shardtrain.report.run_analysis import RunEvaluation, evaluate_run
+from shardtrain.report.slices_page import slices_section
 from shardtrain.report.terms_page import terms_section
 from shardtrain.report.training_page import engine_table, training_section
 from shardtrain.runtime.quantities import size
 from shardtrain.training.run_folder import HISTORY
 
 
-def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
+def run_page(run: Run, shards: Path | None, *, scratch: Path, by: tuple[Path, Column] | None = None) -> str:
     """Render the report of a finished run.
 
     Args:
         run: the run.
         shards: folder of the shards whose validation rows are classified; None: the folder the run was trained on.
         scratch: folder for temporary files.
+        by: labelled raw text and a column of it, for each of whose values its rows are measured.
 
     Raises:
+        CorpusError: the raw text cannot be read, or has no such column.
         ShardsError: `shards` is missing, or the shards are damaged.
         ModelError: the shards were built with another vectorizer or have other classes.
         RunError: a file of the run is damaged.
@@ -52,13 +56,17 @@ def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
             found = evaluate_run(run, Path(recorded), scratch=scratch)
         except ShardsNotFoundError as error:
             missing = f"{error.on_command_line}; if the shards were moved, name them with --shards"
+    slices = None if by is None else slices_section(run, *by)
     names, about = run.description.class_names, run.description
     top = result_tiles(run.metrics, found, names, about.num_validation)
     if found is not None:
         top = joined(warnings(found, names, tested="test_examples" in run.metrics), top)
-    return render_page(
-        "Run", run.path.name or run.path.resolve().name, _lead(run), top, _sections(run, epochs, found, missing)
-    )
+    else:
+        top = joined(recorded_warning(run.metrics), top)
+    sections = _sections(run, epochs, found, missing)
+    if slices is not None:
+        sections.insert(-2, Section(name="slices", title="Slices", body=slices))
+    return render_page("Run", run.path.name or run.path.resolve().name, _lead(run), top, sections)
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
@@ -115,7 +123,7 @@ def _configuration(run: Run, epochs: Sequence[dict[str, float]]) -> Markup:
     return grid(
         stack(
             key_value_table("Options", _rows(run.config.get("options", {}))),
-            key_value_table("Recorded results", _rows(run.metrics)),
+            key_value_table("Recorded results", _rows(_plain(run.metrics))),
         ),
         stack(
             key_value_table("Speed and memory", _engine(run.metrics)),
@@ -138,6 +146,11 @@ def _engine(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "peak_memory_bytes" in metrics:
         known.append(("peak memory", f"{size(metrics['peak_memory_bytes'])}, resident, with all libraries"))
     return known
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the metrics of whole splits, which the other sections show."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:

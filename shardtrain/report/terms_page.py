@@ -13,7 +13,7 @@ from shardtrain.inference.explanations import TopTerm
 from shardtrain.report.axes import short_number
 from shardtrain.report.formatting import format_share
 from shardtrain.report.markup import Child, Markup, element, joined
-from shardtrain.report.page import grid, notice, table
+from shardtrain.report.page import grid, named, notice, table
 from shardtrain.report.run_reasons import ClassTerms, Terms, TypicalTerm
 
 
@@ -53,4 +53,4 @@ def _of_data(each: TypicalTerm | None, both: set[str]) -> tuple[Child, Child]:
 
 
 def _term(term: str, both: set[str]) -> Markup:
-    return element("b" if term in both else "span", term, class_="name", dir="auto")
+    return named(term, "b" if term in both else "span")

@@ -186,7 +186,7 @@ def test_what_scrolls_says_so_and_is_reached_with_the_keyboard(report, browser, 
 
 BROKEN = r"""(() => {
   const broken = [];
-  for (const name of document.querySelectorAll(".name")) {
+  for (const name of document.querySelectorAll(".name:not(.long, .pairs td *)")) {
     for (const node of name.childNodes) {
       if (node.nodeType !== 3) continue;
       for (const word of node.data.matchAll(/[\p{L}\p{N}]+/gu)) {
@@ -194,9 +194,9 @@ BROKEN = r"""(() => {
         range.setStart(node, word.index);
         range.setEnd(node, word.index + word[0].length);
         const boxes = [...range.getClientRects()].filter((box) => box.width > 1);
-        const lines = new Set(boxes.map((box) => Math.round(box.top)));
-        const vertical = getComputedStyle(name).writingMode !== "horizontal-tb";
-        if (!vertical && lines.size > 1 && word[0].length < 18) broken.push(word[0]);
+        const level = getComputedStyle(name).writingMode === "horizontal-tb";
+        const lines = new Set(boxes.map((box) => Math.round(level ? box.top : box.left)));
+        if (lines.size > 1) broken.push(word[0]);
       }
     }
   }
@@ -207,7 +207,7 @@ BROKEN = r"""(() => {
 @pytest.mark.parametrize("width", [390, 1280])
 def test_names_are_not_broken_within_a_word(report, browser, width):
     page = browser.open(report, width=width)
-    assert page.run(BROKEN) == []
+    assert " ".join(page.run(BROKEN)) == ""
     page.close()
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtrain.metrics.classification import Metrics, MetricSums
-from shardtrain.report.classes_page import Scale, classes_section
+from shardtrain.report.classes_page import classes_section
 from shardtrain.report.confusions_page import MAX_CLASSES, choose, confusions_section
+from shardtrain.report.dots import Scale
 from shardtrain.report.duplicates import DuplicateCounts
 from shardtrain.report.formatting import format_share
 from shardtrain.report.ranking_page import ranking_section
