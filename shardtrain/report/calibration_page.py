@@ -32,7 +32,7 @@ class _Bin:
 
     @property
     def name(self) -> str:
-        return f"{self.start:.0%} to {self.stop:.0%}"
+        return f"{100 * self.start:.0f}–{100 * self.stop:.0f}%"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -69,7 +69,7 @@ def calibration_section(metrics: Metrics) -> Markup:
 
 def _span(each: _Bin) -> str:
     low, high = each.interval
-    return f"{low:.0%} to {high:.0%}"
+    return f"{100 * low:.0f}–{100 * high:.0f}%"
 
 
 def bias_in_words(confidence: float, accuracy: float) -> str:

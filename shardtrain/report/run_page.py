@@ -65,7 +65,7 @@ def run_page(run: Run, shards: Path | None, *, scratch: Path, by: tuple[Path, Co
         top = joined(recorded_warning(run.metrics), top)
     sections = _sections(run, epochs, found, missing)
     if slices is not None:
-        sections.insert(-2, Section(name="slices", title="Slices", body=slices))
+        sections.insert(1 if found is None else 2, Section(name="slices", title="Slices", body=slices))
     return render_page("Run", run.path.name or run.path.resolve().name, _lead(run), top, sections)
 
 

@@ -62,7 +62,7 @@ def _note(evaluated: Evaluated, rows: Sequence[tuple[str, Metrics]], data: Path,
     if not weak:
         return f"{note} No interval lies below the accuracy of all rows."
     value, metrics = min(weak, key=lambda each: each[1].accuracy)
-    return f"{note} The weakest that is surely below it is {truncate(value, MAX_NAME)}, {metrics.accuracy:.1%}."
+    return f"{note} The weakest whose interval lies below it is {truncate(value, MAX_NAME)}, {metrics.accuracy:.1%}."
 
 
 def _row(scale: Scale, value: str, metrics: Metrics, whole: float) -> tuple[Child, ...]:
@@ -73,5 +73,5 @@ def _row(scale: Scale, value: str, metrics: Metrics, whole: float) -> tuple[Chil
         element("line", x1=scale.x(low), x2=scale.x(high), y1=middle, y2=middle, class_="whisker strong"),
         element("circle", cx=scale.x(metrics.accuracy), cy=middle, r=4.5, class_="s0 halo"),
     )
-    shown = (f"{metrics.accuracy:.1%}", f"{low:.0%} to {high:.0%}", f"{metrics.macro_f1:.3f}", f"{metrics.rows:,}")
+    shown = (f"{metrics.accuracy:.1%}", f"{100 * low:.0f}–{100 * high:.0f}%", f"{metrics.macro_f1:.3f}", f"{metrics.rows:,}")
     return value, scale.row(*marks), *shown

@@ -368,9 +368,40 @@ def test_a_run_whose_shards_are_gone_is_shown_without_them(demo_run, tmp_path, c
     words = parsed(out).words
     assert "if the shards were moved, name them with --shards" in words
     assert "Reliability diagram" not in words
+    assert f"majority baseline{load_run(run).metrics['validation']['majority_accuracy']:.2%}" in words
     assert f"{load_run(run).metrics['val_loss']:.4f}" in words
     assert main(["report", str(run), "--out", str(out), "--shards", config["shards"]]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_slices_of_a_report_are_those_of_evaluate(root, demo_run, tmp_path, capsys):
+    with open(root / "corpora" / "demo" / "test.csv", newline="", encoding="utf-8") as source:
+        rows = [[*row, f"part {number % 3}"] for number, row in enumerate(csv.reader(source))]
+    with open(tmp_path / "parts.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["label", "title", "text", "part"], *rows])
+    given = ["--by", "part", "--data", str(tmp_path / "parts.csv")]
+    assert main(["report", str(demo_run), *given, "--out", str(tmp_path / "report.html")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(demo_run), str(tmp_path / "parts.csv"), "--by", "part", "--json", "-q"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = page.partition('id="slices"')[2].partition("</section>")[0]
+    shown = re.findall(
+        r">(part \d)</span></th>.*?<td class=\"n\">([\d.]+)%</td>.*?<td class=\"n\">(\d+)</td></tr>", found
+    )
+    expected = json.loads(capsys.readouterr().out)["slices"]
+    assert [(value, float(accuracy), int(count)) for value, accuracy, count in shown] == [
+        (each["value"], round(100 * each["accuracy"], 1), each["examples"]) for each in expected
+    ]
+    assert len(shown) == 3
+    for arguments, code, said in (
+        ([demo_run, *given[:2]], 2, "--by is given without --data"),
+        ([demo_run, *given[2:]], 2, "--data is given without --by"),
+        ([root / "demo-shards", *given], 2, "--by is for the report of a run"),
+        ([demo_run, "--by", "colour", *given[2:]], 1, "has no column 'colour'"),
+    ):
+        assert main(["report", *map(str, arguments), "--out", str(tmp_path / "other.html")]) == code
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_shards_that_changed_since_training_are_noted(root, demo_run, tmp_path):
