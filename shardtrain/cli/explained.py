@@ -16,9 +16,10 @@ _PLACES = 4  # shown of a term
 def lines_of(texts: Sequence[str], predictions: Predictions, *, notes: bool) -> Iterator[str]:
     """Yield the lines of some texts: class and probability, the terms by falling contribution, and a blank line."""
     for text, explanation, note in zip(texts, predictions.explanations, predictions.notes, strict=True):
-        shown = [explanation.label, f"{explanation.probability:.4f}", " ".join(text.split())[:_TEXT]]
+        shown = [explanation.predicted, f"{explanation.probability:.4f}", " ".join(text.split())[:_TEXT]]
         yield "  ".join(shown[:2] + ([note] if notes and note else []) + shown[2:])
-        yield f"  logit {explanation.logit:.4f}, {explanation.method}:"
+        of = "" if explanation.predicted == explanation.label else f" of {explanation.label}"
+        yield f"  logit {explanation.logit:.4f}{of}, {explanation.method}:"
         for reason in explanation.reasons:
             yield f"  {reason.contribution:+9.4f}  {term_in_words(reason):<{_TERM}}  {places_in_words(reason)}".rstrip()
         if explanation.num_others:

@@ -122,15 +122,20 @@ class Watched:
             yield f"{self._errors:,} wrong rows: {self._options.errors}"
 
     def _outcome(self) -> dict[str, Any]:
+        from shardtrain.metrics.intervals import wilson_interval
+
         assert self._known is not None
         source = self._known if self._counts is None else self._counts
-        return {"coverage": source.coverage, "precision": source.precision}
+        decided = source.coverage * source.rows
+        interval = wilson_interval(source.precision, decided) if source.precision is not None else (0.0, 1.0)
+        return {"coverage": source.coverage, "precision": source.precision, "precision_interval": list(interval)}
 
     def _decided(self) -> str:
         """Return the line of what the thresholds of the run do to these rows."""
         assert self._known is not None
         outcome = self._outcome()
-        precision = "-" if outcome["precision"] is None else f"{outcome['precision']:.4f}"
+        low, high = outcome["precision_interval"]
+        precision = "-" if outcome["precision"] is None else f"{outcome['precision']:.4f} ({low:.4f} to {high:.4f})"
         values = [value for value in dict.fromkeys(self._known.values) if value <= 1]
         shown = f"{values[0]:.4f}" if len(values) == 1 else f"{min(values):.4f} to {max(values):.4f}"
         saved = f", saved with '{self._run.path}'" if self._confidences is not None else ""

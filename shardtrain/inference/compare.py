@@ -221,9 +221,7 @@ def _on_shards(runs: Sequence[Run], data: Shards | Path | str | None, split: str
     with _shards_of(runs, data) as shards:
         sums.add(rows_of_shards(runs, shards, split=split))
         pairs = sums.pairs()
-        rows = sorted({each.row for pair in pairs for each in (*pair.only_first, *pair.only_second)})
-        with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-            texts, reasons = find_source_texts(shards[0], shards[0].split(split), rows, scratch=Path(scratch))
+        texts, reasons = _texts(shards[0], split, pairs)
         found = tuple(
             replace(
                 pair,
@@ -233,6 +231,15 @@ def _on_shards(runs: Sequence[Run], data: Shards | Path | str | None, split: str
             for pair in pairs
         )
         return {"data": str(shards[0].path), "split": split, "reasons": reasons, "pairs": found}
+
+
+def _texts(shards: Shards, split: str, pairs: Sequence[Compared]) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Look up the texts of disagreements; return them by row, and why some are missing."""
+    rows = sorted({each.row for pair in pairs for each in (*pair.only_first, *pair.only_second)})
+    if not shards.description.vectorizer and rows:
+        return {}, ("the features were not made from text here",)
+    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
+        return find_source_texts(shards, shards.split(split), rows, scratch=Path(scratch))
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class Explanation:
 
     Attributes:
         label: the class that is explained.
-        predicted: the most probable class.
+        predicted: what the text is classified as: the most probable class, or "undecided".
         probability: of `label`.
         logit: the score of `label` before softmax or sigmoid; where two classes have one output, the first has the
             negative of the second's.

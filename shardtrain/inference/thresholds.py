@@ -77,6 +77,11 @@ class DecidedCounts:
         """Share of the decided rows that are right; None without any."""
         return float(self._counts[2] / self._counts[1]) if self._counts[1] else None
 
+    @property
+    def rows(self) -> float:
+        """Sum of the weights of all rows."""
+        return float(self._counts[0])
+
 
 def save_thresholds(run: Run, thresholds: Thresholds | None, *, data: str) -> None:
     """Save the thresholds of a run, in place of those before; None removes them.

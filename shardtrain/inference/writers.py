@@ -180,9 +180,14 @@ class Parquet:
         if self._proba:
             columns += [np.ascontiguousarray(column) for column in probabilities.T]
         if self._reasons is not None:
-            described = [_storable(each.describe()) for each in predictions.explanations]
-            columns.append(self._arrow.array(described, self._reasons))
+            columns.append(self._described([each.describe() for each in predictions.explanations]))
         return self._arrow.table(columns, schema=self._schema)
+
+    def _described(self, values: list[dict[str, Any]]) -> Any:
+        try:
+            return self._arrow.array(values, self._reasons)
+        except UnicodeEncodeError:  # half a surrogate pair
+            return self._arrow.array(_storable(values), self._reasons)
 
     def join(self, parts: Iterable[Path], file: IO[bytes]) -> None:
         """Write the rows of all parts in groups of at least `_GROUP_ROWS`, or fewer where rows are long."""
@@ -193,11 +198,17 @@ class Parquet:
                 part = pa.parquet.ParquetFile(path)
                 for number in range(part.num_row_groups):
                     held.append(part.read_row_group(number))
-                    if sum(len(table) for table in held) >= self._group_rows:
+                    if self._are_many(held):
                         writer.write_table(pa.concat_tables(held), row_group_size=2 * self._group_rows)
                         held = []
             if held:
                 writer.write_table(pa.concat_tables(held), row_group_size=2 * self._group_rows)
+
+    def _are_many(self, tables: Sequence[Any]) -> bool:
+        """Return whether tables are a row group: they have the rows of one, or explanations of many bytes."""
+        if sum(map(len, tables)) >= self._group_rows:
+            return True
+        return self._reasons is not None and sum(table.nbytes for table in tables) >= _GROUP_BYTES
 
 
 FORMATS: dict[str, Callable[..., PredictionWriter]] = {".csv": csv_lines, ".jsonl": json_lines, ".parquet": Parquet}

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
+from shardtrain.metrics.intervals import wilson_interval
 from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
-_QUANTILE = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
-_LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
+LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[Any]  # int64; float64 where rows have weights
@@ -87,7 +87,7 @@ class Metrics:
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson, 1927); (0, 1) without rows."""
-        return share_interval(self.accuracy, self.effective_rows)
+        return wilson_interval(self.accuracy, self.effective_rows)
 
     @property
     def majority_class(self) -> int:
@@ -310,7 +310,7 @@ class MetricSums:
         before |= (shares == own[:, None]) & (np.arange(self.num_classes) < labels[:, None])
         rank = np.count_nonzero(before, axis=1)
         self._top += np.bincount(rank, amount, len(self._top))[: len(self._top)]
-        losses = -np.log(np.clip(own.astype(np.float64), _LEAST, 1 - _LEAST))
+        losses = -np.log(np.clip(own.astype(np.float64), LEAST, 1 - LEAST))
         self._totals += (amount.sum(), amount @ amount, amount @ losses)
         if self._scores is not None:
             self._scores.add(shares, labels, amount)
@@ -356,17 +356,6 @@ class MetricSums:
     def _arrays(self) -> list[Floats]:
         matrix = [] if self._confusions is None else [self._confusions]
         return [self._support, self._predicted, self._correct, self._bins, self._top, self._totals, *matrix]
-
-
-def share_interval(share: float, rows: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `rows` rows (Wilson, 1927); (0, 1) without rows."""
-    if not rows:
-        return 0.0, 1.0
-    z = _QUANTILE
-    center = share + z * z / (2 * rows)
-    spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    low, high = ((center + sign * spread) / (1 + z * z / rows) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
 
 
 def _ratio(part: npt.NDArray[np.number], whole: npt.NDArray[np.number]) -> Floats:

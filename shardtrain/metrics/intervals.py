@@ -1,7 +1,7 @@
-"""Intervals and tests for paired proportions: two classifiers, or a class of both, on the same rows.
+"""Intervals of proportions, and intervals and tests for paired ones: two classifiers, or one class of both.
 
-Of such rows only those count on which exactly one of the two is right, the discordant ones. All functions take numbers
-of rows and keep nothing.
+Of paired rows only those count on which exactly one of the two is right, the discordant ones. All functions take
+numbers of rows and keep nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,22 @@ EXACT_PAIRS = 1000  # discordant rows up to which the test is exact
 _HALVINGS = 60  # of an interval of at most 2: to the last bits of a double
 
 Floats = npt.NDArray[np.float64]
+
+
+def wilson_interval(share: float, rows: float) -> tuple[float, float]:
+    """Compute the 95 % interval of a proportion (Wilson, 1927): inside [0, 1], and right for few rows and near 0 and 1.
+
+    Args:
+        share: of `rows`.
+        rows: their number; without any, the interval is [0, 1].
+    """
+    if not rows:
+        return 0.0, 1.0
+    z = QUANTILE
+    center = share + z * z / (2 * rows)
+    spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    low, high = ((center + sign * spread) / (1 + z * z / rows) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def score_interval(only_first: npt.ArrayLike, only_second: npt.ArrayLike, rows: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.metrics.classification import MAX_MATRIX
+from shardtrain.metrics.classification import LEAST, MAX_MATRIX
 from shardtrain.metrics.intervals import QUANTILE, Floats, mcnemar, score_interval
 
-_LEAST = float(np.finfo(np.float32).eps)  # as in `classification`
 _SIGNIFICANT = 0.05
 LEAST_APART = 10  # rows that are to be classified differently for the delta method; of fewer, intervals are too narrow
 
@@ -327,7 +326,7 @@ def _squares(matrix: Counts, u: Floats, v: Floats) -> float:
 
 def _losses(shares: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Floats:
     own = shares[np.arange(len(labels)), labels].astype(np.float64)
-    losses: Floats = -np.log(np.clip(own, _LEAST, 1 - _LEAST))
+    losses: Floats = -np.log(np.clip(own, LEAST, 1 - LEAST))
     return losses
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from shardtrain.metrics.classification import BINS, Metrics, share_interval
+from shardtrain.metrics.classification import BINS, Metrics
+from shardtrain.metrics.intervals import wilson_interval
 from shardtrain.report.axes import LEFT, PLOT, TOP, Frame, label, short_number, ticks
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import figure, grid, table
@@ -36,7 +37,7 @@ class _Bin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return share_interval(self.accuracy, self.rows)
+        return wilson_interval(self.accuracy, self.rows)
 
 
 def calibration_section(metrics: Metrics) -> Markup:

@@ -45,7 +45,10 @@ def reasons_page(run: Path, explained: Sequence[tuple[str, Explanation]], *, mor
 
 def _verdict(explanation: Explanation) -> str:
     probability = explanation.probability
-    return f"{explanation.label}, {f'{probability:.1%}' if probability < 0.9995 else 'over 99.9%'}"
+    shown = f"{probability:.1%}" if probability < 0.9995 else "over 99.9%"
+    if explanation.predicted == explanation.label:
+        return f"{explanation.label}, {shown}"
+    return f"{explanation.predicted}: {explanation.label}, {shown}"
 
 
 def _section(number: int, text: str, explanation: Explanation) -> Markup:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardtrain.metrics.classification import share_interval
+from shardtrain.metrics.intervals import wilson_interval
 from shardtrain.report.axes import WIDTH, label, percent, text_width
 from shardtrain.report.formatting import MAX_NAME, truncate
 from shardtrain.report.markup import Markup, element, joined
@@ -36,7 +36,7 @@ def result_tiles(recorded: Recorded, found: RunEvaluation | None, names: Sequenc
     """
     epochs = f"kept: epoch {recorded.get('best_epoch', recorded['epochs']):,} of {recorded['epochs']:,}"
     if found is None:
-        low, high = share_interval(recorded["val_accuracy"], rows)
+        low, high = wilson_interval(recorded["val_accuracy"], rows)
         each = [
             ("validation accuracy", f"{recorded['val_accuracy']:.2%}", f"95% interval {low:.1%} to {high:.1%}"),
             *_recorded_tiles(recorded),
@@ -103,7 +103,7 @@ def _test_tiles(recorded: Recorded) -> list[tuple[str, str, str]]:
     accuracy, loss = recorded.get("test_accuracy"), recorded.get("test_loss")
     if accuracy is None:
         return [("test accuracy", "not finite", "")]
-    low, high = share_interval(accuracy, recorded["test_examples"])
+    low, high = wilson_interval(accuracy, recorded["test_examples"])
     more = "not finite" if loss is None else f"{loss:.4f}"
     return [("test accuracy", f"{accuracy:.2%}", f"95% interval {low:.1%} to {high:.1%}; loss {more}")]
 
@@ -146,7 +146,7 @@ def result_section(recorded: Recorded, found: RunEvaluation, names: Sequence[str
     stated = element("p", f"Accuracy {metrics.accuracy:.2%} {where}.", class_="soft")
     measured = [Measured(name="validation", value=metrics.accuracy, low=low, high=high)]
     if recorded.get("test_accuracy") is not None:
-        bounds = share_interval(recorded["test_accuracy"], recorded["test_examples"])
+        bounds = wilson_interval(recorded["test_accuracy"], recorded["test_examples"])
         measured.append(Measured(name="test", value=recorded["test_accuracy"], low=bounds[0], high=bounds[1]))
     majority = truncate(names[metrics.majority_class], MAX_NAME)
     note = f"With 95% intervals. Always answering {majority} is right for {metrics.majority_accuracy:.2%} of the rows."

@@ -15,7 +15,7 @@ from support.training import fit
 
 from shardtrain.cli.compare import verdict
 from shardtrain.cli.main import main
-from shardtrain.errors import LabelError, ModelError, RunNotFoundError, ShardsError, UsageError
+from shardtrain.errors import LabelError, ModelError, RunError, RunNotFoundError, ShardsError, UsageError
 from shardtrain.inference import compare as comparing
 from shardtrain.inference.compare import Comparison, compare
 from shardtrain.inference.evaluate import evaluate_corpus, measure
@@ -217,6 +217,23 @@ def test_texts_that_are_gone_leave_row_numbers_and_a_reason(root: Path, tmp_path
     found = compare(_runs(root, "mlp", "linear"), tmp_path / "shards", split="train")
     assert found.reasons == ("build.json does not record where the corpus is",)
     assert {each.text for each in (*found.pairs[0].only_first, *found.pairs[0].only_second)} == {None}
+
+
+def test_of_tables_row_numbers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, table, shards = np.random.default_rng(2), tmp_path / "table.svm", tmp_path / "shards"
+    rows = [(number % 2, rng.normal(size=4) + number % 2) for number in range(600)]
+    table.write_text("".join(f"{y} {' '.join(f'{i}:{v:.3f}' for i, v in enumerate(x, 1))}\n" for y, x in rows))
+    assert main(["convert", str(table), "--out", str(shards), "--quiet"]) == 0
+    _trained(shards, tmp_path / "one", model="linear", epochs=1)
+    _trained(shards, tmp_path / "two", model="linear", epochs=6, learning_rate=0.1)
+    runs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert main(["compare", *runs, "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n  row " in shown
+    assert shown.endswith("texts are missing: the features were not made from text here\n")
+    (tmp_path / "any.csv").write_text("label,text\na,b\n")
+    with pytest.raises(RunError, match="cannot classify raw text; compare on shards: data SHARDS"):
+        compare(runs, tmp_path / "any.csv")
 
 
 def test_the_command_says_in_words_what_the_record_has(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

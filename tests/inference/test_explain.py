@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -29,8 +30,10 @@ from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file, predict_stream
 from shardtrain.inference.run import Run
+from shardtrain.inference.thresholds import save_thresholds
 from shardtrain.inference.writers import Parquet
 from shardtrain.loader.shards import open_shards
+from shardtrain.metrics.thresholds import Rule, Thresholds
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -370,6 +373,13 @@ def test_the_top_terms_of_an_mlp_change_an_empty_row_most(run_of: Any, way: str)
         assert all(each.term in terms for each in top)
 
 
+def test_the_top_terms_are_the_same_through_keras(mlp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = mlp.top_terms(4)
+    monkeypatch.setattr("shardtrain.engine.keras_file.network_shape", lambda path: None)
+    for one, other in zip(exact.values(), mlp.top_terms(4).values(), strict=True):
+        assert [each.effect for each in one] == pytest.approx([each.effect for each in other], abs=1e-5)
+
+
 def test_the_top_words_of_sequences_are_those_of_rows_of_one_word(sequences: Run) -> None:
     top, explainer = sequences.top_terms(2), sequences.explainer(1)
     assert list(top) == list(sequences.description.class_names)
@@ -513,6 +523,21 @@ def test_the_command_prints_a_block_of_lines_for_each_text(mlp: Run, capsys: pyt
     assert shown[-1][1:] == ["bias"]
     assert any("0-4, 5-9" in line for line in terms)
     assert second.splitlines()[-1].split() == [f"{blank.rest:+.4f}", "bias"]
+
+
+def test_an_undecided_text_is_explained_by_its_most_probable_class(
+    mlp: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(mlp.path, tmp_path / "run")
+    run = Run.load(tmp_path / "run")
+    never = Thresholds(rule=Rule.parse("max f1"), values=(2.0, 2.0, 2.0), rows=9, coverage=0.0, precision=0.0)
+    save_thresholds(run, never, data="nothing")
+    (found,) = run.explain(["Oven oven bake"])
+    assert (found.predicted, found.label) == ("undecided", "cooking")
+    assert main(["predict", str(run.path), "Oven oven bake", "--explain", "2", "--quiet"]) == 0
+    head, logit, *_ = capsys.readouterr().out.splitlines()
+    assert head == f"undecided  {found.probability:.4f}  Oven oven bake"
+    assert logit == f"  logit {found.logit:.4f} of cooking, exact:"
 
 
 def test_the_command_prints_an_object_per_text(mlp: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from shardtrain.metrics.intervals import EXACT_PAIRS, QUANTILE, mcnemar, score_interval
-from shardtrain.metrics.paired import Paired, PairedSums
+from shardtrain.metrics.paired import LEAST_APART, Paired, PairedSums
 
 Array = np.ndarray[Any, Any]
 
@@ -179,6 +179,20 @@ def test_the_intervals_cover_the_true_differences_as_often_as_they_say() -> None
             each.interval is not None and each.interval[0] <= true.value <= each.interval[1] for each, true in pairs
         ]
     assert ((covered / times > 0.92) & (covered / times < 0.98)).all(), covered / times
+
+
+def test_where_few_rows_are_classified_differently_the_delta_method_gives_no_interval() -> None:
+    y = np.arange(400) % 2
+    first = np.where((y == 0)[:, None], np.float32([0.9, 0.1]), np.float32([0.1, 0.9]))
+    for wrong, known in ((LEAST_APART - 1, False), (LEAST_APART, True)):
+        second = first.copy()
+        second[:wrong] = first[:wrong, ::-1]
+        found = paired(y, first, second)
+        differences = [found.metrics["macro_f1"], found.metrics["balanced_accuracy"]]
+        differences += [each[name] for each in found.classes for name in ("precision", "f1")]
+        assert {each.interval is not None for each in differences} == {known}
+        assert found.metrics["accuracy"].interval is not None
+        assert found.metrics["log_loss"].interval is not None
 
 
 def test_merged_sums_equal_those_of_all_rows() -> None:
