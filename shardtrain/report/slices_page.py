@@ -73,5 +73,6 @@ def _row(scale: Scale, value: str, metrics: Metrics, whole: float) -> tuple[Chil
         element("line", x1=scale.x(low), x2=scale.x(high), y1=middle, y2=middle, class_="whisker strong"),
         element("circle", cx=scale.x(metrics.accuracy), cy=middle, r=4.5, class_="s0 halo"),
     )
-    shown = (f"{metrics.accuracy:.1%}", f"{100 * low:.0f}–{100 * high:.0f}%", f"{metrics.macro_f1:.3f}", f"{metrics.rows:,}")
+    interval = f"{100 * low:.0f}–{100 * high:.0f}%"
+    shown = (f"{metrics.accuracy:.1%}", interval, f"{metrics.macro_f1:.3f}", f"{metrics.rows:,}")
     return value, scale.row(*marks), *shown
