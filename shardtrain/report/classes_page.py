@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shardtrain.metrics.classification import Metrics
 from shardtrain.report.dots import HEIGHT, Scale
-from shardtrain.report.formatting import MAX_NAME, truncate
+from shardtrain.report.formatting import quoted
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import table
 from shardtrain.report.run_analysis import MAX_IN_ORDER, order_of
@@ -52,7 +52,7 @@ def classes_section(metrics: Metrics, names: Sequence[str]) -> Markup:
 def _note(metrics: Metrics, names: Sequence[str], order: Sequence[int]) -> str:
     """Say which class is the weakest, how the classes are sorted, and what the columns mean."""
     weakest = min(order, key=lambda index: float(metrics.f1[index]))
-    note = f"The lowest F1 is that of {truncate(names[weakest], MAX_NAME)}, {metrics.f1[weakest]:.3f}."
+    note = f"The lowest F1 is that of {quoted(names[weakest])}, {metrics.f1[weakest]:.3f}."
     if len(order) > MAX_IN_ORDER:
         note += " Classes are sorted by F1, the weakest first."
     if len(order) > _MAX_ROWS:

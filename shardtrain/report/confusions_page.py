@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.metrics.classification import MAX_MATRIX, Metrics
-from shardtrain.report.formatting import MAX_NAME, format_share, truncate
+from shardtrain.report.formatting import format_share, quoted
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import beside, named, notice, scrolling, table
 
@@ -144,10 +144,7 @@ def _pairs(metrics: Metrics, names: Sequence[str]) -> Markup:
         (names[i], names[j], f"{count:,}", f"{count / metrics.support[i]:.1%}") for count, i, j in found[:_MAX_PAIRS]
     ]
     count, i, j = found[0]
-    note = (
-        f"Most often {truncate(names[i], MAX_NAME)} is taken for {truncate(names[j], MAX_NAME)}: {count:,} of "
-        f"{wrong:,} mistakes."
-    )
+    note = f"Most often {quoted(names[i])} is taken for {quoted(names[j])}: {count:,} of {wrong:,} mistakes."
     more = f", the first {_MAX_PAIRS} of {len(found):,}" if len(found) > _MAX_PAIRS else ""
     heads = ("true class", "predicted class", "rows", "of class")
     caption = f"Most confused pairs{more}"

@@ -42,7 +42,8 @@ class Scale:
 
     def head(self, name: str) -> Markup:
         """Draw the ticks, for the head of the column, whose name is for screen readers."""
-        drawn = [label(short_number(round(tick, 4)), self.x(tick), 14.0, "soft", "middle") for tick in self.ticks]
+        shown = self.ticks[:: 1 if len(self.ticks) <= 4 else 2]
+        drawn = [label(short_number(round(tick, 4)), self.x(tick), 14.0, "soft", "middle") for tick in shown]
         return joined(element("span", name, class_="hidden"), _chart(*drawn))
 
     def row(self, *marks: Markup) -> Markup:

@@ -12,6 +12,11 @@ def truncate(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def quoted(name: str) -> str:
+    """Return the name of a class for a sentence."""
+    return f"“{truncate(name, MAX_NAME)}”"
+
+
 def format_share(share: float) -> str:
     """Format a share in percent with one decimal; none but 0 and 1 themselves become 0 and 100."""
     return "<0.1%" if 0 < share < 0.0005 else ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"

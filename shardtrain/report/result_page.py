@@ -9,7 +9,7 @@ from typing import Any
 
 from shardtrain.metrics.intervals import wilson_interval
 from shardtrain.report.axes import WIDTH, label, percent, text_width
-from shardtrain.report.formatting import MAX_NAME, truncate
+from shardtrain.report.formatting import quoted
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import beside, figure, notice, table, tiles
 from shardtrain.report.run_analysis import RunEvaluation
@@ -57,7 +57,7 @@ def result_tiles(recorded: Recorded, found: RunEvaluation | None, names: Sequenc
         (
             "majority baseline",
             f"{metrics.majority_accuracy:.2%}",
-            f"always {truncate(names[metrics.majority_class], MAX_NAME)}",
+            f"always {quoted(names[metrics.majority_class])}",
         ),
         ("macro F1", f"{metrics.macro_f1:.4f}", f"mean of {len(metrics.occurring):,} classes"),
         loss,
@@ -71,7 +71,7 @@ def _recorded_tiles(recorded: Recorded) -> list[tuple[str, str, str]]:
     known = recorded.get("validation")
     if not known:
         return []
-    majority = f"always {truncate(known['majority_class'], MAX_NAME)}"
+    majority = f"always {quoted(known['majority_class'])}"
     return [
         ("majority baseline", f"{known['majority_accuracy']:.2%}", majority),
         ("macro F1", f"{known['macro_f1']:.4f}", ""),
@@ -91,7 +91,7 @@ def _verdict(majority: str, baseline: float, accuracy: float, low: float, high: 
     """Say that a model is not better than always answering the majority class."""
     verdict = "is worse than" if high < baseline else "is not shown to be better than"
     return (
-        f"This model {verdict} always answering {truncate(majority, MAX_NAME)}: that is right for {baseline:.1%} "
+        f"This model {verdict} always answering {quoted(majority)}: that is right for {baseline:.1%} "
         f"of the rows, the model for {accuracy:.1%}, with a 95% interval of {low:.1%} to {high:.1%}."
     )
 
@@ -122,7 +122,7 @@ def _warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> It
     missed = [i for i in metrics.occurring.tolist() if metrics.support[i] and metrics.recall[i] < _LOW_RECALL]
     if missed:
         missed.sort(key=lambda i: float(metrics.recall[i]))
-        listed = [f"{truncate(names[i], MAX_NAME)} (recall {metrics.recall[i]:.1%})" for i in missed[:_NAMED]]
+        listed = [f"{quoted(names[i])} (recall {metrics.recall[i]:.1%})" for i in missed[:_NAMED]]
         more = f" and {len(missed) - _NAMED:,} more" if len(missed) > _NAMED else ""
         what = "class is" if len(missed) == 1 else "classes are"
         yield f"{len(missed):,} {what} hardly ever recognized: {', '.join(listed)}{more}."
@@ -148,7 +148,7 @@ def result_section(recorded: Recorded, found: RunEvaluation, names: Sequence[str
     if recorded.get("test_accuracy") is not None:
         bounds = wilson_interval(recorded["test_accuracy"], recorded["test_examples"])
         measured.append(Measured(name="test", value=recorded["test_accuracy"], low=bounds[0], high=bounds[1]))
-    majority = truncate(names[metrics.majority_class], MAX_NAME)
+    majority = quoted(names[metrics.majority_class])
     note = f"With 95% intervals. Always answering {majority} is right for {metrics.majority_accuracy:.2%} of the rows."
     chart = _draw(measured, metrics.majority_accuracy, note)
     compared = figure("Accuracy and baseline", note, chart)

@@ -10,7 +10,7 @@ from shardtrain.inference.evaluate import Evaluated, evaluate_corpus
 from shardtrain.inference.run import Run
 from shardtrain.metrics.classification import Metrics
 from shardtrain.report.dots import HEIGHT, Scale
-from shardtrain.report.formatting import MAX_NAME, truncate
+from shardtrain.report.formatting import quoted
 from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.report.page import notice, table
 
@@ -62,7 +62,7 @@ def _note(evaluated: Evaluated, rows: Sequence[tuple[str, Metrics]], data: Path,
     if not weak:
         return f"{note} No interval lies below the accuracy of all rows."
     value, metrics = min(weak, key=lambda each: each[1].accuracy)
-    return f"{note} The weakest whose interval lies below it is {truncate(value, MAX_NAME)}, {metrics.accuracy:.1%}."
+    return f"{note} The weakest whose interval lies below it is {quoted(value)}, {metrics.accuracy:.1%}."
 
 
 def _row(scale: Scale, value: str, metrics: Metrics, whole: float) -> tuple[Child, ...]:

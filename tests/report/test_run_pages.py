@@ -139,7 +139,7 @@ def test_cells_have_shares_of_their_true_class_counts_names_and_totals():
     assert "25.0%<small>1</small>" in page
     assert re.findall(r'<td class="total">([\d,]+)</td>', page) == ["4", "1", "5"]
     assert page.count(">Sci/Tech<") == 3  # a row, a column, a pair
-    assert "Most often Sci/Tech is taken for Business: 1 of 1 mistakes." in page
+    assert "Most often “Sci/Tech” is taken for “Business”: 1 of 1 mistakes." in page
 
 
 def test_without_mistakes_there_are_no_pairs():
@@ -159,11 +159,11 @@ def test_a_model_that_is_not_better_than_the_majority_is_said_to_be_so_first():
     useless = sums_of(60, 3, better=0.0).metrics()
     said = warnings(evaluation(useless), names(3), tested=False)
     assert said.startswith(
-        '<p class="notice" role="note"><span>This model is not shown to be better than always answering class'
+        '<p class="notice" role="note"><span>This model is not shown to be better than always answering “class'
     )
     low = MetricSums(2)
     low.add(np.array([0] * 90 + [1] * 10), np.array([[0.2, 0.8]] * 100, np.float32))
-    assert "This model is worse than always answering class 0" in warnings(
+    assert "This model is worse than always answering “class 0”" in warnings(
         evaluation(low.metrics()), names(2), tested=False
     )
     assert warnings(evaluation(sums_of(500, 3, better=3).metrics()), names(3), tested=False) is None
@@ -174,7 +174,7 @@ def test_classes_that_are_hardly_recognized_are_named():
     y = np.array([0] * 60 + [1] * 30 + [2] * 10)
     sums.add(y, np.eye(3, dtype=np.float32)[np.where(y == 2, 0, y)] * 0.9 + np.float32(0.1 / 3))
     said = warnings(evaluation(sums.metrics()), names(3), tested=False)
-    assert "1 class is hardly ever recognized: class 2 (recall 0.0%)." in said
+    assert "1 class is hardly ever recognized: “class 2” (recall 0.0%)." in said
 
 
 def test_rows_that_are_also_training_rows_are_noted_where_they_are_not_few():
