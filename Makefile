@@ -23,7 +23,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-bundle clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,7 @@ docs: .venv/.documentation ## build the documentation as a site, in site/
 
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
+	@tools/install_axe.sh
 	$(BIN)/python -m pytest -m "not slow and not portable" $(TWO)
 
 test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed
@@ -74,7 +75,7 @@ faults: .venv/.development ## fail the calls of commands and print the table; FA
 
 check: lint type docs test test-portable ## everything that has to be green
 
-bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-bundle ## run all benchmarks
+bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
@@ -105,6 +106,15 @@ bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText 
 bench-predicting: .venv/.development ## speed and memory of predict on a file; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/predicting.py $(BENCH)
 
+bench-metrics: .venv/.development ## metrics against scikit-learn's, and their memory; BENCH="--corpus data/ag_news" for more
+	$(BIN)/python tools/bench/metrics.py $(BENCH)
+
+bench-vectorizers: .venv/.development ## shardtrain.sklearn against scikit-learn's vectorizers; BENCH="--bytes 500MB" for more
+	$(BIN)/python tools/bench/vectorizers.py $(BENCH)
+
+bench-explaining: .venv/.development .venv-bench/lime/.installed ## reasons against LIME; BENCH="--corpus data/ag_news" for others
+	$(BIN)/python tools/bench/explaining.py --peers .venv-bench/lime/bin/python $(BENCH)
+
 bench-bundle: .venv/.development ## exports of a run against fastText's quantised model; BENCH="--corpus data/ag_news" for others
 	-$(BIN)/python -m pip install -qq --group bench-end-to-end
 	$(BIN)/python tools/bench/bundle.py $(BENCH)
@@ -133,6 +143,11 @@ $(SHARDS)/manifest.json: | .venv/.installed
 
 .venv/.documentation: .venv/.development
 	$(BIN)/python -m pip install -qq --group docs
+	@touch $@
+
+.venv-bench/lime/.installed: | .venv/.development
+	$(PYTHON) -m venv .venv-bench/lime
+	.venv-bench/lime/bin/python -m pip install -qq lime
 	@touch $@
 
 # uv, because these packages ask for old versions of each other's requirements and pip takes long to find out.

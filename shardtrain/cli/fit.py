@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardtrain.cli.arguments import given_options, options_from
 from shardtrain.cli.command import Argument, Command
+from shardtrain.cli.measured import headline, warn_if_not_better
 from shardtrain.cli.results import next_step, show
 from shardtrain.cli.tensorflow import check_if_keras_is_asked_for, load_for_training
 from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command_line
@@ -69,20 +70,25 @@ def show_run(as_json: bool, done: RunFolder, facts: Mapping[str, Any] | None = N
         {**(facts or {}), "run": done.path, "model": record.config["model"], **metrics},
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {short(metrics['val_loss'])}, "
         f"best epoch {metrics.get('best_epoch', 'unknown')} of {metrics['epochs']}: {done.path}",
+        *([headline(metrics["validation"])] if "validation" in metrics else ()),
         *test_lines(metrics),
         *([f'{next_step("predict", done.path)} "a text to classify"'] if record.description.vectorizer else ()),
         summary=True,
     )
+    if known := metrics.get("test", metrics.get("validation")):
+        warn_if_not_better(known)
 
 
 def test_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the line with the results on the test split, if there are any."""
+    """Yield the lines with the results on the test split, if there are any."""
     if "test_examples" not in metrics:
         return
     accuracy, loss = (
         "not finite" if value is None else f"{value:.4f}" for value in (metrics["test_accuracy"], metrics["test_loss"])
     )
     yield f"test accuracy {accuracy}, loss {loss}, examples {metrics['test_examples']:,}"
+    if "test" in metrics:
+        yield headline(metrics["test"])
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,8 +99,8 @@ def given_sizes(args: argparse.Namespace) -> dict[str, Any]:
 COMMAND = Command(
     name="fit",
     help="train a model on shards",
-    description="Train a model on the training split and keep the epoch with the lowest validation loss; at the "
-    "end evaluate it once on the test split, if there is one.",
+    description="Train a model on the training split and keep the epoch with the lowest validation loss, or the best "
+    "--monitor; at the end evaluate it once on the test split, if there is one.",
     run=run,
     arguments=(Argument(name="shards", metavar="SHARDS", nargs="?", help=f"folder of shards (default {SHARDS})"),),
     options=(RunOutput, FitOptions, LoaderOptions),

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from shardtrain.cli import (
     build,
+    compare,
     completion,
     convert,
     demo,
@@ -31,6 +32,7 @@ from shardtrain.cli import (
     predict,
     recompress,
     report,
+    runs,
     train,
     tune,
     verify,
@@ -49,7 +51,7 @@ COMMANDS = tuple(
     module.COMMAND
     for module in (
         *(demo, fetch, train, build, convert, index, recompress),
-        *(fit, tune, evaluate, predict, export, report, inspect, verify, doctor, completion),
+        *(fit, tune, evaluate, runs, compare, predict, export, report, inspect, verify, doctor, completion),
     )
 )
 EPILOG = """\

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardtrain.runtime.progress import short, warn
 from shardtrain.runtime.terminal import aligned, printable
 
 if TYPE_CHECKING:
-    from shardtrain.inference.evaluate import Measured
+    from shardtrain.inference.slices import Slice
     from shardtrain.metrics.classification import Metrics
+    from shardtrain.metrics.outputs import Measured
 
 _MOST_CLASSES = 20  # in the table; of more, those with the lowest F1
 _WORST = 10
 _PAIRS = 5  # that are confused most often
 _NAME = 40  # characters of a class name
+_MOST_SLICES = 30
 
 
 def measured_facts(measured: Measured, names: Sequence[str]) -> dict[str, Any]:
@@ -44,13 +46,63 @@ def warn_of(measured: Measured, names: Sequence[str]) -> None:
     if metrics is None:
         warn(f"no metrics but those that the model was compiled with: {measured.reason}")
         return
-    if metrics.beats_majority:
+    warn_if_not_better(metrics.record(names, matrix=False))
+
+
+def warn_if_not_better(record: Mapping[str, Any]) -> None:
+    """Warn if a model is not better than always predicting the most frequent class, as far as the rows show.
+
+    Args:
+        record: of `Metrics`.
+    """
+    if record["beats_majority"]:
         return
-    low, high = metrics.accuracy_interval
+    low, high = record["accuracy_interval"]
     warn(
-        f"the model is not shown to be better than always predicting '{_name(names[metrics.majority_class])}', which "
-        f"has accuracy {metrics.majority_accuracy:.4f}: the 95 % interval of the model's is {low:.4f} to {high:.4f}"
+        f"the model is not shown to be better than always predicting '{_name(record['majority_class'])}', which "
+        f"has accuracy {record['majority_accuracy']:.4f}: the 95 % interval of the model's is {low:.4f} to {high:.4f}"
     )
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """Return in a line what tells whether an accuracy is a good one; see `warn_if_not_better`."""
+    low, high = record["accuracy_interval"]
+    return (
+        f"  95 % interval {low:.4f} to {high:.4f}, majority baseline {record['majority_accuracy']:.4f}, "
+        f"macro F1 {record['macro_f1']:.4f}"
+    )
+
+
+def slice_facts(part: Slice, names: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics of a slice as JSON values."""
+    metrics = part.metrics
+    low, high = metrics.accuracy_interval
+    return {
+        "value": part.value,
+        "examples": metrics.rows,
+        "accuracy": metrics.accuracy,
+        "accuracy_interval": [low, high],
+        "majority_class": names[metrics.majority_class],
+        "majority_accuracy": metrics.majority_accuracy,
+        **{name: metrics.measure(name) for name in ("macro_f1", "balanced_accuracy", "log_loss", "calibration_error")},
+    }
+
+
+def slice_lines(slices: Sequence[Mapping[str, Any]], measured: Measured, column: object) -> Iterator[str]:
+    """Yield lines with the slices that a column makes, the largest first, and how they differ from all rows."""
+    if not slices or measured.metrics is None:
+        return
+    yield ""
+    overall = measured.metrics.accuracy
+    rows = [(f"by {column}", "accuracy", "95 % interval", "macro F1", "examples", "")]
+    for each in slices[:_MOST_SLICES]:
+        low, high = each["accuracy_interval"]
+        verdict = "below all" if high < overall else "above all" if low > overall else ""
+        figures = f"{each['accuracy']:.4f}", f"{low:.4f} to {high:.4f}", f"{each['macro_f1']:.4f}"
+        rows.append((each["value"], *figures, f"{each['examples']:,}", verdict))
+    yield from (line.rstrip() for line in _columns(rows, text=1))
+    if (more := len(slices) - _MOST_SLICES) > 0:
+        yield f"  {more:,} smaller parts are in --json"
 
 
 def _overall(metrics: Metrics, names: Sequence[str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
-from shardtrain.inference.options import ImportOptions, PredictFiles, PredictOptions
+from shardtrain.inference.options import MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.terminal import json_safe, standard_input, stdout_is_terminal, write_data, write_lines
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from shardtrain.corpus.source import Documents
+    from shardtrain.inference.explanations import Explanation
     from shardtrain.inference.predictions import Predictions
     from shardtrain.inference.run import Run
 
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--proba is for files and JSON; give --output FILE, --output - or --json")
     if options.csv_safe and args.json and files.output in (None, STANDARD):
         raise UsageError("--csv-safe is for CSV and tab-separated lines, not for --json; omit one of them")
+    _check_explained(args, files, options)
     from shardtrain.inference.run import load_run
     from shardtrain.runtime.process import own_process
 
@@ -55,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         say(_hint_at_quotes(args.run_folder, args.texts))
     load_for(folder, options_from(args, ImportOptions).module)
     own_process()
-    if files.output is None:
+    if files.html is not None:
+        _write_page(args, folder, files.html, options)
+    elif files.output is None:
         _print_texts(args, folder, options)
     elif files.output == STANDARD:
         _print_rows(args, folder, options)
@@ -68,8 +72,22 @@ def run(args: argparse.Namespace) -> int:
         facts |= facts.pop("counts")
         num_skipped = f", {done.rejected_rows:,} rows skipped" if done.rejected_rows else ""
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
-        show(args.json, facts, *skipped, f"{done.rows:,} predictions{num_skipped}: {done.output}", summary=True)
+        made = f"{done.rows:,} prediction{'' if done.rows == 1 else 's'}"
+        undecided = f", {done.undecided:,} undecided" if done.undecided else ""
+        show(args.json, facts, *skipped, f"{made}{undecided}{num_skipped}: {done.output}", summary=True)
     return 0
+
+
+def _check_explained(args: argparse.Namespace, files: PredictFiles, options: PredictOptions) -> None:
+    """Refuse options that do not go with `--explain` or `--html`."""
+    if files.html is not None and options.explain is None:
+        raise UsageError("--html is the page of --explain; give --explain N, too")
+    if files.html is not None and files.output is not None:
+        raise UsageError("--html and --output are given; make the page and the file in two commands")
+    if options.explain is not None and options.csv_safe and files.output is None:
+        raise UsageError(
+            "--csv-safe is for CSV and tab-separated lines, not for the text of --explain; omit one of them"
+        )
 
 
 def _hint_at_quotes(run_folder: Path, texts: Sequence[str]) -> str:
@@ -116,14 +134,20 @@ class _Seen:
 def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions) -> None:
     """Print each text with its class, or with `--json` an object per text."""
     from shardtrain.inference.writers import json_lines, without_formula
+    from shardtrain.metrics.thresholds import UNDECIDED
 
     table, seen = stdout_is_terminal(), _Seen()
     names = folder.description.class_names
-    width = max(len(name) for name in names)
-    writer = json_lines(names, proba=options.proba, notes=options.notes)
+    width = max(len(name) for name in (*names, *([UNDECIDED] if options.threshold and folder.thresholds else [])))
+    writer = json_lines(names, proba=options.proba, notes=options.notes, reasons=options.explain is not None)
     for rows, texts, predictions in _classified(args, folder, options, seen):
         if args.json:
             write_data(json_safe(writer.part(rows, predictions).decode()))
+            continue
+        if options.explain is not None:
+            from shardtrain.cli.explained import lines_of
+
+            write_lines(lines_of(texts, predictions, notes=options.notes))
             continue
         lines = []
         best = predictions.probabilities.max(axis=1)
@@ -142,6 +166,27 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
     seen.report(options)
 
 
+def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: PredictOptions) -> None:
+    """Write the page that explains the first texts, and print its path."""
+    from shardtrain.report.reasons_page import reasons_page
+    from shardtrain.report.report_file import check_report_file, commit_page
+
+    check_report_file(out, option="--html")
+    seen, more = _Seen(), False
+    shown: list[tuple[str, Explanation]] = []
+    for _, texts, predictions in _classified(args, folder, options, seen):
+        room = MOST_ON_PAGE - len(shown)
+        shown += list(zip(texts[:room], predictions.explanations[:room], strict=True))
+        more = len(texts) > room
+        if more:
+            break
+    commit_page(out, reasons_page(folder.path, shown, more=more))
+    seen.report(options)
+    facts = {"page": out, "texts": len(shown), "bytes": out.stat().st_size}
+    first = "the first " if more else ""
+    show(args.json, facts, f"{first}{len(shown):,} texts explained: {out}", summary=True)
+
+
 def _classified(
     args: argparse.Namespace, folder: Run, options: PredictOptions, seen: _Seen
 ) -> Iterator[tuple[npt.NDArray[np.int64], Sequence[str], Predictions]]:
@@ -154,9 +199,8 @@ def _classified(
     lines = args.input == STANDARD and options.format in ("auto", "lines")
     start = 0
     if args.texts or lines:
-        for texts, predictions in _classify_strings(
-            folder, itertools.chain(args.texts, _lines() if lines else ()), seen
-        ):
+        every = itertools.chain(args.texts, _lines() if lines else ())
+        for texts, predictions in _classify_strings(folder, every, seen, options):
             yield np.arange(start, start + len(texts)), texts, predictions
             start += len(texts)
     if args.input is not None and not lines:
@@ -166,14 +210,18 @@ def _classified(
             yield start + documents.ordinals, documents.texts, predictions
 
 
-def _classify_strings(folder: Run, texts: Iterable[str], seen: _Seen) -> Iterator[tuple[Sequence[str], Predictions]]:
+def _classify_strings(
+    folder: Run, texts: Iterable[str], seen: _Seen, options: PredictOptions
+) -> Iterator[tuple[Sequence[str], Predictions]]:
     """Yield batches of texts, with U+FFFD for undecodable bytes, and their predictions."""
     import numpy as np
 
     from shardtrain.inference.notes import replace_escaped
     from shardtrain.inference.run import BATCH_TEXTS
 
-    classifier, decoded = folder.classifier(), map(replace_escaped, texts)
+    how = {"threshold": options.threshold}
+    classifier = folder.classifier(**how) if options.explain is None else folder.explainer(options.explain, **how)
+    decoded = map(replace_escaped, texts)
     while batch := list(itertools.islice(decoded, BATCH_TEXTS)):
         readable, numbers = zip(*batch, strict=True)
         predictions = classifier(readable, replaced=np.array(numbers) > 0)
@@ -195,7 +243,7 @@ def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) 
     from shardtrain.inference.writers import csv_lines, json_lines
 
     seen, names = _Seen(), folder.description.class_names
-    how = {"proba": options.proba, "notes": options.notes}
+    how = {"proba": options.proba, "notes": options.notes, "reasons": options.explain is not None}
     writer = json_lines(names, **how) if args.json else csv_lines(names, **how, safe=options.csv_safe)
     write = (lambda text: write_data(json_safe(text))) if args.json else write_data
     write(writer.header.decode())
@@ -207,7 +255,8 @@ def _print_rows(args: argparse.Namespace, folder: Run, options: PredictOptions) 
 COMMAND = Command(
     name="predict",
     help="classify texts with a trained model",
-    description="Print class, probability and start of each text: a table, or tab-separated into a file or pipe. "
+    description="Print class, probability and start of each text: a table, or tab-separated into a file or pipe; with "
+    "--explain a block of lines for each text. "
     "With --output, write a row for each text of a file of any size; the same command resumes it after a kill.",
     run=run,
     arguments=(
@@ -221,6 +270,7 @@ COMMAND = Command(
     ),
     examples="""\
 python -m shardtrain predict runs/mlp-1 "The match ended in a draw."
+python -m shardtrain predict runs/mlp-1 "The match ended in a draw." --explain 5
 python -m shardtrain predict runs/mlp-1 --input texts.txt > classes.tsv
 python -m shardtrain predict runs/mlp-1 --input reviews.csv.gz --text-columns title body --output out.parquet --proba
 zcat big.jsonl.gz | python -m shardtrain predict runs/mlp-1 --input - --format jsonl --output - | gzip > out.csv.gz""",

@@ -13,6 +13,7 @@ from shardtrain.cli.results import next_step, show
 from shardtrain.cli.tensorflow import check_if_keras_is_asked_for, load_for_training
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import LoaderOptions
+from shardtrain.metrics.names import COMPILED
 from shardtrain.models.options import SIZES
 from shardtrain.options import Option, flag, options_of
 from shardtrain.runtime.progress import short
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     show(
         args.json,
         facts,
-        *table(study.trials, list(study.space), best),
+        *table(study.trials, list(study.space), best, options.metric),
         "",
         *plot(study, options.metric),
         "",
@@ -118,13 +119,15 @@ def _among(name: str, given: Sequence[Any]) -> Any:
     return tuple(given)
 
 
-def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterator[str]:
-    """Yield a header and a line per trial, in order."""
-    heads = ["trial", *(name.replace("_", " ") for name in names), "accuracy", "loss", "epochs", "state"]
+def table(trials: Sequence[Trial], names: Sequence[str], best: Trial, metric: str) -> Iterator[str]:
+    """Yield a header and a line per trial, in order; `metric` is what the study compares."""
+    other = [metric] if metric not in COMPILED else []
+    heads = ["trial", *(name.replace("_", " ") for name in [*names, *other]), "accuracy", "loss", "epochs", "state"]
     rows = [
         [
             str(trial.number + 1),
             *(f"{trial.values[name]:g}" if name in trial.values else "-" for name in names),
+            *(("-" if trial.value is None else f"{trial.value:.4f}") for _ in other),
             "-" if trial.accuracy is None else f"{trial.accuracy:.4f}",
             "-" if trial.loss is None else short(trial.loss),
             "-" if trial.epochs is None else str(trial.epochs),
@@ -140,7 +143,7 @@ def table(trials: Sequence[Trial], names: Sequence[str], best: Trial) -> Iterato
 
 def plot(study: StudyResult, metric: str) -> Iterator[str]:
     """Draw the metric over two lists of values as a surface, as the guide does, or as a bar for each trial."""
-    measured = [(trial, getattr(trial, metric)) for trial in study.trials if trial.accuracy is not None]
+    measured = [(trial, trial.value) for trial in study.trials if trial.value is not None]
     values = [value for _, value in measured]
     low, span = min(values), max(values) - min(values)
     varied = [name for name, among in study.space.items() if not isinstance(among, tuple) or len(among) > 1]
@@ -165,9 +168,9 @@ def _surface(study: StudyResult, metric: str, varied: Sequence[str], low: float,
         cells = []
         for column in columns:
             found = [
-                getattr(trial, metric)
+                trial.value
                 for trial in study.trials
-                if trial.values[down] == row and trial.values.get(across, column) == column and trial.loss is not None
+                if trial.values[down] == row and trial.values.get(across, column) == column and trial.value is not None
             ]
             shade = SHADES[round((len(SHADES) - 1) * (found[0] - low) / span)] if found and span else SHADES[0]
             cells.append(f"{shade * 3:>5} {found[0]:.4f}" if found else f"{'-':>12}")

@@ -135,10 +135,10 @@ def choose_columns(
     num_columns = len(rows[0] if names is None else names)
     if num_columns < 2:
         raise CorpusFormatError(f"'{origin}' has one column; a label and a text are needed ({_ONE_COLUMN})")
-    label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
+    label = None if options.label_column is None else choose_column(options.label_column, names, num_columns, origin)
     texts = None
     if options.text_columns is not None:
-        texts = tuple(_column_index(column, names, num_columns, origin) for column in options.text_columns)
+        texts = tuple(choose_column(column, names, num_columns, origin) for column in options.text_columns)
     if names is None:
         label = (0 if texts is None or 0 not in texts else None) if label is None else label
         if label is None:
@@ -162,9 +162,9 @@ def choose_texts(
         CorpusFormatError: a column does not exist or is not recognised.
     """
     num_columns = len(rows[0] if names is None else names)
-    label = None if options.label_column is None else _column_index(options.label_column, names, num_columns, origin)
+    label = None if options.label_column is None else choose_column(options.label_column, names, num_columns, origin)
     if options.text_columns is not None:
-        texts = tuple(_column_index(column, names, num_columns, origin) for column in options.text_columns)
+        texts = tuple(choose_column(column, names, num_columns, origin) for column in options.text_columns)
     elif names is not None:
         texts = _texts_by_name(names, label, origin)
     else:
@@ -268,8 +268,12 @@ def _choose_by_name(
     return label, texts
 
 
-def _column_index(column: Column, names: Sequence[str] | None, num_columns: int, origin: str) -> int:
-    """Return the index of a column that the user named by a name in the header or by an index from 0."""
+def choose_column(column: Column, names: Sequence[str] | None, num_columns: int, origin: str) -> int:
+    """Return the index of a column that the user named by a name in the header or by an index from 0.
+
+    Raises:
+        CorpusFormatError: there is no such column, or several have the name.
+    """
     if isinstance(column, str) and names is not None:
         for matches in (lambda name: name.strip() == column, lambda name: _normalize(name) == _normalize(column)):
             found = [i for i, name in enumerate(names) if matches(name)]

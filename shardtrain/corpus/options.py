@@ -21,7 +21,8 @@ def _character(name: str) -> str:
     return {"tab": "\t", "\\t": "\t", "\\\\": "\\"}.get(name, name)
 
 
-def _column(name: str) -> Column:
+def parse_column(name: str) -> Column:
+    """Return the index of a column that is written in digits, else its name."""
     return int(name) if name.isdecimal() else name
 
 
@@ -82,7 +83,7 @@ class TextOptions:
         "index from 0, or header name",
         group=_GROUP,
         metavar="COLUMN",
-        parse=_column,
+        parse=parse_column,
         unset="the first, or a usual name",
     )
     text_columns: tuple[Column, ...] | None = option(
@@ -91,7 +92,7 @@ class TextOptions:
         group=_GROUP,
         metavar="COLUMN",
         nargs="+",
-        parse=_column,
+        parse=parse_column,
         unset="all others",
     )
     header: bool | None = option(

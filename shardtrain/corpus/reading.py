@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardtrain.corpus.encodings import is_encoding
 from shardtrain.corpus.options import Column, TextOptions
-from shardtrain.corpus.records import Syntax
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.schema import ANYTHING, Either, Fields, Flag, Integer, Items, Keyed, Text, optional
+
+if TYPE_CHECKING:
+    from shardtrain.corpus.records import Syntax
 
 _COLUMN = Either((Text(), Integer()))
 _CHARACTER = optional(Text("[\\x00-\\x7f]", "one ASCII character"))
@@ -75,6 +77,8 @@ class Reading:
             raise CorpusFormatError(
                 f"the shards record how their corpus was read, but it makes no sense: {mismatch}; rebuild the shards"
             )
+        from shardtrain.corpus.records import Syntax  # loads kernels; that a run is listed takes its schema alone
+
         has_columns, encoding = record["format"] != "fasttext", record.get("encoding", "utf-8")
         delimiter, quoting, escape = (record.get(name) for name in ("delimiter", "quotes", "escape"))
         return cls(

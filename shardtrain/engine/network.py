@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples
+from shardtrain.arrays.rows import Examples, Labels
 from shardtrain.engine import kernels
 from shardtrain.errors import ShardsError
 
@@ -212,19 +212,28 @@ class Network:
         return losses, hits, sums[-1, :, : self.shape.dims[-1]]
 
 
-def evaluate(network: Network, batches: Iterable[Examples], team: Team) -> dict[str, float]:
-    """Compute accuracy and loss of a network over all examples of the batches."""
-    return metrics_of(sum((sums for sums, _, _ in evaluated(network, batches, team)), np.zeros(3)))
+def evaluate(
+    network: Network,
+    batches: Iterable[Examples],
+    team: Team,
+    each: Callable[[Labels, Floats], object] | None = None,
+) -> dict[str, float]:
+    """Compute accuracy and loss of a network over all examples of the batches.
 
-
-def evaluated(
-    network: Network, batches: Iterable[Examples], team: Team
-) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[Any], Floats]]:
-    """Yield of each batch the sums of losses, hits and rows, the classes, and the probabilities of the last layer."""
+    Args:
+        network: without scales.
+        batches: rows and their classes.
+        team: that computes it.
+        each: called with the classes of each batch, (rows,), and the probabilities of the last layer, (rows, width).
+    """
+    totals = np.zeros(3)
     for x, y in batches:
         assert isinstance(x, Csr)
         losses, hits, probabilities = network.evaluate(x, y, team)
-        yield np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)]), y, probabilities
+        totals += np.array([losses.sum(dtype=np.float64), np.count_nonzero(hits), len(y)])
+        if each is not None:
+            each(y, probabilities)
+    return metrics_of(totals)
 
 
 def metrics_of(sums: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -21,6 +21,8 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.errors import ModelError
 from shardtrain.inference.notes import UNKNOWN, empty_rows, marks_of
 from shardtrain.inference.predictions import Predictions, Probabilities
+from shardtrain.metrics.outputs import class_probabilities
+from shardtrain.metrics.thresholds import Thresholds
 from shardtrain.vectorize.fitted import Vectorizer
 
 SPARSE_ROWS = 4096  # per call where rows stay sparse: the overhead of a call is negligible, and memory stays small
@@ -48,12 +50,20 @@ class Classifier:
         class_names: of its classes.
         load_vectorizer: called when texts are first classified; raises RunError where there is no vectorizer.
         run: the folder that messages name.
+        thresholds: of the predictions.
     """
 
     def __init__(
-        self, model: RowModel, class_names: tuple[str, ...], load_vectorizer: Callable[[], Vectorizer], *, run: Path
+        self,
+        model: RowModel,
+        class_names: tuple[str, ...],
+        load_vectorizer: Callable[[], Vectorizer],
+        *,
+        run: Path,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.class_names = class_names
+        self._thresholds = thresholds
         self._run = run
         self._model = model
         self._load_vectorizer = load_vectorizer
@@ -100,30 +110,9 @@ class Classifier:
                 raise not_finite(self._run)
             parts.append(class_probabilities(outputs, len(self.class_names)))
         marks = np.where(empty_rows(x), UNKNOWN, 0).astype(np.uint8)
-        return Predictions(self.class_names, np.concatenate(parts), marks)
+        return Predictions(self.class_names, np.concatenate(parts), marks, thresholds=self._thresholds)
 
 
 def not_finite(run: Path) -> ModelError:
     """Return the error for a model whose outputs, or the loss computed from them, are not finite."""
     return ModelError(f"weights of '{run}' are not finite; restore the run from a copy or train again")
-
-
-def class_probabilities(outputs: Probabilities, num_classes: int) -> Probabilities:
-    """Return one column per class, from softmax rows or from the probability of class 1 alone.
-
-    Raises:
-        ModelError: the outputs are not probabilities of `num_classes` classes.
-    """
-    if not ((outputs >= 0) & (outputs <= 1)).all():
-        raise ModelError(
-            f"the model's outputs lie between {outputs.min():.3g} and {outputs.max():.3g}, so they are neither "
-            "probabilities, as its last layer promises, nor logits; end the model with a softmax, or a sigmoid for two "
-            "classes"
-        )
-    found = np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
-    if found.shape[1] != num_classes:
-        raise ModelError(
-            f"the model tells {found.shape[1]:,} classes apart, the run names {num_classes:,}; restore the run from a "
-            "copy or train again"
-        )
-    return found

@@ -10,50 +10,38 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardtrain.arrays.rows import Examples, Features, Labels, slice_rows
+import numpy as np
+
+from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import known_classes
-from shardtrain.corpus.options import CorpusOptions
+from shardtrain.corpus.options import Column, CorpusOptions
 from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Corpus, Documents, Unit
-from shardtrain.errors import CorpusNotFoundError, ModelError
-from shardtrain.inference.classifier import class_probabilities, not_finite
+from shardtrain.corpus.source import BadRow, Corpus, Documents, Source, Unit
+from shardtrain.errors import CorpusNotFoundError
+from shardtrain.inference.answered import Answers, Observer, Rows
+from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
 from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import units_of
-from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.rows import check_shards
+from shardtrain.inference.slices import MISSING, ColumnReader, Slice, SliceSums, column_source
 from shardtrain.loader.shards import Shards
-from shardtrain.metrics.classification import Metrics, MetricSums
+from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
-from shardtrain.training.engine import EVALUATION_ROWS, Logs
+from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a run says of labelled rows.
-
-    Attributes:
-        logs: accuracy, loss and the metrics that the model was compiled with.
-        metrics: all that follows from the probabilities; None where the model's outputs are not probabilities.
-        reason: why there are no metrics; empty where there are.
-    """
-
-    logs: Logs
-    metrics: Metrics | None
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +57,7 @@ class Evaluated:
         counts: of the texts of which the predictions say little.
         classes_found: number of the model's classes that occur in the corpus.
         respelled_labels: the class of each label that is spelled unlike it.
+        slices: the parts of the rows that a column makes, the largest first.
     """
 
     measured: Measured
@@ -79,11 +68,12 @@ class Evaluated:
     counts: TextCounts
     classes_found: int
     respelled_labels: dict[str, str]
+    slices: tuple[Slice, ...] = ()
 
     @property
     def metrics(self) -> Logs:
         """Accuracy, loss and the model's other metrics."""
-        return self.measured.logs
+        return dict(self.measured.logs)
 
 
 def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
@@ -99,16 +89,17 @@ def evaluate(run: Run, shards: Shards, *, split: str = "validation") -> Logs:
         ShardsError: there is no such split.
         RunError: the run's files are damaged.
     """
-    return measure(run, shards, split=split).logs
+    return dict(measure(run, shards, split=split).logs)
 
 
-def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
+def measure(run: Run, shards: Shards, *, split: str = "validation", observers: Sequence[Observer] = ()) -> Measured:
     """Compute all metrics on a split of `shards`, in one pass.
 
     Args:
         run: a finished run.
         shards: made by the run's vectorizer.
         split: "train", "validation" or "test".
+        observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
         ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
@@ -117,7 +108,14 @@ def measure(run: Run, shards: Shards, *, split: str = "validation") -> Measured:
     """
     check_shards(run, shards)
     rows = shards.split(split)
-    return _finite(_loaded(run)(rows.batches(EVALUATION_ROWS)), run)
+
+    def batches() -> Iterator[tuple[Examples, Rows]]:
+        first = 0
+        for x, y in rows.batches(EVALUATION_ROWS):
+            yield (x, y), Rows(numbers=np.arange(first, first + len(y)))
+            first += len(y)
+
+    return _finite(_loaded(run, observers)(batches()), run)
 
 
 def evaluate_corpus(
@@ -127,6 +125,9 @@ def evaluate_corpus(
     *,
     split: str | None = None,
     workers: int | None = None,
+    by: Column | None = None,
+    weight: Column | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Evaluated:
     """Compute accuracy, loss and the model's other metrics on a labelled corpus, without making shards.
 
@@ -140,9 +141,13 @@ def evaluate_corpus(
         split: "train", "validation" or "test"; None: the test split if there is one, else the validation split, else
             all documents.
         workers: as in `PredictOptions`.
+        by: column by whose values the rows are also measured part by part.
+        weight: column with the weights of the rows.
+        observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
-        CorpusError: the corpus cannot be read, does not have the split, or holds no valid document.
+        CorpusError: the corpus cannot be read, does not have the split or a column, or holds no valid document.
+        UsageError: the corpus has no columns besides label and text, or there are too many values in `by`.
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
         ModelError: the loss is not finite.
@@ -155,12 +160,29 @@ def evaluate_corpus(
         opened = given.open(read, scratch=Path(scratch), remembered=run.reading)
         for note in opened.notes:
             say(note)
-        name = _chosen_split(opened, split)
+        name = chosen_split(opened, split)
         source = opened.sources[name]
-        measure_batches, vectorizer = _loaded(run), run.load_vectorizer()
+        vectorizer = run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
-        seen = _Evaluation(labels, columns=max(1, len(source.text_columns)))
+
+        def reader(column: Column) -> ColumnReader:
+            def reopened(texts: tuple[Column, ...]) -> Source:
+                how = replace(read, label_column=column, text_columns=texts, labels="names")
+                return given.open(how, scratch=Path(scratch) / f"column-{column}").sources[name]
+
+            (Path(scratch) / f"column-{column}").mkdir(exist_ok=True)
+            found = column_source(source, column, reopened)
+            return ColumnReader(column, found, units_of(found, 1))
+
+        slices = None if by is None else SliceSums(str(by), run.description.num_classes)
+        seen = _Evaluation(
+            labels,
+            columns=max(1, len(source.text_columns)),
+            values=None if by is None else reader(by),
+            weights=None if weight is None else reader(weight),
+        )
+        measure_batches = _loaded(run, [*observers, *([slices] if slices else [])])
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)
@@ -169,6 +191,9 @@ def evaluate_corpus(
         with threads(PredictOptions(workers=workers).threads) as pool:
             batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
             measured = measure_batches(batches)
+    if weight is not None and measured.metrics is not None:  # the model's own do not know the weights
+        weighted = {"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss}
+        measured = replace(measured, logs=weighted)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
@@ -183,11 +208,12 @@ def evaluate_corpus(
         counts=seen.counts,
         classes_found=seen.labels.num_found,
         respelled_labels=seen.labels.class_of,
+        slices=tuple(slices.slices()) if slices else (),
     )
 
 
-def _loaded(run: Run) -> Callable[[Iterable[Examples]], Measured]:
-    """Load the model of a run; return what computes all metrics over batches.
+def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:
+    """Load the model of a run; return what computes all metrics over batches, which `observers` see as well.
 
     Raises:
         RunError: the run's files are damaged.
@@ -195,39 +221,22 @@ def _loaded(run: Run) -> Callable[[Iterable[Examples]], Measured]:
     if (network := run.load_network()) is not None:
         from shardtrain.inference import network_model
 
-        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+        def logs_of(batches: Iterable[Examples], each: EachBatch) -> Logs:
             return network_model.evaluate(network, batches, each)
 
     else:
         model = run.load_model()
         from shardtrain.inference import keras_model
 
-        def logs_of(batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+        def logs_of(batches: Iterable[Examples], each: EachBatch) -> Logs:
             return keras_model.evaluate(model, run.description, batches, each, run.config.get("outputs"))
 
-    def measured(batches: Iterable[Examples]) -> Measured:
-        outputs = _Outputs(run.description.num_classes)
-        logs = logs_of(batches, outputs.add)
-        return Measured(logs=logs, metrics=None if outputs.reason else outputs.sums.metrics(), reason=outputs.reason)
+    def measured(batches: Iterable[tuple[Examples, Rows]]) -> Measured:
+        outputs = OutputSums(run.description.num_classes)
+        answers = Answers(outputs, observers)
+        return outputs.measured(logs_of(answers.examples(batches), answers.add))
 
     return measured
-
-
-class _Outputs:
-    """Sums of what a model outputs, until an output is not a probability, which gives the reason to stop."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.sums = MetricSums(num_classes)
-        self.reason = ""
-
-    def add(self, y: Labels, outputs: Probabilities) -> None:
-        """Add the classes of rows and the outputs for them."""
-        if self.reason:
-            return
-        try:
-            self.sums.add(y, class_probabilities(outputs, self.sums.num_classes))
-        except ModelError as error:
-            self.reason = error.on_command_line
 
 
 def _finite(measured: Measured, run: Run) -> Measured:
@@ -241,7 +250,7 @@ def _finite(measured: Measured, run: Run) -> Measured:
     return measured
 
 
-def _chosen_split(corpus: Corpus, split: str | None) -> str:
+def chosen_split(corpus: Corpus, split: str | None) -> str:
     """Return the name of the split to evaluate on.
 
     Raises:
@@ -261,29 +270,47 @@ def _chosen_split(corpus: Corpus, split: str | None) -> str:
 class _Evaluation:
     """The documents evaluated so far, their labels and marks, and the invalid records.
 
-    `columns` is the number of columns that are joined to make a text.
+    Args:
+        labels: of the run.
+        columns: number of columns that are joined to make a text.
+        values: reads the column that divides the rows.
+        weights: reads the column with their weights.
     """
 
-    def __init__(self, labels: KnownLabels, *, columns: int) -> None:
+    def __init__(
+        self, labels: KnownLabels, *, columns: int, values: ColumnReader | None, weights: ColumnReader | None
+    ) -> None:
         self.labels = labels
         self.columns = columns
+        self._values, self._weights = values, weights
         self.counts = TextCounts()
         self.examples = 0
         self.num_rejected = 0
         self.rejected: list[BadRow] = []
 
-    def batches(self, units: Iterable[tuple[Documents, Features]], total: int) -> Iterator[Examples]:
-        """Yield the rows of all units with their classes, in batches of `EVALUATION_ROWS`."""
+    def batches(self, units: Iterable[tuple[Documents, Features]], total: int) -> Iterator[tuple[Examples, Rows]]:
+        """Yield the rows of all units in batches of `EVALUATION_ROWS`, with their classes and what is known of them."""
         with progress("evaluating", total=total, unit="documents") as shown:
             for documents, x in units:
                 y = self.labels.codes_of(documents.labels)
                 marks = marks_of(documents.texts, x, replaced=documents.num_replaced > 0, columns=self.columns)
                 self.counts += TextCounts.of(marks, documents.num_replaced)
+                rows = self._rows(documents)
                 for start in range(0, len(y), EVALUATION_ROWS):
                     stop = min(start + EVALUATION_ROWS, len(y))
-                    yield slice_rows(x, start, stop), y[start:stop]
+                    yield (slice_rows(x, start, stop), y[start:stop]), rows.slice(start, stop)
                 bad = documents.bad_rows
                 self.examples += len(y)
                 self.num_rejected += len(bad)
                 self.rejected += bad[: MAX_LISTED - len(self.rejected)]
                 shown.add(len(y) + len(bad))
+
+    def _rows(self, documents: Documents) -> Rows:
+        ordinals = documents.ordinals
+        values = None if self._values is None else self._values.values(ordinals)
+        return Rows(
+            numbers=ordinals,
+            texts=documents.texts,
+            values=None if values is None else [MISSING if value is None else value for value in values],
+            weights=None if self._weights is None else self._weights.weights(ordinals),
+        )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from shardtrain.arrays.rows import Examples, Features, Labels
+from shardtrain.arrays.rows import Examples, Features
 from shardtrain.inference.classifier import SPARSE_ROWS
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import feature_adapter, input_adapter
-from shardtrain.models.outputs import LOGITS, meaning_of
-from shardtrain.training.engine import EVALUATION_ROWS, Logs, numbers
+from shardtrain.models.outputs import as_probabilities, meaning_of
+from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
 from shardtrain.training.steps import Steps
 
 
@@ -33,11 +33,10 @@ class KerasModel:
 
     def __init__(self, model: keras.Model, description: DatasetInfo, meaning: str | None = None) -> None:
         self._adapter = feature_adapter(model, description)
-        logits = (meaning or meaning_of(model, self._adapter, description)) == LOGITS
+        known = meaning or meaning_of(model, self._adapter, description)
 
         def outputs(*parts: tf.Tensor) -> tf.Tensor:
-            found = model(self._adapter.assemble(*parts), training=False)
-            return _as_probabilities(found) if logits else found
+            return as_probabilities(model(self._adapter.assemble(*parts), training=False), known)
 
         traced = tf.function(outputs)
         self._traced = traced.get_concrete_function(*self._adapter.specs)
@@ -54,7 +53,7 @@ def evaluate(
     model: keras.Model,
     description: DatasetInfo,
     batches: Iterable[Examples],
-    each: Callable[[Labels, Probabilities], None],
+    each: EachBatch,
     meaning: str | None = None,
 ) -> Logs:
     """Compute the metrics that a model is compiled with over all examples of the batches.
@@ -63,19 +62,9 @@ def evaluate(
         model: the trained model.
         description: of the data it was trained on.
         batches: rows and their classes.
-        each: called with the classes of each batch and the outputs for its rows, as of a `RowModel`.
+        each: see `EachBatch`.
         meaning: as of `KerasModel`.
     """
     steps = Steps(model, input_adapter(model, description))
-    logits = (meaning or meaning_of(model, steps.adapter, description)) == LOGITS
-    steps.reset()
-    logs: Mapping[str, Any] = {}
-    for batch in batches:
-        outputs, logs = steps.test_outputs(*steps.arguments(batch))
-        each(batch[1], (_as_probabilities(outputs) if logits else outputs).numpy())
-    return numbers(logs)
-
-
-def _as_probabilities(logits: tf.Tensor) -> tf.Tensor:
-    logits = tf.cast(logits, tf.float32)
-    return tf.sigmoid(logits) if logits.shape[1] == 1 else tf.nn.softmax(logits)
+    known = meaning or meaning_of(model, steps.adapter, description)
+    return steps.evaluate(batches, lambda y, outputs: each(y, np.asarray(as_probabilities(outputs, known))))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.rows import Examples, Features, Labels
+from shardtrain.arrays.rows import Examples, Features
 from shardtrain.engine import network as engine
 from shardtrain.engine.network import Network, Team
 from shardtrain.errors import ModelError
 from shardtrain.inference.classifier import SPARSE_ROWS
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.runtime.machine import cores
-from shardtrain.training.engine import Logs
+from shardtrain.training.engine import EachBatch, Logs
 
 _MOST_VALUES = 1 << 22  # units of all layers for the rows of a call
 
@@ -46,24 +46,19 @@ class NetworkModel:
         return probabilities
 
 
-def evaluate(network: Network, batches: Iterable[Examples], each: Callable[[Labels, Probabilities], None]) -> Logs:
+def evaluate(network: Network, batches: Iterable[Examples], each: EachBatch) -> Logs:
     """Compute accuracy and loss over all examples of the batches, with all cores.
 
     Args:
         network: the trained network.
         batches: rows and their classes.
-        each: called with the classes of each batch and the outputs for its rows, as of a `RowModel`.
+        each: see `EachBatch`.
 
     Raises:
         ModelError: these are not sparse rows of the network's features.
     """
-    totals = np.zeros(3)
     with Team(cores()) as team:
-        checked = ((_checked(x, network), y) for x, y in batches)
-        for sums, y, probabilities in engine.evaluated(network, checked, team):
-            totals += sums
-            each(y, probabilities)
-    return engine.metrics_of(totals)
+        return engine.evaluate(network, ((_checked(x, network), y) for x, y in batches), team, each)
 
 
 def _checked(x: Features, network: Network) -> Csr:

@@ -28,11 +28,13 @@ from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import Piece, PredictionWriter, writer_for
+from shardtrain.metrics.thresholds import Thresholds
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import copy_standard_input, identify_content
 from shardtrain.pipeline.workspace import files_of
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
@@ -41,10 +43,12 @@ from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.runtime.storage import check_output_file
 
 if TYPE_CHECKING:
+    from shardtrain.inference.explain import Explainer
     from shardtrain.inference.run import Run
 
 _STDIN_COPY = "standard-input"
 _PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and values of their rows or probabilities
+_EXPLAINED_PARTS = 16  # of a unit, each a unit where texts are explained: an explanation is larger than most texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class PredictedFile:
     Attributes:
         output: the file of predictions.
         rows: number of predictions in it.
+        undecided: number of these that are "undecided".
         rejected_rows: number of invalid records in the input.
         rejected: the first of them.
         input_bytes: of the text, unpacked.
@@ -62,6 +67,7 @@ class PredictedFile:
 
     output: Path
     rows: int
+    undecided: int
     rejected_rows: int
     rejected: tuple[BadRow, ...]
     input_bytes: int
@@ -73,6 +79,7 @@ class _UnitResult:
     """The stored result of a unit: its predictions and marked texts in numbers, and the first of its invalid rows."""
 
     rows: int
+    undecided: int
     num_bad_rows: int
     bad_rows: tuple[BadRow, ...]
     counts: TextCounts
@@ -87,6 +94,7 @@ class _UnitResult:
 _RESULT = Fields(
     {
         "rows": Integer(),
+        "undecided": Integer(),
         "num_bad_rows": Integer(),
         "bad_rows": Items(BAD_ROW, most=MAX_LISTED),
         "counts": Fields({each.name: Integer() for each in fields(TextCounts)}),
@@ -100,7 +108,7 @@ class _Input:
 
     source: Source
     units: list[Unit]
-    classifier: Classifier
+    classifier: Classifier | Explainer
 
     @property
     def sizes(self) -> list[int]:
@@ -115,19 +123,26 @@ class _Input:
     def write_part(self, unit: Unit, writer: PredictionWriter, path: Path) -> _UnitResult:
         """Classify a unit and write its part of the output."""
         documents = read_unit(self.source, unit)
-        bad, marks = documents.bad_rows, [np.empty(0, np.uint8)]
+        bad, marks, undecided = documents.bad_rows, [np.empty(0, np.uint8)], [0]
 
         def pieces() -> Iterator[Piece]:
             step = rows_per_piece(max(len(self.classifier.class_names), self._row_values))
             for start in range(0, len(documents.texts), step):
                 predictions = self._classify(documents, start, start + step)
                 marks.append(predictions.marks)
+                undecided.append(int(np.count_nonzero(~predictions.decided)))
                 yield documents.ordinals[start : start + step], predictions
 
         with committed(path, synced=False) as file:
             writer.write_part(pieces(), file)
         counts = TextCounts.of(np.concatenate(marks), documents.num_replaced)
-        return _UnitResult(rows=len(documents.texts), num_bad_rows=len(bad), bad_rows=bad[:MAX_LISTED], counts=counts)
+        return _UnitResult(
+            rows=len(documents.texts),
+            undecided=sum(undecided),
+            num_bad_rows=len(bad),
+            bad_rows=bad[:MAX_LISTED],
+            counts=counts,
+        )
 
     @property
     def _row_values(self) -> int:
@@ -161,7 +176,12 @@ def predict_file(
     """
     options, output = options or PredictOptions(), Path(output)
     writer = writer_for(
-        output, run.description.class_names, proba=options.proba, notes=options.notes, csv_safe=options.csv_safe
+        output,
+        run.description.class_names,
+        proba=options.proba,
+        notes=options.notes,
+        reasons=options.explain is not None,
+        csv_safe=options.csv_safe,
     )
     check_output_file(output, "--output")
     if output.exists() and Path(source).exists() and output.samefile(source):
@@ -228,6 +248,7 @@ def _predict(
     return PredictedFile(
         output=output,
         rows=sum(part.rows for part in parts),
+        undecided=sum(part.undecided for part in parts),
         rejected_rows=sum(part.num_bad_rows for part in parts),
         rejected=tuple(rejected[:MAX_LISTED]),
         input_bytes=opened.source.num_bytes,
@@ -262,8 +283,10 @@ def _open(run: Run, path: Path, options: PredictOptions, scratch: Path) -> _Inpu
         source = source.named("standard input")
     for note in notes:
         say(note)
-    classifier = run.classifier()
-    units = units_of(source, classifier.vectorizer.settings.density)
+    how = {"threshold": options.threshold}
+    classifier = run.classifier(**how) if options.explain is None else run.explainer(options.explain, **how)
+    parts = 1 if options.explain is None else _EXPLAINED_PARTS
+    units = units_of(source, classifier.vectorizer.settings.density * parts)
     return _Input(source=source, units=units, classifier=classifier)
 
 
@@ -293,9 +316,19 @@ def _job(run: Run, path: Path, writer: PredictionWriter, options: PredictOptions
         "run": f"the model {run.metrics['model_sha256'][:16]}",
         "output": f"a file of {writer.kind}",
         **identity(options),
+        "thresholds": _in_words(run.thresholds) if options.threshold else None,
     }
     files = files_of(path) if path.is_file() else {}
     if path.name == _STDIN_COPY:
         files = {"standard input": identify_content(path)}
     program = f"units of {UNIT_BYTES} bytes"
-    return file_job(chosen, files, program, defaults=identity_defaults(PredictOptions))
+    return file_job(chosen, files, program, defaults={**identity_defaults(PredictOptions), "thresholds": None})
+
+
+def _in_words(thresholds: Thresholds | None) -> str | None:
+    """Return thresholds in words, all digits of which are those of a float32."""
+    if thresholds is None:
+        return None
+    values = list(dict.fromkeys(f"{value:.9g}" for value in thresholds.values))
+    others = f" and others, checksum {checksum(repr(thresholds.values).encode())}" if len(values) > 1 else ""
+    return f"{thresholds.rule}: {values[0]}{others}"

@@ -8,7 +8,7 @@ neither reader detects a flipped bit in the weights. The vectorizer checks its o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from shardtrain.engine.network import Network, Shape
     from shardtrain.inference.classifier import Classifier, RowModel
+    from shardtrain.inference.explain import Explainer
+    from shardtrain.inference.explanations import Explanation, TopTerm
     from shardtrain.loader.shards import Shards
+    from shardtrain.metrics.thresholds import Thresholds
     from shardtrain.vectorize.fitted import Vectorizer
 
 BATCH_TEXTS = 512  # classified per call
@@ -45,13 +48,14 @@ class Run:
         config: how it was trained: `model`, `options`, `versions`, and `shards`, their folder at that time.
         description: of the shards it was trained on.
         metrics: `val_accuracy`, `val_loss`, `epochs` and the other results, with a test split `test_accuracy` and
-            `test_loss` (None where not finite), `model_sha256` and `config_sha256`.
+            `test_loss` (None where not finite), `model_sha256` and `config_sha256`; `validation` and `test` hold all
+            metrics of these splits, as `Metrics.record` has them.
     """
 
     path: Path
-    config: Mapping[str, Any]
-    description: DatasetInfo
-    metrics: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)
+    description: DatasetInfo = field(repr=False)
+    metrics: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Run:
@@ -69,10 +73,13 @@ class Run:
             RunError: the run's files are damaged, or the model's outputs are not probabilities.
         """
         names = self.description.class_names
-        parts = [Predictions(names, np.zeros((0, len(names)), np.float32), np.zeros(0, np.uint8))]
+        empty = Predictions(
+            names, np.zeros((0, len(names)), np.float32), np.zeros(0, np.uint8), thresholds=self.thresholds
+        )
+        parts = [empty]
         parts += [batch for _, batch in self._batches(checked_texts(texts, call="run.predict"))]
         probabilities = np.concatenate([part.probabilities for part in parts])
-        return Predictions(names, probabilities, np.concatenate([part.marks for part in parts]))
+        return replace(empty, probabilities=probabilities, marks=np.concatenate([part.marks for part in parts]))
 
     def predict_batches(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Predictions]]:
         """Classify texts as they arrive; yield batches of texts with their predictions, in order.
@@ -88,8 +95,22 @@ class Run:
         while batch := list(islice(texts, BATCH_TEXTS)):
             yield batch, classifier(batch)
 
-    def classifier(self) -> Classifier:
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """Below which predictions are "undecided", as `evaluate --choose-threshold` chose them; None: there are none.
+
+        Raises:
+            RunError: the file is damaged, or of another model.
+        """
+        from shardtrain.inference.thresholds import load_thresholds
+
+        return load_thresholds(self)
+
+    def classifier(self, *, threshold: bool = True) -> Classifier:
         """Load the model for repeated use; the vectorizer is loaded on first use.
+
+        Args:
+            threshold: whether predictions below the run's thresholds are "undecided".
 
         Raises:
             RunError: the run's files are damaged.
@@ -107,7 +128,61 @@ class Run:
             from shardtrain.inference.keras_model import KerasModel
 
             model = KerasModel(loaded, self.description, self.config.get("outputs"))
-        return Classifier(model, self.description.class_names, self.load_vectorizer, run=self.path)
+        thresholds = self.thresholds if threshold else None
+        names = self.description.class_names
+        return Classifier(model, names, self.load_vectorizer, run=self.path, thresholds=thresholds)
+
+    def explain(self, texts: Iterable[str], *, n: int | None = 10, label: str | None = None) -> list[Explanation]:
+        """Explain the class of each text: what its terms add to the logit, and where they stand in the text.
+
+        With a linear model and an mlp over n-grams the parts sum to the logit exactly, in float64; with other models
+        they are gradient times input, and `rest` is what is missing.
+
+        Args:
+            texts: as of `predict`.
+            n: terms per text; None: all.
+            label: the class to explain, by its name or a label of the corpus; None: the predicted one of each text.
+
+        Raises:
+            TextsError: these are no texts (also TypeError).
+            UsageError: `n` is not positive, or there is no such class.
+            RunError: the run's files are damaged, or the model's outputs are not probabilities.
+            ModelError: the model looks up words, but not by a layer of the type `keras.layers.Embedding`.
+        """
+        from shardtrain.inference.explain import class_of
+
+        explained = None if label is None else class_of(self, label)
+        explainer, checked = self.explainer(n), checked_texts(texts, call="run.explain")
+        found: list[Explanation] = []
+        while batch := list(islice(checked, BATCH_TEXTS)):
+            found += explainer(batch, explained=explained).explanations
+        return found
+
+    def explainer(self, n: int | None = 10, *, threshold: bool = True) -> Explainer:
+        """Load the model to classify and explain repeatedly; see `explain` for `n` and what is raised.
+
+        `threshold` is that of `classifier`.
+        """
+        from shardtrain.inference.explain import load_explainer
+
+        return load_explainer(self, n, threshold=threshold)
+
+    def top_terms(self, n: int = 10) -> dict[str, tuple[TopTerm, ...]]:
+        """Return the terms that speak most for each class in the model, by the name of the class, best first.
+
+        A term's effect is z(e) - z(0): the logit of a row with this term alone, of value 1, less that of a row without
+        any. For a linear model that is its weight, which is what each unit of its value adds to the logit of any row;
+        for an mlp it is what the term does alone, as in a text of this term only, whose tf-idf row has the length 1. In
+        sequences the word is in the last place. Terms without positive effect are omitted.
+
+        Raises:
+            UsageError: `n` is not positive.
+            VectorizerError: hashed features have no terms.
+            RunError: the run's files are damaged, or it has no vectorizer.
+        """
+        from shardtrain.inference.top_terms import top_terms
+
+        return top_terms(self, n)
 
     def evaluate(self, shards: Shards | Path | str, *, split: str = "validation") -> dict[str, float]:
         """Compute accuracy, loss and the model's other metrics on a split of shards, open ones or their folder.

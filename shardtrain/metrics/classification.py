@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
-from shardtrain.metrics.ranking import Ranking, Scores
+from shardtrain.metrics.intervals import wilson_interval
+from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
-_QUANTILE = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
-_LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
+LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[Any]  # int64; float64 where rows have weights
@@ -59,13 +59,13 @@ class Metrics:
         predicted: rows of each predicted class, (num_classes,).
         correct: correctly classified rows of each class, (num_classes,).
         confusions: rows of true class i predicted as class j, (num_classes, num_classes); None for more than
-            `MAX_MATRIX` classes.
+            `MAX_MATRIX` classes, or from sums without details.
         calibration: confidence against accuracy.
         log_loss: mean of -log p of the true class, p clipped to [e, 1 - e] with e = 2^-23, as for float32 in
             scikit-learn.
         top_accuracy: share of rows whose true class is among the k most probable, for k from 1 to `MAX_TOP`, below
             the number of classes. Of equally probable classes the one with the lower index comes first.
-        rankings: each class against the rest; empty for more than `MAX_MATRIX` classes.
+        rankings: each class against the rest; empty where there are no `confusions`.
     """
 
     rows: int
@@ -87,13 +87,7 @@ class Metrics:
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson, 1927); (0, 1) without rows."""
-        number, share, z = self.effective_rows, self.accuracy, _QUANTILE
-        if not number:
-            return 0.0, 1.0
-        center = share + z * z / (2 * number)
-        spread = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-        low, high = ((center + sign * spread) / (1 + z * z / number) for sign in (-1, 1))
-        return max(0.0, low), min(1.0, high)
+        return wilson_interval(self.accuracy, self.effective_rows)
 
     @property
     def majority_class(self) -> int:
@@ -195,8 +189,18 @@ class Metrics:
         pairs = [(self.confusions[i, j].item(), i, j) for i, j in places if i != j]
         return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
-    def record(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return all metrics as JSON values."""
+    def measure(self, name: str) -> float | None:
+        """Return one of `names.MEASURES` that follows from the probabilities; None where it is undefined."""
+        if name.startswith("top_"):
+            k = int(name.split("_")[1])
+            return self.top_accuracy[k - 1] if k <= len(self.top_accuracy) else None
+        if name in ("macro_roc_auc", "macro_average_precision"):
+            found: float | None = getattr(self.macro_ranking, name.removeprefix("macro_"))
+            return found
+        return self.calibration.error if name == "calibration_error" else float(getattr(self, name))
+
+    def record(self, class_names: Sequence[str], *, matrix: bool = True) -> dict[str, Any]:
+        """Return all metrics as JSON values; without `matrix` the confusion matrix is null."""
         macro, calibration = self.macro_ranking, self.calibration
         rankings: Sequence[Ranking | None] = self.rankings or [None] * len(class_names)
         columns = zip(
@@ -231,7 +235,7 @@ class Metrics:
                 }
                 for name, values, ranking in zip(class_names, columns, rankings, strict=True)
             ],
-            "confusions": None if self.confusions is None else self.confusions.tolist(),
+            "confusions": None if self.confusions is None or not matrix else self.confusions.tolist(),
             "calibration": {name: list(values) for name, values in vars(calibration).items()},
         }
 
@@ -241,19 +245,20 @@ class MetricSums:
 
     Args:
         num_classes: number of classes, at least 2.
+        detailed: also the confusion matrix and the ranking of each class, which take up to 24 MB.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, detailed: bool = True) -> None:
         self.num_classes = num_classes
         self._rows = 0
         self._weighted = False
         self._support, self._predicted, self._correct = np.zeros((3, num_classes))
-        few = num_classes <= MAX_MATRIX
-        self._confusions = np.zeros((num_classes, num_classes)) if few else None
+        detailed = detailed and num_classes <= MAX_MATRIX
+        self._confusions = np.zeros((num_classes, num_classes)) if detailed else None
         self._bins = np.zeros((3, BINS))  # rows, sum of confidence, correct rows
         self._top = np.zeros(max(1, min(MAX_TOP, num_classes - 1)))  # rows whose true class has that rank
         self._totals = np.zeros(3)  # weights, their squares, and losses
-        self._scores = Scores(num_classes) if few else None
+        self._scores = Scores(num_classes) if detailed else None
 
     @property
     def num_bytes(self) -> int:
@@ -305,7 +310,7 @@ class MetricSums:
         before |= (shares == own[:, None]) & (np.arange(self.num_classes) < labels[:, None])
         rank = np.count_nonzero(before, axis=1)
         self._top += np.bincount(rank, amount, len(self._top))[: len(self._top)]
-        losses = -np.log(np.clip(own.astype(np.float64), _LEAST, 1 - _LEAST))
+        losses = -np.log(np.clip(own.astype(np.float64), LEAST, 1 - LEAST))
         self._totals += (amount.sum(), amount @ amount, amount @ losses)
         if self._scores is not None:
             self._scores.add(shares, labels, amount)
@@ -340,6 +345,13 @@ class MetricSums:
             top_accuracy=tuple(_share(each, weight) for each in np.cumsum(self._top)),
             rankings=tuple(self._scores.rankings()) if self._scores else (),
         )
+
+    def curves(self) -> list[Curves | None]:
+        """Return the ROC and precision-recall curves of each class against the rest.
+
+        None for a class that all rows have, or none; no curves for more than `MAX_MATRIX` classes.
+        """
+        return self._scores.curves() if self._scores else []
 
     def _arrays(self) -> list[Floats]:
         matrix = [] if self._confusions is None else [self._confusions]

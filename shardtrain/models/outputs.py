@@ -8,6 +8,8 @@ cannot be trained or predicted is refused here, before the first step.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,18 +168,57 @@ def meaning_of(model: keras.Model, adapter: InputAdapter, description: DatasetIn
     return PROBABILITIES if within else LOGITS
 
 
+def as_probabilities(outputs: Any, meaning: str) -> Any:
+    """Return a tensor of a model's outputs, (rows, units), as one of probabilities.
+
+    Args:
+        outputs: of the model.
+        meaning: "probabilities", for outputs that are returned as they are, or "logits".
+    """
+    if meaning != LOGITS:
+        return outputs
+    outputs = keras.ops.cast(outputs, "float32")
+    return keras.ops.sigmoid(outputs) if outputs.shape[1] == 1 else keras.ops.softmax(outputs)
+
+
 def _last_activation(model: keras.Model) -> str:
     """Return the name of the activation that makes the outputs; empty if that is not known."""
+    last = _last_layer(model)
+    if type(last) in _PLAIN:
+        return str(getattr(last.activation, "__name__", ""))
+    return type(last).__name__.lower() if type(last).__name__ in ("Softmax", "Sigmoid") else ""
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """Return the layer that makes the outputs; None if that is not known."""
     last: Any = None
     if isinstance(model, keras.Sequential):
         last = model.layers[-1]
     elif getattr(model, "output_names", None):
         last = next((each for each in getattr(model, "operations", ()) if each.name == model.output_names[0]), None)
-    if isinstance(last, keras.Model):
-        return _last_activation(last)
-    if type(last) in _PLAIN:
-        return str(getattr(last.activation, "__name__", ""))
-    return type(last).__name__.lower() if type(last).__name__ in ("Softmax", "Sigmoid") else ""
+    return _last_layer(last) if isinstance(last, keras.Model) else last
+
+
+@contextmanager
+def without_last_activation(model: keras.Model, *, leave: bool) -> Iterator[bool]:
+    """Have a model output logits while functions of it are traced.
+
+    Args:
+        model: it must not be called otherwise meanwhile.
+        leave: change nothing, because it outputs logits.
+
+    Yields:
+        Whether a softmax or a sigmoid of its last layer was left out.
+    """
+    last = _last_layer(model)
+    if leave or type(last) not in _PLAIN or _MEANINGS.get(_last_activation(model)) != PROBABILITIES:
+        yield False
+        return
+    activation, last.activation = last.activation, keras.activations.linear
+    try:
+        yield True
+    finally:
+        last.activation = activation
 
 
 def check_trainable(model: keras.Model, units: int, meaning: str) -> None:

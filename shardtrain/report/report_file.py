@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shardtrain.corpus.options import Column
 from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.inference.run import load_run
 from shardtrain.report.page import GENERATOR
@@ -36,21 +37,21 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def check_report_file(out: Path) -> None:
-    """Check that a report may be written to `out`.
+def check_report_file(out: Path, *, option: str = "--out") -> None:
+    """Check that a report may be written to `out`, which an option names.
 
     Raises:
         ReportExistsError: `out` exists and is not a report.
         UsageError: `out` is a link, a folder or a device, or in a file.
     """
-    check_output_file(out, "--out")
+    check_output_file(out, option)
     if out.exists():
         with open(out, "rb") as file:
             if _MARK not in file.read(_HEAD):
-                raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another --out")
+                raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another {option}")
 
 
-def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None:
+def write_report(folder: Path, out: Path, *, shards: Path | None = None, by: tuple[Path, Column] | None = None) -> None:
     """Write the report of the shards or the run in `folder` to the file `out`, replacing an older report.
 
     The folder of `out` is made if it is missing.
@@ -62,8 +63,10 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         out: the HTML file.
         shards: for a run only, the shards whose validation rows are classified; None: the folder the run was
             trained on.
+        by: for a run only, labelled raw text and a column of it, for each of whose values its rows are measured.
 
     Raises:
+        CorpusError: the raw text cannot be read, or has no such column.
         ShardsError: the shards are missing or damaged.
         RunError: the run is unfinished or damaged.
         VectorizerError: the vectorizer is missing or damaged.
@@ -74,9 +77,17 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
     of_run = is_run(folder)
     make_folder(out.parent)
     if of_run:
-        written = run_page(load_run(folder), shards, scratch=out.parent)
+        written = run_page(load_run(folder), shards, scratch=out.parent, by=by)
+    elif by is not None:
+        raise UsageError(f"--by is for the report of a run, and '{folder}' holds shards; omit it")
     elif shards is not None:
         raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")
     else:
         written = shards_page(folder, scratch=out.parent)
-    commit_bytes(out, written.encode())
+    commit_page(out, written)
+
+
+def commit_page(out: Path, page: str) -> None:
+    """Write a page to the file `out`, whose folder is made if it is missing; it replaces an older one."""
+    make_folder(out.parent)
+    commit_bytes(out, page.encode())

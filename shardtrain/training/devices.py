@@ -67,6 +67,16 @@ class Replicas:
             arguments: those of all parts in order, the labels of each part first.
         """
         assert self._strategy is not None
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._each(step, arguments), axis=None)
+
+    def gather(self, step: Callable[..., tf.Tensor], arguments: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Do as `run`, but return the rows of all results, in the order of the parts."""
+        assert self._strategy is not None
+        return tf.concat(self._strategy.experimental_local_results(self._each(step, arguments)), axis=0)
+
+    def _each(self, step: Callable[..., tf.Tensor], arguments: Sequence[tf.Tensor]) -> Any:
+        """Return the result of each device; see `run`."""
+        assert self._strategy is not None
         each = len(arguments) // self.count
         rows = [tf.shape(arguments[number * each])[0] for number in range(self.count)]
 
@@ -76,7 +86,7 @@ class Replicas:
             share = tf.cast(rows[number] * self.count, tf.float32) / tf.cast(tf.add_n(rows), tf.float32)
             return step(*arguments[number * each : (number + 1) * each], share=share)
 
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(on_device), axis=None)
+        return self._strategy.run(on_device)
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Update the variables with the sum of all devices' gradients; must be called on each device."""

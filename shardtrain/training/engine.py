@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from shardtrain.arrays.rows import Examples
+from shardtrain.arrays.rows import Examples, Labels
 from shardtrain.loader.split import Split
 
 EVALUATION_ROWS = 512  # rows per batch of an evaluation: more are not faster, and memory stays small
 Logs = dict[str, float]
+# Called with the classes of a batch, (rows,), and the outputs for its rows as probabilities, (rows, units).
+EachBatch = Callable[[Labels, npt.NDArray[np.float32]], object]
 
 
 class Engine(ABC):
@@ -71,8 +74,8 @@ class Engine(ABC):
         """Take a step on each batch; return their losses and the metrics of the epoch so far."""
 
     @abstractmethod
-    def evaluate(self, batches: Iterable[Examples]) -> Logs:
-        """Compute the metrics over all examples of the batches, without training."""
+    def evaluate(self, batches: Iterable[Examples], each: EachBatch | None = None) -> Logs:
+        """Compute the metrics over all examples of the batches, without training; see `EachBatch`."""
 
     @abstractmethod
     def capture_variables(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train a model on shards in a run folder: build it, run the loop, save it; resume an interrupted training.
 
-The epoch with the lowest validation loss is kept, not the last one, so the saved weights are those that the reported
-accuracy was measured with. It costs one copy of the weights.
+The epoch with the lowest validation loss, or the best other metric, is kept, not the last one, so the saved weights are
+those that the reported accuracy was measured with. It costs one copy of the weights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
+from shardtrain.metrics.names import COMPILED, least_classes
+from shardtrain.metrics.outputs import Measured
 from shardtrain.models.names import model_name
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.jobs import Job
@@ -35,6 +37,8 @@ from shardtrain.vectorize.saved import DESCRIPTION, check_files
 if TYPE_CHECKING:
     import keras
 
+MAX_RECORDED = 100  # classes of a confusion matrix in metrics.json
+
 
 def fit(
     shards: Shards,
@@ -45,12 +49,14 @@ def fit(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     test: bool = True,
+    measures: Sequence[str] = (),
     watch: Callable[[int, Logs], bool] | None = None,
 ) -> RunFolder:
-    """Train a model on the shards' training split and keep the epoch with the lowest validation loss.
+    """Train a model on the shards' training split and keep the epoch with the best `options.monitor`.
 
-    If the shards have a test split, the kept weights are evaluated on it once, at the very end; before that, none of
-    its rows is read.
+    At the end all metrics of the kept weights on the validation split are computed, in one more pass over it. If the
+    shards have a test split, the weights are evaluated on it once, at the very end; before that, none of its rows is
+    read.
 
     If `out` holds an interrupted run with the same options, shards and model, it is resumed, and the result is
     what it would have been without the interruption. Ctrl-C and SIGTERM finish the running step and save first.
@@ -64,6 +70,7 @@ def fit(
             ended between finishing it and removing its checkpoints, also without `resume`.
         callbacks: called as `keras.Model.fit` would, after early stopping.
         test: whether the test split is evaluated.
+        measures: names of metrics (`metrics.names`) to compute for each epoch, besides accuracy, loss and the monitor.
         watch: called after each epoch, from 0, with its metrics; whether the training is to end.
 
     Returns:
@@ -101,6 +108,7 @@ def fit(
     job = training_job(chosen, name, shards.description)
     if named is not None and (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
         return named
+    measures = _measures(chosen, measures, shards.description.num_classes)
     check_board(chosen, named)
     say(in_words(name, chosen, missing))
     prepared = _prepared(shards, chosen, name, callbacks)
@@ -117,6 +125,7 @@ def fit(
             prefetch=reading_plan(shards, chosen, prepared.batches_per_call).prefetch,
             test=test,
             started=started,
+            measures=measures,
             watch=watch,
         )
         try:
@@ -128,11 +137,11 @@ def fit(
             _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
             raise KeyboardInterrupt from None
         checkpoints.beside(lambda: folder.write_history(trained.history))
-        metrics = _metrics(trained)
+        metrics = _metrics(trained, session.measures, shards.description.class_names)
         seconds = trained.clock.before + time.perf_counter() - started
         metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
         if trained.tested:
-            metrics |= {**_tested(trained.tested), "test_examples": shards.test.num_examples}
+            metrics |= _tested(trained.tested, shards.test.num_examples, shards.description.class_names)
         checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
         checkpoints.remove()
     return folder
@@ -201,23 +210,48 @@ def _save_interrupted(
     say(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
 
 
-def _metrics(trained: Trained) -> dict[str, Any]:
+def _measures(options: Chosen, others: Sequence[str], classes: int) -> tuple[str, ...]:
+    """Return the metrics to compute for each epoch besides those that every model is compiled with.
+
+    Raises:
+        UsageError: one is undefined for so few classes.
+    """
+    names = tuple(name for name in dict.fromkeys((options.monitor, *others)) if name not in COMPILED)
+    if few := [name for name in names if classes < least_classes(name)]:
+        raise UsageError(
+            f"{few[0]} is for at least {least_classes(few[0])} classes, and the shards have {classes}; choose another "
+            "metric"
+        )
+    return names
+
+
+def _metrics(trained: Trained, measures: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
     """Return the results for metrics.json."""
     best, clock = trained.history[trained.best_epoch], trained.clock
     return {
-        "val_accuracy": best["val_accuracy"],
-        "val_loss": best["val_loss"],
+        **{f"val_{name}": best[f"val_{name}"] for name in (*COMPILED, *measures)},
         "epochs": len(trained.history),
         "best_epoch": trained.best_epoch + 1,
         "examples_per_second": clock.examples / max(clock.seconds, 1e-9),
         "input_wait_fraction": clock.waited / max(clock.seconds, 1e-9),
         "peak_memory_bytes": peak_memory_bytes(),
+        **_record("validation", trained.validated, class_names),
     }
 
 
-def _tested(measured: Logs) -> dict[str, float | None]:
+def _tested(measured: Measured, examples: int, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the results on the test split for metrics.json: null, and reported, where they are not finite."""
-    lost = [name for name, value in measured.items() if not math.isfinite(value)]
+    logs = {f"test_{name}": value for name, value in measured.logs.items()}
+    lost = [name for name, value in logs.items() if not math.isfinite(value)]
     if lost:
         warn(f"{', '.join(lost)} of the kept weights: not finite; metrics.json has null there")
-    return {name: None if name in lost else value for name, value in measured.items()}
+    known = {name: None if name in lost else value for name, value in logs.items()}
+    return {**known, "test_examples": examples, **_record("test", measured, class_names)}
+
+
+def _record(split: str, measured: Measured, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return all metrics of a split; none, and reported, where the outputs are not probabilities."""
+    if measured.metrics is None:
+        warn(f"no metrics of the {split} split but those that the model was compiled with: {measured.reason}")
+        return {}
+    return {split: measured.metrics.record(class_names, matrix=len(class_names) <= MAX_RECORDED)}

@@ -25,7 +25,7 @@ from shardtrain.models.options import EXPONENTIAL_END, PLATEAU_FACTOR
 from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.progress import detail, progress, say
 from shardtrain.runtime.quantities import size
-from shardtrain.training.engine import Engine, Logs, restore_generators
+from shardtrain.training.engine import EachBatch, Engine, Logs, restore_generators
 from shardtrain.training.event_log import EventLog
 from shardtrain.training.loop import TrainingTime
 from shardtrain.training.recipes import Chosen
@@ -58,7 +58,7 @@ class FusedEngine(Engine):
         self, trainer: Trainer, team: Team, options: Chosen, steps: int, events: EventLog | None = None
     ) -> None:
         self.stop = False
-        self.best = KeepBest(options.patience)
+        self.best = KeepBest(options.patience, options.monitor)
         self._trainer, self._team, self._options, self._steps = trainer, team, options, steps
         self._events = events
         plateau = options.schedule == "plateau"
@@ -123,10 +123,10 @@ class FusedEngine(Engine):
             self._sums += np.array([loss * len(y), right, len(y)])
         return losses, metrics_of(self._sums)
 
-    def evaluate(self, batches: Iterable[Examples]) -> Logs:
+    def evaluate(self, batches: Iterable[Examples], each: EachBatch | None = None) -> Logs:
         """Evaluate on the batches."""
         self._measured = self._trainer.network.folded()
-        return evaluate(self._measured, batches, self._team)
+        return evaluate(self._measured, batches, self._team, each)
 
     def capture_variables(self) -> dict[str, Any]:
         """Capture the network, the numbers of the optimizer, and the sums of the metrics."""
@@ -264,8 +264,7 @@ class FusedTraining:
                 "environment": {**self.versions, "machine": platform.machine()},
             }
             training = session.trained(engine, about, [], TrainingTime(), saved)
-            tested = training.test(shards.test) if session.tests else {}
-        return Trained(history=training.history, clock=training.clock, best_epoch=engine.best.best_epoch, tested=tested)
+            return session.finished(training, engine.best.best_epoch)
 
 
 def training_bytes(shape: Shape, optimizer: Optimizer, classes: int) -> int:

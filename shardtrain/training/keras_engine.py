@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from shardtrain.arrays.rows import Examples
 from shardtrain.loader.split import Split
+from shardtrain.models.outputs import as_probabilities
 from shardtrain.training import state
-from shardtrain.training.engine import Engine, Logs, numbers, restore_generators
+from shardtrain.training.engine import EachBatch, Engine, Logs, numbers, restore_generators
 from shardtrain.training.steps import STEPS_PER_CALL, Steps
 
 MULTI_STEP_FROM = 100  # steps per epoch from which tracing several steps per call pays within a few epochs
@@ -19,13 +21,19 @@ MULTI_STEP_FROM = 100  # steps per epoch from which tracing several steps per ca
 class KerasEngine(Engine):
     """An engine (`training.engine`) of the traced steps of a model.
 
+    Args:
+        steps: of the model.
+        callbacks: of the training and of the user.
+        meaning: of the model's outputs, "probabilities" or "logits".
+
     Attributes:
         steps: of the model.
         watches_batches: whether a callback has hooks that are called for every batch.
     """
 
-    def __init__(self, steps: Steps, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    def __init__(self, steps: Steps, callbacks: Sequence[keras.callbacks.Callback], meaning: str) -> None:
         self.steps = steps
+        self._meaning = meaning
         _ = steps.train  # traced here, so that the first epoch's time is that of its steps alone
         self.watches_batches = any(_watches_batches(callback) for callback in callbacks)
         self._recorded: Logs = {}
@@ -104,9 +112,11 @@ class KerasEngine(Engine):
         """Train on the batches."""
         return self.steps.advance(batches)
 
-    def evaluate(self, batches: Iterable[Examples]) -> Logs:
+    def evaluate(self, batches: Iterable[Examples], each: EachBatch | None = None) -> Logs:
         """Evaluate on the batches."""
-        return self.steps.evaluate(batches)
+        if each is None:
+            return self.steps.evaluate(batches)
+        return self.steps.evaluate(batches, lambda y, out: each(y, np.asarray(as_probabilities(out, self._meaning))))
 
     def capture_variables(self) -> dict[str, Any]:
         """Capture the variables of model, optimizer and metrics."""

@@ -21,6 +21,8 @@ from typing import Any
 from shardtrain.arrays.rows import Examples
 from shardtrain.errors import CheckpointError, DivergedError
 from shardtrain.loader.split import Split
+from shardtrain.metrics.names import RANKED
+from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.runtime.progress import Pass, progress, short
 from shardtrain.training.checkpoint import Packed, packed, unpack
 from shardtrain.training.engine import EVALUATION_ROWS, Engine, Logs, capture_generators, numbers
@@ -110,11 +112,13 @@ class Loop:
         shuffle: as in `Split.batches`.
         prefetch: as in `Split.batches`.
         every: how often `save` is called.
-        save_at_end: whether it is called after the last epoch, too, however often otherwise.
-        save: called with a state to resume from, which holds `about` as well; it must return quickly.
+        save: called with a state to resume from, which holds `about` as well; it must return quickly. It is also
+            called after the last epoch, however often otherwise.
         about: the identity of the training, as plain values.
         interrupts: report when to stop.
         started: when this process started on it, by `time.perf_counter`.
+        num_classes: of the examples.
+        measures: of `metrics.names`, that are computed for each epoch besides those that the model was compiled with.
         watch: called after each epoch, from 0, with its metrics; whether the training is to end.
     """
 
@@ -124,11 +128,12 @@ class Loop:
     shuffle: str
     prefetch: int
     every: CheckpointInterval
-    save_at_end: bool
     save: Callable[[Packed], None]
     about: Mapping[str, Any]
     interrupts: Interrupts
     started: float
+    num_classes: int
+    measures: Sequence[str] = ()
     watch: Callable[[int, Logs], bool] | None = None
 
 
@@ -187,29 +192,29 @@ class Training:
             yield self.history[-1]
             self._stop_if_requested(position)
             ended = epoch + 1 == loop.epochs or engine.stop
-            if loop.every.after_epoch(epoch + 1) or (ended and loop.save_at_end):
+            if loop.every.after_epoch(epoch + 1) or ended:
                 self._save(position)
         engine.training_ends(position.logs)
 
-    def test(self, test: Split) -> Logs:
-        """Evaluate the model on the test examples, after `epochs`; metrics are named after the split.
+    def measure(self, split: Split) -> Measured:
+        """Compute all metrics of the kept weights on a split, after `epochs`.
 
         Raises:
             Interrupted: a stop was requested; the state that `save` was called with at the end is the one to resume.
         """
-        position = Position(epoch=len(self.history))
-        with progress("evaluating the test split", total=test.num_examples, unit=" examples", lasting=False) as bar:
+        position, outputs = Position(epoch=len(self.history)), OutputSums(self.loop.num_classes)
+        title = f"evaluating the {split.name} split"
+        with progress(title, total=split.num_examples, unit=" examples", lasting=False) as bar:
 
             def batches() -> Iterator[Examples]:
-                for batch in self._until_stopped(test.batches(EVALUATION_ROWS)):
+                for batch in self._until_stopped(split.batches(EVALUATION_ROWS)):
                     yield batch
                     bar.add(len(batch[1]))
 
             try:
-                measured = self.engine.evaluate(batches())
+                return outputs.measured(self.engine.evaluate(batches(), outputs.add))
             except _StopRequested:
                 raise Interrupted(position, None) from None
-        return {f"test_{name}": value for name, value in measured.items()}
 
     def _begin(self, steps: int, saved: dict[str, Any] | None) -> Position:
         """Begin the training, or restore a saved state; return the position.
@@ -280,11 +285,16 @@ class Training:
         """Evaluate on the validation examples; metrics are named as Keras names them."""
         before = packed(self.engine.capture_hooks())  # a resumed validation starts again
         self.engine.validation_begins()
+        measures = self.loop.measures
+        outputs = OutputSums(self.loop.num_classes, detailed=not RANKED.isdisjoint(measures)) if measures else None
+        batches = self._until_stopped(validation.batches(EVALUATION_ROWS))
         try:
-            measured = self.engine.evaluate(self._until_stopped(validation.batches(EVALUATION_ROWS)))
+            measured = self.engine.evaluate(batches, outputs.add if outputs else None)
         except _StopRequested:
             now = self._state(position, unpack(before.tree, before.arrays))
             raise Interrupted(position, now) from None
+        if outputs:
+            measured |= outputs.measured(measured).named(measures)
         self.engine.validation_ends(measured)
         _check_finite(measured["loss"], "validation loss", position.epoch)
         return {f"val_{name}": value for name, value in measured.items()}

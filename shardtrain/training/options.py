@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardtrain.errors import UsageError
 from shardtrain.loader.options import DEFAULT_LIMIT, LEAST_LIMIT, SHUFFLES
+from shardtrain.metrics.names import MEASURES
 from shardtrain.models.options import (
     AUTO,
     ENGINES,
@@ -186,7 +187,8 @@ class TrainingOptions:
         recipe: what decides the options that are not given, see `training.recipes`: "guide", as Google's guide has
             them; "fast", for the fused engine, which learns in few epochs; "auto": "fast" where that engine trains.
         epochs: the most epochs to train; early stopping usually ends training before.
-        patience: epochs without a lower validation loss after which training stops.
+        patience: epochs without a better `monitor` after which training stops.
+        monitor: the metric of the validation split that decides which epoch is kept.
         seed: of weights, dropout and the order of examples.
         shuffle: "none", "blocks", "window" or "global", as in `Split.batches`.
         optimizer: "adam", "adagrad", "sgd", "row-adagrad" or "lazy-adam", of which only the fused engine has the last
@@ -229,11 +231,18 @@ class TrainingOptions:
     epochs: int | None = option(None, "at most N epochs", group=_TRAINING, metavar="N", parse=int, unset=_BY_RECIPE)
     patience: int | None = option(
         None,
-        "stop after N epochs without a lower validation loss",
+        "stop after N epochs without a better --monitor",
         group=_TRAINING,
         metavar="N",
         parse=int,
         unset=_BY_RECIPE,
+    )
+    monitor: str = option(
+        "loss",
+        "metric of the validation split that decides which epoch is kept, and when to stop: " + ", ".join(MEASURES),
+        group=_TRAINING,
+        choices=MEASURES,
+        metavar="METRIC",
     )
     seed: int = option(1, "seed of weights, dropout and order", group=_TRAINING, metavar="S", parse=int)
     shuffle: str = option(

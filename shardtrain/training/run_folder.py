@@ -10,6 +10,7 @@
     tensorboard/    TensorBoard events, with `fit --tensorboard`
     shards/         the shards that it was trained on, of `train`
     train.json      what `train` was called with, where it chose the folder
+    thresholds.json below which predictions are "undecided", of `evaluate --choose-threshold`
 
 Every file is written atomically.
 """
@@ -62,7 +63,6 @@ from shardtrain.runtime.schema import (
 )
 from shardtrain.runtime.storage import remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES
-from shardtrain.training.checkpoint import has_checkpoint, left_behind
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -128,7 +128,7 @@ _METRICS = Fields(
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-SHARDS, CALL = "shards", "train.json"
+SHARDS, CALL, THRESHOLDS = "shards", "train.json", "thresholds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,13 +222,20 @@ class RunFolder:
     @property
     def cut_short(self) -> bool:
         """Whether the run is finished but its process ended before it removed the checkpoints."""
+        from shardtrain.training.checkpoint import left_behind  # loads numpy
+
         return self.finished and left_behind(self.path / CHECKPOINTS)
 
     @property
     def is_run(self) -> bool:
         """Whether a run was started in the folder, finished or not, also where its config.json was lost or damaged."""
-        if read_if_sound(self.path / METRICS, _METRICS) is not None or has_checkpoint(self.path / CHECKPOINTS):
+        if read_if_sound(self.path / METRICS, _METRICS) is not None:
             return True
+        if (self.path / CHECKPOINTS).is_dir():
+            from shardtrain.training.checkpoint import has_checkpoint  # loads numpy
+
+            if has_checkpoint(self.path / CHECKPOINTS):
+                return True
         if not (self.path / CONFIG).is_file():
             return {final_name(path.name) for path in self._entries()} == {CONFIG}  # killed while it began
         try:
@@ -298,7 +305,7 @@ class RunFolder:
         Raises:
             RunExistsError: it would; the message names `option`.
         """
-        own = {self.path.resolve() / name for name in (MODEL, CONFIG, METRICS, HISTORY, CALL)}
+        own = {self.path.resolve() / name for name in (MODEL, CONFIG, METRICS, HISTORY, CALL, THRESHOLDS)}
         own |= {self.path.resolve() / name for name in (VECTORIZER, SHARDS, CHECKPOINTS, TENSORBOARD)}
         place = out.resolve()
         if place == self.path.resolve() or own & {place, *place.parents}:
@@ -326,7 +333,7 @@ class RunFolder:
         """
         (self.path / METRICS).unlink(missing_ok=True)
         self._write_config(config, description)
-        for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD):
+        for name in (MODEL, HISTORY, VECTORIZER, TENSORBOARD, THRESHOLDS):
             remove(self.path / name)
         remove_partials(self.path)
         self._copy_vectorizer(vectorizer)

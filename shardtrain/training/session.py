@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from shardtrain.loader.memory import ReadingPlan, plan_reading
 from shardtrain.loader.shards import Shards
+from shardtrain.metrics.outputs import Measured
 from shardtrain.runtime.progress import say, short
 from shardtrain.training.checkpoint import Checkpoints
 from shardtrain.training.engine import Engine, Logs
@@ -16,6 +17,7 @@ from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime
 from shardtrain.training.recipes import Chosen
 from shardtrain.training.resume import check_model
 from shardtrain.training.run_folder import RunFolder
+from shardtrain.training.stopping import is_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +28,15 @@ class Trained:
         history: the metrics of each epoch.
         clock: the time it took.
         best_epoch: the index of the epoch whose weights are kept, from 0.
-        tested: the metrics of these weights on the test split; empty where it was not evaluated.
+        validated: all metrics of these weights on the validation split.
+        tested: on the test split; None where it was not evaluated.
     """
 
     history: list[Logs]
     clock: TrainingTime
     best_epoch: int
-    tested: Logs
+    validated: Measured
+    tested: Measured | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Session:
         prefetch: batches prefetched by the loader.
         test: whether the kept weights are evaluated on the test split at the end, if there is one.
         started: when this process started on the run, by `time.perf_counter`.
+        measures: see `Loop`.
         watch: see `Loop`.
     """
 
@@ -61,6 +66,7 @@ class Session:
     prefetch: int
     test: bool
     started: float
+    measures: Sequence[str]
     watch: Callable[[int, Logs], bool] | None
 
     @property
@@ -101,18 +107,33 @@ class Session:
             shuffle=self.options.shuffle,
             prefetch=self.prefetch,
             every=self.options.checkpoint_every,
-            save_at_end=self.tests,
             save=self.checkpoints.save,
             about={"job": self.job, **about},
             interrupts=self.interrupts,
             started=self.started,
+            num_classes=self.shards.description.num_classes,
+            measures=self.measures,
             watch=self.watch,
         )
         training = Training(engine, loop, history, clock)
         for _ in training.epochs(self.shards.train, self.shards.validation, saved):
             self.checkpoints.beside(lambda: self.folder.write_history(training.history))
-            say(_epoch_line(training))
+            say(_epoch_line(training, self.options.monitor))
         return training
+
+    def finished(self, training: Training, best_epoch: int) -> Trained:
+        """Measure the kept weights, which are restored; no row of the test split was read before.
+
+        Raises:
+            Interrupted: a stop was requested.
+        """
+        return Trained(
+            history=training.history,
+            clock=training.clock,
+            best_epoch=best_epoch,
+            validated=training.measure(self.shards.validation),
+            tested=training.measure(self.shards.test) if self.tests else None,
+        )
 
 
 class Preparation(Protocol):
@@ -170,11 +191,11 @@ def class_weights(shards: Shards, options: Chosen) -> list[float]:
     return [sum(counts) / (num_present * count) if count else 0.0 for count in counts]
 
 
-def _epoch_line(training: Training) -> str:
-    """Return the line that reports the latest epoch."""
+def _epoch_line(training: Training, monitor: str) -> str:
+    """Return the line that reports the latest epoch; the best one is that of the metric `monitor`."""
     *earlier, epoch = training.history
     shown = ", ".join(f"{name} {short(value)}" for name, value in epoch.items() if name != "epoch")
     # a resumed epoch may have had no step left to time
     speed = f", {training.rate:,.0f} examples/s, input wait {training.wait:.1%}" if training.rate else ""
-    best = ", best so far" if all(epoch["val_loss"] < before["val_loss"] for before in earlier) else ""
+    best = ", best so far" if all(is_better(monitor, epoch, before) for before in earlier) else ""
     return f"epoch {epoch['epoch']}: {shown}{speed}{best}"

@@ -15,6 +15,7 @@ import keras
 
 from shardtrain.errors import CheckpointError, ModelError, ShardtrainError, UsageError
 from shardtrain.loader.shards import Shards
+from shardtrain.metrics.names import HIGHER_IS_BETTER
 from shardtrain.models.embeddings import read_vectors, vocabulary
 from shardtrain.models.guide import compile_model, make_model, prepare
 from shardtrain.models.options import OPTIMIZER_SCHEDULES, SCHEDULES
@@ -92,7 +93,7 @@ class KerasTraining:
         options, steps = session.options, self._steps
         board = make_board(options, session.folder, new=saved is None)
         history: list[Logs] = []
-        clock, stopper = TrainingTime(), KeepBest(options.patience)
+        clock, stopper = TrainingTime(), KeepBest(options.patience, options.monitor)
         first = saved["about"]["stage"] if saved else 0
         if first >= num_stages(options):
             raise CheckpointError(
@@ -102,7 +103,7 @@ class KerasTraining:
         for stage in range(first, num_stages(options)):
             if stage:
                 steps = compile_stage(session.shards, options, self._model, self._replicas, stage=stage)
-                stopper = KeepBest(options.patience, None if saved else stopper)
+                stopper = KeepBest(options.patience, options.monitor, None if saved else stopper)
                 for callback in self._callbacks:
                     if isinstance(callback, keras.callbacks.CSVLogger):
                         callback.append = True  # to its log of the stage before
@@ -113,14 +114,13 @@ class KerasTraining:
                 "environment": environment(self._replicas.devices),
             }
             schedule = schedule_callbacks(options.schedule, options.patience)
-            engine = KerasEngine(steps, [stopper, *schedule, *self._callbacks, *board])
+            engine = KerasEngine(steps, [stopper, *schedule, *self._callbacks, *board], self.meaning)
             if not stage:
                 batches = engine.steps_per_call(session.shards.train, options.batch_size)
                 detail(str(reading_plan(session.shards, options, batches)))
             training = session.trained(engine, about, history, clock, saved)
             history, clock, saved = training.history, training.clock, None
-        tested = training.test(session.shards.test) if session.tests else {}
-        return Trained(history=history, clock=clock, best_epoch=stopper.best_epoch, tested=tested)
+        return session.finished(training, stopper.best_epoch)
 
 
 def _check_callbacks(callbacks: Any) -> None:
@@ -133,8 +133,9 @@ def _check_callbacks(callbacks: Any) -> None:
 class KeepBest(keras.callbacks.EarlyStopping):
     """Stop early and restore the weights of the best epoch, also where that belongs to an earlier stage."""
 
-    def __init__(self, patience: int, before: KeepBest | None = None) -> None:
-        super().__init__("val_loss", patience=patience, restore_best_weights=True)
+    def __init__(self, patience: int, monitor: str, before: KeepBest | None = None) -> None:
+        mode = "max" if HIGHER_IS_BETTER[monitor] else "min"
+        super().__init__(f"val_{monitor}", mode=mode, patience=patience, restore_best_weights=True)
         self._before = before
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from shardtrain.arrays.rows import Examples
+from shardtrain.arrays.rows import Examples, Labels
 from shardtrain.errors import ModelError
 from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import sum_repeated_rows
@@ -71,7 +71,7 @@ class Steps:
         Raises:
             ModelError: "accuracy" is not among the metrics.
         """
-        traced = self._traced(self._train)
+        traced = self._traced(self._train, self.replicas.run)
         _, logs = traced.structured_outputs
         if "accuracy" not in logs:
             raise ModelError(
@@ -96,27 +96,17 @@ class Steps:
 
     @cached_property
     def test(self) -> Any:
-        """The traced evaluation step; otherwise as `train`."""
-        return self._traced(self._test)
+        """The traced evaluation step: return the outputs for the rows of a batch and the metrics so far."""
+        return self._traced(self._test, self.replicas.gather)
 
-    @cached_property
-    def test_outputs(self) -> Any:
-        """The traced evaluation step of one device, which returns the model's outputs in place of the loss."""
-
-        def step(y: tf.Tensor, *parts: tf.Tensor) -> Any:
-            predicted, _, logs = self._tested(y, *parts)
-            return predicted, logs
-
-        return self._traced(step)
-
-    def _traced(self, step: Callable[..., Any]) -> Any:
-        """Trace a step as a function of the arguments of a batch."""
+    def _traced(self, step: Callable[..., Any], together: Callable[..., tf.Tensor]) -> Any:
+        """Trace a step as a function of the arguments of a batch; `together` calls it on several devices."""
         if self.replicas.count == 1:
             return tf.function(step).get_concrete_function(*self._arguments)
 
         def everywhere(*arguments: tf.Tensor) -> Any:
-            loss = self.replicas.run(lambda *part, share: step(*part, share=share)[0], arguments)
-            return loss, {**self.model.get_metrics_result(), "loss": self._loss.result()}
+            found = together(lambda *part, share: step(*part, share=share)[0], arguments)
+            return found, {**self.model.get_metrics_result(), "loss": self._loss.result()}
 
         return tf.function(everywhere).get_concrete_function(*self._arguments)
 
@@ -136,15 +126,10 @@ class Steps:
         return loss, self._measure(x, y, predicted, mean)
 
     def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        _, mean, logs = self._tested(y, *parts)
-        return mean if share is None else mean * share, logs
-
-    def _tested(self, y: tf.Tensor, *parts: tf.Tensor) -> Any:
-        """Return the outputs for a batch, its loss, and the metrics so far."""
         x, y = self.adapter.assemble(*parts), self.adapter.targets(y)
         predicted = self._predicted(x, y, training=False)
         mean = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
-        return predicted, mean, self._measure(x, y, predicted, mean)
+        return predicted, self._measure(x, y, predicted, mean)
 
     def _predicted(self, x: Any, y: tf.Tensor, *, training: bool) -> tf.Tensor:
         predicted = self.model(x, training=training)
@@ -177,12 +162,19 @@ class Steps:
         losses, logs = self.train_several(*arguments)
         return losses.numpy().tolist(), logs
 
-    def evaluate(self, batches: Iterable[Examples]) -> Logs:
-        """Compute the metrics over all examples of the batches, without training."""
+    def evaluate(self, batches: Iterable[Examples], each: Callable[[Labels, tf.Tensor], object] | None = None) -> Logs:
+        """Compute the metrics over all examples of the batches, without training.
+
+        Args:
+            batches: rows and their classes.
+            each: called with the classes of each batch, (rows,), and the model's outputs for them, (rows, units).
+        """
         self.reset()
         logs: Mapping[str, Any] = {}
         for batch in batches:
-            _, logs = self.test(*self.arguments(batch))
+            outputs, logs = self.test(*self.arguments(batch))
+            if each is not None:
+                each(batch[1], outputs)
         return numbers(logs)
 
     @property

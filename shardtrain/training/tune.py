@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError
 from shardtrain.loader.shards import Shards
+from shardtrain.metrics.names import HIGHER_IS_BETTER
 from shardtrain.models.names import model_name
 from shardtrain.options import as_json, options_of
 from shardtrain.runtime.atomic import commit_json, commit_link, make_folder
@@ -50,6 +51,7 @@ TPE_TRIALS = 20
 WARM_UP = 2  # epochs before which no training is pruned: low rates and many layers start slowly
 PRUNED = "pruned"
 RESULTS = {"val_accuracy": "accuracy", "val_loss": "loss", "epochs": "epochs", "fit_seconds": "seconds"}
+VALUE = "value"  # of the metric that the study compares
 _LOG_SCALE = ("learning_rate", "units", "filters", "embedding_dim", "batch_size")  # ranges that span magnitudes
 
 
@@ -63,6 +65,7 @@ class Trial:
         state: "complete", "pruned" (stopped because it was worse than earlier trials), or "diverged".
         accuracy: on the validation split, in the best epoch; None if it diverged.
         loss: on the validation split, in the best epoch; None if it diverged.
+        value: of the metric that the study compares, in the best epoch; None if it diverged.
         epochs: number trained.
         seconds: taken by the training.
     """
@@ -72,6 +75,7 @@ class Trial:
     state: str
     accuracy: float | None = None
     loss: float | None = None
+    value: float | None = None
     epochs: int | None = None
     seconds: float | None = None
 
@@ -131,7 +135,7 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
                 say(f"trial {number + 1}: {in_words(values)}")
                 _run_trial(trial, shards, changed(base, values, name), out / TRIALS / f"{number:03}", options, known)
                 _keep_best(study, out, options)
-            finished = tuple(_finished(study))
+            finished = tuple(_finished(study, options.metric))
     best = best_of(finished, options.metric)
     if best is None:
         raise DivergedError(f"all {len(finished)} trainings diverged; try a lower --learning-rate")
@@ -231,7 +235,7 @@ def _study(storage: Any, options: TuneOptions, name: str) -> optuna.Study:
     study = optuna.create_study(
         storage=storage,
         study_name="tune",
-        direction="maximize" if options.metric == "accuracy" else "minimize",
+        direction="maximize" if HIGHER_IS_BETTER[options.metric] else "minimize",
         pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARM_UP) if options.prune else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
@@ -319,21 +323,22 @@ def _run_trial(
     started = folder.is_dir() and any(folder.iterdir())
     try:
         watch = ReportEpochs(trial, metric, known)
-        done = fit(shards, options, out=folder, resume=started, watch=watch, test=False).read()
+        done = fit(shards, options, out=folder, resume=started, watch=watch, measures=(how.metric,), test=False).read()
     except DivergedError as error:
         say(error.on_command_line)
         trial.study.tell(trial, state=TrialState.FAIL)
         return
     for name in RESULTS:
         trial.set_user_attr(name, done.metrics[name])
+    trial.set_user_attr(VALUE, done.metrics[metric])
     if trial.user_attrs.get(PRUNED):
         trial.study.tell(trial, state=TrialState.PRUNED)
     else:
         trial.study.tell(trial, done.metrics[metric])
 
 
-def _finished(study: optuna.Study) -> list[Trial]:
-    """Return the finished trials in order."""
+def _finished(study: optuna.Study, metric: str) -> list[Trial]:
+    """Return the finished trials in order; `metric` is what the study compares."""
     states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "diverged"}
     return [
         Trial(
@@ -341,6 +346,7 @@ def _finished(study: optuna.Study) -> list[Trial]:
             values=dict(trial.params),
             state=states[trial.state.name],
             **{field: trial.user_attrs.get(name) for name, field in RESULTS.items()},
+            value=trial.user_attrs.get(VALUE, trial.user_attrs.get(f"val_{metric}")),
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished()
@@ -348,16 +354,15 @@ def _finished(study: optuna.Study) -> list[Trial]:
 
 
 def best_of(trials: Sequence[Trial], metric: str) -> Trial | None:
-    """Return the best trial, the first one among equals; None if all diverged."""
-    measured = [(trial.accuracy, trial.loss, trial) for trial in trials if trial.accuracy is not None]
-    found = [(-accuracy, loss, trial) for accuracy, loss, trial in measured if loss is not None]
-    key = (lambda each: each[:2]) if metric == "accuracy" else (lambda each: each[1])
-    return min(found, key=key)[2] if found else None
+    """Return the best trial, of equal ones that with the lower loss, then the first; None if all diverged."""
+    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    found = [(sign * trial.value, trial.loss, trial.number, trial) for trial in trials if trial.value is not None]
+    return min(found, key=lambda each: each[:3])[3] if found else None
 
 
 def _keep_best(study: optuna.Study, out: Path, options: TuneOptions) -> None:
     """Link to the best run so far and remove the rest; it is repeated after a kill."""
-    finished = _finished(study)
+    finished = _finished(study, options.metric)
     best = best_of(finished, options.metric)
     if best is not None:
         commit_link(Path(TRIALS, f"{best.number:03}"), out / BEST)

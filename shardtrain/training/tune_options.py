@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import UsageError
+from shardtrain.metrics.names import MEASURES
 from shardtrain.options import checked, option, options_of
 from shardtrain.training.options import RUNS, FitOptions, StepOptions
 
 DEFAULT_OUT = RUNS / "tune"
 _GROUP = "study"
 SAMPLERS = ("grid", "tpe")
-METRIC_NAMES = ("accuracy", "loss")
 GUIDE = {"mlp": {"layers": (1, 2, 3), "units": (8, 16, 32, 64, 128)}}  # what the guide tries
 OF_TRAINING = tuple(options_of(StepOptions))  # tuned options that are not sizes of a model
 
@@ -61,7 +61,7 @@ class TuneOptions:
             guide tries.
         sampler: "grid": every combination, in order; "tpe": Optuna's choice, guided by earlier trials.
         trials: the most trainings in all; None: the whole grid, or 20.
-        metric: "accuracy" (the higher, the better; the lower loss where equal) or "loss", of the validation split.
+        metric: of the validation split, in the epoch that a training keeps; the lower loss where equal.
         prune: whether to stop a trial that is worse than the median of earlier trials at the same epoch.
         keep_all: whether the runs that are not the best are kept too.
     """
@@ -79,7 +79,13 @@ class TuneOptions:
         unset="the whole grid; tpe: 20",
         identity=False,
     )
-    metric: str = option("accuracy", "accuracy or loss, on the validation split", group=_GROUP, choices=METRIC_NAMES)
+    metric: str = option(
+        "accuracy",
+        "what compares the trainings, on the validation split: a metric, as those of --monitor of fit",
+        group=_GROUP,
+        choices=MEASURES,
+        metavar="METRIC",
+    )
     prune: bool = option(
         True,
         "train every trial to its end",

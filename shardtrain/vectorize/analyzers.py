@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardtrain.arrays.texts import Bytes
-from shardtrain.vectorize import text
+from shardtrain.vectorize import alignment, text
+from shardtrain.vectorize.alignment import Integers
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer
 
@@ -22,10 +23,12 @@ class Analyzer:
     Attributes:
         prepare: prepares texts for the tokenizer; `strip` says whether accents are removed, `prepared` that the texts
             are in lower case and without accents if they are to be.
+        lengths: the bytes that `prepare` makes of each character of texts in lower case; see `alignment`.
         characters, min_chars, separator, short_whole: of the tokenizer.
     """
 
     prepare: Callable[..., TextBlock]
+    lengths: Callable[[TextBlock], Integers]
     characters: Callable[[], Bytes]
     min_chars: int
     separator: bytes
@@ -47,18 +50,21 @@ ANALYZERS = {
     # words of two or more characters, scikit-learn's (?u)\b\w\w+\b
     "word": Analyzer(
         prepare=text.lowered,
+        lengths=alignment.unchanged_lengths,
         characters=text.word_characters,
         min_chars=2,
         separator=b" ",
     ),
     "char": Analyzer(
         prepare=text.with_single_spaces,
+        lengths=alignment.single_space_lengths,
         characters=text.single_characters,
         min_chars=0,
         separator=b"",
     ),
     "char_wb": Analyzer(
         prepare=text.in_padded_words,
+        lengths=alignment.padded_lengths,
         characters=text.single_characters,
         min_chars=0,
         separator=b"",

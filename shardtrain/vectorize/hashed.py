@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.runtime.kernels import inlined_kernel, kernel
 from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
 from shardtrain.vectorize.new_rows import Counted, count_keys, sort_entries
 from shardtrain.vectorize.settings import HashedSettings
+from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import hashed_words, split_words, word_buffers
 
 _M = np.uint64(0xFFFFFFFF)
@@ -41,8 +43,21 @@ def hashed_sums(
 
     `prepared` is as for `prepare_texts`.
     """
-    tokenizer, block = tokenizer_of(settings.ngrams), prepare_texts(settings.ngrams, texts, prepared=prepared)
-    columns, signs, indptr = _hash_block(
+    block = prepare_texts(settings.ngrams, texts, prepared=prepared)
+    columns, signs, indptr = _hashed(settings, block)
+    return count_keys(columns, signs if signed else np.ones(1, np.int8), indptr)
+
+
+def hashed_columns(settings: HashedSettings, block: TextBlock) -> npt.NDArray[np.int64]:
+    """Return the column of every n-gram of a prepared block, in each segment by the word it begins with, (n-grams,)."""
+    columns: npt.NDArray[np.int64] = _hashed(settings, block)[0]
+    return columns
+
+
+def _hashed(settings: HashedSettings, block: TextBlock) -> Any:
+    """Return what `_hash_block` says of the n-grams of a prepared block."""
+    tokenizer = tokenizer_of(settings.ngrams)
+    return _hash_block(
         block.data,
         block.bounds,
         block.offsets,
@@ -54,7 +69,6 @@ def hashed_sums(
         np.frombuffer(tokenizer.separator, np.uint8),
         settings.max_features,
     )
-    return count_keys(columns, signs if signed else np.ones(1, np.int8), indptr)
 
 
 @kernel

@@ -56,6 +56,13 @@ def test_every_command_tells_its_result_as_json(
     tested = told(capsys, "evaluate", run, shards, "--split", "test")
     expected = (done["fit"]["test_accuracy"], done["fit"]["test_loss"])
     assert (tested["accuracy"], tested["loss"]) == pytest.approx(expected, rel=1e-6)
+    done["runs"] = told(capsys, "runs", tmp_path, "--sort", "accuracy")
+    assert [each["accuracy"] for each in done["runs"]["runs"]] == [done["fit"]["val_accuracy"]]
+    told(capsys, "fit", shards, "--model", "linear", "--out", tmp_path / "other", "--epochs", 1)
+    done["compare"] = told(capsys, "compare", run, tmp_path / "other", "--split", "test")
+    (pair,) = done["compare"]["pairs"]
+    assert pair["accuracy"]["first"] == pytest.approx(tested["accuracy"], rel=1e-9)
+    assert done["compare"]["options"]["model"] == ["mlp", "linear"]
     done["report"] = told(capsys, "report", run, "--out", tmp_path / "run.html")
     assert done["report"]["bytes"] == (tmp_path / "run.html").stat().st_size
     done["predict"] = told(capsys, "predict", run, "one text")

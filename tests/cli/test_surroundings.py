@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ MAKERS = {
     "fit": ["fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
     "tune": ["tune", "{home}/shards", "--epochs", "1", "--units", "2", "4", "--out", "{new}"],
     "predict": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "{new}.csv"],
+    "predict, page": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--explain", "2", "--html", "{new}.html"],
     "export": ["export", "{home}/run", "--out", "{new}.bundle"],
     "export, SavedModel": ["export", "{home}/run", "--to", "savedmodel", "--out", "{new}"],
     "report": ["report", "{home}/run", "--out", "{new}.html"],
@@ -49,7 +51,10 @@ MAKERS = {
 SHOWING = {
     "build, planned": ["build", "{home}/corpus", "--dry-run"],
     "evaluate": ["evaluate", "{home}/run", "{home}/shards"],
+    "runs": ["runs", "{home}"],
+    "compare": ["compare", "{home}/run", "{home}/again"],
     "predict, lines": ["predict", "{home}/run", "--input", "{home}/texts.txt"],
+    "predict, reasons": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--explain", "2"],
     "predict, CSV": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "-"],
     "inspect": ["inspect", "{home}/shards", "--rows", "2"],
     "verify": ["verify", "{home}/shards"],
@@ -90,6 +95,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forked: Forking) -> Path:
     assert main(["build", str(folder / "corpus"), "--out", str(folder / "shards"), "--quiet"]) == 0
     done = forked.command("fit", folder / "shards", "--epochs", "1", "--out", folder / "run", "--quiet")
     assert done.returncode == 0, done.stderr
+    shutil.copytree(folder / "run", folder / "again")
     (folder / "texts.txt").write_text("a text\nanother one\n")
     row = f'{"some words " * 400}"\n'
     (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // len(row)))

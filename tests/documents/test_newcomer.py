@@ -1,97 +1,19 @@
-"""What docs/newcomer.md shows is what happens: its commands run one after the other, in one folder and one process.
-
-Lines after `$` are run; what they print, on standard output and standard error, is compared with what stands below.
-There `...` stands for anything, numbers with a point for any such number, and `^C` for an interruption at that moment.
-"""
+"""What docs/newcomer.md shows is what happens: its commands run one after the other, in one folder and one process."""
 
 from __future__ import annotations
 
-import io
-import os
-import re
-import shlex
-import signal
-import subprocess
-import sys
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from support.console import check, steps
+
 from shardtrain import doctor
-from shardtrain.cli.main import main
 
 TEXT = (Path(__file__).parents[2] / "docs" / "newcomer.md").read_text(encoding="utf-8")
-PROGRAM = "python -m shardtrain"
-
-
-def steps() -> Iterator[tuple[str, str, str]]:
-    """Heading, command and what it shows."""
-    for section in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]:
-        for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
-            for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, shown = step.partition("\n")
-                yield section.partition("\n")[0], command, shown
-
-
-class Screen(io.StringIO):
-    """What is printed; interrupts this process as soon as a line matches `until`."""
-
-    def __init__(self, until: str | None) -> None:
-        super().__init__()
-        self._until = until
-
-    def write(self, text: str) -> int:
-        written = super().write(text)
-        if self._until is not None and re.search(self._until, self.getvalue()):
-            self._until = None
-            threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
-        return written
-
-
-@contextmanager
-def standard_input(text: str) -> Iterator[None]:
-    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()))
-    try:
-        yield
-    finally:
-        sys.stdin = before
-
-
-def execute(command: str, until: str | None) -> tuple[str, int]:
-    """What a command prints, and its exit code."""
-    if PROGRAM not in command:
-        done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return done.stdout, done.returncode
-    before, _, ours = command.partition(PROGRAM)
-    ours, _, target = ours.partition(" > ")
-    given = subprocess.run(["bash", "-c", before.rstrip("| ")], stdout=subprocess.PIPE, text=True, check=True).stdout
-    screen = Screen(until)
-    out = io.StringIO() if target else screen
-    with standard_input(given), redirect_stderr(screen), redirect_stdout(out):
-        try:
-            code = main(shlex.split(ours))
-        except SystemExit as left:
-            code = int(left.code or 0)
-    if target:
-        Path(target.strip()).write_text(out.getvalue())
-    return screen.getvalue(), code
-
-
-def pattern(shown: str) -> str:
-    """A regular expression for what is shown."""
-    lines = [re.escape(line).replace(re.escape("..."), ".*?") + r"\n" for line in plain(shown).splitlines()]
-    return "".join(r"(?:.*\n)*?" if line == r".*?\n" else line for line in lines)
-
-
-def plain(text: str) -> str:
-    """The text without what differs from run to run: numbers with a point, and with it their thousands."""
-    return re.sub(r"[\d,]*\d\.\d+(e-\d+)?", "#.#", text)
 
 
 def test_they_are_twenty_and_more():
-    assert len({heading for heading, _, _ in steps()}) >= 20
+    assert len({heading for heading, _, _ in steps(TEXT)}) >= 20
 
 
 def test_a_newcomer_sees_what_is_written(tmp_path, monkeypatch):
@@ -108,12 +30,5 @@ def test_a_newcomer_sees_what_is_written(tmp_path, monkeypatch):
         for name in ("a.csv", "b.csv"):
             archive.writestr(name, "good,Great.\n")
     Path("paper.pdf").write_bytes(b"%PDF-1.7\n")
-    for heading, command, shown in steps():
-        before, interrupted, after = shown.partition("^C\n")
-        until = re.escape(before.splitlines()[-1].partition(":")[0]) if interrupted else None
-        printed, code = execute(command, until)
-        assert "Traceback" not in printed, f"{heading}: {command}\n{printed}"
-        seen = re.fullmatch(pattern(before + after), plain(printed))
-        assert seen, f"{heading}: {command}\n{printed}--- is not what is written:\n{shown}"
-        codes = {130} if interrupted else {1, 2} if "error: " in shown or command == PROGRAM else {0}
-        assert code in codes, f"{heading}: {command} ended with {code}"
+    for step in steps(TEXT):
+        check(*step)

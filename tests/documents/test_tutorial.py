@@ -1,4 +1,4 @@
-"""What docs/tutorial.md and docs/migrating.md show works: their cells run in order and print what stands below them."""
+"""What the pages of Python cells in docs show works: the cells run in order and print what stands below them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("tutorial.md", 8), ("migrating.md", 5)])
+@pytest.mark.parametrize(("name", "fewest"), [("tutorial.md", 8), ("migrating.md", 5), ("explaining.md", 4)])
 def test_its_cells_run_one_after_the_other_and_print_what_it_says(
     name: str, fewest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

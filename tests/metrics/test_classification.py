@@ -10,20 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
+    auc,
     average_precision_score,
     balanced_accuracy_score,
     confusion_matrix,
     f1_score,
     log_loss,
     matthews_corrcoef,
+    precision_recall_curve,
     precision_recall_fscore_support,
     roc_auc_score,
+    roc_curve,
     top_k_accuracy_score,
 )
 
-from shardtrain.errors import ShardsError
+from shardtrain.errors import ModelError, ShardsError
 from shardtrain.metrics import ranking
 from shardtrain.metrics.classification import BINS, MAX_MATRIX, Metrics, MetricSums
+from shardtrain.metrics.outputs import OutputSums
 
 Rows = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
@@ -180,11 +184,11 @@ def test_binned_rankings_keep_their_bounds_on_few_scores_that_lie_together(data:
 def test_bins_ascend_with_the_probability_and_are_narrow_near_0_and_1(bits: int) -> None:
     near = np.float32(2.0) ** -np.arange(1, 40, dtype=np.float32)
     p = np.unique(np.concatenate([near, 1 - near, [0, 1], np.random.default_rng(0).random(5000)]).astype(np.float32))
-    places = ranking._places(p[:, None], bits)[:, 0]
+    places = ranking.bin_of(p[:, None], bits)[:, 0]
     assert (np.diff(places) >= 0).all()
-    assert (places.min(), places.max()) == (0, ranking._num_bins(bits) - 1)
+    assert (places.min(), places.max()) == (0, ranking.num_bins(bits) - 1)
     small = p[(p >= 2.0**-32) & (p <= 0.5)]
-    _, start, count = np.unique(ranking._places(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
+    _, start, count = np.unique(ranking.bin_of(small[:, None], bits)[:, 0], return_index=True, return_counts=True)
     assert (small[start + count - 1] <= small[start] * (1 + 2.0**-bits)).all()
 
 
@@ -263,3 +267,53 @@ def test_no_rows_have_metrics_that_say_nothing_and_labels_outside_are_refused() 
     for label in (-1, 3):
         with pytest.raises(ShardsError, match=r"labels outside \[0, 3\)"):
             MetricSums(3).add(np.array([0, label]), np.ones((2, 3)) / 3)
+
+
+@pytest.mark.parametrize("exact", [1 << 20, 0], ids=["exact", "in bins"])
+@pytest.mark.parametrize(("number", "classes"), [(3, 2), (400, 2), (5000, 3), (3000, 40)])
+def test_points_of_curves_are_scikit_learns(
+    number: int, classes: int, exact: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "EXACT_VALUES", exact)
+    y, p = rows(number, classes)
+    sums = MetricSums(classes)
+    sums.add(y, p)
+    for index, curve in enumerate(sums.curves()):
+        own = y == index
+        if curve is None:
+            assert own.all() or not own.any()
+            continue
+        score, close = p[:, index], {"abs": 2 / ranking.MAX_POINTS}
+        roc = (curve.false_positives, curve.true_positives)
+        assert pairs(*roc) <= pairs(*roc_curve(own, score, drop_intermediate=False)[:2])
+        assert [(each[0], each[-1]) for each in roc] == [(0, 1), (0, 1)]
+        assert auc(*roc) == pytest.approx(roc_auc_score(own, score), **close)
+        assert pairs(curve.precision, curve.recall) <= pairs(*precision_recall_curve(own, score)[:2])
+        mean = float(np.diff(curve.recall, prepend=0) @ curve.precision)
+        assert mean == pytest.approx(average_precision_score(own, score), **close)
+        grid = np.linspace(0, 1, 101)[1:]
+        reached = precision_recall_curve(own, score)
+        for recall, precision in zip(grid, curve.precision_at(grid), strict=True):
+            best = reached[0][:-1][reached[1][:-1] >= recall - 1e-12][-1] if len(reached[1]) > 1 else 1.0
+            assert precision == pytest.approx(best, abs=0.1)
+        assert len(curve.recall) <= ranking.MAX_POINTS >= len(curve.false_positives) - 1
+
+
+def pairs(first: Any, second: Any) -> set[tuple[float, float]]:
+    return {(round(a, 9), round(b, 9)) for a, b in zip(first, second, strict=True)}
+
+
+def test_there_are_no_curves_without_rows_or_of_too_many_classes() -> None:
+    assert MetricSums(3).curves() == [None] * 3
+    assert MetricSums(MAX_MATRIX + 1).curves() == []
+
+
+def test_outputs_that_are_no_probabilities_have_no_metrics_and_a_reason() -> None:
+    sums = OutputSums(3)
+    sums.add(np.array([0, 1]), np.full((2, 3), 1 / 3, np.float32))
+    sums.add(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [-1.0, 2.0, 0.0]], np.float32))
+    measured = sums.measured({"loss": 1.0})
+    assert measured.metrics is None
+    assert "lie between -1 and 2" in measured.reason
+    with pytest.raises(ModelError, match="macro_f1, log_loss cannot be computed: the model's outputs lie between"):
+        measured.named(["macro_f1", "log_loss"])

@@ -16,12 +16,12 @@ from support import resealing
 from support.mutations import array_mutations
 from support.outcomes import Changed, Use, of_json, unforeseen
 
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import shards_job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.report.source_texts import find_source_texts
 from shardtrain.report.summary import summarize_shards
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.shards.layout import WORKING

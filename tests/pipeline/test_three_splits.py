@@ -18,6 +18,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
 from shardtrain.errors import CorpusNotFoundError, LabelError
+from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.loader.shards import open_shards
 from shardtrain.loader.split import Split
 from shardtrain.pipeline.build import build
@@ -26,7 +27,6 @@ from shardtrain.pipeline.origin import open_again, recorded_origins
 from shardtrain.pipeline.plan import plan_build
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.pipeline.splits import with_found_splits
-from shardtrain.report.source_texts import find_source_texts
 from shardtrain.runtime.jobs import RECORD
 from shardtrain.runtime.quantities import size
 from shardtrain.shards.layout import MEASURED, WORKING

@@ -115,6 +115,9 @@ COMMANDS = {
     "report": Command("report {inputs}/shards --out {work}/report.html"),
     "fetch": Command("fetch imdb --out {work}/set", before=_FETCHED, differing=()),
     "predict": Command("predict {inputs}/run --input {inputs}/corpus/test.csv --output {work}/out.csv"),
+    "predict page": Command(
+        "predict {inputs}/run --input {inputs}/corpus/test.csv --explain 2 --html {work}/page.html"
+    ),
     "export": Command("export {inputs}/run --out {work}/model.bundle"),
     "export folder": Command(
         "export {inputs}/run --to savedmodel --out {work}/model",

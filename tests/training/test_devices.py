@@ -87,7 +87,7 @@ def main(folder: Path) -> dict[str, Any]:
     }
 
     def history(kind: str, out: str, **options: Any) -> Any:
-        run = fit(shards[kind], FitOptions(**options), out=folder / out)
+        run = fit(shards[kind], FitOptions(**options), out=folder / out, measures=["macro_f1", "log_loss"])
         lines = [line.split(",") for line in (run.path / "history.csv").read_text().splitlines()]
         return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
 

@@ -413,6 +413,7 @@ def test_a_run_folder_holds_all_that_is_promised(finished: Run, folder: Path) ->
         "class_weight": "none",
         "mixed_precision": False,
         "embeddings": None,
+        "monitor": "loss",
         "devices": [],
         "tensorboard": None,
         "memory_limit": 1 << 30,
@@ -638,16 +639,21 @@ def test_fit_prints_the_result_on_stdout_and_only_its_epochs_on_stderr(folder: P
     )
     assert done.returncode == 0, done.stderr
     metrics = load_run(tmp_path / "runs" / "mlp-1").metrics
+    measured = metrics["validation"]
+    low, high = measured["accuracy_interval"]
     assert done.stdout == (
         f"validation accuracy {metrics['val_accuracy']:.4f}, loss {metrics['val_loss']:.4f}, "
         f"best epoch {metrics['best_epoch']} of 2: runs/mlp-1\n"
+        f"  95 % interval {low:.4f} to {high:.4f}, majority baseline {measured['majority_accuracy']:.4f}, "
+        f"macro F1 {measured['macro_f1']:.4f}\n"
         'next: python -m shardtrain predict runs/mlp-1 "a text to classify"\n'
     )
     number = r"\d+\.\d{4}"
     timed = r"[\d,]+ examples/s, input wait \d+\.\d%"
     line = rf"loss {number}, accuracy {number}, val_loss {number}, val_accuracy {number}, {timed}"
     chosen = "mlp by the keras engine, recipe guide: adam at 0.001, batches of 32, at most 2 epochs\n"
-    assert re.fullmatch(f"{chosen}epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n", done.stderr)
+    warned = "" if measured["beats_majority"] else "warning: the model is not shown to be better than .*\n"
+    assert re.fullmatch(f"{chosen}epoch 1: {line}, best so far\nepoch 2: {line}(, best so far)?\n{warned}", done.stderr)
 
 
 def test_the_memory_plan_is_shown_with_verbose_only(
@@ -719,7 +725,7 @@ def test_the_help_of_fit_states_the_defaults_that_the_options_have(capsys: pytes
         flag = "--" + name.replace("_", "-")
         assert re.search(rf"{flag} [^ ]+ [^-]*?\(default {re.escape(str(value))}\)", text), flag
     for flag in ("--epochs", "--patience", "--batch-size", "--learning-rate"):
-        assert re.search(rf"{flag} [^ ]+ [^-]*?\(default: by the recipe\)", text), flag
+        assert re.search(rf"{flag} [^ ]+ ((?! --)|--monitor)[^(]*?\(default: by the recipe\)", text), flag
 
 
 def test_a_model_that_cannot_be_written_is_named_as_the_user_knows_it(

@@ -19,7 +19,10 @@ from support.mutations import mutations
 from support.outcomes import Changed, Use, of_json, unforeseen
 from support.topics import TEXTS, TOPICS, write_corpus
 
+from shardtrain.cli.main import main
 from shardtrain.inference.run import load_run
+from shardtrain.inference.run_differences import data_differences, option_differences
+from shardtrain.inference.run_list import list_runs
 from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
@@ -106,6 +109,14 @@ def classifies(folder: Path) -> None:
     _ = run.reading
 
 
+def lists(folder: Path) -> None:
+    assert main(["runs", str(folder), "--sort", "macro_f1"]) == 0
+    for run in list_runs(folder).runs:
+        assert run.state in ("finished", "damaged")
+    assert option_differences([load_run(folder)] * 2) == {}
+    assert data_differences([load_run(folder)] * 2) == {}
+
+
 def resumes(shards: Path) -> Use:
     def resume(folder: Path) -> None:
         train(shards, folder, resume=True)
@@ -135,7 +146,7 @@ def unforeseen_in(
 ) -> list[str]:
     if name == "a run":
         changes = [of_json(CONFIG, resealing.write_config), of_json(METRICS, resealing.write_metrics)]
-        return unforeseen(finished, changes, [shows(scratch), classifies, resumes(shards)], scratch, every=every)
+        return unforeseen(finished, changes, [shows(scratch), classifies, lists, resumes(shards)], scratch, every=every)
     header = Changed(CHECKPOINT, lambda path: mutations(resealing.read_header(path)), resealing.write_header)
     changes = [header, of_state(CHECKPOINT), of_json(CONFIG, resealing.write_plain)]
     return unforeseen(interrupted, changes, [resumes(shards)], scratch, every=every)
