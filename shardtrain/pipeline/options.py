@@ -85,9 +85,7 @@ class ResourceOptions(ExecutorOptions):
     """What making shards may use, and how large they are.
 
     Attributes:
-        memory_limit: bytes of anonymous memory for all processes together; of another executor, for each worker.
-        workers: processes; None: one per core, as the memory allows. Of another executor, tasks under way at once, at
-            most; None: as many as its workers run at once.
+        "processes, or threads of a build where memory has no room for two; with another --executor the tasks under way",
         seed: decides the order of rows and the validation fraction.
         rows_per_shard: rows of every shard but the last of a split.
         compress: HDF5 filter of the shards: "zstd", "lz4" or "blosc2"; None: plain shards, or, with `append`, as those
@@ -111,7 +109,7 @@ class ResourceOptions(ExecutorOptions):
     )
     workers: int | None = option(
         None,
-        "processes; with another --executor the tasks under way at once",
+        "processes, or threads of a build where memory has no room for two; with another --executor the tasks under way",
         group=_RESOURCES,
         metavar="N",
         parse=int,
@@ -140,7 +138,7 @@ class ResourceOptions(ExecutorOptions):
 
     @property
     def cores(self) -> int:
-        """Number of processes: `workers`, or one per core."""
+        """Number of workers: `workers`, or one per core."""
         return self.workers or cores()
 
 

@@ -65,7 +65,7 @@ def select_ngrams(
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
     scores = tuple(path.with_name(path.name.replace("bucket", "scores")) for _, path in counted.buckets)
-    groups = _groups(counted.candidates, ngrams.scored_at_once(len(class_counts), passes.budget))
+    groups = _groups(counted.candidates, ngrams.scored_at_once(settings.select, len(class_counts), passes.budget))
     tasks = [
         ScoreTask(
             postings_paths=counted.postings,

@@ -30,19 +30,20 @@ from shardtrain.vectorize.counts import Bucket, lookup, places_in
 from shardtrain.vectorize.selection import SELECTORS, Moments
 from shardtrain.vectorize.weights import Float, Weights
 
-# Memory while scores are computed: of a candidate and class the two sums and two arrays of chi2, and of a candidate.
-SCORE_BYTES_OF_CLASS, SCORE_BYTES = 32, 96
+SCORE_BYTES = 96  # memory of a candidate while scores are computed, beside that of its classes
 
 
 def weigh_unit(
     postings_path: Path,
     number: int,
-    candidates: Sequence[tuple[Bucket, Path]],
+    candidates: Sequence[Path],
     weights: Weights,
     num_documents: int,
     out: Path,
 ) -> None:
     """Write `norms`, the divisor of each document of the `number`th unit, (documents,) float64.
+
+    `candidates` are files of all merged buckets, in order.
 
     It is the l2 norm over all the document's candidates, or 1.
     """
@@ -50,15 +51,14 @@ def weigh_unit(
     if not weights.norm:
         spill(out, {"norms": np.ones(len(postings["labels"]))})
         return
-    size = 0
+    start, size = 0, 0
     terms, counts = (np.empty(len(postings["hashes"]), np.uint32) for _ in range(2))
     firsts = np.empty(len(terms), np.uint64)
-    for bucket, path in candidates:
+    for path in candidates:
         merged = open_spilled_cached(path)
-        start = bucket.part_of(postings).start
-        size = _collect(
-            places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
-        )
+        places = places_in(merged, number)
+        size = _collect(places, start, merged["counts"], merged["first"], terms, counts, firsts, size)
+        start += len(places)
     order = _ascending(firsts[:size])  # by first appearance: the order in which scikit-learn adds
     norms = _norms(
         terms[order],
@@ -156,9 +156,9 @@ class ScoreTask:
     outs: tuple[Path, ...]
 
 
-def scored_at_once(num_classes: int, budget: int) -> int:
+def scored_at_once(select: str, num_classes: int, budget: int) -> int:
     """Return how many candidates can be scored at once within `budget` bytes, at least 1."""
-    return max(1, budget // (SCORE_BYTES_OF_CLASS * num_classes + SCORE_BYTES))
+    return max(1, budget // (SELECTORS[select].class_bytes * num_classes + SCORE_BYTES))
 
 
 def score_buckets(task: ScoreTask) -> None:
@@ -172,12 +172,13 @@ def score_buckets(task: ScoreTask) -> None:
     ends = np.cumsum([0, *(len(each["counts"]) for each in merged)]).tolist()
     idf = task.weights.of_terms(counts, int(task.class_counts.sum()))
     scores = np.zeros(len(idf))
-    step = scored_at_once(len(task.class_counts), task.budget)
+    step = scored_at_once(task.select, len(task.class_counts), task.budget)
     for start in range(0, len(idf), step):
         moments = Moments.zeros(min(step, len(idf) - start), len(task.class_counts))
         for number in range(len(task.postings_paths)):
             _add_unit(task, number, merged, ends, idf, start, moments)
         scores[start : start + step] = SELECTORS[task.select].score(moments, task.class_counts)
+        del moments  # before those of the next piece are allocated
     for (first, last), out in zip(pairwise(ends), task.outs, strict=True):
         spill(out, {"scores": scores[first:last]})
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardtrain.arrays.scratch import find_spilled, open_spilled, spill
 from shardtrain.errors import ScratchError
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=30), st.integers(0, 30), st.integers(0, 30), st.integers(0, 9000))
 def test_ranges_that_are_read_equal_those_that_are_mapped(tmp_path_factory, values, start, stop, size):
     path = tmp_path_factory.mktemp("scratch") / "file"
