@@ -85,7 +85,9 @@ class ResourceOptions(ExecutorOptions):
     """What making shards may use, and how large they are.
 
     Attributes:
-        "processes, or threads of a build where memory has no room for two; with another --executor the tasks under way",
+        memory_limit: bytes of anonymous memory for all processes together; of another executor, for each worker.
+        workers: processes, or where memory has no room for two of them, threads of a build; None: one per core, as the
+            memory allows. Of another executor, tasks under way at once, at most; None: as many as its workers run.
         seed: decides the order of rows and the validation fraction.
         rows_per_shard: rows of every shard but the last of a split.
         compress: HDF5 filter of the shards: "zstd", "lz4" or "blosc2"; None: plain shards, or, with `append`, as those
@@ -109,7 +111,7 @@ class ResourceOptions(ExecutorOptions):
     )
     workers: int | None = option(
         None,
-        "processes, or threads of a build where memory has no room for two; with another --executor the tasks under way",
+        "processes, or threads of a build where memory has no room for two; with another --executor the tasks at once",
         group=_RESOURCES,
         metavar="N",
         parse=int,

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -53,6 +54,7 @@ class Clustered:
 
     def __init__(self, process: subprocess.Popen[str], kind: str) -> None:
         self._process = process
+        self.kind = kind
         self.name = f"{kind}:{self._line()}"
 
     def _line(self) -> str:
@@ -75,7 +77,8 @@ def clustered(kind: str, folder: Path) -> Iterator[Clustered]:
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[kind], reason=f"the extra {kind} is not installed")
     script = folder / f"{kind}_cluster.py"
     script.write_text({"dask": _DASK, "ray": _RAY}[kind])
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": tests, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, script, folder], stdin=-1, stdout=-1, stderr=log, text=True, env=environment
@@ -84,8 +87,22 @@ def clustered(kind: str, folder: Path) -> Iterator[Clustered]:
             yield Clustered(process, kind)
         finally:
             assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.close()
             process.wait(60)
+            process.stdout.close()
+
+
+def mark(task: tuple[Path, int]) -> int:
+    """Leave a mark that the task has begun, and take a while."""
+    folder, number = task
+    (folder / str(number)).touch()
+    time.sleep(0.2)
+    return number
+
+
+def nothing() -> None:
+    """Prepare a worker."""
 
 
 def two_threads() -> Executor:
