@@ -23,7 +23,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers bench-executors clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ faults: .venv/.development ## fail the calls of commands and print the table; FA
 
 check: lint type docs test test-portable ## everything that has to be green
 
-bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers ## run all benchmarks
+bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers bench-executors ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
@@ -114,6 +114,9 @@ bench-vectorizers: .venv/.development ## shardtrain.sklearn against scikit-learn
 
 bench-explaining: .venv/.development .venv-bench/lime/.installed ## reasons against LIME; BENCH="--corpus data/ag_news" for others
 	$(BIN)/python tools/bench/explaining.py --peers .venv-bench/lime/bin/python $(BENCH)
+
+bench-executors: .venv/.development ## builds on processes, Dask and Ray; BENCH="--documents 300000" for more
+	$(BIN)/python tools/bench/executors.py $(BENCH)
 
 bench-bundle: .venv/.development ## exports of a run against fastText's quantised model; BENCH="--corpus data/ag_news" for others
 	-$(BIN)/python -m pip install -qq --group bench-end-to-end

@@ -25,9 +25,10 @@ from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
 from shardtrain.pipeline.units import UnitTask
 from shardtrain.pipeline.workspace import check_free, folder_of, room_of
+from shardtrain.runtime.engines.names import PROCESSES
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job
-from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes
+from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, Workers
 from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
@@ -69,6 +70,7 @@ class BuildPlan:
         vectorizer: what would be fitted or reused, in words; for "auto" also how it would be chosen.
         passes: their titles, in order.
         resumes: whether an interrupted build would be resumed.
+        executor: who would work; of another than "processes" the other figures are of one worker.
         workers: tasks that would run at once; 1: in the build's own process.
         processes: of the build, its own included; 1 with several workers: these are threads.
         memory_limit: bytes for all processes together.
@@ -89,6 +91,7 @@ class BuildPlan:
     vectorizer: str
     passes: tuple[str, ...]
     resumes: bool
+    executor: str
     workers: int
     processes: int
     memory_limit: int
@@ -106,6 +109,8 @@ class BuildPlan:
 
     @property
     def _workers(self) -> str:
+        if self.executor != PROCESSES:
+            return f"those of {self.executor}, which a plan does not ask; the memory is that of each"
         if self.workers == 1:
             return "none, the build runs in one process"
         return f"{self.workers} {'threads' if self.processes == 1 else 'processes'}"
@@ -175,7 +180,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
             found = opened_as_begun(found, options)
         if found.train.label_doubt and not before:
             raise LabelError(found.train.label_doubt)
-        workers = workers_for(options, found.train.num_bytes)
+        workers = workers_for(options, found.train.num_bytes) if options.executor_name.local else Workers()
         budget = workers.task_budget(options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
         scan = partial(
@@ -200,6 +205,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         vectorizer=_vectorizer(options, source, settings),
         passes=_titles(found, options, None if len(settings) > 1 else settings[0], reused=reused is not None),
         resumes=changed == "",
+        executor=options.executor,
         workers=workers.number,
         processes=workers.processes,
         memory_limit=options.memory_limit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from support.executors import Clustered, clustered, mark, nothing
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
-from shardtrain.errors import ShardtrainError
+from shardtrain.errors import CorpusFormatError
 from shardtrain.inference import units
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline import titles
@@ -151,19 +150,17 @@ def test_two_attempts_at_every_task_change_no_byte(corpus: Path, whole: dict[str
 
 
 def test_a_bad_row_is_the_error_of_one_process(cluster: Clustered, corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad").mkdir()
-    for name in ("classes.txt", "test.csv"):
-        shutil.copy(corpus / name, tmp_path / "bad")
-    rows = (corpus / "train.csv").read_text().splitlines()
-    (tmp_path / "bad" / "train.csv").write_text(
-        "\n".join([*rows[:200], '"7","",""', *rows[200:400], '"8","",""', *rows[400:]])
-    )
+    rows = 4 * (corpus / "train.csv").read_text().splitlines()
+    for place in (1500, 1800):  # beyond the first records, which the driver reads
+        rows[place] = '"1"'
+    (tmp_path / "train.csv").write_text("\n".join(rows))
     said = []
     for executor in ("processes", cluster.name):
-        with pytest.raises(ShardtrainError) as raised:
-            build(tmp_path / "bad", tmp_path / "out", BuildOptions(executor=executor, on_bad_row="error", **SMALL))
+        with pytest.raises(CorpusFormatError) as raised:
+            build(tmp_path / "train.csv", tmp_path / "out", BuildOptions(executor=executor, **SMALL))
         said.append(str(raised.value))
     assert said[0] == said[1]
+    assert "line 1,501" in said[0]
 
 
 def test_tasks_that_have_not_begun_are_cancelled_when_a_command_is_interrupted(

@@ -43,6 +43,22 @@ def test_it_names_every_dependency_and_every_extra_of_the_project() -> None:
     }
 
 
+def test_workers_elsewhere_are_named_with_what_keeps_them_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "try_tensorflow", lambda _: doctor.TensorFlow(tensorflow="2", keras="3"))
+    assert main(["doctor", str(tmp_path), "--executor", "support.executors:two_threads"]) == 0
+    said = capsys.readouterr().out
+    assert "executor     support.executors:two_threads: 1 machine, 2 tasks at once" in said
+    assert re.search(
+        r"1 worker, \d+ cores?, [\d.]+ GB of memory, shardtrain \S+ Python [\d.]+, numpy \S+; sees the folder", said
+    )
+    assert main(["doctor", str(tmp_path), "--executor", "support.executors:another_disk"]) == 1
+    said = capsys.readouterr().out
+    assert "does NOT see the folder" in said
+    assert f"does not see '{tmp_path}'" in said
+
+
 @pytest.mark.slow
 def test_what_is_there_is_found_and_the_folder_is_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import h5py

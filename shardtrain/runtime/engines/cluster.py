@@ -12,12 +12,12 @@ import pickle
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shardtrain.errors import ExecutorError
+from shardtrain.errors import ExecutorError, WorkerDiedError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.engines.engine import Engine
 from shardtrain.runtime.engines.work import Call, WorkerFacts, check_versions, greet, not_shared, prepare_once, versions
@@ -127,15 +127,18 @@ class Cluster:
 
 
 def greeted(engine: Engine, folder: Path) -> Greeted:
-    """Ask every worker what it is, and whether it sees a file in a folder."""
+    """Ask every worker what it is, and whether it sees a file in a folder; one that dies before it answers is none."""
     path = folder / f"{_PREFIX}{secrets.token_hex(8)}"
+    workers: list[WorkerFacts] = []
     with committed(path, synced=False) as file:
         file.write(b"")
     try:
-        workers = tuple(future.result() for future in engine.everywhere(greet, str(path)))
+        for future in engine.everywhere(greet, str(path)):
+            with suppress(WorkerDiedError):
+                workers.append(future.result())
     finally:
         path.unlink(missing_ok=True)
-    return Greeted(engine.kind, engine.slots, workers)
+    return Greeted(engine.kind, engine.slots, tuple(workers))
 
 
 def check(found: Greeted, folder: Path) -> None:
