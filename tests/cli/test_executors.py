@@ -123,10 +123,12 @@ def test_a_killed_worker_changes_no_byte(
     whole: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     killed = killing(monkeypatch, title, lambda: cluster.kill(0))
     build(corpus, tmp_path / "out", BuildOptions(executor=cluster.name, **SMALL))
     assert killed == [title]
+    assert capfd.readouterr().out == ""  # where results go
     assert_same_folder(tmp_path / "out", whole["ngram"])
 
 

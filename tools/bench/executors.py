@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
+import statistics
 import tempfile
 import threading
 import time
@@ -31,8 +31,6 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.engines.engine import packed
 from shardtrain.runtime.executors import Pool
 from shardtrain.shards.layout import MEASURED
-
-Sent = dict[str, tuple[int, int]]  # of each pass: bytes of its largest task alone, and of what is sent for it
 
 
 class Processors:
@@ -66,15 +64,12 @@ class Processors:
 
 
 @contextmanager
-def weighed(sent: Sent) -> Iterator[None]:
-    """Record the bytes of each task, and of what is sent for it, of every pass that a pool runs."""
+def weighed(sent: list[int]) -> Iterator[None]:
+    """Record the bytes that are sent for each task of each pass that a pool runs."""
     run = Pool.run
 
     def watched(self: Pool, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        if tasks:
-            largest = max(tasks, key=lambda task: len(pickle.dumps(task)))
-            name = str(len(sent))
-            sent[name] = len(pickle.dumps(largest)), len(packed(function, [largest]))
+        sent.extend(len(packed(function, [task])) for task in tasks)
         return run(self, function, tasks)
 
     Pool.run = watched  # type: ignore[method-assign]
@@ -102,7 +97,7 @@ def ray(folder: Path) -> Iterator[str]:
 
     import ray
 
-    ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     yield "ray"
     ray.shutdown()
 
@@ -135,7 +130,7 @@ def main() -> None:
         outs: list[Path] = []
         for start in (processes, processes, dask, ray):  # the first warms up
             outs.append(Path(scratch) / str(len(outs)))
-            sent: Sent = {}
+            sent: list[int] = []
             with start(Path(scratch)) as name, weighed(sent):
                 before, began = processors.seconds(), time.perf_counter()
                 build(corpus, outs[-1], BuildOptions(executor=name, workers=2))
@@ -144,8 +139,9 @@ def main() -> None:
                 continue
             record = json.loads((outs[-1] / MEASURED).read_text())
             print(
-                f"{name.partition(':')[0]:<10} {taken:6.1f} s, {seconds:6.1f} s of processors; sent per task, at most "
-                f"{max(whole for _, whole in sent.values()):,} B; peak {record['peak_memory_bytes'] / 1e6:,.0f} MB"
+                f"{name.partition(':')[0]:<10} {taken:6.1f} s, {seconds:6.1f} s of processors; "
+                f"{sum(sent) / 1e6:5.2f} MB sent with {len(sent)} tasks, median {statistics.median(sent):,.0f} B; peak "
+                f"{record['peak_memory_bytes'] / 1e6:,.0f} MB"
             )
             assert files_in(outs[-1]) == files_in(outs[0]), "the shards differ"
     processors.close()

@@ -6,6 +6,7 @@ Dask itself runs the tasks of a worker that dies elsewhere, as often as its sett
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -37,6 +38,9 @@ class DaskEngine(Engine):
                 f"--executor {DASK}:{address} needs the package distributed; install it with `pip install "
                 "'shardtrain[dask]'`, here and on all workers"
             ) from error
+        self._log = logging.getLogger("distributed.client")  # says with a traceback what we say in a line
+        self._level = self._log.level
+        self._log.setLevel(logging.CRITICAL)
         where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
         try:
             self._client = distributed.Client(
@@ -92,6 +96,7 @@ class DaskEngine(Engine):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect; the scheduler drops what this client still waits for."""
         self._client.close()
+        self._log.setLevel(self._level)
 
 
 def _cancel(theirs: Any) -> None:

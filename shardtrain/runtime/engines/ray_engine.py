@@ -6,6 +6,7 @@ Ray itself runs the tasks of a worker or a node that dies elsewhere. A task that
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ class RayEngine(Engine):
                     f"no Ray cluster answers at '{address or 'auto'}' ({reason}); start it with `ray start --head`, or "
                     "check the address"
                 ) from error
+            _let_cluster_print(False)
         self._memory = memory_limit
         self._run = ray.remote(max_retries=_RETRIES)(call_packed)
         if not self.slots:
@@ -105,6 +107,17 @@ class RayEngine(Engine):
         """Disconnect, unless the program was connected before."""
         if self._ours:
             self._ray.shutdown()
+            _let_cluster_print(True)
+
+
+def _let_cluster_print(yes: bool) -> None:
+    """Decide whether Ray prints the ends of other nodes' logs on standard output, where results go.
+
+    It does so at each death of a node, whatever `log_to_driver` says (listen_error_messages in ray/_private/worker.py).
+    """
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = yes
 
 
 def _outcome(done: Future[Any]) -> Any:
