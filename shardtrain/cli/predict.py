@@ -184,7 +184,8 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     seen.report(options)
     facts = {"page": out, "texts": len(shown), "bytes": out.stat().st_size}
     first = "the first " if more else ""
-    show(args.json, facts, f"{first}{len(shown):,} texts explained: {out}", summary=True)
+    explained = f"{len(shown):,} text{'' if len(shown) == 1 else 's'} explained"
+    show(args.json, facts, f"{first}{explained}: {out}", summary=True)
 
 
 def _classified(

@@ -405,6 +405,8 @@ class RunFolder:
                     f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
                 )
             if not folder.exists():
+                if (RUNS / folder).is_dir():
+                    raise RunNotFoundError(f"'{folder}' does not exist; did you mean '{RUNS / folder}'?")
                 train = command_line("fit", "SHARDS", "--out", folder)
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)
