@@ -23,7 +23,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,7 +74,7 @@ faults: .venv/.development ## fail the calls of commands and print the table; FA
 
 check: lint type docs test test-portable ## everything that has to be green
 
-bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle ## run all benchmarks
+bench: bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers ## run all benchmarks
 
 bench-features: .venv/.development ## features against scikit-learn and Keras; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/features.py $(BENCH)
@@ -104,6 +104,12 @@ bench-end-to-end: .venv/.development ## CSV to evaluated model against fastText 
 
 bench-predicting: .venv/.development ## speed and memory of predict on a file; BENCH="--synthetic-bytes 1GB" for more
 	$(BIN)/python tools/bench/predicting.py $(BENCH)
+
+bench-metrics: .venv/.development ## metrics against scikit-learn's, and their memory; BENCH="--corpus data/ag_news" for more
+	$(BIN)/python tools/bench/metrics.py $(BENCH)
+
+bench-vectorizers: .venv/.development ## shardtrain.sklearn against scikit-learn's vectorizers; BENCH="--bytes 500MB" for more
+	$(BIN)/python tools/bench/vectorizers.py $(BENCH)
 
 bench-explaining: .venv/.development .venv-bench/lime/.installed ## reasons against LIME; BENCH="--corpus data/ag_news" for others
 	$(BIN)/python tools/bench/explaining.py --peers .venv-bench/lime/bin/python $(BENCH)

@@ -86,7 +86,8 @@ class Explainer:
                 text, chosen = start + row, classes[start + row]
                 keys, values = _of_row(x, parts, row)
                 order = _by_size(keys, values)
-                shown, others = order[: self._most], order[len(order) if self._most is None else self._most :]
+                most = len(order) if self._most is None else self._most
+                shown, others = order[:most], order[most:]
                 yield Explanation(
                     label=names[chosen],
                     predicted=labels[text],

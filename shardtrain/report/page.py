@@ -14,6 +14,7 @@ from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.version import __version__
 
 GENERATOR = "shardtrain"
+_MANY_SECTIONS = 20  # whose links are folded away
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -47,11 +48,10 @@ def render_page(kicker: str, title: str, lead: Child, key_figures: Markup, secti
         element("title", title if title.lower() == kicker.lower() else f"{title} – {kicker}"),
         element("style", Markup(_css())),
     )
-    contents = element(
-        "nav",
-        element("ul", *(element("li", element("a", each.title, href=f"#{each.name}")) for each in sections)),
-        aria_label="Contents",
-    )
+    links = element("ul", *(element("li", element("a", each.title, href=f"#{each.name}")) for each in sections))
+    if len(sections) > _MANY_SECTIONS:
+        links = element("details", element("summary", f"All {len(sections):,}"), links)
+    contents = element("nav", links, aria_label="Contents")
     header = element(
         "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead), key_figures, contents
     )
