@@ -16,5 +16,5 @@ def test_its_commands_show_what_it_says(tmp_path: Path, monkeypatch: pytest.Monk
     link_definitions(tmp_path)
     shown = list(steps(TEXT))
     for step in shown:
-        check(*step)
+        check(*step, figures=True)
     assert len(shown) >= 15
