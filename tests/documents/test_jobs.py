@@ -1,4 +1,4 @@
-"""What docs/jobs.md shows is what happens: each job on its own, from the data that it ships and the run of the first."""
+"""What docs/jobs.md shows is what happens: each job on its own, from the data it ships and the run of the first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def do(job: str) -> None:
-    """Run the commands and the Python of a job in order; Python that begins with the name of a file is written to it."""
+    """Run the commands and the Python of a job in order; Python under the name of a file is written to it."""
     names: dict[str, object] = {"__name__": "jobs"}
     for kind, content, printed in BLOCK.findall(JOBS[job]):
         if kind == "console":
@@ -49,9 +49,7 @@ def test_they_are_twelve_and_the_table_names_each() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_shows_what_it_says(
-    job: str, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_shows_what_it_says(job: str, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = first
     if job != next(iter(JOBS)):  # which made it
         folder = tmp_path / "checkout"
