@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
 from shardtrain.metrics.intervals import wilson_interval
-from shardtrain.metrics.ranking import Ranking, Scores
+from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
 MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
@@ -345,6 +345,13 @@ class MetricSums:
             top_accuracy=tuple(_share(each, weight) for each in np.cumsum(self._top)),
             rankings=tuple(self._scores.rankings()) if self._scores else (),
         )
+
+    def curves(self) -> list[Curves | None]:
+        """Return the ROC and precision-recall curves of each class against the rest.
+
+        None for a class that all rows have, or none; no curves for more than `MAX_MATRIX` classes.
+        """
+        return self._scores.curves() if self._scores else []
 
     def _arrays(self) -> list[Floats]:
         matrix = [] if self._confusions is None else [self._confusions]
