@@ -1,6 +1,7 @@
 """Run what a page of docs shows on a console, and compare what is printed.
 
-Lines after `$` are run; what they print, on standard output and standard error, is compared with what stands below.
+Lines after `$` are run, with the next one where they end with a backslash; what they print, on standard output and
+standard error, is compared with what stands below.
 There `...` stands for anything, numbers with a point for any such number, and `^C` for an interruption at that moment.
 """
 
@@ -28,7 +29,7 @@ def steps(text: str) -> Iterator[tuple[str, str, str]]:
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
             for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, shown = step.partition("\n")
+                command, _, shown = re.sub(r"\\\n +", "", step).partition("\n")
                 yield section.partition("\n")[0], command, shown
 
 
