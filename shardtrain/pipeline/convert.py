@@ -209,7 +209,8 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
 
 
 def _workers(files: Sequence[Path], options: ConvertOptions) -> Workers:
-    small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
+    found = (path for path in (*files, *options.validation) if path.is_file())  # others are refused when opened
+    small = sum(path.stat().st_size for path in found) < PARALLEL_BYTES
     return Workers() if small else affordable_processes(options.cores, options.memory_limit)
 
 

@@ -120,7 +120,11 @@ class Pool:
         state.raise_failure()
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in order: for results that go on as a stream and not on record."""
+        """Yield `function(task)` for each task, in order: for results that go on as a stream and not on record.
+
+        Raises:
+            WorkerDiedError: a worker died.
+        """
         pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -129,6 +133,11 @@ class Pool:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except BrokenExecutor as error:
+            raise WorkerDiedError(
+                "a worker process died, probably out of memory; run the same command again with fewer --workers or "
+                "more memory"
+            ) from error
         finally:
             for future in pending:
                 future.cancel()

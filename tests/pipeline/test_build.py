@@ -22,7 +22,7 @@ from shardtrain.loader.order import document_keys
 from shardtrain.loader.shards import open_shards
 from shardtrain.options import parse_size
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import naming, titles
+from shardtrain.pipeline import crew, naming, titles
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.placing import plan_shards
@@ -72,7 +72,7 @@ def test_neither_memory_nor_workers_change_a_byte(vectorizer, numbers, demo, tmp
     for workers in numbers:
         build(demo, tmp_path / str(workers), replace(options, workers=workers))
         assert json.loads((tmp_path / str(workers) / layout.MEASURED).read_text())["workers"] == workers
-    monkeypatch.setattr(job, "processes", None)  # for which so little has no room
+    monkeypatch.setattr(crew, "processes", None)  # for which so little has no room
     build(demo, tmp_path / "threads", replace(options, workers=2, memory_limit=256 << 20))
     assert json.loads((tmp_path / "threads" / layout.MEASURED).read_text())["workers"] == 2
     monkeypatch.setattr(passes.Workers, "task_budget", lambda workers, limit: 20_000)  # many buckets and pieces

@@ -123,9 +123,19 @@ def test_an_executor_whose_worker_dies_is_made_again_and_its_tasks_run(
 ) -> None:
     with opened("two_processes", tmp_path) as cluster:
         assert dict(cluster.run(die, [tmp_path / "a", tmp_path / "b"])) == {0: "a", 1: "b"}
-        assert "its tasks are run again" in capsys.readouterr().err
+        assert "its tasks are run again with 1 worker" in capsys.readouterr().err
+        assert dict(cluster.run(straggle, [(5, 0.0)])) == {0: 5}
+        assert cluster.workers == 1
         with pytest.raises(WorkerDiedError, match=f"died {MAX_DEATHS} times in a row.*run the same command again"):
             list(cluster.run(die_always, range(3)))
+
+
+def test_a_worker_that_dies_ends_a_stream_in_one_line(tmp_path: Path) -> None:
+    with (
+        opened("two_processes", tmp_path) as cluster,
+        pytest.raises(WorkerDiedError, match="run the same command again"),
+    ):
+        list(cluster.map(die_always, range(3)))
 
 
 def test_workers_with_other_versions_are_refused(tmp_path: Path) -> None:

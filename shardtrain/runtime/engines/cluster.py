@@ -26,6 +26,7 @@ from shardtrain.runtime.executors import Pool
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_ALL = 0  # in place of a number of workers: as many as there are
 _PREFIX = "pass-"  # of the files with the functions of passes
 
 
@@ -63,13 +64,14 @@ class Cluster:
     ) -> None:
         self._start = start
         self._folder, self._most, self._prepare = folder, most, prepare
-        self._pool = Pool(self._started, 1)
+        self._pool = Pool(self._started, _ALL)
         self._warming: Sequence[Future[Any]] = ()
         self.peak_bytes = 0
 
     def _started(self, workers: int) -> Engine:
-        """Return a new engine: the first, or another one for one whose workers died."""
+        """Return a new engine: the first, or another one for one whose workers died, of which fewer are used."""
         self.engine = self._start()
+        self._most = self._most if workers == _ALL else workers
         return self.engine
 
     @property
