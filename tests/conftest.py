@@ -34,6 +34,7 @@ LONGEST_FIRST = (
     "training/test_devices.py",
     "training/test_fused.py",
     "cli/test_surroundings.py",
+    "cli/test_executors.py",
     "exports/test_export.py",
     "exports/test_bundle.py",
     "training/test_user_outputs.py",

@@ -13,7 +13,6 @@ import filecmp
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,8 +118,15 @@ def predict_file(
             opened = _open(run, options.placed(path), options, working)
             if options.executor_name.local:
                 with threads(options.threads) as pool:
-                    write = partial(opened.write_part, writer=writer, folder=working)
-                    return _predict(opened, pool, write, writer, output, working, options)
+                    return _predict(
+                        opened,
+                        pool,
+                        lambda unit: opened.write_part(unit, writer, working),
+                        writer,
+                        output,
+                        working,
+                        options,
+                    )
             write_far = FarParts(
                 run=options.placed(run.path),
                 model=run.metrics["model_sha256"],

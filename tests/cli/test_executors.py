@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support.comparing import assert_same_folder
-from support.executors import Clustered, clustered, mark, nothing
+from support.executors import Clustered, clustered, kill_at_one, mark, nothing
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
-from shardtrain.errors import CorpusFormatError
+from shardtrain.errors import CorpusFormatError, WorkerDiedError
 from shardtrain.inference import units
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline import titles
@@ -223,3 +223,12 @@ def test_an_engine_is_examined_worker_by_worker(cluster: Clustered, tmp_path: Pa
     assert sum(node.workers for node in found.nodes) == 2
     assert all(node.shared and "numpy" in node.versions and node.memory_bytes for node in found.nodes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_its_workers_ends_the_command_in_one_line(cluster: Clustered, tmp_path: Path) -> None:
+    opened = open_cluster(executor_name(cluster.name), tmp_path, prepare=nothing)
+    with opened, pytest.raises(WorkerDiedError) as raised:
+        list(opened.run(kill_at_one, range(3)))
+    assert f"workers of {cluster.kind} died again and again with the same task" in str(raised.value)
+    assert "run the same command again" in str(raised.value)

@@ -24,7 +24,7 @@ from support.training import fit
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
 from shardtrain.errors import ModelError, TextsError, UsageError, VectorizerError
-from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference import parts, units
 from shardtrain.inference.attribution import EXACT, GRADIENT, NetworkReasons
 from shardtrain.inference.explanations import Explanation
 from shardtrain.inference.options import PredictOptions
@@ -408,7 +408,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writerow(["text"])
         writer.writerows([[" ".join(rng.choice(TOPIC_WORDS, 60))] for _ in range(900)])
         writer.writerows([[text.replace("\udcff", "")] for text in EVERY if text])
-    assert path.stat().st_size > raw_text.UNIT_BYTES // 16
+    assert path.stat().st_size > units.UNIT_BYTES // 16
     return path
 
 
@@ -458,7 +458,7 @@ def test_an_interrupted_file_is_resumed_to_the_same_bytes(
 ) -> None:
     options = PredictOptions(explain=2, workers=1)
     predict_file(mlp, table, tmp_path / "whole.csv", options)
-    classify = raw_text._Input.write_part
+    classify = parts.Input.write_part
     done: list[int] = []
 
     def interrupted(self: Any, unit: Any, *arguments: Any) -> Any:
@@ -467,7 +467,7 @@ def test_an_interrupted_file_is_resumed_to_the_same_bytes(
         done.append(unit.index)
         return classify(self, unit, *arguments)
 
-    monkeypatch.setattr(raw_text._Input, "write_part", interrupted)
+    monkeypatch.setattr(parts.Input, "write_part", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_file(mlp, table, tmp_path / "out.csv", options)
     again: list[int] = []
@@ -476,7 +476,7 @@ def test_an_interrupted_file_is_resumed_to_the_same_bytes(
         again.append(unit.index)
         return classify(self, unit, *arguments)
 
-    monkeypatch.setattr(raw_text._Input, "write_part", counted)
+    monkeypatch.setattr(parts.Input, "write_part", counted)
     predict_file(mlp, table, tmp_path / "out.csv", options)
     assert done == [0]
     assert again
@@ -487,7 +487,7 @@ def test_an_interrupted_file_is_resumed_to_the_same_bytes(
 def test_what_is_explained_at_a_time_is_a_sixteenth_of_a_unit(
     mlp: Run, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw_text, "UNIT_BYTES", 1 << 16)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1 << 16)
     sizes = [
         sum(len(text.encode()) for text in documents.texts)
         for documents, _ in predict_stream(mlp, table, PredictOptions(explain=1, workers=1))

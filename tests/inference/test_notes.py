@@ -22,7 +22,7 @@ from support.training import fit
 from shardtrain.arrays.texts import Texts
 from shardtrain.cli.main import main
 from shardtrain.errors import LabelError
-from shardtrain.inference import predict_file as raw_text
+from shardtrain.inference import parts, units
 from shardtrain.inference.evaluate import evaluate_corpus
 from shardtrain.inference.notes import TextCounts, blank_texts, replace_escaped
 from shardtrain.inference.options import PredictOptions
@@ -159,7 +159,7 @@ def as_an_older_version_left_it(working: Path) -> None:
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
     """A file that is cut into several units, and their number."""
-    monkeypatch.setattr(raw_text, "UNIT_BYTES", 500)
+    monkeypatch.setattr(units, "UNIT_BYTES", 500)
     rng = np.random.default_rng(5)
     chosen = rng.integers(0, len(TEXTS_AND_NOTES), 300).tolist()
     (tmp_path / "in.csv").write_bytes(as_csv([TEXTS_AND_NOTES[each][0] for each in chosen]))
@@ -180,7 +180,7 @@ def test_counts_and_notes_do_not_depend_on_workers_or_interruptions(
         byte in (0xE9, 0xFE, 0xFF) for byte in source.read_bytes().replace(b"\xc3", b"")
     )
 
-    read, done = raw_text.read_unit, 0
+    read, done = parts.read_unit, 0
 
     def interrupted_read(*arguments: Any) -> Any:
         nonlocal done
@@ -192,10 +192,10 @@ def test_counts_and_notes_do_not_depend_on_workers_or_interruptions(
     options = PredictOptions(notes=True, workers=1)
     for name in ("out.csv", "older.csv"):
         done = 0
-        monkeypatch.setattr(raw_text, "read_unit", interrupted_read)
+        monkeypatch.setattr(parts, "read_unit", interrupted_read)
         with pytest.raises(KeyboardInterrupt):
             predict_file(run, source, tmp_path / name, options)
-        monkeypatch.setattr(raw_text, "read_unit", read)
+        monkeypatch.setattr(parts, "read_unit", read)
         if name == "older.csv":
             as_an_older_version_left_it(tmp_path / "older.csv.predicting")
             options = PredictOptions(workers=1)

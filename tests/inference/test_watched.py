@@ -19,7 +19,7 @@ from shardtrain.cli.main import main
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.errors import CorpusFormatError, OutputExistsError, RunError, UsageError
 from shardtrain.inference import errors_file as written
-from shardtrain.inference import predict_file as predicting
+from shardtrain.inference import parts, units
 from shardtrain.inference import slices as slicing
 from shardtrain.inference.errors_file import COLUMNS, errors_file
 from shardtrain.inference.evaluate import Evaluated, evaluate_corpus, measure
@@ -105,7 +105,7 @@ def answers(run: Run, records: list[dict[str, Any]]) -> Any:
 def test_slices_are_evaluations_of_their_rows(
     run: Run, records: list[dict[str, Any]], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardtrain.inference.predict_file.UNIT_BYTES", 1 << 12)
+    monkeypatch.setattr("shardtrain.inference.units.UNIT_BYTES", 1 << 12)
     monkeypatch.setattr(slicing, "_HELD", 200)
     found = evaluate_corpus(run, str(write(records, tmp_path / f"rows{suffix}")), by="country")
     assert {each.value for each in found.slices} == {name or MISSING for name in COUNTRIES}
@@ -334,16 +334,16 @@ def test_a_prediction_is_not_resumed_with_other_thresholds(
     run: Run, records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(records, tmp_path / "rows.csv")
-    write_part, calls = predicting._Input.write_part, iter(range(9))
+    write_part, calls = parts.Input.write_part, iter(range(9))
 
     def stopped(*arguments: Any) -> Any:
         if next(calls) > 2:
             raise KeyboardInterrupt
         return write_part(*arguments)
 
-    monkeypatch.setattr(predicting, "UNIT_BYTES", 1 << 12)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1 << 12)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(predicting._Input, "write_part", stopped)
+        patched.setattr(parts.Input, "write_part", stopped)
         with pytest.raises(KeyboardInterrupt):
             predict_file(run, path, tmp_path / "out.csv", PredictOptions(workers=1))
     assert (tmp_path / "out.csv.predicting").is_dir()
