@@ -6,8 +6,10 @@ Dask itself runs the tasks of a worker that dies elsewhere, as often as its sett
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -19,6 +21,7 @@ from shardtrain.runtime.engines.work import call_packed
 from shardtrain.runtime.progress import say
 
 _CONNECT_SECONDS = 30
+_FETCH_SECONDS = 30  # for a result, once its task has ended
 
 
 class DaskEngine(Engine):
@@ -88,10 +91,32 @@ class DaskEngine(Engine):
 
     def _submit(self, content: bytes, **where: Any) -> Future[Any]:
         ours = Answered()
+        self._client.loop.add_callback(self._follow, ours, self._begin(ours, content, where), content, where)
+        return ours
+
+    def _begin(self, ours: Answered, content: bytes, where: Mapping[str, Any]) -> Any:
+        """Submit an attempt at a task."""
         theirs = self._client.submit(call_packed, content, pure=False, **where)
         ours.on_cancel = partial(_cancel, theirs)
-        theirs.add_done_callback(lambda done: ours.answer(partial(_outcome, done)))
-        return ours
+        return theirs
+
+    async def _follow(self, ours: Answered, theirs: Any, content: bytes, where: Mapping[str, Any]) -> None:
+        """Answer a future with the outcome of its task.
+
+        A result lies on its worker until it is fetched. If all workers die meanwhile, the scheduler may leave the task
+        in its state "no-worker" even when there are new ones, so a result that does not come is computed again.
+        """
+        from distributed import wait
+
+        while not ours.done():
+            with contextlib.suppress(Exception):
+                await wait([theirs])
+            fetched = asyncio.ensure_future(_outcome(theirs))
+            if (await asyncio.wait({fetched}, timeout=_FETCH_SECONDS))[0]:
+                ours.answer(fetched.result)
+                return
+            fetched.cancel()
+            theirs = self._begin(ours, content, where)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect; the scheduler drops what this client still waits for."""
@@ -104,14 +129,14 @@ def _cancel(theirs: Any) -> None:
         theirs.cancel(force=True)
 
 
-def _outcome(done: Any) -> Any:
-    """Return the result of a task, or raise what ended it."""
+async def _outcome(theirs: Any) -> Any:
+    """Return the result of a task that has ended, or raise what ended it."""
     from distributed import KilledWorker
 
-    if done.status == "cancelled":
+    if theirs.status == "cancelled":
         raise lost(DASK, "its scheduler dropped a task")
     try:
-        return done.result()
+        return await theirs.result()
     except KilledWorker as error:
         raise died(DASK, f"the last one was {error.last_worker.address}") from None
     except Exception as error:
