@@ -19,7 +19,14 @@ from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
 from shardtrain.inference.options import MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.progress import say
-from shardtrain.runtime.terminal import json_safe, standard_input, stdout_is_terminal, write_data, write_lines
+from shardtrain.runtime.terminal import (
+    json_safe,
+    printable,
+    standard_input,
+    stdout_is_terminal,
+    write_data,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,7 +159,7 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
         lines = []
         best = predictions.probabilities.max(axis=1)
         for text, name, probability, note in zip(texts, predictions.labels, best, predictions.notes, strict=True):
-            cells = [f"{name:<{width}}" if table else name, f"{probability:.4f}"]
+            cells = [f"{name:<{width}}" if table else _cell(name), f"{probability:.4f}"]
             if options.notes:
                 cells.append(f"{note:<{NOTE_CHARACTERS}}" if table else note)
             cells.append(" ".join(text.split())[:TEXT_CHARACTERS])
@@ -164,6 +171,11 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
         else:
             write_data("".join(f"{line}\n" for line in lines))
     seen.report(options)
+
+
+def _cell(name: str) -> str:
+    """Return the name of a class for tab-separated lines: only one with tabs or line ends is escaped."""
+    return printable(name) if "\t" in name or len(name.splitlines()) > 1 else name
 
 
 def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: PredictOptions) -> None:
@@ -184,7 +196,8 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     seen.report(options)
     facts = {"page": out, "texts": len(shown), "bytes": out.stat().st_size}
     first = "the first " if more else ""
-    show(args.json, facts, f"{first}{len(shown):,} texts explained: {out}", summary=True)
+    texts = "text" if len(shown) == 1 else "texts"
+    show(args.json, facts, f"{first}{len(shown):,} {texts} explained: {out}", summary=True)
 
 
 def _classified(

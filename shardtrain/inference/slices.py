@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from shardtrain.metrics.classification import Metrics, MetricSums
 MAX_SLICES = 1000  # each of which takes at most 24 kB for 1,000 classes
 MISSING = "(missing)"
 _WITH_COLUMNS, _COPIED = ("csv", "tsv", "jsonl"), ("parquet", "arrow")  # formats
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-100, 1e100  # squares of sums of these are finite, and not 0
 _HELD = 1 << 20  # probabilities that are held until they are divided
 
 
@@ -132,21 +134,18 @@ class ColumnReader:
         """Return the values as weights, (rows,); see `values`.
 
         Raises:
-            CorpusFormatError: one is not a number of at least 0.
+            CorpusFormatError: one is not 0 or a number from `_LEAST_WEIGHT` to `_MOST_WEIGHT`.
         """
         values = self.values(ordinals)
-        try:
-            found = np.array([float(value if value is not None else "missing") for value in values])
-            wrong = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
-            place = int(wrong[0]) if len(wrong) else None
-        except ValueError:
-            place = next(i for i, value in enumerate(values) if not _is_number(value))
-        if place is None:
+        found = np.array([_weight(value) for value in values], np.float64)
+        wrong = np.flatnonzero((found != 0) & ~((found >= _LEAST_WEIGHT) & (found <= _MOST_WEIGHT)))
+        if not len(wrong):
             return found
+        place = int(wrong[0])
         shown = "is missing" if values[place] is None else f"is {values[place]!r}"
         raise CorpusFormatError(
             f"'{self._source.origin}', record {ordinals[place] + 1:,}: the weight in the column '{self._column}' "
-            f"{shown}; a number of at least 0 is expected"
+            f"{shown}; 0 or a number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g} is expected"
         )
 
 
@@ -176,9 +175,9 @@ def column_source(source: Source, column: Column, reopened: Callable[[tuple[Colu
     return replace(found, on_bad_row="skip", literal_labels=True)
 
 
-def _is_number(text: str | None) -> bool:
+def _weight(text: str | None) -> float:
+    """Parse a weight; what is not a number, such as Python's `1_000`, is NaN."""
     try:
-        float(text or "")
+        return math.nan if text is None or "_" in text else float(text)
     except ValueError:
-        return False
-    return True
+        return math.nan

@@ -157,9 +157,10 @@ class Metrics:
     @property
     def matthews(self) -> float:
         """Matthews correlation of true and predicted classes (Gorodkin, 2004); 0 if either has only one class."""
-        true, guessed = self.support.astype(np.float64), self.predicted.astype(np.float64)
+        scale = 2.0 ** -math.frexp(self.support.sum())[1]  # the fourth powers of large weights would overflow
+        true, guessed = self.support * scale, self.predicted * scale
         total = true.sum()
-        together = self.correct.sum() * total - true @ guessed
+        together = self.correct.sum() * scale * total - true @ guessed
         spread = (total * total - true @ true) * (total * total - guessed @ guessed)
         return float(together / math.sqrt(spread)) if spread > 0 else 0.0
 
