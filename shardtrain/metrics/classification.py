@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
 from shardtrain.metrics.intervals import wilson_interval
+from shardtrain.metrics.names import MAX_MATRIX as MAX_MATRIX
 from shardtrain.metrics.ranking import Ranking, Scores
 
-MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
 LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.corpus.options import CorpusOptions
-from shardtrain.errors import CorpusFormatError, OutputExistsError, RunError, UsageError
+from shardtrain.errors import CorpusFormatError, ModelError, OutputExistsError, RunError, UsageError
 from shardtrain.inference import errors_file as written
 from shardtrain.inference import predict_file as predicting
 from shardtrain.inference import slices as slicing
@@ -30,6 +31,7 @@ from shardtrain.inference.run import Run, load_run
 from shardtrain.inference.slices import MISSING
 from shardtrain.inference.thresholds import save_thresholds
 from shardtrain.loader.shards import open_shards
+from shardtrain.metrics import outputs
 from shardtrain.metrics.thresholds import UNDECIDED, Rule, Thresholds
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
@@ -486,6 +488,41 @@ def test_thresholds_of_another_model_do_not_matter_to_comparisons_and_reports(
         assert sum(len(y) for y, _ in predict_rows(run, shards)) == shards.validation.num_examples
     with pytest.raises(RunError):
         run.predict(["oven"])
+
+
+@pytest.mark.parametrize("asked", [["--errors", "wrong.csv"], ["--weight", "weight"], ["--by", "country"]])
+def test_what_needs_probabilities_is_refused_where_outputs_are_none(
+    run: Run,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+) -> None:
+    def refused(found: Any, num_classes: int) -> Any:
+        raise ModelError("the model's outputs lie between 0 and 7")
+
+    path = write(records, tmp_path / "rows.csv")
+    monkeypatch.setattr(outputs, "class_probabilities", refused)
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", str(run.path.absolute()), str(path)]
+    assert main(command) == 0
+    assert "no metrics but those that the model was compiled with: the model's outputs" in capsys.readouterr().err
+    assert main([*command, *asked]) == 1
+    assert "need probabilities of each row, and the model's outputs lie" in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["rows.csv"]
+
+
+def test_names_with_tabs_and_line_ends_stay_in_their_cell(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a\tb", "x\ny", *(f"\u202e{number}" for number in range(run.description.num_classes - 2)))
+    odd = replace(run, description=replace(run.description, class_names=names))
+    monkeypatch.setattr("shardtrain.inference.run.load_run", lambda _: odd)
+    assert main(["predict", str(run.path), *(f"{words[0]} {words[1]}" for words in TOPICS.values())]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.removesuffix("\n").split("\n")]
+    assert [len(cells) for cells in lines] == [3] * len(TOPICS)
+    assert {"a\\tb", "x\\ny"} >= {cells[0] for cells in lines if cells[0][0] != "\u202e"} != set()
 
 
 def test_evaluated_values_have_no_slices_by_default(run: Run, records: list[dict[str, Any]], tmp_path: Path) -> None:
