@@ -19,7 +19,7 @@ from shardtrain.inference.answered import Rows
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.metrics.classification import Metrics, MetricSums
 
-MAX_SLICES = 1000  # each of which takes at most 24 kB for 1,000 classes
+MAX_SLICES, MAX_COUNTS = 1000, 1 << 23  # slices; slices times classes, of which each has three numbers
 MISSING = "(missing)"
 _WITH_COLUMNS, _COPIED = ("csv", "tsv", "jsonl"), ("parquet", "arrow")  # formats
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-100, 1e100  # squares of sums of these are finite, and not 0
@@ -56,7 +56,7 @@ class SliceSums:
         """Add a batch.
 
         Raises:
-            UsageError: the column has more than `MAX_SLICES` values.
+            UsageError: the column has more than `MAX_SLICES` values, or too many for so many classes.
         """
         self._held.append((y, probabilities.copy(), rows))
         if sum(part.size for _, part, _ in self._held) >= _HELD:
@@ -76,9 +76,11 @@ class SliceSums:
         weights = [rows.weights for _, _, rows in self._held if rows.weights is not None]
         amounts = np.concatenate(weights) if weights else None
         codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
-        if len(self._sums.keys() | codes) > MAX_SLICES:
+        most = min(MAX_SLICES, MAX_COUNTS // self._num_classes)
+        if len(self._sums.keys() | codes) > most:
+            for_these = f", the most for {self._num_classes:,} classes" if most < MAX_SLICES else ""
             raise UsageError(
-                f"the column '{self._column}' has more than {MAX_SLICES:,} values, such as {values[0]!r} and "
+                f"the column '{self._column}' has more than {most:,} values{for_these}, such as {values[0]!r} and "
                 f"{values[-1]!r}; choose one that divides the rows into fewer parts"
             )
         number = np.fromiter((codes[value] for value in values), np.int64, len(values))

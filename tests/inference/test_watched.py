@@ -525,6 +525,17 @@ def test_names_with_tabs_and_line_ends_stay_in_their_cell(
     assert {"a\\tb", "x\\ny"} >= {cells[0] for cells in lines if cells[0][0] != "\u202e"} != set()
 
 
+def test_slices_of_many_classes_are_fewer(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write(records, tmp_path / "rows.csv"))
+    monkeypatch.setattr(slicing, "MAX_COUNTS", len(COUNTRIES) * len(NAMES))
+    assert len(evaluate_corpus(run, path, by="country").slices) == len(COUNTRIES)
+    monkeypatch.setattr(slicing, "MAX_COUNTS", len(COUNTRIES) * len(NAMES) - 1)
+    with pytest.raises(UsageError, match=r"more than 6 values, the most for 3 classes, such as"):
+        evaluate_corpus(run, path, by="country")
+
+
 def test_evaluated_values_have_no_slices_by_default(run: Run, records: list[dict[str, Any]], tmp_path: Path) -> None:
     found = evaluate_corpus(run, str(write(records, tmp_path / "rows.csv")))
     assert isinstance(found, Evaluated)
