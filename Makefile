@@ -57,6 +57,7 @@ docs: .venv/.documentation ## build the documentation as a site, in site/
 
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
+	@tools/install_axe.sh
 	$(BIN)/python -m pytest -m "not slow and not portable" $(TWO)
 
 test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed

@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
     check_report_file(options.out)
     if is_run(args.folder):
         load_for(load_run(args.folder), options_from(args, ImportOptions).module)
-    write_report(args.folder, options.out, shards=options.shards)
+    by = None if options.data is None or options.by is None else (options.data, options.by)
+    write_report(args.folder, options.out, shards=options.shards, by=by)
     num_bytes = options.out.stat().st_size
     facts = {"report": options.out, "bytes": num_bytes}
     show(args.json, facts, f"{size(num_bytes)}: {options.out}", summary=True)
@@ -43,5 +44,6 @@ COMMAND = Command(
     options=(ReportOptions, ImportOptions),
     examples="""\
 python -m shardtrain report data/shards --open
-python -m shardtrain report runs/mlp-1 --out mlp-1.html""",
+python -m shardtrain report runs/mlp-1 --out mlp-1.html
+python -m shardtrain report runs/mlp-1 --by source --data reviews.csv""",
 )

@@ -23,6 +23,7 @@ from shardtrain.exports.weights_file import npz_content
 from shardtrain.inference.run import Run
 from shardtrain.runtime.atomic import commit_bytes, commit_folder, commit_json, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.progress import say
 from shardtrain.runtime.storage import check_output_file, check_output_folder, remove, storage_errors
 from shardtrain.training.run_folder import MODEL, RunFolder
 from shardtrain.version import __version__
@@ -73,6 +74,8 @@ def export_run(run: Run, options: ExportOptions) -> Exported:
     if options.to == "onnx":
         require_onnx()
     network = _network_of(run, options.to)
+    if run.thresholds is not None:
+        say("the thresholds of the run are not exported: what is exported answers with the most probable class")
     if options.to == "savedmodel":
         return _export_folder(run, network, out, overwrite=options.overwrite)
     content = _CONTENTS[options.to](run, network, options)

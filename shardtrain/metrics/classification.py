@@ -17,7 +17,7 @@ import numpy.typing as npt
 from shardtrain.errors import ShardsError
 from shardtrain.metrics.intervals import wilson_interval
 from shardtrain.metrics.names import MAX_MATRIX as MAX_MATRIX
-from shardtrain.metrics.ranking import Ranking, Scores
+from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
@@ -346,6 +346,13 @@ class MetricSums:
             top_accuracy=tuple(_share(each, weight) for each in np.cumsum(self._top)),
             rankings=tuple(self._scores.rankings()) if self._scores else (),
         )
+
+    def curves(self) -> list[Curves | None]:
+        """Return the ROC and precision-recall curves of each class against the rest.
+
+        None for a class that all rows have, or none; no curves for more than `MAX_MATRIX` classes.
+        """
+        return self._scores.curves() if self._scores else []
 
     def _arrays(self) -> list[Floats]:
         matrix = [] if self._confusions is None else [self._confusions]

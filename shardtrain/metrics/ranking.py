@@ -3,11 +3,13 @@
 The area under the ROC curve and the average precision need all scores in order. The first `EXACT_VALUES` probabilities
 are kept, and what they give is exact. If there are more, rows are counted in bins of the probability, as narrow
 relative to p near 0 as relative to 1 - p near 1, and both figures come with a bound of their error, computed from what
-the bins hold: only the order of rows in a bin of several probabilities is unknown.
+the bins hold: only the order of rows in a bin of several probabilities is unknown. The points of `Curves` are exact in
+either case, because the edge of a bin is a threshold like any other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 EXACT_VALUES = 1 << 20  # probabilities that are kept, in 4 MiB
 MAX_VALUES = 1 << 19  # bins of all classes, of 21 bytes each
+MAX_POINTS = 256  # of a curve, and one at either end
 _OCTAVES = 31  # of [2^-32, 1/2]; what is below is one bin
 _LEAST = int(np.float32(2.0 ** -(_OCTAVES + 1)).view(np.int32))
 _BITS, _MOST_BITS = 23, 12  # of a float32's fraction; of these that number bins within an octave, at most
@@ -39,6 +42,33 @@ class Ranking:
     roc_auc_error: float
     average_precision: float | None
     average_precision_error: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curves:
+    """Points of the ROC and of the precision-recall curve of a class, by descending thresholds of its probability.
+
+    Attributes:
+        false_positives: share of the rows of other classes that a threshold selects, from 0 to 1, (points,).
+        true_positives: share of the rows of the class that it selects, from 0 to 1, (points,).
+        recall: the same, of thresholds at which it rises, above 0, to 1, (steps,).
+        precision: share of the rows selected by these that are of the class, (steps,).
+    """
+
+    false_positives: Floats
+    true_positives: Floats
+    recall: Floats
+    precision: Floats
+
+    def true_positives_at(self, false_positives: Floats) -> Floats:
+        """Return the height of the ROC curve, interpolated between points."""
+        found: Floats = np.interp(false_positives, self.false_positives, self.true_positives)
+        return found
+
+    def precision_at(self, recall: Floats) -> Floats:
+        """Return the precision of the highest threshold that reaches each recall."""
+        found: Floats = self.precision[np.searchsorted(self.recall, recall - 1e-12)]
+        return found
 
 
 class Scores:
@@ -79,22 +109,27 @@ class Scores:
 
     def rankings(self) -> list[Ranking]:
         """Compute how each class is ranked."""
+        return [_ranking(own, every, mixed) for own, every, mixed in self._columns()]
+
+    def curves(self) -> list[Curves | None]:
+        """Return the curves of each class; None for a class that all rows have, or none."""
+        return [_curves(own, every) for own, every, _ in self._columns()]
+
+    def _columns(self) -> Iterator[tuple[Floats, Floats, npt.NDArray[np.bool_]]]:
+        """Yield what `_ranking` takes of each class."""
         if self._bins is not None:
-            return [
-                _ranking(own, every, mixed)
-                for own, every, mixed in zip(*self._bins.counts, self._bins.mixed, strict=True)
-            ]
+            yield from zip(*self._bins.counts, self._bins.mixed, strict=True)
+            return
         if not self._kept:
-            return [_ranking(np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))] * self._classes
+            yield from [(np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))] * self._classes
+            return
         probabilities, y, weights = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        found = []
         for number, column in enumerate(probabilities.T):
             distinct, place = np.unique(column, return_inverse=True)
             own, every = np.zeros((2, len(distinct)))
             np.add.at(own, place, weights * (y == number))
             np.add.at(every, place, weights)
-            found.append(_ranking(own, every, np.zeros(len(distinct), np.bool_)))
-        return found
+            yield own, every, np.zeros(len(distinct), np.bool_)
 
     def _binned(self) -> _Bins:
         """Return the bins; rows that were kept until now are counted in them."""
@@ -203,3 +238,30 @@ def _ranking(own: Floats, every: Floats, mixed: npt.NDArray[np.bool_]) -> Rankin
         average_precision=precision,
         average_precision_error=precision_error,
     )
+
+
+def _curves(own: Floats, every: Floats) -> Curves | None:
+    """Return the curves of a class, or None if all rows are of it, or none; see `_ranking` for the arguments.
+
+    Of the thresholds the ROC curve has the last one in each of `MAX_POINTS` equal stretches of the sum of both shares,
+    the other curve the last one in as many stretches of the recall.
+    """
+    hits, false = np.cumsum(own[::-1]), np.cumsum(np.maximum(every - own, 0)[::-1])
+    if not len(hits) or not hits[-1] or not false[-1]:
+        return None
+    recall, wrong = hits / hits[-1], false / false[-1]
+    points = _last_of_each((recall + wrong) / 2)
+    rises = np.flatnonzero(own[::-1] > 0)
+    steps = rises[_last_of_each(recall[rises])]
+    return Curves(
+        false_positives=np.append(0.0, wrong[points]),
+        true_positives=np.append(0.0, recall[points]),
+        recall=recall[steps],
+        precision=hits[steps] / (hits[steps] + false[steps]),
+    )
+
+
+def _last_of_each(shares: Floats) -> npt.NDArray[np.int64]:
+    """Return the index of the last of the ascending shares in each of `MAX_POINTS` equal stretches of (0, 1]."""
+    stretch = np.ceil(shares * MAX_POINTS)
+    return np.flatnonzero(np.append(stretch[1:] != stretch[:-1], True) & (stretch > 0))

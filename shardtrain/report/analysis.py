@@ -93,7 +93,7 @@ def analyze_shards(folder: Path, *, scratch: Path) -> ShardsAnalysis:
         manifest = shards.manifest
         vectorizer = load_shards_vectorizer(shards) if manifest.files else None
         terms = vectorizer.terms if vectorizer else []
-        statistics, duplicates = _analyze_rows(shards, scratch)
+        statistics, duplicates = analyze_rows(shards, scratch)
         occurrences = statistics["train"].occurrences
         distinctive = None
         if occurrences is not None and (terms or manifest.vectorizer.get("kind") != "hashing"):
@@ -114,7 +114,11 @@ def analyze_shards(folder: Path, *, scratch: Path) -> ShardsAnalysis:
     )
 
 
-def _analyze_rows(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:
+def analyze_rows(shards: Shards, scratch: Path) -> tuple[dict[str, SplitStatistics], DuplicateCounts]:
+    """Read each split once; return its statistics by its name, and the duplicates in and between splits.
+
+    Temporary files in the folder `scratch` take 15 bytes per row.
+    """
     splits = shards.splits.values()
     total = sum(split.num_examples for split in splits)
     with DuplicateCounter(total, scratch) as hashes, progress("analyzing rows", total=total, unit="rows") as done:

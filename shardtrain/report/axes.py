@@ -21,9 +21,20 @@ _MAX_TICKS = 5
 
 
 class Frame:
-    """Scales that map values to positions in the plot area, and its axes."""
+    """Scales that map values to positions in the plot area, and its axes.
 
-    height = TOP + PLOT + BOTTOM
+    Args:
+        low_x: value at the left.
+        high_x: value at the right.
+        low_y: value at the bottom.
+        high_y: value at the top.
+        log_x: whether x is logarithmic.
+        x_share: whether x is written in percent.
+        y_share: whether y is written in percent.
+        integers: whether ticks of x are integers, where there is more than one.
+        right: space on the right of the plot area.
+        plot: height of the plot area.
+    """
 
     def __init__(
         self,
@@ -36,7 +47,11 @@ class Frame:
         x_share: bool = False,
         y_share: bool = False,
         integers: bool = True,
+        right: float = RIGHT,
+        plot: float = PLOT,
     ) -> None:
+        self.right, self.plot = WIDTH - right, plot
+        self.height = TOP + plot + BOTTOM
         self._log = log_x
         self._low_x, self._high_x = (math.log(low_x), math.log(high_x)) if log_x else (low_x, high_x)
         self._low_y, self._high_y = low_y, high_y
@@ -47,12 +62,12 @@ class Frame:
         value = math.log(value) if self._log else value
         spread = (self._high_x - self._low_x) or 1
         share = (value - self._low_x) / spread if self._high_x > self._low_x else 0.5
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + share * (self.right - LEFT)
 
     def y(self, value: float) -> float:
         """Return the position of a value, in units from the top; values beyond the axis are clipped."""
         share = (value - self._low_y) / ((self._high_y - self._low_y) or 1)
-        return TOP + PLOT * (1 - min(max(share, 0.0), 1.0))
+        return TOP + self.plot * (1 - min(max(share, 0.0), 1.0))
 
     def axes(self, x_label: str, y_label: str) -> Markup:
         """Draw both axes with ticks, labels and grid lines."""
@@ -60,17 +75,17 @@ class Frame:
         drawn = [label(y_label, 0, TEXT, "soft")]
         for tick in ticks(self._low_y, self._high_y):
             y = self.y(tick)
-            drawn.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-            drawn.append(label(_share(tick) if self._y_share else short_number(tick), LEFT - 6, y + 4, "soft", "end"))
+            drawn.append(element("line", x1=LEFT, x2=self.right, y1=y, y2=y, class_="grid"))
+            drawn.append(label(percent(tick) if self._y_share else short_number(tick), LEFT - 6, y + 4, "soft", "end"))
         for tick in self._x_ticks():
             x = self.x(tick)
-            shown = _share(tick) if self._x_share else short_number(tick)
+            shown = percent(tick) if self._x_share else short_number(tick)
             half = text_width(shown) / 2
             place = min(max(x, half), WIDTH - half)
             drawn.append(element("line", x1=x, x2=x, y1=base, y2=base + 4, class_="axis"))
             drawn.append(label(shown, place, base + 18, "soft", "middle"))
-        drawn.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=base, y2=base, class_="axis"))
-        drawn.append(label(x_label, (WIDTH + LEFT - RIGHT) / 2, base + 37, "soft", "middle"))
+        drawn.append(element("line", x1=LEFT, x2=self.right, y1=base, y2=base, class_="axis"))
+        drawn.append(label(x_label, (LEFT + self.right) / 2, base + 37, "soft", "middle"))
         return joined(*drawn)
 
     def _x_ticks(self) -> list[float]:
@@ -95,7 +110,8 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _share(value: float) -> str:
+def percent(value: float) -> str:
+    """Format a share in percent, with as few digits as it needs."""
     return f"{100 * value:g}%"
 
 

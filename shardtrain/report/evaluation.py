@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.metrics.classification import Metrics, MetricSums
+from shardtrain.metrics.ranking import Curves
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -35,10 +36,25 @@ class Mistake:
         return -self.order
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What predictions for labelled rows are worth.
+
+    Attributes:
+        metrics: all metrics.
+        curves: of each class against the rest; see `MetricSums.curves`.
+        mistakes: the most confident mistakes, by descending confidence.
+    """
+
+    metrics: Metrics
+    curves: tuple[Curves | None, ...]
+    mistakes: tuple[Mistake, ...]
+
+
 def evaluate_predictions(
     batches: Iterable[tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]], num_classes: int, *, mistakes: int
-) -> tuple[Metrics, tuple[Mistake, ...]]:
-    """Evaluate batches of predictions; return their metrics and the most confident mistakes, by descending confidence.
+) -> Evaluation:
+    """Evaluate batches of predictions.
 
     Args:
         batches: true class indices, (rows,), and predicted probabilities, (rows, num_classes), in row order.
@@ -63,4 +79,4 @@ def evaluate_predictions(
             )
             heapq.heappush(kept, mistake) if len(kept) < mistakes else heapq.heappushpop(kept, mistake)
         rows += len(y)
-    return sums.metrics(), tuple(sorted(kept, reverse=True))
+    return Evaluation(metrics=sums.metrics(), curves=tuple(sums.curves()), mistakes=tuple(sorted(kept, reverse=True)))

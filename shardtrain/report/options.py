@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardtrain.corpus.options import Column, parse_column
+from shardtrain.errors import UsageError
 from shardtrain.options import checked, option
 
 _OUTPUT, _SHOWN = "output", "what is shown"
@@ -25,6 +27,11 @@ class ReportOptions:
         out: the HTML file.
         open: show it in the browser.
         shards: for a run: its shards; None: where they were when it was trained.
+        data: for a run: labelled raw text whose rows are measured by the values of the column `by`.
+        by: the column.
+
+    Raises:
+        UsageError: one of `data` and `by` is given without the other.
     """
 
     out: Path = option(
@@ -45,6 +52,29 @@ class ReportOptions:
         unset="where they were when it was trained",
         identity=False,
     )
+    by: Column | None = option(
+        None,
+        "for a run: measure the rows of --data for each value of this column, named or counted from 0",
+        group=_SHOWN,
+        metavar="COLUMN",
+        parse=parse_column,
+        unset="none",
+        identity=False,
+    )
+    data: Path | None = option(
+        None,
+        "with --by: labelled raw text, as `evaluate` takes it",
+        group=_SHOWN,
+        metavar="DATA",
+        parse=Path,
+        unset="none",
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        if (self.by is None) != (self.data is None):
+            given, missing = ("--by", "--data") if self.data is None else ("--data", "--by")
+            raise UsageError(f"{given} is given without {missing}: a file and a column of it make slices")
 
 
 @checked

@@ -14,6 +14,8 @@ from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.version import __version__
 
 GENERATOR = "shardtrain"
+_UNBROKEN = 26  # characters of a word of a name
+_MANY_SECTIONS = 20  # whose links are folded away
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -47,11 +49,10 @@ def render_page(kicker: str, title: str, lead: Child, key_figures: Markup, secti
         element("title", title if title.lower() == kicker.lower() else f"{title} – {kicker}"),
         element("style", Markup(_css())),
     )
-    contents = element(
-        "nav",
-        element("ul", *(element("li", element("a", each.title, href=f"#{each.name}")) for each in sections)),
-        aria_label="Contents",
-    )
+    links = element("ul", *(element("li", element("a", each.title, href=f"#{each.name}")) for each in sections))
+    if len(sections) > _MANY_SECTIONS:
+        links = element("details", element("summary", f"All {len(sections):,}"), links)
+    contents = element("nav", links, aria_label="Contents")
     header = element(
         "header", element("p", kicker, class_="kicker"), element("h1", title), element("p", lead), key_figures, contents
     )
@@ -86,6 +87,11 @@ def grid(*figures: Markup | None) -> Markup:
     return element("div", *figures, class_="charts")
 
 
+def beside(*parts: Markup | None) -> Markup:
+    """Lay out parts of different widths side by side, and below each other where they do not fit."""
+    return element("div", *parts, class_="beside")
+
+
 def figure(
     title: str, note: Child, chart: Markup, *, legend: Markup | None = None, values: Markup | None = None
 ) -> Markup:
@@ -111,14 +117,17 @@ def legend(*names: str, outline: bool = False) -> Markup:
 
 
 def table(
-    heads: Sequence[str],
+    heads: Sequence[Child],
     rows: Sequence[Sequence[Child]],
     *,
     caption: str,
+    foot: Sequence[Child] | None = None,
     text: int = 1,
+    chart: int | None = None,
     tall: bool = False,
     hide_caption: bool = False,
     hide_heads: bool = False,
+    look: str | None = None,
 ) -> Markup:
     """Return a table whose first column holds the row headers; it scrolls horizontally if it is too wide.
 
@@ -126,40 +135,66 @@ def table(
         heads: column headers.
         rows: cells in the order of the columns.
         caption: what the table shows.
+        foot: a last row, for a mean or a sum.
         text: number of leading columns that hold text; the rest hold numbers.
+        chart: a column whose cells are charts.
         tall: whether the height is limited and the table scrolls vertically.
         hide_caption: whether the caption is for screen readers only.
         hide_heads: whether the column headers are for screen readers only.
+        look: a class of the style sheet.
     """
 
-    def look(column: int) -> str | None:
-        return "n" if column >= text else None
+    def kind(column: int) -> str | None:
+        return "chart" if column == chart else "n" if column >= text else None
 
-    head = element("tr", *(element("th", name, scope="col", class_=look(i)) for i, name in enumerate(heads)))
-    body = (
-        element(
-            "tr",
-            *(
-                element("td", cell, class_=look(i), dir_="auto" if look(i) is None else None)
-                if i
-                else element("th", cell, scope="row", dir_="auto", class_=look(i))
-                for i, cell in enumerate(row)
-            ),
+    def row(cells: Sequence[Child]) -> Markup:
+        head = element("th", _worded(cells[0], kind(0)), scope="row", dir="auto", class_=kind(0))
+        others = (
+            element("td", _worded(cell, kind(i)), class_=kind(i), dir_="auto" if kind(i) is None else None)
+            for i, cell in enumerate(cells[1:], start=1)
         )
-        for row in rows
-    )
-    titled = element("caption", element("span", caption, class_="hidden" if hide_caption else None))
+        return element("tr", head, *others)
+
+    head = element("tr", *(element("th", name, scope="col", class_=kind(i)) for i, name in enumerate(heads)))
     made = element(
-        "table", titled, element("thead", head, class_="hidden" if hide_heads else None), element("tbody", *body)
+        "table",
+        element("caption", element("span", caption, class_="hidden" if hide_caption else None)),
+        element("thead", head, class_="hidden" if hide_heads else None),
+        element("tbody", *map(row, rows)),
+        element("tfoot", row(foot)) if foot else None,
+        class_=look,
     )
-    return element(
-        "div", made, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=caption
+    return scrolling(made, caption, tall=tall)
+
+
+def _worded(cell: Child, kind: str | None) -> Child:
+    return cell if kind or isinstance(cell, Markup) else named(str(cell or ""))
+
+
+def named(name: str, tag: str = "span") -> Markup:
+    """Return a name that breaks between words, and within a word only if that is longer than any line of a phone."""
+    longest = max(map(len, name.split()), default=0)
+    return element(tag, name, class_="name" if longest <= _UNBROKEN else "name long", dir_="auto")
+
+
+def scrolling(content: Markup, name: str, *, tall: bool = False) -> Markup:
+    """Return a region that scrolls where its content is too wide, or too high if `tall`.
+
+    It is reached with the keyboard and named for screen readers. Where it scrolls, the edges behind which there is more
+    are shaded, and in browsers with scroll-driven animations a line above it says so.
+    """
+    region = element(
+        "div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=name
     )
+    signs = (
+        element("span", f"scrolls {way}", class_=look) for way, look in (("sideways →", "across"), ("down ↓", "down"))
+    )
+    return element("div", element("p", *signs, class_="more", aria_hidden="true"), region, class_="wide")
 
 
 def key_value_table(caption: str, values: Sequence[tuple[str, str]], *, numbers: bool = False) -> Markup:
     """Return a table of names and values; with `numbers` the values are aligned as numbers."""
-    return table(("name", "value"), values, caption=caption, text=1 if numbers else 2, hide_heads=True)
+    return table(("name", "value"), values, caption=caption, text=1 if numbers else 2, hide_heads=True, look="pairs")
 
 
 def notice(*text: Child) -> Markup:

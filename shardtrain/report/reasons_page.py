@@ -1,24 +1,21 @@
 """Show why texts got their classes, on one page: the terms marked in each text, and what each adds to the logit.
 
-A character has the sum of its terms' contributions, each divided by the number of characters in its places, so that
-what is marked most is what adds most. What speaks for the class is underlined solidly, what speaks against it with
-dashes; colour is never the only sign. The table below a text has the same for screen readers.
+Texts are marked as `marked_text` says. The table below a text has the same for screen readers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from shardtrain.inference.attribution import EXACT
 from shardtrain.inference.explanations import Explanation, Reason
 from shardtrain.report.formatting import truncate
+from shardtrain.report.marked_text import marked
 from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.report.page import Section, legend, notice, render_page, table, tiles
 
 _MOST_CHARACTERS = 4000  # of a text
-_LEVELS = 3  # of a mark
 _PLACES = 6  # of a term in its row
 
 
@@ -58,7 +55,7 @@ def _section(number: int, text: str, explanation: Explanation) -> Markup:
     """Return a text with its terms marked, and the table of these."""
     cut = notice(f"The first {_MOST_CHARACTERS:,} of {len(text):,} characters are shown.")
     return joined(
-        element("p", *_marked(text, explanation.reasons), class_="text", dir_="auto"),
+        element("p", *marked(text, explanation.reasons, 0, _MOST_CHARACTERS), class_="text", dir_="auto"),
         cut if len(text) > _MOST_CHARACTERS else None,
         legend(f"for {explanation.label}", f"against {explanation.label}") if explanation.reasons else None,
         table(
@@ -87,34 +84,3 @@ def _sums(explanation: Explanation) -> Iterator[tuple[Child, Child, Child]]:
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "\u2212")
-
-
-def _marked(text: str, reasons: Sequence[Reason]) -> Iterator[Child]:
-    """Yield the pieces of a text, marked by what they add."""
-    text = "".join(" " if character.isspace() else character for character in text[:_MOST_CHARACTERS])
-    levels = _levels(min(len(text), _MOST_CHARACTERS), reasons)
-    for level, group in groupby(range(len(levels)), key=levels.__getitem__):
-        places = list(group)
-        piece = text[places[0] : places[-1] + 1]
-        side = "for" if level > 0 else "against"
-        yield element("mark", piece, class_=f"{side} m{abs(level)}") if level else piece
-
-
-def _levels(length: int, reasons: Sequence[Reason]) -> list[int]:
-    """Return how much each character is marked: 0 to `_LEVELS`, negative where it speaks against the class."""
-    sums = [0.0] * length
-    for reason in reasons:
-        size = sum(stop - start for start, stop in reason.places)
-        for start, stop in reason.places:
-            for place in range(start, min(stop, length)):
-                sums[place] += reason.contribution / size
-    most = max(map(abs, sums), default=0.0)
-    return [_level(value / most) if most else 0 for value in sums]
-
-
-def _level(share: float) -> int:
-    """Return the level of a share of the largest sum; what is below a hundredth is not marked."""
-    if abs(share) < 0.01:
-        return 0
-    level = min(_LEVELS, 1 + int(abs(share) * _LEVELS))
-    return level if share > 0 else -level

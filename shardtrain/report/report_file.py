@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shardtrain.corpus.options import Column
 from shardtrain.errors import ReportExistsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.inference.run import load_run
 from shardtrain.report.page import GENERATOR
@@ -50,7 +51,7 @@ def check_report_file(out: Path, *, option: str = "--out") -> None:
                 raise ReportExistsError(f"'{out}' exists and is not a report of shardtrain; choose another {option}")
 
 
-def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None:
+def write_report(folder: Path, out: Path, *, shards: Path | None = None, by: tuple[Path, Column] | None = None) -> None:
     """Write the report of the shards or the run in `folder` to the file `out`, replacing an older report.
 
     The folder of `out` is made if it is missing.
@@ -62,8 +63,10 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
         out: the HTML file.
         shards: for a run only, the shards whose validation rows are classified; None: the folder the run was
             trained on.
+        by: for a run only, labelled raw text and a column of it, for each of whose values its rows are measured.
 
     Raises:
+        CorpusError: the raw text cannot be read, or has no such column.
         ShardsError: the shards are missing or damaged.
         RunError: the run is unfinished or damaged.
         VectorizerError: the vectorizer is missing or damaged.
@@ -74,7 +77,9 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None) -> None
     of_run = is_run(folder)
     make_folder(out.parent)
     if of_run:
-        written = run_page(load_run(folder), shards, scratch=out.parent)
+        written = run_page(load_run(folder), shards, scratch=out.parent, by=by)
+    elif by is not None:
+        raise UsageError(f"--by is for the report of a run, and '{folder}' holds shards; omit it")
     elif shards is not None:
         raise UsageError(f"--shards is for the report of a run, and '{folder}' holds shards; omit it")
     else:

@@ -11,37 +11,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shardtrain.corpus.options import Column
 from shardtrain.errors import RunError, ShardsNotFoundError
 from shardtrain.inference.run import Run
-from shardtrain.report import evaluation_page, svg
+from shardtrain.report.calibration_page import calibration_section
+from shardtrain.report.classes_page import classes_section
+from shardtrain.report.confusions_page import confusions_section
 from shardtrain.report.formatting import format_value
-from shardtrain.report.markup import Markup
-from shardtrain.report.page import (
-    Section,
-    figure,
-    grid,
-    key_value_table,
-    legend,
-    notice,
-    render_page,
-    stack,
-    table,
-    tiles,
-)
-from shardtrain.runtime.progress import short
+from shardtrain.report.markup import Markup, joined
+from shardtrain.report.mistakes_page import mistakes_section
+from shardtrain.report.page import Section, grid, key_value_table, notice, render_page, stack
+from shardtrain.report.ranking_page import ranking_section
+from shardtrain.report.result_page import recorded_warning, result_section, result_tiles, warnings
+from shardtrain.report.run_analysis import RunEvaluation, evaluate_run
+from shardtrain.report.slices_page import slices_section
+from shardtrain.report.terms_page import terms_section
+from shardtrain.report.training_page import engine_table, training_section
 from shardtrain.runtime.quantities import size
 from shardtrain.training.run_folder import HISTORY
 
 
-def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
+def run_page(run: Run, shards: Path | None, *, scratch: Path, by: tuple[Path, Column] | None = None) -> str:
     """Render the report of a finished run.
 
     Args:
         run: the run.
         shards: folder of the shards whose validation rows are classified; None: the folder the run was trained on.
         scratch: folder for temporary files.
+        by: labelled raw text and a column of it, for each of whose values its rows are measured.
 
     Raises:
+        CorpusError: the raw text cannot be read, or has no such column.
         ShardsError: `shards` is missing, or the shards are damaged.
         ModelError: the shards were built with another vectorizer or have other classes.
         RunError: a file of the run is damaged.
@@ -50,15 +50,23 @@ def run_page(run: Run, shards: Path | None, *, scratch: Path) -> str:
     recorded = run.config.get("shards")
     found, missing = None, "the run does not record where its shards are; name them with --shards"
     if shards is not None:
-        found = evaluation_page.evaluate_run(run, shards, scratch=scratch)
+        found = evaluate_run(run, shards, scratch=scratch)
     elif isinstance(recorded, str):
         try:
-            found = evaluation_page.evaluate_run(run, Path(recorded), scratch=scratch)
+            found = evaluate_run(run, Path(recorded), scratch=scratch)
         except ShardsNotFoundError as error:
             missing = f"{error.on_command_line}; if the shards were moved, name them with --shards"
-    return render_page(
-        "Run", run.path.name or run.path.resolve().name, _lead(run), _tiles(run), _sections(run, epochs, found, missing)
-    )
+    slices = None if by is None else slices_section(run, *by)
+    names, about = run.description.class_names, run.description
+    top = result_tiles(run.metrics, found, names, about.num_validation)
+    if found is not None:
+        top = joined(warnings(found, names, tested="test_examples" in run.metrics), top)
+    else:
+        top = joined(recorded_warning(run.metrics), top)
+    sections = _sections(run, epochs, found, missing)
+    if slices is not None:
+        sections.insert(1 if found is None else 2, Section(name="slices", title="Slices", body=slices))
+    return render_page("Run", run.path.name or run.path.resolve().name, _lead(run), top, sections)
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
@@ -88,110 +96,62 @@ def _lead(run: Run) -> str:
     )
 
 
-def _tiles(run: Run) -> Markup:
-    metrics = run.metrics
-    each = [
-        ("validation accuracy", f"{metrics['val_accuracy']:.2%}", ""),
-        ("validation loss", short(metrics["val_loss"]), ""),
-        *_test_tiles(metrics),
-        (
-            "epochs",
-            f"{metrics['epochs']:,}",
-            f"best epoch: {metrics['best_epoch']:,}" if "best_epoch" in metrics else "",
-        ),
-    ]
-    if "examples_per_second" in metrics:
-        each.append(("throughput", f"{metrics['examples_per_second']:,.0f}", "training examples per second"))
-    if "input_wait_fraction" in metrics:
-        each.append(("input wait", f"{metrics['input_wait_fraction']:.1%}", "of training step time"))
-    if "peak_memory_bytes" in metrics:
-        each.append(("peak memory", size(metrics["peak_memory_bytes"]), "resident, with all libraries"))
-    return tiles(*each)
-
-
-def _test_tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the tiles of the test split, which no decision of the training used; none if there is none."""
-    if "test_examples" not in metrics:
-        return []
-    accuracy, loss = metrics.get("test_accuracy"), metrics.get("test_loss")
-    return [
-        ("test accuracy", "not finite" if accuracy is None else f"{accuracy:.2%}", "on rows that chose nothing"),
-        ("test loss", "not finite" if loss is None else f"{loss:.4f}", ""),
-    ]
-
-
-def _sections(
-    run: Run, epochs: Sequence[dict[str, float]], found: evaluation_page.RunEvaluation | None, missing: str
-) -> list[Section]:
-    sections = [Section(name="training", title="Training", body=_training(run, epochs))]
+def _sections(run: Run, epochs: Sequence[dict[str, float]], found: RunEvaluation | None, missing: str) -> list[Section]:
+    names, best = run.description.class_names, run.metrics.get("best_epoch")
+    training = Section(name="training", title="Training", body=training_section(epochs, best))
+    settings = Section(name="settings", title="Configuration", body=_configuration(run, epochs))
     if found is None:
         note = notice(f"The evaluation on the validation rows is missing: {missing}.")
-        sections.append(Section(name="classes", title="Classes", body=note))
-    else:
-        sections += evaluation_page.sections(found, run.description.class_names)
-    return [*sections, Section(name="settings", title="Configuration", body=_configuration(run))]
-
-
-def _training(run: Run, epochs: Sequence[dict[str, float]]) -> Markup:
-    best = run.metrics.get("best_epoch")
-    names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
-    rows = [tuple(_number(epoch[name]) if name in epoch else "" for name in names) for epoch in epochs]
-    heads = [name.replace("_", " ") for name in names]
-    per_epoch = table(heads, rows, caption="Metrics per epoch", text=0, tall=len(rows) > 9)
-    drawn: list[Markup | None] = [
-        _curve(epochs, name, title, best) for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"))
+        return [Section(name="classes", title="Classes", body=note), training, settings]
+    return [
+        Section(name="result", title="Result", body=result_section(run.metrics, found, names)),
+        Section(name="classes", title="Classes", body=classes_section(found.metrics, names)),
+        Section(name="confusions", title="Confusions", body=confusions_section(found.metrics, names)),
+        Section(name="mistakes", title="Most confident mistakes", body=mistakes_section(found, names)),
+        Section(name="terms", title="Terms of the classes", body=terms_section(found.terms, names)),
+        Section(name="curves", title="Ranking", body=ranking_section(found.metrics, found.curves, names)),
+        Section(name="calibration", title="Calibration", body=calibration_section(found.metrics)),
+        training,
+        settings,
     ]
-    return grid(*drawn, per_epoch)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2e}"
-
-
-def _curve(epochs: Sequence[dict[str, float]], name: str, title: str, best: object) -> Markup | None:
-    """Draw a metric over the epochs for training and validation rows; None if it was not recorded."""
-    curves = []
-    for key, series in ((name, "training"), (f"val_{name}", "validation")):
-        points = tuple((epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch and "epoch" in epoch)
-        hints = tuple(f"epoch {x:g}, {series}: {_number(y)}" for x, y in points)
-        if points:
-            curves.append(svg.Line(name=series, points=points, hints=hints))
-    if not curves:
-        return None
-    values = [y for curve in curves for _, y in curve.points]
-    low, high = min(values), max(values)
-    pad = 0.08 * (high - low) or max(abs(high), 1.0) * 0.05
-    bounds = (max(0.0, low - pad), high + pad) if name == "loss" else (max(0.0, low - pad), min(1.0, high + pad))
-    last = curves[-1].points
-    marked = (float(best), f"best epoch: {best}") if isinstance(best, int) else None
-    note = f"From {_number(last[0][1])} to {_number(last[-1][1])} on {curves[-1].name} rows over {len(last):,} epochs"
-    if marked:
-        note += f"; the weights of epoch {best} were kept (dotted line)"
-    chart = svg.lines(
-        curves,
-        alt=f"{title} over epochs. {note}.",
-        x_label="epoch",
-        y_label=name,
-        y_range=bounds,
-        marked=marked,
-        y_share=name == "accuracy",
-    )
-    return figure(title, f"{note}.", chart, legend=legend(*(curve.name for curve in curves)))
-
-
-def _configuration(run: Run) -> Markup:
+def _configuration(run: Run, epochs: Sequence[dict[str, float]]) -> Markup:
     about = {name: value for name, value in vars(run.description).items() if name != "class_names"}
     where = {"folder": run.config.get("shards", "not recorded")}
     versions = run.config.get("versions", {})
     return grid(
-        key_value_table("Options", _rows(run.config.get("options", {}))),
         stack(
+            key_value_table("Options", _rows(run.config.get("options", {}))),
+            key_value_table("Recorded results", _rows(_plain(run.metrics))),
+        ),
+        stack(
+            key_value_table("Speed and memory", _engine(run.metrics)),
             key_value_table("Shards", _rows(where | about)),
             key_value_table("Versions", _rows(versions)),
+            engine_table(epochs),
         ),
-        key_value_table("Results", _rows(run.metrics)),
     )
 
 
+def _engine(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of the speed and the memory of the training."""
+    known = [("epochs", f"{metrics['epochs']:,}")]
+    if "fit_seconds" in metrics:
+        known.append(("time", f"{metrics['fit_seconds']:,.1f} s"))
+    if "examples_per_second" in metrics:
+        known.append(("training examples per second", f"{metrics['examples_per_second']:,.0f}"))
+    if "input_wait_fraction" in metrics:
+        known.append(("wait for input", f"{metrics['input_wait_fraction']:.1%} of training step time"))
+    if "peak_memory_bytes" in metrics:
+        known.append(("peak memory", f"{size(metrics['peak_memory_bytes'])}, resident, with all libraries"))
+    return known
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the metrics of whole splits, which the other sections show."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+
+
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), format_value(value)) for name, value in values.items()]
+    return [(str(name).replace("_", " "), format_value(value) or "none") for name, value in values.items()]

@@ -10,7 +10,7 @@ from shardtrain.report import svg
 from shardtrain.report.analysis import NAMES, ShardsAnalysis, analyze_shards
 from shardtrain.report.build_page import build_section
 from shardtrain.report.features_page import distinctive_section, features_section
-from shardtrain.report.formatting import format_value, truncate
+from shardtrain.report.formatting import MAX_NAME, format_value, truncate
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import Section, figure, grid, key_value_table, legend, render_page, table, tiles
 from shardtrain.report.row_statistics import Counts
@@ -19,7 +19,6 @@ from shardtrain.shards.packing import codec_of
 
 _MAX_BARS = 24
 _MAX_ROWS = 200  # of a table
-_MAX_NAME = 40  # characters of a class name in a sentence
 _ENTRY = {"ngram": "n-grams", "sequence": "in-vocabulary words", "dense": "non-zero features"}
 
 
@@ -106,8 +105,8 @@ def _classes(analysis: ShardsAnalysis) -> Markup:
     )
     most, least = order[0], order[-1]
     note = (
-        f"{truncate(names[most], _MAX_NAME)} has the most training rows, {counts['train'][most]:,}; "
-        f"{truncate(names[least], _MAX_NAME)} the fewest, {counts['train'][least]:,}."
+        f"{truncate(names[most], MAX_NAME)} has the most training rows, {counts['train'][most]:,}; "
+        f"{truncate(names[least], MAX_NAME)} the fewest, {counts['train'][least]:,}."
     )
     if counts["train"][most] == counts["train"][least]:
         note = f"All classes have the same number of training rows, {counts['train'][most]:,}."

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from shardtrain.report.axes import LEFT, PLOT, RIGHT, TEXT, TOP, WIDTH, Frame, fit_text, label, text_width
+from shardtrain.report.axes import LEFT, PLOT, RIGHT, TOP, WIDTH, Frame, fit_text, label, text_width
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.runtime.terminal import printable
 
@@ -55,15 +55,6 @@ class Span:
     hint: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cell of a heat map: its strength (0 to 1), its text and its tooltip."""
-
-    strength: float
-    shown: str
-    hint: str
-
-
 def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
     """Draw horizontal bars, the series of a row below each other; lengths are relative to the largest value."""
     longest = max((value for row in rows for value in row.values), default=0) or 1
@@ -83,7 +74,7 @@ def bars(rows: Sequence[Bar], *, alt: str) -> Markup:
             drawn.append(element("rect", x=labels, y=y + 1, width=length, height=thick - 2, class_=f"s{place}"))
             drawn.append(label(shown, labels + length + 5, y + thick / 2 + 4, "soft"))
         parts.append(element("g", *drawn))
-    return _svg(len(rows) * height, alt, *parts)
+    return drawing(len(rows) * height, alt, *parts)
 
 
 def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shares: bool = False) -> Markup:
@@ -104,7 +95,7 @@ def histogram(bins: Sequence[Bin], *, alt: str, x_label: str, y_label: str, shar
             drawn.append(element("rect", x=x, y=y, width=width, height=frame.y(0) - y, class_=look))
         drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
         marks.append(element("g", *drawn))
-    return _svg(frame.height, alt, frame.axes(x_label, y_label), *marks)
+    return drawing(frame.height, alt, frame.axes(x_label, y_label), *marks)
 
 
 def lines(
@@ -116,7 +107,6 @@ def lines(
     y_range: tuple[float, float],
     spans: Sequence[Span] = (),
     level: tuple[float, str] | None = None,
-    marked: tuple[float, str] | None = None,
     log_x: bool = False,
     area: bool = False,
     y_share: bool = False,
@@ -131,7 +121,6 @@ def lines(
         y_range: lowest and highest y.
         spans: shaded ranges of x.
         level: y of a horizontal line and its label.
-        marked: x of a vertical line and its tooltip.
         log_x: whether the x axis is logarithmic; x must be positive.
         area: whether the area under the first curve is filled.
         y_share: whether y is a share, shown in per cent.
@@ -143,15 +132,6 @@ def lines(
         y = frame.y(level[0])
         drawn.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="level"))
         drawn.append(label(level[1], WIDTH - RIGHT, y - 6, anchor="end"))
-    if marked is not None:
-        x = frame.x(marked[0])
-        drawn.append(
-            element(
-                "g",
-                element("title", marked[1]),
-                element("line", x1=x, x2=x, y1=TOP, y2=TOP + PLOT, class_="marked"),
-            )
-        )
     for place, curve in enumerate(curves):
         points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -162,57 +142,7 @@ def lines(
             dot = element("circle", cx=x, cy=y, r=2.5 if len(points) > 1 else 4, class_=f"s{place}")
             hit = element("circle", cx=x, cy=y, r=7, class_="hit")
             drawn.append(element("g", element("title", hint), dot, hit))
-    return _svg(frame.height, alt, *drawn)
-
-
-def heat_map(names: Sequence[str], cells: Sequence[Sequence[Cell]], *, alt: str, across: str) -> Markup:
-    """Draw a square heat map with one row per name; columns have the rows' numbers, the diagonal is blue."""
-    count = len(names)
-    numbers = [f"{number} {name}" for number, name in enumerate(names, start=1)]
-    labels = min(120.0, max(text_width(printable(each)) for each in numbers) + 8)
-    side = min((WIDTH - labels) / count, 56)
-    top = 36.0
-    step = math.ceil((text_width(str(count)) + 2) / side)
-    parts = [label(across, labels, TEXT)]
-    for number in range(count):
-        if number % step == 0:
-            parts.append(label(str(number + 1), labels + (number + 0.5) * side, top - 6, "soft", "middle"))
-    for row, (name, along) in enumerate(zip(numbers, cells, strict=True)):
-        y = top + row * side
-        if side >= 14 or row % math.ceil(14 / side) == 0:
-            parts.append(element("g", element("title", name), label(fit_text(name, labels - 7), 0, y + side / 2 + 4)))
-        for column, cell in enumerate(along):
-            parts.append(_cell(cell, labels + column * side, y, side, own=row == column))
-    return _svg(top + count * side + 1, alt, *parts)
-
-
-def _cell(cell: Cell, x: float, y: float, side: float, *, own: bool) -> Markup:
-    """Draw a cell: tinted up to a strength of 0.5, in full colour above it, so that its text has enough contrast."""
-    size = {"x": x, "y": y, "width": side - 1, "height": side - 1}
-    drawn = [element("title", cell.hint), element("rect", class_="blank", **size)]
-    strong = cell.strength > 0.5
-    if cell.strength > 0:
-        look = ("s0" if own else "s1") + (" strong" if strong else "")
-        drawn.append(element("rect", class_=look, fill_opacity=1 if strong else 0.1 + 0.6 * cell.strength, **size))
-    if cell.shown and text_width(cell.shown) <= side - 2:
-        drawn.append(label(cell.shown, x + (side - 1) / 2, y + side / 2 + 4, "inverse" if strong else "", "middle"))
-    return element("g", *drawn)
-
-
-def reliability(bins: Sequence[Bin], *, alt: str) -> Markup:
-    """Draw a reliability diagram: accuracy per range of confidence, and the diagonal of perfect calibration."""
-    frame = Frame(0, 1, 0, 1, x_share=True, y_share=True)
-    marks = []
-    for each in bins:
-        x, width = frame.x(each.start), frame.x(each.stop) - frame.x(each.start) - 1
-        drawn = [element("title", each.hint)]
-        if each.heights:
-            y = frame.y(each.heights[0])
-            drawn.append(element("rect", x=x, y=y, width=width, height=frame.y(0) - y, class_="s0"))
-        drawn.append(element("rect", x=x, y=TOP, width=width, height=PLOT, class_="hit"))
-        marks.append(element("g", *drawn))
-    ideal = element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="level")
-    return _svg(frame.height, alt, frame.axes("confidence", "accuracy"), *marks, ideal)
+    return drawing(frame.height, alt, *drawn)
 
 
 def _shaded(frame: Frame, spans: Sequence[Span]) -> Markup:
@@ -229,7 +159,8 @@ def _shaded(frame: Frame, spans: Sequence[Span]) -> Markup:
     return joined(*drawn)
 
 
-def _svg(height: float, alt: str, *parts: Markup) -> Markup:
+def drawing(height: float, alt: str, *parts: Markup) -> Markup:
+    """Return a chart of a height; `alt` is its text alternative."""
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=alt)
 
 

@@ -386,7 +386,5 @@ def test_columns_of_types_that_are_no_label_are_named_with_their_type(tmp_path: 
     path = tmp_path / "rows.parquet"
     values = {"day": [dt.date(2020, 1, 1)] * 4, "raw": [b"x"] * 4}
     pq.write_table(pa.table({"label": ["a", "b"] * 2, "text": ["some text"] * 4, **values}), path)
-    with pytest.raises(
-        CorpusFormatError, match=rf"column '{column}' holds values of type (date|binary).*another"
-    ):
+    with pytest.raises(CorpusFormatError, match=rf"column '{column}' holds values of type (date|binary).*another"):
         open_corpus(path, CorpusOptions(label_column=column), scratch=tmp_path)

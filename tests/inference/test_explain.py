@@ -296,18 +296,20 @@ def test_a_model_that_looks_up_no_words_is_refused(sequences: Run, monkeypatch: 
 @pytest.mark.parametrize("last", ["softmax", "linear", "a layer"])
 def test_a_model_with_any_last_layer_is_explained(sequences: Run, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
     class Averages(keras.Model):
-        """Without a graph of layers."""
+        """Without a graph of layers; it looks up words and positions."""
 
         def __init__(self) -> None:
             super().__init__()
             self.words = keras.layers.Embedding(
                 1000, 4, embeddings_initializer=keras.initializers.RandomUniform(seed=1)
             )
+            self.positions = keras.layers.Embedding(9, 4)
             self.scores = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=2))
             self.last = keras.layers.Softmax() if last != "linear" else keras.layers.Identity()
 
         def call(self, ids: Any) -> Any:
-            return self.last(self.scores(keras.ops.mean(self.words(ids), axis=1)))
+            places = self.positions(keras.ops.arange(9))
+            return self.last(self.scores(keras.ops.mean(self.words(ids) + places, axis=1)))
 
     model: Any = Averages()
     if last == "softmax":
@@ -492,6 +494,18 @@ def test_what_is_explained_at_a_time_is_a_sixteenth_of_a_unit(
     ]
     assert len(sizes) > 50
     assert sum(sizes) / len(sizes) < 2 * (1 << 12)
+
+
+def test_row_groups_with_explanations_are_bounded_by_their_bytes(
+    mlp: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, many = tmp_path / "one.parquet", tmp_path / "many.parquet"
+    predict_file(mlp, table, one, PredictOptions(explain=3))
+    monkeypatch.setattr("shardtrain.inference.writers._GROUP_BYTES", 1 << 15)
+    predict_file(mlp, table, many, PredictOptions(explain=3))
+    assert pyarrow.parquet.ParquetFile(one).num_row_groups == 1
+    assert pyarrow.parquet.ParquetFile(many).num_row_groups > 1
+    assert pyarrow.parquet.read_table(many).equals(pyarrow.parquet.read_table(one))
 
 
 def test_strings_that_arrow_cannot_hold_are_written_with_a_replacement(mlp: Run, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.report.evaluation_page import evaluate_run
+from shardtrain.report.run_analysis import evaluate_run
 from shardtrain.training.options import FitOptions
 
 KINDS = ["ngram", "sequence"]

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
+    auc,
     average_precision_score,
     balanced_accuracy_score,
     confusion_matrix,
     f1_score,
     log_loss,
     matthews_corrcoef,
+    precision_recall_curve,
     precision_recall_fscore_support,
     roc_auc_score,
+    roc_curve,
     top_k_accuracy_score,
 )
 
@@ -264,6 +267,45 @@ def test_no_rows_have_metrics_that_say_nothing_and_labels_outside_are_refused() 
     for label in (-1, 3):
         with pytest.raises(ShardsError, match=r"labels outside \[0, 3\)"):
             MetricSums(3).add(np.array([0, label]), np.ones((2, 3)) / 3)
+
+
+@pytest.mark.parametrize("exact", [1 << 20, 0], ids=["exact", "in bins"])
+@pytest.mark.parametrize(("number", "classes"), [(3, 2), (400, 2), (5000, 3), (3000, 40)])
+def test_points_of_curves_are_scikit_learns(
+    number: int, classes: int, exact: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "EXACT_VALUES", exact)
+    y, p = rows(number, classes)
+    sums = MetricSums(classes)
+    sums.add(y, p)
+    for index, curve in enumerate(sums.curves()):
+        own = y == index
+        if curve is None:
+            assert own.all() or not own.any()
+            continue
+        score, close = p[:, index], {"abs": 2 / ranking.MAX_POINTS}
+        roc = (curve.false_positives, curve.true_positives)
+        assert pairs(*roc) <= pairs(*roc_curve(own, score, drop_intermediate=False)[:2])
+        assert [(each[0], each[-1]) for each in roc] == [(0, 1), (0, 1)]
+        assert auc(*roc) == pytest.approx(roc_auc_score(own, score), **close)
+        assert pairs(curve.precision, curve.recall) <= pairs(*precision_recall_curve(own, score)[:2])
+        mean = float(np.diff(curve.recall, prepend=0) @ curve.precision)
+        assert mean == pytest.approx(average_precision_score(own, score), **close)
+        grid = np.linspace(0, 1, 101)[1:]
+        reached = precision_recall_curve(own, score)
+        for recall, precision in zip(grid, curve.precision_at(grid), strict=True):
+            best = reached[0][:-1][reached[1][:-1] >= recall - 1e-12][-1] if len(reached[1]) > 1 else 1.0
+            assert precision == pytest.approx(best, abs=0.1)
+        assert len(curve.recall) <= ranking.MAX_POINTS >= len(curve.false_positives) - 1
+
+
+def pairs(first: Any, second: Any) -> set[tuple[float, float]]:
+    return {(round(a, 9), round(b, 9)) for a, b in zip(first, second, strict=True)}
+
+
+def test_there_are_no_curves_without_rows_or_of_too_many_classes() -> None:
+    assert MetricSums(3).curves() == [None] * 3
+    assert MetricSums(MAX_MATRIX + 1).curves() == []
 
 
 def test_outputs_that_are_no_probabilities_have_no_metrics_and_a_reason() -> None:

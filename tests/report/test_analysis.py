@@ -25,10 +25,10 @@ from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.report.analysis import analyze_shards
+from shardtrain.report.calibration_page import bias_in_words
 from shardtrain.report.distinctive import BUDGET, distinctive_features
 from shardtrain.report.duplicates import DuplicateCounter, DuplicateCounts
 from shardtrain.report.evaluation import evaluate_predictions
-from shardtrain.report.evaluation_page import bias_in_words
 from shardtrain.report.row_statistics import RowEntries, compute_statistics, read_entries
 from shardtrain.runtime.memory import MAX_POINTS, PROGRAM_BYTES, Curve, MemoryMeter, anonymous_bytes
 from shardtrain.shards.layout import MEASURED
@@ -175,7 +175,8 @@ def test_metrics_are_those_of_scikit_learn_whatever_the_batches(size):
     p[y == 4, 3] += 1  # class 4 is never predicted
     p /= p.sum(axis=1, keepdims=True)
     batches = ((y[i : i + size], p[i : i + size]) for i in range(0, 700, size))
-    found, mistakes = evaluate_predictions(batches, 5, mistakes=12)
+    evaluation = evaluate_predictions(batches, 5, mistakes=12)
+    found, mistakes = evaluation.metrics, evaluation.mistakes
     guess = p.argmax(axis=1)
     np.testing.assert_array_equal(found.confusions, confusion_matrix(y, guess, labels=range(5)))
     expected = precision_recall_fscore_support(y, guess, labels=range(5), zero_division=0)

@@ -6,13 +6,14 @@ The corpora are ag_news and dbpedia where available, and the demo corpus.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from itertools import islice, pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from shardtrain.report.markup import element
 from shardtrain.report.report_file import write_report
 
 READABLE = (Path(__file__).parents[1] / "support" / "readable.js").read_text()
+AXE = Path(__file__).parents[2] / ".venv" / "axe" / "axe.min.js"
 REAL = {"ag_news": 5, "dbpedia": 4}  # every n-th document is used
 REPORTS = (
     "demo shards",
@@ -45,10 +47,10 @@ CHARTS = {  # charts that a report must have, by the beginnings of their titles
     "run": [
         "Loss",
         "Accuracy",
-        "Precision and recall",
-        "Confusion matrix",
+        "ROC curve",
+        "Precision-recall curve",
+        "Accuracy and baseline",
         "Reliability diagram",
-        "Confidence distribution",
     ],
 }
 
@@ -130,6 +132,85 @@ def test_a_report_is_readable_loads_nothing_and_logs_nothing(report, browser, wi
     page.close()
 
 
+def assert_accessible(report: Path, browser: Browser, modes: Iterable[tuple[int, bool]]) -> None:
+    """Let axe-core look at a report in windows of some widths, in light or in dark mode."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed; tools/install_axe.sh installs it where there is npm")
+    for width, dark in modes:
+        page = browser.open(report, width=width, dark=dark)
+        page.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        page.run(AXE.read_text(encoding="utf-8") + "; axe.version")
+        found = page.run(
+            "axe.run().then((found) => ({rules: found.passes.length, violations: found.violations.map((each) => "
+            "[each.impact, each.id, each.nodes.map((node) => node.html.slice(0, 150))])}))"
+        )
+        assert found["rules"] > 20
+        assert [each for each in found["violations"] if each[0] in ("serious", "critical")] == []
+        assert page.requests == [report.resolve().as_uri()]
+        page.close()
+
+
+@pytest.mark.heavy
+def test_axe_finds_nothing_serious_in_the_report_of_a_run(demo_run, reports, browser):
+    assert_accessible(reports["demo run"], browser, itertools.product((390, 1280), (False, True)))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", sampled([((390, False),), ((1280, True),), ((390, True),), ((1280, False),)], ()))
+def test_axe_finds_nothing_serious_in_a_report(report, mode, browser):
+    assert_accessible(report, browser, [mode])
+
+
+SIGNS = """(() => {
+  const complaints = [];
+  for (const region of document.querySelectorAll(".scroll")) {
+    const signs = [...region.parentElement.querySelectorAll(".more span")].map((sign) => sign.checkVisibility());
+    const scrolls = [region.scrollWidth > region.clientWidth, region.scrollHeight > region.clientHeight];
+    const name = region.getAttribute("aria-label");
+    if (String(signs) !== String(scrolls)) complaints.push(`${name} scrolls ${scrolls}, its signs say ${signs}`);
+    region.focus();
+    if (document.activeElement !== region) complaints.push(`${name} cannot be reached with the keyboard`);
+  }
+  return complaints;
+})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_scrolls_says_so_and_is_reached_with_the_keyboard(report, browser, width):
+    page = browser.open(report, width=width)
+    page.run("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.run(SIGNS) == []
+    page.close()
+
+
+BROKEN = r"""(() => {
+  const broken = [];
+  for (const name of document.querySelectorAll(".name:not(.long, .pairs td *)")) {
+    for (const node of name.childNodes) {
+      if (node.nodeType !== 3) continue;
+      for (const word of node.data.matchAll(/[\p{L}\p{N}]+/gu)) {
+        const range = document.createRange();
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        const boxes = [...range.getClientRects()].filter((box) => box.width > 1);
+        const level = getComputedStyle(name).writingMode === "horizontal-tb";
+        const lines = new Set(boxes.map((box) => Math.round(level ? box.top : box.left)));
+        if (lines.size > 1) broken.push(word[0]);
+      }
+    }
+  }
+  return broken;
+})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_are_not_broken_within_a_word(report, browser, width):
+    page = browser.open(report, width=width)
+    assert " ".join(page.run(BROKEN)) == ""
+    page.close()
+
+
 def test_a_report_has_its_charts_with_tooltips_and_text_alternatives(report, browser):
     page = browser.open(report, width=1280)
     titles = page.run(
@@ -139,7 +220,8 @@ def test_a_report_has_its_charts_with_tooltips_and_text_alternatives(report, bro
     for title in CHARTS[kind]:
         assert any(found.startswith(title) for found in titles), title
     charts = page.run(
-        "[...document.querySelectorAll('svg')].map((s) => [s.getAttribute('role'), s.getAttribute('aria-label'), "
+        "[...document.querySelectorAll('svg:not([aria-hidden])')].map((s) => "
+        "[s.getAttribute('role'), s.getAttribute('aria-label'), "
         "s.querySelectorAll('title').length, s.querySelectorAll('rect, path, circle').length, "
         "s.getBoundingClientRect().height])"
     )
@@ -258,14 +340,14 @@ def test_a_report_of_a_run_agrees_with_its_files(demo_run, reports):
 def test_mistakes_are_shown_with_their_text_until_the_corpus_is_changed(root, demo_run, reports, tmp_path):
     with open(root / "corpora" / "demo" / "train.csv", newline="", encoding="utf-8") as file:
         texts = {" ".join(", ".join(row[1:]).split()).lstrip(", ") for row in csv.reader(file)}
-    items = re.findall(
-        r"<li>.*?</li>", reports["demo run"].read_text(encoding="utf-8").partition('class="mistakes"')[2]
-    )
-    assert items
+    page = reports["demo run"].read_text(encoding="utf-8").partition('class="mistakes"')[2]
+    items = re.findall(r'<p class="verdict">.*?</p><p dir="auto">(.*?)</p><ul class="reasons"', page, re.DOTALL)
+    assert len(items) == page.count('class="verdict"') > 0
     for item in items:
         words = Sources()
-        words.feed(re.findall(r"<p.*?</p>", item)[1])
-        assert any(text.startswith(words.words.removesuffix("…")) for text in texts)
+        words.feed(item)
+        shown = " ".join(words.words.removesuffix("…").split())
+        assert any(text.startswith(shown) for text in texts)
     copy = Path(shutil.copytree(root / "demo-shards", tmp_path / "copy"))
     made = json.loads((copy / "build.json").read_text())
     for name in made["origins"][0]["files"]:
@@ -286,9 +368,40 @@ def test_a_run_whose_shards_are_gone_is_shown_without_them(demo_run, tmp_path, c
     words = parsed(out).words
     assert "if the shards were moved, name them with --shards" in words
     assert "Reliability diagram" not in words
+    assert f"majority baseline{load_run(run).metrics['validation']['majority_accuracy']:.2%}" in words
     assert f"{load_run(run).metrics['val_loss']:.4f}" in words
     assert main(["report", str(run), "--out", str(out), "--shards", config["shards"]]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_slices_of_a_report_are_those_of_evaluate(root, demo_run, tmp_path, capsys):
+    with open(root / "corpora" / "demo" / "test.csv", newline="", encoding="utf-8") as source:
+        rows = [[*row, f"part {number % 3}"] for number, row in enumerate(csv.reader(source))]
+    with open(tmp_path / "parts.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["label", "title", "text", "part"], *rows])
+    given = ["--by", "part", "--data", str(tmp_path / "parts.csv")]
+    assert main(["report", str(demo_run), *given, "--out", str(tmp_path / "report.html")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(demo_run), str(tmp_path / "parts.csv"), "--by", "part", "--json", "-q"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = page.partition('id="slices"')[2].partition("</section>")[0]
+    shown = re.findall(
+        r">(part \d)</span></th>.*?<td class=\"n\">([\d.]+)%</td>.*?<td class=\"n\">(\d+)</td></tr>", found
+    )
+    expected = json.loads(capsys.readouterr().out)["slices"]
+    assert [(value, float(accuracy), int(count)) for value, accuracy, count in shown] == [
+        (each["value"], round(100 * each["accuracy"], 1), each["examples"]) for each in expected
+    ]
+    assert len(shown) == 3
+    for arguments, code, said in (
+        ([demo_run, *given[:2]], 2, "--by is given without --data"),
+        ([demo_run, *given[2:]], 2, "--data is given without --by"),
+        ([root / "demo-shards", *given], 2, "--by is for the report of a run"),
+        ([demo_run, "--by", "colour", *given[2:]], 1, "has no column 'colour'"),
+    ):
+        assert main(["report", *map(str, arguments), "--out", str(tmp_path / "other.html")]) == code
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_shards_that_changed_since_training_are_noted(root, demo_run, tmp_path):
@@ -321,7 +434,7 @@ def test_hashed_features_and_many_long_class_names_are_shown(tmp_path, browser):
         tmp_path / "corpus.jsonl", tmp_path / "shards", BuildOptions(vectorizer="hashing", max_features=256, workers=1)
     )
     assert main(["fit", str(tmp_path / "shards"), "--out", str(tmp_path / "run"), "--epochs", "1"]) == 0
-    for folder, said in (("shards", "Not available for hashed features"), ("run", "is too large to draw")):
+    for folder, said in (("shards", "Not available for hashed features"), ("run", "all other classes")):
         write_report(tmp_path / folder, tmp_path / f"{folder}.html")
         page = browser.open(tmp_path / f"{folder}.html", width=390)
         assert page.run(READABLE) == []
