@@ -168,7 +168,7 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
         lines = []
         best = predictions.probabilities.max(axis=1)
         for text, name, probability, note in zip(texts, predictions.labels, best, predictions.notes, strict=True):
-            cells = [f"{name:<{width}}" if table else name, f"{probability:.4f}"]
+            cells = [f"{name:<{width}}" if table else _cell(name), f"{probability:.4f}"]
             if options.notes:
                 cells.append(f"{note:<{NOTE_CHARACTERS}}" if table else note)
             cells.append(" ".join(text.split())[:TEXT_CHARACTERS])
@@ -180,6 +180,11 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
         else:
             write_data("".join(f"{line}\n" for line in lines))
     seen.report(options)
+
+
+def _cell(name: str) -> str:
+    """Return the name of a class for tab-separated lines: only one with tabs or line ends is escaped."""
+    return printable(name) if "\t" in name or len(name.splitlines()) > 1 else name
 
 
 def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: PredictOptions) -> None:

@@ -68,7 +68,7 @@ def refuse_lists(lists: Sequence[str], options: TextOptions, origin: str) -> Non
     if name is not None:
         raise CorpusFormatError(
             f"'{origin}': column '{name}' holds lists, and several labels per document are not supported yet; name "
-            "another column with --label-column"
+            "another column"
         )
 
 

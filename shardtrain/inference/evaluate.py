@@ -23,7 +23,7 @@ from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import Column, CorpusOptions
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import BadRow, Corpus, Documents, Source, Unit
-from shardtrain.errors import CorpusNotFoundError
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ModelError
 from shardtrain.inference.answered import Answers, Observer, Rows
 from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
@@ -102,7 +102,8 @@ def measure(run: Run, shards: Shards, *, split: str = "validation", observers: S
         observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
-        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
+        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite; or
+            the outputs are not probabilities and an observer needs them.
         ShardsError: there is no such split, or a label is not a class.
         RunError: the run's files are damaged.
     """
@@ -146,11 +147,13 @@ def evaluate_corpus(
         observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
-        CorpusError: the corpus cannot be read, does not have the split or a column, or holds no valid document.
+        CorpusError: the corpus cannot be read, does not have the split or a column, holds no valid document, or all
+            weights are 0.
         UsageError: the corpus has no columns besides label and text, or there are too many values in `by`.
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
-        ModelError: the loss is not finite.
+        ModelError: the loss is not finite, or the outputs are not probabilities and `by`, `weight` or an observer needs
+            them.
     """
     read = read or CorpusOptions()
     if must_be_literal(run.labels):
@@ -182,7 +185,7 @@ def evaluate_corpus(
             values=None if by is None else reader(by),
             weights=None if weight is None else reader(weight),
         )
-        measure_batches = _loaded(run, [*observers, *([slices] if slices else [])])
+        measure_batches = _loaded(run, [*observers, *([slices] if slices else [])], weighted=weight is not None)
 
         def read_rows(unit: Unit) -> tuple[Documents, Features]:
             documents = read_unit(source, unit)
@@ -191,7 +194,10 @@ def evaluate_corpus(
         with threads(PredictOptions(workers=workers).threads) as pool:
             batches = seen.batches(pool.map(read_rows, units), sum(unit.num_documents for unit in units))
             measured = measure_batches(batches)
-    if weight is not None and measured.metrics is not None:  # the model's own do not know the weights
+    if weight is not None:  # the model's own do not know the weights
+        assert measured.metrics is not None  # see `_loaded`
+        if not measured.metrics.effective_rows:
+            raise CorpusFormatError(f"'{given.paths[0]}': the weights in the column '{weight}' are all 0")
         weighted = {"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss}
         measured = replace(measured, logs=weighted)
     if not seen.examples:
@@ -212,8 +218,12 @@ def evaluate_corpus(
     )
 
 
-def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:
+def _loaded(
+    run: Run, observers: Sequence[Observer], *, weighted: bool = False
+) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:
     """Load the model of a run; return what computes all metrics over batches, which `observers` see as well.
+
+    The returned function raises ModelError where observers or weights of rows need probabilities and there are none.
 
     Raises:
         RunError: the run's files are damaged.
@@ -234,7 +244,13 @@ def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple
     def measured(batches: Iterable[tuple[Examples, Rows]]) -> Measured:
         outputs = OutputSums(run.description.num_classes)
         answers = Answers(outputs, observers)
-        return outputs.measured(logs_of(answers.examples(batches), answers.add))
+        found = outputs.measured(logs_of(answers.examples(batches), answers.add))
+        if found.metrics is None and (observers or weighted):
+            raise ModelError(
+                "parts, weights, thresholds and a file of wrong rows need probabilities of each row, and "
+                f"{found.reason}"
+            )
+        return found
 
     return measured
 
