@@ -203,21 +203,21 @@ def test_a_finished_folder_goes_whichever_of_its_calls_fails_once(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(*args, **how)
 
-    def finish() -> None:
-        nonlocal count
+    def finish_while_it_fails(number: int) -> None:
+        nonlocal count, failing
         folder = replace(folder_at(tmp_path / "work"), evidence=evidence)
         with folder.made_and_held(), folder.work(JOB, overwrite=False):
             (folder.path / "scratch").mkdir()
             (folder.path / "scratch" / "unit").touch()
             (folder.path / "manifest.json").touch()
-            count = 0
+            count, failing = 0, number
             monkeypatch.setattr(os, call, once)
         monkeypatch.undo()
         assert not folder.path.exists()
 
-    finish()
+    finish_while_it_fails(0)
     calls = count
     assert calls
-    for failing in range(1, calls + 1):
-        finish()
+    for number in range(1, calls + 1):
+        finish_while_it_fails(number)
     assert "could not be removed" not in capsys.readouterr().err
