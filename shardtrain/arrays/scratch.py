@@ -6,11 +6,13 @@ do not count against the memory limit. Files are not synced to disk: they need n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
 from shardtrain.runtime.storage import storage_errors
+from shardtrain.runtime.system import allow_open_files, read_into
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
+_MOST_MAPPED, _OTHER_FILES = 512, 128  # files that are open at once
+_HEADER_BYTES = 4096  # read at first; most headers are shorter
 _ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 
@@ -44,6 +49,43 @@ class SpilledArrays:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         dtype, shape, offset = self.entries[name]
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
+
+    def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
+        """Return a range of each of some arrays; None: all of it."""
+        return [self[name] if part is None else self[name][part] for name, part in parts.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class SpilledFile:
+    """A scratch file that is read: mapping many files for a short range of each costs several times as much."""
+
+    path: Path
+    start: int
+    entries: dict[str, tuple[str, list[int], int]]
+    facts: dict[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
+        """Read a range of each of some arrays of one dimension; None: all of it.
+
+        Raises:
+            ScratchError: the file is missing or damaged.
+        """
+        with _open_scratch(self.path) as descriptor:
+            return [self._read(descriptor, name, part) for name, part in parts.items()]
+
+    def _read(self, descriptor: int, name: str, part: slice | None) -> npt.NDArray[Any]:
+        type_name, (size,), offset = self.entries[name]
+        part = part or slice(0, size)
+        array = np.empty(max(0, part.stop - part.start), type_name)
+        view, position = array.data.cast("B"), self.start + offset + part.start * array.itemsize
+        while view:
+            if not (found := read_into(descriptor, view, position)):
+                raise Mismatch("its end", f"{len(view):,} more bytes of '{name}'")
+            view, position = view[found:], position + found
+        return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +126,51 @@ def open_spilled(path: Path) -> SpilledArrays:
         ScratchError: the file is missing or damaged.
         StorageError: it cannot be opened or mapped.
     """
-    try:
-        with open(path, "rb") as file, storage_errors(path, "mmap", done="read"):
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        digits = content[:_HEADER_DIGITS]
-        check(digits.decode("ascii"), Text(" *[0-9]+", "the length of the header"))
-        start = int(digits)
-        header = parse_json(content[_HEADER_DIGITS:start])
-        check(header, _HEADER)
+    with _open_scratch(path) as descriptor:
+        content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        start = _header_size(content[:_HEADER_DIGITS])
+        header = _parse_header(content[_HEADER_DIGITS:start])
         for name, (dtype, shape, offset) in header["arrays"].items():
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
+    return SpilledArrays(content, start, header["arrays"], header["facts"])
+
+
+def find_spilled(path: Path) -> SpilledFile:
+    """Read the header of a file written by `spill`.
+
+    Raises:
+        ScratchError: the file is missing or damaged.
+        StorageError: it cannot be opened or read.
+    """
+    with _open_scratch(path) as descriptor:
+        content = os.pread(descriptor, _HEADER_BYTES, 0)
+        start = _header_size(content[:_HEADER_DIGITS])
+        if start > len(content):
+            content = os.pread(descriptor, start, 0)
+        header = _parse_header(content[_HEADER_DIGITS:start])
+    return SpilledFile(path, start, header["arrays"], header["facts"])
+
+
+@contextlib.contextmanager
+def _open_scratch(path: Path) -> Iterator[int]:
+    """Open a scratch file; what it holds that cannot be is an error that names it."""
+    try:
+        with open(path, "rb", buffering=0) as file, storage_errors(path, "read", done="read"):
+            yield file.fileno()
     except (FileNotFoundError, ValueError) as error:
         raise damaged_scratch(path, error) from error
-    return SpilledArrays(content, start, header["arrays"], header["facts"])
+
+
+def _header_size(digits: bytes) -> int:
+    check(digits.decode("ascii"), Text(" *[0-9]+", "the length of the header"))
+    return int(digits)
+
+
+def _parse_header(content: bytes) -> dict[str, Any]:
+    header: dict[str, Any] = parse_json(content)
+    check(header, _HEADER)
+    return header
 
 
 def damaged_scratch(path: Path, error: Exception) -> ScratchError:
@@ -114,8 +187,9 @@ def open_spilled_cached(path: Path) -> SpilledArrays:
     return _mapped(path, state.st_ino, state.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=64)  # each mapping holds a file descriptor
+@functools.lru_cache(maxsize=_MOST_MAPPED)
 def _mapped(path: Path, inode: int, modified: int) -> SpilledArrays:
+    allow_open_files(_MOST_MAPPED + _OTHER_FILES)  # each mapping holds a descriptor
     return open_spilled(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -19,7 +20,14 @@ from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
 from shardtrain.inference.options import MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.progress import say
-from shardtrain.runtime.terminal import json_safe, standard_input, stdout_is_terminal, write_data, write_lines
+from shardtrain.runtime.terminal import (
+    json_safe,
+    printable,
+    standard_input,
+    stdout_is_terminal,
+    write_data,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.runtime.process import own_process
 
     folder = load_run(args.run_folder)
-    if len(args.texts) > 1 and not any(len(text.split()) > 1 for text in args.texts):
+    if named := [text for text in args.texts if os.path.isfile(text)]:
+        say(_hint_at_input(args.run_folder, named[0]))
+    elif len(args.texts) > 1 and not any(len(text.split()) > 1 for text in args.texts):
         say(_hint_at_quotes(args.run_folder, args.texts))
     load_for(folder, options_from(args, ImportOptions).module)
     own_process()
@@ -88,6 +98,12 @@ def _check_explained(args: argparse.Namespace, files: PredictFiles, options: Pre
         raise UsageError(
             "--csv-safe is for CSV and tab-separated lines, not for the text of --explain; omit one of them"
         )
+
+
+def _hint_at_input(run_folder: Path, name: str) -> str:
+    """Return the hint for a text that is the name of a file, whose texts were probably meant."""
+    command = command_line("predict", run_folder, "--input", name)
+    return f"'{printable(name)}' is classified as a text; if the texts in that file are meant, use `{command}`"
 
 
 def _hint_at_quotes(run_folder: Path, texts: Sequence[str]) -> str:
@@ -184,7 +200,8 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     seen.report(options)
     facts = {"page": out, "texts": len(shown), "bytes": out.stat().st_size}
     first = "the first " if more else ""
-    show(args.json, facts, f"{first}{len(shown):,} texts explained: {out}", summary=True)
+    explained = f"{len(shown):,} text{'' if len(shown) == 1 else 's'} explained"
+    show(args.json, facts, f"{first}{explained}: {out}", summary=True)
 
 
 def _classified(

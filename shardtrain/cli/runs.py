@@ -74,10 +74,16 @@ def _lines(found: RunList, sort: str | None) -> Iterator[str]:
 
 def _values(run: ListedRun, sort: str | None) -> dict[str, Any]:
     """Return the values of the columns; `sorted` is what the list is sorted by where no other column has it."""
-    data = Path(run.shards).name if run.shards else run.corpus
     own = sort is not None and sort not in _COLUMNS and sort != "time"
-    more = {"data": data, "macro_f1": run.value("macro_f1"), "sorted": run.value(sort) if sort and own else None}
+    more = {"data": _data(run), "macro_f1": run.value("macro_f1"), "sorted": run.value(sort) if sort and own else None}
     return {**asdict(run), **more}
+
+
+def _data(run: ListedRun) -> str | None:
+    """Return the name of the shards; of those in the run's own folder, as `train` makes them, that of their corpus."""
+    if run.shards is None or (run.corpus is not None and Path(run.shards).parent.name == run.path.name):
+        return run.corpus
+    return Path(run.shards).name
 
 
 def _cell(key: str, value: Any) -> str:

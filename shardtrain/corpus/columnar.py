@@ -167,7 +167,8 @@ def copied_columns(
             with progress(f"reading {opened.path.name}", total=opened.num_rows, unit="rows") as done:
                 for rows in copy_columns(opened, label, texts, writer):
                     done.add(rows - done.done)
-            writer.finish()
+                writer.finish()
+                done.add(writer.num_rows - done.done)
     size = opened.path.stat().st_size
     num_bytes = size if scratch.keep_bytes is not None else target.stat().st_size
     return SourceFile(path=str(target), origin=str(opened.path), num_bytes=num_bytes, origin_bytes=size, counted="row")

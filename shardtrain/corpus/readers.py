@@ -63,18 +63,26 @@ def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None
     ]
 
 
-def read_unit(source: Source, unit: Unit) -> Documents:
+Wanted = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+
+
+def read_unit(source: Source, unit: Unit, wanted: Wanted | None = None) -> Documents:
     """Read the documents of a unit.
+
+    Args:
+        source: of the unit.
+        unit: to read.
+        wanted: returns for ordinals which documents are; the others are left out, and bad rows among them. None: all.
 
     Raises:
         CorpusFormatError: a record cannot be used and `source.on_bad_row` is "fail" (the message has file, line and
             reason), or the file has changed since the unit was planned.
     """
     if source.format == "folder":
-        return _read_files(source, unit)
+        return _read_files(source, unit, wanted)
     file = source.files[unit.file]
     if is_block_file(source):
-        return _read_blocks(source, file, unit)
+        return _read_blocks(source, file, unit, wanted)
     with open(file.path, "rb") as opened:
         # A unit with a single record may be longer than any good record; one byte more is enough to classify it.
         stop = min(unit.stop, unit.start + MAX_RECORD + 1) if unit.num_documents == 1 else unit.stop
@@ -85,6 +93,10 @@ def read_unit(source: Source, unit: Unit) -> Documents:
             f"'{file.origin}' has changed: {len(found):,} records in bytes {unit.start:,} to {unit.stop:,}, expected "
             f"{unit.num_documents:,} as counted before; start again"
         )
+    ordinals = unit.first_document + np.arange(len(found), dtype=np.int64)
+    if wanted is not None:
+        chosen = np.flatnonzero(wanted(ordinals))
+        found, ordinals = found[chosen], ordinals[chosen]
     good = np.flatnonzero(found[:, 3] == GOOD)
     starts, stops = (np.ascontiguousarray(column) for column in (found[good, :2] - unit.start).T)
     data, starts, stops, num_replaced = parsing.replace_undecodable(data, starts, stops)
@@ -93,32 +105,39 @@ def read_unit(source: Source, unit: Unit) -> Documents:
     reasons = {int(good[i]): reason for i, reason in parsed.bad.items()}
     for i in np.flatnonzero(found[:, 3] != GOOD).tolist():
         reasons[i] = parsing.reason_for(int(found[i, 3]), int(found[i, 2]))
-    return _documents(source, file, unit, parsed, {i: (int(found[i, 2]), reasons[i]) for i in reasons}, num_replaced)
+    bad = {i: (int(found[i, 2]), reasons[i]) for i in reasons}
+    return _documents(source, file, ordinals, parsed, bad, num_replaced)
 
 
-def _read_blocks(source: Source, file: SourceFile, unit: Unit) -> Documents:
+def _read_blocks(source: Source, file: SourceFile, unit: Unit, wanted: Wanted | None) -> Documents:
+    ordinals = unit.first_document + np.arange(unit.num_documents, dtype=np.int64)
+    lines = unit.first_line + np.arange(unit.num_documents)
     labels, missing, texts = read_blocks(Path(file.path), unit.start, unit.stop)
     content, starts, stops = texts.data.tobytes(), texts.offsets[:-1], texts.offsets[1:]
     content, starts, stops, num_replaced = parsing.replace_undecodable(content, starts, stops)
     texts = Texts(np.frombuffer(content, np.uint8), np.concatenate([[0], stops]).astype(np.int64))
+    if wanted is not None:
+        chosen = np.flatnonzero(wanted(ordinals))
+        labels, missing, texts = labels.take(chosen), missing[chosen], texts.take(chosen)
+        ordinals, lines = ordinals[chosen], lines[chosen]
     parsed = parsing.parse_columns(source, labels, missing, texts)
-    bad = {i: (unit.first_line + i, reason) for i, reason in parsed.bad.items()}
-    return _documents(source, file, unit, parsed, bad, num_replaced)
+    bad = {i: (int(lines[i]), reason) for i, reason in parsed.bad.items()}
+    return _documents(source, file, ordinals, parsed, bad, num_replaced)
 
 
 def _documents(
     source: Source,
     file: SourceFile,
-    unit: Unit,
+    ordinals: npt.NDArray[np.int64],
     parsed: parsing.ParsedRecords,
     bad: dict[int, tuple[int, str]],
     num_replaced: int,
 ) -> Documents:
-    """Return the documents of a unit; `bad` has line and reason of each record that cannot be used, by its index."""
+    """Return the documents of records; `bad` has line and reason of each that cannot be used, by its index."""
     return Documents(
         texts=parsed.texts,
         labels=parsed.labels,
-        ordinals=unit.first_document + np.delete(np.arange(unit.num_documents, dtype=np.int64), list(bad)),
+        ordinals=np.delete(ordinals, list(bad)),
         bad_rows=tuple(_bad_row(source, file.origin, *bad[i], file.counted) for i in sorted(bad)),
         num_replaced=num_replaced,
     )
@@ -207,13 +226,13 @@ def _list_files(folder: ClassFolder) -> list[str]:
     return names
 
 
-def _read_files(source: Source, unit: Unit) -> Documents:
+def _read_files(source: Source, unit: Unit, wanted: Wanted | None) -> Documents:
     contents, labels, ordinals, bad_rows = [], [], [], []
     first = 0
     for folder in source.folders:
-        wanted = range(max(unit.start, first), min(unit.stop, first + folder.num_files))
-        names = _list_files(folder) if wanted else []
-        for ordinal in wanted:
+        chosen = np.arange(max(unit.start, first), min(unit.stop, first + folder.num_files))
+        names = _list_files(folder) if len(chosen) else []
+        for ordinal in (chosen if wanted is None else chosen[wanted(chosen)]).tolist():
             path = os.path.join(folder.path, names[ordinal - first])
             with open(path, "rb") as file:
                 content = file.read(MAX_RECORD + 1)

@@ -110,7 +110,8 @@ class Resolver:
             raise CorpusNotFoundError(f"'{origins[0]}' has no records, nor have the other parts")
         first, *others = sources
         if others:
-            self.notes.append(f"{Path(first.origin).name} and {len(others):,} more files are read one after the other")
+            more = f"{len(others):,} more file{'s' if others[1:] else ''} are read one after the other"
+            self.notes.append(f"{Path(first.origin).name} and {more}")
         return replace(first, files=(*first.files, *(file for part in others for file in part.files)))
 
     def _resolve(self, origin: Path, copy: str, like: Source | None, *, part: bool = False) -> Source:

@@ -29,7 +29,7 @@ from shardtrain.inference.predictions import Probabilities
 from shardtrain.inference.source_texts import find_source_texts
 from shardtrain.inference.writers import without_formula
 from shardtrain.loader.shards import Shards
-from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.atomic import committed, make_folder
 from shardtrain.runtime.progress import warn
 from shardtrain.runtime.storage import check_output_file
 from shardtrain.tables.parquet import import_pyarrow
@@ -125,7 +125,7 @@ def errors_file(
     """Yield an observer of an evaluation that writes the wrong rows to a file.
 
     Args:
-        path: a name that ends in .csv, .jsonl or .parquet.
+        path: a name that ends in .csv, .jsonl or .parquet; its folder is made if it is missing.
         run: that is evaluated.
         rows: shards and the name of their split, if these are evaluated; texts are looked up in the corpus that they
             were built from, and are null, with a warning, where that is gone. None: a corpus is evaluated.
@@ -140,6 +140,7 @@ def errors_file(
     check_errors_file(path, overwrite=overwrite, csv_safe=csv_safe)
     if rows is not None and rows[0].split(rows[1]).options.on_corrupt == "skip":
         raise UsageError("--errors has numbers of rows, which rows that --on-corrupt skips would shift; omit one")
+    make_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch, committed(path) as file:
         texts_of = None if rows is None else partial(_source_texts, *rows, Path(scratch))
         writer = ErrorsWriter(file, path.suffix, run.description.class_names, csv_safe=csv_safe, texts_of=texts_of)

@@ -45,16 +45,15 @@ from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits,
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import UnitTask, keep_every_class, survey, warm_up
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
-from shardtrain.runtime.executors import Executor, Serial, processes
+from shardtrain.runtime.executors import Executor, Serial, processes, threads
 from shardtrain.runtime.jobs import Job, file_job
 from shardtrain.runtime.passes import (
     LONG_MEMORY,
     PROCESS_BYTES,
     UNIT_BYTES,
     Passes,
+    Workers,
     affordable_workers,
-    longest_unit,
-    task_budget,
 )
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.runtime.quantities import size
@@ -220,16 +219,21 @@ def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
     """Make everything that is to be published, in the folder of a workspace."""
     options, before = inputs.options, inputs.before
     corpus, reused = inputs.corpus, inputs.reused
-    with _executor(options, corpus.train.num_bytes) as executor:
+    workers = _workers(options, corpus.train.num_bytes)
+    with _executor(workers) as executor:
         passes = Passes(
-            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
+            executor,
+            space.scratch,
+            workers.task_budget(options.memory_limit),
+            workers.sharing,
+            details=titles.DETAILS,
         )
         plan = partial(
             plan_source,
             passes,
             seed=inputs.seed,
             density=reused.settings.density if reused else options.density,
-            workers=executor.workers,
+            workers=workers,
             memory_limit=options.memory_limit,
         )
         units = plan(corpus.train, threshold=0 if corpus.validation else options.threshold, title=titles.SCAN)
@@ -417,20 +421,25 @@ def plan_source(
     seed: int,
     threshold: int,
     density: int,
-    workers: int,
+    workers: Workers,
     memory_limit: int,
     title: str,
 ) -> Units:
     """Cut a source into units, which reads all of it and writes nothing.
+
+    Where one is too long to be indexed beside another, threads are given up for this process alone.
 
     Raises:
         UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
         units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
+    alone = Workers() if workers.sharing > 1 else workers
     for unit in units:
-        if unit.num_text_bytes > longest_unit(workers, memory_limit, density):
+        if unit.num_text_bytes > alone.longest_unit(memory_limit, density):
             raise UsageError(_too_long(source, unit, memory_limit, density))
+        if unit.num_text_bytes > workers.longest_unit(memory_limit, density):
+            passes.executor = Serial()
     tasks = [UnitTask(source=source, unit=unit, seed=seed, threshold=threshold) for unit in units]
     return Units(tasks, [unit.num_bytes for unit in units])
 
@@ -446,17 +455,22 @@ def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> st
     )
 
 
-def _executor(options: BuildOptions, num_bytes: int) -> Executor:
-    allowed = affordable_workers(options.cores, options.memory_limit)
+def _workers(options: BuildOptions, num_bytes: int) -> Workers:
+    allowed = affordable_workers(options.cores, options.memory_limit).number
     if allowed < (options.workers or 1):
         say(f"--memory-limit allows only {allowed} of {options.workers} workers")
-    workers = workers_for(options, num_bytes)
-    return Serial() if workers == 1 else processes(workers, prepare=warm_up)
+    return workers_for(options, num_bytes)
 
 
-def workers_for(options: BuildOptions, num_bytes: int) -> int:
-    """Return the number of workers for a training split of `num_bytes`; 1: the build's own process."""
-    return 1 if num_bytes < PARALLEL_BYTES else affordable_workers(options.cores, options.memory_limit)
+def _executor(workers: Workers) -> Executor:
+    if workers.sharing > 1:
+        return threads(workers.number)
+    return Serial() if workers.number == 1 else processes(workers.number, prepare=warm_up)
+
+
+def workers_for(options: BuildOptions, num_bytes: int) -> Workers:
+    """Return the workers for a training split of `num_bytes`."""
+    return Workers() if num_bytes < PARALLEL_BYTES else affordable_workers(options.cores, options.memory_limit)
 
 
 def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:

@@ -32,7 +32,7 @@ from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Serial, processes
 from shardtrain.runtime.jobs import file_job
-from shardtrain.runtime.passes import Passes, affordable_workers, task_budget
+from shardtrain.runtime.passes import Passes, Workers, affordable_processes
 from shardtrain.runtime.process import own_process
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.schema import MAX_INTEGER, Fields, Integer, Keyed, Text
@@ -139,9 +139,9 @@ def convert(files: Sequence[Path], out: Path, options: ConvertOptions) -> Manife
 
 
 def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> tuple[Manifest, Passes]:
-    workers = affordable_workers(options.cores, options.memory_limit)
+    workers = affordable_processes(options.cores, options.memory_limit)
     opened = partial(open_tables, x=options.x, kind=options.kind, scratch=space.scratch)
-    of_worker = options.memory_limit // workers
+    of_worker = options.memory_limit // workers.number
     tables = opened(files, y=options.y, memory_limit=of_worker)
     held_out = opened(options.validation, y=options.y[len(files) :] or options.y, memory_limit=of_worker)
     declared = sum(table.num_bytes for table in (*tables, *held_out))  # the rows in scratch files, and then in shards
@@ -153,10 +153,10 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
         for place, (start, stop) in enumerate(table.pieces())
     ]
     small = sum(path.stat().st_size for path in (*files, *options.validation)) < PARALLEL_BYTES
-    with Serial() if workers == 1 or small else processes(workers, prepare=own_process) as executor:
-        passes = Passes(
-            executor, space.scratch, task_budget(executor.workers, options.memory_limit), details=titles.DETAILS
-        )
+    if small:
+        workers = Workers()
+    with Serial() if workers.number == 1 else processes(workers.number, prepare=own_process) as executor:
+        passes = Passes(executor, space.scratch, workers.task_budget(options.memory_limit), details=titles.DETAILS)
         surveyed = passes.run(
             titles.LABELS,
             _survey,

@@ -26,7 +26,10 @@ HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 i
 
 @dataclass(frozen=True)
 class Counted:
-    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them."""
+    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them.
+
+    `candidates` are the numbers of candidates in the buckets.
+    """
 
     settings: CountedSettings
     units: tuple[UnitTask, ...]
@@ -35,7 +38,12 @@ class Counted:
     totals: Totals
     buckets: tuple[tuple[Bucket, Path], ...]
     num_distinct: int
-    num_candidates: int
+    candidates: tuple[int, ...]
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of candidates of all buckets."""
+        return sum(self.candidates)
 
 
 Check = Callable[[Totals], object]
@@ -98,7 +106,7 @@ def _count(
         totals=totals,
         buckets=buckets,
         num_distinct=sum(distinct for distinct, _ in merged),
-        num_candidates=sum(kept for _, kept in merged),
+        candidates=tuple(kept for _, kept in merged),
     )
 
 

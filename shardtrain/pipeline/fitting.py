@@ -22,7 +22,6 @@ from shardtrain.pipeline.units import classes_of_postings
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, sequences
-from shardtrain.vectorize.counts import Bucket
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
@@ -68,7 +67,8 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(counted, chosen)
     norms = tuple(path.with_name(path.name.replace("run", "norms")) for path in counted.postings)
-    weigh = partial(_weigh, buckets=counted.buckets, weights=weights, num_documents=num_documents)
+    candidates = tuple(path for _, path in counted.buckets)
+    weigh = partial(_weigh, candidates=candidates, weights=weights, num_documents=num_documents)
     numbered = list(zip(range(len(norms)), counted.postings, norms, strict=True))
     passes.run(titles.NORMS, weigh, numbered, counted.sizes, names=[path.name for path in norms])
     if not SELECTORS[settings.select].by_counts:
@@ -80,17 +80,15 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     return FittedNgrams(vectorizer, chosen.hashes, weights.of_terms(chosen.counts, num_documents), weights)
 
 
-def _weigh(
-    unit: tuple[int, Path, Path], *, buckets: tuple[tuple[Bucket, Path], ...], weights: Weights, num_documents: int
-) -> None:
+def _weigh(unit: tuple[int, Path, Path], *, candidates: tuple[Path, ...], weights: Weights, num_documents: int) -> None:
     number, path, out = unit
-    ngrams.weigh_unit(path, number, buckets, weights, num_documents, out)
+    ngrams.weigh_unit(path, number, candidates, weights, num_documents, out)
 
 
 def _restricted(counted: Counted, chosen: Chosen) -> Counted:
     """Return the same, restricted to the chosen candidates."""
     by_hash = np.argsort(chosen.hashes)
-    buckets = []
+    buckets, sizes = [], []
     for bucket, path in counted.buckets:
         part = by_hash[bucket.range(chosen.hashes[by_hash])]
         kept = path.with_name(path.name.replace("bucket", "kept"))
@@ -100,7 +98,8 @@ def _restricted(counted: Counted, chosen: Chosen) -> Counted:
         arrays = {"hashes": chosen.hashes[part], "counts": chosen.counts[part], "first": chosen.first[part]}
         spill(kept, {**arrays, "places": rank[merged["places"]], "starts": merged["starts"]})
         buckets.append((bucket, kept))
-    return replace(counted, buckets=tuple(buckets), num_candidates=len(chosen.terms))
+        sizes.append(len(part))
+    return replace(counted, buckets=tuple(buckets), candidates=tuple(sizes))
 
 
 def _ngram_arrays(counted: Counted, chosen: Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:

@@ -35,9 +35,9 @@ def check_features(passes: Passes, number: int) -> None:
     Raises:
         UsageError: there is no room for this number.
     """
-    if number > passes.budget // FEATURE_BYTES:
+    if number > passes.room // FEATURE_BYTES:
         raise UsageError(
-            f"{number:,} features would be chosen, --memory-limit has room for {passes.budget // FEATURE_BYTES:,}; "
+            f"{number:,} features would be chosen, --memory-limit has room for {passes.room // FEATURE_BYTES:,}; "
             "lower --max-features, or raise --memory-limit"
         )
 
@@ -48,10 +48,10 @@ def check_names(passes: Passes, num_bytes: int) -> None:
     Raises:
         UsageError: there is no room for names of this many bytes.
     """
-    if num_bytes * NAME_BYTES > passes.budget:
+    if num_bytes * NAME_BYTES > passes.room:
         raise UsageError(
             f"the names of the features have {size(num_bytes)}, --memory-limit has room for "
-            f"{size(passes.budget // NAME_BYTES)}: the texts have very long words; lower --max-features, or "
+            f"{size(passes.room // NAME_BYTES)}: the texts have very long words; lower --max-features, or "
             "raise --memory-limit"
         )
 
@@ -65,7 +65,7 @@ def find_names(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64])
     by_hash = np.argsort(hashes)
     wanted = hashes[by_hash]
     tasks, places, sizes, names = [], [], [], []
-    for number, members in _cover(counted, wanted, passes.budget):
+    for number, members in _cover(counted, wanted, passes.room):
         unit = counted.units[number]
         names.append(
             f"names-{counted.settings.hashing.seed}-{unit.unit.index:05}-{checksum(wanted[members].tobytes())}"

@@ -85,7 +85,7 @@ class ResourceOptions:
 
     Attributes:
         memory_limit: bytes of anonymous memory for all processes together.
-        workers: processes; None: one per core, as the memory allows.
+        workers: processes, or threads of a build where memory has no room for two; None: one per core, as it allows.
         seed: decides the order of rows and the validation fraction.
         rows_per_shard: rows of every shard but the last of a split.
         compress: HDF5 filter of the shards: "zstd", "lz4" or "blosc2"; None: plain shards, or, with `append`, as those
@@ -109,7 +109,7 @@ class ResourceOptions:
     )
     workers: int | None = option(
         None,
-        "processes",
+        "processes, or threads of a build where memory has no room for two",
         group=_RESOURCES,
         metavar="N",
         parse=int,
@@ -137,7 +137,7 @@ class ResourceOptions:
 
     @property
     def cores(self) -> int:
-        """Number of processes: `workers`, or one per core."""
+        """Number of workers: `workers`, or one per core."""
         return self.workers or cores()
 
 

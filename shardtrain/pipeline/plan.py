@@ -27,7 +27,7 @@ from shardtrain.pipeline.units import UnitTask
 from shardtrain.pipeline.workspace import check_free, folder_of, room_of
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job
-from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes, task_budget
+from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_MEMORY, Passes
 from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
@@ -69,7 +69,8 @@ class BuildPlan:
         vectorizer: what would be fitted or reused, in words; for "auto" also how it would be chosen.
         passes: their titles, in order.
         resumes: whether an interrupted build would be resumed.
-        workers: number of processes; 1: the build's own.
+        workers: tasks that would run at once; 1: in the build's own process.
+        processes: of the build, its own included; 1 with several workers: these are threads.
         memory_limit: bytes for all processes together.
         process_bytes: base memory of a process.
         unit_bytes: memory of a worker while it indexes a unit.
@@ -89,6 +90,7 @@ class BuildPlan:
     passes: tuple[str, ...]
     resumes: bool
     workers: int
+    processes: int
     memory_limit: int
     process_bytes: int
     unit_bytes: int
@@ -101,6 +103,12 @@ class BuildPlan:
     def enough_disk(self) -> bool:
         """Whether the build would start."""
         return self.disk_bytes <= self.disk_room
+
+    @property
+    def _workers(self) -> str:
+        if self.workers == 1:
+            return "none, the build runs in one process"
+        return f"{self.workers} {'threads' if self.processes == 1 else 'processes'}"
 
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
@@ -117,7 +125,7 @@ class BuildPlan:
             *([f"test: {_in_words(self.test)}"] if self.test else ()),
             f"vectorizer: {self.vectorizer}",
             f"passes: {', '.join(self.passes)}",
-            f"workers: {self.workers if self.workers > 1 else 'none, the build runs in one process'}",
+            f"workers: {self._workers}",
             f"memory: at most {self.memory_limit // mib:,} MiB; {self.process_bytes // mib} MiB per process, "
             f"{self.unit_bytes // mib} MiB{' per worker' if self.workers > 1 else ''} to index a unit and "
             f"{self.task_bytes // mib} MiB for task data",
@@ -168,7 +176,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         if found.train.label_doubt and not before:
             raise LabelError(found.train.label_doubt)
         workers = workers_for(options, found.train.num_bytes)
-        budget = task_budget(workers, options.memory_limit)
+        budget = workers.task_budget(options.memory_limit)
         passes = Passes(Serial(), Path(scratch), budget)
         scan = partial(
             plan_source,
@@ -192,7 +200,8 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         vectorizer=_vectorizer(options, source, settings),
         passes=_titles(found, options, None if len(settings) > 1 else settings[0], reused=reused is not None),
         resumes=changed == "",
-        workers=workers,
+        workers=workers.number,
+        processes=workers.processes,
         memory_limit=options.memory_limit,
         process_bytes=PROCESS_BYTES,
         unit_bytes=UNIT_MEMORY,

@@ -31,6 +31,7 @@ from shardtrain.vectorize.ties import Tied, worst_string
 from shardtrain.vectorize.weights import Float, Weights
 
 TIE_BYTES = 1024  # of the memory for each tied candidate that is named and then not chosen
+_LEAST_GROUPS = 16  # of buckets that are scored together, so that many workers end at the same time
 _FIRST_ROUND = 4  # units; each further round doubles their number
 
 
@@ -63,6 +64,8 @@ def select_ngrams(
     assert isinstance(settings, NgramSettings)
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
+    scores = tuple(path.with_name(path.name.replace("bucket", "scores")) for _, path in counted.buckets)
+    groups = _groups(counted.candidates, ngrams.scored_at_once(settings.select, len(class_counts), passes.budget))
     tasks = [
         ScoreTask(
             postings_paths=counted.postings,
@@ -71,25 +74,35 @@ def select_ngrams(
             select=settings.select,
             classes=classes,
             class_counts=class_counts,
-            bucket=bucket,
-            candidates=path,
+            bucket=counted.buckets[group.start][0],
+            candidates=tuple(path for _, path in counted.buckets[group]),
             budget=passes.budget,
-            out=path.with_name(path.name.replace("bucket", "scores")),
+            outs=scores[group],
         )
-        for bucket, path in counted.buckets
+        for group in groups
     ]
-    share = [counted.num_candidates // len(tasks)] * len(tasks)
-    names = [task.out.name for task in tasks]
-    passes.run(titles.SELECT, ngrams.score_bucket, tasks, share, names=names, unit="n-grams")
-    scores = tuple(task.out for task in tasks)
+    share = [sum(counted.candidates[group]) for group in groups]
+    names = [f"{task.outs[0].name}-{len(task.outs)}" for task in tasks]
+    passes.run(titles.SELECT, ngrams.score_buckets, tasks, share, names=names, unit="n-grams")
     boundary = find_boundary((open_spilled(path)["scores"] for path in scores), keep)
     settled = None
-    if _count_tied(scores, boundary) > max(boundary.room, passes.budget // TIE_BYTES):
+    if _count_tied(scores, boundary) > max(boundary.room, passes.room // TIE_BYTES):
         settled = _settle(passes, counted, scores, boundary, later_wins=later_wins)
     columns = _gather(counted, scores, boundary, settled)
     terms = find_names(passes, counted, columns["hashes"])
     best = selection.choose(columns["scores"], terms, keep, later_wins=later_wins)
     return Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
+
+
+def _groups(sizes: Sequence[int], most: int) -> list[slice]:
+    """Group adjacent buckets of no more than `most` candidates, but into enough groups for all workers."""
+    groups, start = [], 0
+    most = min(most, sum(sizes) // _LEAST_GROUPS)
+    for stop in range(1, len(sizes) + 1):
+        if stop == len(sizes) or sum(sizes[start : stop + 1]) > most:
+            groups.append(slice(start, stop))
+            start = stop
+    return groups
 
 
 def _count_tied(scores: Sequence[Path], boundary: Boundary) -> int:

@@ -29,7 +29,7 @@ from shardtrain.pipeline.counting import HASH_SEEDS
 from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.machine import cores, memory_bytes
-from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, task_budget
+from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, Workers
 from shardtrain.runtime.quantities import size
 from shardtrain.vectorize.count_rows import (
     Analysis,
@@ -77,7 +77,7 @@ class Resources:
     @property
     def budget(self) -> int:
         """Bytes for the data of one task."""
-        return task_budget(self.workers, self._memory)
+        return Workers(self.workers).task_budget(self._memory)
 
     @property
     def _memory(self) -> int:

@@ -63,8 +63,11 @@ def warm_up() -> None:
 
 def _read(task: UnitTask) -> tuple[Documents, npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
     documents = read_unit(task.source, task.unit)
-    keys = document_keys(documents.ordinals, task.seed)
-    return documents, keys, trains(keys, documents.ordinals, task.threshold, task.kept)
+    return documents, document_keys(documents.ordinals, task.seed), _trains(task, documents.ordinals)
+
+
+def _trains(task: UnitTask, ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    return trains(document_keys(ordinals, task.seed), ordinals, task.threshold, task.kept)
 
 
 def keep_every_class(units: Sequence[UnitTask], facts: Sequence[Path]) -> tuple[list[UnitTask], Totals, list[int]]:
@@ -197,9 +200,9 @@ def find_in_unit(task: FindTask) -> int:
 
 def _find(task: UnitTask, settings: CountedSettings, postings: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> Texts:
     """Look up the strings of terms; only the documents in which they appear first are tokenized."""
-    documents, _, train = _read(task)
-    chosen = np.flatnonzero(train)[first_documents(postings, wanted)]
-    block = prepare_texts(settings, documents.texts.take(chosen))
+    chosen = postings["ordinals"][first_documents(postings, wanted)]
+    documents = read_unit(task.source, task.unit, lambda ordinals: np.isin(ordinals, chosen))
+    block = prepare_texts(settings, documents.texts)
     del documents
     found = find_terms(block, tokenizer_of(settings), settings.hashing, wanted)
     if missing := int((np.diff(found.offsets) == 0).sum()):
@@ -262,10 +265,9 @@ class TransformTask(UnitTask):
 
 def transform_unit(task: TransformTask) -> None:
     """Write the rows of a unit's held-out or training documents."""
-    documents, keys, train = _read(task)
-    chosen = np.flatnonzero(train != task.held_out)
+    documents = read_unit(task.source, task.unit, lambda ordinals: _trains(task, ordinals) != task.held_out)
     description = task.vectorizer / DESCRIPTION
-    vectorizer, texts = _vectorizer(task.vectorizer, description.stat().st_mtime_ns), documents.texts.take(chosen)
+    vectorizer, texts = _vectorizer(task.vectorizer, description.stat().st_mtime_ns), documents.texts
     x = (
         MadeRows(
             lambda some: vectorizer.transform(texts.take(some)),
@@ -275,14 +277,13 @@ def transform_unit(task: TransformTask) -> None:
         if vectorizer.kind == "sequence"
         else vectorizer.transform(texts)
     )
-    labels = [documents.labels[i] for i in chosen]
-    if unknown := [label for label in labels if label not in task.codes]:
+    if unknown := [label for label in documents.labels if label not in task.codes]:
         raise CorpusFormatError(
             f"'{task.source.origin}' has the label {unknown[0]!r:.60}, which it did not have when it was counted; do "
             "not change it during a build, and start again with --overwrite"
         )
-    y = np.fromiter((task.codes[label] for label in labels), np.int64, len(labels))
-    spill_rows(task.out, x, y, documents.ordinals[chosen], keys[chosen])
+    y = np.fromiter((task.codes[label] for label in documents.labels), np.int64, len(documents.labels))
+    spill_rows(task.out, x, y, documents.ordinals, document_keys(documents.ordinals, task.seed))
 
 
 @lru_cache(maxsize=1)

@@ -22,8 +22,9 @@ Result = TypeVar("Result")
 
 PROCESS_BYTES = 110 << 20  # what numpy, scipy and numba take in a process before any work
 UNIT_BYTES = 4 << 20  # of a corpus file in one unit; fixed, so that results cannot depend on memory or workers
-UNIT_MEMORY = 22 * UNIT_BYTES  # while a unit is indexed: its documents, their terms and the tables
+UNIT_MEMORY = 14 * UNIT_BYTES  # while a unit is indexed: its documents, their terms and the tables
 NOTHING = Choice((None,))  # the result of a task that only writes files
+_LEAST_BUDGET = 16 << 20
 LONG_MEMORY = 18  # of a byte of text in a unit that one document makes long; 11 to 17 were measured
 
 
@@ -35,6 +36,7 @@ class Passes:
         executor: where tasks run.
         scratch: folder of intermediate files.
         budget: bytes that one task may hold beyond its process and the unit's own.
+        sharing: how many tasks run at once in this process.
         details: titles of passes that are of interest with --verbose only.
         spans: title, begin and end of each finished pass, by the clock `time.perf_counter`.
     """
@@ -42,6 +44,7 @@ class Passes:
     executor: Executor
     scratch: Path
     budget: int
+    sharing: int = 1
     details: frozenset[str] = frozenset()
     spans: list[tuple[str, float, float]] = field(default_factory=list)
 
@@ -51,6 +54,11 @@ class Passes:
         started = time.perf_counter()
         yield
         self.spans.append((title, started, time.perf_counter()))
+
+    @property
+    def room(self) -> int:
+        """Bytes that this process may hold between two passes."""
+        return self.budget * self.sharing
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -123,22 +131,47 @@ def _enter(title: str) -> None:
     give_back_freed_memory()
 
 
-def affordable_workers(cores: int, memory_limit: int) -> int:
-    """Return how many workers the memory allows, at least one and at most `cores`; one is this process itself."""
-    for workers in range(cores, 1, -1):
-        if PROCESS_BYTES + workers * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
-            return workers
-    return 1
+@dataclass(frozen=True)
+class Workers:
+    """Those who run the tasks of a pass: this process alone, threads of it, or processes beside it.
+
+    Attributes:
+        number: of tasks that run at once.
+        processes: of which there are anonymous memory, this one included.
+    """
+
+    number: int = 1
+    processes: int = 1
+
+    @property
+    def sharing(self) -> int:
+        """How many tasks run at once in this process."""
+        return self.number if self.processes == 1 else 1
+
+    def longest_unit(self, memory_limit: int, density: int) -> int:
+        """Return the bytes of the longest unit that one worker can index while the others index usual ones."""
+        free = memory_limit - self.processes * PROCESS_BYTES - (self.number - 1) * UNIT_MEMORY
+        return free // (LONG_MEMORY * density)
+
+    def task_budget(self, memory_limit: int) -> int:
+        """Return the bytes for the data of one task."""
+        return max((memory_limit - self.processes * PROCESS_BYTES) // self.number // 2, _LEAST_BUDGET)
 
 
-def longest_unit(workers: int, memory_limit: int, density: int) -> int:
-    """Return the bytes of the longest unit that one of `workers` can index while the others index usual ones."""
-    processes = workers + 1 if workers > 1 else 1
-    free = memory_limit - processes * PROCESS_BYTES - (workers - 1) * UNIT_MEMORY
-    return free // (LONG_MEMORY * density)
+def affordable_processes(cores: int, memory_limit: int) -> Workers:
+    """Return as many processes as the memory allows, at most `cores`, or this process alone."""
+    for number in range(cores, 1, -1):
+        if PROCESS_BYTES + number * (PROCESS_BYTES + UNIT_MEMORY) <= memory_limit:
+            return Workers(number, number + 1)
+    return Workers()
 
 
-def task_budget(workers: int, memory_limit: int) -> int:
-    """Return the bytes for the data of one task when `workers` run at once (one worker is this process itself)."""
-    processes = workers + 1 if workers > 1 else 1
-    return max((memory_limit - processes * PROCESS_BYTES) // workers // 2, 16 << 20)
+def affordable_workers(cores: int, memory_limit: int) -> Workers:
+    """Return as many workers as the memory allows, at most `cores`: threads where it has no room for two processes.
+
+    Threads share what a process takes before any work; but their Python code, such as a reader of JSON, takes turns.
+    """
+    found = affordable_processes(cores, memory_limit)
+    if found.number > 1:
+        return found
+    return Workers(max(1, min(cores, (memory_limit - PROCESS_BYTES) // UNIT_MEMORY)))

@@ -17,6 +17,7 @@ VERSION = 3  # the latest; a manifest is written in the oldest version that can 
 MANIFEST = "manifest.json"
 VECTORIZER = "vectorizer"  # folder of the fitted vectorizer, beside the shards
 MEASURED = "build.json"  # figures that differ between builds of the same shards: time, memory, workers
+SHARDS = "shards"  # folder of the shards in that of a run, where `train` made both
 WORKING = ".building"  # folder inside the output folder in which shards are made
 READY = "ready"  # folder inside it of finished files; a manifest may name them while they are published
 KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense"), 3: ("ngram", "sequence", "dense")}  # by version

@@ -54,6 +54,7 @@ from shardtrain.shards.layout import (
     MAX_FEATURES,
     MAX_VOCABULARY,
     REQUIREMENTS,
+    SHARDS,
     SPLITS,
     VECTORIZER,
     VERSION,
@@ -149,8 +150,10 @@ def vectorizer_folder(folder: Path) -> Path:
 
 def _missing_manifest(folder: Path) -> str:
     """Describe what was found instead of shards, and the next step."""
-    if _is_run(folder):
-        return f"'{folder}' is the folder of a run, not of shards; `{command_line('report', folder)}` shows it"
+    if is_run(folder):
+        inside = folder / SHARDS
+        known = f"its shards are '{inside}', and " if (inside / MANIFEST).is_file() else ""
+        return f"'{folder}' is the folder of a run, not of shards; {known}`{command_line('report', folder)}` shows it"
     if folder.is_dir():
         state = f"has no {MANIFEST}: it holds no shards, or their build did not finish"
         build = command_line("build", "CORPUS", "--out", "DIR")
@@ -161,7 +164,7 @@ def _missing_manifest(folder: Path) -> str:
     return f"'{folder}' does not exist; build shards with `{command_line('build', 'CORPUS', '--out', folder)}`"
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
     """Return whether the folder is one that `fit` made, which is easily given in place of its shards."""
     return (
         read_if_sound(folder / "config.json", Fields({"format": Choice(("shardtrain-run",))}, others=True)) is not None

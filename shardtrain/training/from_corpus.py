@@ -26,12 +26,12 @@ from shardtrain.pipeline.build import build, job_for
 from shardtrain.pipeline.given import CorpusLike, given_files
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.storage import check_output_folder
-from shardtrain.shards.layout import Manifest
+from shardtrain.shards.layout import SHARDS, Manifest
 from shardtrain.shards.manifest import vectorizer_folder
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions, TrainOutput
 from shardtrain.training.recipes import choose_engine
-from shardtrain.training.run_folder import CALL, SHARDS, RunFolder
+from shardtrain.training.run_folder import CALL, RunFolder
 from shardtrain.training.tensorboard_folder import check_board
 from shardtrain.vectorize.fitted import load_vectorizer
 

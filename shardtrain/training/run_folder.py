@@ -62,7 +62,7 @@ from shardtrain.runtime.schema import (
     read_json,
 )
 from shardtrain.runtime.storage import remove, storage_error
-from shardtrain.shards.layout import MAX_CLASSES
+from shardtrain.shards.layout import MAX_CLASSES, SHARDS
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
 
@@ -128,7 +128,7 @@ _METRICS = Fields(
 MODEL, VECTORIZER, CONFIG, HISTORY, METRICS = "model.keras", "vectorizer", "config.json", "history.csv", "metrics.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-SHARDS, CALL, THRESHOLDS = "shards", "train.json", "thresholds.json"
+CALL, THRESHOLDS = "train.json", "thresholds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,6 +405,8 @@ class RunFolder:
                     f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
                 )
             if not folder.exists():
+                if (RUNS / folder).is_dir():
+                    raise RunNotFoundError(f"'{folder}' does not exist; did you mean '{RUNS / folder}'?")
                 train = command_line("fit", "SHARDS", "--out", folder)
                 raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
             resume = fit_command(self.config(), folder)

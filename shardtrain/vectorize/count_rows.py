@@ -79,7 +79,7 @@ def count_unit(files: UnitFiles, analysis: Analysis) -> int:
 def unit_times(files: UnitFiles, number: int, bucket: Bucket, candidates: Path, totals: npt.NDArray[np.int64]) -> None:
     """Add to `totals`, of a bucket's candidates, how often each occurs in the `number`th unit."""
     postings, places = open_spilled(files.postings), places_in(open_spilled(candidates), number)
-    part = bucket.range(postings["hashes"])
+    part = bucket.part_of(postings)
     _add_times(places, *_entries(postings, part), totals)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import SpilledArrays, narrow, open_spilled, spill
+from shardtrain.arrays.scratch import SpilledArrays, SpilledFile, find_spilled, narrow, spill
 from shardtrain.errors import HashCollisionError
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.inverted import Inverted, ordered
@@ -25,6 +25,7 @@ MERGE_BYTES = 48  # memory of a term while a bucket is merged: its columns, its 
 _MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.uint32, "first": np.uint32}
 _CACHED_TERMS = 1 << 14  # merged at a time, so that their table stays in the processor's cache
 _UNIT_BITS = np.uint64(32)
+_TOP_BITS = 10  # of hashes whose places are kept with the postings, so that few pages are searched for a bucket
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ class Bucket:
         if self.number + 1 == 1 << self.bits:
             return slice(start, len(hashes))
         return slice(start, int(np.searchsorted(hashes, np.uint64((self.number + 1) << shift))))
+
+    def part_of(self, postings: SpilledArrays | SpilledFile) -> slice:
+        """Return the slice of the terms of postings that are in this bucket."""
+        if "tops" not in postings:  # of an interrupted build of an earlier version
+            return self.range(postings.read(hashes=None)[0])
+        finer, coarser = max(0, self.bits - _TOP_BITS), max(0, _TOP_BITS - self.bits)
+        top = self.number >> finer << coarser
+        tops = postings.read(tops=slice(top, top + (1 << coarser) + 1))[0]
+        around = slice(int(tops[0]), int(tops[-1]))
+        if not finer:
+            return around
+        part = self.range(postings.read(hashes=around)[0])
+        return slice(around.start + part.start, around.start + part.stop)
+
+
+def _tops(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+    """Return where the hashes with each value of their first bits begin, and where the last ends."""
+    edges = np.arange(1, 1 << _TOP_BITS, dtype=np.uint64) << np.uint64(64 - _TOP_BITS)
+    return np.concatenate([[0], np.searchsorted(hashes, edges), [len(hashes)]]).astype(np.uint32)
 
 
 def plan_buckets(num_terms: int, budget: int) -> list[Bucket]:
@@ -91,7 +111,7 @@ def spill_postings(
             "indptr": terms.indptr,
             "tokens": position[terms.occurrences],
         }
-    spill(path, {**arrays, **per_document}, facts)
+    spill(path, {"tops": _tops(arrays["hashes"]), **arrays, **per_document}, facts)
 
 
 def merge_bucket(
@@ -107,13 +127,14 @@ def merge_bucket(
     Raises:
         HashCollisionError: two terms have the same hash but different checks.
     """
-    parts = [bucket.range(open_spilled(path)["hashes"]) for path in postings_paths]
+    files = [find_spilled(path) for path in postings_paths]
+    parts = [bucket.part_of(file) for file in files]
     starts = np.cumsum([0, *(part.stop - part.start for part in parts)])
     columns = {name: np.empty(starts[-1], dtype) for name, dtype in _MERGED.items()}
-    for path, part, start in zip(postings_paths, parts, starts.tolist(), strict=False):
-        postings = open_spilled(path)
-        for name, column in columns.items():  # copied, as a view would keep the file open, and there are many
-            column[start : start + part.stop - part.start] = postings[name][part]
+    for file, part, start in zip(files, parts, starts.tolist(), strict=False):
+        found = file.read(**dict.fromkeys(columns, part))
+        for column, values in zip(columns.values(), found, strict=True):
+            column[start : start + len(values)] = values
     bits = bucket.bits
     while int(starts[-1]) >> (bits - bucket.bits) > _CACHED_TERMS and bits < 48:
         bits += 1

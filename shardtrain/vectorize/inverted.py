@@ -16,6 +16,7 @@ from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words, word_buffers
 
+_WORD_BYTES = 5  # of a word and what separates it from the next: how many words are expected; there may be more
 _PART_BITS = np.uint64(7)
 _SHIFT = np.uint64(64) - _PART_BITS
 _32 = np.uint64(32)
@@ -46,138 +47,164 @@ class Inverted:
 def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Inverted:
     """Find the terms of a block and the documents they occur in."""
     low, high = tokenizer.ngram_range
-    grams = _scatter(
-        *_walk(
-            block.data,
-            block.bounds,
-            block.offsets,
-            tokenizer.characters,
-            tokenizer.min_chars,
-            hashed_words(tokenizer.stop_words, hashing.seed),
-            low,
-            high,
-            tokenizer.short_whole,
-            np.uint64(hashing.seed),
-            np.uint64(hashing.mask),
-        )
+    mask = np.uint64(hashing.mask)
+    hashes, checks, words = _hash_words(
+        block.data,
+        block.bounds,
+        tokenizer.characters,
+        tokenizer.min_chars,
+        hashed_words(tokenizer.stop_words, hashing.seed),
+        np.uint64(hashing.seed),
     )
-    hashes, checks, first, indptr, documents, times, collided = _invert(*grams)
+    starts = _starts_of_parts(hashes, words, low, high, tokenizer.short_whole, mask)
+    grams = _scatter(hashes, checks, words, block.offsets, low, high, tokenizer.short_whole, mask, starts)
+    del hashes, checks  # as much memory as the index takes
+    hashes, checks, first, indptr, documents, times, collided = _invert(*grams, starts)
     return Inverted(hashes, checks, first, indptr, documents, times, bool(collided))
 
 
 @kernel
-def _walk(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, seed, mask):  # type: ignore[no-untyped-def]
-    """Compute the hash and check of every n-gram in order, and how many n-grams there are up to each document's end."""
+def _hash_words(data, bounds, characters, min_chars, stop_words, seed):  # type: ignore[no-untyped-def]
+    """Compute hash and check of every word; the words of segment s are [words[s], words[s + 1])."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
-    most = (len(data) // (min_chars + 1) + len(bounds)) * (high - low + 1)  # what is not used takes no memory
-    hashes = np.empty(most, np.uint64)
-    checks = np.empty(most, np.uint32)
-    ends = np.zeros(len(offsets), np.int64)
-    position = 0
-    # Invariant: hashes[:position] and checks[:position] are of the n-grams of the documents before d: in each segment
-    # by length, then by first word.
-    for d in range(len(offsets) - 1):
-        for s in range(offsets[d], offsets[d + 1]):
-            words = split_words(
-                data,
-                bounds[s],
-                bounds[s + 1],
-                characters,
-                min_chars,
-                stop_words,
-                seed,
-                word_hash,
-                word_check,
-                word_start,
-                word_end,
-            )
-            least = min(low, max(words, 1)) if short else low
-            for n in range(least, high + 1):
-                for i in range(words - n + 1):
-                    h = word_hash[i]
-                    c = word_check[i]
-                    for j in range(i + 1, i + n):
-                        h = mix(h, word_hash[j])
-                        c = mix(c, word_check[j])
-                    hashes[position] = h & mask
-                    checks[position] = c >> _32
-                    position += 1
-        ends[d + 1] = position
-    return hashes[:position], checks[:position], ends
+    hashes = np.empty(len(data) // _WORD_BYTES + len(bounds), np.uint64)
+    checks = np.empty(len(hashes), np.uint64)
+    words = np.zeros(len(bounds), np.int64)
+    size = 0
+    # Invariant: hashes[:size] and checks[:size] are of the words of the segments before s.
+    for s in range(len(bounds) - 1):
+        found = split_words(
+            data,
+            bounds[s],
+            bounds[s + 1],
+            characters,
+            min_chars,
+            stop_words,
+            seed,
+            word_hash,
+            word_check,
+            word_start,
+            word_end,
+        )
+        if size + found > len(hashes):
+            hashes = _larger(hashes, size, size + found)
+            checks = _larger(checks, size, size + found)
+        for i in range(found):
+            hashes[size] = word_hash[i]
+            checks[size] = word_check[i]
+            size += 1
+        words[s + 1] = size
+    return hashes, checks, words
 
 
 @kernel
-def _scatter(hashes, checks, ends):  # type: ignore[no-untyped-def]
-    """Group hash, check, document and position of every n-gram by part; return them and where the parts begin."""
+def _larger(array, size, least):  # type: ignore[no-untyped-def]
+    """Return a copy of array[:size] with room for at least `least` elements, and for half as many more as before."""
+    larger = np.empty(max(least, len(array) + len(array) // 2), array.dtype)
+    for i in range(size):
+        larger[i] = array[i]
+    return larger
+
+
+@kernel
+def _starts_of_parts(hashes, words, low, high, short, mask):  # type: ignore[no-untyped-def]
+    """Count the n-grams of each part; part p has the n-grams [starts[p], starts[p + 1]) when they are grouped."""
     starts = np.zeros((1 << _PART_BITS) + 1, np.int64)
-    for h in hashes:
-        starts[np.int64(h >> _SHIFT) + 1] += 1
-    starts = np.cumsum(starts)
+    for s in range(len(words) - 1):
+        first, last = words[s], words[s + 1]
+        least = min(low, max(last - first, 1)) if short else low
+        for n in range(least, high + 1):
+            for i in range(first, last - n + 1):
+                h = hashes[i]
+                for j in range(i + 1, i + n):
+                    h = mix(h, hashes[j])
+                starts[np.int64((h & mask) >> _SHIFT) + 1] += 1
+    return np.cumsum(starts)
+
+
+@kernel
+def _scatter(hashes, checks, words, offsets, low, high, short, mask, starts):  # type: ignore[no-untyped-def]
+    """Group hash, check, document and position of every n-gram by part."""
     place = starts.copy()
-    part_hashes = np.empty(len(hashes), np.uint64)
-    part_checks = np.empty(len(hashes), np.uint32)
-    documents = np.empty(len(hashes), np.uint32)
-    positions = np.empty(len(hashes), np.uint32)
-    # Invariant: [starts[part], place[part]) holds the part's n-grams of the documents before d, in order.
-    for d in range(len(ends) - 1):
-        for position in range(ends[d], ends[d + 1]):
-            part = np.int64(hashes[position] >> _SHIFT)
-            at = place[part]
-            part_hashes[at] = hashes[position]
-            part_checks[at] = checks[position]
-            documents[at] = d
-            positions[at] = position
-            place[part] = at + 1
-    return part_hashes, part_checks, documents, positions, starts
+    part_hashes = np.empty(starts[-1], np.uint64)
+    part_checks = np.empty(starts[-1], np.uint32)
+    documents = np.empty(starts[-1], np.uint32)
+    positions = np.empty(starts[-1], np.uint32)
+    position = 0
+    # Invariant: [starts[part], place[part]) holds those of the part's n-grams that are among the first `position`: in
+    # order of documents and their segments, in each segment by length, then by first word.
+    for d in range(len(offsets) - 1):
+        for s in range(offsets[d], offsets[d + 1]):
+            first, last = words[s], words[s + 1]
+            least = min(low, max(last - first, 1)) if short else low
+            for n in range(least, high + 1):
+                for i in range(first, last - n + 1):
+                    h = hashes[i]
+                    c = checks[i]
+                    for j in range(i + 1, i + n):
+                        h = mix(h, hashes[j])
+                        c = mix(c, checks[j])
+                    h &= mask
+                    part = np.int64(h >> _SHIFT)
+                    at = place[part]
+                    part_hashes[at] = h
+                    part_checks[at] = c >> _32
+                    documents[at] = d
+                    positions[at] = position
+                    place[part] = at + 1
+                    position += 1
+    return part_hashes, part_checks, documents, positions
 
 
 @kernel
 def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-untyped-def]
-    """Index the n-grams of all parts; the arrays are allocated for as many terms as n-grams and cut at the end."""
-    total = len(hashes)
-    term_hash = np.empty(total, np.uint64)
-    term_check = np.empty(total, np.uint32)
-    term_first = np.empty(total, np.uint32)
-    indptr = np.zeros(total + 1, np.int64)
-    entry_document = np.empty(total, np.uint32)
-    entry_times = np.empty(total, np.uint32)
+    """Index the n-grams of all parts, in place: a part has no more terms and entries than n-grams.
+
+    What is returned of the n-grams' arrays are their beginnings, which then hold the terms and entries.
+    """
+    indptr = np.empty(len(hashes) + 1, np.int64)
+    indptr[0] = 0
+    entry_times = np.empty(len(hashes), np.uint32)
     terms = 0
     collided = False
-    # Invariant: the first `terms` terms are those of the parts before `part`, by ascending hash; the first
-    # indptr[terms] entries are theirs.
+    # Invariant: the first `terms` of hashes, checks and positions are the terms of the parts before `part`, by
+    # ascending hash; the first indptr[terms] of documents and times are their entries; from starts[part] on all arrays
+    # still have n-grams.
     for part in range(len(starts) - 1):
-        begin, end = starts[part], starts[part + 1]
+        part_hashes = hashes[starts[part] : starts[part + 1]].copy()
+        part_checks = checks[starts[part] : starts[part + 1]].copy()
+        part_positions = positions[starts[part] : starts[part + 1]].copy()
         found, of_entry, document, times, clash = _index_part(
-            hashes[begin:end], checks[begin:end], documents[begin:end]
+            part_hashes, part_checks, documents[starts[part] : starts[part + 1]]
         )
         collided |= clash
-        order = ordered(hashes[begin:end], found, _PART_BITS)
+        order = ordered(part_hashes, found, _PART_BITS)
         counts = np.zeros(len(found), np.uint32)
         for entry in range(len(of_entry)):
             counts[of_entry[entry]] += np.uint32(1)
         place = np.empty(len(found), np.int64)
         for i in range(len(order)):
-            gram = begin + np.int64(found[order[i]])
-            term_hash[terms] = hashes[gram]
-            term_check[terms] = checks[gram]
-            term_first[terms] = positions[gram]
+            gram = found[order[i]]
+            hashes[terms] = part_hashes[gram]
+            checks[terms] = part_checks[gram]
+            positions[terms] = part_positions[gram]
             place[order[i]] = indptr[terms]
             indptr[terms + 1] = indptr[terms] + counts[order[i]]
             terms += 1
         # Invariant: place[t] is where the next entry of the part's term t belongs; documents ascend within a term.
         for entry in range(len(of_entry)):
             at = place[of_entry[entry]]
-            entry_document[at] = document[entry]
+            documents[at] = document[entry]
             entry_times[at] = times[entry]
             place[of_entry[entry]] = at + 1
     entries = indptr[terms]
     return (
-        term_hash[:terms].copy(),
-        term_check[:terms].copy(),
-        term_first[:terms].copy(),
-        indptr[: terms + 1].copy(),
-        entry_document[:entries].copy(),
-        entry_times[:entries].copy(),
+        hashes[:terms],
+        checks[:terms],
+        positions[:terms],
+        indptr[: terms + 1],
+        documents[:entries],
+        entry_times[:entries],
         collided,
     )
 

@@ -17,31 +17,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr
-from shardtrain.arrays.scratch import open_spilled, open_spilled_cached, spill
+from shardtrain.arrays.scratch import SpilledArrays, find_spilled, open_spilled, open_spilled_cached, spill
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
 from shardtrain.vectorize.selection import SELECTORS, Moments
 from shardtrain.vectorize.weights import Float, Weights
 
-# Memory while scores are computed: of a candidate and class the two sums and two arrays of chi2, and of a candidate.
-SCORE_BYTES_OF_CLASS, SCORE_BYTES = 32, 96
+SCORE_BYTES = 96  # memory of a candidate while scores are computed, beside that of its classes
 
 
 def weigh_unit(
     postings_path: Path,
     number: int,
-    candidates: Sequence[tuple[Bucket, Path]],
+    candidates: Sequence[Path],
     weights: Weights,
     num_documents: int,
     out: Path,
 ) -> None:
     """Write `norms`, the divisor of each document of the `number`th unit, (documents,) float64.
+
+    `candidates` are files of all merged buckets, in order.
 
     It is the l2 norm over all the document's candidates, or 1.
     """
@@ -49,15 +51,14 @@ def weigh_unit(
     if not weights.norm:
         spill(out, {"norms": np.ones(len(postings["labels"]))})
         return
-    size = 0
+    start, size = 0, 0
     terms, counts = (np.empty(len(postings["hashes"]), np.uint32) for _ in range(2))
     firsts = np.empty(len(terms), np.uint64)
-    for bucket, path in candidates:
+    for path in candidates:
         merged = open_spilled_cached(path)
-        start = bucket.range(postings["hashes"]).start
-        size = _collect(
-            places_in(merged, number), start, merged["counts"], merged["first"], terms, counts, firsts, size
-        )
+        places = places_in(merged, number)
+        size = _collect(places, start, merged["counts"], merged["first"], terms, counts, firsts, size)
+        start += len(places)
     order = _ascending(firsts[:size])  # by first appearance: the order in which scikit-learn adds
     norms = _norms(
         terms[order],
@@ -137,9 +138,10 @@ def _norms(terms, idf, tf, indptr, documents, times, num_documents):  # type: ig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreTask:
-    """One bucket to score: all units' postings and, for each unit, the class of each of its label codes.
+    """Adjacent buckets to score: all units' postings and, for each unit, the class of each of its label codes.
 
-    With `norms`, one file per unit, scores are of weighted values; without, of counts.
+    With `norms`, one file per unit, scores are of weighted values; without, of counts. `candidates` are files of merged
+    buckets, of which `bucket` is the first; the scores of each are written to the file of `outs`.
     """
 
     postings_paths: tuple[Path, ...]
@@ -149,57 +151,82 @@ class ScoreTask:
     classes: tuple[npt.NDArray[np.int64], ...]
     class_counts: npt.NDArray[np.int64]
     bucket: Bucket
-    candidates: Path
+    candidates: tuple[Path, ...]
     budget: int
-    out: Path
+    outs: tuple[Path, ...]
 
 
-def score_bucket(task: ScoreTask) -> None:
-    """Write `scores`, those of the candidates of a bucket, in their order.
+def scored_at_once(select: str, num_classes: int, budget: int) -> int:
+    """Return how many candidates can be scored at once within `budget` bytes, at least 1."""
+    return max(1, budget // (SELECTORS[select].class_bytes * num_classes + SCORE_BYTES))
 
-    Candidates are taken in pieces whose sums fit into `budget` bytes; every piece reads the bucket's part of all
+
+def score_buckets(task: ScoreTask) -> None:
+    """Write `scores`, those of the candidates of each bucket, in their order.
+
+    Candidates are taken in pieces whose sums fit into `budget` bytes; every piece reads the buckets' part of all
     postings.
     """
-    merged = open_spilled(task.candidates)
-    num_documents = int(task.class_counts.sum())
-    idf = task.weights.of_terms(merged["counts"], num_documents)
+    merged = [open_spilled(path) for path in task.candidates]
+    counts = np.concatenate([each["counts"] for each in merged])
+    ends = np.cumsum([0, *(len(each["counts"]) for each in merged)]).tolist()
+    idf = task.weights.of_terms(counts, int(task.class_counts.sum()))
     scores = np.zeros(len(idf))
-    num_classes = len(task.class_counts)
-    step = max(1, task.budget // (SCORE_BYTES_OF_CLASS * num_classes + SCORE_BYTES))
+    step = scored_at_once(task.select, len(task.class_counts), task.budget)
     for start in range(0, len(idf), step):
-        stop = min(start + step, len(idf))
-        moments = Moments.zeros(stop - start, num_classes)
-        for number, (postings_path, classes) in enumerate(zip(task.postings_paths, task.classes, strict=True)):
-            postings = open_spilled(postings_path)
-            norms = open_spilled(task.norms[number])["norms"] if task.norms else np.ones(len(postings["labels"]))
-            indptr = postings["indptr"][task.bucket.range(postings["hashes"]).start :]
-            _accumulate(
-                places_in(merged, number),
-                start,
-                stop,
-                indptr,
-                postings["documents"],
-                postings["times"],
-                idf,
-                task.weights.of_times(postings.facts["most_times"]),
-                norms,
-                classes[postings["labels"]],
-                moments.pairs,
-                moments.totals,
-            )
-        scores[start:stop] = SELECTORS[task.select].score(moments, task.class_counts)
-    spill(task.out, {"scores": scores})
+        moments = Moments.zeros(min(step, len(idf) - start), len(task.class_counts))
+        for number in range(len(task.postings_paths)):
+            _add_unit(task, number, merged, ends, idf, start, moments)
+        scores[start : start + step] = SELECTORS[task.select].score(moments, task.class_counts)
+        del moments  # before those of the next piece are allocated
+    for (first, last), out in zip(pairwise(ends), task.outs, strict=True):
+        spill(out, {"scores": scores[first:last]})
+
+
+def _add_unit(
+    task: ScoreTask,
+    number: int,
+    merged: Sequence[SpilledArrays],
+    ends: Sequence[int],
+    idf: Float,
+    start: int,
+    moments: Moments,
+) -> None:
+    """Add the values of the `number`th unit to the sums of the candidates from `start` on, of all buckets in a row."""
+    postings = find_spilled(task.postings_paths[number])
+    places = [places_in(each, number) for each in merged]
+    first = task.bucket.part_of(postings).start
+    part = slice(first, first + sum(map(len, places)) + 1)
+    indptr, labels = postings.read(indptr=part, labels=None)
+    entries = slice(int(indptr[0]), int(indptr[-1]))
+    documents, times = postings.read(documents=entries, times=entries)
+    norms = open_spilled_cached(task.norms[number])["norms"] if task.norms else np.ones(len(labels))
+    classes = task.classes[number][labels]
+    tf = task.weights.of_times(postings.facts["most_times"])
+    term = 0
+    for of_terms, base in zip(places, ends, strict=False):
+        _accumulate(
+            of_terms, base, start, indptr[term:], indptr[0], documents, times, idf, tf, norms, classes, moments.pairs,
+            moments.totals,
+        )  # fmt: skip
+        term += len(of_terms)
 
 
 @kernel
-def _accumulate(places, start, stop, indptr, documents, times, idf, tf, norms, classes, pairs, totals):  # type: ignore[no-untyped-def]
-    """Add up the values of candidates [start, stop); `places` are the terms' candidates, `indptr` their entries."""
+def _accumulate(  # type: ignore[no-untyped-def]
+    places, base, start, indptr, before, documents, times, idf, tf, norms, classes, pairs, totals
+):
+    """Add up the values of the candidates from `start` on for which there are sums.
+
+    `base` and `places` are the terms' candidates, `indptr` their entries; `documents` and `times` lack the entries
+    `before` them.
+    """
     # Invariant: totals and pairs have the terms before i; a term's documents are added in ascending order.
     for i in range(len(places)):
-        place = places[i]
-        if not start <= place < stop:
+        place = base + places[i]
+        if places[i] < 0 or not 0 <= place - start < len(totals):
             continue
-        for entry in range(indptr[i], indptr[i + 1]):
+        for entry in range(indptr[i] - before, indptr[i + 1] - before):
             document = documents[entry]
             value = tf[times[entry]] * idf[place] / norms[document]
             totals[place - start] += value

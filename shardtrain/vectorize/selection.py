@@ -51,11 +51,13 @@ class Selector:
         score: computes the score of each feature from moments and documents per class, (classes,); NaN is worst.
         later_wins: whether of terms with equal scores the later in the order of strings is better, or the earlier.
         by_counts: whether scores are of counts, and terms not chosen do not contribute to the norms of documents.
+        class_bytes: memory of a feature and class while scores are computed: two sums, and what `score` makes of them.
     """
 
     score: Callable[[Moments, Counts], Float]
     later_wins: bool = True
     by_counts: bool = False
+    class_bytes: int = 16
 
 
 def f_classif(moments: Moments, class_counts: Counts) -> Float:
@@ -130,7 +132,7 @@ def _frequency(moments: Moments, class_counts: Counts) -> Float:
 
 SELECTORS = {
     "f_classif": Selector(f_classif),
-    "chi2": Selector(chi2),
+    "chi2": Selector(chi2, class_bytes=32),
     "none": Selector(_frequency, later_wins=False, by_counts=True),
 }
 

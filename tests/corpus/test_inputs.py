@@ -144,13 +144,16 @@ def test_columnar_files_are_read_by_their_columns(tmp_path: Path, format: str, n
     assert source.describe()["label_column"] == "label"
 
 
-def test_missing_values_of_columnar_files_are_empty_texts_and_bad_rows(tmp_path: Path) -> None:
+def test_missing_values_of_columnar_files_are_empty_texts_and_bad_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
     path = tmp_path / "some.parquet"
     pq.write_table(pa.table({"label": ["a", None, "b", "a"], "text": ["x", "y", None, "z"]}), path)
     source = opened(path, tmp_path / "scratch", on_bad_row="skip").train
+    assert "reading some.parquet: 4 rows in " in capsys.readouterr().err
     (unit,) = plan_units(source, unit_bytes=1, advance=lambda size: None)
     found = read_unit(source, unit)
     assert list(zip(found.labels, found.texts, strict=True)) == [("a", "x"), ("b", ""), ("a", "z")]
@@ -179,7 +182,9 @@ def test_parts_are_sorted_by_their_numbers_and_need_the_same_columns(tmp_path: P
         (tmp_path / f"part-{number}.csv").write_text(f"label,text\nx,{number}\ny,{number}\n")
     expected = [(label, str(number)) for number in (1, 9, 10) for label in "xy"]
     assert rows_of(opened(tmp_path, tmp_path / "scratch").train) == expected
-    assert rows_of(opened(Path(f"{tmp_path}/part-*.csv"), tmp_path / "scratch").train) == expected
+    some = opened(Path(f"{tmp_path}/part-*.csv"), tmp_path / "scratch")
+    assert rows_of(some.train) == expected
+    assert "part-1.csv and 2 more files are read one after the other" in some.notes
     (tmp_path / "part-11.csv").write_text("label,title\nx,11\ny,11\n")
     with pytest.raises(
         CorpusFormatError, match=r"part-11.csv' and '.*part-1.csv' are not parts of one corpus: the header"

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -346,3 +347,41 @@ def test_unescaping_turns_backslashes_into_what_they_stand_for(tmp_path: Path) -
     path = written(tmp_path / "some.csv", '1,"a\\nb \\""c\\"" d\\e"\n2,x\n')
     assert documents(opened(path, unescape=True).train).texts[0] == 'a\nb "c" d\\e'
     assert documents(opened(path).train).texts[0] == 'a\\nb \\"c\\" d\\e'
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "fasttext", "parquet", "folder"])
+@pytest.mark.parametrize("unit_bytes", [1, 100, HUGE])
+def test_documents_that_are_wanted_are_those_of_the_whole_unit(kind: str, unit_bytes: int, tmp_path: Path) -> None:
+    named = {"csv": {"label_column": "label"}, "fasttext": {"format": "fasttext"}}.get(kind, {})
+    source = opened(rows_written(kind, tmp_path), on_bad_row="skip", **named).train
+    for unit in plan_units(source, unit_bytes=unit_bytes, advance=lambda size: None):
+        whole = read_unit(source, unit)
+        for wanted in ([], [3], [0, 2, 4, 5, 9], range(12)):
+            part = read_unit(source, unit, lambda ordinals, wanted=wanted: np.isin(ordinals, list(wanted)))
+            chosen = np.flatnonzero(np.isin(whole.ordinals, list(wanted)))
+            assert part.ordinals.tolist() == whole.ordinals[chosen].tolist()
+            assert list(part.texts) == [whole.texts[i] for i in chosen]
+            assert part.labels == [whole.labels[i] for i in chosen]
+            assert set(part.bad_rows) <= set(whole.bad_rows)
+            assert len(wanted) < 12 or part.bad_rows == whole.bad_rows
+
+
+def rows_written(kind: str, folder: Path) -> Path:
+    """Write twelve documents; of the third and the eighth, the label is missing where a format can say so."""
+    rows = [("" if i in (2, 7) else "ab"[i % 2], f"text {i} h\u00e9 " * (1 + i % 3)) for i in range(12)]
+    if kind == "folder":
+        for i, (label, text) in enumerate(rows):
+            written(folder / "corpus" / (label or "a") / f"{i}.txt", text)
+        return folder / "corpus"
+    path = folder / f"corpus.{'txt' if kind == 'fasttext' else kind}"
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = {"label": [label or None for label, _ in rows], "text": [text for _, text in rows]}
+        parquet.write_table(pyarrow.table(columns), path)
+        return path
+    if kind == "csv":
+        return written(path, "label,text\n" + "".join(f"{label},{text}\n" for label, text in rows))
+    if kind == "jsonl":
+        return written(path, "".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in rows))
+    return written(path, "".join(f"__label__{label} {text}\n" if label else f"{text}\n" for label, text in rows))

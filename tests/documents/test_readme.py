@@ -81,6 +81,22 @@ def test_what_it_shows_of_make_fit_is_the_whole_result(folder, monkeypatch, caps
     assert shapes_of(line for line in printed if not line.startswith("next: ")) == shapes_of(shown)
 
 
+def test_the_table_of_jobs_names_commands_options_and_pages_that_exist(capsys):
+    rows = re.findall(r"^\| ([^|]+) \| (`[^|]+`) \| \[[^|]+\]\((docs/[\w.]+)[^|]*\) \|$", README, re.MULTILINE)
+    assert len(rows) >= 10
+    for _, cell, page in rows:
+        assert (ROOT / page).exists()
+        for command in re.findall(r"`([^`]+)`", cell):
+            words = shlex.split(command)
+            if words[0] == "from":
+                exec(command, {})
+                continue
+            with pytest.raises(SystemExit, match="0"):
+                main([words[0], "--help"])
+            helped = capsys.readouterr().out.split()
+            assert {word for word in words if word.startswith("--")} <= set(helped), command
+
+
 def test_the_make_targets_it_names_exist():
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"\bmake ([a-z-]+)\b", README)) - {"are"}

@@ -272,6 +272,18 @@ def test_words_without_quotes_get_a_hint(
         assert hints[0].endswith("'the match ended'`")
 
 
+def test_the_name_of_a_file_gets_a_hint_at_the_option_that_reads_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("new texts.txt").write_text("oven\n")
+    for text in ("new texts.txt", "oven", "x" * 5000, "o\0ven", "caf\udce9"):
+        assert main(["predict", str(run.path), text]) == 0
+        captured = capsys.readouterr()
+        assert len(captured.out.splitlines()) == 1
+        assert (f"predict {run.path} --input 'new texts.txt'`" in captured.err) == (text == "new texts.txt")
+
+
 # In Python
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.learnable import write_shards
+from support.topics import write_corpus
 from support.training import fit
 
 from shardtrain.cli.main import main
@@ -130,6 +131,26 @@ def test_the_command_shows_what_json_has(runs: Path, capsys) -> None:
     head, first, *_ = capsys.readouterr().out.splitlines()
     assert "  matthews  " in head
     assert f"{max(run['measures'].get('matthews', 0) for run in facts['runs']):.4f}" in first
+
+
+def test_the_data_are_the_shards_or_where_these_are_in_the_run_their_corpus(made: Path, runs: Path, capsys) -> None:
+    def shown() -> dict[str, str]:
+        assert main(["runs", str(runs)]) == 0
+        return {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines()[1:4]}
+
+    assert shown()["linear-2"] == "shards"
+    corpus = (write_corpus(made / "topics", ("cooking", "chess")) / "train.csv").rename(made / "reviews.csv")
+    assert main(["train", str(corpus), "--out", str(runs / "a"), "--epochs", "1"]) == 0
+    capsys.readouterr()
+    assert shown() == {"a": "reviews.csv", "linear-1": "shards", "linear-2": "shards"}
+
+
+def test_a_run_that_is_named_without_its_folder_is_shown_with_it(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    assert main(["predict", "linear-2", "a text"]) == 1
+    assert "'linear-2' does not exist; did you mean 'runs/linear-2'?" in capsys.readouterr().err
 
 
 def test_a_list_loads_neither_numpy_nor_anything_heavier(runs: Path) -> None:

@@ -246,6 +246,12 @@ def test_the_file_of_errors_of_shards_has_the_texts_of_their_corpus(
     assert {row["text"] for row in read_errors(tmp_path / "none.csv")} == {""}
 
 
+def test_the_folder_of_the_file_of_errors_is_made(run: Run, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "of" / "mine" / "wrong.csv"
+    assert main(["evaluate", str(run.path), str(root / "shards"), "--split", "test", "--errors", str(out)]) == 0
+    assert out.is_file()
+
+
 def test_files_of_errors_that_cannot_be_written_are_refused(run: Run, root: Path, tmp_path: Path) -> None:
     (tmp_path / "there.csv").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"exists; choose another errors|exists; choose another --errors"):

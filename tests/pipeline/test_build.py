@@ -72,11 +72,14 @@ def test_neither_memory_nor_workers_change_a_byte(vectorizer, numbers, demo, tmp
     for workers in numbers:
         build(demo, tmp_path / str(workers), replace(options, workers=workers))
         assert json.loads((tmp_path / str(workers) / layout.MEASURED).read_text())["workers"] == workers
-    monkeypatch.setattr(job, "task_budget", lambda workers, limit: 20_000)  # many buckets and pieces
+    monkeypatch.setattr(job, "processes", None)  # for which so little has no room
+    build(demo, tmp_path / "threads", replace(options, workers=2, memory_limit=256 << 20))
+    assert json.loads((tmp_path / "threads" / layout.MEASURED).read_text())["workers"] == 2
+    monkeypatch.setattr(passes.Workers, "task_budget", lambda workers, limit: 20_000)  # many buckets and pieces
     monkeypatch.setattr(naming, "FEATURE_BYTES", 1)  # so little has no room for the names, which is not the question
     monkeypatch.setattr(naming, "NAME_BYTES", 0)
     build(demo, tmp_path / "little", replace(options, workers=1, memory_limit=256 << 20))
-    for other in (*map(str, numbers), "little"):
+    for other in (*map(str, numbers), "threads", "little"):
         assert_same_folder(tmp_path / "one", tmp_path / other)
 
 
@@ -277,11 +280,29 @@ def test_options_outside_their_range_are_refused_with_their_value():
 
 
 def test_workers_are_as_many_as_the_memory_allows():
-    assert passes.affordable_workers(8, 256 << 20) == 1
     allowed = [passes.affordable_workers(64, gib << 30) for gib in (1, 2, 4, 64)]
-    assert allowed == sorted(allowed)
-    assert allowed[0] >= 2
-    assert allowed[-1] == 64
+    assert [each.number for each in allowed] == sorted(each.number for each in allowed)
+    assert allowed[0].number >= 2
+    assert allowed[-1].number == 64
+    assert all(each.sharing == 1 and each.processes == each.number + 1 for each in allowed)
+
+
+def test_workers_are_threads_where_the_memory_has_no_room_for_two_processes():
+    assert passes.affordable_workers(8, 256 << 20) == passes.Workers(2)
+    assert passes.affordable_processes(8, 256 << 20) == passes.affordable_workers(1, 256 << 20) == passes.Workers(1)
+    assert passes.Workers(2).sharing == 2
+
+
+def test_a_document_too_long_beside_another_unit_is_indexed_alone(tmp_path, monkeypatch):
+    path = tmp_path / "books.csv"
+    path.write_text(f"1,short\n1,a short\n2,a short book\n2,{'some words of a long book ' * 250_000}\n")
+    options = BuildOptions(workers=2, memory_limit=256 << 20, validation_fraction=0.0, min_df=1)
+    monkeypatch.setattr(job, "UNIT_BYTES", 1 << 10)
+    monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
+    assert passes.Workers(2).longest_unit(options.memory_limit, 1) < path.stat().st_size
+    build(path, tmp_path / "out", options)
+    assert json.loads((tmp_path / "out" / layout.MEASURED).read_text())["workers"] == 1
+    assert json.loads((tmp_path / "out" / layout.MEASURED).read_text())["peak_memory_bytes"] <= options.memory_limit
 
 
 def test_shards_are_planned_to_hold_every_row_once(tmp_path):

@@ -26,6 +26,7 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import convert as converting
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
+from shardtrain.runtime.passes import Workers
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.tables import blocks, libsvm
 
@@ -183,7 +184,7 @@ def test_any_memory_and_workers_give_the_same_bytes(tmp_path, monkeypatch):
     files, how, _ = libsvm_file(tmp_path)
     convert(files, tmp_path / "one", options(**how, compress="lz4"))
     monkeypatch.setattr(converting, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(converting, "affordable_workers", lambda cores, limit: 2)
+    monkeypatch.setattr(converting, "affordable_processes", lambda cores, limit: Workers(2, 3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libsvm, "PIECE_BYTES", 20_000)
         convert(files, tmp_path / "two", options(**how, compress="lz4", workers=2, memory_limit=2 << 30))

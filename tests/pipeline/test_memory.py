@@ -50,7 +50,7 @@ OPTIONS = st.sampled_from(
         "",
     ]
 )
-LIMITS = st.sampled_from(["256MiB", "512MiB"])  # of one process, and of two
+LIMITS = st.sampled_from(["256MiB", "512MiB"])  # of two threads, and of two processes
 
 
 def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
@@ -71,6 +71,9 @@ def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
     ("shape", "options", "limit", "megabytes"),
     [
         pytest.param(Shape(), "--min-df 1", "256MiB", 16, id="every token once"),
+        pytest.param(
+            Shape(tokens="one", words=2000), "--min-df 1", "256MiB", 16, id="one token", marks=pytest.mark.slow
+        ),
         pytest.param(
             Shape(tokens="twice"),
             "--select chi2",

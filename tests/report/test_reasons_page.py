@@ -116,7 +116,8 @@ def test_it_shows_so_many_texts_and_says_that_there_are_more(
     assert capsys.readouterr().out == f"the first {MOST_ON_PAGE} texts explained: {out}\n"
     assert out.read_text(encoding="utf-8").count("<section") == MOST_ON_PAGE
     assert f'<nav aria-label="Contents"><details><summary>All {MOST_ON_PAGE}</summary>' in out.read_text("utf-8")
-    assert main(words) == 0  # a page is replaced
+    assert main(["predict", str(run.path), "oven", "--explain", "1", "--html", str(out)]) == 0  # a page is replaced
+    assert capsys.readouterr().out == f"1 text explained: {out}\n"
     out.write_text("mine")
     assert main(words) == 1
     assert out.read_text() == "mine"

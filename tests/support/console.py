@@ -1,6 +1,7 @@
 """Run what a page of docs shows on a console, and compare what is printed.
 
-Lines after `$` are run; what they print, on standard output and standard error, is compared with what stands below.
+Lines after `$` are run, with the next one where they end with a backslash; what they print, on standard output and
+standard error, is compared with what stands below.
 There `...` stands for anything, numbers with a point for any such number, and `^C` for an interruption at that moment.
 """
 
@@ -28,7 +29,7 @@ def steps(text: str) -> Iterator[tuple[str, str, str]]:
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
             for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, shown = step.partition("\n")
+                command, _, shown = re.sub(r"\\\n +", "", step).partition("\n")
                 yield section.partition("\n")[0], command, shown
 
 
@@ -82,18 +83,35 @@ def pattern(shown: str) -> str:
     return "".join(r"(?:.*\n)*?" if line == r".*?\n" else line for line in lines)
 
 
+FIGURE = r"[\d,]*\d\.\d+(?:e-\d+)?"
+
+
 def plain(text: str) -> str:
     """The text without what differs from run to run: numbers with a point, and with it their thousands."""
-    return re.sub(r"[\d,]*\d\.\d+(e-\d+)?", "#.#", text)
+    return re.sub(FIGURE, "#.#", text)
 
 
-def check(heading: str, command: str, shown: str) -> None:
-    """Run a command, and check that it prints what is shown and ends with the exit code that belongs to it."""
+def check_figures(shown: str, printed: str) -> None:
+    """Check that numbers with a point are about those that are shown, which other processors may round otherwise."""
+    found = re.fullmatch(pattern(shown).replace(re.escape("#.#"), f"({FIGURE})"), printed)
+    assert found, f"{printed}--- is not what is written:\n{shown}"
+    for expected, figure in zip(re.findall(FIGURE, shown), found.groups(), strict=True):
+        wanted, got = (float(text.replace(",", "")) for text in (expected, figure))
+        assert abs(got - wanted) <= 0.01 + 0.01 * abs(wanted), f"{figure} is not {expected} in:\n{printed}"
+
+
+def check(heading: str, command: str, shown: str, *, figures: bool = False) -> None:
+    """Run a command, and check that it prints what is shown and ends with the exit code that belongs to it.
+
+    With `figures`, numbers with a point have to be those that are shown, too.
+    """
     before, interrupted, after = shown.partition("^C\n")
     until = re.escape(before.splitlines()[-1].partition(":")[0]) if interrupted else None
     printed, code = execute(command, until)
     assert "Traceback" not in printed, f"{heading}: {command}\n{printed}"
     seen = re.fullmatch(pattern(before + after), plain(printed))
     assert seen, f"{heading}: {command}\n{printed}--- is not what is written:\n{shown}"
+    if figures:
+        check_figures(before + after, printed)
     codes = {130} if interrupted else {1, 2} if "error: " in shown or command == PROGRAM else {0}
     assert code in codes, f"{heading}: {command} ended with {code}"

@@ -116,6 +116,17 @@ def test_from_python_it_is_the_same(corpus: Path, apart: Path, tmp_path: Path) -
         shardtrain.train(corpus, append=True)
 
 
+@pytest.mark.parametrize(
+    "words", [("evaluate", "run"), ("fit",), ("verify",), ("inspect",)], ids=lambda words: words[0]
+)
+def test_a_run_in_place_of_shards_is_refused_with_the_name_of_its_shards(
+    words: tuple[str, ...], corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(corpus), "--out", "run", "--epochs", "1", "--quiet"]) == 0
+    assert main([*words, "run"]) == 1
+    assert "'run' is the folder of a run, not of shards; its shards are 'run/shards'" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_refused_and_shards_that_fit_are_used_again(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,36 @@
+"""A bucket is the same range of hashes in an array, in mapped postings and in a file of postings that is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shardtrain.arrays.scratch import find_spilled, open_spilled, spill
+from shardtrain.vectorize.counts import Bucket, spill_postings
+from shardtrain.vectorize.inverted import Inverted
+
+
+def inverted(hashes: np.ndarray) -> Inverted:
+    terms = len(hashes)
+    once = np.ones(terms, np.uint32)
+    return Inverted(hashes, once, once, np.arange(terms + 1), np.zeros(terms, np.uint32), once, collided=False)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9, 10, 11, 14])
+@pytest.mark.parametrize("terms", [0, 1, 3000])
+def test_buckets_of_postings_are_the_ranges_of_their_hashes(tmp_path, bits, terms):
+    rng = np.random.default_rng(bits)
+    hashes = np.unique(np.concatenate([rng.integers(0, 2**64, terms, np.uint64), np.array([0, 2**64 - 1], np.uint64)]))
+    spill_postings(tmp_path / "now", inverted(hashes), {}, {})
+    spill(tmp_path / "before", {"hashes": hashes})  # what an earlier version wrote has no places of buckets
+    end = 0
+    for number in range(1 << bits):
+        bucket = Bucket(number, bits)
+        expected = bucket.range(hashes)
+        assert expected.start == end
+        end = expected.stop
+        for postings in (open_spilled(tmp_path / "now"), find_spilled(tmp_path / "now")):
+            assert bucket.part_of(postings) == expected
+        if number % 997 == 0:
+            assert bucket.part_of(find_spilled(tmp_path / "before")) == expected
+    assert end == len(hashes)
