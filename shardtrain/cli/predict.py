@@ -18,7 +18,7 @@ from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
-from shardtrain.inference.options import MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
+from shardtrain.inference.options import MOST_CHARACTERS, MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.terminal import (
     json_safe,
@@ -195,10 +195,14 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     check_report_file(out, option="--html")
     seen, more = _Seen(), False
     shown: list[tuple[str, Explanation]] = []
+    characters = 0
     for _, texts, predictions in _classified(args, folder, options, seen):
-        room = MOST_ON_PAGE - len(shown)
-        shown += list(zip(texts[:room], predictions.explanations[:room], strict=True))
-        more = len(texts) > room
+        for text, explanation in zip(texts, predictions.explanations, strict=True):
+            characters += len(text)
+            more = len(shown) == MOST_ON_PAGE or (characters > MOST_CHARACTERS and bool(shown))
+            if more:
+                break
+            shown.append((text, explanation))
         if more:
             break
     commit_page(out, reasons_page(folder.path, shown, more=more))

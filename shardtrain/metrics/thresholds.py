@@ -161,7 +161,7 @@ class Confidences:
         amount = np.broadcast_to(np.float64(1), len(y)) if weights is None else weights
         guess, sure = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float32)
         np.add.at(self._support, y.astype(np.int64), amount)
-        part = guess.astype(np.int32), sure, guess == y, amount
+        part: tuple[Any, ...] = guess.astype(np.int32), sure, guess == y, amount
         if self._bins is None and self._rows <= EXACT_ROWS:
             self._kept.append(part)
             return
