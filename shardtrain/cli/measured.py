@@ -18,6 +18,8 @@ _WORST = 10
 _PAIRS = 5  # that are confused most often
 _NAME = 40  # characters of a class name
 _MOST_SLICES = 30
+_MEASURES_OF_SLICE = ("macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
+_OF_SLICE = ("accuracy", "accuracy_interval", "majority_class", "majority_accuracy", *_MEASURES_OF_SLICE)
 
 
 def measured_facts(measured: Measured, names: Sequence[str]) -> dict[str, Any]:
@@ -74,9 +76,11 @@ def headline(record: Mapping[str, Any]) -> str:
 
 
 def slice_facts(part: Slice, names: Sequence[str]) -> dict[str, Any]:
-    """Return the metrics of a slice as JSON values."""
+    """Return the metrics of a slice as JSON values; all are null where its rows have the weight 0."""
     metrics = part.metrics
     low, high = metrics.accuracy_interval
+    if not metrics.effective_rows:
+        return {"value": part.value, "examples": metrics.rows, **dict.fromkeys(_OF_SLICE)}
     return {
         "value": part.value,
         "examples": metrics.rows,
@@ -84,7 +88,7 @@ def slice_facts(part: Slice, names: Sequence[str]) -> dict[str, Any]:
         "accuracy_interval": [low, high],
         "majority_class": names[metrics.majority_class],
         "majority_accuracy": metrics.majority_accuracy,
-        **{name: metrics.measure(name) for name in ("macro_f1", "balanced_accuracy", "log_loss", "calibration_error")},
+        **{name: metrics.measure(name) for name in _MEASURES_OF_SLICE},
     }
 
 
@@ -96,6 +100,9 @@ def slice_lines(slices: Sequence[Mapping[str, Any]], measured: Measured, column:
     overall = measured.metrics.accuracy
     rows = [(f"by {column}", "accuracy", "95 % interval", "macro F1", "examples", "")]
     for each in slices[:_MOST_SLICES]:
+        if each["accuracy"] is None:
+            rows.append((each["value"], "-", "-", "-", f"{each['examples']:,}", ""))
+            continue
         low, high = each["accuracy_interval"]
         verdict = "below all" if high < overall else "above all" if low > overall else ""
         figures = f"{each['accuracy']:.4f}", f"{low:.4f} to {high:.4f}", f"{each['macro_f1']:.4f}"

@@ -18,7 +18,7 @@ from shardtrain.cli.results import MAX_SHOWN, rejected_lines, show
 from shardtrain.cli.tensorflow import load_for
 from shardtrain.corpus.options import STANDARD
 from shardtrain.errors import UsageError, command_line
-from shardtrain.inference.options import MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
+from shardtrain.inference.options import MOST_CHARACTERS, MOST_ON_PAGE, ImportOptions, PredictFiles, PredictOptions
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.terminal import (
     json_safe,
@@ -170,7 +170,7 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
         lines = []
         best = predictions.probabilities.max(axis=1)
         for text, name, probability, note in zip(texts, predictions.labels, best, predictions.notes, strict=True):
-            cells = [f"{name:<{width}}" if table else name, f"{probability:.4f}"]
+            cells = [f"{name:<{width}}" if table else _cell(name), f"{probability:.4f}"]
             if options.notes:
                 cells.append(f"{note:<{NOTE_CHARACTERS}}" if table else note)
             cells.append(" ".join(text.split())[:TEXT_CHARACTERS])
@@ -184,6 +184,11 @@ def _print_texts(args: argparse.Namespace, folder: Run, options: PredictOptions)
     seen.report(options)
 
 
+def _cell(name: str) -> str:
+    """Return the name of a class for tab-separated lines: only one with tabs or line ends is escaped."""
+    return printable(name) if "\t" in name or len(name.splitlines()) > 1 else name
+
+
 def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: PredictOptions) -> None:
     """Write the page that explains the first texts, and print its path."""
     from shardtrain.report.reasons_page import reasons_page
@@ -192,10 +197,14 @@ def _write_page(args: argparse.Namespace, folder: Run, out: Path, options: Predi
     check_report_file(out, option="--html")
     seen, more = _Seen(), False
     shown: list[tuple[str, Explanation]] = []
+    characters = 0
     for _, texts, predictions in _classified(args, folder, options, seen):
-        room = MOST_ON_PAGE - len(shown)
-        shown += list(zip(texts[:room], predictions.explanations[:room], strict=True))
-        more = len(texts) > room
+        for text, explanation in zip(texts, predictions.explanations, strict=True):
+            characters += len(text)
+            more = len(shown) == MOST_ON_PAGE or (characters > MOST_CHARACTERS and bool(shown))
+            if more:
+                break
+            shown.append((text, explanation))
         if more:
             break
     commit_page(out, reasons_page(folder.path, shown, more=more))

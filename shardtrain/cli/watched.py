@@ -31,12 +31,14 @@ class Watched:
         data: its shards or corpus.
 
     Raises:
-        UsageError: there is no such rule for thresholds, or it would be chosen on training rows.
+        UsageError: there is no such rule for thresholds, or it would be chosen on training rows; or the file of errors
+            is one that is read.
         RunError: the thresholds of the run are damaged.
     """
 
     def __init__(self, run: Run, options: EvaluateOptions, data: Path) -> None:
-        from shardtrain.metrics.thresholds import Rule
+        from shardtrain.inference.thresholds import check_name
+        from shardtrain.metrics.thresholds import Rule, check_number
 
         self._run, self._options, self._data = run, options, data
         self._rule: Rule | None = None
@@ -47,6 +49,10 @@ class Watched:
                 raise UsageError(
                     "--choose-threshold on the training rows, of which the model is too sure; choose it on validation"
                 )
+            check_name(run)
+            check_number(self._rule, run.description.num_classes)
+        if options.errors is not None:
+            _refuse_inputs(Path(options.errors), data, run.path)
         self._known: Thresholds | None = None if options.choose_threshold is not None else run.thresholds
         self._confidences: Confidences | None = None
         self._counts: DecidedCounts | None = None
@@ -67,7 +73,7 @@ class Watched:
                 found.append(writer)
             if self._rule is not None:
                 confidences = self._confidences = Confidences(self._run.description.num_classes)
-                found.append(lambda y, probabilities, rows: confidences.add(y, probabilities))
+                found.append(lambda y, probabilities, rows: confidences.add(y, probabilities, rows.weights))
             if self._known is not None:
                 self._counts = DecidedCounts(self._known)
                 found.append(self._counts)
@@ -80,7 +86,6 @@ class Watched:
 
         Raises:
             ModelError: no threshold fulfils the rule.
-            UsageError: thresholds per class of too many classes, or a class named "undecided".
         """
         from shardtrain.inference.thresholds import save_thresholds
 
@@ -125,10 +130,14 @@ class Watched:
         from shardtrain.metrics.intervals import wilson_interval
 
         assert self._known is not None
-        source = self._known if self._counts is None else self._counts
-        decided = source.coverage * source.rows
-        interval = wilson_interval(source.precision, decided) if source.precision is not None else (0.0, 1.0)
-        return {"coverage": source.coverage, "precision": source.precision, "precision_interval": list(interval)}
+        if self._confidences is not None:
+            rows = self._confidences.effective_rows(self._known)
+            coverage, precision = self._known.coverage, self._known.precision if rows else None
+        else:
+            assert self._counts is not None
+            rows, coverage, precision = self._counts.effective_rows, self._counts.coverage, self._counts.precision
+        interval = wilson_interval(precision, rows) if precision is not None else (0.0, 1.0)
+        return {"coverage": coverage, "precision": precision, "precision_interval": list(interval)}
 
     def _decided(self) -> str:
         """Return the line of what the thresholds of the run do to these rows."""
@@ -143,3 +152,19 @@ class Watched:
             f"threshold {shown} ({self._known.rule}){saved}: {outcome['coverage']:.1%} decided, "
             f"{precision} of these right"
         )
+
+
+def _refuse_inputs(errors: Path, data: Path, run: Path) -> None:
+    """Refuse a file of errors that exists and is the corpus, or lies in its folder or in that of the run.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    if not errors.exists():
+        return
+    for read in (data, run):
+        inside = errors.resolve().is_relative_to(read.resolve())
+        if inside or (read.exists() and errors.samefile(read)):
+            raise UsageError(
+                f"--errors '{errors}' would replace a file of '{read}', which is read; choose another name"
+            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,21 @@ class ColumnarFile:
                 f"'{self.path}' has several columns named '{repeated[0]}', and columns go by names; rename the others"
             )
         return found
+
+    def refuse_unusable(self, wanted: Iterable[Column | None]) -> None:
+        """Refuse columns whose values can be neither a label nor a text, such as times.
+
+        Raises:
+            CorpusFormatError: a wanted column is one of these.
+        """
+        usable = self.names()
+        for column in wanted:
+            if column is not None and str(column) in self.schema.names and str(column) not in usable:
+                kind = self.schema.field(str(column)).type
+                raise CorpusFormatError(
+                    f"'{self.path}': column '{column}' holds values of type {kind}, and text, numbers or truth values "
+                    "are expected; write it as text, or name another column"
+                )
 
     def lists(self) -> list[str]:
         """Names of the columns that hold lists."""

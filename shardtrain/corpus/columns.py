@@ -13,6 +13,7 @@ from collections.abc import Sequence, Set
 
 from shardtrain.corpus.label_spelling import canonical_label
 from shardtrain.corpus.options import Column, TextOptions
+from shardtrain.corpus.words import has_words
 from shardtrain.errors import CorpusFormatError
 
 LABEL_NAMES = frozenset({
@@ -25,6 +26,7 @@ TEXT_NAMES = frozenset({
     "abstract", "article", "question", "questiontitle", "questioncontent", "answer", "bestanswer",
 })  # fmt: skip  # many names per line
 
+_LONGEST = 1000  # characters of a cell that may be a name, to spare work on texts
 _MAX_NAME_LENGTH = 64  # characters of a cell in a header
 _MIN_RECORDS = 2  # to compare with, where a header is recognised only by differing from them
 _FEW_RECORDS = 4  # below it, cells that are all distinct can be labels
@@ -53,7 +55,7 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
         return True
     numbered = [str(i) for i in range(len(first))]  # as pandas names columns that have no names
     if len(first) > 1 and [cell.strip() for cell in first] == numbered:
-        return any(len(cell.split()) >= _MIN_WORDS for row in others for cell in row)
+        return any(has_words(cell, _MIN_WORDS) for row in others for cell in row)
     if not can_be_names(first):
         return False
     if any(is_text) and (any(is_label) or not labelled):
@@ -87,8 +89,8 @@ def may_be_header(cells: Sequence[str]) -> bool:
 def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:
     """Return whether the first record has single words that name columns of repeated labels and of sentences."""
     labels = [i for i, column in enumerate(found) if is_label_like(column) and first[i] not in column]
-    sentences = [i for i, column in enumerate(found) if min(len(cell.split()) for cell in column) >= _MIN_WORDS]
-    return bool(labels and sentences) and all(len(cell.split()) <= 1 for cell in first)
+    sentences = [i for i, column in enumerate(found) if all(has_words(cell, _MIN_WORDS) for cell in column)]
+    return bool(labels and sentences) and not any(has_words(cell, 2) for cell in first)
 
 
 def is_label_name(name: str) -> bool:
@@ -329,5 +331,5 @@ def _is_number(cell: str) -> bool:
 
 
 def _normalize(name: str) -> str:
-    """Return a name in lower case, without spaces, underscores and punctuation."""
-    return re.sub(r"[\W_]+", "", name).lower()
+    """Return a name in lower case, without spaces, underscores and punctuation; a text is returned as it is."""
+    return name if len(name) > _LONGEST else re.sub(r"[\W_]+", "", name).lower()

@@ -24,6 +24,7 @@ from shardtrain.corpus.labels import combining_separator
 from shardtrain.corpus.options import TextOptions
 from shardtrain.corpus.parsing import SEVERAL_LABELS, parse_json, parse_records
 from shardtrain.corpus.source import Source
+from shardtrain.corpus.words import beginning, count_words
 from shardtrain.errors import CorpusFormatError
 
 _MIN_LABELS = 20  # fewer say nothing
@@ -49,7 +50,7 @@ def examined_rows(source: Source, names: Sequence[str], rows: Sequence[Sequence[
     column = names.index(str(source.label_column))
     found = [(i, canonical_label(row[column].strip())) for i, row in enumerate(rows)]
     found = [(i, label) for i, label in found if label not in MISSING]
-    first = " and ".join(f"[{_cut(', '.join(' '.join(cell.split()) for cell in row))}]" for row in rows[:2])
+    first = " and ".join(f"[{_cut(', '.join(beginning(cell, _SHOWN) for cell in row))}]" for row in rows[:2])
     places = [f"row {i + 1}" for i, _ in found]
     return replace(source, label_doubt=_doubt_of(source, [label for _, label in found], places, _named(names), first))
 
@@ -67,7 +68,7 @@ def refuse_lists(lists: Sequence[str], options: TextOptions, origin: str) -> Non
     if name is not None:
         raise CorpusFormatError(
             f"'{origin}': column '{name}' holds lists, and several labels per document are not supported yet; name "
-            "another column with --label-column"
+            "another column"
         )
 
 
@@ -160,7 +161,7 @@ def _arrays_of_labels(source: Source, sample: Sample) -> str:
 
 
 def _are_texts(labels: Sequence[str]) -> bool:
-    return median(len(label.split()) for label in labels) >= _LONG_WORDS or median(map(len, labels)) > _LONG
+    return median(map(count_words, labels)) >= _LONG_WORDS or median(map(len, labels)) > _LONG
 
 
 def _columns(source: Source, sample: Sample) -> str:
@@ -186,7 +187,7 @@ def _json_object(line: bytes) -> dict[str, Any] | None:
 
 
 def _rows(lines: Sequence[bytes]) -> str:
-    return " and ".join(f"[{_cut(' '.join(line.decode().split()))}]" for line in lines[:2])
+    return " and ".join(f"[{beginning(line.decode(), _SHOWN)}]" for line in lines[:2])
 
 
 def _cut(text: str) -> str:

@@ -112,17 +112,18 @@ def combining_separator(labels: Collection[str]) -> str | None:
     """Return the character that joins several labels in one, as in `drama|comedy`; None if the labels do not look so.
 
     At least a third of the distinct labels must be joined, and in most of them every part recurs, as a label or in
-    another one. Some part must do so alone or at another place: otherwise the parts are levels, as in `food, frozen`.
+    another one; if one label alone is joined, every part must be a label itself. Some part must do so alone or at
+    another place: otherwise the parts are levels, as in `food, frozen`.
     """
     for separator in _SEPARATORS:
         joined = [label for label in labels if separator in label]
-        if len(joined) < 2 or len(joined) < _COMBINED * len(labels):
+        if not joined or len(joined) < _COMBINED * len(labels):
             continue
         parts = [[part.strip() for part in label.split(separator)] for label in labels]
         uses = Counter(part for each in parts for part in set(each))
         combined = [each for each in parts if len(each) > 1]
         recurring = sum(all(part and uses[part] > 1 for part in each) for each in combined)
-        if recurring < max(2, _RECURRING * len(combined)):
+        if not combined or recurring < _RECURRING * len(combined):
             continue
         places = {(part, place) for each in parts for place, part in enumerate(each)}
         if len(places) > len(uses) or any(len(each) == 1 and uses[each[0]] > 1 for each in parts):

@@ -322,6 +322,7 @@ class Resolver:
             source = replace(source, label_column=like.label_column, text_columns=like.text_columns)
         else:
             label_check.refuse_lists(opened.lists(), self.options, source.origin)
+            opened.refuse_unusable((self.options.label_column, *(self.options.text_columns or ())))
             source = self._with_named(source, names, sample)
         if source.label_column is not None and (found := opened.class_names(source.label_column)):
             self.class_names.append(found)

@@ -98,7 +98,7 @@ def rows_of_shards(runs: Sequence[Run], shards: Sequence[Shards], *, split: str 
     _check_origins(distinct, split)
     places, columns = [distinct.index(each) for each in shards], columns_of(runs)
     codes = [np.argsort(columns[places.index(number)]) for number in range(len(distinct))]  # of the first run's classes
-    classifiers = [run.classifier() for run in runs]
+    classifiers = [run.classifier(threshold=False) for run in runs]
     with progress("comparing", total=distinct[0].split(split).num_examples, unit="rows") as shown:
         for y, documents, made in _in_step(distinct, split, codes):
             outputs = (
@@ -183,7 +183,7 @@ class RawText:
             LabelError: a label is not one of the runs'.
             RunError: a run has no vectorizer, or its files are damaged.
         """
-        classifiers = [run.classifier() for run in self.runs]
+        classifiers = [run.classifier(threshold=False) for run in self.runs]
         prints = [run.description.vectorizer for run in self.runs]
         distinct = [prints.index(each) for each in dict.fromkeys(prints)]  # the first run with each vectorizer
         places = [list(dict.fromkeys(prints)).index(each) for each in prints]

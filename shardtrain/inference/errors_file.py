@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from shardtrain.inference.run import Run
 
 COLUMNS = ("row", "label", "predicted", "probability", "label_probability", "text")
-_GROUP_ROWS = 1 << 14  # of Parquet
+_GROUP_ROWS, _GROUP_CHARACTERS = 1 << 14, 1 << 24  # of Parquet: a row group has either, and no more by a batch
 _LOOKED_UP = 1 << 16  # rows whose texts are looked up at a time, in one pass over the corpus
 
 Error = tuple[int, str, str, float, float, str | None]  # a row, in the order of `COLUMNS`
@@ -98,10 +98,12 @@ class _Parquet:
         self._schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
         self._writer = pa.parquet.ParquetWriter(file, self._schema)
         self._held: list[Error] = []
+        self._characters = 0  # of the texts that are held
 
     def write(self, rows: Sequence[Error]) -> None:
         self._held += rows
-        if len(self._held) >= _GROUP_ROWS:
+        self._characters += sum(len(row[5] or "") for row in rows)
+        if len(self._held) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
             self._flush()
 
     def close(self) -> None:
@@ -112,7 +114,7 @@ class _Parquet:
         columns = [list(column) for column in zip(*self._held, strict=True)] or [[] for _ in COLUMNS]
         arrays = [self._arrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(self._arrow.table(arrays, schema=self._schema))
-        self._held = []
+        self._held, self._characters = [], 0
 
 
 _FORMATS: dict[str, Callable[[IO[bytes]], _Format]] = {".csv": _Csv, ".jsonl": _Lines, ".parquet": _Parquet}

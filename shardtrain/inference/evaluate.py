@@ -12,7 +12,6 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,8 @@ from shardtrain.arrays.rows import Examples, Features, slice_rows
 from shardtrain.corpus.label_spelling import must_be_literal
 from shardtrain.corpus.labels import known_classes
 from shardtrain.corpus.options import Column, CorpusOptions
-from shardtrain.corpus.readers import read_unit
-from shardtrain.corpus.source import BadRow, Corpus, Documents, Source, Unit
-from shardtrain.errors import CorpusNotFoundError, RunError
+from shardtrain.corpus.source import BadRow, Corpus, Documents, Source
+from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, ModelError
 from shardtrain.inference.answered import Answers, Observer, Rows
 from shardtrain.inference.classifier import not_finite
 from shardtrain.inference.known_labels import KnownLabels
@@ -32,19 +30,15 @@ from shardtrain.inference.notes import TextCounts, marks_of
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.rows import check_shards
 from shardtrain.inference.slices import MISSING, ColumnReader, Slice, SliceSums, column_source
+from shardtrain.inference.unit_rows import unit_rows
 from shardtrain.inference.units import units_of
 from shardtrain.loader.shards import Shards
 from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
 from shardtrain.runtime.engines.names import PROCESSES
-from shardtrain.runtime.engines.opening import open_cluster
-from shardtrain.runtime.engines.work import made_once
-from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
-from shardtrain.training.run_folder import VECTORIZER
-from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -108,7 +102,8 @@ def measure(run: Run, shards: Shards, *, split: str = "validation", observers: S
         observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
-        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite.
+        ModelError: the shards were made with another vectorizer, or have other classes; or the loss is not finite; or
+            the outputs are not probabilities and an observer needs them.
         ShardsError: there is no such split, or a label is not a class.
         RunError: the run's files are damaged.
     """
@@ -154,11 +149,13 @@ def evaluate_corpus(
         observers: what else sees the model's answers, such as `errors_file`.
 
     Raises:
-        CorpusError: the corpus cannot be read, does not have the split or a column, or holds no valid document.
+        CorpusError: the corpus cannot be read, does not have the split or a column, holds no valid document, or all
+            weights are 0.
         UsageError: the corpus has no columns besides label and text, or there are too many values in `by`.
         LabelError: a label is not one of the run's.
         RunError: the run's files are damaged.
-        ModelError: the loss is not finite.
+        ModelError: the loss is not finite, or the outputs are not probabilities and `by`, `weight` or an observer needs
+            them.
     """
     read = read or CorpusOptions()
     if must_be_literal(run.labels):
@@ -192,12 +189,15 @@ def evaluate_corpus(
             values=None if by is None else reader(by),
             weights=None if weight is None else reader(weight),
         )
-        measure_batches = _loaded(run, [*observers, *([slices] if slices else [])])
+        measure_batches = _loaded(run, [*observers, *([slices] if slices else [])], weighted=weight is not None)
 
-        with _readers(work, run, source, vectorizer, Path(scratch)) as rows_of:
+        with unit_rows(work, run, source, vectorizer, Path(scratch)) as rows_of:
             batches = seen.batches(rows_of(units), sum(unit.num_documents for unit in units))
             measured = measure_batches(batches)
-    if weight is not None and measured.metrics is not None:  # the model's own do not know the weights
+    if weight is not None:  # the model's own do not know the weights
+        assert measured.metrics is not None  # see `_loaded`
+        if not measured.metrics.effective_rows:
+            raise CorpusFormatError(f"'{given.paths[0]}': the weights in the column '{weight}' are all 0")
         weighted = {"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss}
         measured = replace(measured, logs=weighted)
     if not seen.examples:
@@ -218,48 +218,12 @@ def evaluate_corpus(
     )
 
 
-@contextlib.contextmanager
-def _readers(
-    work: PredictOptions, run: Run, source: Source, vectorizer: Vectorizer, scratch: Path
-) -> Iterator[Callable[[Sequence[Unit]], Iterator[tuple[Documents, Features]]]]:
-    """Yield what reads units and makes their features, in order: in threads, or on workers elsewhere."""
-    if work.executor_name.local:
-        with threads(work.threads) as pool:
-            yield partial(pool.map, partial(_rows_of, source, vectorizer))
-        return
-    read = partial(_far_rows_of, source, work.placed(run.path / VECTORIZER), run.description.vectorizer)
-    with open_cluster(work.executor_name, scratch, workers=work.workers, prepare=_nothing) as cluster:
-        yield partial(cluster.map, read)
-
-
-def _rows_of(source: Source, vectorizer: Vectorizer, unit: Unit) -> tuple[Documents, Features]:
-    documents = read_unit(source, unit)
-    return documents, vectorizer.transform(documents.texts)
-
-
-def _far_rows_of(source: Source, folder: Path, fingerprint: str, unit: Unit) -> tuple[Documents, Features]:
-    return _rows_of(source, _vectorizer(folder, fingerprint), unit)
-
-
-@made_once(maxsize=1)
-def _vectorizer(folder: Path, fingerprint: str) -> Vectorizer:
-    """Load the vectorizer of a run in a worker.
-
-    Raises:
-        RunError: it is not the one with the fingerprint, which the driver found.
-    """
-    found = load_vectorizer(folder)
-    if found.describe()["fingerprint"] != fingerprint:
-        raise RunError(f"the vectorizer in '{folder}' was changed meanwhile; run the command again")
-    return found
-
-
-def _nothing() -> None:
-    """Prepare a worker: it loads the vectorizer with its first unit."""
-
-
-def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:
+def _loaded(
+    run: Run, observers: Sequence[Observer], *, weighted: bool = False
+) -> Callable[[Iterable[tuple[Examples, Rows]]], Measured]:
     """Load the model of a run; return what computes all metrics over batches, which `observers` see as well.
+
+    The returned function raises ModelError where observers or weights of rows need probabilities and there are none.
 
     Raises:
         RunError: the run's files are damaged.
@@ -280,7 +244,13 @@ def _loaded(run: Run, observers: Sequence[Observer]) -> Callable[[Iterable[tuple
     def measured(batches: Iterable[tuple[Examples, Rows]]) -> Measured:
         outputs = OutputSums(run.description.num_classes)
         answers = Answers(outputs, observers)
-        return outputs.measured(logs_of(answers.examples(batches), answers.add))
+        found = outputs.measured(logs_of(answers.examples(batches), answers.add))
+        if found.metrics is None and (observers or weighted):
+            raise ModelError(
+                "parts, weights, thresholds and a file of wrong rows need probabilities of each row, and "
+                f"{found.reason}"
+            )
+        return found
 
     return measured
 

@@ -14,7 +14,7 @@ from shardtrain.runtime.options import ExecutorOptions
 from shardtrain.shards.layout import SPLITS
 
 MOST_WORKERS = 8  # by default: each holds about 100 MiB
-MOST_ON_PAGE = 200  # texts that are explained on a page
+MOST_ON_PAGE, MOST_CHARACTERS = 200, 1_000_000  # texts that are explained on a page, and characters of all
 RUN_ORDERS = (*MEASURES, "test_accuracy", "test_loss", "epochs", "time", "date")  # of runs; the first on validation
 _TEXTS, _OUTPUT, _EVALUATION = "texts", "output", "evaluation"
 

@@ -28,7 +28,7 @@ def predict_rows(run: Run, shards: Shards, *, split: str = "validation") -> Iter
         RunError: the run's files are damaged.
     """
     check_shards(run, shards)
-    classifier = run.classifier()
+    classifier = run.classifier(threshold=False)
     for x, y in shards.split(split).batches(EVALUATION_ROWS):
         yield y, classifier.classify_rows(x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -18,9 +19,10 @@ from shardtrain.inference.answered import Rows
 from shardtrain.inference.predictions import Probabilities
 from shardtrain.metrics.classification import Metrics, MetricSums
 
-MAX_SLICES = 1000  # each of which takes at most 24 kB for 1,000 classes
+MAX_SLICES, MAX_COUNTS = 1000, 1 << 23  # slices; slices times classes, of which each has three numbers
 MISSING = "(missing)"
 _WITH_COLUMNS, _COPIED = ("csv", "tsv", "jsonl"), ("parquet", "arrow")  # formats
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-100, 1e100  # squares of sums of these are finite, and not 0
 _HELD = 1 << 20  # probabilities that are held until they are divided
 
 
@@ -54,7 +56,7 @@ class SliceSums:
         """Add a batch.
 
         Raises:
-            UsageError: the column has more than `MAX_SLICES` values.
+            UsageError: the column has more than `MAX_SLICES` values, or too many for so many classes.
         """
         self._held.append((y, probabilities.copy(), rows))
         if sum(part.size for _, part, _ in self._held) >= _HELD:
@@ -74,9 +76,11 @@ class SliceSums:
         weights = [rows.weights for _, _, rows in self._held if rows.weights is not None]
         amounts = np.concatenate(weights) if weights else None
         codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
-        if len(self._sums.keys() | codes) > MAX_SLICES:
+        most = min(MAX_SLICES, MAX_COUNTS // self._num_classes)
+        if len(self._sums.keys() | codes) > most:
+            for_these = f", the most for {self._num_classes:,} classes" if most < MAX_SLICES else ""
             raise UsageError(
-                f"the column '{self._column}' has more than {MAX_SLICES:,} values, such as {values[0]!r} and "
+                f"the column '{self._column}' has more than {most:,} values{for_these}, such as {values[0]!r} and "
                 f"{values[-1]!r}; choose one that divides the rows into fewer parts"
             )
         number = np.fromiter((codes[value] for value in values), np.int64, len(values))
@@ -132,21 +136,18 @@ class ColumnReader:
         """Return the values as weights, (rows,); see `values`.
 
         Raises:
-            CorpusFormatError: one is not a number of at least 0.
+            CorpusFormatError: one is not 0 or a number from `_LEAST_WEIGHT` to `_MOST_WEIGHT`.
         """
         values = self.values(ordinals)
-        try:
-            found = np.array([float(value if value is not None else "missing") for value in values])
-            wrong = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
-            place = int(wrong[0]) if len(wrong) else None
-        except ValueError:
-            place = next(i for i, value in enumerate(values) if not _is_number(value))
-        if place is None:
+        found = np.array([_weight(value) for value in values], np.float64)
+        wrong = np.flatnonzero((found != 0) & ~((found >= _LEAST_WEIGHT) & (found <= _MOST_WEIGHT)))
+        if not len(wrong):
             return found
+        place = int(wrong[0])
         shown = "is missing" if values[place] is None else f"is {values[place]!r}"
         raise CorpusFormatError(
             f"'{self._source.origin}', record {ordinals[place] + 1:,}: the weight in the column '{self._column}' "
-            f"{shown}; a number of at least 0 is expected"
+            f"{shown}; 0 or a number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g} is expected"
         )
 
 
@@ -176,9 +177,9 @@ def column_source(source: Source, column: Column, reopened: Callable[[tuple[Colu
     return replace(found, on_bad_row="skip", literal_labels=True)
 
 
-def _is_number(text: str | None) -> bool:
+def _weight(text: str | None) -> float:
+    """Parse a weight; what is not a number, such as Python's `1_000`, is NaN."""
     try:
-        float(text or "")
+        return math.nan if text is None or "_" in text else float(text)
     except ValueError:
-        return False
-    return True
+        return math.nan

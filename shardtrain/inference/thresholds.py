@@ -58,29 +58,42 @@ class DecidedCounts:
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
-        self._counts = np.zeros(3)  # weights of all rows, of decided ones, and of right ones among these
+        self._counts = np.zeros(4)  # weights of all rows, of decided ones, and of right ones among these; squares
 
     def __call__(self, y: Labels, probabilities: Probabilities, rows: Rows) -> None:
         """Count a batch."""
         decided = self._thresholds.decided(probabilities)
         right = decided & (probabilities.argmax(axis=1) == y)
         amount = np.ones(len(y)) if rows.weights is None else rows.weights
-        self._counts += np.array([amount.sum(), amount @ decided, amount @ right])
+        self._counts += np.array([amount.sum(), amount @ decided, amount @ right, (amount * amount) @ decided])
 
     @property
     def coverage(self) -> float:
         """Share of the rows that are decided."""
-        return float(self._counts[1] / max(self._counts[0], 1e-300))
+        return min(1.0, float(self._counts[1] / max(self._counts[0], 1e-300)))  # sums are rounded
 
     @property
     def precision(self) -> float | None:
         """Share of the decided rows that are right; None without any."""
-        return float(self._counts[2] / self._counts[1]) if self._counts[1] else None
+        return min(1.0, float(self._counts[2] / self._counts[1])) if self._counts[1] else None
 
     @property
-    def rows(self) -> float:
-        """Sum of the weights of all rows."""
-        return float(self._counts[0])
+    def effective_rows(self) -> float:
+        """Number of decided rows, with weights (sum w)^2 / sum w^2 (Kish, 1965)."""
+        weight, squares = self._counts[[1, 3]].tolist()
+        return float(weight * weight / squares) if squares else 0.0
+
+
+def check_name(run: Run) -> None:
+    """Check that no class has the name of what is below a threshold.
+
+    Raises:
+        UsageError: a class has the name "undecided".
+    """
+    if UNDECIDED in run.description.class_names:
+        raise UsageError(
+            f"a class of '{run.path}' is named '{UNDECIDED}', as predictions below a threshold are; rename the class"
+        )
 
 
 def save_thresholds(run: Run, thresholds: Thresholds | None, *, data: str) -> None:
@@ -99,10 +112,7 @@ def save_thresholds(run: Run, thresholds: Thresholds | None, *, data: str) -> No
     if thresholds is None:
         path.unlink(missing_ok=True)
         return
-    if UNDECIDED in run.description.class_names:
-        raise UsageError(
-            f"a class of '{run.path}' is named '{UNDECIDED}', as predictions below a threshold are; rename the class"
-        )
+    check_name(run)
     record: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,

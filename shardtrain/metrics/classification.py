@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
 from shardtrain.metrics.intervals import wilson_interval
+from shardtrain.metrics.names import MAX_MATRIX as MAX_MATRIX
 from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
-MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 BINS = 10  # of confidence
 MAX_TOP = 5  # classes of a top-k accuracy
 LEAST = float(np.finfo(np.float32).eps)  # log loss takes no probability for lower, nor for higher than 1 less it
@@ -157,9 +157,10 @@ class Metrics:
     @property
     def matthews(self) -> float:
         """Matthews correlation of true and predicted classes (Gorodkin, 2004); 0 if either has only one class."""
-        true, guessed = self.support.astype(np.float64), self.predicted.astype(np.float64)
+        scale = 2.0 ** -math.frexp(self.support.sum())[1]  # the fourth powers of large weights would overflow
+        true, guessed = self.support * scale, self.predicted * scale
         total = true.sum()
-        together = self.correct.sum() * total - true @ guessed
+        together = self.correct.sum() * scale * total - true @ guessed
         spread = (total * total - true @ true) * (total * total - guessed @ guessed)
         return float(together / math.sqrt(spread)) if spread > 0 else 0.0
 

@@ -25,8 +25,16 @@ HIGHER_IS_BETTER = {
 COMPILED = ("accuracy", "loss")  # that need no sums of probabilities
 RANKED = frozenset({"macro_roc_auc", "macro_average_precision"})  # that need the order of all probabilities
 MEASURES = tuple(HIGHER_IS_BETTER)
+MAX_MATRIX = 1000  # classes of a confusion matrix, which then takes 8 MB, and of rankings
 
 
 def least_classes(name: str) -> int:
     """Return of how many classes a metric needs at least: a top-k accuracy is for more than k."""
     return int(name.split("_")[1]) + 1 if name.startswith("top_") else 2
+
+
+def suited(name: str, num_classes: int) -> str:
+    """Return for how many classes a metric is, in words, if it is not for as many as these; else nothing."""
+    if num_classes < least_classes(name):
+        return f"at least {least_classes(name)}"
+    return f"at most {MAX_MATRIX:,}" if name in RANKED and num_classes > MAX_MATRIX else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from shardtrain.errors import ModelError, UsageError
 from shardtrain.metrics.classification import MAX_MATRIX
 from shardtrain.metrics.ranking import bin_bits, bin_of, num_bins
 
-EXACT_ROWS = 1 << 20  # whose confidences are kept, in 9 MiB
+EXACT_ROWS = 1 << 20  # whose confidences are kept, in 9 MiB, or in 17 MiB with weights
 UNDECIDED = "undecided"
 COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of which the accuracy is shown
 _RULE = re.compile(r"(?:(precision|recall|coverage)\s*>=\s*(0|1|0?\.\d+|1\.0*)|max\s+f1)(\s+per\s+class)?")
@@ -45,7 +46,8 @@ class Rule:
     per_class: bool
 
     def __str__(self) -> str:
-        what = "max f1" if self.least is None else f"{self.measure}>={self.least:g}"
+        # all digits and no exponent, as `parse` takes it
+        what = "max f1" if self.least is None else f"{self.measure}>={Decimal(repr(self.least)).normalize():f}"
         return f"{what} per class" if self.per_class else what
 
     @classmethod
@@ -73,13 +75,13 @@ class Outcome:
         threshold: the least confidence of a decided row.
         coverage: share of the rows that are decided.
         precision: share of right ones among these; 0 without any.
-        rows: number of decided rows.
+        rows: number of decided rows, or the sum of their weights.
     """
 
     threshold: float
     coverage: float
     precision: float
-    rows: int
+    rows: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,18 @@ class Thresholds:
         return found
 
 
+def check_number(rule: Rule, num_classes: int) -> None:
+    """Check that there are not too many classes for a rule.
+
+    Raises:
+        UsageError: a threshold per class for more than `MAX_MATRIX` classes.
+    """
+    if rule.per_class and num_classes > MAX_MATRIX:
+        raise UsageError(f"thresholds per class are for at most {MAX_MATRIX:,} classes, not {num_classes:,}")
+
+
 class Confidences:
-    """How sure a classifier is of rows, and whether it is right.
+    """How sure a classifier is of rows, and whether it is right. Where rows have weights, shares are of these.
 
     Args:
         num_classes: columns of the probabilities.
@@ -120,7 +132,8 @@ class Confidences:
         self._support = np.zeros(num_classes)
         self._kept: list[tuple[npt.NDArray[Any], ...]] = []
         self._bits = bin_bits(num_classes if num_classes <= MAX_MATRIX else 1)
-        self._bins: Floats | None = None  # (classes, bins, 2): all rows and right ones
+        self._weighted = False
+        self._bins: Floats | None = None  # (classes, bins, 3): weights of all rows, of right ones, and squares
         self._lowest: npt.NDArray[np.float32] | None = None  # confidence in each bin
 
     @property
@@ -128,12 +141,27 @@ class Confidences:
         """Number of rows."""
         return self._rows
 
-    def add(self, y: npt.NDArray[np.integer], probabilities: npt.NDArray[np.float32]) -> None:
-        """Add rows: their classes, (rows,), and probabilities, (rows, num_classes)."""
-        guess, sure = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float32)
+    def add(
+        self,
+        y: npt.NDArray[np.integer],
+        probabilities: npt.NDArray[np.float32],
+        weights: Floats | None = None,
+    ) -> None:
+        """Add rows.
+
+        Args:
+            y: their classes, (rows,).
+            probabilities: of each class, (rows, num_classes).
+            weights: of the rows, (rows,), not negative; None: each counts 1.
+        """
         self._rows += len(y)
-        np.add.at(self._support, y.astype(np.int64), 1)
-        part = guess.astype(np.int32), sure, guess == y
+        if weights is not None:
+            self._weighted, there = True, weights > 0  # a threshold is not chosen for rows that do not count
+            y, probabilities, weights = y[there], probabilities[there], weights[there]
+        amount = np.broadcast_to(np.float64(1), len(y)) if weights is None else weights
+        guess, sure = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float32)
+        np.add.at(self._support, y.astype(np.int64), amount)
+        part: tuple[Any, ...] = guess.astype(np.int32), sure, guess == y, amount
         if self._bins is None and self._rows <= EXACT_ROWS:
             self._kept.append(part)
             return
@@ -150,10 +178,9 @@ class Confidences:
 
         Raises:
             ModelError: no threshold fulfils it.
-            UsageError: a threshold per class for more than `MAX_MATRIX` classes.
+            UsageError: see `check_number`.
         """
-        if rule.per_class and self.num_classes > MAX_MATRIX:
-            raise UsageError(f"thresholds per class are for at most {MAX_MATRIX:,} classes, not {self.num_classes:,}")
+        check_number(rule, self.num_classes)
         curves = list(self._curves(per_class=rule.per_class))
         found = [_best(rule, *curve) for curve in curves]
         if all(place is None for place in found):
@@ -167,64 +194,74 @@ class Confidences:
             rule=rule,
             values=tuple(min(value, _NEVER) for value in (values if rule.per_class else values * self.num_classes)),
             rows=self._rows,
-            coverage=float(decided) / max(self._rows, 1),
+            coverage=float(decided) / float(sum(curve[1][-1] for curve in curves if len(curve[1]))),
             precision=float(right) / float(decided) if decided else 0.0,
         )
 
     def outcomes(self, coverages: Sequence[float] = COVERAGES) -> list[Outcome]:
         """Return what the highest threshold does with which at least each of these shares of the rows is decided."""
-        ((sure, decided, right, _),) = self._curves(per_class=False)
-        places = dict.fromkeys(int(np.searchsorted(decided, share * self._rows)) for share in coverages)
+        ((sure, decided, right, total),) = self._curves(per_class=False)
+        places = dict.fromkeys(int(np.searchsorted(decided, share * total)) for share in coverages)
         return [
             Outcome(
                 threshold=float(sure[place]),
-                coverage=float(decided[place]) / self._rows,
+                coverage=float(decided[place]) / total,
                 precision=float(right[place] / decided[place]),
-                rows=int(decided[place]),
+                rows=float(decided[place]) if self._weighted else int(decided[place]),
             )
             for place in places
             if place < len(sure)
         ]
+
+    def effective_rows(self, thresholds: Thresholds) -> float:
+        """Return how many rows thresholds decide, with weights (sum w)^2 / sum w^2 (Kish, 1965)."""
+        guess, sure, counts = self._points(per_class=thresholds.rule.per_class)
+        decided = sure >= np.array(thresholds.values, np.float32)[guess]
+        weight, _, squares = counts[decided].sum(axis=0).tolist()
+        return float(weight * weight / squares) if squares else 0.0
 
     def _curves(self, *, per_class: bool) -> Iterator[tuple[npt.NDArray[np.float32], Floats, Floats, float]]:
         """Yield, of each class or of all together, thresholds that descend, and what they do.
 
         Yields:
             Thresholds, and of each the number of decided rows and of right ones; and the number of rows of the class,
-            or of all rows.
+            or of all rows. With weights these are sums of them.
         """
         guess, sure, counts = self._points(per_class=per_class)
         for number in range(self.num_classes) if per_class else (None,):
             own = slice(None) if number is None else guess == number
             distinct, place = np.unique(sure[own], return_inverse=True)
             sums = np.zeros((len(distinct), 2))
-            np.add.at(sums, place, counts[own])
+            np.add.at(sums, place, counts[own, :2])
             decided, right = np.cumsum(sums[::-1], axis=0).T
-            yield distinct[::-1], decided, right, self._rows if number is None else self._support[number]
+            total = self._support[number] if number is not None else decided[-1] if len(decided) else 0.0
+            yield distinct[::-1], decided, right, float(total)
 
     def _points(self, *, per_class: bool) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], Floats]:
-        """Return predicted class, confidence, and numbers of rows and of right rows of all points that are known."""
+        """Return of all known points class, confidence, and weights: of all rows, of right rows, and squares."""
         if self._bins is None or self._lowest is None:
             if not self._kept:
-                return np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 2))
-            guess, sure, right = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-            return guess, sure, np.stack([np.ones(len(right)), right], axis=1)
+                return np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 3))
+            guess, sure, right, amount = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+            return guess, sure, np.stack([amount, amount * right, amount * amount], axis=1)
         bins, lowest = self._bins, self._lowest
         if not per_class:  # rows of all classes in a bin have one threshold
             bins, lowest = bins.sum(axis=0, keepdims=True), lowest.min(axis=0, keepdims=True)
         there = bins[..., 0] > 0
         return np.nonzero(there)[0].astype(np.int32), lowest[there], bins[there]
 
-    def _count(self, guess: npt.NDArray[np.int32], sure: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> None:
+    def _count(
+        self, guess: npt.NDArray[np.int32], sure: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], amount: Floats
+    ) -> None:
         """Count rows in bins; of many classes, all in those of the first."""
         if self._bins is None or self._lowest is None:
             shape = (self.num_classes if self.num_classes <= MAX_MATRIX else 1, num_bins(self._bits))
-            self._bins, self._lowest = np.zeros((*shape, 2)), np.full(shape, np.inf, np.float32)
+            self._bins, self._lowest = np.zeros((*shape, 3)), np.full(shape, np.inf, np.float32)
         classes = guess.astype(np.int64) if len(self._bins) > 1 else np.zeros(len(guess), np.int64)
         places = classes * self._bins.shape[1] + bin_of(sure, self._bits)
-        counts = self._bins.reshape(-1, 2)
-        np.add.at(counts[:, 0], places, 1)
-        np.add.at(counts[:, 1], places, right)
+        counts = self._bins.reshape(-1, 3)
+        for column, found in enumerate((amount, amount * right, amount * amount)):
+            np.add.at(counts[:, column], places, found)
         np.minimum.at(self._lowest.reshape(-1), places, sure)
 
 
@@ -249,7 +286,7 @@ def _values(measure: str, decided: Floats, right: Floats, support: float) -> Flo
     values: Floats = {
         "precision": right / decided,
         "coverage": decided / decided[-1],
-        "recall": right / max(support, 1),
+        "recall": right / (support or 1.0),
         "f1": 2 * right / (decided + support),
     }[measure]
     return values

@@ -19,6 +19,7 @@ from shardtrain.arrays.scratch import Pieces, SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import Documents, Source, Unit
+from shardtrain.corpus.words import count_words
 from shardtrain.errors import CorpusFormatError, ScratchError
 from shardtrain.loader.order import document_keys
 from shardtrain.pipeline.facts import MAX_LISTED, Totals, UnitFacts
@@ -121,7 +122,7 @@ def survey_unit(task: SurveyTask) -> None:
     """Count labels, and with `words` training documents by number of words (split at white space, as in the guide)."""
     documents, keys, train = _read(task)
     chosen = documents.texts.take(np.flatnonzero(train)) if task.words else ()
-    _facts(task, documents, keys, train, words=Counter(len(text.split()) for text in chosen)).write(task.out)
+    _facts(task, documents, keys, train, words=Counter(map(count_words, chosen))).write(task.out)
 
 
 def _facts(

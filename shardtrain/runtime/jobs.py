@@ -306,25 +306,37 @@ class JobFolder:
     def clear(self) -> None:
         """Remove the folder, the record last: until then it is known as ours.
 
-        What cannot be removed stays, and is reported: the result does not depend on it.
+        A removal that fails is tried a second time. What cannot be removed then stays, and is reported: the result does
+        not depend on it.
         """
-        last = [*sorted(self.evidence), self.record_name]
         try:
-            if not self.evidence and self.path.is_dir():  # nothing shows that the work is finished
-                with contextlib.suppress(StorageError):
-                    commit_json(self.path / self.record_name, {})
-            for path in self.path.iterdir() if self.path.is_dir() else ():
-                if path.name not in last:
-                    remove(path)
-            for name in last:
-                if self.path.is_dir():  # what is gone is gone before the record, also after a power failure
-                    sync_folder(self.path)
-                (self.path / name).unlink(missing_ok=True)
-            if self.path.is_dir():
-                self.path.rmdir()
+            try:
+                self._remove()
+            except OSError:
+                self._remove()
         except OSError as error:
             with contextlib.suppress(Exception):
                 warn(f"'{self.path}' is no longer needed and could not be removed ({reason_of(error)}); delete it")
+
+    def _remove(self) -> None:
+        """Remove the folder, or what an earlier attempt left of it.
+
+        Raises:
+            OSError: a call fails.
+        """
+        last = [*sorted(self.evidence), self.record_name]
+        if not self.evidence and self.path.is_dir():  # nothing shows that the work is finished
+            with contextlib.suppress(StorageError):
+                commit_json(self.path / self.record_name, {})
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.name not in last:
+                remove(path)
+        for name in last:
+            if self.path.is_dir():  # what is gone is gone before the record, also after a power failure
+                sync_folder(self.path)
+            (self.path / name).unlink(missing_ok=True)
+        if self.path.is_dir():
+            self.path.rmdir()
 
 
 class KeptWorkError(Exception):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from shardtrain.corpus.reading import recorded_source
 from shardtrain.errors import DivergedError, UsageError
 from shardtrain.loader.shards import Shards
-from shardtrain.metrics.names import COMPILED, least_classes
+from shardtrain.metrics.names import COMPILED, suited
 from shardtrain.metrics.outputs import Measured
 from shardtrain.models.names import model_name
 from shardtrain.runtime.backend import check_backend
@@ -214,14 +214,12 @@ def _measures(options: Chosen, others: Sequence[str], classes: int) -> tuple[str
     """Return the metrics to compute for each epoch besides those that every model is compiled with.
 
     Raises:
-        UsageError: one is undefined for so few classes.
+        UsageError: one is undefined for so few classes, or not computed for so many.
     """
     names = tuple(name for name in dict.fromkeys((options.monitor, *others)) if name not in COMPILED)
-    if few := [name for name in names if classes < least_classes(name)]:
-        raise UsageError(
-            f"{few[0]} is for at least {least_classes(few[0])} classes, and the shards have {classes}; choose another "
-            "metric"
-        )
+    for name in names:
+        if fitting := suited(name, classes):
+            raise UsageError(f"{name} is for {fitting} classes, and the shards have {classes:,}; choose another metric")
     return names
 
 

@@ -7,6 +7,7 @@ sort and its lists stay in the processor's cache, which makes it two to three ti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,13 @@ import numpy.typing as npt
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock
-from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words, word_buffers
+from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words
 
-_WORD_BYTES = 5  # of a word and what separates it from the next: how many words are expected; there may be more
+_GRAMS_PER_BYTE = 0.4  # that are indexed at once: more than text of natural words has
 _PART_BITS = np.uint64(7)
 _SHIFT = np.uint64(64) - _PART_BITS
 _32 = np.uint64(32)
+_FEW_TERMS = 1 << 15  # of a part, for which its table has room at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,11 @@ class Inverted:
 
 
 def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Inverted:
-    """Find the terms of a block and the documents they occur in."""
+    """Find the terms of a block and the documents they occur in.
+
+    Blocks of unusually many n-grams, such as of two-letter words alone, are indexed in groups of parts: each group
+    takes another pass over the words, and memory stays in proportion to the block's bytes.
+    """
     low, high = tokenizer.ngram_range
     mask = np.uint64(hashing.mask)
     hashes, checks, words = _hash_words(
@@ -57,23 +63,64 @@ def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> In
         np.uint64(hashing.seed),
     )
     starts = _starts_of_parts(hashes, words, low, high, tokenizer.short_whole, mask)
-    grams = _scatter(hashes, checks, words, block.offsets, low, high, tokenizer.short_whole, mask, starts)
+    how = (block.offsets, low, high, tokenizer.short_whole, mask, starts)
+    groups = _groups(starts, most=int(len(block.data) * _GRAMS_PER_BYTE))
+    parts = [_copied(_of_parts(_scatter(hashes, checks, words, *how, *group), starts, *group)) for group in groups[:-1]]
+    grams = _scatter(hashes, checks, words, *how, *groups[-1])
     del hashes, checks  # as much memory as the index takes
-    hashes, checks, first, indptr, documents, times, collided = _invert(*grams, starts)
-    return Inverted(hashes, checks, first, indptr, documents, times, bool(collided))
+    parts.append(_of_parts(grams, starts, *groups[-1]))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _of_parts(grams: tuple[Any, ...], starts: npt.NDArray[np.int64], first: int, last: int) -> Inverted:
+    """Index the n-grams of the parts [first, last) in place."""
+    hashes, checks, positions, indptr, documents, times, collided = _invert(
+        *grams, starts[first : last + 1] - starts[first]
+    )
+    return Inverted(hashes, checks, positions, indptr, documents, times, bool(collided))
+
+
+def _copied(part: Inverted) -> Inverted:
+    """Return terms that do not hold the arrays of their n-grams."""
+    arrays = {name: value.copy() for name, value in vars(part).items() if name != "collided"}
+    return Inverted(**arrays, collided=part.collided)
+
+
+def _groups(starts: npt.NDArray[np.int64], *, most: int) -> list[tuple[int, int]]:
+    """Group adjacent parts of at most `most` n-grams, unless one has more, as half-open ranges."""
+    groups, first = [], 0
+    for last in range(1, len(starts)):
+        if last == len(starts) - 1 or starts[last + 1] - starts[first] > most:
+            groups.append((first, last))
+            first = last
+    return groups
+
+
+def _joined(parts: list[Inverted]) -> Inverted:
+    """Join the terms of groups of parts, which ascend."""
+    sizes = np.cumsum([0, *(len(part.documents) for part in parts[:-1])])
+    indptr = [part.indptr[number > 0 :] + size for number, (part, size) in enumerate(zip(parts, sizes, strict=True))]
+    return Inverted(
+        np.concatenate([part.hashes for part in parts]),
+        np.concatenate([part.checks for part in parts]),
+        np.concatenate([part.first for part in parts]),
+        np.concatenate(indptr),
+        np.concatenate([part.documents for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        collided=any(part.collided for part in parts),
+    )
 
 
 @kernel
 def _hash_words(data, bounds, characters, min_chars, stop_words, seed):  # type: ignore[no-untyped-def]
     """Compute hash and check of every word; the words of segment s are [words[s], words[s + 1])."""
-    word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
-    hashes = np.empty(len(data) // _WORD_BYTES + len(bounds), np.uint64)
-    checks = np.empty(len(hashes), np.uint64)
+    room = len(data) // (min_chars + 1) + 2 * len(bounds)  # what is not used takes no memory
+    hashes, checks = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    places = np.empty(0, np.int64)  # which are not needed
     words = np.zeros(len(bounds), np.int64)
-    size = 0
-    # Invariant: hashes[:size] and checks[:size] are of the words of the segments before s.
+    # Invariant: hashes[:words[s]] and checks[:words[s]] are of the words of the segments before s.
     for s in range(len(bounds) - 1):
-        found = split_words(
+        words[s + 1] = words[s] + split_words(
             data,
             bounds[s],
             bounds[s + 1],
@@ -81,29 +128,12 @@ def _hash_words(data, bounds, characters, min_chars, stop_words, seed):  # type:
             min_chars,
             stop_words,
             seed,
-            word_hash,
-            word_check,
-            word_start,
-            word_end,
+            hashes[words[s] :],
+            checks[words[s] :],
+            places,
+            places,
         )
-        if size + found > len(hashes):
-            hashes = _larger(hashes, size, size + found)
-            checks = _larger(checks, size, size + found)
-        for i in range(found):
-            hashes[size] = word_hash[i]
-            checks[size] = word_check[i]
-            size += 1
-        words[s + 1] = size
     return hashes, checks, words
-
-
-@kernel
-def _larger(array, size, least):  # type: ignore[no-untyped-def]
-    """Return a copy of array[:size] with room for at least `least` elements, and for half as many more as before."""
-    larger = np.empty(max(least, len(array) + len(array) // 2), array.dtype)
-    for i in range(size):
-        larger[i] = array[i]
-    return larger
 
 
 @kernel
@@ -123,15 +153,16 @@ def _starts_of_parts(hashes, words, low, high, short, mask):  # type: ignore[no-
 
 
 @kernel
-def _scatter(hashes, checks, words, offsets, low, high, short, mask, starts):  # type: ignore[no-untyped-def]
-    """Group hash, check, document and position of every n-gram by part."""
-    place = starts.copy()
-    part_hashes = np.empty(starts[-1], np.uint64)
-    part_checks = np.empty(starts[-1], np.uint32)
-    documents = np.empty(starts[-1], np.uint32)
-    positions = np.empty(starts[-1], np.uint32)
+def _scatter(hashes, checks, words, offsets, low, high, short, mask, starts, first_part, last_part):  # type: ignore[no-untyped-def]
+    """Group hash, check, document and position of every n-gram of the parts [first_part, last_part) by part."""
+    place = starts - starts[first_part]
+    room = starts[last_part] - starts[first_part]
+    part_hashes = np.empty(room, np.uint64)
+    part_checks = np.empty(room, np.uint32)
+    documents = np.empty(room, np.uint32)
+    positions = np.empty(room, np.uint32)
     position = 0
-    # Invariant: [starts[part], place[part]) holds those of the part's n-grams that are among the first `position`: in
+    # Invariant: a part's entries before place[part] hold those of its n-grams that are among the first `position`: in
     # order of documents and their segments, in each segment by length, then by first word.
     for d in range(len(offsets) - 1):
         for s in range(offsets[d], offsets[d + 1]):
@@ -146,12 +177,13 @@ def _scatter(hashes, checks, words, offsets, low, high, short, mask, starts):  #
                         c = mix(c, checks[j])
                     h &= mask
                     part = np.int64(h >> _SHIFT)
-                    at = place[part]
-                    part_hashes[at] = h
-                    part_checks[at] = c >> _32
-                    documents[at] = d
-                    positions[at] = position
-                    place[part] = at + 1
+                    if first_part <= part < last_part:
+                        at = place[part]
+                        part_hashes[at] = h
+                        part_checks[at] = c >> _32
+                        documents[at] = d
+                        positions[at] = position
+                        place[part] = at + 1
                     position += 1
     return part_hashes, part_checks, documents, positions
 
@@ -171,25 +203,34 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
     # ascending hash; the first indptr[terms] of documents and times are their entries; from starts[part] on all arrays
     # still have n-grams.
     for part in range(len(starts) - 1):
-        part_hashes = hashes[starts[part] : starts[part + 1]].copy()
-        part_checks = checks[starts[part] : starts[part + 1]].copy()
-        part_positions = positions[starts[part] : starts[part + 1]].copy()
-        found, of_entry, document, times, clash = _index_part(
-            part_hashes, part_checks, documents[starts[part] : starts[part + 1]]
-        )
+        part_hashes = hashes[starts[part] : starts[part + 1]]
+        part_checks = checks[starts[part] : starts[part + 1]]
+        part_positions = positions[starts[part] : starts[part + 1]]
+        part_documents = documents[starts[part] : starts[part + 1]]
+        slots = _slots_for(min(len(part_hashes), _FEW_TERMS))
+        found, of_entry, document, times, clash = _index_part(part_hashes, part_checks, part_documents, slots)
+        if 2 * len(found) > len(slots):  # a large part of many terms, such as a very long document's
+            slots = _slots_for(len(part_hashes))
+            found, of_entry, document, times, clash = _index_part(part_hashes, part_checks, part_documents, slots)
         collided |= clash
         order = ordered(part_hashes, found, _PART_BITS)
         counts = np.zeros(len(found), np.uint32)
         for entry in range(len(of_entry)):
             counts[of_entry[entry]] += np.uint32(1)
         place = np.empty(len(found), np.int64)
+        term_hashes, term_checks = np.empty(len(found), np.uint64), np.empty(len(found), np.uint32)
+        term_positions = np.empty(len(found), np.uint32)
         for i in range(len(order)):
             gram = found[order[i]]
-            hashes[terms] = part_hashes[gram]
-            checks[terms] = part_checks[gram]
-            positions[terms] = part_positions[gram]
-            place[order[i]] = indptr[terms]
-            indptr[terms + 1] = indptr[terms] + counts[order[i]]
+            term_hashes[i] = part_hashes[gram]
+            term_checks[i] = part_checks[gram]
+            term_positions[i] = part_positions[gram]
+            place[order[i]] = indptr[terms + i]
+            indptr[terms + i + 1] = indptr[terms + i] + counts[order[i]]
+        for i in range(len(order)):  # over n-grams of this part, which are not needed any more
+            hashes[terms] = term_hashes[i]
+            checks[terms] = term_checks[i]
+            positions[terms] = term_positions[i]
             terms += 1
         # Invariant: place[t] is where the next entry of the part's term t belongs; documents ascend within a term.
         for entry in range(len(of_entry)):
@@ -239,17 +280,22 @@ def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _index_part(hashes, checks, documents):  # type: ignore[no-untyped-def]
-    """Index the n-grams of one part, which are in document order.
+def _slots_for(terms):  # type: ignore[no-untyped-def]
+    """Return the slots of an empty table that is at most half full with so many terms."""
+    size = 16
+    while size < 2 * terms:
+        size *= 2
+    return np.zeros(size, np.uint32)  # open addressing: term + 1, or 0
+
+
+@kernel
+def _index_part(hashes, checks, documents, slots):  # type: ignore[no-untyped-def]
+    """Index the n-grams of one part, which are in document order, until the table of slots is more than half full.
 
     Returns:
         The n-gram at which each term appears first; of every entry (a term in a document) the term, the document and
         the times it occurs there, in order; and whether two terms have one hash.
     """
-    size = 16
-    while size < 2 * len(hashes):
-        size *= 2
-    slots = np.zeros(size, np.uint32)  # open addressing: term + 1, or 0
     wrap = np.uint64(len(slots) - 1)
     found = np.empty(len(hashes), np.uint32)
     last = np.empty(len(hashes), np.uint32)  # the latest entry of each term
@@ -269,6 +315,8 @@ def _index_part(hashes, checks, documents):  # type: ignore[no-untyped-def]
             found[terms] = gram
             terms += 1
             slots[slot] = terms
+            if 2 * terms > len(slots):
+                break
         else:
             term = slots[slot] - 1
             collided |= checks[found[term]] != checks[gram]

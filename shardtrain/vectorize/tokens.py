@@ -172,7 +172,10 @@ def _is_in(h: Any, c: Any, table: Any) -> Any:
 
 @kernel
 def split_words(data, start, stop, characters, min_chars, stop_words, seed, hashes, checks, starts, ends):  # type: ignore[no-untyped-def]
-    """Split bytes [start, stop) into words: write hashes, checks and byte ranges to the buffers; return how many."""
+    """Split bytes [start, stop) into words: write hashes, checks and byte ranges to the buffers; return how many.
+
+    Without room in `starts` and `ends` no byte ranges are written.
+    """
     count, i, end = _0, np.uint64(start), np.uint64(stop)  # an index that may be negative costs a comparison
     # Invariant: the first `count` entries of the buffers are the words kept of data[start:i], and none goes on at i.
     while i < end:
@@ -199,8 +202,9 @@ def split_words(data, start, stop, characters, min_chars, stop_words, seed, hash
         if chars and chars >= min_chars:
             hashes[count] = mix(h, _K4)
             checks[count] = mix(c, _K3)
-            starts[count] = first
-            ends[count] = i
+            if len(starts):
+                starts[count] = first
+                ends[count] = i
             if not _is_in(hashes[count], checks[count], stop_words):
                 count += _1
         if kind == 0:

@@ -131,6 +131,15 @@ def test_cells_that_combine_labels_are_named_with_their_line(separator: str, tmp
     assert len(resolve_classes(counts, class_names=None, labels="names").names) == len(counts)
 
 
+@pytest.mark.parametrize("combined", ["drama|comedy", "comedy; drama", "drama, comedy"])
+def test_one_cell_that_combines_two_labels_of_a_corpus_is_reported(combined: str, tmp_path: Path) -> None:
+    labels = ["drama", "comedy", combined] * 20
+    assert "combines labels that occur elsewhere too" in doubt(written(tmp_path, labels))
+    with pytest.raises(LabelError, match="several labels per document are not supported yet"):
+        resolve_classes(dict.fromkeys(labels, 20), class_names=None)
+    assert len(resolve_classes(dict.fromkeys(labels, 20), class_names=None, labels="names").names) == 3
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -138,9 +147,10 @@ def test_cells_that_combine_labels_are_named_with_their_line(separator: str, tmp
         ["food, frozen", "food, fresh", "drinks, frozen", "drinks, fresh"],
         ["a|b", "c|d", "e"],
         ["drama|comedy", "drama", "comedy", *(f"class {i}" for i in range(9))],
+        ["U.S., politics", "politics", "World"],
         ["1", "2", "3"],
     ],
-    ids=["names with commas", "levels", "parts that do not recur", "one among many", "numbers"],
+    ids=["names with commas", "levels", "parts that do not recur", "one among many", "one part is no label", "numbers"],
 )
 def test_names_with_separators_are_names(labels: list[str]) -> None:
     assert combining_separator(labels) is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import os
 import zipfile
 from pathlib import Path
 
 import h5py
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shardtrain.corpus.opening import open_corpus
@@ -376,3 +379,12 @@ def test_the_description_for_the_manifest_has_names_and_sizes_but_no_local_folde
         "label_column": "label",
         "text_columns": ["text"],
     }
+
+
+@pytest.mark.parametrize("column", ["day", "raw"])
+def test_columns_of_types_that_are_no_label_are_named_with_their_type(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "rows.parquet"
+    values = {"day": [dt.date(2020, 1, 1)] * 4, "raw": [b"x"] * 4}
+    pq.write_table(pa.table({"label": ["a", "b"] * 2, "text": ["some text"] * 4, **values}), path)
+    with pytest.raises(CorpusFormatError, match=rf"column '{column}' holds values of type (date|binary).*another"):
+        open_corpus(path, CorpusOptions(label_column=column), scratch=tmp_path)

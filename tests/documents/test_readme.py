@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_its_python_runs(folder, monkeypatch):
         exec(compile(block, "README.md", "exec"), names)
     assert len(PYTHON) == 2
     assert names["x"].shape[0] == len(names["y"])
+
+
+def shapes_of(lines: Iterable[str]) -> list[str]:
+    """Return lines without their figures."""
+    return [re.sub(r"\d[\d,.]*", "0", line) for line in lines]
+
+
+def test_what_it_shows_of_make_fit_is_the_whole_result(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["build", "demo", "--out", "data/small"]) == 0
+    capsys.readouterr()
+    assert main(["fit", "data/small", "--epochs", "2"]) == 0
+    lines = [
+        line[4:]
+        for line in README.partition("    make fit\n")[2]
+        .partition("    next: python -m shardtrain predict")[0]
+        .splitlines()
+    ]
+    shown = lines[next(i for i, line in enumerate(lines) if line.startswith("validation accuracy")) :]
+    printed = capsys.readouterr().out.splitlines()
+    assert shapes_of(line for line in printed if not line.startswith("next: ")) == shapes_of(shown)
 
 
 def test_the_table_of_jobs_names_commands_options_and_pages_that_exist(capsys):

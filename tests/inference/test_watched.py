@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.corpus.options import CorpusOptions
-from shardtrain.errors import CorpusFormatError, OutputExistsError, RunError, UsageError
+from shardtrain.errors import CorpusFormatError, ModelError, OutputExistsError, RunError, UsageError
 from shardtrain.inference import errors_file as written
 from shardtrain.inference import parts, units
 from shardtrain.inference import slices as slicing
@@ -25,10 +26,12 @@ from shardtrain.inference.errors_file import COLUMNS, errors_file
 from shardtrain.inference.evaluate import Evaluated, evaluate_corpus, measure
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
+from shardtrain.inference.rows import predict_rows
 from shardtrain.inference.run import Run, load_run
 from shardtrain.inference.slices import MISSING
 from shardtrain.inference.thresholds import save_thresholds
 from shardtrain.loader.shards import open_shards
+from shardtrain.metrics import outputs
 from shardtrain.metrics.thresholds import UNDECIDED, Rule, Thresholds
 from shardtrain.models.options import MlpOptions
 from shardtrain.pipeline.build import build
@@ -386,6 +389,157 @@ def test_damaged_thresholds_are_reported(run: Run) -> None:
         path.write_text(json.dumps({**other, "checksum": canonical_checksum(other)}))
         with pytest.raises(RunError, match=r"is of another model|has 1 thresholds"):
             run.predict(["oven"])
+
+
+@pytest.mark.parametrize("weight", ["1e101", "1e-101", "nan", "inf", "-1", "1_000", "much", ""])
+def test_weights_that_sums_cannot_hold_are_refused(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, weight: str
+) -> None:
+    path = write([{**each, "weight": weight if each["id"] == 9 else 1} for each in records], tmp_path / "rows.csv")
+    with pytest.raises(
+        CorpusFormatError, match=r"record 10: the weight in the column 'weight' is .*0 or a number from"
+    ):
+        evaluate_corpus(run, str(path), weight="weight")
+
+
+@pytest.mark.parametrize("weight", ["1e100", "1e-100"])
+def test_very_large_and_very_small_weights_change_nothing(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, weight: str
+) -> None:
+    path = write([{**each, "weight": weight} for each in records], tmp_path / "rows.csv")
+    plain, found = (evaluate_corpus(run, str(path), weight=each).measured.metrics for each in (None, "weight"))
+    assert plain is not None
+    assert found is not None
+    names = run.description.class_names
+    expected, record = (each.record(names, matrix=False) for each in (plain, found))
+    for name in ("accuracy", "accuracy_interval", "matthews", "log_loss", "macro_f1", "macro_roc_auc"):
+        assert record[name] == pytest.approx(expected[name], rel=1e-9), name
+
+
+def test_rows_without_weight_are_not_measured(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write([{**each, "weight": int(each["country"] != "de")} for each in records], tmp_path / "rows.csv")
+    command = ["evaluate", str(run.path), str(path), "--weight", "weight", "--by", "country"]
+    assert main([*command, "--json"]) == 0
+    slices = {each["value"]: each for each in json.loads(capsys.readouterr().out)["slices"]}
+    assert slices["de"].pop("value") == "de"
+    assert slices["de"].pop("examples") > 0
+    assert set(slices.pop("de").values()) == {None}
+    assert all(each["accuracy"] is not None for each in slices.values())
+    assert main(command) == 0
+    assert any(line.split()[:4] == ["de", "-", "-", "-"] for line in capsys.readouterr().out.splitlines())
+    path = write([{**each, "weight": 0} for each in records], tmp_path / "rows.csv")
+    assert main([*command, "--errors", str(tmp_path / "wrong.csv")]) == 1
+    assert "the weights in the column 'weight' are all 0" in capsys.readouterr().err
+    assert not (tmp_path / "wrong.csv").exists()
+
+
+def test_thresholds_are_chosen_with_the_weights_of_the_rows(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probabilities = answers(run, records)
+    y = np.array([NAMES.index(each["label"]) for each in records])
+    right = probabilities.argmax(axis=1) == y
+    weights = np.where(right, 1.0, 7.0)
+    path = write(
+        [{**each, "weight": weight} for each, weight in zip(records, weights.tolist(), strict=True)],
+        tmp_path / "rows.csv",
+    )
+    command = ["evaluate", str(run.path), str(path), "--weight", "weight", "--json"]
+    assert main([*command, "--choose-threshold", "precision>=0.8"]) == 0
+    chosen = json.loads(capsys.readouterr().out)["thresholds"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)["thresholds"]
+    decided = (probabilities.max(axis=1) >= np.float32(chosen["values"][0])) * weights
+    assert 0.8 <= chosen["precision"] == pytest.approx((decided * right).sum() / decided.sum())
+    assert chosen["coverage"] == pytest.approx(decided.sum() / weights.sum())
+    for name in ("coverage", "precision", "precision_interval"):
+        assert found[name] == pytest.approx(chosen[name])
+
+
+def test_a_file_of_errors_replaces_nothing_that_is_read(
+    run: Run, root: Path, records: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(records, tmp_path / "rows.csv")
+    (tmp_path / "same.csv").hardlink_to(path)
+    for data, errors in (
+        (path, path),
+        (path, tmp_path / "same.csv"),
+        (root / "corpus", root / "corpus" / "test.csv"),
+        (path, run.path / "history.csv"),
+    ):
+        before = errors.read_bytes()
+        assert main(["evaluate", str(run.path), str(data), "--errors", str(errors), "--overwrite"]) == 2
+        assert "would replace a file of '" in capsys.readouterr().err
+        assert errors.read_bytes() == before
+
+
+def test_groups_of_errors_are_bounded_by_their_texts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written, "_GROUP_CHARACTERS", 100)
+    monkeypatch.setattr("shardtrain.inference.evaluate.EVALUATION_ROWS", 8)
+    rows = [{"label": label, "text": "oven cake " * 20} for label in NAMES * 20]
+    with errors_file(tmp_path / "wrong.parquet", run) as errors:
+        evaluate_corpus(run, str(write(rows, tmp_path / "rows.csv")), observers=[errors])
+    file = pyarrow.parquet.ParquetFile(tmp_path / "wrong.parquet")
+    assert file.metadata.num_rows == errors.num_errors
+    assert all(file.metadata.row_group(number).num_rows <= 8 for number in range(file.num_row_groups))
+
+
+def test_thresholds_of_another_model_do_not_matter_to_comparisons_and_reports(
+    run: Run, root: Path, tmp_path: Path
+) -> None:
+    (run.path / THRESHOLDS).write_text("{}")
+    with open_shards(root / "shards") as shards:
+        assert sum(len(y) for y, _ in predict_rows(run, shards)) == shards.validation.num_examples
+    with pytest.raises(RunError):
+        run.predict(["oven"])
+
+
+@pytest.mark.parametrize("asked", [["--errors", "wrong.csv"], ["--weight", "weight"], ["--by", "country"]])
+def test_what_needs_probabilities_is_refused_where_outputs_are_none(
+    run: Run,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+) -> None:
+    def refused(found: Any, num_classes: int) -> Any:
+        raise ModelError("the model's outputs lie between 0 and 7")
+
+    path = write(records, tmp_path / "rows.csv")
+    monkeypatch.setattr(outputs, "class_probabilities", refused)
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", str(run.path.absolute()), str(path)]
+    assert main(command) == 0
+    assert "no metrics but those that the model was compiled with: the model's outputs" in capsys.readouterr().err
+    assert main([*command, *asked]) == 1
+    assert "need probabilities of each row, and the model's outputs lie" in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["rows.csv"]
+
+
+def test_names_with_tabs_and_line_ends_stay_in_their_cell(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a\tb", "x\ny", *(f"\u202e{number}" for number in range(run.description.num_classes - 2)))
+    odd = replace(run, description=replace(run.description, class_names=names))
+    monkeypatch.setattr("shardtrain.inference.run.load_run", lambda _: odd)
+    assert main(["predict", str(run.path), *(f"{words[0]} {words[1]}" for words in TOPICS.values())]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.removesuffix("\n").split("\n")]
+    assert [len(cells) for cells in lines] == [3] * len(TOPICS)
+    assert {"a\\tb", "x\\ny"} >= {cells[0] for cells in lines if cells[0][0] != "\u202e"} != set()
+
+
+def test_slices_of_many_classes_are_fewer(
+    run: Run, records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write(records, tmp_path / "rows.csv"))
+    monkeypatch.setattr(slicing, "MAX_COUNTS", len(COUNTRIES) * len(NAMES))
+    assert len(evaluate_corpus(run, path, by="country").slices) == len(COUNTRIES)
+    monkeypatch.setattr(slicing, "MAX_COUNTS", len(COUNTRIES) * len(NAMES) - 1)
+    with pytest.raises(UsageError, match=r"more than 6 values, the most for 3 classes, such as"):
+        evaluate_corpus(run, path, by="country")
 
 
 def test_evaluated_values_have_no_slices_by_default(run: Run, records: list[dict[str, Any]], tmp_path: Path) -> None:

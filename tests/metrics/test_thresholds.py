@@ -60,6 +60,7 @@ def check_best(rule: Rule, y: Any, probabilities: Any, chosen: float, only: int 
         assert chosen > 1
 
 
+EXTREME = ["precision>=0.00000001", "precision>=0.9999999", "coverage>=0.30000000000000004", f"recall>=0.{'0' * 330}1"]
 RULES = st.sampled_from(["precision>=0.8", "precision>=.95", "recall>=0.4", "coverage>=0.7", "coverage>=1", "max f1"])
 
 
@@ -93,7 +94,38 @@ def test_what_is_said_of_many_rows_is_exact_too(monkeypatch: pytest.MonkeyPatch,
     assert chosen.coverage == pytest.approx(decided.mean(), abs=1e-12)
     assert chosen.precision == pytest.approx((probabilities.argmax(axis=1) == y)[decided].mean(), abs=1e-12)
     assert chosen.coverage == pytest.approx(exact.coverage, abs=0.002)  # of fewer thresholds, nearly the best
-    assert sum(array.nbytes for array in (binned._bins, binned._lowest) if array is not None) < 12_000_000
+    assert sum(array.nbytes for array in (binned._bins, binned._lowest) if array is not None) < 16_000_000
+
+
+@pytest.mark.parametrize("exact_rows", [1 << 20, 50])
+@pytest.mark.parametrize("text", ["precision>=0.8", "recall>=0.3", "coverage>=0.7", "max f1", "max f1 per class"])
+def test_a_weight_counts_as_so_many_rows(monkeypatch: pytest.MonkeyPatch, text: str, exact_rows: int) -> None:
+    y, probabilities = drawn(4, 400, 3)
+    times = np.random.default_rng(4).integers(0, 4, len(y))
+    rule, found = Rule.parse(text), Confidences(3)
+    repeated = summed(np.repeat(y, times), np.repeat(probabilities, times, axis=0)).choose(rule)
+    monkeypatch.setattr(thresholds, "EXACT_ROWS", exact_rows)
+    for part in np.array_split(np.arange(len(y)), 4):
+        found.add(y[part], probabilities[part], times[part].astype(np.float64))
+    chosen = found.choose(rule)
+    assert chosen.rows == len(y)
+    decided = chosen.decided(probabilities) * times
+    assert chosen.coverage == pytest.approx(decided.sum() / times.sum())
+    right = probabilities.argmax(axis=1) == y
+    assert chosen.precision == pytest.approx((decided * right).sum() / decided.sum())
+    assert found.effective_rows(chosen) == pytest.approx(decided.sum() ** 2 / (decided**2).sum())
+    assert found.outcomes()[0].rows == pytest.approx(times.sum())
+    if exact_rows > len(y):
+        assert chosen.values == repeated.values
+
+
+def test_rows_without_weight_decide_nothing() -> None:
+    y, probabilities = drawn(5, 20, 2)
+    found = Confidences(2)
+    found.add(y, probabilities, np.zeros(len(y)))
+    assert found.outcomes() == []
+    with pytest.raises(ModelError, match="there are none"):
+        found.choose(Rule.parse("max f1 per class"))
 
 
 def test_the_outcomes_are_what_thresholds_do() -> None:
@@ -138,7 +170,7 @@ def test_a_rule_that_nothing_fulfils_says_what_can_be_reached() -> None:
         Confidences(2).choose(Rule.parse("max f1"))
 
 
-@given(RULES, st.booleans())
+@given(RULES | st.sampled_from(EXTREME), st.booleans())
 def test_rules_are_written_as_they_are_read(text: str, per_class: bool) -> None:
     rule = Rule.parse(f"  {text}{' per class' * per_class} ")
     assert Rule.parse(str(rule)) == rule

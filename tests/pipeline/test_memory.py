@@ -28,7 +28,7 @@ PARALLEL = (
 )
 SHAPES = st.builds(
     Shape,
-    tokens=st.sampled_from(["distinct", "twice", "one", "few", "growing"]),
+    tokens=st.sampled_from(["distinct", "twice", "one", "short", "few", "growing"]),
     words=st.sampled_from([1, 10, 100, 2000, 20_000]),
     first_words=st.sampled_from([0, 600]),
     letters=st.sampled_from([10, 10, 10, 3000]),
@@ -71,6 +71,15 @@ def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
     ("shape", "options", "limit", "megabytes"),
     [
         pytest.param(Shape(), "--min-df 1", "256MiB", 16, id="every token once"),
+        pytest.param(Shape(tokens="short", words=2000), "", "256MiB", 16, id="two letters"),
+        pytest.param(
+            Shape(tokens="short", words=2000, first_words=2_700_000),
+            "",
+            "256MiB",
+            16,
+            id="a long document of two letters",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             Shape(tokens="one", words=2000), "--min-df 1", "256MiB", 16, id="one token", marks=pytest.mark.slow
         ),

@@ -122,3 +122,15 @@ def test_it_shows_so_many_texts_and_says_that_there_are_more(
     assert main(words) == 1
     assert out.read_text() == "mine"
     assert "is not a report of shardtrain; choose another --html" in capsys.readouterr().err
+
+
+def test_a_page_of_long_texts_ends_before_it_is_too_long(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shardtrain.cli.predict.MOST_CHARACTERS", 100)
+    texts, out = tmp_path / "texts.txt", tmp_path / "page.html"
+    texts.write_text(f"{'oven ' * 50}\n" + "oven cake\n" * 30)
+    for lines, shown in ((31, 1), (30, 11)):
+        texts.write_text("".join(texts.read_text().splitlines(keepends=True)[-lines:]))
+        assert main(["predict", str(run.path), "--input", str(texts), "--explain", "2", "--html", str(out)]) == 0
+        assert capsys.readouterr().out.startswith(f"the first {shown} text")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,41 @@ def test_an_output_folder_that_cannot_be_one_is_refused_and_a_link_to_a_folder_i
     (tmp_path / "linked").symlink_to(tmp_path / "data")
     check_output_folder(tmp_path / "linked", "--out")
     check_output_folder(tmp_path / "linked" / "new", "--out")
+
+
+@pytest.mark.parametrize("call", ["fsync", "unlink", "rmdir", "scandir"])
+@pytest.mark.parametrize("evidence", [frozenset(), frozenset({"manifest.json"})], ids=["plain", "with evidence"])
+def test_a_finished_folder_goes_whichever_of_its_calls_fails_once(
+    call: str,
+    evidence: frozenset[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, count, failing = getattr(os, call), 0, 0
+
+    def once(*args: Any, **how: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*args, **how)
+
+    def finish_while_it_fails(number: int) -> None:
+        nonlocal count, failing
+        folder = replace(folder_at(tmp_path / "work"), evidence=evidence)
+        with folder.made_and_held(), folder.work(JOB, overwrite=False):
+            (folder.path / "scratch").mkdir()
+            (folder.path / "scratch" / "unit").touch()
+            (folder.path / "manifest.json").touch()
+            count, failing = 0, number
+            monkeypatch.setattr(os, call, once)
+        monkeypatch.undo()
+        assert not folder.path.exists()
+
+    finish_while_it_fails(0)
+    calls = count
+    assert calls
+    for number in range(1, calls + 1):
+        finish_while_it_fails(number)
+    assert "could not be removed" not in capsys.readouterr().err

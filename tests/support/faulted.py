@@ -118,6 +118,11 @@ COMMANDS = {
     "predict page": Command(
         "predict {inputs}/run --input {inputs}/corpus/test.csv --explain 2 --html {work}/page.html"
     ),
+    "evaluate": Command("evaluate {inputs}/run {inputs}/corpus --errors {work}/wrong.jsonl --overwrite"),
+    "thresholds": Command(
+        "evaluate {work}/run {inputs}/text --choose-threshold precision>=0.1",
+        first="fit {inputs}/text --out {work}/run " + _TRAIN,
+    ),
     "export": Command("export {inputs}/run --out {work}/model.bundle"),
     "export folder": Command(
         "export {inputs}/run --to savedmodel --out {work}/model",

@@ -133,4 +133,7 @@ def test_what_cannot_be_monitored_is_refused(shards: Shards, tmp_path: Path) -> 
     two = open_shards(write_shards(tmp_path / "two", num_classes=2))
     with pytest.raises(UsageError, match="top_3_accuracy is for at least 4 classes, and the shards have 2"):
         fit(two, FitOptions(monitor="top_3_accuracy", **QUICK), out=tmp_path / "run")
+    many = open_shards(write_shards(tmp_path / "many", num_classes=1001))
+    with pytest.raises(UsageError, match="macro_roc_auc is for at most 1,000 classes, and the shards have 1,001"):
+        fit(many, FitOptions(monitor="macro_roc_auc", **QUICK), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

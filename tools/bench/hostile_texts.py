@@ -16,8 +16,9 @@ class Shape:
     """The shape of a corpus.
 
     Attributes:
-        tokens: "distinct": every token occurs once; "twice": in two documents; "one": all are the same; "few": there
-            are a hundred; "growing": the number of different tokens grows with the square root of the text.
+        tokens: "distinct": every token occurs once; "twice": in two documents; "one": all are the same; "short": all
+            are the same two letters; "few": there are a hundred; "growing": the number of different tokens grows with
+            the square root of the text.
         words: tokens of a document.
         first_words: tokens of the first document, if they are others.
         letters: characters of a token at most.
@@ -66,8 +67,8 @@ def documents(shape: Shape, num_bytes: int) -> Iterator[tuple[str, str]]:
 
 def _tokens(shape: Shape) -> Iterator[str]:
     for number in count():
-        if shape.tokens == "one":
-            yield "token"
+        if shape.tokens in ("one", "short"):
+            yield "token" if shape.tokens == "one" else "aa"
             continue
         numbers = {
             "distinct": number,

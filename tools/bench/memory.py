@@ -34,6 +34,8 @@ TEXTS: dict[str, tuple[Shape | None, str]] = {
     "every token once, sequences": (ONCE, "--vectorizer sequence"),
     "every token in two documents, chi2": (TWICE, "--select chi2"),
     "one token, repeated": (Shape(tokens="one", words=2000), "--min-df 1"),
+    "two letters, repeated": (Shape(tokens="short", words=2000), ""),
+    "a document of 8 MB of two letters": (Shape(tokens="short", words=2000, first_words=2_700_000), ""),
     "documents of 220 kB": (Shape(tokens="growing", words=20_000), ""),
     "nine of ten documents are blank": (Shape(tokens="growing", blank=9), ""),
     "documents of one token": (Shape(tokens="growing", words=1), ""),
