@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from shardtrain.inference import units
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.build import build
+from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.engines.cluster import Cluster
 from shardtrain.runtime.engines.examine import examine_engine
@@ -104,15 +104,19 @@ def killing(monkeypatch: pytest.MonkeyPatch, title: str, kill: Callable[[], None
 def test_a_build_has_the_bytes_of_one_process(
     kind: str, cluster: Clustered, corpus: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(corpus.parent)  # workers have another current folder
     out = tmp_path / "out"
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # workers have another current folder
     (tmp_path / "corpus").symlink_to(corpus)
     build("corpus", "out", BuildOptions(vectorizer=kind, executor=cluster.name, **SMALL))
     assert_same_folder(out, whole[kind])
-    record = json.loads((out / "build.json").read_text())
-    assert (record["executor"], record["workers"]) == (cluster.kind, 2)
-    assert record["peak_memory_bytes"] > 0
+    record = read_build_record(out)
+    assert record is not None
+    assert (record.executor, record.workers) == (cluster.kind, 2)
+    assert record.peak_bytes > 0
+    assert main(["report", "out", "--out", "page.html"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert f"with 2 workers of {cluster.kind}." in page
+    assert "Anonymous memory of the process that drove the build; of any process: peak" in page
 
 
 @pytest.mark.parametrize("title", [titles.COUNT, titles.NORMS, titles.VECTORIZE])
