@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -213,6 +214,21 @@ def test_a_missing_package_is_said_in_one_line(extra: str, package: str, monkeyp
         open_engine(executor_name(f"{extra}:127.0.0.1:1"))
     assert f"pip install 'shardtrain[{extra}]'" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_ray_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        for name in (f"ray:{address}", f"ray://{address}"):
+            with pytest.raises(
+                ExecutorError, match=f"no Ray cluster answers at .*{address}.* refused.*ray start --head"
+            ):
+                open_engine(executor_name(name))
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ExecutorError, match="no Ray cluster answers"):
+            open_engine(executor_name("ray"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -19,6 +20,7 @@ from shardtrain.runtime.engines.engine import Answered, Engine, as_ours, died, p
 from shardtrain.runtime.engines.names import RAY
 from shardtrain.runtime.engines.work import call_packed
 
+_CONNECT_SECONDS = 10
 _RETRIES = 3  # of a task whose worker or node died
 
 
@@ -46,8 +48,9 @@ class RayEngine(Engine):
         self._ours = not ray.is_initialized()
         if self._ours:
             try:
+                _reach(address or os.environ.get("RAY_ADDRESS", ""))
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ExecutorError(
                     f"no Ray cluster answers at '{address or 'auto'}' ({reason}); start it with `ray start --head`, or "
@@ -108,6 +111,17 @@ class RayEngine(Engine):
         if self._ours:
             self._ray.shutdown()
             _let_cluster_print(True)
+
+
+def _reach(address: str) -> None:
+    """Connect to a HOST:PORT once, because Ray tries for minutes; other addresses are Ray's own words.
+
+    Raises:
+        OSError: nothing answers.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _let_cluster_print(yes: bool) -> None:
