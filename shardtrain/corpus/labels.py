@@ -230,7 +230,9 @@ def check_known_labels(counts: Mapping[str, int], classes: Classes) -> None:
 def _unknown_labels(counts: Mapping[str, int], classes: Classes) -> str:
     """Return the labels that have no class, with their numbers of examples, for a message; empty if all have one."""
     unseen = sorted(label for label, count in counts.items() if count and label not in classes.codes)
-    return _quote_labels([f"{label}' ({counts[label]:,} examples)" for label in unseen], close="")
+    return _quote_labels(
+        [f"{label}' ({counts[label]:,} example{'s' * (counts[label] != 1)})" for label in unseen], close=""
+    )
 
 
 def _by_name(found: list[str], class_names: Sequence[str] | None, *, literal: bool) -> Classes:

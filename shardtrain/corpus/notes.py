@@ -31,12 +31,12 @@ def describe_reading(source: Source) -> str:
     if source.label_column is None:
         label = unnamed = ""
     texts = [source.column_name(column) for column in source.text_columns]
-    counted = " and ".join(map(str, texts)) + ", counted from 0"
     if source.format not in ("csv", "tsv"):
         where = f"{label}text {quote_all(texts)}"
     elif source.header is not None:
         where = f"with a header; {label}text {quote_all(texts)}"
     else:
+        counted = ", ".join(map(str, texts[:-1])) + " and " * (len(texts) > 1) + f"{texts[-1]}, counted from 0"
         where = f"no header; {unnamed}text in {'column' if len(texts) == 1 else 'columns'} {counted}"
     return f"{name}: {format_name}, {where}"
 

@@ -216,8 +216,8 @@ class Resolver:
             raise CorpusNotFoundError(f"'{source.origin}' has a header and no records after it")
         if like is not None and like.num_columns and names is None and like.num_columns != num_columns:
             raise CorpusFormatError(
-                f"'{source.origin}' has {num_columns} columns, '{like.origin}' has {like.num_columns}; all files of a "
-                "corpus need the same columns"
+                f"'{source.origin}' has {num_columns} column{'s' * (num_columns != 1)}, '{like.origin}' has "
+                f"{like.num_columns}; all files of a corpus need the same columns"
             )
         if like is not None and names is not None and self.labels is None:
             _check_has_label(source, names, like)

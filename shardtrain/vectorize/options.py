@@ -61,7 +61,10 @@ def read_stop_words(path: Path | str) -> tuple[str, ...]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--stop-words '{path}' cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"--stop-words '{path}' cannot be read: {reason}; it is a file with a word per line"
+        ) from error
     return tuple(word for line in lines if (word := line.strip()))
 
 

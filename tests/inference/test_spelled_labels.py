@@ -53,7 +53,7 @@ def test_equal_numbers_are_one_class_and_evaluate_and_predict_know_them(run: Run
     done = predict_file(run, corpus(tmp_path / "c.csv", "1.0", "2.0"), tmp_path / "out.csv")
     plain = predict_file(run, corpus(tmp_path / "d.csv", "1", "2"), tmp_path / "plain.csv")
     assert done.output.read_bytes() == plain.output.read_bytes()  # the first column is no text in either
-    with pytest.raises(LabelError, match=r"was not trained with: '3' \(1 examples\)"):
+    with pytest.raises(LabelError, match=r"was not trained with: '3' \(1 example\)"):
         evaluate_corpus(run, corpus(tmp_path / "e.csv", "1", "3.0"))
 
 

@@ -163,7 +163,7 @@ def test_a_class_that_only_the_validation_file_has_is_refused_with_the_file(tmp_
     train = corpus(tmp_path, ["a", "b"] * 5)
     other = tmp_path / "other.csv"
     other.write_text("label,text\na,x\nc,y\n")
-    message = r"other.csv' has validation labels that do not occur .*: 'c' \(1 examples\).*both files belong together"
+    message = r"other.csv' has validation labels that do not occur .*: 'c' \(1 example\).*both files belong together"
     with pytest.raises(LabelError, match=message):
         build(train, tmp_path / "out", BuildOptions(validation=other, min_df=1))
 
