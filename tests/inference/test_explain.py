@@ -295,6 +295,8 @@ def test_a_model_that_looks_up_no_words_is_refused(sequences: Run, monkeypatch: 
 
 @pytest.mark.parametrize("last", ["softmax", "linear", "a layer"])
 def test_a_model_with_any_last_layer_is_explained(sequences: Run, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    keras.utils.set_random_seed(4)
+
     class Averages(keras.Model):
         """Without a graph of layers; it looks up words and positions."""
 

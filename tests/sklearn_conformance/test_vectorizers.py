@@ -348,8 +348,8 @@ def test_a_memory_limit_that_is_too_small_is_refused(monkeypatch):
     refused = r"the \d+ terms that occur in as many documents as min_df and max_df .* memory_limit has room for .* MB;"
     with pytest.raises(ValueError, match=refused):
         ours.TfidfVectorizer(memory_limit="300MiB", analyzer="char").fit(TEXTS)
-    monkeypatch.setattr(term_matrix, "TERM_BYTES", 28 << 20)  # two of them fit, but not with these characters
-    with pytest.raises(ValueError, match=r"the 2 terms .* need 69\.2 MB, memory_limit has room for 60\.8 MB;"):
+    monkeypatch.setattr(term_matrix, "TERM_BYTES", 44 << 20)  # two of them fit, but not with these characters
+    with pytest.raises(ValueError, match=r"the 2 terms .* need 102\.8 MB, memory_limit has room for 94\.4 MB;"):
         ours.TfidfVectorizer(memory_limit="256MiB").fit(["word " + "x" * (10 << 20)])
 
 
