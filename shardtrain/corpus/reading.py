@@ -95,6 +95,11 @@ class Reading:
         """The label column and the text columns."""
         return (self.label, *self.texts)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of label and texts in the header; none of files without one."""
+        return frozenset(each for each in self.columns if self.header and isinstance(each, str))
+
     def columns_for(
         self, options: TextOptions, names: Sequence[str] | None, num_columns: int, *, by_index: bool
     ) -> TextOptions | None:

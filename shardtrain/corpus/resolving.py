@@ -175,7 +175,7 @@ class Resolver:
         elif self.options.format == "auto" and wanted != "lines" and by_content in ("fasttext", "jsonl"):
             wanted = by_content
         if wanted is None and self.labels is not None:
-            wanted = "lines"
+            wanted = self._like_training(path, begin) or "lines"
         if wanted in ("jsonl", "fasttext", "lines"):
             syntax = LINES if wanted == "lines" else Syntax()
             return wanted, Dialect(syntax=syntax, sample=detect.read_sample(path, syntax, begin=begin))
@@ -197,6 +197,29 @@ class Resolver:
             )
         self.notes.extend(() if part else dialect.notes)
         return format, dialect
+
+    def _like_training(self, path: Path, begin: int) -> str | None:
+        """Return "csv" or "tsv" for a file that has the dialect, columns and labels of the training corpus, else None.
+
+        So texts are not taken for lines with their labels in a file without an extension.
+        """
+        known = self.remembered
+        if known is None or known.syntax is None or known.label is None or not known.texts:
+            return None
+        sample = detect.read_sample(path, known.syntax, begin=begin)
+        rows: list[Sequence[str]] = list(split_fields(known.syntax, sample.lines))
+        if known.header:
+            names = [name.strip() for name in rows[0]] if rows else []
+            there = known.texts_in(names) is not None and known.label_in(names) is not None
+        else:
+            label, last = known.label, max(int(column) for column in known.columns if isinstance(column, int))
+            there = bool(rows) and all(
+                len(row) > last and not self._unknown_label(row[int(label)].strip()) for row in rows
+            )
+        return ("tsv" if known.syntax.delimiter == "\t" else "csv") if there else None
+
+    def _unknown_label(self, label: str) -> bool:
+        return self.labels is not None and not {label, canonical_label(label)} & self.labels
 
     def _is_plausible(self, rows: Sequence[Sequence[str]], usual: bool) -> bool:
         if self.labels is None:
@@ -257,7 +280,7 @@ class Resolver:
         if self.options.header is None:
             first = _strip_all(rows[0])
             known = like is not None and like.header is not None and {*first} <= {*like.header}
-            known = known or (self.remembered is not None and self.remembered.texts_in(first) is not None)
+            known = known or (self.remembered is not None and not self.remembered.names.isdisjoint(first))
             labelled = self.labels is None
             return sample.first_is_good and (known or columns.has_header(rows, self.options, labelled=labelled))
         if self.options.header and not sample.first_is_good and sample.first_bad is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from shardtrain.loader.shards import Shards
 from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import CorpusLike, as_files
+from shardtrain.pipeline.origin import recorded_origins
 from shardtrain.runtime.engines.names import PROCESSES
 from shardtrain.runtime.progress import progress, say, warn
 from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
@@ -169,6 +171,12 @@ def evaluate_corpus(
             say(note)
         name = chosen_split(opened, split)
         source = opened.sources[name]
+        if was_trained_on(run, source):
+            warn(
+                f"'{run.path}' was trained on {Path(source.files[0].origin).name}, so its figures there are better "
+                "than on other texts; evaluate on the validation or test split of its shards, or on a file that it has "
+                "not seen"
+            )
         vectorizer = run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
@@ -264,6 +272,14 @@ def _finite(measured: Measured, run: Run) -> Measured:
     if not math.isfinite(measured.logs["loss"]):
         raise not_finite(run.path)
     return measured
+
+
+def was_trained_on(run: Run, source: Source) -> bool:
+    """Return whether a file of a source was named as the corpus that a run was trained on, as far as is known."""
+    if (shards := run.config.get("shards")) is None:
+        return False
+    files = {os.path.realpath(file.origin) for file in source.files}
+    return any(not files.isdisjoint(origin.get("paths", ())) for origin in recorded_origins(Path(shards)) if origin)
 
 
 def chosen_split(corpus: Corpus, split: str | None) -> str:

@@ -355,3 +355,41 @@ def test_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "some.parquet")
     with pytest.raises(CorpusFormatError, match="several columns named 'text'"):
         opened(tmp_path / "some.parquet", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("content", ["ham\tsee you\nspam\twin now\n", '"ham","see, you"\n"spam","win now"\n'])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_file_without_an_extension_that_is_like_the_training_corpus_is_read_like_it(
+    tmp_path: Path, content: str, header: bool
+) -> None:
+    first = ("label\ttext\n" if "\t" in content else '"label","text"\n') if header else ""
+    train, later = tmp_path / "train", tmp_path / "later"
+    train.write_text(first + content * 20)
+    later.write_text(first + content)
+    expected = opened(train, tmp_path / "scratch").train
+    how = {"labels": ("ham", "spam"), "class_names": (), "scratch": tmp_path / "scratch"}
+    remembered = Reading.of_record(expected.describe())
+    texts, _ = open_texts(later, CorpusOptions(), remembered=remembered, **how)
+    assert [text for _, text in rows_of(texts)] == [text for _, text in rows_of(expected)][:2]
+    later.write_text("see you\nham, she said\nwin now\n")  # plain lines
+    texts, _ = open_texts(later, CorpusOptions(), remembered=remembered, **how)
+    assert [text for _, text in rows_of(texts)] == ["see you", "ham, she said", "win now"]
+
+
+def test_a_name_of_the_training_corpus_is_a_header_also_where_its_other_texts_are_missing(tmp_path: Path) -> None:
+    train, later = tmp_path / "train.csv", tmp_path / "later.csv"
+    train.write_text("desk,headline,story\n" + "World,one two,three four\nSports,five,six\n" * 20)
+    later.write_text("story\n" + "a story of many words, it is\n".replace(",", "") * 30)
+    remembered = Reading.of_record(
+        opened(train, tmp_path / "scratch", label_column="desk", text_columns=("headline", "story")).train.describe()
+    )
+    texts, notes = open_texts(
+        later,
+        CorpusOptions(),
+        labels=("World", "Sports"),
+        class_names=(),
+        scratch=tmp_path / "scratch",
+        remembered=remembered,
+    )
+    assert len(rows_of(texts)) == 30
+    assert any("does not have the columns of the training corpus (text 'headline', 'story')" in note for note in notes)

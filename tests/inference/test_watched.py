@@ -546,3 +546,22 @@ def test_evaluated_values_have_no_slices_by_default(run: Run, records: list[dict
     found = evaluate_corpus(run, str(write(records, tmp_path / "rows.csv")))
     assert isinstance(found, Evaluated)
     assert found.slices == ()
+
+
+def test_a_run_that_is_evaluated_on_what_it_was_trained_on_is_reported(
+    run: Run, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "was trained on rows.csv, so its figures there are better than on other texts"
+    train = tmp_path / "rows.csv"
+    train.write_bytes((root / "corpus" / "train.csv").read_bytes())
+    build(train, tmp_path / "shards", BuildOptions(workers=1))
+    with open_shards(tmp_path / "shards") as shards:
+        fit(shards, FitOptions(epochs=1, mlp=MlpOptions(units=4)), out=tmp_path / "run")
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), str(train)]) == 0
+    assert said in capsys.readouterr().err
+    other = tmp_path / "other.csv"
+    other.write_bytes(train.read_bytes())
+    for model, data in ((tmp_path / "run", other), (run.path, train), (run.path, root / "corpus")):
+        assert main(["evaluate", str(model), str(data)]) == 0
+        assert "so its figures there" not in capsys.readouterr().err
