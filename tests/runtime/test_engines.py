@@ -23,6 +23,7 @@ from shardtrain.runtime.engines.names import ExecutorName, executor_name
 from shardtrain.runtime.engines.opening import open_cluster, open_engine
 from shardtrain.runtime.engines.work import Call
 from shardtrain.runtime.executors import MAX_DEATHS
+from shardtrain.runtime.memory import anonymous_bytes
 
 
 class Constants:
@@ -89,7 +90,7 @@ def allocate(num_bytes: int) -> int:
     return len(held)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux")
+@pytest.mark.skipif(not anonymous_bytes(os.getpid()), reason="memory is measured on Linux")
 def test_the_peak_of_a_worker_is_measured_there(processes: Cluster) -> None:
     list(processes.run(allocate, [1 << 20]))
     before = processes.peak_bytes
