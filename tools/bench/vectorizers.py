@@ -30,7 +30,7 @@ from shardtrain.options import parse_size
 from shardtrain.runtime.quantities import size
 
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tf-idf of words and pairs": ("TfidfVectorizer", {"ngram_range": [1, 2]}),
+    "tf-idf of words and pairs": ("TfidfVectorizer", {"ngram_range": [1, 2], "min_df": 20}),
     "counts of words": ("CountVectorizer", {}),
     "tf-idf of letters": ("TfidfVectorizer", {"analyzer": "char_wb", "ngram_range": [3, 3]}),
     "hashed words and pairs": ("HashingVectorizer", {"ngram_range": [1, 2]}),
