@@ -23,7 +23,7 @@ from shardtrain.runtime.terminal import tell_now
 _watched: dict[int, tuple[Path, int]] = {}  # by number: path, and size when it was mapped
 _numbers = itertools.count()
 _installed: list[Any] = []  # handler, libc's `signal` and previous handler; the first must never be collected
-_lock = threading.Lock()
+_lock, _explaining = threading.Lock(), threading.Lock()
 
 
 def watch(mapped: mmap.mmap, path: Path) -> None:
@@ -42,7 +42,17 @@ def watch(mapped: mmap.mmap, path: Path) -> None:
 
 
 def _explain(number: int) -> None:
-    """Write which file was truncated and exit; restore the previous handler if none was."""
+    """Write which file was truncated and exit; restore the previous handler if none was.
+
+    Where several threads read the file, one writes it, and the others wait for the end of the process.
+    """
+    with _explaining:
+        _exit_if_truncated()
+    _, install, before = _installed
+    install(number, before)
+
+
+def _exit_if_truncated() -> None:
     for path, size in list(_watched.values()):
         try:
             found = os.stat(path).st_size
@@ -55,5 +65,3 @@ def _explain(number: int) -> None:
                 "are write-once"
             )
             os._exit(1)
-    _, install, before = _installed
-    install(number, before)

@@ -231,7 +231,7 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
         _refuse_string(raw_documents)
         self._check_vocabulary()
         known: Any = self.__dict__.get("_known")
-        with _documents(raw_documents) as documents:
+        with opened_documents(raw_documents) as documents:
             if not _takes(self) or not _is_current(known, self):
                 return self._peer.transform(self, documents)
             self.build_analyzer()  # its checks and warnings
@@ -240,7 +240,7 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
     def _fitted(self, raw_documents: Any, *, rows: bool) -> Any:
         self.__dict__.pop("_known", None)
         _refuse_string(raw_documents)
-        with _documents(raw_documents) as documents:
+        with opened_documents(raw_documents) as documents:
             if not _takes(self):
                 return self._peer.fit_transform(self, documents) if rows else self._peer.fit(self, documents)
             self._validate_params()
@@ -465,7 +465,7 @@ class HashingVectorizer(PeerHashing):  # type: ignore[misc]
     def transform(self, X: Any) -> Any:
         """Hash the n-grams of texts; return a sparse matrix (texts, n_features)."""
         _refuse_string(X)
-        with _documents(X) as documents:
+        with opened_documents(X) as documents:
             head: list[Any] = []
             if _takes(self) and isinstance(self.n_features, Integral) and 1 <= int(self.n_features) <= MAX_COLUMNS:
                 documents = iter(documents)
@@ -542,7 +542,7 @@ def _resources(vectorizer: Any) -> Resources:
 
 
 @contextmanager
-def _documents(documents: Any) -> Iterator[Iterable[Any]]:
+def opened_documents(documents: Any) -> Iterator[Iterable[Any]]:
     """Hold the texts of a file if its path is given, or of a table of one column; all else is as for scikit-learn."""
     if not isinstance(documents, os.PathLike):
         yield _only_column(documents) if is_table(documents) else documents
