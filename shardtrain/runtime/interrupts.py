@@ -49,6 +49,7 @@ def interruptible() -> Iterator[None]:
     finally:
         if _deferred:  # what was interrupted is done
             signal.setitimer(signal.ITIMER_REAL, 0)
+        _requested = False
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -23,6 +23,7 @@ from shardtrain.errors import CheckpointError, DivergedError
 from shardtrain.loader.split import Split
 from shardtrain.metrics.names import RANKED
 from shardtrain.metrics.outputs import Measured, OutputSums
+from shardtrain.runtime.interrupts import interrupted
 from shardtrain.runtime.progress import Pass, progress, short
 from shardtrain.training.checkpoint import Packed, packed, unpack
 from shardtrain.training.engine import EVALUATION_ROWS, Engine, Logs, capture_generators, numbers
@@ -83,6 +84,7 @@ class Interrupts:
         self.requested = True
 
     def __enter__(self) -> Interrupts:
+        self.requested = interrupted()  # before the training, where a library swallowed it
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self

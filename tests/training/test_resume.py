@@ -695,3 +695,13 @@ def test_the_command_line_writes_events_into_the_run_folder_and_refuses_shards_a
     assert {split for split, *_ in events(tmp_path / "run" / TENSORBOARD)} == {"train", "validation"}
     assert main(["fit", "--tensorboard", str(folders["ngram"])]) == 2
     assert "name the shards first" in capsys.readouterr().err
+
+
+def test_an_interruption_that_a_library_swallowed_before_the_training_stops_it(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "shards")
+    with open_shards(folder) as shards, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("shardtrain.training.loop.interrupted", lambda: True)
+        with pytest.raises(KeyboardInterrupt):
+            fit(shards, FitOptions(epochs=3), out=tmp_path / "run")
+    with open_shards(folder) as shards:
+        assert fit(shards, FitOptions(epochs=3), out=tmp_path / "run").metrics["epochs"] >= 1
