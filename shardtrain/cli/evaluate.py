@@ -40,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     watched = Watched(folder, options, args.data)
     facts, measured = (_of_corpus if raw else _of_shards)(args, folder, options, watched)
     watched.finish(facts["split"])
-    warn_of(measured, names)
+    record = measured_facts(measured, names)
+    warn_of(measured, record)
     show(
         args.json,
-        {**facts, **watched.facts(), **measured_facts(measured, names), **measured.logs},
+        {**facts, **watched.facts(), **record, **measured.logs},
         *rejected_lines(facts.get("rejected", ()), facts.get("rejected_rows", 0)),
         f"{_NAMES[facts['split']]}accuracy {measured.logs['accuracy']:.4f}, loss {short(measured.logs['loss'])}, "
         f"examples {facts['examples']:,}: {args.data}",

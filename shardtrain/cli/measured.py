@@ -42,13 +42,17 @@ def measured_lines(measured: Measured, names: Sequence[str]) -> Iterator[str]:
         yield from _columns([("true class", "predicted class", "examples"), *rows], text=2)
 
 
-def warn_of(measured: Measured, names: Sequence[str]) -> None:
-    """Warn if the model is not better than always predicting the most frequent class, or if metrics are missing."""
-    metrics = measured.metrics
-    if metrics is None:
+def warn_of(measured: Measured, record: Mapping[str, Any]) -> None:
+    """Warn if the model is not better than always predicting the most frequent class, or if metrics are missing.
+
+    Args:
+        measured: of an evaluation.
+        record: of it, from `measured_facts`.
+    """
+    if measured.metrics is None:
         warn(f"no metrics but those that the model was compiled with: {measured.reason}")
         return
-    warn_if_not_better(metrics.record(names, matrix=False))
+    warn_if_not_better(record)
 
 
 def warn_if_not_better(record: Mapping[str, Any]) -> None:

@@ -171,12 +171,7 @@ def evaluate_corpus(
             say(note)
         name = chosen_split(opened, split)
         source = opened.sources[name]
-        if was_trained_on(run, source):
-            warn(
-                f"'{run.path}' was trained on {Path(source.files[0].origin).name}, so its figures there are better "
-                "than on other texts; evaluate on the validation or test split of its shards, or on a file that it has "
-                "not seen"
-            )
+        _warn_if_trained_on(run, source)
         vectorizer = run.load_vectorizer()
         units = units_of(source, vectorizer.settings.density)
         labels = KnownLabels(known_classes(run.description.class_names, run.labels))
@@ -184,9 +179,8 @@ def evaluate_corpus(
         def reader(column: Column) -> ColumnReader:
             def reopened(texts: tuple[Column, ...]) -> Source:
                 how = replace(read, label_column=column, text_columns=texts, labels="names")
-                return given.open(how, scratch=Path(scratch) / f"column-{column}").sources[name]
+                return given.open(how, scratch=Path(tempfile.mkdtemp(dir=scratch))).sources[name]
 
-            (Path(scratch) / f"column-{column}").mkdir(exist_ok=True)
             found = column_source(source, column, reopened)
             return ColumnReader(column, found, units_of(found, 1))
 
@@ -202,12 +196,8 @@ def evaluate_corpus(
         with unit_rows(work, run, source, vectorizer, Path(scratch)) as rows_of:
             batches = seen.batches(rows_of(units), sum(unit.num_documents for unit in units))
             measured = measure_batches(batches)
-    if weight is not None:  # the model's own do not know the weights
-        assert measured.metrics is not None  # see `_loaded`
-        if not measured.metrics.effective_rows:
-            raise CorpusFormatError(f"'{given.paths[0]}': the weights in the column '{weight}' are all 0")
-        weighted = {"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss}
-        measured = replace(measured, logs=weighted)
+    if weight is not None:
+        measured = _weighted(measured, given.paths[0], weight)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
     seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
@@ -274,12 +264,29 @@ def _finite(measured: Measured, run: Run) -> Measured:
     return measured
 
 
-def was_trained_on(run: Run, source: Source) -> bool:
-    """Return whether a file of a source was named as the corpus that a run was trained on, as far as is known."""
-    if (shards := run.config.get("shards")) is None:
-        return False
+def _weighted(measured: Measured, path: Path, column: Column) -> Measured:
+    """Return what was measured with accuracy and loss by weights, which the model's own do not know.
+
+    Raises:
+        CorpusFormatError: all weights are 0.
+    """
+    assert measured.metrics is not None  # see `_loaded`
+    if not measured.metrics.effective_rows:
+        raise CorpusFormatError(f"'{path}': the weights in the column '{column}' are all 0")
+    return replace(measured, logs={"accuracy": measured.metrics.accuracy, "loss": measured.metrics.log_loss})
+
+
+def _warn_if_trained_on(run: Run, source: Source) -> None:
+    """Warn of a file that was named as the corpus that a run was trained on, as far as is known."""
     files = {os.path.realpath(file.origin) for file in source.files}
-    return any(not files.isdisjoint(origin.get("paths", ())) for origin in recorded_origins(Path(shards)) if origin)
+    shards = run.config.get("shards")
+    origins = [] if shards is None else recorded_origins(Path(shards))
+    if any(not files.isdisjoint(origin.get("paths", ())) for origin in origins if origin):
+        warn(
+            f"'{run.path}' was trained on {Path(source.files[0].origin).name}, so its figures there are better "
+            "than on other texts; evaluate on the validation or test split of its shards, or on a file that it has "
+            "not seen"
+        )
 
 
 def chosen_split(corpus: Corpus, split: str | None) -> str:

@@ -51,6 +51,7 @@ class SliceSums:
         self._column, self._num_classes = column, num_classes
         self._sums: dict[str, MetricSums] = {}
         self._held: list[tuple[Labels, Probabilities, Rows]] = []
+        self._size = 0  # probabilities that are held
 
     def __call__(self, y: Labels, probabilities: Probabilities, rows: Rows) -> None:
         """Add a batch.
@@ -59,7 +60,8 @@ class SliceSums:
             UsageError: the column has more than `MAX_SLICES` values, or too many for so many classes.
         """
         self._held.append((y, probabilities.copy(), rows))
-        if sum(part.size for _, part, _ in self._held) >= _HELD:
+        self._size += probabilities.size
+        if self._size >= _HELD:
             self._divide()
 
     def slices(self) -> list[Slice]:
@@ -90,7 +92,7 @@ class SliceSums:
             mine = order[bounds[code] : bounds[code + 1]]
             sums = self._sums.setdefault(value, MetricSums(self._num_classes, detailed=False))
             sums.add(y[mine], probabilities[mine], None if amounts is None else amounts[mine])
-        self._held = []
+        self._held, self._size = [], 0
 
 
 class ColumnReader:

@@ -13,6 +13,7 @@ from shardtrain.arrays.rows import Labels
 from shardtrain.errors import RunError, UsageError
 from shardtrain.inference.answered import Rows
 from shardtrain.inference.predictions import Probabilities
+from shardtrain.metrics.intervals import effective_rows
 from shardtrain.metrics.thresholds import UNDECIDED, Rule, Thresholds
 from shardtrain.runtime.atomic import commit_json
 from shardtrain.runtime.schema import (
@@ -80,8 +81,7 @@ class DecidedCounts:
     @property
     def effective_rows(self) -> float:
         """Number of decided rows, with weights (sum w)^2 / sum w^2 (Kish, 1965)."""
-        weight, squares = self._counts[[1, 3]].tolist()
-        return float(weight * weight / squares) if squares else 0.0
+        return effective_rows(*self._counts[[1, 3]].tolist())
 
 
 def check_name(run: Run) -> None:

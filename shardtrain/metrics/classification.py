@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.errors import ShardsError
-from shardtrain.metrics.intervals import wilson_interval
+from shardtrain.metrics.intervals import effective_rows, wilson_interval
 from shardtrain.metrics.names import MAX_MATRIX as MAX_MATRIX
 from shardtrain.metrics.ranking import Curves, Ranking, Scores
 
@@ -332,7 +332,7 @@ class MetricSums:
         kind = np.float64 if self._weighted else np.int64
         return Metrics(
             rows=self._rows,
-            effective_rows=_share(weight * weight, squares),
+            effective_rows=effective_rows(weight, squares),
             support=self._support.astype(kind),
             predicted=self._predicted.astype(kind),
             correct=self._correct.astype(kind),

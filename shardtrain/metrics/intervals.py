@@ -34,6 +34,16 @@ def wilson_interval(share: float, rows: float) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
+def effective_rows(weight: float, squares: float) -> float:
+    """Return how many rows weighted ones count for: (sum w)^2 / sum w^2 (Kish, 1965); 0 without any.
+
+    Args:
+        weight: sum of the weights.
+        squares: sum of their squares.
+    """
+    return float(weight * weight / squares) if squares else 0.0
+
+
 def score_interval(only_first: npt.ArrayLike, only_second: npt.ArrayLike, rows: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Compute 95 % intervals of the difference of paired proportions, second minus first (Tango, 1998).
 

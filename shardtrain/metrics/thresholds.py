@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.errors import ModelError, UsageError
 from shardtrain.metrics.classification import MAX_MATRIX
+from shardtrain.metrics.intervals import effective_rows
 from shardtrain.metrics.ranking import bin_bits, bin_of, num_bins
 
 EXACT_ROWS = 1 << 20  # whose confidences are kept, in 9 MiB, or in 17 MiB with weights
@@ -136,11 +137,6 @@ class Confidences:
         self._bins: Floats | None = None  # (classes, bins, 3): weights of all rows, of right ones, and squares
         self._lowest: npt.NDArray[np.float32] | None = None  # confidence in each bin
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self._rows
-
     def add(
         self,
         y: npt.NDArray[np.integer],
@@ -218,7 +214,7 @@ class Confidences:
         guess, sure, counts = self._points(per_class=thresholds.rule.per_class)
         decided = sure >= np.array(thresholds.values, np.float32)[guess]
         weight, _, squares = counts[decided].sum(axis=0).tolist()
-        return float(weight * weight / squares) if squares else 0.0
+        return effective_rows(weight, squares)
 
     def _curves(self, *, per_class: bool) -> Iterator[tuple[npt.NDArray[np.float32], Floats, Floats, float]]:
         """Yield, of each class or of all together, thresholds that descend, and what they do.

@@ -35,6 +35,7 @@ from shardtrain.models.options import AUTO, MlpOptions, model_for
 from shardtrain.pipeline.convert import convert
 from shardtrain.pipeline.options import ConvertOptions
 from shardtrain.runtime.progress import NORMAL, QUIET, verbosity
+from shardtrain.sklearn.kept_files import read_files, written_files
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -241,9 +242,7 @@ class ShardClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not run.description.vectorizer:
             self.n_features_in_ = run.description.num_features
         self.metrics_ = dict(run.metrics)
-        self._files = {
-            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+        self._files = read_files(folder)
         self._run, self._classifier = _loaded(self._files)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -326,12 +325,8 @@ def _write_numbers(path: Path, X: Any, codes: npt.NDArray[Any]) -> tuple[Path, P
 
 def _loaded(files: dict[str, bytes]) -> tuple[Run, Classifier]:
     """Load the run in these files and its classifier; no folder is needed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-        for name, content in files.items():
-            path = Path(scratch, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        run = load_run(scratch)
+    with written_files(files) as folder:
+        run = load_run(folder)
         classifier = run.classifier()
         if run.description.vectorizer:
             _ = classifier.vectorizer  # its arrays are mapped, and stay mapped after the folder is removed

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,6 +21,7 @@ from shardtrain.api import build
 from shardtrain.errors import UsageError
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.shards.manifest import vectorizer_folder
+from shardtrain.sklearn.kept_files import read_files, written_files
 from shardtrain.sklearn.vectorizers import opened_documents
 from shardtrain.vectorize.fitted import NgramVectorizer, load_vectorizer
 
@@ -98,8 +100,7 @@ class SelectedTfidfVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[
             with opened_documents(X) as texts:
                 rows = _pairs(y, texts)
                 shards = build(rows, Path(scratch, "shards"), validation_fraction=0, labels="names", **self._options())
-            folder = vectorizer_folder(shards.path)
-            self._files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+            self._files = read_files(vectorizer_folder(shards.path))
         self._vectorizer = _loaded(self._files)
         self.scores_ = np.array(self._vectorizer.arrays["scores"])
         return self
@@ -110,11 +111,9 @@ class SelectedTfidfVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[
         parts = []
         with opened_documents(X) as texts:
             remaining = iter(texts)
-            while block := [text for _, text in zip(range(_BLOCK), remaining, strict=False)]:
+            while block := list(islice(remaining, _BLOCK)):
                 x = self._vectorizer.transform(block)
                 parts.append(csr_matrix((x.data, x.indices, x.indptr), shape=x.shape, copy=False))
-        from scipy.sparse import vstack
-
         empty = csr_matrix((0, self._vectorizer.num_features), dtype=np.float32)
         return vstack([empty, *parts], format="csr")
 
@@ -172,9 +171,7 @@ def _pairs(y: Any, texts: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def _loaded(files: dict[str, bytes]) -> NgramVectorizer:
     """Load the vectorizer in these files; its arrays are mapped, and stay mapped after the folder is removed."""
-    with tempfile.TemporaryDirectory(prefix="shardtrain-") as scratch:
-        for name, content in files.items():
-            Path(scratch, name).write_bytes(content)
-        found = load_vectorizer(scratch)
+    with written_files(files) as folder:
+        found = load_vectorizer(folder)
         assert isinstance(found, NgramVectorizer)
         return found

@@ -565,3 +565,9 @@ def test_a_run_that_is_evaluated_on_what_it_was_trained_on_is_reported(
     for model, data in ((tmp_path / "run", other), (run.path, train), (run.path, root / "corpus")):
         assert main(["evaluate", str(model), str(data)]) == 0
         assert "so its figures there" not in capsys.readouterr().err
+
+
+def test_a_column_of_any_name_is_read(run: Run, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    renamed = [{**each, "a/b": each["country"]} for each in records]
+    found = evaluate_corpus(run, str(write(renamed, tmp_path / "rows.parquet")), by="a/b")
+    assert {each.value for each in found.slices} == {name or MISSING for name in COUNTRIES}
