@@ -22,7 +22,7 @@ from shardtrain.corpus.source import BadRow, Documents, Unit
 from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
-from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_name, part_path, writer_of
+from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_path, writer_of
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.units import units_of
 from shardtrain.inference.writers import PredictionWriter
@@ -178,7 +178,7 @@ def _predict(
         write,
         opened.units,
         opened.sizes,
-        names=list(map(part_name, opened.units)),
+        name="parts",
         schema=RESULT,
         encode=asdict,
         decode=UnitResult.from_record,

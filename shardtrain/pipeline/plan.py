@@ -18,12 +18,12 @@ from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import LabelError, ShardsExistError
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, source_before, workers_for
+from shardtrain.pipeline.build import RULE_RATIO, disk_bytes, job_for, plan_source, source_before, workers_for
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
-from shardtrain.pipeline.units import UnitTask
+from shardtrain.pipeline.units import Units
 from shardtrain.pipeline.workspace import check_free, folder_of, room_of
 from shardtrain.runtime.engines.names import PROCESSES
 from shardtrain.runtime.executors import Serial
@@ -194,7 +194,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         )
         units = {name: _units(each, partial(scan, title=_SCANS[name])) for name, each in found.sources.items()}
         splits = {name: _split(each, units[name]) for name, each in found.sources.items()}
-        note = None if reused else spacing_note(units["train"] or (), settings[0])
+        note = None if reused or units["train"] is None else spacing_note(units["train"], settings[0])
     return BuildPlan(
         out=str(out),
         notes=(*found.notes, *([note] if note else ())),
@@ -229,16 +229,16 @@ def _refused(out: Path, job: Job, options: BuildOptions) -> str:
     return ""
 
 
-def _units(source: Source, scan: Callable[[Source], Units]) -> list[UnitTask] | None:
+def _units(source: Source, scan: Callable[[Source], Units]) -> Units | None:
     """Return the units of a source, or None where a copy would have to be made first."""
-    return None if source.staged_bytes else scan(source).tasks
+    return None if source.staged_bytes else scan(source)
 
 
-def _split(source: Source, units: list[UnitTask] | None) -> SplitPlan:
+def _split(source: Source, units: Units | None) -> SplitPlan:
     return SplitPlan(
         source=source.describe(),
         num_bytes=source.num_bytes,
-        documents=None if units is None else sum(task.unit.num_documents for task in units),
+        documents=None if units is None else int(units.table.column("num_documents").sum()),
         units=None if units is None else len(units),
     )
 

@@ -25,12 +25,12 @@ from shardtrain.arrays.scratch import open_spilled
 from shardtrain.arrays.texts import Texts
 from shardtrain.errors import HashCollisionError, UsageError
 from shardtrain.options import show_size
-from shardtrain.pipeline.counting import HASH_SEEDS
 from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, Workers
 from shardtrain.runtime.quantities import size
+from shardtrain.vectorize.buckets import Bucket, plan_buckets
 from shardtrain.vectorize.count_rows import (
     Analysis,
     Rows,
@@ -41,12 +41,14 @@ from shardtrain.vectorize.count_rows import (
     unit_rows,
     unit_times,
 )
-from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
+from shardtrain.vectorize.counts import merge_bucket
+from shardtrain.vectorize.groups import Runs
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Array = npt.NDArray[Any]
 Entries = tuple[Array, Array, Array]  # the values and columns of some rows, and how many each row has
+HASH_SEEDS = 4
 TERM_BYTES = 320  # of memory: string, place in a dict, counts and hashes, and what sorting takes
 _PIECE = 1 << 20  # entries copied at a time
 _MAX_INT32 = np.iinfo(np.int32).max
@@ -269,20 +271,22 @@ def _count(files: UnitFiles, *, analysis: Analysis) -> int | None:
 
 def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: int, most: int, times: bool) -> Terms:
     postings = [files.postings for files in counted.units]
-    buckets = [(each, scratch / f"bucket-{each.number:06}") for each in _buckets(counted, resources)]
+    bits = _bucket_bits(counted, resources)
+    runs = Runs(postings, postings, bits)
 
-    def merge(bucket: tuple[Bucket, Path]) -> tuple[Array, Array, Array, Array | None]:
-        merge_bucket(postings, *bucket, min_count=least, max_count=most)
-        merged = open_spilled(bucket[1])
+    def merge(bucket: Bucket) -> tuple[Array, Array, Array, Array | None]:
+        path = scratch / f"bucket-{bucket.number:06}"
+        merge_bucket(runs, bucket, path, min_count=least, max_count=most)
+        merged = open_spilled(path)
         totals = np.zeros(len(merged["hashes"]), np.int64) if times else None
         if totals is not None:
             for number, files in enumerate(counted.units):
-                unit_times(files, number, *bucket, totals)
+                unit_times(files, number, bucket, path, totals)
         found = merged["hashes"].copy(), merged["first"].copy(), merged["counts"].astype(np.int64), totals
-        bucket[1].unlink()
+        path.unlink()
         return found
 
-    merged = list(in_order(merge, buckets, resources))
+    merged = list(in_order(merge, [Bucket(number, bits) for number in range(1 << bits)], resources))
     resources.check_terms(sum(len(part[0]) for part in merged), 0)
     hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
@@ -311,7 +315,7 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
     )
 
 
-def _buckets(counted: Counted, resources: Resources) -> list[Bucket]:
+def _bucket_bits(counted: Counted, resources: Resources) -> int:
     """Plan buckets that fit into memory, and enough of a large corpus that every core has some."""
     usual = max(1 << 20, counted.num_terms * 48 // (4 * resources.workers))
     return plan_buckets(counted.num_terms, min(resources.budget, usual))

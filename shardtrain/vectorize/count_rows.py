@@ -17,7 +17,8 @@ import numpy.typing as npt
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
+from shardtrain.vectorize.buckets import Bucket
+from shardtrain.vectorize.counts import lookup, places_in, spill_postings
 from shardtrain.vectorize.indexing import index_ngrams, prepare_texts, tokenizer_of
 from shardtrain.vectorize.new_rows import Counted, Index, count_candidates, sort_entries
 from shardtrain.vectorize.settings import NgramSettings

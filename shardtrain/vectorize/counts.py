@@ -1,76 +1,29 @@
 """Count the terms of a corpus in bounded memory: sorted postings on disk, one file per unit, merged by bucket.
 
-The postings of a unit list its distinct terms in order of their hash. A bucket is a range of hashes; since hashes are
-uniform, the same range of all units' postings fits into memory together, and buckets are independent of each other.
-The number of buckets decides memory, never the result.
+The postings of a unit list its distinct terms in order of their hash; see `buckets` for how they are divided, and
+`groups` for how they are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import SpilledArrays, SpilledFile, find_spilled, narrow, spill
+from shardtrain.arrays.scratch import Pieces, SpilledArrays, narrow, spill
 from shardtrain.errors import HashCollisionError
 from shardtrain.runtime.kernels import kernel
+from shardtrain.vectorize.buckets import Bucket, tops_of
+from shardtrain.vectorize.groups import COLUMNS, Runs
 from shardtrain.vectorize.inverted import Inverted, ordered
 from shardtrain.vectorize.tokens import BlockTerms
 
-MERGE_BYTES = 48  # memory of a term while a bucket is merged: its columns, its place and at most one candidate
-_MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.uint32, "first": np.uint32}
 _CACHED_TERMS = 1 << 14  # merged at a time, so that their table stays in the processor's cache
 _UNIT_BITS = np.uint64(32)
-_TOP_BITS = 10  # of hashes whose places are kept with the postings, so that few pages are searched for a bucket
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Hashes whose top `bits` bits are `number`."""
-
-    number: int
-    bits: int
-
-    def range(self, hashes: npt.NDArray[np.uint64]) -> slice:
-        """Return the slice of an ascending array that holds this bucket's hashes."""
-        if self.bits == 0:
-            return slice(0, len(hashes))
-        shift = 64 - self.bits
-        start = int(np.searchsorted(hashes, np.uint64(self.number << shift)))
-        if self.number + 1 == 1 << self.bits:
-            return slice(start, len(hashes))
-        return slice(start, int(np.searchsorted(hashes, np.uint64((self.number + 1) << shift))))
-
-    def part_of(self, postings: SpilledArrays | SpilledFile) -> slice:
-        """Return the slice of the terms of postings that are in this bucket."""
-        if "tops" not in postings:  # of an interrupted build of an earlier version
-            return self.range(postings.read(hashes=None)[0])
-        finer, coarser = max(0, self.bits - _TOP_BITS), max(0, _TOP_BITS - self.bits)
-        top = self.number >> finer << coarser
-        tops = postings.read(tops=slice(top, top + (1 << coarser) + 1))[0]
-        around = slice(int(tops[0]), int(tops[-1]))
-        if not finer:
-            return around
-        part = self.range(postings.read(hashes=around)[0])
-        return slice(around.start + part.start, around.start + part.stop)
-
-
-def _tops(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-    """Return where the hashes with each value of their first bits begin, and where the last ends."""
-    edges = np.arange(1, 1 << _TOP_BITS, dtype=np.uint64) << np.uint64(64 - _TOP_BITS)
-    return np.concatenate([[0], np.searchsorted(hashes, edges), [len(hashes)]]).astype(np.uint32)
-
-
-def plan_buckets(num_terms: int, budget: int) -> list[Bucket]:
-    """Plan enough buckets that merging one of them stays within `budget` bytes."""
-    bits = 0
-    while (num_terms * MERGE_BYTES >> bits) > budget and bits < 16:
-        bits += 1
-    return [Bucket(number, bits) for number in range(1 << bits)]
+_PIECE = 1 << 20  # places that are filled in at a time
 
 
 def spill_postings(
@@ -111,41 +64,77 @@ def spill_postings(
             "indptr": terms.indptr,
             "tokens": position[terms.occurrences],
         }
-    spill(path, {"tops": _tops(arrays["hashes"]), **arrays, **per_document}, facts)
+    spill(path, {"tops": tops_of(arrays["hashes"]), **arrays, **per_document}, facts)
 
 
 def merge_bucket(
-    postings_paths: Sequence[Path], bucket: Bucket, out: Path, *, min_count: int, max_count: int | None = None
+    runs: Runs, bucket: Bucket, out: Path, *, min_count: int, max_count: int | None = None
 ) -> tuple[int, int]:
     """Merge one bucket of all units' postings; write the candidates, terms whose count is in [min_count, max_count].
 
     The file has `hashes` ascending, `counts` and `first` (unit << 32 | rank in the unit: the order of first
-    appearance in the corpus) of the candidates, and `places`: for each unit's terms in this bucket, unit after
-    unit, the index of the candidate or -1; unit r has the places [starts[r], starts[r + 1]). Returns the number of
-    distinct terms and the number written.
+    appearance in the corpus) of the candidates, and `places`: for each term of the postings in this bucket, file after
+    file of `runs`, the index of the candidate or -1; file r has the places [starts[r], starts[r + 1]). Where the files
+    are groups, it also has `term_counts` and `term_firsts`, count and first appearance of the candidate in each place,
+    0 without one: a unit could find them only all over the candidates. Returns the number of distinct terms and the
+    number written.
 
     Raises:
         HashCollisionError: two terms have the same hash but different checks.
     """
-    files = [find_spilled(path) for path in postings_paths]
-    parts = [bucket.part_of(file) for file in files]
-    starts = np.cumsum([0, *(part.stop - part.start for part in parts)])
-    columns = {name: np.empty(starts[-1], dtype) for name, dtype in _MERGED.items()}
-    for file, part, start in zip(files, parts, starts.tolist(), strict=False):
-        found = file.read(**dict.fromkeys(columns, part))
-        for column, values in zip(columns.values(), found, strict=True):
+    parts = [runs.part(number, bucket) for number in range(len(runs))]
+    starts = np.cumsum([0, *(part.terms.stop - part.terms.start for part in parts)])
+    of_units = np.concatenate([[0], *(start + part.starts[1:] for start, part in zip(starts, parts, strict=False))])
+    columns = {name: np.empty(starts[-1], dtype) for name, dtype in COLUMNS.items()}
+    for part, start in zip(parts, starts.tolist(), strict=False):
+        for column, values in zip(columns.values(), part.read(), strict=True):
             column[start : start + len(values)] = values
     bits = bucket.bits
     while int(starts[-1]) >> (bits - bucket.bits) > _CACHED_TERMS and bits < 48:
         bits += 1
     most = max_count if max_count is not None else np.iinfo(np.int64).max
     distinct, hashes, counts, first, places, collided = _merge(
-        *columns.values(), starts, np.uint64(bucket.number), np.uint64(bucket.bits), np.uint64(bits), min_count, most
+        *columns.values(), of_units, np.uint64(bucket.number), np.uint64(bucket.bits), np.uint64(bits), min_count, most
     )
     if collided:
         raise HashCollisionError("two terms of the corpus have the same hash")
-    spill(out, {"hashes": hashes, "counts": counts, "first": first, "places": places, "starts": starts})
+    columns = {"hashes": hashes, "counts": counts, "first": first}
+    spill_bucket(out, columns, places, starts, grouped=runs.grouped)
     return int(distinct), len(hashes)
+
+
+def spill_bucket(
+    out: Path,
+    columns: Mapping[str, npt.NDArray[Any]],
+    places: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    *,
+    grouped: bool,
+) -> None:
+    """Write a merged bucket; see `merge_bucket`.
+
+    Args:
+        out: the file.
+        columns: of the candidates.
+        places: of the postings' terms.
+        starts: of the places of each file of postings.
+        grouped: whether these are groups.
+    """
+    arrays: dict[str, npt.NDArray[Any] | Pieces] = {**columns, "places": places, "starts": starts}
+    if grouped:
+        arrays["term_counts"] = _of_places(columns["counts"], places)
+        arrays["term_firsts"] = _of_places(columns["first"], places)
+    spill(out, arrays)
+
+
+def _of_places(values: npt.NDArray[Any], places: npt.NDArray[np.int32]) -> Pieces:
+    """Return the candidates' values in some places, 0 where there is none, made when they are written."""
+
+    def piece(start: int) -> npt.NDArray[Any]:
+        here = places[start : start + _PIECE]
+        return np.where(here >= 0, values[here], 0) if len(values) else np.zeros(len(here), values.dtype)
+
+    return Pieces(values.dtype, places.shape, (piece(start) for start in range(0, len(places), _PIECE)))
 
 
 @kernel
@@ -220,9 +209,9 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
     return distinct, out_hashes[:kept], out_counts[:kept], out_first[:kept], places, collided
 
 
-def places_in(merged: SpilledArrays, unit: int) -> npt.NDArray[np.int32]:
-    """Return, for each of a unit's terms in a merged bucket, the index of its candidate, or -1."""
-    return merged["places"][merged["starts"][unit] : merged["starts"][unit + 1]]
+def places_in(merged: SpilledArrays, number: int) -> npt.NDArray[np.int32]:
+    """Return, for each term of a file of postings in a merged bucket, the index of its candidate, or -1."""
+    return merged["places"][merged["starts"][number] : merged["starts"][number + 1]]
 
 
 def lookup(postings: SpilledArrays, part: slice, merged: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
