@@ -7,21 +7,20 @@ the corpus, because buckets are as small as the memory requires.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shardtrain.errors import HashCollisionError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.facts import Totals
 from shardtrain.pipeline.units import CountTask, UnitTask, count_unit, fields_of, keep_every_class
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Row
-from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
+from shardtrain.vectorize.counts import Bucket
+from shardtrain.vectorize.merging import merge_bucket, plan_buckets
 from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
 
 _MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
-HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ Check = Callable[[Totals], object]
 def count(
     passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
 ) -> Counted:
-    """Count the terms of the units' training documents; after a hash collision start again with another seed.
+    """Count the terms of the units' training documents.
 
     Args:
         passes: runs the tasks.
@@ -62,24 +61,9 @@ def count(
         check: called with the totals of all units after they are counted, to refuse a corpus before the later passes.
 
     Raises:
-        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
-        UsageError: max_df corresponds to fewer documents than min_df.
+        UsageError: max_df corresponds to fewer documents than min_df, or memory has no room for terms with one hash.
     """
-    for seed in range(HASH_SEEDS):
-        hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
-        try:
-            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
-        except HashCollisionError:
-            if seed == HASH_SEEDS - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _count(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
-) -> Counted:
-    seed = settings.hashing.seed
-    postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
+    postings = [passes.scratch / f"run-{task.unit.index:05}" for task in units]
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
     facts = _count_units(passes, title, units, sizes, settings, postings)
     units, totals, changed = keep_every_class(units, facts)
@@ -93,9 +77,9 @@ def _count(
         totals = Totals.of(facts)
     least, most = settings.document_range(totals.train.total())
     planned = plan_buckets(totals.num_terms, passes.budget)
-    buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
+    buckets = tuple((b, passes.scratch / f"bucket-{b.bits}-{b.number:05}") for b in planned)
     share = [totals.num_terms // len(buckets)] * len(buckets)
-    merge = partial(_merge, postings=tuple(postings), least=least, most=most)
+    merge = partial(_merge, postings=tuple(postings), least=least, most=most, budget=passes.budget)
     names = [path.name for _, path in buckets]
     merged = passes.run(titles.MERGE, merge, buckets, share, names=names, unit="terms", schema=_MERGED)
     return Counted(
@@ -133,5 +117,7 @@ def _count_units(
     return [task.facts for task in tasks]
 
 
-def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
-    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most)
+def _merge(
+    bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None, budget: int
+) -> tuple[int, int]:
+    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most, budget=budget)

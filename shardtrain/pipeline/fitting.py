@@ -23,6 +23,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
 from shardtrain.vectorize.weights import Float, Weights, weights_of
@@ -30,10 +31,10 @@ from shardtrain.vectorize.weights import Float, Weights, weights_of
 
 @dataclass(frozen=True)
 class FittedNgrams:
-    """A fitted n-gram vectorizer, the hashes and weights of its columns, and its weighting of counts."""
+    """A fitted n-gram vectorizer, the identities and weights of its columns, and its weighting of counts."""
 
     vectorizer: Vectorizer
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     of_columns: Float
     weights: Weights
 
@@ -77,7 +78,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
             counted = _restricted(counted, chosen)
     facts = {"num_documents": num_documents}
     vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
-    return FittedNgrams(vectorizer, chosen.hashes, weights.of_terms(chosen.counts, num_documents), weights)
+    return FittedNgrams(vectorizer, chosen.ids, weights.of_terms(chosen.counts, num_documents), weights)
 
 
 def _weigh(unit: tuple[int, Path, Path], *, candidates: tuple[Path, ...], weights: Weights, num_documents: int) -> None:
@@ -87,15 +88,16 @@ def _weigh(unit: tuple[int, Path, Path], *, candidates: tuple[Path, ...], weight
 
 def _restricted(counted: Counted, chosen: Chosen) -> Counted:
     """Return the same, restricted to the chosen candidates."""
-    by_hash = np.argsort(chosen.hashes)
+    order = chosen.ids.order()
+    ordered = chosen.ids.take(order)
     buckets, sizes = [], []
     for bucket, path in counted.buckets:
-        part = by_hash[bucket.range(chosen.hashes[by_hash])]
+        part = order[bucket.range(ordered.hashes)]
         kept = path.with_name(path.name.replace("bucket", "kept"))
         merged = open_spilled(path)
         rank = np.full(len(merged["hashes"]) + 1, -1, np.int32)  # the last is that of no candidate, -1
-        rank[np.searchsorted(merged["hashes"], chosen.hashes[part])] = np.arange(len(part))
-        arrays = {"hashes": chosen.hashes[part], "counts": chosen.counts[part], "first": chosen.first[part]}
+        rank[TermIds.of(merged).find(chosen.ids.take(part))] = np.arange(len(part))
+        arrays = {**chosen.ids.take(part).arrays, "counts": chosen.counts[part], "first": chosen.first[part]}
         spill(kept, {**arrays, "places": rank[merged["places"]], "starts": merged["starts"]})
         buckets.append((bucket, kept))
         sizes.append(len(part))
@@ -104,27 +106,27 @@ def _restricted(counted: Counted, chosen: Chosen) -> Counted:
 
 def _ngram_arrays(counted: Counted, chosen: Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
     """Yield the vectorizer's arrays, one bucket at a time."""
-    by_hash = np.argsort(chosen.hashes)
-    ordered = chosen.hashes[by_hash]
+    order = chosen.ids.order()
+    ordered = chosen.ids.take(order)
 
-    def columns(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-        found = np.full(len(hashes), -1, np.int32)
-        places = np.searchsorted(hashes, ordered)
-        inside = (places < len(hashes)) & (hashes[np.minimum(places, len(hashes) - 1)] == ordered)
-        found[places[inside]] = by_hash[inside]
+    def columns(ids: TermIds) -> npt.NDArray[np.int32]:
+        found = np.full(len(ids), -1, np.int32)
+        places = ids.find(ordered)
+        found[places[places >= 0]] = order[places >= 0]
         return found
 
     merged = [path for _, path in counted.buckets]
     return {
         "hashes": (open_spilled(path)["hashes"] for path in merged),
-        "counts": (open_spilled(path)["counts"].astype(np.uint32) for path in merged),
-        "columns": (columns(open_spilled(path)["hashes"]) for path in merged if len(open_spilled(path)["hashes"])),
+        "checks": (open_spilled(path)["checks"] for path in merged),
+        "counts": (open_spilled(path)["counts"] for path in merged),
+        "columns": (columns(TermIds.of(open_spilled(path))) for path in merged),
         "scores": iter([chosen.scores]),
     }
 
 
-def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, npt.NDArray[np.uint64]]:
-    """Select the vocabulary and measure the longest document; return the vectorizer, saved in `out`, and its hashes.
+def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, TermIds]:
+    """Select the vocabulary and measure the longest document; return the vectorizer, saved in `out`, and its words.
 
     Raises:
         CorpusFormatError: the training documents contain no word.
@@ -146,22 +148,23 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     lengths = passes.run(titles.LONGEST, measure, counted.postings, counted.sizes, names=names, schema=Integer())
     facts = {"num_words": counted.num_distinct, "length": max(1, min(max(lengths), settings.max_length))}
     terms = find_names(passes, counted, vocabulary)
-    return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary
+    arrays = {name: [array] for name, array in vocabulary.arrays.items()}
+    return save_vectorizer(out, settings, facts, terms, arrays), vocabulary
 
 
 def _shorten(paths: tuple[Path, Path], *, keep: int) -> None:
     sequences.shortlist_words(paths[0], keep, paths[1])
 
 
-def _most_frequent(shortlists: Sequence[Path], keep: int) -> npt.NDArray[np.uint64]:
-    """Return the hashes of the `keep` most frequent words, best first; the best so far and one shortlist are held."""
+def _most_frequent(shortlists: Sequence[Path], keep: int) -> TermIds:
+    """Return the `keep` most frequent words, best first; the best so far and one shortlist are held."""
     held: dict[str, npt.NDArray[Any]] = {}
     for path in shortlists:
         file = open_spilled(path)
         held = {
             name: np.concatenate([held[name], file[name]]) if held else file[name]
-            for name in ("hashes", "counts", "first")
+            for name in ("hashes", "checks", "counts", "first")
         }
         best = sequences.most_frequent(held["counts"], held["first"])[:keep]
         held = {name: column[best] for name, column in held.items()}
-    return held["hashes"]
+    return TermIds.of(held)

@@ -23,6 +23,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.quantities import size
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize.counts import lookup
+from shardtrain.vectorize.identity import TermIds
 
 # Memory of a feature while it is named, saved and loaded, and of each byte of its name.
 FEATURE_BYTES, NAME_BYTES = 256, 8
@@ -56,32 +57,32 @@ def check_names(passes: Passes, num_bytes: int) -> None:
         )
 
 
-def find_names(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
+def find_names(passes: Passes, counted: Counted, ids: TermIds) -> list[str]:
     """Look up the strings of terms, in as few units as possible.
 
     Raises:
         UsageError: there is no room for them.
     """
-    by_hash = np.argsort(hashes)
-    wanted = hashes[by_hash]
+    order = ids.order()
+    wanted = ids.take(order)
     tasks, places, sizes, names = [], [], [], []
     for number, members in _cover(counted, wanted, passes.room):
         unit = counted.units[number]
-        names.append(
-            f"names-{counted.settings.hashing.seed}-{unit.unit.index:05}-{checksum(wanted[members].tobytes())}"
-        )
+        of_unit = wanted.take(members)
+        content = of_unit.hashes.tobytes() + of_unit.checks.tobytes()
+        names.append(f"names-{unit.unit.index:05}-{checksum(content)}")
         task = FindTask(
             **fields_of(unit),
             settings=counted.settings,
-            wanted=wanted[members],
+            wanted=of_unit,
             postings=counted.postings[number],
             out=passes.scratch / names[-1],
         )
         tasks.append(task)
-        places.append(by_hash[members])
+        places.append(order[members])
         sizes.append(counted.sizes[number])
     check_names(passes, sum(passes.run(titles.NAMES, find_in_unit, tasks, sizes, names=names, schema=Integer())))
-    strings = [""] * len(hashes)
+    strings = [""] * len(ids)
     for task, members in zip(tasks, places, strict=True):
         for place, term in zip(members.tolist(), _read(task.out), strict=True):
             strings[place] = term
@@ -93,9 +94,7 @@ def _read(path: Path) -> Texts:
     return Texts(found["data"], found["offsets"])
 
 
-def _cover(
-    counted: Counted, wanted: npt.NDArray[np.uint64], budget: int
-) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+def _cover(counted: Counted, wanted: TermIds, budget: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Yield units that together hold all wanted terms, by greedy set cover, with the terms to look up in each.
 
     A term is in many units, so few units hold nearly all terms; a corpus sorted by class needs about one per class.
@@ -103,11 +102,10 @@ def _cover(
     """
     step = max(8, 8 * (budget // 4 // len(counted.postings)))
     for start in range(0, len(wanted), step):
-        piece = wanted[start : start + step]
+        piece = wanted.take(slice(start, start + step))
         holds = np.empty((len(counted.postings), -(-len(piece) // 8)), np.uint8)
         for number, path in enumerate(counted.postings):
-            postings = open_spilled(path)
-            places = lookup(postings, slice(0, len(postings["hashes"])), piece)
+            places = lookup(open_spilled(path), piece)
             found = np.zeros(len(piece), np.bool_)
             found[places[places >= 0]] = True
             holds[number] = np.packbits(found)

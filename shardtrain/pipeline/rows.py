@@ -39,7 +39,7 @@ def fit_rows(passes: Passes, counted: Counted, codes: dict[str, int], folder: Pa
     if isinstance(counted.settings, NgramSettings):
         fitted = fit_ngrams(passes, counted, codes, folder)
         vectorizer = fitted.vectorizer
-        columns = (fitted.hashes, fitted.of_columns, fitted.weights)
+        columns = (fitted.ids, fitted.of_columns, fitted.weights)
         write = partial(_write_ngram_rows, columns=columns, codes=codes)
     else:
         vectorizer, vocabulary = fit_sequences(passes, counted, folder)

@@ -24,6 +24,7 @@ from shardtrain.pipeline.units import TieTask, fields_of, settle_in_unit
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, selection
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.ngrams import ScoreTask
 from shardtrain.vectorize.selection import SELECTORS, Boundary, find_boundary, ranked
 from shardtrain.vectorize.settings import NgramSettings
@@ -39,7 +40,7 @@ _FIRST_ROUND = 4  # units; each further round doubles their number
 class Chosen:
     """The chosen n-grams in column order."""
 
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     counts: npt.NDArray[np.int64]
     first: npt.NDArray[np.uint64]
     scores: Float
@@ -89,9 +90,11 @@ def select_ngrams(
     if _count_tied(scores, boundary) > max(boundary.room, passes.room // TIE_BYTES):
         settled = _settle(passes, counted, scores, boundary, later_wins=later_wins)
     columns = _gather(counted, scores, boundary, settled)
-    terms = find_names(passes, counted, columns["hashes"])
+    ids = TermIds.of(columns)
+    terms = find_names(passes, counted, ids)
     best = selection.choose(columns["scores"], terms, keep, later_wins=later_wins)
-    return Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
+    values = {name: columns[name][best] for name in ("counts", "first", "scores")}
+    return Chosen(ids=ids.take(best), **values, terms=[terms[i] for i in best])
 
 
 def _groups(sizes: Sequence[int], most: int) -> list[slice]:
@@ -111,18 +114,19 @@ def _count_tied(scores: Sequence[Path], boundary: Boundary) -> int:
 
 
 def _gather(
-    counted: Counted, scores: Sequence[Path], boundary: Boundary, settled: npt.NDArray[np.uint64] | None
+    counted: Counted, scores: Sequence[Path], boundary: Boundary, settled: TermIds | None
 ) -> dict[str, npt.NDArray[Any]]:
     """Gather the candidates above the boundary and those at it, of these only the `settled` ones if they are given."""
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("hashes", "counts", "first", "scores")}
+    of_merged = ("hashes", "checks", "counts", "first")
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*of_merged, "scores")}
     for (_, path), of_bucket in zip(counted.buckets, scores, strict=True):
         merged, values = open_spilled(path), open_spilled(of_bucket)["scores"]
         order = ranked(values)
         chosen = np.flatnonzero(order >= boundary.score)
         if settled is not None:
             tied = order[chosen] == boundary.score
-            chosen = chosen[~tied | np.isin(merged["hashes"][chosen], settled)]
-        for name in ("hashes", "counts", "first"):
+            chosen = chosen[~tied | (settled.find(TermIds.of(merged).take(chosen)) >= 0)]
+        for name in of_merged:
             parts[name].append(merged[name][chosen])
         parts["scores"].append(values[chosen])
     return {name: np.concatenate(columns) for name, columns in parts.items()}
@@ -130,8 +134,8 @@ def _gather(
 
 def _settle(
     passes: Passes, counted: Counted, scores: tuple[Path, ...], boundary: Boundary, *, later_wins: bool
-) -> npt.NDArray[np.uint64]:
-    """Return the hashes of the tied candidates that are chosen.
+) -> TermIds:
+    """Return the tied candidates that are chosen, ascending.
 
     In rounds, because the units of a round omit what loses against the best of the rounds before. Each round doubles
     the number of units, so that about as many terms come from all rounds but the first as there is room for.
@@ -139,7 +143,7 @@ def _settle(
     Raises:
         UsageError: memory has no room for their names.
     """
-    held = Tied(np.empty(0, np.uint64), Texts.from_strings([]))
+    held = Tied(TermIds.none(), Texts.from_strings([]))
     rival = None
     for numbers in _rounds(len(counted.units)):
         tasks = [
@@ -163,12 +167,12 @@ def _settle(
         passes.run(titles.TIES, settle_in_unit, tasks, sizes, names=names, schema=Integer())
         for task in tasks:
             found = open_spilled(task.out)
-            held = held.joined(Tied(found["hashes"], Texts(found["data"], found["offsets"])))
+            held = held.joined(Tied(TermIds.of(found), Texts(found["data"], found["offsets"])))
             held = held.best(boundary.room, later_wins=later_wins)
             check_names(passes, len(held.terms.data))
-        if len(held.hashes) == boundary.room:
+        if len(held.ids) == boundary.room:
             rival = worst_string(held.terms, later_wins=later_wins)
-    return np.sort(held.hashes)
+    return held.ids.sorted()
 
 
 def _rounds(number: int) -> Iterator[range]:

@@ -27,6 +27,7 @@ from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, best_spares, spare_
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.counts import Bucket, first_documents, spill_postings
 from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import index_ngrams, index_texts, index_words, prepare_texts, tokenizer_of
 from shardtrain.vectorize.saved import DESCRIPTION
 from shardtrain.vectorize.sequences import id_type
@@ -179,13 +180,13 @@ def count_unit(task: CountTask) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FindTask(UnitTask):
-    """A unit whose postings are known to hold the terms with the hashes `wanted` (ascending), to write their strings.
+    """A unit whose postings are known to hold the terms `wanted` (ascending), to write their strings.
 
     The file has `data` and `offsets` of the strings as `Texts`, in the order of `wanted`.
     """
 
     settings: CountedSettings
-    wanted: npt.NDArray[np.uint64]
+    wanted: TermIds
     postings: Path
     out: Path
 
@@ -197,7 +198,7 @@ def find_in_unit(task: FindTask) -> int:
     return len(found.data)
 
 
-def _find(task: UnitTask, settings: CountedSettings, postings: SpilledArrays, wanted: npt.NDArray[np.uint64]) -> Texts:
+def _find(task: UnitTask, settings: CountedSettings, postings: SpilledArrays, wanted: TermIds) -> Texts:
     """Look up the strings of terms; only the documents in which they appear first are tokenized."""
     chosen = postings["ordinals"][first_documents(postings, wanted)]
     documents = read_unit(task.source, task.unit, lambda ordinals: np.isin(ordinals, chosen))
@@ -225,7 +226,7 @@ class TieTask(UnitTask):
         room: how many of them are chosen in all.
         later_wins: whether the later strings are better.
         rival: `room` terms of other units are at least as good as this string.
-        out: gets `hashes`, and `data` and `offsets` of the strings, of at most `room` terms.
+        out: gets `hashes` and `checks`, and `data` and `offsets` of the strings, of at most `room` terms.
     """
 
     settings: CountedSettings
@@ -243,13 +244,13 @@ class TieTask(UnitTask):
 def settle_in_unit(task: TieTask) -> int:
     """Write the best of a unit's tied terms; return how many there are."""
     postings = open_spilled(task.postings)
-    hashes = tied_terms(task.number, postings["hashes"], task.buckets, task.scores, task.score)
-    tied = Tied(hashes, _find(task, task.settings, postings, hashes) if len(hashes) else Texts.from_strings([]))
+    ids = tied_terms(task.number, TermIds.of(postings), task.buckets, task.scores, task.score)
+    tied = Tied(ids, _find(task, task.settings, postings, ids) if len(ids) else Texts.from_strings([]))
     if task.rival is not None:
         tied = tied.take(beating(tied.terms, task.rival, later_wins=task.later_wins))
     tied = tied.best(task.room, later_wins=task.later_wins)
-    spill(task.out, {"hashes": tied.hashes, "data": tied.terms.data, "offsets": tied.terms.offsets})
-    return len(tied.hashes)
+    spill(task.out, {**tied.ids.arrays, "data": tied.terms.data, "offsets": tied.terms.offsets})
+    return len(tied.ids)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.scratch import SpilledArrays, find_spilled, open_spilled, open_spilled_cached, spill
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.counts import Bucket, lookup, places_in
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import SELECTORS, Moments
 from shardtrain.vectorize.weights import Float, Weights
 
@@ -52,8 +53,8 @@ def weigh_unit(
         spill(out, {"norms": np.ones(len(postings["labels"]))})
         return
     start, size = 0, 0
-    terms, counts = (np.empty(len(postings["hashes"]), np.uint32) for _ in range(2))
-    firsts = np.empty(len(terms), np.uint64)
+    terms = np.empty(len(postings["hashes"]), np.uint32)
+    counts, firsts = np.empty(len(terms), np.int64), np.empty(len(terms), np.uint64)
     for path in candidates:
         merged = open_spilled_cached(path)
         places = places_in(merged, number)
@@ -234,15 +235,13 @@ def _accumulate(  # type: ignore[no-untyped-def]
             pairs[place - start, classes[document], 1] += value * value
 
 
-def unit_rows(
-    postings_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights
-) -> Csr:
-    """Return the chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
+def unit_rows(postings_path: Path, norm_path: Path, ids: TermIds, idf: Float, weights: Weights) -> Csr:
+    """Return the chosen columns of a unit's documents; `ids` and `idf` are the columns', in column order."""
     postings = open_spilled(postings_path)
-    by_hash = np.argsort(hashes)
-    places = lookup(postings, slice(0, len(postings["hashes"])), hashes[by_hash])
+    by_id = ids.order()
+    places = lookup(postings, ids.take(by_id))
     terms = np.flatnonzero(places >= 0)
-    columns = by_hash[places[terms]]
+    columns = by_id[places[terms]]
     order = np.argsort(columns)
     data, indices, indptr = _rows(
         terms[order],
@@ -254,7 +253,7 @@ def unit_rows(
         postings["times"],
         open_spilled(norm_path)["norms"],
     )
-    return Csr(data, indices, indptr, (len(postings["labels"]), len(hashes)))
+    return Csr(data, indices, indptr, (len(postings["labels"]), len(ids)))
 
 
 @kernel

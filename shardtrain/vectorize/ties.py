@@ -18,6 +18,7 @@ from shardtrain.arrays.scratch import open_spilled_cached
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.counts import Bucket, places_in
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import ranked
 
 _STEP = 7  # bytes of a string that are compared at a time
@@ -25,19 +26,19 @@ _STEP = 7  # bytes of a string that are compared at a time
 
 @dataclass(frozen=True, eq=False)
 class Tied:
-    """Terms with equal scores: hashes, (terms,) uint64, and strings."""
+    """Terms with equal scores: identities and strings."""
 
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     terms: Texts
 
     @property
     def num_bytes(self) -> int:
         """Memory of these arrays."""
-        return self.hashes.nbytes + self.terms.offsets.nbytes + self.terms.data.nbytes
+        return self.ids.hashes.nbytes + self.ids.checks.nbytes + self.terms.offsets.nbytes + self.terms.data.nbytes
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Tied:
         """Return the terms with these indices."""
-        return Tied(self.hashes[chosen], self.terms.take(chosen))
+        return Tied(self.ids.take(chosen), self.terms.take(chosen))
 
     def best(self, room: int, *, later_wins: bool) -> Tied:
         """Return the `room` best of these terms, or all if they are not more; see `best_strings`."""
@@ -45,21 +46,21 @@ class Tied:
 
     def joined(self, other: Tied) -> Tied:
         """Return these and other terms."""
-        return Tied(np.concatenate([self.hashes, other.hashes]), Texts.concatenated([self.terms, other.terms]))
+        return Tied(TermIds.joined([self.ids, other.ids]), Texts.concatenated([self.terms, other.terms]))
 
 
 def tied_terms(
     number: int,
-    hashes: npt.NDArray[np.uint64],
+    ids: TermIds,
     buckets: Sequence[tuple[Bucket, Path]],
     scores: Sequence[Path],
     score: float,
-) -> npt.NDArray[np.uint64]:
-    """Return the hashes, ascending, of the candidates with a score that appear first in the `number`th unit.
+) -> TermIds:
+    """Return, ascending, the candidates with a score that appear first in the `number`th unit.
 
     Args:
         number: of the unit.
-        hashes: of the unit's terms, ascending.
+        ids: of the unit's terms, ascending.
         buckets: of candidates.
         scores: a file of `scores` per bucket.
         score: as `ranked` returns it.
@@ -71,8 +72,8 @@ def tied_terms(
         here = np.flatnonzero(places >= 0)
         here = here[merged["first"][places[here]] >> np.uint64(32) == number]
         here = here[ranked(values[places[here]]) == score]
-        found.append(hashes[bucket.range(hashes)][here])
-    return np.concatenate(found)
+        found.append(ids.take(bucket.range(ids.hashes)).take(here))
+    return TermIds.joined(found)
 
 
 def best_strings(terms: Texts, room: int, *, later_wins: bool) -> npt.NDArray[np.int64]:
