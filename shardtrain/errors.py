@@ -13,7 +13,6 @@
     │   ├── CorpusFormatError       a file or row that does not have the expected format (also ValueError)
     │   └── LabelError              labels that no classifier can be trained on (also ValueError)
     ├── VectorizerError             a saved vectorizer that cannot be used (also ValueError)
-    │   └── HashCollisionError      two n-grams share a hash; counting starts again with another seed
     ├── ShardsError
     │   ├── ShardsNotFoundError     no such folder, or no manifest in it (also FileNotFoundError)
     │   ├── ShardsExistError        an output folder that must not be overwritten (also FileExistsError)
@@ -161,10 +160,6 @@ class LabelError(CorpusError, ValueError):
 
 class VectorizerError(ShardtrainError, ValueError):
     """A saved vectorizer that cannot be used."""
-
-
-class HashCollisionError(VectorizerError):
-    """Two different n-grams have the same hash."""
 
 
 class ShardsError(ShardtrainError):

@@ -21,9 +21,10 @@ from shardtrain.pipeline.units import SplitSource, Units, UnitTask, facts_of, ga
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Row
 from shardtrain.vectorize.buckets import Buckets, plan_buckets
-from shardtrain.vectorize.counts import merge_bucket, spill_postings
+from shardtrain.vectorize.counts import spill_postings
 from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES, Runs, fold_postings
 from shardtrain.vectorize.indexing import index_texts
+from shardtrain.vectorize.merging import merge_bucket
 from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
 
 _MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
@@ -72,7 +73,7 @@ def count(passes: Passes, units: Units, settings: CountedSettings, *, check: Che
         check: called with the totals of all units after they are counted, to refuse a corpus before the later passes.
 
     Raises:
-        UsageError: max_df corresponds to fewer documents than min_df.
+        UsageError: max_df corresponds to fewer documents than min_df, or memory has no room for terms with one hash.
     """
     postings = FileSet(passes.scratch / "run", len(units)).made()
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
@@ -117,7 +118,7 @@ def _merged(
     least, most = settings.document_range(totals.train.total())
     buckets = Buckets(bits, FileSet(passes.scratch / f"bucket-{bits}", 1 << bits).made())
     share = [totals.num_terms // len(buckets)] * len(buckets)
-    merge = _Merge(runs, buckets, least, most)
+    merge = _Merge(runs, buckets, least, most, passes.budget)
     num_distinct, candidates = 0, np.zeros(len(buckets), np.int64)
     how: dict[str, Any] = {"name": f"bucket-{bits}", "unit": "terms", "schema": _MERGED}
     for number, (distinct, kept) in passes.stream(titles.MERGE, merge, range(len(buckets)), share, **how):
@@ -188,8 +189,14 @@ class _Merge:
     buckets: Buckets
     least: int
     most: int | None
+    budget: int
 
     def __call__(self, number: int) -> tuple[int, int]:
         return merge_bucket(
-            self.runs, self.buckets[number], self.buckets.files[number], min_count=self.least, max_count=self.most
+            self.runs,
+            self.buckets[number],
+            self.buckets.files[number],
+            min_count=self.least,
+            max_count=self.most,
+            budget=self.budget,
         )

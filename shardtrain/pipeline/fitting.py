@@ -23,9 +23,10 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import sequences
 from shardtrain.vectorize.buckets import Buckets
-from shardtrain.vectorize.counts import spill_bucket
 from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
 from shardtrain.vectorize.groups import Batches
+from shardtrain.vectorize.identity import TermIds
+from shardtrain.vectorize.merging import spill_bucket
 from shardtrain.vectorize.ngrams import WeighUnits
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
@@ -39,13 +40,13 @@ class NgramColumns:
     """What makes rows of postings with a fitted n-gram vectorizer.
 
     Attributes:
-        hashes: of its columns.
+        ids: of its columns.
         of_columns: their weights.
         weights: how counts become values.
         norms: of documents, a file per unit.
     """
 
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     of_columns: Float
     weights: Weights
     norms: FileSet
@@ -88,7 +89,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
             counted = _restricted(passes, counted, chosen)
     facts = {"num_documents": num_documents}
     vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
-    return vectorizer, NgramColumns(chosen.hashes, weights.of_terms(chosen.counts, num_documents), weights, norms)
+    return vectorizer, NgramColumns(chosen.ids, weights.of_terms(chosen.counts, num_documents), weights, norms)
 
 
 def _terms_of_unit(counted: Counted) -> int:
@@ -104,10 +105,10 @@ def _sizes_of(batches: Batches, counted: Counted) -> npt.NDArray[np.int64]:
 
 def _restricted(passes: Passes, counted: Counted, chosen: Chosen) -> Counted:
     """Return the same, restricted to the chosen candidates."""
-    by_hash = np.argsort(chosen.hashes)
+    order = chosen.ids.order()
     name = f"kept-{counted.buckets.bits}"
     kept = replace(counted.buckets, files=FileSet(passes.scratch / name, len(counted.buckets)).made())
-    columns = {each: getattr(chosen, each)[by_hash] for each in ("hashes", "counts", "first")}
+    columns = {**chosen.ids.take(order).arrays, "counts": chosen.counts[order], "first": chosen.first[order]}
     restrict = _Restrict(counted.buckets, kept, columns)
     how: dict[str, Any] = {"name": name, "unit": "n-grams", "schema": Integer()}
     sizes = passes.run(titles.SELECT, restrict, range(len(kept)), counted.candidates, **how)
@@ -121,7 +122,7 @@ class _Restrict:
     Attributes:
         buckets: of all candidates.
         kept: with the files to write.
-        columns: of the chosen candidates, by ascending hash.
+        columns: of the chosen candidates, ascending.
     """
 
     buckets: Buckets
@@ -133,7 +134,7 @@ class _Restrict:
         columns = {name: column[part] for name, column in self.columns.items()}
         merged = open_spilled(self.buckets.files[number])
         rank = np.full(len(merged["hashes"]) + 1, -1, np.int32)  # the last is that of no candidate, -1
-        rank[np.searchsorted(merged["hashes"], columns["hashes"])] = np.arange(len(columns["hashes"]))
+        rank[TermIds.of(merged).find(TermIds.of(columns))] = np.arange(len(columns["hashes"]))
         places, grouped = rank[merged["places"]], "term_counts" in merged
         spill_bucket(self.kept.files[number], columns, places, merged["starts"], grouped=grouped)
         return len(columns["hashes"])
@@ -141,27 +142,27 @@ class _Restrict:
 
 def _ngram_arrays(counted: Counted, chosen: Chosen) -> dict[str, Iterator[npt.NDArray[np.generic]]]:
     """Yield the vectorizer's arrays, one bucket at a time."""
-    by_hash = np.argsort(chosen.hashes)
-    ordered = chosen.hashes[by_hash]
+    order = chosen.ids.order()
+    ordered = chosen.ids.take(order)
 
-    def columns(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-        found = np.full(len(hashes), -1, np.int32)
-        places = np.searchsorted(hashes, ordered)
-        inside = (places < len(hashes)) & (hashes[np.minimum(places, len(hashes) - 1)] == ordered)
-        found[places[inside]] = by_hash[inside]
+    def columns(ids: TermIds) -> npt.NDArray[np.int32]:
+        found = np.full(len(ids), -1, np.int32)
+        places = ids.find(ordered)
+        found[places[places >= 0]] = order[places >= 0]
         return found
 
     merged = counted.buckets.files
     return {
         "hashes": (open_spilled(path)["hashes"] for path in merged),
-        "counts": (open_spilled(path)["counts"].astype(np.uint32) for path in merged),
-        "columns": (columns(open_spilled(path)["hashes"]) for path in merged if len(open_spilled(path)["hashes"])),
+        "checks": (open_spilled(path)["checks"] for path in merged),
+        "counts": (open_spilled(path)["counts"] for path in merged),
+        "columns": (columns(TermIds.of(open_spilled(path))) for path in merged),
         "scores": iter([chosen.scores]),
     }
 
 
-def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, npt.NDArray[np.uint64]]:
-    """Select the vocabulary and measure the longest document; return the vectorizer, saved in `out`, and its hashes.
+def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectorizer, TermIds]:
+    """Select the vocabulary and measure the longest document; return the vectorizer, saved in `out`, and its words.
 
     Raises:
         CorpusFormatError: the training documents contain no word.
@@ -175,7 +176,7 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     shorten = _Shorten(counted.buckets, keep, shorts)
     passes.do(titles.SELECT, shorten, range(len(shorts)), share, name=f"short-{counted.buckets.bits}", unit="words")
     words = _most_frequent(shorts, keep)
-    vocabulary = words["hashes"]
+    vocabulary = TermIds.of(words)
     if not len(vocabulary):
         raise CorpusFormatError("the training documents contain no word; check --text-columns")
     measure = partial(sequences.longest, vocabulary=vocabulary)
@@ -184,7 +185,8 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     longest = max(length for _, length in lengths)
     facts = {"num_words": counted.num_distinct, "length": max(1, min(longest, settings.max_length))}
     terms = find_names(passes, counted, vocabulary, words["first"])
-    return save_vectorizer(out, settings, facts, terms, {"hashes": [vocabulary]}), vocabulary
+    arrays = {name: [array] for name, array in vocabulary.arrays.items()}
+    return save_vectorizer(out, settings, facts, terms, arrays), vocabulary
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _most_frequent(shortlists: FileSet, keep: int) -> dict[str, npt.NDArray[Any]
         file = open_spilled(path)
         held = {
             name: np.concatenate([held[name], file[name]]) if held else file[name]
-            for name in ("hashes", "counts", "first")
+            for name in ("hashes", "checks", "counts", "first")
         }
         best = sequences.most_frequent(held["counts"], held["first"])[:keep]
         held = {name: column[best] for name, column in held.items()}

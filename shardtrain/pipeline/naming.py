@@ -25,6 +25,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.quantities import size
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize.counts import first_documents
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
 from shardtrain.vectorize.settings import CountedSettings
 from shardtrain.vectorize.tokens import find_terms
@@ -60,33 +61,31 @@ def check_names(passes: Passes, num_bytes: int) -> None:
         )
 
 
-def find_names(
-    passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64], firsts: npt.NDArray[np.uint64]
-) -> list[str]:
+def find_names(passes: Passes, counted: Counted, ids: TermIds, firsts: npt.NDArray[np.uint64]) -> list[str]:
     """Look up the strings of terms, each in the unit in which it appears first.
 
     Args:
         passes: runs the tasks.
         counted: the corpus.
-        hashes: of the terms.
+        ids: of the terms.
         firsts: where they appear first, as merged buckets have it.
 
     Raises:
         UsageError: there is no room for them.
     """
-    by_unit = np.lexsort((hashes, firsts >> np.uint64(32)))
+    by_unit = np.lexsort((ids.checks, ids.hashes, firsts >> np.uint64(32)))
     numbers, starts = np.unique((firsts >> np.uint64(32))[by_unit], return_index=True)
     members = np.split(by_unit, starts[1:]) if len(by_unit) else []
-    name = f"names-{checksum(hashes[by_unit].tobytes())}"
+    name = f"names-{checksum(ids.hashes.tobytes() + ids.checks.tobytes())}"
     files = FileSet(passes.scratch / name, len(numbers)).made()
     find = _FindNames(counted.units.split, counted.settings, counted.postings, files)
     tasks = [
-        (place, counted.units[int(number)], hashes[those])
+        (place, counted.units[int(number)], ids.take(those))
         for place, (number, those) in enumerate(zip(numbers, members, strict=True))
     ]
     sizes = [task.unit.num_bytes for _, task, _ in tasks]
     check_names(passes, sum(passes.run(titles.NAMES, find, tasks, sizes, name=name, schema=Integer())))
-    strings = [""] * len(hashes)
+    strings = [""] * len(ids)
     for path, those in zip(files, members, strict=True):
         for place, term in zip(those.tolist(), _strings(path), strict=True):
             strings[place] = term
@@ -95,16 +94,16 @@ def find_names(
 
 @dataclass(frozen=True)
 class _FindNames:
-    """Write the strings of terms of units (hashes ascending) to files; return how many bytes they have."""
+    """Write the strings of terms of units (ascending) to files; return how many bytes they have."""
 
     split: SplitSource
     settings: CountedSettings
     postings: FileSet
     outs: FileSet
 
-    def __call__(self, task: tuple[int, UnitTask, npt.NDArray[np.uint64]]) -> int:
-        place, unit, hashes = task
-        found = strings_in(self.split, unit, self.settings, open_spilled(self.postings[unit.number]), hashes)
+    def __call__(self, task: tuple[int, UnitTask, TermIds]) -> int:
+        place, unit, ids = task
+        found = strings_in(self.split, unit, self.settings, open_spilled(self.postings[unit.number]), ids)
         spill(self.outs[place], {"data": found.data, "offsets": found.offsets})
         return len(found.data)
 
@@ -114,7 +113,7 @@ def strings_in(
     task: UnitTask,
     settings: CountedSettings,
     postings: SpilledArrays,
-    hashes: npt.NDArray[np.uint64],
+    wanted: TermIds,
 ) -> Texts:
     """Look up the strings of a unit's terms; only the documents in which they appear first are tokenized.
 
@@ -123,16 +122,16 @@ def strings_in(
         task: the unit.
         settings: of the vectorizer.
         postings: of the unit.
-        hashes: of the terms, ascending.
+        wanted: the terms, ascending.
 
     Raises:
         ScratchError: the unit has no such term.
     """
-    chosen = postings["ordinals"][first_documents(postings, hashes)]
+    chosen = postings["ordinals"][first_documents(postings, wanted)]
     documents = read_unit(split.source, task.unit, lambda ordinals: np.isin(ordinals, chosen))
     block = prepare_texts(settings, documents.texts)
     del documents
-    found = find_terms(block, tokenizer_of(settings), settings.hashing, hashes)
+    found = find_terms(block, tokenizer_of(settings), settings.hashing, wanted)
     if missing := int((np.diff(found.offsets) == 0).sum()):
         raise ScratchError(
             f"'{split.source.origin}' lacks {missing:,} terms that were counted in it: it was changed, or scratch "

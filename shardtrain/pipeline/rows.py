@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled
@@ -27,6 +26,7 @@ from shardtrain.pipeline.units import SplitSource, Units, UnitTask, in_training
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize import ngrams, sequences
 from shardtrain.vectorize.fitted import Rows, Vectorizer, load_vectorizer
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.ngrams import classes_of_labels
 from shardtrain.vectorize.saved import DESCRIPTION
 from shardtrain.vectorize.sequences import id_type
@@ -72,7 +72,7 @@ class _WriteNgrams:
 
     def __call__(self, number: int) -> None:
         path, columns = self.postings[number], self.columns
-        x = ngrams.unit_rows(path, columns.norms[number], columns.hashes, columns.of_columns, columns.weights)
+        x = ngrams.unit_rows(path, columns.norms[number], columns.ids, columns.of_columns, columns.weights)
         _spill_counted(self.outs[number], x, open_spilled(path), self.codes)
 
 
@@ -81,7 +81,7 @@ class _WriteSequences:
     """Write the rows of units from their postings; `shape` is the length and the size of the vocabulary."""
 
     postings: FileSet
-    vocabulary: npt.NDArray[np.uint64]
+    vocabulary: TermIds
     shape: tuple[int, int]
     codes: dict[str, int]
     outs: FileSet

@@ -23,9 +23,11 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, selection
 from shardtrain.vectorize.buckets import Buckets
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.ngrams import GroupValues, ScoreBuckets
 from shardtrain.vectorize.selection import SELECTORS, Boundary, find_boundary, ranked
 from shardtrain.vectorize.settings import NgramSettings
+from shardtrain.vectorize.ties import Tied
 from shardtrain.vectorize.weights import Float, Weights
 
 TIE_BYTES = 1024  # of the memory for each tied candidate that is named and then not chosen
@@ -36,7 +38,7 @@ _LEAST_GROUPS = 16  # of buckets that are scored together, so that many workers 
 class Chosen:
     """The chosen n-grams in column order."""
 
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     counts: npt.NDArray[np.int64]
     first: npt.NDArray[np.uint64]
     scores: Float
@@ -82,9 +84,11 @@ def select_ngrams(
     passes.do(titles.SELECT, score, list(enumerate(groups)), share, name=name, unit="n-grams")
     boundary = find_boundary((open_spilled(path)["scores"] for path in score.best), keep)
     columns = _gather(passes, counted, score.outs, boundary, groups, name, later_wins=later_wins)
-    terms = find_names(passes, counted, columns["hashes"], columns["first"])
+    ids = TermIds.of(columns)
+    terms = find_names(passes, counted, ids, columns["first"])
     best = selection.choose(columns["scores"], terms, keep, later_wins=later_wins)
-    return Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
+    values = {each: columns[each][best] for each in ("counts", "first", "scores")}
+    return Chosen(ids=ids.take(best), **values, terms=[terms[i] for i in best])
 
 
 def _groups(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
@@ -139,7 +143,7 @@ def _gather(
     return columns
 
 
-_COLUMNS = ("hashes", "counts", "first", "scores")
+_COLUMNS = tuple(Tied.COLUMNS)
 
 
 @dataclass(frozen=True)

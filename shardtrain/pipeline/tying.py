@@ -24,6 +24,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize.buckets import Buckets
 from shardtrain.vectorize.groups import Batch, Batches
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import Boundary, ranked
 from shardtrain.vectorize.settings import CountedSettings
 from shardtrain.vectorize.ties import Tied, beating, worst_string
@@ -159,14 +160,14 @@ class _SettleUnits:
             for name in Tied.COLUMNS
         }
         numbers = columns["first"] >> _UNIT
-        order = np.lexsort((columns["hashes"], numbers))
+        order = np.lexsort((columns["checks"], columns["hashes"], numbers))
         found, starts = np.unique(numbers[order], return_index=True)
         for number, those in zip(found.tolist(), np.split(order, starts[1:]), strict=False):
             yield number, {name: column[those] for name, column in columns.items()}
 
     def _best_of(self, unit: UnitTask, columns: dict[str, npt.NDArray[Any]]) -> Tied:
         postings = open_spilled(self.postings[unit.number])
-        tied = Tied(columns, strings_in(self.units.split, unit, self.settings, postings, columns["hashes"]))
+        tied = Tied(columns, strings_in(self.units.split, unit, self.settings, postings, TermIds.of(columns)))
         if self.rival is not None:
             tied = tied.take(beating(tied.terms, self.rival, later_wins=self.later_wins))
         return tied.best(self.room, later_wins=self.later_wins)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import SpilledArrays, SpilledFile
 
-MERGE_BYTES = 48  # memory of a term while a bucket is merged: its columns, its place and at most one candidate
-_MOST_BITS = 32  # of the number of buckets
+MERGE_BYTES = 52  # memory of a term while a bucket is merged: its columns, its place and at most one candidate
+MOST_BITS = 40  # of the number of a planned bucket
+MOST_TERMS = np.iinfo(np.int32).max  # of a bucket, whose candidates are numbered in 32 bits
 _TOP_BITS = 10  # of hashes whose places are kept with the postings, so that few pages are searched for a bucket
 
 
@@ -27,6 +28,10 @@ class Bucket:
 
     number: int
     bits: int
+
+    def halves(self) -> tuple[Bucket, Bucket]:
+        """Return the lower and the upper half of the range."""
+        return Bucket(2 * self.number, self.bits + 1), Bucket(2 * self.number + 1, self.bits + 1)
 
     def range(self, hashes: npt.NDArray[np.uint64]) -> slice:
         """Return the slice of an ascending array that holds this bucket's hashes."""
@@ -80,8 +85,8 @@ def first_at(postings: SpilledFile, number: int, bits: int) -> int:
 
 
 def plan_buckets(num_terms: int, budget: int) -> int:
-    """Return the bits of enough buckets that merging one of them stays within `budget` bytes."""
+    """Return the bits of enough buckets that merging one stays within `budget` bytes if terms are spread evenly."""
     bits = 0
-    while (num_terms * MERGE_BYTES >> bits) > budget and bits < _MOST_BITS:
+    while (num_terms * MERGE_BYTES >> bits) > min(budget, MOST_TERMS * MERGE_BYTES) and bits < MOST_BITS:
         bits += 1
     return bits

@@ -33,16 +33,19 @@ class Part:
     Attributes:
         file: of a unit or a group.
         terms: their range in the file.
-        starts: where the terms of each unit begin in this range, and the last ends, (units + 1,).
+        starts: where the terms of each unit begin in what is read, and the last ends, (units + 1,).
+        chosen: which terms of the range are in the bucket; None: all.
     """
 
     file: SpilledFile
     terms: slice
     starts: npt.NDArray[np.int64]
+    chosen: npt.NDArray[np.int64] | None = None
 
     def read(self) -> list[npt.NDArray[Any]]:
         """Read the columns of the terms; see `COLUMNS`."""
-        return self.file.read(**dict.fromkeys(COLUMNS, self.terms))
+        found = self.file.read(**dict.fromkeys(COLUMNS, self.terms))
+        return found if self.chosen is None else [column[self.chosen] for column in found]
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,25 @@ class Runs:
         """Return the numbers of the units whose terms are in a file."""
         return range(number * self.width, min((number + 1) * self.width, len(self.units)))
 
+    def first_units(self) -> npt.NDArray[np.int64]:
+        """Return the number of the first unit of each file, and that of all units, (files + 1,)."""
+        return np.minimum(np.arange(len(self) + 1) * self.width, len(self.units))
+
     def part(self, number: int, bucket: Bucket) -> Part:
-        """Return the terms of a bucket in a file."""
+        """Return the terms of a bucket in a file; the bucket may be a part of one into which the files are cut."""
         file = find_spilled(self.files[number])
         if not self.grouped:
             terms = bucket.part_of(file)
             return Part(file, terms, np.array([0, terms.stop - terms.start]))
-        width = len(self.units_of(number))
-        at = bucket.number * width
+        width, finer = len(self.units_of(number)), bucket.bits - self.bits
+        at = (bucket.number >> finer) * width
         (starts,) = file.read(starts=slice(at, at + width + 1))
-        return Part(file, slice(int(starts[0]), int(starts[-1])), starts - starts[0])
+        terms, starts = slice(int(starts[0]), int(starts[-1])), starts - starts[0]
+        if not finer:
+            return Part(file, terms, starts)
+        (hashes,) = file.read(hashes=terms)
+        chosen = np.flatnonzero(hashes >> np.uint64(64 - bucket.bits) == bucket.number)
+        return Part(file, terms, np.searchsorted(chosen, starts), chosen)
 
 
 @dataclass(frozen=True)

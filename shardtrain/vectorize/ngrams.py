@@ -40,6 +40,7 @@ from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.buckets import Buckets
 from shardtrain.vectorize.counts import lookup, places_in
 from shardtrain.vectorize.groups import Batch, Runs, by_bucket, steps
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import SELECTORS, Moments, highest
 from shardtrain.vectorize.weights import Float, Weights
 
@@ -456,15 +457,13 @@ def _accumulate(  # type: ignore[no-untyped-def]
             pairs[place - start, classes[document], 1] += value * value
 
 
-def unit_rows(
-    postings_path: Path, norm_path: Path, hashes: npt.NDArray[np.uint64], idf: Float, weights: Weights
-) -> Csr:
-    """Return the chosen columns of a unit's documents; `hashes` and `idf` are the columns', in column order."""
+def unit_rows(postings_path: Path, norm_path: Path, ids: TermIds, idf: Float, weights: Weights) -> Csr:
+    """Return the chosen columns of a unit's documents; `ids` and `idf` are the columns', in column order."""
     postings = open_spilled(postings_path)
-    by_hash = np.argsort(hashes)
-    places = lookup(postings, slice(0, len(postings["hashes"])), hashes[by_hash])
+    by_id = ids.order()
+    places = lookup(postings, ids.take(by_id))
     terms = np.flatnonzero(places >= 0)
-    columns = by_hash[places[terms]]
+    columns = by_id[places[terms]]
     order = np.argsort(columns)
     data, indices, indptr = _rows(
         terms[order],
@@ -476,7 +475,7 @@ def unit_rows(
         postings["times"],
         open_spilled(norm_path)["norms"],
     )
-    return Csr(data, indices, indptr, (len(postings["labels"]), len(hashes)))
+    return Csr(data, indices, indptr, (len(postings["labels"]), len(ids)))
 
 
 @kernel

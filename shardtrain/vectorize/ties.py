@@ -23,7 +23,13 @@ _STEP = 7  # bytes of a string that are compared at a time
 class Tied:
     """Terms with equal scores: a column each of what is known of them, (terms,), and their strings."""
 
-    COLUMNS: ClassVar = {"hashes": np.uint64, "counts": np.int64, "first": np.uint64, "scores": np.float64}
+    COLUMNS: ClassVar = {
+        "hashes": np.uint64,
+        "checks": np.uint32,
+        "counts": np.int64,
+        "first": np.uint64,
+        "scores": np.float64,
+    }
 
     columns: dict[str, npt.NDArray[Any]]
     terms: Texts
