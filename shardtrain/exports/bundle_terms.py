@@ -90,7 +90,7 @@ def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str,
     settings, weights = vectorizer.settings, weights_of(vectorizer.settings)
     if vectorizer.num_documents > MOST_DOCUMENTS or len(vectorizer.ids) >= NARROW:
         raise VectorizerError(
-            f"the vectorizer has {len(vectorizer.ids):,} vocabulary candidates of {vectorizer.num_documents:,} documents, a "
+            f"the vectorizer has {len(vectorizer.ids):,} candidates of {vectorizer.num_documents:,} documents, a "
             f"bundle has room for {NARROW - 1:,} of {MOST_DOCUMENTS:,}; build with a higher --min-df"
         )
     hashes, counts, columns = (np.asarray(vectorizer.arrays[name]) for name in ("hashes", "counts", "columns"))

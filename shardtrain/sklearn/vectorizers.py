@@ -110,7 +110,7 @@ class _Known:
 
 def _restored(version: str, *fields: Any) -> _Known | None:
     """Return pickled terms; None, so that scikit-learn's code is used, if another version hashed them."""
-    return _Known(*fields) if version == __version__ else None
+    return _Known(*fields) if version == __version__ and isinstance(fields[3], TermIds) else None
 
 
 class _Splitting:

@@ -249,7 +249,7 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
 
 @kernel
 def ordered(hashes, checks, found, shared):  # type: ignore[no-untyped-def]
-    """Sort the places `found` by hash and check, ascending: by leading bits, then by insertion, since hashes are uniform.
+    """Sort the places `found` by hash and check: by leading bits, then by insertion, since hashes are uniform.
 
     All of them have the first `shared` bits in common, a uint64 below 64. Where hashes are not uniform, because they
     are shortened, places are sorted by merging.

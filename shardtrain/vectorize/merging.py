@@ -9,6 +9,7 @@ disk.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def _join(parts: Sequence[SpilledArrays], out: Path, runs: Runs | None) -> int:
                 yield np.where(found >= 0, found + np.int32(base), found)
 
     columns = {
-        name: Pieces(np.dtype(dtype), (sum(sizes),), (part[name] for part in parts)) for name, dtype in _MERGED.items()
+        name: Pieces(np.dtype(dtype), (sum(sizes),), map(itemgetter(name), parts)) for name, dtype in _MERGED.items()
     }
     of_units = Pieces(np.dtype(np.int32), (int(starts[-1]),), places())
     joined = out if runs is None else out.with_name(f"{out.name}-joined")

@@ -27,6 +27,7 @@ _MOST_BITS = 21  # of the index: 8 MB, which no plan of memory counts
 _AHEAD = 16  # entries
 _TABLED = 1 << 16  # counts below have their weight in a table; few candidates have more
 _INSERTED = 24  # entries that are sorted by insertion
+_LONG = 1 << 13  # candidates with one place in the index, from which on they are searched by halves
 _NARROW = 1 << 32  # candidates below this number have places of 32 bits in the index
 _64, _32, _1 = np.uint64(64), np.uint64(32), np.uint64(1)
 
@@ -229,7 +230,8 @@ def _known(  # type: ignore[no-untyped-def]
         for i in range(count):
             place = _place(grams[i], known, places_of, shift)
             if checked and place >= 0:
-                place = _place_of_check(gram_checks[i], place, known, checks)
+                last = np.int64(places_of[np.int64(grams[i] >> shift) + 1])
+                place = _place_of_check(gram_checks[i], place, last, known, checks)
             found[position] = place
             position += place >= 0
         indptr[d + 1] = position
@@ -250,6 +252,8 @@ def _place(h: Any, hashes: Any, places_of: Any, shift: Any) -> Any:
     top = np.int64(h >> shift)
     first, last = np.int64(places_of[top]), np.int64(places_of[top + 1])
     place = min(_guess(h, places_of, shift), last)
+    if last - first > _LONG:  # of shortened hashes
+        place = first + np.searchsorted(hashes[first:last], h)
     while place > first and hashes[place - 1] >= h:
         place -= 1
     while place < last and hashes[place] < h:
@@ -258,12 +262,21 @@ def _place(h: Any, hashes: Any, places_of: Any, shift: Any) -> Any:
 
 
 @inlined_kernel
-def _place_of_check(c: Any, first: Any, hashes: Any, checks: Any) -> Any:
-    """Return the place of the candidate with check c among those with the hash of the one at `first`, or -1."""
-    place = first
-    while place < len(hashes) and hashes[place] == hashes[first] and checks[place] < c:
-        place += 1
-    return place if place < len(hashes) and hashes[place] == hashes[first] and checks[place] == c else -1
+def _place_of_check(c: Any, first: Any, last: Any, hashes: Any, checks: Any) -> Any:
+    """Return the place of the candidate with check c among those with the hash of the one at `first`, or -1.
+
+    The candidates from `last` on have other hashes.
+    """
+    low, high = first, first if checks[first] == c else last  # nearly always only one has this hash
+    # Invariant: the candidates from `first` to before `low` have the hash, and checks below c; those from `high` on do
+    # not.
+    while low < high:
+        middle = (low + high) >> 1
+        if hashes[middle] == hashes[first] and checks[middle] < c:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < last and hashes[low] == hashes[first] and checks[low] == c else -1
 
 
 @kernel
