@@ -1,7 +1,7 @@
 """The units of a source as one array, which makes `Unit`s when they are asked for.
 
-A corpus of 10 TB has millions of units. As objects they take half a KiB each, as a row of the array 64 bytes; questions
-about all of them are asked of its columns.
+A corpus of 10 TB has millions of units. A row of the array is 64 bytes, an object several times that; questions about
+all units are asked of the columns.
 """
 
 from __future__ import annotations

@@ -303,7 +303,8 @@ def test_a_line_that_is_too_long_is_a_unit_of_its_own_across_chunks(
     tmp_path: Path, chunked: Callable[[int], None]
 ) -> None:
     source = opened(tmp_path, "csv", [b"1,a\n" * 20_000], on_bad_row="skip")
-    with open(source.files[0].path, "ab") as file:
+    with open(source.files[0].path, "r+b") as file:
+        file.seek(0, os.SEEK_END)
         file.write(b"2,")
         file.seek(MAX_RECORD + (9 << 20), os.SEEK_CUR)  # a hole: NUL bytes that take no room
         file.write(b"\n3,c\n4,d\n")
@@ -341,8 +342,7 @@ def test_a_quarter_of_a_million_units_take_64_bytes_each(
     assert len(units) == 250_000
     assert units.values.nbytes == 64 * len(units)
     assert kept < units.values.nbytes + (1 << 20)
-    print(kept / len(units), peak / len(units))
-    assert peak < 4 * units.values.nbytes + (16 << 20)  # what is read at a time
+    assert peak < 3 * units.values.nbytes + (16 << 20)  # what is read at a time
     assert descriptors is None or len(os.listdir("/proc/self/fd")) == descriptors
     assert (units.num_documents == 10).all()
     assert np.array_equal(units.first_document, 10 * np.arange(len(units)))
