@@ -21,7 +21,6 @@ from shardtrain.corpus.labels import Classes, differing_in_case
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.reading import Reading, recorded_source
 from shardtrain.corpus.source import Corpus, Source, Unit
-from shardtrain.corpus.unit_table import UnitTable
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError, VectorizerError
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
@@ -139,7 +138,7 @@ def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
     )
     named = [Path(path) for path in (options.validation, options.test) if path]
     files = {**corpus.identify(), **{name: found for path in named for name, found in files_of(path).items()}}
-    program = f"units of {UNIT_BYTES} bytes"
+    program = f"units of {UNIT_BYTES} bytes, on a grid"
     return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions), digested=FIRST_BUILD_OPTIONS)
 
 
@@ -419,7 +418,7 @@ def plan_source(
     memory_limit: int,
     title: str,
 ) -> Units:
-    """Cut a source into units, which reads all of it and writes nothing.
+    """Cut a source into units, which reads all of it and writes nothing; where it is large, all workers read.
 
     Where one is too long to be indexed beside another, threads are given up for this process alone.
 
@@ -427,14 +426,13 @@ def plan_source(
         UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
-        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
-    alone = Workers() if workers.sharing > 1 else workers
-    for unit in units:
-        if unit.num_text_bytes > alone.longest_unit(memory_limit, density):
-            raise UsageError(_too_long(source, unit, memory_limit, density))
-        if unit.num_text_bytes > workers.longest_unit(memory_limit, density):
-            passes.executor = Serial()
-    return Units(SplitSource(source=source, seed=seed, threshold=threshold), UnitTable.of(units))
+        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add, executor=passes.executor)
+    alone, lengths = Workers() if workers.sharing > 1 else workers, units.num_text_bytes
+    if (too_long := np.flatnonzero(lengths > alone.longest_unit(memory_limit, density))).size:
+        raise UsageError(_too_long(source, units[int(too_long[0])], memory_limit, density))
+    if (lengths > workers.longest_unit(memory_limit, density)).any():
+        passes.executor = Serial()
+    return Units(SplitSource(source=source, seed=seed, threshold=threshold), units)
 
 
 def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:

@@ -238,7 +238,7 @@ def _split(source: Source, units: Units | None) -> SplitPlan:
     return SplitPlan(
         source=source.describe(),
         num_bytes=source.num_bytes,
-        documents=None if units is None else int(units.table.column("num_documents").sum()),
+        documents=None if units is None else int(units.table.num_documents.sum()),
         units=None if units is None else len(units),
     )
 

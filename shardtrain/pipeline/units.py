@@ -116,7 +116,9 @@ def keep_every_class(units: Units, gathered: Gathered) -> tuple[Units, Totals]:
     kept: dict[int, list[int]] = {}
     for label, (_, ordinal) in gathered.spares.items():
         if label not in totals.train:
-            kept.setdefault(units.table.of_document(ordinal), []).append(ordinal)
+            kept.setdefault(int(np.searchsorted(units.table.first_document, ordinal, side="right")) - 1, []).append(
+                ordinal
+            )
             totals.train[label] += 1
             totals.held_out[label] -= 1
     totals.held_out = +totals.held_out  # without labels that occur no more
