@@ -252,7 +252,7 @@ def _job(run: Run, path: Path, writer: PredictionWriter, options: PredictOptions
     files = files_of(path) if path.is_file() else {}
     if path.name == _STDIN_COPY:
         files = {"standard input": identify_content(path)}
-    program = f"units of {UNIT_BYTES} bytes, on a grid"
+    program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults={**identity_defaults(PredictOptions), "thresholds": None})
 
 

@@ -138,7 +138,7 @@ def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
     )
     named = [Path(path) for path in (options.validation, options.test) if path]
     files = {**corpus.identify(), **{name: found for path in named for name, found in files_of(path).items()}}
-    program = f"units of {UNIT_BYTES} bytes, on a grid"
+    program = f"units of {UNIT_BYTES} bytes"
     return file_job(chosen, files, program, defaults=identity_defaults(BuildOptions), digested=FIRST_BUILD_OPTIONS)
 
 

@@ -116,9 +116,8 @@ def keep_every_class(units: Units, gathered: Gathered) -> tuple[Units, Totals]:
     kept: dict[int, list[int]] = {}
     for label, (_, ordinal) in gathered.spares.items():
         if label not in totals.train:
-            kept.setdefault(int(np.searchsorted(units.table.first_document, ordinal, side="right")) - 1, []).append(
-                ordinal
-            )
+            number = int(np.searchsorted(units.table.first_document, ordinal, side="right")) - 1
+            kept.setdefault(number, []).append(ordinal)
             totals.train[label] += 1
             totals.held_out[label] -= 1
     totals.held_out = +totals.held_out  # without labels that occur no more

@@ -24,7 +24,7 @@ _DIGITS = 16
 
 
 class Records:
-    """The records of one pass; a context manager that holds the file open for appending.
+    """The records of one pass; a context manager that holds the file open from the first record that is added.
 
     Args:
         path: of the file, which may not exist.
@@ -69,19 +69,26 @@ class Records:
         content = json.dumps([number, result]).encode()
         check(json.loads(content), self._schema)
         line = memoryview(checksum(content).encode() + b" " + content + b"\n")
-        with storage_errors(self._path, "write"):
+        with storage_errors(self._path, "open") as call:
+            self._open()
+            call.name = "write"
             write_all(self._descriptor, line, self._end)
             self._end += len(line)
 
+    def _open(self) -> None:
+        if self._descriptor >= 0:
+            return
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        self._end = os.fstat(self._descriptor).st_size
+        if self._end and os.pread(self._descriptor, 1, self._end - 1) != b"\n":  # a kill cut its last line off
+            self._end += os.pwrite(self._descriptor, b"\n", self._end)
+
     def __enter__(self) -> Records:
-        with storage_errors(self._path, "open"):
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            self._end = os.fstat(self._descriptor).st_size
-            if self._end and os.pread(self._descriptor, 1, self._end - 1) != b"\n":  # a kill cut its last line off
-                self._end += os.pwrite(self._descriptor, b"\n", self._end)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.sparse import csr_matrix, save_npz
 
 from shardtrain.arrays.scratch import spill
-from shardtrain.runtime.schema import ANYTHING, sealed
+from shardtrain.runtime.records import Records
+from shardtrain.runtime.schema import ANYTHING
 from shardtrain.training.checkpoint import packed, write_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -66,8 +67,11 @@ def main(folder: Path) -> None:
     build = {"seconds": 1, "pass_seconds": {"a": 1}, "memory_limit": 1, "peak_memory_bytes": 1, "workers": 1}
     build |= {"resumed": False, "memory_curve": [[0, 1]], "origins": [{"read": {}, "files": {"a": [1, 2, "b"]}}]}
     job = {"options": {"seed": 1}, "corpus": {"a": [1, 2, "b"]}, "shardtrain": "1", "boot": "x"}
-    for number, value in enumerate((config, metrics, build, job, sealed({"rows": 1}, ANYTHING))):
+    for number, value in enumerate((config, metrics, build, job)):
         put("json_files", str(number), bytes([number]) + json.dumps(value).encode())
+    with Records(folder / "task.records", ANYTHING) as records:
+        records.add(0, {"rows": 1})
+    put("json_files", "4", bytes([4]) + (folder / "task.records").read_bytes())
 
 
 with tempfile.TemporaryDirectory() as made:

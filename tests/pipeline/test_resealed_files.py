@@ -6,6 +6,7 @@ use it. What a reused vectorizer makes must pass `verify`. `make soak` tries all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import resealing
-from support.mutations import array_mutations
+from support.mutations import array_mutations, mutations
 from support.outcomes import Changed, Use, of_json, unforeseen
 
 from shardtrain.inference.source_texts import find_source_texts
@@ -100,6 +101,15 @@ def assert_verified(folder: Path) -> None:
     assert not faults_of(folder), faults_of(folder)[0]
 
 
+def changed_records(path: Path) -> Iterator[tuple[str, list[object]]]:
+    """Change one record at a time, at every place."""
+    records = [json.loads(line[17:]) for line in path.read_bytes().splitlines()]
+    assert records
+    for place, record in enumerate(records):
+        for name, value in mutations(record):
+            yield f"{place}: {name}", [*records[:place], value, *records[place + 1 :]]
+
+
 def transforms(folder: Path) -> None:
     vectorizer = load_vectorizer(folder / "vectorizer")
     rows = vectorizer.transform(["rook pawn endgame wind", "", "nothing known"])
@@ -184,8 +194,8 @@ def law_of(name: str, corpus: Path, folder: Path) -> Law:
         return Law([of_json("manifest.json", resealing.write_manifest)], uses)
     if name == "a build record":
         return Law([of_json("build.json", resealing.write_plain)], [records, appends(corpus)])
-    paths = sorted((folder / WORKING / "scratch").glob("*.json"))
-    files = [of_json(str(path.relative_to(folder)), resealing.write_record) for path in paths]
+    paths = sorted((folder / WORKING / "scratch").glob("*.records"))
+    files = [Changed(str(path.relative_to(folder)), changed_records, resealing.write_records) for path in paths]
     return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
 
 
