@@ -251,9 +251,13 @@ def _place(h: Any, hashes: Any, places_of: Any, shift: Any) -> Any:
     """Return the first place of a hash among the known ones, or -1."""
     top = np.int64(h >> shift)
     first, last = np.int64(places_of[top]), np.int64(places_of[top + 1])
-    place = min(_guess(h, places_of, shift), last)
-    if last - first > _LONG:  # of shortened hashes
-        place = first + np.searchsorted(hashes[first:last], h)
+    while last - first > _LONG:  # of shortened hashes; the first place not below h is in [first, last]
+        middle = (first + last) >> 1
+        if hashes[middle] < h:
+            first = middle + 1
+        else:
+            last = middle + 1
+    place = min(max(_guess(h, places_of, shift), first), last)
     while place > first and hashes[place - 1] >= h:
         place -= 1
     while place < last and hashes[place] < h:

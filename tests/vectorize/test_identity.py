@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from support.bundled import fitted, network_of, probabilities, strange_texts, wr
 from support.hashes import shortened_hashes
 from support.oracle import TEXTS, Oracle, check_any_text, check_ngrams
 from support.sequences import check_sequences
+from support.topics import TOPICS, write_corpus
 
 from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.arrays.texts import Texts
@@ -26,7 +29,13 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.vectorize import merging, new_rows
 from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
-from shardtrain.vectorize.fitted import NgramVectorizer, Vectorizer, save_vectorizer
+from shardtrain.vectorize.fitted import (
+    NgramVectorizer,
+    Vectorizer,
+    copy_vectorizer,
+    load_vectorizer,
+    save_vectorizer,
+)
 from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import index_texts
 from shardtrain.vectorize.inverted import Inverted, ordered
@@ -209,6 +218,37 @@ def test_the_oldest_version_that_suffices_is_written(tmp_path, documents):
     assert (tmp_path / "checks.npy").exists() is (documents >= 1 << 32)
 
 
+# Vectorizers of version 2 are committed; `python tests/vectorize/test_identity.py` made them.
+GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN_KINDS: dict[str, dict[str, Any]] = {"ngram": {"max_features": 40}, "sequence": {"vectorizer": "sequence"}}
+GOLDEN_TEXTS = ["rook pawn mast", "oven flour oven and a pawn", "", "unheard words"]
+
+
+def make_golden() -> None:
+    for kind, options in GOLDEN_KINDS.items():
+        with tempfile.TemporaryDirectory() as name, shortened_hashes(4):
+            corpus = write_corpus(Path(name, "corpus"), tuple(TOPICS))
+            build(corpus, Path(name, "out"), BuildOptions(workers=1, **options))
+            folder = GOLDEN / f"vectorizer-v2-{kind}"
+            copy_vectorizer(Path(name, "out", "vectorizer"), folder)
+        (folder / "rows.json").write_text(json.dumps(golden_rows(folder)) + "\n")
+
+
+def golden_rows(folder: Path) -> list[list[float]]:
+    rows = load_vectorizer(folder).transform(GOLDEN_TEXTS)
+    dense = rows if isinstance(rows, np.ndarray) else rows.to_scipy().toarray()
+    return [[float(value) for value in row] for row in dense]
+
+
+@pytest.mark.parametrize("kind", GOLDEN_KINDS)
+def test_vectorizers_of_version_2_are_read_for_ever(kind: str) -> None:
+    folder = GOLDEN / f"vectorizer-v2-{kind}"
+    assert read_vectorizer(folder).description["version"] == 2
+    expected = json.loads((folder / "rows.json").read_text())
+    np.testing.assert_allclose(golden_rows(folder), expected, rtol=1e-6)
+    assert any(any(row) for row in expected)
+
+
 # Sets of terms
 
 PAIRS = st.sets(
@@ -335,3 +375,7 @@ def test_terms_of_postings_are_looked_up_by_hash_and_check(tmp_path_factory, uni
     assert lookup(postings, ids_of(known)).tolist() == [
         known.index(each) if each in wanted else -1 for each in sorted(units)
     ]
+
+
+if __name__ == "__main__":
+    make_golden()
