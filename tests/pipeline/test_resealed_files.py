@@ -184,7 +184,7 @@ def law_of(name: str, corpus: Path, folder: Path) -> Law:
         return Law([of_json("manifest.json", resealing.write_manifest)], uses)
     if name == "a build record":
         return Law([of_json("build.json", resealing.write_plain)], [records, appends(corpus)])
-    paths = sorted((folder / WORKING / "scratch").glob("*.json"))
+    paths = sorted((folder / WORKING).glob("*/scratch/*.json"))
     files = [of_json(str(path.relative_to(folder)), resealing.write_record) for path in paths]
     return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
 
