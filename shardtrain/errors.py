@@ -23,6 +23,7 @@
     ├── ExecutorError               workers of `--executor` that cannot be reached or used
     ├── WorkerDiedError             worker processes that died again and again
     ├── StorageError                a file that could not be written (also OSError)
+    │   ├── TakenOverError          a folder that another process took over while this one was stopped
     │   └── DiskFullError           not enough room on the disk
     │       └── NoRoomError         less room than a job is estimated to need, before it begins
     ├── StandardStreamError         standard output or input that cannot be used (also OSError)
@@ -200,6 +201,10 @@ class WorkerDiedError(ShardtrainError):
 
 class StorageError(ShardtrainError, OSError):
     """A file could not be written: the disk, or a call on it, failed."""
+
+
+class TakenOverError(StorageError):
+    """Another process took over the folder of this one, which did not answer in time; nothing more is written to it."""
 
 
 class DiskFullError(StorageError):

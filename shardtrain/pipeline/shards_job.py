@@ -17,6 +17,7 @@ from shardtrain.pipeline.publishing import publish
 from shardtrain.pipeline.workspace import Workspace, workspace
 from shardtrain.runtime.atomic import commit_json
 from shardtrain.runtime.jobs import Job
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
@@ -68,6 +69,7 @@ def make_shards(
     Raises:
         ShardsExistError: `out` holds something that must not be replaced.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
+        TakenOverError: another process took over the output folder, because this one did not answer.
     """
     if (resume or reuse) and _is_complete(out, job) and not (reuse and overwrite and _is_damaged(out)):
         complete = f"the build in '{out}' is complete"
@@ -99,8 +101,9 @@ def make_shards(
             }
             commit_json(space.ready / MEASURED, measured)
             check_manifest(manifest, manifest.version)  # a manifest that readers refuse is never published
+            check_held(space.path)
             write_manifest(space.path, manifest)
-        publish(out, manifest, append=append)
+        publish(out, manifest, space.ready, append=append)
     return manifest
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import stat
 import weakref
 from collections.abc import Iterator
@@ -25,7 +24,8 @@ import numpy.typing as npt
 from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.runtime.checksums import block_checksums
-from shardtrain.runtime.system import MOUNTS, file_system_of, open_uncached, read_into
+from shardtrain.runtime.store import store_of
+from shardtrain.runtime.system import open_uncached, read_into
 from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
 from shardtrain.shards.layout import ShardEntry, SourceEntry
@@ -37,9 +37,6 @@ _MIN_RELEASED = 1 << 17  # bytes; releasing one page takes as long, and a huge p
 _NEW, _SEEN = b"\1", b"\0"  # whether a block has been compared
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
-_NETWORK = re.compile(  # fuseblk is a local disk; afpfs, smbfs, webdav, macfuse and osxfuse are names of macOS
-    r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|afpfs|webdav|fuse|fuse\..*|macfuse|osxfuse|virtiofs"
-)
 
 
 class ShardFile:
@@ -98,7 +95,7 @@ class ShardFile:
         self._buffers = buffers or BufferPool(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
-        if io == "read" or (io == "auto" and on_shared_storage(self.path)):
+        if io == "read" or (io == "auto" and store_of(self.path).shared):
             return None
         try:
             mapped = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
@@ -373,8 +370,3 @@ def _unreadable(path: Path, error: OSError) -> ShardsError:
 def _wrong_size(path: Path, expected: int, found: int) -> str:
     state = "truncated" if found < expected else "not the file that was written"
     return f"shard '{path}' is {state}: the manifest says {expected:,} bytes, the file has {found:,}; {_REPAIR}"
-
-
-def on_shared_storage(path: Path, mounts: Path | str = MOUNTS) -> bool:
-    """Return whether a file is on a network or FUSE file system, according to the system's mount table."""
-    return _NETWORK.fullmatch(file_system_of(path, Path(mounts))) is not None

@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.handmade import make_rows, write_shards
+from support.hosts import mount_table
 from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.loader.options import SHUFFLES
 from shardtrain.loader.shards import open_shards
+from shardtrain.runtime import system
 from shardtrain.runtime.machine import memory_bytes
-from shardtrain.shards.files import _MIN_DIRECT, ShardFile, on_shared_storage
+from shardtrain.shards.files import _MIN_DIRECT, ShardFile
 from shardtrain.shards.layout import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,12 +225,11 @@ def test_memory_is_that_of_the_machine_or_of_a_control_group():
 @pytest.mark.parametrize(
     ("kind", "shared"), [("ext4", False), ("nfs4", True), ("fuse.sshfs", True), ("fuseblk", False)]
 )
-def test_network_file_systems_are_read_and_not_mapped(kind, shared, tmp_path):
-    (tmp_path / "mounts").write_text(
-        "22 1 8:1 / / rw - xfs /dev/sda1 rw\n"
-        f"36 22 98:0 / {str(tmp_path).replace(' ', chr(92) + '040')} rw,noatime shared:1 - {kind} /dev/root rw\n"
-    )
-    assert on_shared_storage(tmp_path / "train-00000.h5", str(tmp_path / "mounts")) is shared
+def test_network_file_systems_are_read_and_not_mapped(kind, shared, tmp_path, monkeypatch):
+    write_shards(tmp_path, make_rows("sequence", 4), [4])
+    monkeypatch.setattr(system, "MOUNTS", mount_table(tmp_path, kind))
+    with open_shards(tmp_path) as shards:
+        assert shards.train.shards[0].file.mapped is not shared
 
 
 @pytest.mark.parametrize(

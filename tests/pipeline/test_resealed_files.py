@@ -198,7 +198,7 @@ def law_of(name: str, corpus: Path, folder: Path) -> Law:
         return Law([of_json("manifest.json", resealing.write_manifest)], uses)
     if name == "a build record":
         return Law([of_json("build.json", resealing.write_plain)], [records, appends(corpus)])
-    paths = sorted((folder / WORKING / "scratch").glob("*.records"))
+    paths = sorted((folder / WORKING).glob("*/scratch/*.records"))
     files = [Changed(str(path.relative_to(folder)), changed_records, resealing.write_records) for path in paths]
     return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
 

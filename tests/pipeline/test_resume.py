@@ -379,7 +379,7 @@ def test_a_build_that_an_older_version_was_interrupted_in_is_resumed(demo, inter
 
 def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
     owner = interrupted / layout.WORKING / RECORD
-    owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
+    owner.write_text(json.dumps({**json.loads(owner.read_text()), "store": "another"}))
     build(demo, interrupted, options(resume=False))
     assert "restarted" in capsys.readouterr().err
 
