@@ -20,11 +20,13 @@ from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
 from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
-from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
-from shardtrain.shards.manifest import read_manifest, write_manifest
+from shardtrain.shards.layout import MEASURED, READY, WORKING, ChecksumList, Manifest
+from shardtrain.shards.manifest import files_in, read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
-_OURS = re.compile(rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5")  # names of shards, where no manifest lists them
+_OURS = re.compile(  # names of shards and of lists of checksums, where no manifest lists them
+    rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5(\{layout.LIST_SUFFIX})?|source-\d{{5,}}\{layout.LIST_SUFFIX}"
+)
 
 
 class IncompletePublicationError(ShardsError):
@@ -60,7 +62,7 @@ class Publication:
             ShardsExistError: a link is in the place of a folder.
             IncompletePublicationError: a file is gone.
         """
-        files, done = [*_files_in(self.manifest), MEASURED], is_published(self.out)
+        files, done = [*files_in(self.manifest), MEASURED], is_published(self.out)
         if self.replaces and not done:
             write_manifest(self.out, _in_working_folder(self.manifest))
         for name in files:
@@ -89,6 +91,7 @@ class Publication:
         """Refuse to write the manifest of files that are not there: a power failure may have taken them."""
         sizes = {name: entry.bytes for name, entry in self.manifest.files.items()}
         sizes |= {shard.file: shard.bytes for split in self.manifest.splits.values() for shard in split.shards}
+        sizes |= {each.file: each.bytes for each in self.manifest.lists}
         for name, size in sizes.items():
             path = self.out / name
             if not path.is_file() or path.stat().st_size != size:
@@ -146,22 +149,31 @@ def is_published(out: Path) -> bool:
 def _older(out: Path) -> list[str]:
     """List the files of the shards in a folder: those of the manifest, or by their names if it cannot be read."""
     try:
-        found = _files_in(read_manifest(out))
+        found = files_in(read_manifest(out))
     except (ManifestError, FileNotFoundError):
         found = [path.name for path in out.iterdir() if _OURS.fullmatch(path.name)]
     return sorted(found)
 
 
-def _files_in(manifest: Manifest) -> list[str]:
-    """List the files that a manifest names, relative to its folder."""
-    return [*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)]
-
-
 def _in_working_folder(manifest: Manifest) -> Manifest:
     """Return the manifest with the files where they were made."""
     where = f"{WORKING}/{READY}/"
+
+    def moved(checksums: str | ChecksumList) -> str | ChecksumList:
+        return checksums if isinstance(checksums, str) else replace(checksums, file=where + checksums.file)
+
     splits = {
-        name: replace(split, shards=tuple(replace(shard, file=where + shard.file) for shard in split.shards))
+        name: replace(
+            split,
+            shards=tuple(
+                replace(shard, file=where + shard.file, checksums=moved(shard.checksums)) for shard in split.shards
+            ),
+        )
         for name, split in manifest.splits.items()
     }
-    return replace(manifest, splits=splits, files={where + name: entry for name, entry in manifest.files.items()})
+    return replace(
+        manifest,
+        splits=splits,
+        sources={path: replace(each, checksums=moved(each.checksums)) for path, each in manifest.sources.items()},
+        files={where + name: entry for name, entry in manifest.files.items()},
+    )

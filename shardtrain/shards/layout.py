@@ -20,10 +20,12 @@ MEASURED = "build.json"  # figures that differ between builds of the same shards
 SHARDS = "shards"  # folder of the shards in that of a run, where `train` made both
 WORKING = ".building"  # folder inside the output folder in which shards are made
 READY = "ready"  # folder inside it of finished files; a manifest may name them while they are published
+PLAIN_VERSION, NEWER_VERSION = 1, 2  # recorded in shards: of n-grams and sequences without compression; of all others
 KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense"), 3: ("ngram", "sequence", "dense")}  # by version
 SPLITS = ("train", "validation", "test")
-TEST_SPLIT = "test-split"  # what a manifest of version 3 requires of its readers if it has a test split
-REQUIREMENTS = (TEST_SPLIT,)  # that this package can meet; docs/format.md lists those to come
+CHECKSUM_LISTS = "checksum-lists"  # what a manifest of version 3 requires of its readers if checksums are in files
+TEST_SPLIT = "test-split"  # if it has a test split
+REQUIREMENTS = (CHECKSUM_LISTS, TEST_SPLIT)  # that this package can meet; docs/format.md lists those to come
 
 X = "x"  # (rows, num_features) token ids or dense features; n-grams: the group of the three arrays below
 DATA, INDICES, INDPTR = "x/data", "x/indices", "x/indptr"
@@ -39,6 +41,11 @@ MAX_FEATURES = (1 << 31) - 1  # column indices are int32
 MAX_VOCABULARY = 1 << 32  # token ids are 32 bits at most
 MAX_CLASSES = 1 << 16  # labels are 16 bits at most
 BLOCK_BYTES = 1 << 17  # of the file per checksum; a row is verified by reading the whole checksum blocks that hold it
+# Blocks of all files of a folder: 8 GiB. Their digits are 1 MiB of the manifest, which is parsed in milliseconds; if
+# there are more, each file's checksums are in a list beside it, and the manifest grows with files alone.
+MAX_INLINE_BLOCKS = 1 << 16
+LIST_SUFFIX = ".sums"
+MAX_LIST_BYTES = 1 << 30  # of one list, which is held in memory: of a file of 16 TiB in blocks of BLOCK_BYTES
 DATASETS = {"ngram": {DATA, INDICES, INDPTR, Y, DOCUMENT}, "sequence": {X, Y, DOCUMENT}, "dense": {X, Y, DOCUMENT}}
 DTYPES = {
     DATA: {"<f4"},
@@ -98,15 +105,32 @@ class DatasetEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChecksumList:
+    """A file with the checksums of another file's blocks, 8 bytes each (XXH3, 64 bits, big-endian), and its own."""
+
+    file: str
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One HDF5 file; `checksums` holds 16 hex digits (XXH3, 64 bits) for each block of `block_bytes` of the file."""
+    """One HDF5 file.
+
+    `checksums` holds 16 hex digits (XXH3, 64 bits) for each block of `block_bytes` of the file, or says where they are.
+    """
 
     file: str
     rows: int
     bytes: int
     datasets: dict[str, DatasetEntry]
     block_bytes: int
-    checksums: str
+    checksums: str | ChecksumList
+
+    @property
+    def blocks(self) -> int:
+        """The number of checksums."""
+        return -(-self.bytes // self.block_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +153,18 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """An external file whose arrays are used in place, as it was when it was indexed."""
+    """An external file whose arrays are used in place, as it was when it was indexed; `checksums` as in a shard."""
 
     bytes: int
     mtime_ns: int
     inode: int
     block_bytes: int
-    checksums: str
+    checksums: str | ChecksumList
+
+    @property
+    def blocks(self) -> int:
+        """The number of checksums."""
+        return -(-self.bytes // self.block_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +194,20 @@ class Manifest:
         return next((str(PurePosixPath(name).parent) for name in self.files), VECTORIZER)
 
     @property
+    def checksummed(self) -> list[ShardEntry | SourceEntry]:
+        """Return all files that have a checksum per block: the shards, in the order of splits, and external files."""
+        return [*(shard for split in self.splits.values() for shard in split.shards), *self.sources.values()]
+
+    @property
+    def lists(self) -> list[ChecksumList]:
+        """Return the lists of checksums, in the order of the files that they are of."""
+        return [entry.checksums for entry in self.checksummed if isinstance(entry.checksums, ChecksumList)]
+
+    @property
     def requires(self) -> tuple[str, ...]:
         """Return what a reader must know beyond version 2, as a manifest of version 3 lists it."""
-        return (TEST_SPLIT,) if "test" in self.splits else ()
+        needed = {CHECKSUM_LISTS: bool(self.lists), TEST_SPLIT: "test" in self.splits}
+        return tuple(name for name, is_needed in needed.items() if is_needed)
 
     @property
     def version(self) -> int:

@@ -52,12 +52,14 @@ from shardtrain.shards.layout import (
     MAX_BYTES,
     MAX_CLASSES,
     MAX_FEATURES,
+    MAX_LIST_BYTES,
     MAX_VOCABULARY,
     REQUIREMENTS,
     SHARDS,
     SPLITS,
     VECTORIZER,
     VERSION,
+    ChecksumList,
     Chunks,
     DatasetEntry,
     FileEntry,
@@ -120,9 +122,10 @@ _NEWER = (
 
 
 def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
-    """Compute the fingerprint of shards, a checksum of all their checksums."""
+    """Compute the fingerprint of shards, a checksum of all their checksums; a list's own stands for the list."""
     parts = [shard.checksums for split in splits.values() for shard in split.shards]
-    return checksum("".join(parts + [source.checksums for source in sources.values()]).encode())
+    parts += [source.checksums for source in sources.values()]
+    return checksum("".join(part if isinstance(part, str) else part.checksum for part in parts).encode())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -232,9 +235,12 @@ def shard_record(shard: ShardEntry) -> dict[str, Any]:
 
 def parse_shard(entry: dict[str, Any]) -> ShardEntry:
     """Parse a shard's entry from JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
-    return ShardEntry(
-        **{**entry, "datasets": {name: _parse_dataset(value) for name, value in entry["datasets"].items()}}
-    )
+    datasets = {name: _parse_dataset(value) for name, value in entry["datasets"].items()}
+    return ShardEntry(**{**entry, "datasets": datasets, "checksums": _parse_checksums(entry["checksums"])})
+
+
+def _parse_checksums(value: Any) -> Any:
+    return ChecksumList(**value) if isinstance(value, dict) else value
 
 
 def _parse_dataset(value: dict[str, Any]) -> DatasetEntry:
@@ -258,7 +264,10 @@ def _parse(body: dict[str, Any], version: int) -> Manifest:
     if ("requires" in fields) != (version > 2):
         raise ValueError(f"version {version} {'has no' if version <= 2 else 'needs the'} key 'requires'")
     required = _items(fields.pop("requires", []))
-    sources = {path: SourceEntry(**value) for path, value in fields.get("sources", {}).items()}
+    sources = {
+        path: SourceEntry(**{**value, "checksums": _parse_checksums(value["checksums"])})
+        for path, value in fields.get("sources", {}).items()
+    }
     manifest = Manifest(
         **{
             **fields,
@@ -315,7 +324,13 @@ def check_manifest(manifest: Manifest, version: int) -> None:
         _check_split(name, split, manifest)
     if manifest.version > version:
         raise ValueError(f"it has arrays in chunks, which version {version} does not support")
-    _check_distinct([*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)])
+    _check_distinct(files_in(manifest))
+
+
+def files_in(manifest: Manifest) -> list[str]:
+    """List the files that a manifest names, relative to its folder: the vectorizer's, shards and lists of checksums."""
+    shards = [shard.file for split in manifest.splits.values() for shard in split.shards]
+    return [*manifest.files, *shards, *(each.file for each in manifest.lists)]
 
 
 def _check_source(path: str, source: SourceEntry) -> None:
@@ -326,7 +341,7 @@ def _check_source(path: str, source: SourceEntry) -> None:
         _check_number(value, f"{name} of '{path}'", 1)
     _check_number(source.inode, f"the inode of '{path}'", most=(1 << 64) - 1)
     _check_number(source.mtime_ns, f"the time of '{path}'", least=-MAX_BYTES)
-    _check_checksums(source.checksums, -(-source.bytes // source.block_bytes), f"'{path}'")
+    _check_block_checksums(source.checksums, source.blocks, f"'{path}'")
 
 
 def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
@@ -350,7 +365,7 @@ def check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mappin
     _check_number(shard.rows, f"rows of '{shard.file}'", 1)
     _check_number(shard.bytes, f"bytes of '{shard.file}'", 1)
     _check_number(shard.block_bytes, f"block_bytes of '{shard.file}'", 1)
-    _check_checksums(shard.checksums, -(-shard.bytes // shard.block_bytes), f"'{shard.file}'")
+    _check_block_checksums(shard.checksums, shard.blocks, f"'{shard.file}'")
     nonzeros = shard.datasets[DATA].shape[:1] if kind == "ngram" else ()
     shapes = {
         DATA: nonzeros,
@@ -455,6 +470,17 @@ def _check_number(value: Any, what: str, least: int = 0, most: int = MAX_BYTES) 
 def _check_equal(found: int, expected: int, what: str) -> None:
     if found != expected:
         raise ValueError(f"{what}: {found!r:.60} against {expected}")
+
+
+def _check_block_checksums(value: Any, count: int, where: str) -> None:
+    """Check the checksums of `count` blocks, or what is said about the list that holds them."""
+    if not isinstance(value, ChecksumList):
+        _check_checksums(value, count, where)
+        return
+    _check_inside(value.file)
+    _check_number(value.bytes, f"bytes of '{value.file}'", 1, MAX_LIST_BYTES)
+    _check_equal(value.bytes, 8 * count, f"bytes of '{value.file}' against 8 per block of {where}")
+    _check_checksums(value.checksum, 1, f"'{value.file}'")
 
 
 def _check_checksums(value: Any, count: int, where: str) -> None:

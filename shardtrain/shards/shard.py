@@ -55,7 +55,9 @@ class Shard:
         self.path = folder / entry.file
         self.entry = entry
         self.num_features = num_features
-        self.file = ShardFile(self.path, entry, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
+        self.file = ShardFile(
+            self.path, entry, folder=folder, verify=verify, io=io, direct_io=direct_io, buffers=buffers
+        )
         external = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
         self.files = [self.file, *external.values()]
         self.arrays: dict[str, ArrayReader] = {
