@@ -13,19 +13,20 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
 from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
-from shardtrain.shards.layout import MEASURED, READY, WORKING, ChecksumList, Manifest
-from shardtrain.shards.manifest import files_in, read_manifest, write_manifest
+from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
+from shardtrain.shards.manifest import below, files_in, read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
-_OURS = re.compile(  # names of shards and of lists of checksums, where no manifest lists them
-    rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5(\{layout.LIST_SUFFIX})?|source-\d{{5,}}\{layout.LIST_SUFFIX}"
+_OURS = re.compile(  # names of shards and of lists, where no manifest lists them
+    rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5(\{layout.CHECKSUM_LIST_SUFFIX}|\{layout.CHUNK_LIST_SUFFIX})?|"
+    rf"source-\d{{5,}}\{layout.CHECKSUM_LIST_SUFFIX}"
 )
 
 
@@ -91,7 +92,7 @@ class Publication:
         """Refuse to write the manifest of files that are not there: a power failure may have taken them."""
         sizes = {name: entry.bytes for name, entry in self.manifest.files.items()}
         sizes |= {shard.file: shard.bytes for split in self.manifest.splits.values() for shard in split.shards}
-        sizes |= {each.file: each.bytes for each in self.manifest.lists}
+        sizes |= {each.file: each.bytes for each in (*self.manifest.checksum_lists, *self.manifest.chunk_lists)}
         for name, size in sizes.items():
             path = self.out / name
             if not path.is_file() or path.stat().st_size != size:
@@ -157,23 +158,4 @@ def _older(out: Path) -> list[str]:
 
 def _in_working_folder(manifest: Manifest) -> Manifest:
     """Return the manifest with the files where they were made."""
-    where = f"{WORKING}/{READY}/"
-
-    def moved(checksums: str | ChecksumList) -> str | ChecksumList:
-        return checksums if isinstance(checksums, str) else replace(checksums, file=where + checksums.file)
-
-    splits = {
-        name: replace(
-            split,
-            shards=tuple(
-                replace(shard, file=where + shard.file, checksums=moved(shard.checksums)) for shard in split.shards
-            ),
-        )
-        for name, split in manifest.splits.items()
-    }
-    return replace(
-        manifest,
-        splits=splits,
-        sources={path: replace(each, checksums=moved(each.checksums)) for path, each in manifest.sources.items()},
-        files={where + name: entry for name, entry in manifest.files.items()},
-    )
+    return below(manifest, f"{WORKING}/{READY}/")

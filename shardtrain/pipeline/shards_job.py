@@ -21,8 +21,8 @@ from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
-from shardtrain.shards.checksum_lists import with_lists
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
+from shardtrain.shards.listing import with_lists
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 from shardtrain.shards.verify import verify_shards
 

@@ -17,6 +17,7 @@ import re
 import stat
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.system import MOUNTS, file_system_of, open_uncached, read_into
 from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
-from shardtrain.shards.checksum_lists import BlockChecksums
 from shardtrain.shards.layout import ShardEntry, SourceEntry
+from shardtrain.shards.lists import BlockChecksums, read_chunks
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -74,6 +75,7 @@ class ShardFile:
             raise UsageError(f"--io is {io!r}; choose one of {', '.join(IO)}")
         self.path = path
         self.entry = entry
+        self._folder = folder
         self._verify = verify
         self._expected = BlockChecksums(folder, path, entry.checksums)
         self._damaged: dict[int, str] = {}  # messages by block number
@@ -228,13 +230,20 @@ class ShardFile:
         """Describe which elements of which arrays bytes [start, stop) hold."""
         if not self.entry.datasets:
             return "they may hold features of several shards"
+        datasets = {name: where for name, where in self.entry.datasets.items() if where.source is None}
+        if self.entry.chunk_list is not None:
+            try:
+                places = read_chunks(self._folder, self.entry, {None: self.entry.bytes})
+            except ShardsError:  # which rows are damaged is not worth a second error
+                return "their arrays are unknown, because the list of chunks cannot be read"
+            datasets = {name: replace(where, chunks=places.get(name)) for name, where in datasets.items()}
         found = []
-        for name, where in self.entry.datasets.items():
-            begin, end = (0, 0) if where.source else layout.rows_in(where, start, stop)
+        for name, where in datasets.items():
+            begin, end = layout.rows_in(where, start, stop)
             if begin < end:
                 if name not in (layout.DATA, layout.INDICES):
                     found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
-                elif self.entry.datasets[layout.INDPTR].chunks is not None:  # finding the rows would mean decoding them
+                elif datasets[layout.INDPTR].chunks is not None:  # finding the rows would mean decoding them
                     found.append(f"entries [{begin:,}, {end:,}) of '{name}'")
                 else:
                     begin, end = self._rows_of_entries(begin, end)

@@ -8,6 +8,7 @@ are write-once. docs/format.md is the specification.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,8 +25,9 @@ PLAIN_VERSION, NEWER_VERSION = 1, 2  # recorded in shards: of n-grams and sequen
 KINDS = {1: ("ngram", "sequence"), 2: ("ngram", "sequence", "dense"), 3: ("ngram", "sequence", "dense")}  # by version
 SPLITS = ("train", "validation", "test")
 CHECKSUM_LISTS = "checksum-lists"  # what a manifest of version 3 requires of its readers if checksums are in files
+CHUNK_LISTS = "chunk-lists"  # if the places of chunks are in files
 TEST_SPLIT = "test-split"  # if it has a test split
-REQUIREMENTS = (CHECKSUM_LISTS, TEST_SPLIT)  # that this package can meet; docs/format.md lists those to come
+REQUIREMENTS = (CHECKSUM_LISTS, CHUNK_LISTS, TEST_SPLIT)  # that can be met; docs/format.md lists those to come
 
 X = "x"  # (rows, num_features) token ids or dense features; n-grams: the group of the three arrays below
 DATA, INDICES, INDPTR = "x/data", "x/indices", "x/indptr"
@@ -41,10 +43,11 @@ MAX_FEATURES = (1 << 31) - 1  # column indices are int32
 MAX_VOCABULARY = 1 << 32  # token ids are 32 bits at most
 MAX_CLASSES = 1 << 16  # labels are 16 bits at most
 BLOCK_BYTES = 1 << 17  # of the file per checksum; a row is verified by reading the whole checksum blocks that hold it
-# Blocks of all files of a folder: 8 GiB. Their digits are 1 MiB of the manifest, which is parsed in milliseconds; if
-# there are more, each file's checksums are in a list beside it, and the manifest grows with files alone.
-MAX_INLINE_BLOCKS = 1 << 16
-LIST_SUFFIX = ".sums"
+# Blocks and chunks of all files of a folder: 8 GiB if it is not compressed. They are 1 to 3 MiB of the manifest, which
+# each process parses in milliseconds. If there are more, they are in lists, and the manifest grows with files alone.
+MAX_INLINE = 1 << 16
+CHECKSUM_LIST_SUFFIX, CHUNK_LIST_SUFFIX = ".sums", ".chunks"
+CHECKSUM_BYTES, PLACE_BYTES = 8, 16  # in a list: of a checksum, and of where a chunk is
 MAX_LIST_BYTES = 1 << 30  # of one list, which is held in memory: of a file of 16 TiB in blocks of BLOCK_BYTES
 DATASETS = {"ngram": {DATA, INDICES, INDPTR, Y, DOCUMENT}, "sequence": {X, Y, DOCUMENT}, "dense": {X, Y, DOCUMENT}}
 DTYPES = {
@@ -67,16 +70,16 @@ class Chunks:
     Attributes:
         shape: of every chunk, in elements; the last chunks along an axis are padded.
         filters: names in `FILTERS`, in the order in which a writer applies them.
-        offsets: of each chunk in the file, in bytes, in row-major order of the chunks.
-        sizes: of each chunk in the file, in bytes.
+        offsets: of each chunk in the file, in bytes, in row-major order of the chunks; empty where a list has them.
+        sizes: of each chunk in the file, in bytes, likewise.
         masks: of each chunk; bit i is set if filter i was skipped; empty if none ever was.
         start: rows of the first chunk before the array's first row.
     """
 
     shape: tuple[int, ...]
     filters: tuple[str, ...]
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
+    offsets: Sequence[int] = ()
+    sizes: Sequence[int] = ()
     masks: tuple[int, ...] = ()
     start: int = 0
 
@@ -105,8 +108,8 @@ class DatasetEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChecksumList:
-    """A file with the checksums of another file's blocks, 8 bytes each (XXH3, 64 bits, big-endian), and its own."""
+class ListEntry:
+    """A file with numbers that would be too many for the manifest, and its XXH3 checksum (64 bits, hex)."""
 
     file: str
     bytes: int
@@ -117,7 +120,8 @@ class ChecksumList:
 class ShardEntry:
     """One HDF5 file.
 
-    `checksums` holds 16 hex digits (XXH3, 64 bits) for each block of `block_bytes` of the file, or says where they are.
+    `checksums` holds 16 hex digits (XXH3, 64 bits) for each block of `block_bytes` of the file, or names the list that
+    has them; `chunk_list` is that of the chunks of all arrays that have some, if these do not say it themselves.
     """
 
     file: str
@@ -125,7 +129,8 @@ class ShardEntry:
     bytes: int
     datasets: dict[str, DatasetEntry]
     block_bytes: int
-    checksums: str | ChecksumList
+    checksums: str | ListEntry
+    chunk_list: ListEntry | None = None
 
     @property
     def blocks(self) -> int:
@@ -159,7 +164,7 @@ class SourceEntry:
     mtime_ns: int
     inode: int
     block_bytes: int
-    checksums: str | ChecksumList
+    checksums: str | ListEntry
 
     @property
     def blocks(self) -> int:
@@ -199,14 +204,24 @@ class Manifest:
         return [*(shard for split in self.splits.values() for shard in split.shards), *self.sources.values()]
 
     @property
-    def lists(self) -> list[ChecksumList]:
+    def checksum_lists(self) -> list[ListEntry]:
         """Return the lists of checksums, in the order of the files that they are of."""
-        return [entry.checksums for entry in self.checksummed if isinstance(entry.checksums, ChecksumList)]
+        return [entry.checksums for entry in self.checksummed if isinstance(entry.checksums, ListEntry)]
+
+    @property
+    def chunk_lists(self) -> list[ListEntry]:
+        """Return the lists of chunks, in the order of shards."""
+        shards = (shard for split in self.splits.values() for shard in split.shards)
+        return [shard.chunk_list for shard in shards if shard.chunk_list is not None]
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Return what a reader must know beyond version 2, as a manifest of version 3 lists it."""
-        needed = {CHECKSUM_LISTS: bool(self.lists), TEST_SPLIT: "test" in self.splits}
+        needed = {
+            CHECKSUM_LISTS: bool(self.checksum_lists),
+            CHUNK_LISTS: bool(self.chunk_lists),
+            TEST_SPLIT: "test" in self.splits,
+        }
         return tuple(name for name, is_needed in needed.items() if is_needed)
 
     @property
@@ -217,6 +232,14 @@ class Manifest:
         entries = (e for split in self.splits.values() for shard in split.shards for e in shard.datasets.values())
         plain = self.kind in KINDS[1] and not self.sources
         return 1 if plain and all(entry.chunks is None for entry in entries) else 2
+
+
+def num_chunks(entry: DatasetEntry) -> int:
+    """Return how many chunks an array needs; it must have some."""
+    chunks = entry.chunks
+    assert chunks is not None
+    lengths = (chunks.start + entry.shape[0], *entry.shape[1:])
+    return math.prod(-(-n // m) for n, m in zip(lengths, chunks.shape, strict=True))
 
 
 def rows_in(entry: DatasetEntry, start: int, stop: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.files import ShardFile, open_source
 from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
 from shardtrain.shards.layout import (
-    ChecksumList,
+    Chunks,
     DatasetEntry,
     FileEntry,
+    ListEntry,
     Manifest,
     ShardEntry,
     SourceEntry,
     SplitEntry,
 )
+from shardtrain.shards.lists import read_chunks
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
 
@@ -80,6 +82,10 @@ def verify_shards(folder: Path, *, advance: Advance, workers: int | None = None)
         damaged_sources = {
             path for path, entry, file, tasks in external if _collect(file, tasks, entry, faults, advance)
         }
+    for shard in _shards(manifest):
+        if found := [*_list_faults(folder, shard, manifest, advance)]:
+            faults += found
+            damaged.add(shard.file)
     for split in manifest.splits.values():
         counts = np.zeros(len(manifest.class_names), np.int64)
         before = len(faults)
@@ -108,9 +114,10 @@ def _shards(manifest: Manifest) -> Iterator[ShardEntry]:
         yield from split.shards
 
 
-def _entries(manifest: Manifest) -> Iterator[ShardEntry | SourceEntry | FileEntry | ChecksumList]:
+def _entries(manifest: Manifest) -> Iterator[ShardEntry | SourceEntry | FileEntry | ListEntry]:
     yield from manifest.checksummed
-    yield from manifest.lists
+    yield from manifest.checksum_lists
+    yield from manifest.chunk_lists
     yield from manifest.files.values()
 
 
@@ -152,7 +159,7 @@ def _collect(
     file: ShardFile | str, tasks: Tasks, entry: ShardEntry | SourceEntry, faults: list[str], advance: Advance
 ) -> bool:
     """Wait for the comparison of a file, append its faults, and return whether there are any."""
-    if isinstance(entry.checksums, ChecksumList):
+    if isinstance(entry.checksums, ListEntry):
         advance(entry.checksums.bytes)
     if isinstance(file, str):
         faults.append(file)
@@ -187,7 +194,7 @@ def _content_faults(
             found = {name: shard_dataset(file, name, where) for name, where in own.items()}
             _check_names(file, set(own))
             for name, dataset in found.items():
-                _check_place(dataset, name, entry, plain.path)
+                _check_place(dataset, _placed(own[name], shard.places.of(name)), name, plain.path)
             for name, where in entry.datasets.items():
                 for values in _compared(found.get(name), name, where, shard):
                     _check_values(values, name, manifest, plain.path)
@@ -214,8 +221,14 @@ def _check_names(file: Any, names: set[str]) -> None:
         )
 
 
-def _check_place(dataset: Any, name: str, entry: ShardEntry, path: Path) -> None:
-    expected = entry.datasets[name]
+def _placed(where: DatasetEntry, chunks: Chunks | None) -> DatasetEntry:
+    """Return where an array is, with the places of its chunks as HDF5 is asked for them."""
+    if chunks is None:
+        return where
+    return replace(where, chunks=replace(chunks, offsets=tuple(chunks.offsets), sizes=tuple(chunks.sizes)))
+
+
+def _check_place(dataset: Any, expected: DatasetEntry, name: str, path: Path) -> None:
     found = locate(dataset)
     if found != expected:
         raise CorruptShardError(
@@ -285,6 +298,18 @@ def _count_faults(folder: Path, split: SplitEntry, counts: npt.NDArray[np.int64]
             f"'{folder / layout.MANIFEST}' says {split.class_counts[wrong]:,} examples of class {wrong}, the shards "
             f"have {int(counts[wrong]):,}; rebuild the shards"
         )
+
+
+def _list_faults(folder: Path, shard: ShardEntry, manifest: Manifest, advance: Advance) -> Iterator[str]:
+    """Check the list of the chunks of a shard, if it has one."""
+    if shard.chunk_list is None:
+        return
+    sizes: dict[str | None, int] = {path: source.bytes for path, source in manifest.sources.items()}
+    try:
+        read_chunks(folder, shard, {None: shard.bytes, **sizes})
+    except ShardsError as error:
+        yield error.on_command_line
+    advance(shard.chunk_list.bytes)
 
 
 def _file_faults(path: Path, entry: FileEntry, advance: Advance) -> Iterator[str]:

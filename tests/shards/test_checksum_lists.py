@@ -25,7 +25,7 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.index import index
 from shardtrain.pipeline.options import IndexOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
-from shardtrain.shards import checksum_lists
+from shardtrain.shards import listing
 from shardtrain.shards.layout import SplitEntry
 from shardtrain.shards.manifest import read_manifest, write_manifest
 from shardtrain.shards.verify import verify_shards
@@ -266,9 +266,9 @@ def test_names_that_are_taken_by_the_files_of_other_writers_are_not_used(inline,
     odd = (replace(train.shards[0], file="a/x"), replace(train.shards[1], file="a/x.sums"))
     named = replace(manifest, splits={"train": replace(train, shards=odd)})
     with lists_forced():
-        made = checksum_lists.with_lists(named, tmp_path)
-    assert [each.file for each in made.lists] == ["a/x.sums.sums", "a/x.sums.sums.sums"]
-    assert all((tmp_path / each.file).stat().st_size == each.bytes for each in made.lists)
+        made = listing.with_lists(named, tmp_path)
+    assert [each.file for each in made.checksum_lists] == ["a/x.sums~", "a/x.sums.sums"]
+    assert all((tmp_path / each.file).stat().st_size == each.bytes for each in made.checksum_lists)
 
 
 # Manifests that cannot be true.

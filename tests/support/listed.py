@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from shardtrain.shards import checksum_lists
+from shardtrain.shards import listing
 
 
 @contextmanager
 def lists_forced(most: int = 0) -> Iterator[None]:
-    """Let folders of more than `most` blocks have lists."""
+    """Let folders of more than `most` blocks and chunks have lists."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checksum_lists, "MAX_INLINE_BLOCKS", most)
+        patch.setattr(listing, "MAX_INLINE", most)
         yield
