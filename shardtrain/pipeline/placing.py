@@ -6,6 +6,7 @@ shard and piece. The rows of very many units are therefore first put into fewer 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -204,6 +205,8 @@ class _PlaceShards:
 
 def _in_order(files: Sequence[Path], rows: ShardRange, row_bytes: int, budget: int) -> Iterator[Placed]:
     """Yield the rows of files with keys in a range, by ascending key, in pieces of about `budget` bytes."""
+    if not rows.rows:
+        return
     # a row is in memory three times: as read, concatenated and sorted
     pieces = max(1, -(-3 * rows.rows * (row_bytes + 24) // budget))
     cuts = [rows.first + (rows.last - rows.first) * i // pieces for i in range(pieces + 1)]
@@ -240,30 +243,34 @@ class _GroupRows:
 
     def __call__(self, number: int) -> None:
         paths = self.files[number * self.width : (number + 1) * self.width]
-        rows, lowest, end, row_bytes = 0, _END, 0, 0
-        arrays: dict[str, tuple[Any, tuple[int, ...]]] = {}
-        facts: dict[str, Any] = {}
-        for path in paths:
-            unit = open_spilled(path)
-            facts = unit.facts
-            for name in unit.entries:
-                before = arrays.get(name, (None, (0,)))[1][0]
-                values = unit[name]
-                arrays[name] = values.dtype, (before + len(values), *values.shape[1:])
-            if size := len(unit["keys"]):
-                rows, lowest, end = rows + size, min(lowest, int(unit["keys"][0])), max(end, int(unit["keys"][-1]) + 1)
-        if "indptr" in arrays:
-            arrays["indptr"] = np.int64, (rows + 1,)
-        total = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in arrays.values())
-        row_bytes = total // max(1, rows)
+        rows, arrays, facts = _extent_of(paths)
+        row_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in arrays.values())
         with spilling(self.outs[number], arrays, facts) as out:
-            before = 0
+            entries = 0
             if "indptr" in arrays:
                 out.append(indptr=np.zeros(1, np.int64))
-            for x, y, documents, keys in _in_order(paths, ShardRange(lowest, end, rows, 0), row_bytes, self.budget):
+            for x, y, documents, keys in _in_order(paths, rows, row_bytes // max(1, rows.rows), self.budget):
                 out.append(keys=keys, y=y, documents=documents)
                 if isinstance(x, Csr):
-                    out.append(data=x.data, indices=x.indices, indptr=x.indptr[1:] + before)
-                    before += int(x.indptr[-1])
+                    out.append(data=x.data, indices=x.indices, indptr=x.indptr[1:] + entries)
+                    entries += int(x.indptr[-1])
                 else:
                     out.append(x=x)
+
+
+def _extent_of(paths: Sequence[Path]) -> tuple[ShardRange, dict[str, tuple[Any, tuple[int, ...]]], dict[str, Any]]:
+    """Return the rows of files, without their non-zeros, and types, shapes and facts of one file of all of them."""
+    rows, lowest, end = 0, _END, 0
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {}
+    facts: dict[str, Any] = {}
+    for path in paths:
+        unit = open_spilled(path)
+        facts = unit.facts
+        for name in unit.entries:
+            before = shapes[name][1][0] if name in shapes else 0
+            shapes[name] = unit[name].dtype, (before + len(unit[name]), *unit[name].shape[1:])
+        if size := len(unit["keys"]):
+            rows, lowest, end = rows + size, min(lowest, int(unit["keys"][0])), max(end, int(unit["keys"][-1]) + 1)
+    if "indptr" in shapes:
+        shapes["indptr"] = np.int64, (rows + 1,)
+    return ShardRange(lowest, end, rows, 0), shapes, facts

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
@@ -22,11 +22,14 @@ from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
-from shardtrain.shards.manifest import read_manifest, write_manifest
+from shardtrain.shards.manifest import below, files_in, read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
 _READY = re.compile(rf"([0-9a-f]{{16}}/)?{READY}")  # folders of finished files, relative to the working folder
-_OURS = re.compile(rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5")  # names of shards, where no manifest lists them
+_OURS = re.compile(  # names of shards and of lists, where no manifest lists them
+    rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5(\{layout.CHECKSUM_LIST_SUFFIX}|\{layout.CHUNK_LIST_SUFFIX})?|"
+    rf"source-\d{{5,}}\{layout.CHECKSUM_LIST_SUFFIX}"
+)
 
 
 class IncompletePublicationError(ShardsError):
@@ -60,10 +63,10 @@ class Publication:
             ShardsExistError: a link is in the place of a folder.
             IncompletePublicationError: a file is gone.
         """
-        files, done = [*_files_in(self.manifest), MEASURED], is_published(self.out)
+        files, done = [*files_in(self.manifest), MEASURED], is_published(self.out)
         if self.replaces and not done:
             check_held(self.out / WORKING)
-            write_manifest(self.out, _in_folder(self.manifest, f"{WORKING}/{self.made_in}/"))
+            write_manifest(self.out, below(self.manifest, f"{WORKING}/{self.made_in}/"))
         for name in files:
             self._put_in_place(name)
         for folder in {(self.out / name).parent for name in files}:
@@ -92,6 +95,7 @@ class Publication:
         """Refuse to write the manifest of files that are not there: a power failure may have taken them."""
         sizes = {name: entry.bytes for name, entry in self.manifest.files.items()}
         sizes |= {shard.file: shard.bytes for split in self.manifest.splits.values() for shard in split.shards}
+        sizes |= {each.file: each.bytes for each in (*self.manifest.checksum_lists, *self.manifest.chunk_lists)}
         for name, size in sizes.items():
             path = self.out / name
             if not path.is_file() or path.stat().st_size != size:
@@ -163,21 +167,7 @@ def is_published(out: Path) -> bool:
 def _older(out: Path) -> list[str]:
     """List the files of the shards in a folder: those of the manifest, or by their names if it cannot be read."""
     try:
-        found = _files_in(read_manifest(out))
+        found = files_in(read_manifest(out))
     except (ManifestError, FileNotFoundError):
         found = [path.name for path in out.iterdir() if _OURS.fullmatch(path.name)]
     return sorted(found)
-
-
-def _files_in(manifest: Manifest) -> list[str]:
-    """List the files that a manifest names, relative to its folder."""
-    return [*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)]
-
-
-def _in_folder(manifest: Manifest, where: str) -> Manifest:
-    """Return the manifest with the files where they were made, a path that ends in a slash."""
-    splits = {
-        name: replace(split, shards=tuple(replace(shard, file=where + shard.file) for shard in split.shards))
-        for name, split in manifest.splits.items()
-    }
-    return replace(manifest, splits=splits, files={where + name: entry for name, entry in manifest.files.items()})

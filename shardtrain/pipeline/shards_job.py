@@ -23,6 +23,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
+from shardtrain.shards.listing import with_lists
 from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
 from shardtrain.shards.verify import verify_shards
 
@@ -82,6 +83,7 @@ def make_shards(
             started = time.perf_counter()
             with MemoryMeter() as memory:
                 manifest, passes = make(space)
+                manifest = with_lists(manifest, space.ready)
             spans = [
                 [title, round(start - memory.started, 3), round(stop - memory.started, 3)]
                 for title, start, stop in passes.spans

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,6 +38,7 @@ from shardtrain.runtime.schema import (
 )
 from shardtrain.shards.layout import (
     ALIGNMENT,
+    CHECKSUM_BYTES,
     DATA,
     DATASETS,
     DOCUMENT,
@@ -52,7 +53,9 @@ from shardtrain.shards.layout import (
     MAX_BYTES,
     MAX_CLASSES,
     MAX_FEATURES,
+    MAX_LIST_BYTES,
     MAX_VOCABULARY,
+    PLACE_BYTES,
     REQUIREMENTS,
     SHARDS,
     SPLITS,
@@ -61,12 +64,14 @@ from shardtrain.shards.layout import (
     Chunks,
     DatasetEntry,
     FileEntry,
+    ListEntry,
     Manifest,
     ShardEntry,
     SourceEntry,
     SplitEntry,
     X,
     Y,
+    num_chunks,
 )
 from shardtrain.version import __version__
 
@@ -112,6 +117,7 @@ _PART = Fields(
 _BUILD = Fields(optional={"labels": Keyed(Integer(0, MAX_CLASSES - 1)), "parts": Items(_PART)}, others=True)
 _VECTORIZER = Fields(optional={"kind": Text(), "fingerprint": Text(), "num_words": Integer()}, others=True)
 _UNKNOWN_KEY = re.compile(r"unexpected keyword argument ('.*')")  # as Python reports it for a dataclass
+_PLACES = ("offsets", "sizes", "masks")  # keys of chunks that a shard with a list of chunks does not have
 _EXTERNAL_ARRAYS = {X, DATA, INDICES}  # arrays that may be in external files
 _READS = f"this shardtrain ({__version__}) reads"
 _NEWER = (
@@ -120,9 +126,10 @@ _NEWER = (
 
 
 def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, SourceEntry]) -> str:
-    """Compute the fingerprint of shards, a checksum of all their checksums."""
+    """Compute the fingerprint of shards, a checksum of all their checksums; a list's own stands for the list."""
     parts = [shard.checksums for split in splits.values() for shard in split.shards]
-    return checksum("".join(parts + [source.checksums for source in sources.values()]).encode())
+    parts += [source.checksums for source in sources.values()]
+    return checksum("".join(part if isinstance(part, str) else part.checksum for part in parts).encode())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -227,21 +234,39 @@ def shard_record(shard: ShardEntry) -> dict[str, Any]:
         for key in ("chunks", "source", "converted"):
             if dataset[key] is None:
                 del dataset[key]
+        if shard.chunk_list is not None and "chunks" in dataset:
+            for key in _PLACES:
+                del dataset["chunks"][key]
+    if shard.chunk_list is None:
+        del record["chunk_list"]
     return record
 
 
 def parse_shard(entry: dict[str, Any]) -> ShardEntry:
     """Parse a shard's entry from JSON values; a wrong key or type raises KeyError, TypeError or AttributeError."""
-    return ShardEntry(
-        **{**entry, "datasets": {name: _parse_dataset(value) for name, value in entry["datasets"].items()}}
-    )
+    listed = "chunk_list" in entry
+    fields = {
+        **entry,
+        "datasets": {name: _parse_dataset(value, listed=listed) for name, value in entry["datasets"].items()},
+        "checksums": _parse_checksums(entry["checksums"]),
+    }
+    if listed:
+        fields["chunk_list"] = ListEntry(**entry["chunk_list"])
+    return ShardEntry(**fields)
 
 
-def _parse_dataset(value: dict[str, Any]) -> DatasetEntry:
+def _parse_checksums(value: Any) -> Any:
+    return ListEntry(**value) if isinstance(value, dict) else value
+
+
+def _parse_dataset(value: dict[str, Any], *, listed: bool) -> DatasetEntry:
     fields = {**value, "shape": _items(value["shape"])}
     if fields.get("chunks") is not None:
-        lists = ("shape", "filters", "offsets", "sizes", "masks")
-        fields["chunks"] = Chunks(**{**value["chunks"], **{key: _items(value["chunks"][key]) for key in lists}})
+        given = value["chunks"]
+        if listed and not set(_PLACES).isdisjoint(given):
+            raise TypeError(f"chunks have {sorted(given)!r:.100}, and a list of chunks as well")
+        lists = ("shape", "filters", *(() if listed else _PLACES))
+        fields["chunks"] = Chunks(**{**given, **{key: _items(given[key]) for key in lists}})
     if any(value[key] is None for key in ("chunks", "source", "converted") if key in value):
         raise TypeError("a value is null")
     return DatasetEntry(**fields)
@@ -258,7 +283,10 @@ def _parse(body: dict[str, Any], version: int) -> Manifest:
     if ("requires" in fields) != (version > 2):
         raise ValueError(f"version {version} {'has no' if version <= 2 else 'needs the'} key 'requires'")
     required = _items(fields.pop("requires", []))
-    sources = {path: SourceEntry(**value) for path, value in fields.get("sources", {}).items()}
+    sources = {
+        path: SourceEntry(**{**value, "checksums": _parse_checksums(value["checksums"])})
+        for path, value in fields.get("sources", {}).items()
+    }
     manifest = Manifest(
         **{
             **fields,
@@ -315,7 +343,34 @@ def check_manifest(manifest: Manifest, version: int) -> None:
         _check_split(name, split, manifest)
     if manifest.version > version:
         raise ValueError(f"it has arrays in chunks, which version {version} does not support")
-    _check_distinct([*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)])
+    _check_distinct(files_in(manifest))
+
+
+def files_in(manifest: Manifest) -> list[str]:
+    """List the files that a manifest names, relative to its folder: the vectorizer's, shards and lists."""
+    shards = [shard.file for split in manifest.splits.values() for shard in split.shards]
+    return [*manifest.files, *shards, *(each.file for each in (*manifest.checksum_lists, *manifest.chunk_lists))]
+
+
+def below(manifest: Manifest, folder: str) -> Manifest:
+    """Return the manifest with all its files below a folder, whose path ends with a slash."""
+
+    def moved(entry: ListEntry | str | None) -> Any:
+        return replace(entry, file=folder + entry.file) if isinstance(entry, ListEntry) else entry
+
+    def moved_shard(shard: ShardEntry) -> ShardEntry:
+        lists = {"checksums": moved(shard.checksums), "chunk_list": moved(shard.chunk_list)}
+        return replace(shard, file=folder + shard.file, **lists)
+
+    return replace(
+        manifest,
+        splits={
+            name: replace(split, shards=tuple(map(moved_shard, split.shards)))
+            for name, split in manifest.splits.items()
+        },
+        sources={path: replace(each, checksums=moved(each.checksums)) for path, each in manifest.sources.items()},
+        files={folder + name: entry for name, entry in manifest.files.items()},
+    )
 
 
 def _check_source(path: str, source: SourceEntry) -> None:
@@ -326,7 +381,7 @@ def _check_source(path: str, source: SourceEntry) -> None:
         _check_number(value, f"{name} of '{path}'", 1)
     _check_number(source.inode, f"the inode of '{path}'", most=(1 << 64) - 1)
     _check_number(source.mtime_ns, f"the time of '{path}'", least=-MAX_BYTES)
-    _check_checksums(source.checksums, -(-source.bytes // source.block_bytes), f"'{path}'")
+    _check_block_checksums(source.checksums, source.blocks, f"'{path}'")
 
 
 def _check_split(name: str, split: SplitEntry, manifest: Manifest) -> None:
@@ -350,7 +405,7 @@ def check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mappin
     _check_number(shard.rows, f"rows of '{shard.file}'", 1)
     _check_number(shard.bytes, f"bytes of '{shard.file}'", 1)
     _check_number(shard.block_bytes, f"block_bytes of '{shard.file}'", 1)
-    _check_checksums(shard.checksums, -(-shard.bytes // shard.block_bytes), f"'{shard.file}'")
+    _check_block_checksums(shard.checksums, shard.blocks, f"'{shard.file}'")
     nonzeros = shard.datasets[DATA].shape[:1] if kind == "ngram" else ()
     shapes = {
         DATA: nonzeros,
@@ -370,7 +425,10 @@ def check_shard(shard: ShardEntry, kind: str, num_features: int, sources: Mappin
                 raise ValueError(f"{where} of type {entry.dtype!r:.20} cannot be in {entry.source!r:.200}")
         elif entry.converted is not None:
             raise ValueError(f"{where} is converted, but not in an external file")
-        _check_dataset(entry, where, dtypes, shapes[name])
+        _check_dataset(entry, where, dtypes, shapes[name], listed=shard.chunk_list is not None)
+    if shard.chunk_list is not None:
+        chunks = sum(num_chunks(entry) for entry in shard.datasets.values() if entry.chunks)
+        _check_list(shard.chunk_list, PLACE_BYTES, chunks, f"per chunk of '{shard.file}'")
     sizes: dict[str | None, int] = {None: shard.bytes, **{path: source.bytes for path, source in sources.items()}}
     for place in {entry.source for entry in shard.datasets.values()}:
         _check_places({n: e for n, e in shard.datasets.items() if e.source == place}, sizes[place], shard.file)
@@ -400,7 +458,7 @@ def _check_places(datasets: Mapping[str, DatasetEntry], size: int, file: str) ->
         end = max(end, offset + length)
 
 
-def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tuple[int, ...]) -> None:
+def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tuple[int, ...], *, listed: bool) -> None:
     """Check type, shape and offset of one array; an array without values is at offset 0."""
     if (entry.converted or entry.dtype) not in dtypes:
         raise ValueError(f"{where} has type {entry.converted or entry.dtype!r}")
@@ -413,7 +471,7 @@ def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tup
     if math.prod(shape) * np.dtype(entry.dtype).itemsize != entry.bytes:
         raise ValueError(f"{where} has shape {shape} in {entry.bytes} bytes")
     if entry.chunks is not None:
-        _check_chunks(entry, entry.chunks, where)
+        _check_chunks(entry, entry.chunks, where, listed=listed)
     elif (entry.source is None and entry.offset % ALIGNMENT) or (entry.offset and not entry.bytes):
         raise ValueError(
             f"{where} is at byte {entry.offset}, but the writer aligns arrays to {ALIGNMENT:,} bytes and places empty "
@@ -421,8 +479,11 @@ def _check_dataset(entry: DatasetEntry, where: str, dtypes: set[str], shape: tup
         )
 
 
-def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str) -> None:
-    """Check that there are as many chunks as the shape needs, of possible sizes, with supported filters."""
+def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str, *, listed: bool) -> None:
+    """Check that there are as many chunks as the shape needs, of possible sizes, with supported filters.
+
+    Those that are `listed` are checked when the list is read.
+    """
     if entry.offset or not entry.bytes or len(chunks.shape) != len(entry.shape):
         raise ValueError(f"{where} has chunks, an offset of {entry.offset} and {entry.bytes} bytes")
     for size in chunks.shape:
@@ -432,8 +493,9 @@ def _check_chunks(entry: DatasetEntry, chunks: Chunks, where: str) -> None:
     _check_number(chunks.start, f"start of {where}", 0, chunks.shape[0] - 1)
     if not all(isinstance(name, str) and name in FILTERS for name in chunks.filters):
         raise ValueError(f"{where} has the filters {chunks.filters!r:.100}")
-    lengths = (chunks.start + entry.shape[0], *entry.shape[1:])
-    count = math.prod(-(-n // m) for n, m in zip(lengths, chunks.shape, strict=True))
+    if listed:
+        return
+    count = num_chunks(entry)
     _check_equal(len(chunks.offsets), count, f"chunks of {where}")
     _check_equal(len(chunks.sizes), count, f"sizes of chunks of {where}")
     for offset, size in zip(chunks.offsets, chunks.sizes, strict=True):
@@ -455,6 +517,22 @@ def _check_number(value: Any, what: str, least: int = 0, most: int = MAX_BYTES) 
 def _check_equal(found: int, expected: int, what: str) -> None:
     if found != expected:
         raise ValueError(f"{what}: {found!r:.60} against {expected}")
+
+
+def _check_block_checksums(value: Any, count: int, where: str) -> None:
+    """Check the checksums of `count` blocks, or what is said about the list that holds them."""
+    if isinstance(value, ListEntry):
+        _check_list(value, CHECKSUM_BYTES, count, f"per block of {where}")
+    else:
+        _check_checksums(value, count, where)
+
+
+def _check_list(entry: ListEntry, each: int, count: int, what: str) -> None:
+    """Check what is said about a list of `count` values of `each` bytes."""
+    _check_inside(entry.file)
+    _check_number(entry.bytes, f"bytes of '{entry.file}'", 1, MAX_LIST_BYTES)
+    _check_equal(entry.bytes, each * count, f"bytes of '{entry.file}' against {each} {what}")
+    _check_checksums(entry.checksum, 1, f"'{entry.file}'")
 
 
 def _check_checksums(value: Any, count: int, where: str) -> None:

@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     put("npz", "sparse", (folder / "s.npz").read_bytes())
     spill(folder / "spilled", {"keys": np.arange(3, dtype=np.uint64), "y": np.zeros((2, 2))}, {"num_features": 2})
     put("scratch", "arrays", (folder / "spilled").read_bytes())
-    for name in ("v1-ngram", "v2-dense", "v3-sequence"):
+    for name in ("v1-ngram", "v2-dense", "v3-sequence", "v3-lists-zstd"):
         put("manifest", name, (GOLDEN / name / "manifest.json").read_bytes())
     files = ("vectorizer.json", "terms.json", "hashes.npy", "counts.npy", "columns.npy", "scores.npy")
     for number, name in enumerate(files):

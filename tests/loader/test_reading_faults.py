@@ -152,7 +152,7 @@ def direct_file(large, tmp_path) -> ShardFile:
     with open_shards(folder) as shards:
         entry = shards.train.shards[0].entry
     shutil.copy(folder / entry.file, tmp_path / "shard.h5")
-    file = ShardFile(tmp_path / "shard.h5", entry, verify=True, io="read", direct_io=True)
+    file = ShardFile(tmp_path / "shard.h5", entry, folder=tmp_path, verify=True, io="read", direct_io=True)
     if file._direct is None:
         pytest.skip("this file system reads everything through the page cache")
     return file
@@ -201,7 +201,9 @@ def test_where_the_page_cache_cannot_be_bypassed_files_are_read_through_it(direc
     monkeypatch.setattr(os, "preadv", refused)
     assert direct_file.bytes(5, len(content) - 5).tobytes() == content[5:-5]
     monkeypatch.delattr(os, "O_DIRECT")
-    other = ShardFile(direct_file.path, direct_file.entry, verify=True, io="read", direct_io=True)
+    other = ShardFile(
+        direct_file.path, direct_file.entry, folder=direct_file.path.parent, verify=True, io="read", direct_io=True
+    )
     assert other.bytes(5, len(content) - 5).tobytes() == content[5:-5]
 
 

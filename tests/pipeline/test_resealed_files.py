@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import resealing
 from support.hashes import shortened_hashes
+from support.listed import lists_forced
 from support.mutations import array_mutations, mutations
 from support.outcomes import Changed, Use, of_json, unforeseen
 
@@ -39,7 +40,14 @@ KINDS = {
     "hashed n-grams": BuildOptions(vectorizer="hashing", max_features=64, workers=1, validation_fraction=0.2),
 }
 # Of so many changes one is tried in `make test`.
-SPREAD = {**dict.fromkeys(KINDS, 23), "a manifest": 199, "a build record": 149, "an interrupted build": 199}
+LISTED = "a manifest with lists"
+SPREAD = {
+    **dict.fromkeys(KINDS, 23),
+    "a manifest": 199,
+    LISTED: 199,
+    "a build record": 149,
+    "an interrupted build": 199,
+}
 
 
 @pytest.fixture
@@ -64,7 +72,9 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     for kind, options in KINDS.items():
         with shortened_hashes(3) if kind == "n-grams that share hashes" else nullcontext():
             build(corpus, folder / kind, options)
-    return {kind: folder / kind for kind in KINDS}
+    with lists_forced():
+        build(corpus, folder / LISTED, replace(KINDS["n-grams"], compress="lz4"))
+    return {kind: folder / kind for kind in (*KINDS, LISTED)}
 
 
 def of_array(file: str) -> Changed:
@@ -193,7 +203,7 @@ def interrupt(*arguments: object, **keywords: object) -> None:
 def law_of(name: str, corpus: Path, folder: Path) -> Law:
     if name in KINDS:
         return Law(VECTORIZERS[name], [transforms, reuses(corpus)])
-    if name == "a manifest":
+    if name in ("a manifest", LISTED):
         uses = [reads, shows, records, appends(corpus), reuses(corpus)]
         return Law([of_json("manifest.json", resealing.write_manifest)], uses)
     if name == "a build record":
@@ -203,7 +213,7 @@ def law_of(name: str, corpus: Path, folder: Path) -> Law:
     return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
 
 
-LAWS = [*KINDS, "a manifest", "a build record", "an interrupted build"]
+LAWS = [*KINDS, "a manifest", LISTED, "a build record", "an interrupted build"]
 
 
 def check(name: str, made: dict[str, Path], corpus: Path, interrupted: Path, scratch: Path, *, every: int) -> list[str]:
