@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from shardtrain.corpus.records import MAX_RECORD, TOO_LONG, Syntax, find_records
 
-KNOWN = 64  # records at the begin of a chunk that are told, so that a true scan meets them without reading
+KNOWN = 64  # records at the begin of a chunk that are reported, so that most true scans meet them without reading
 
 _PIECE = 64 << 10  # bytes read at a time where a line's start is looked for
 _START, _LINE, _INDEX, _CODE, _CUT = range(5)  # columns of marks
