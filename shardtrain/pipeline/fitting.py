@@ -111,7 +111,7 @@ def _restricted(passes: Passes, counted: Counted, chosen: Chosen) -> Counted:
     columns = {**chosen.ids.take(order).arrays, "counts": chosen.counts[order], "first": chosen.first[order]}
     restrict = _Restrict(counted.buckets, kept, columns)
     how: dict[str, Any] = {"name": name, "unit": "n-grams", "schema": Integer()}
-    sizes = passes.run(titles.SELECT, restrict, range(len(kept)), counted.candidates, **how)
+    sizes = passes.run(titles.CHOOSE, restrict, range(len(kept)), counted.candidates, **how)
     return replace(counted, buckets=kept, candidates=np.array(sizes, np.int64))
 
 

@@ -8,7 +8,7 @@ two MiB are unpacked in the system's temporary folder for detecting its format.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
+from shardtrain.vectorize.groups import MOST_FILES
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import MAX_COLUMNS, HashedSettings, NgramSettings, SequenceSettings, Settings
 
@@ -203,7 +204,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         validation_fraction=0.0 if found.validation else options.validation_fraction,
         test=splits.get("test"),
         vectorizer=_vectorizer(options, source, settings),
-        passes=_titles(found, options, None if len(settings) > 1 else settings[0], reused=reused is not None),
+        passes=_titles(found, options, None if len(settings) > 1 else settings[0], units, reused=reused is not None),
         resumes=changed == "",
         executor=options.executor,
         workers=workers.number,
@@ -270,7 +271,9 @@ def _named(settings: Settings) -> str:
     return f"{weighed} of the best {settings.max_features:,} {what}, by {settings.select}"
 
 
-def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
+def _titles(
+    corpus: Corpus, options: BuildOptions, settings: Settings | None, units: Mapping[str, Units | None], *, reused: bool
+) -> tuple[str, ...]:
     """Return the titles of a build's passes in order; `settings` is None where a survey chooses them."""
     others = [passes for name, passes in titles.OTHER_SPLITS.items() if name in corpus.sources]
     found = [titles.SCAN, *(title for passes in others for title in passes)]
@@ -278,17 +281,30 @@ def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *,
         found += [titles.LENGTHS, "then those of the vectorizer that is chosen"]
     elif reused or isinstance(settings, HashedSettings):
         found += [titles.LABELS]
-    elif isinstance(settings, NgramSettings):
-        by_counts = SELECTORS[settings.select].by_counts
-        chosen = (
-            [titles.SELECT, titles.NAMES, titles.NORMS] if by_counts else [titles.NORMS, titles.SELECT, titles.NAMES]
-        )
-        found += [titles.COUNT, titles.MERGE, *chosen]
     else:
-        found += [titles.COUNT_WORDS, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
+        found += _counting_titles(settings, many=_are_many(units["train"]))
     made = {"train": True, "validation": bool(corpus.validation) or options.threshold > 0, "test": bool(corpus.test)}
     splits = [name for name, exists in made.items() if exists]
-    return (*found, *(titles.VECTORIZE_SPLIT[name] for name in splits), *map(titles.write_shards, splits))
+    found += [titles.VECTORIZE_SPLIT[name] for name in splits]
+    for name in splits:
+        found += [titles.GROUP_ROWS] * _are_many(units.get(name, units["train"]))
+        found += [titles.plan_shards(name), titles.write_shards(name)]
+    return tuple(dict.fromkeys(found))
+
+
+def _are_many(units: Units | None) -> bool:
+    """Return whether the files of units are put together; of texts that would have to be unpacked nobody knows."""
+    return units is not None and len(units) > MOST_FILES
+
+
+def _counting_titles(settings: NgramSettings | SequenceSettings, *, many: bool) -> list[str]:
+    """Return the titles of the passes that count terms and choose features; `many`: there are very many units."""
+    group, values = [titles.GROUP] * many, [titles.GROUP_VALUES] * many
+    if isinstance(settings, SequenceSettings):
+        return [titles.COUNT_WORDS, *group, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
+    select = [*values, titles.SELECT, titles.CHOOSE, titles.NAMES]
+    by_counts = SELECTORS[settings.select].by_counts
+    return [titles.COUNT, *group, titles.MERGE, *([*select, titles.NORMS] if by_counts else [titles.NORMS, *select])]
 
 
 def _in_words(split: SplitPlan) -> str:

@@ -57,7 +57,8 @@ def plan_shards(passes: Passes, split: str, files: Sequence[Path], rows_per_shar
     while True:
         places = np.arange(rows_per_shard, total, rows_per_shard)
         marks = [(bins.first, 0, 0)]  # key, row and non-zeros at the start of each shard
-        marks += _marks(passes, split, files, bins, places, rows_per_shard)
+        if len(places):
+            marks += _marks(passes, split, files, bins, places, rows_per_shard)
         marks.append((bins.last, total, int(bins.nonzero_starts[-1])))
         shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
         if rows_per_shard == 1 or all(shard.nonzeros <= MAX_NONZEROS for shard in shards):

@@ -133,7 +133,7 @@ def _gather(
     pick = _PickBest(counted.buckets, scores, boundary.score, room, files)
     share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
     how: dict[str, Any] = {"name": f"chosen-{name}", "unit": "n-grams", "schema": Integer()}
-    num_tied = sum(passes.run(titles.SELECT, pick, list(enumerate(groups)), share, **how))
+    num_tied = sum(passes.run(titles.CHOOSE, pick, list(enumerate(groups)), share, **how))
     found = [open_spilled(path) for path in files]
     kinds = ("above",) if num_tied > room else ("above", "tied")
     columns = {each: np.concatenate([file[f"{kind}_{each}"] for file in found for kind in kinds]) for each in _COLUMNS}

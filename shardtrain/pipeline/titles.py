@@ -16,6 +16,7 @@ MERGE = "merging counts"
 NORMS = "computing document norms"
 GROUP_VALUES = "grouping values"
 SELECT = "selecting features"
+CHOOSE = "choosing features"
 LONGEST = "measuring sequences"
 TIES = "settling ties"
 NAMES = "looking up the features' names"
@@ -36,7 +37,20 @@ def plan_shards(split: str) -> str:
 
 DETAILS = frozenset(  # shown with --verbose
     {
-        *(VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, KEEP, GROUP, MERGE, NORMS, GROUP_VALUES, LONGEST, TIES),
+        *(
+            VALIDATION_LABELS,
+            TEST_LABELS,
+            LABELS,
+            LENGTHS,
+            KEEP,
+            GROUP,
+            MERGE,
+            CHOOSE,
+            NORMS,
+            GROUP_VALUES,
+            LONGEST,
+            TIES,
+        ),
         *(NAMES, GROUP_ROWS, *map(plan_shards, VECTORIZE_SPLIT)),
     }
 )
