@@ -170,7 +170,7 @@ def test_ordinals_beyond_32_bits_reach_the_shards_in_the_order_of_their_keys(tmp
     passes = Passes(Serial(), tmp_path, 1 << 24)
     how = {"first_number": 0, "rows_per_shard": 15, "codec": None}
     split = place_split(passes, "train", files, Words(), 1, tmp_path / "ready", **how)
-    read = [Shard(tmp_path / "ready", entry, 9).documents(0, entry.rows) for entry in split.shards]
+    read = [Shard(tmp_path / "ready", entry, 9, verify=True).documents(0, entry.rows) for entry in split.shards]
     assert [len(part) for part in read] == [15, 15, 10]
     assert np.concatenate(read).tolist() == ordinals[np.argsort(document_keys(ordinals, 3))].tolist()
 
