@@ -20,8 +20,8 @@ from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
 from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
-from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
-from shardtrain.shards.manifest import below, files_in, read_manifest, write_manifest
+from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest, below, files_in
+from shardtrain.shards.manifest import read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
 _OURS = re.compile(  # names of shards and of lists, where no manifest lists them
