@@ -27,7 +27,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.engines.cluster import Cluster
 from shardtrain.runtime.engines.examine import examine_engine
 from shardtrain.runtime.engines.names import executor_name
-from shardtrain.runtime.engines.opening import open_cluster
+from shardtrain.runtime.engines.opening import open_cluster, open_engine
 
 SMALL = {"max_features": 400, "rows_per_shard": 200, "seed": 3}
 UNIT_BYTES = 1 << 15
@@ -105,6 +105,7 @@ def test_a_build_has_the_bytes_of_one_process(
     kind: str, cluster: Clustered, corpus: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    cluster.complete()
     monkeypatch.chdir(tmp_path)  # workers have another current folder
     (tmp_path / "corpus").symlink_to(corpus)
     build("corpus", "out", BuildOptions(vectorizer=kind, executor=cluster.name, **SMALL))
@@ -222,11 +223,24 @@ def test_conversions_and_recompressed_shards_are_those_of_one_process(
 
 
 def test_an_engine_is_examined_worker_by_worker(cluster: Clustered, tmp_path: Path) -> None:
+    cluster.complete()
     found = examine_engine(executor_name(cluster.name), tmp_path)
     assert (found.slots, found.problem) == (2, None)
     assert sum(node.workers for node in found.nodes) == 2
     assert all(node.shared and "numpy" in node.versions and node.memory_bytes for node in found.nodes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cluster", ["dask"], indirect=True)
+def test_workers_are_counted_while_a_client_of_dask_refreshes_what_it_knows_of_them(cluster: Clustered) -> None:
+    dask = pytest.importorskip("dask")
+    cluster.complete()
+    with dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}):
+        engine = open_engine(executor_name(cluster.name))
+    try:
+        assert {engine.slots for _ in range(200)} == {2}
+    finally:
+        engine.shutdown()
 
 
 @pytest.mark.slow

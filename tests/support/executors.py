@@ -19,7 +19,7 @@ import pytest
 
 SPAWN = multiprocessing.get_context("spawn")
 _DASK = """
-import os, signal, sys
+import os, signal, sys, time
 from distributed import LocalCluster
 
 if __name__ == "__main__":
@@ -27,25 +27,33 @@ if __name__ == "__main__":
                            memory_limit=0, local_directory=sys.argv[1])
     print(cluster.scheduler_address, flush=True)
     for line in sys.stdin:
-        os.kill(cluster.workers[int(line) % 2].process.process.pid, signal.SIGKILL)
-        print("killed", flush=True)
+        if line == "complete\\n":
+            while len(cluster.scheduler.workers) < 2:
+                time.sleep(0.05)
+        else:
+            os.kill(cluster.workers[int(line) % 2].process.process.pid, signal.SIGKILL)
+        print("done", flush=True)
     cluster.close()
 """
-_RAY = """
+SECOND_NODE = "127.0.0.3"  # of Ray, which is the one that is killed
+_RAY = f"""
 import sys
 from ray.cluster_utils import Cluster
 
 if __name__ == "__main__":
     cluster = Cluster()
     add = lambda address: cluster.add_node(node_ip_address=address, num_cpus=1, object_store_memory=100 << 20,
-                                           **({} if address != "127.0.0.2" else {"include_dashboard": False}))
+                                           **({{}} if address != "127.0.0.2" else {{"include_dashboard": False}}))
     add("127.0.0.2")
-    second = add("127.0.0.3")
+    second = add("{SECOND_NODE}")
     print(cluster.address, flush=True)
     for line in sys.stdin:
+        if line == "complete\\n":
+            print("done", flush=True)
+            continue
         cluster.remove_node(second, allow_graceful=False)
-        print("killed", flush=True)
-        second = add("127.0.0.3")
+        print("done", flush=True)
+        second = add("{SECOND_NODE}")
     cluster.shutdown()
 """
 
@@ -54,22 +62,29 @@ class Clustered:
     """A cluster of two workers or nodes on loopback addresses, run by a process that this one started."""
 
     def __init__(self, process: subprocess.Popen[str], kind: str) -> None:
-        self._process = process
+        self.process = process
         self.kind = kind
         self.name = f"{kind}:{self._line()}"
 
     def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
         assert line, "the cluster did not start"
         return line
 
     def kill(self, number: int) -> None:
         """Kill a worker, or the second node, by SIGKILL; another one takes its place."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        assert self._line() == "killed"
+        self._do(str(number))
+
+    def complete(self) -> None:
+        """Wait until those that were killed have been replaced."""
+        self._do("complete")
+
+    def _do(self, what: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        assert self._line() == "done"
 
 
 @contextlib.contextmanager

@@ -60,7 +60,18 @@ class DaskEngine(Engine):
 
     @property
     def _workers(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        """The workers, by address, as the scheduler knows them now.
+
+        The scheduler itself is asked: what a client keeps of it, and `scheduler_info` returns, may be replaced by a
+        version without workers in between.
+
+        Raises:
+            WorkerDiedError: the scheduler is gone.
+        """
+        try:
+            found: dict[str, Any] = self._client.sync(self._client.scheduler.identity)["workers"]
+        except (OSError, AttributeError) as error:  # without a connection there is no `scheduler`
+            raise lost(DASK, "its scheduler does not answer") from error
         return found
 
     @property
