@@ -23,7 +23,7 @@ SOURCES := shardtrain tests tools docs
 # What touches the system most; tests/package/test_systems.py, in `make test`, runs all commands so.
 PORTABLE := tests/runtime tests/arrays tests/loader tests/shards/test_format.py tests/shards/test_compressed.py
 
-.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers bench-executors clean
+.PHONY: help install shards fit inspect fmt lint type docs test test-fast test-portable soak faults faults-engines check bench bench-features bench-inputs bench-memory bench-reading bench-mixing bench-training bench-recipes bench-end-to-end bench-predicting bench-explaining bench-bundle bench-metrics bench-vectorizers bench-executors clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ soak: .venv/.development ## run the slow tests
 
 faults: .venv/.development ## fail the calls of commands and print the table; FAULTS="--every 20 build" for less
 	$(BIN)/python tests/faults/table.py $(FAULTS)
+
+faults-engines: .venv/.development ## kill workers, nodes and drivers of builds and print the table; FAULTS="--corpus data/ag_news" for others
+	$(BIN)/python tests/faults/engines.py $(FAULTS)
 
 check: lint type docs test test-portable ## everything that has to be green
 
