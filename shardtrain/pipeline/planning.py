@@ -176,7 +176,7 @@ def _marks(
 
 
 def mark_tasks(starts: npt.NDArray[np.int64], places: npt.NDArray[np.int64], budget: int) -> list[tuple[Marked, ...]]:
-    """Return the tasks that find the keys of the rows at some places; `starts` are rows before each bin, (bins + 1,)."""
+    """Return the tasks that find the keys of rows at some places; `starts` are rows before each bin, (bins + 1,)."""
     numbers = np.searchsorted(starts, places, side="right") - 1
     pairs = zip(numbers.tolist(), (places - starts[numbers]).tolist(), strict=True)
     marked = [(number, tuple(skip for _, skip in group)) for number, group in groupby(pairs, lambda pair: pair[0])]
