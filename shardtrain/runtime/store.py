@@ -37,11 +37,14 @@ class Store:
 
     Attributes:
         shared: several machines may see the same files.
-        identity: of what scratch files can be trusted in: the start of the machine, or the storage as such.
     """
 
     shared: bool
-    identity: str
+
+    @property
+    def identity(self) -> str:
+        """Identity of what scratch files can be trusted in: the start of the machine, or the storage as such."""
+        return _SHARED if self.shared else system.boot_identity()
 
     def keeps(self, record: Mapping[str, Any]) -> bool:
         """Return whether scratch files of a job with this record can be trusted here."""
@@ -62,8 +65,7 @@ def store_of(path: Path, mounts: Path | None = None) -> Store:
     """
     place = Path(os.path.abspath(path))
     existing = next(each for each in (place, *place.parents) if each.exists())
-    shared = _is_shared(str(existing), existing.stat().st_dev, mounts or system.MOUNTS)
-    return Store(shared, _SHARED if shared else system.boot_identity())
+    return Store(_is_shared(str(existing), existing.stat().st_dev, mounts or system.MOUNTS))
 
 
 @functools.lru_cache(maxsize=1024)
