@@ -250,7 +250,7 @@ def _sums(build: Simulation, store: Store, cores: int, core_hour: float) -> Iter
     estimated = size(disk_ratio(build.settings) * build.num_bytes)
     yield (
         f"bytes: {read:.1f} read and {written:.1f} written per byte of the corpus; {size(found.disk)} on disk at the "
-        f"end (build estimates {estimated})"
+        f"end, {size(build.vectorizer_bytes)} of the vectorizer, which the driver writes (build estimates {estimated})"
     )
     yield (
         f"memory: {build.memory_limit // mib:,} MiB allowed, {PROCESS_BYTES // mib} MiB per process, "

@@ -1,18 +1,22 @@
-"""What docs/scaling.md shows is what happens: its script for Dask on one machine is run, its module is an executor."""
+"""What docs/scaling.md shows is what happens: its script for Dask on one machine is run, its figures are computed."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardtrain.datasets.demo import write_demo
 from shardtrain.shards.manifest import read_manifest
 
-TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.heavy
@@ -25,6 +29,17 @@ def test_its_script_builds_the_shards_of_one_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "build.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_manifest(tmp_path / "data" / "shards").splits["train"].examples > 200
+
+
+def test_its_figures_of_large_builds_are_those_of_the_tool(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.chdir(ROOT)
+    simulate = importlib.import_module("simulate_scale")
+    shown = re.findall(r"```sh\npython tools/simulate_scale.py ([^\n]*)\n```\n\n```text\n(.*?)```", TEXT, re.DOTALL)
+    assert len(shown) == 3
+    for arguments, text in shown:
+        assert simulate.main(shlex.split(arguments)) == 0
+        assert capsys.readouterr().out == text
 
 
 def test_the_limits_that_it_names_are_those_of_the_code() -> None:
