@@ -45,6 +45,11 @@ def test_its_figures_of_large_builds_are_those_of_the_tool(monkeypatch: pytest.M
 def test_the_limits_that_it_names_are_those_of_the_code() -> None:
     from shardtrain.runtime.engines import ray_engine
     from shardtrain.runtime.passes import UNIT_BYTES
+    from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES
 
+    most = f"{MOST_FILES:,} units ({MOST_FILES * UNIT_BYTES >> 30} GiB)"
+    assert f"Beyond {most} files are put together, {GROUP_UNITS} units in one" in TEXT
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert f"(beyond {most.replace(' (', ', ')} puts the terms of {GROUP_UNITS} units into one file" in design
     assert f"Ray: {ray_engine._RETRIES + 1} times" in TEXT
     assert f"per unit of {UNIT_BYTES >> 20} MiB" in TEXT

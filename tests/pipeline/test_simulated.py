@@ -82,7 +82,8 @@ def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_
             continue
         assert (each.tasks, each.made) == pytest.approx((seen.tasks[title], real.made), rel=SPREAD.get(title, 0)), title
         assert each.opened == pytest.approx(real.opened, rel=max(0.02, SPREAD.get(title, 0))), title
-        if "shards" not in title or title.startswith("planning"):  # of small shards most is padding
+        # Of small shards most is padding, and how many ties are listed depends on the memory.
+        if title != titles.CHOOSE and not title.startswith("writing"):
             written = sum(real.written.values()) + real.headers
             assert each.written == pytest.approx(written, rel=0.03, abs=4096), title
 
