@@ -37,7 +37,7 @@ from shardtrain.vectorize.saved import DESCRIPTION
 PLAIN, GROUPED = "plain", "grouped"
 TEXT, CANDIDATES, CHOSEN, PLACES = "text", "candidates", "chosen", "places"  # what an array grows with
 _OF_PLACES = {"starts", "term_starts", "entry_starts"}
-_OF_TASKS = ("keys-", "best-", "short-")  # begins of the names of folders
+_OF_TASKS = ("keys-", "best-", "short")  # begins of the names of folders
 _OF_CANDIDATES = {"hashes", "checks", "counts", "first", "scores"}  # in merged buckets and files of scores
 _OF_CHOSEN = ("chosen", "names")
 _SHARES = (4, 2, 1)  # of the sample, whose sizes are divided by these

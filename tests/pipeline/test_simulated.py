@@ -80,6 +80,9 @@ def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_
         real = seen.passes[title]
         if title == titles.SCAN:
             continue
+        if title == titles.NAMES:  # of which it knows no more than the most
+            assert seen.tasks[title] <= each.tasks <= 300
+            continue
         assert (each.tasks, each.made) == pytest.approx((seen.tasks[title], real.made), rel=SPREAD.get(title, 0)), title
         assert each.opened == pytest.approx(real.opened, rel=max(0.02, SPREAD.get(title, 0))), title
         # Of small shards most is padding, and how many ties are listed depends on the memory.
