@@ -24,8 +24,9 @@ from scale_measured import Measured, measure
 from scale_passes import Pass, Simulation
 
 from shardtrain.corpus.unit_table import UnitTable
+from shardtrain.errors import ShardtrainError
 from shardtrain.options import parse_size
-from shardtrain.pipeline.build import disk_ratio
+from shardtrain.pipeline.build import disk_ratio, unit_bytes
 from shardtrain.pipeline.facts import Gathered
 from shardtrain.pipeline.naming import FEATURE_BYTES
 from shardtrain.pipeline.options import BuildOptions
@@ -34,6 +35,7 @@ from shardtrain.runtime.quantities import size
 from shardtrain.shards.layout import BLOCK_BYTES, CHECKSUM_BYTES
 
 _SOME = 1 << 12  # units of which the memory is measured
+_FEW_UNITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +100,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="of the store, in place of its own")
     parser.add_argument("--core-hour", type=float, default=0.045, help="dollars (0.045)")
     args = parser.parse_args(arguments)
+    try:
+        return run(args)
+    except ShardtrainError as error:
+        parser.error(error.on_command_line)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        parser.error(f"{args.ratios} cannot be used ({error}); measure a corpus again with --measure")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for."""
     if args.measure:
         options = BuildOptions(vectorizer=args.vectorizer, memory_limit=parse_size(args.memory_limit))
-        measure(args.measure, options, parse_size(args.sample)).save(args.ratios)
+        found = measure(args.measure, options, parse_size(args.sample))
+        found.save(args.ratios)
+        print(f"measured {size(found.num_bytes)}, {found.documents:,} documents; wrote {args.ratios}")
+        if found.num_bytes < _FEW_UNITS * unit_bytes(options.density):
+            print(f"these are less than {_FEW_UNITS} whole units, so ratios are those of smaller ones: take more")
         return 0
     given = {each.name: getattr(args, each.name, None) for each in fields(Store)}
     store = replace(STORES[args.store], **{name: value for name, value in given.items() if value is not None})

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,9 @@ def test_its_script_builds_the_shards_of_one_process(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "data" / "shards").splits["train"].examples > 200
 
 
-def test_its_figures_of_large_builds_are_those_of_the_tool(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_its_figures_of_large_builds_are_those_of_the_tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "tools")
     monkeypatch.chdir(ROOT)
     simulate = importlib.import_module("simulate_scale")
@@ -40,6 +41,25 @@ def test_its_figures_of_large_builds_are_those_of_the_tool(monkeypatch: pytest.M
     for arguments, text in shown:
         assert simulate.main(shlex.split(arguments)) == 0
         assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ratios", "missing.json"], "missing.json cannot be used"),
+        (["--ratios", "mkdocs.yml"], "mkdocs.yml cannot be used"),
+        (["--ratios", "docs/data/scale.json", "--corpus-bytes", "1XB"], "'1XB' is not a size"),
+    ],
+    ids=["no file of ratios", "another file", "no size"],
+)
+def test_the_tool_refuses_what_it_cannot_use(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("simulate_scale").main(arguments)
+    assert said in capsys.readouterr().err
 
 
 def test_the_limits_that_it_names_are_those_of_the_code() -> None:
