@@ -407,6 +407,11 @@ def disk_ratio(settings: Settings) -> int:
     return math.ceil(of_ngram * ngrams.per_byte)
 
 
+def unit_bytes(density: int) -> int:
+    """Return the bytes of a unit; texts with `density` times as many terms as usual have smaller ones."""
+    return UNIT_BYTES // density
+
+
 def plan_source(
     passes: Passes,
     source: Source,
@@ -426,7 +431,7 @@ def plan_source(
         UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
-        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add, executor=passes.executor)
+        units = plan_units(source, unit_bytes=unit_bytes(density), advance=shown.add, executor=passes.executor)
     alone, lengths = Workers() if workers.sharing > 1 else workers, units.num_text_bytes
     if (too_long := np.flatnonzero(lengths > alone.longest_unit(memory_limit, density))).size:
         raise UsageError(_too_long(source, units[int(too_long[0])], memory_limit, density))

@@ -80,7 +80,7 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(passes, counted, chosen)
     norms = FileSet(passes.scratch / "norms", len(counted.units)).made()
-    batches = Batches(counted.runs, max(1, passes.budget // (_WEIGHED_BYTES * _terms_of_unit(counted))))
+    batches = Batches(counted.runs, weighed_together(_terms_of_unit(counted), passes.budget))
     weigh = WeighUnits(counted.runs, counted.buckets, weights, num_documents, norms)
     passes.do(titles.NORMS, weigh, batches, _sizes_of(batches, counted), name=f"norms-{len(batches)}")
     if not SELECTORS[settings.select].by_counts:
@@ -90,6 +90,11 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     facts = {"num_documents": num_documents}
     vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
     return vectorizer, NgramColumns(chosen.ids, weights.of_terms(chosen.counts, num_documents), weights, norms)
+
+
+def weighed_together(terms_of_unit: int, budget: int) -> int:
+    """Return how many units are weighed at once within `budget` bytes, at least 1."""
+    return max(1, budget // (_WEIGHED_BYTES * terms_of_unit))
 
 
 def _terms_of_unit(counted: Counted) -> int:

@@ -64,7 +64,7 @@ def select_ngrams(
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
     most = ngrams.scored_at_once(settings.select, len(class_counts), passes.budget)
-    groups = _groups(counted.candidates, most)
+    groups = scored_together(counted.candidates, most)
     name = f"scores-{counted.buckets.bits}-{len(groups)}"
     score = ScoreBuckets(
         runs=counted.runs,
@@ -91,7 +91,7 @@ def select_ngrams(
     return Chosen(ids=ids.take(best), **values, terms=[terms[i] for i in best])
 
 
-def _groups(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
+def scored_together(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
     """Group adjacent buckets of no more than `most` candidates, but into enough groups for all workers."""
     groups, start = [], 0
     ends = np.append(0, np.cumsum(sizes))

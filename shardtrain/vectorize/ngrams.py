@@ -320,6 +320,11 @@ def classes_of_labels(facts: Mapping[str, Any], codes: Mapping[str, int]) -> npt
     return np.array([codes[name] for name in names], np.int64)
 
 
+def value_bytes(num_terms: int, num_entries: int) -> int:
+    """Return the memory of the values of a group, if they were written in one step."""
+    return num_terms * _VALUED_TERM_BYTES + num_entries * _VALUED_ENTRY_BYTES
+
+
 @dataclass(frozen=True, eq=False)
 class GroupValues:
     """Write the values of the candidates of a group of units, bucket by bucket, with about `budget` bytes in memory.
@@ -361,7 +366,7 @@ class GroupValues:
             "term_starts": (np.int64, ends),
             "entry_starts": (np.int64, ends),
         }
-        needed = terms * _VALUED_TERM_BYTES + entries * _VALUED_ENTRY_BYTES
+        needed = value_bytes(terms, entries)
         with spilling(self.outs[number], arrays, {"most_times": most_times}) as out:
             begin = np.zeros(1, np.int64)
             out.append(term_starts=begin, entry_starts=begin)
