@@ -19,6 +19,7 @@ from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.row_files import key_range
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Items, Row
 from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES
@@ -148,12 +149,13 @@ def _marks(
     skips = places - bins.starts[numbers]
     pairs = zip(numbers.tolist(), skips.tolist(), strict=True)
     marked = [(number, tuple(skip for _, skip in group)) for number, group in groupby(pairs, lambda pair: pair[0])]
+    tasks = list(_tasks(marked, np.diff(bins.starts), passes.budget))
     found = passes.run(
         titles.plan_shards(split),
         _FindMarks(files, bins.bits),
-        tasks := list(_tasks(marked, np.diff(bins.starts), passes.budget)),
+        tasks,
         [1] * len(tasks),
-        name=f"marks-{split}-{rows_per_shard}",
+        name=f"marks-{split}-{checksum(repr(tasks).encode())}",
         unit="tasks",
         schema=_MARKS,
         fits=lambda task, result: sum(len(skips) for _, skips in task) == len(result),

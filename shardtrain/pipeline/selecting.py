@@ -19,6 +19,7 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.naming import check_features, find_names
 from shardtrain.pipeline.tying import settle
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, selection
@@ -65,7 +66,7 @@ def select_ngrams(
     check_features(passes, keep)
     most = ngrams.scored_at_once(settings.select, len(class_counts), passes.budget)
     groups = _groups(counted.candidates, most)
-    name = f"scores-{counted.buckets.bits}-{len(groups)}"
+    name = f"scores-{counted.buckets.bits}-{checksum(repr(groups).encode())}"
     score = ScoreBuckets(
         runs=counted.runs,
         buckets=counted.buckets,
@@ -129,10 +130,11 @@ def _gather(
         UsageError: memory has no room for their names.
     """
     room = max(boundary.room, passes.room // TIE_BYTES)
-    files = FileSet(passes.scratch / f"chosen-{name}", len(groups)).made()
+    name = f"chosen-{name}-{room}"
+    files = FileSet(passes.scratch / name, len(groups)).made()
     pick = _PickBest(counted.buckets, scores, boundary.score, room, files)
     share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
-    how: dict[str, Any] = {"name": f"chosen-{name}", "unit": "n-grams", "schema": Integer()}
+    how: dict[str, Any] = {"name": name, "unit": "n-grams", "schema": Integer()}
     num_tied = sum(passes.run(titles.CHOOSE, pick, list(enumerate(groups)), share, **how))
     found = [open_spilled(path) for path in files]
     kinds = ("above",) if num_tied > room else ("above", "tied")
