@@ -21,8 +21,8 @@ from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, mak
 from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
-from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
-from shardtrain.shards.manifest import below, files_in, read_manifest, write_manifest
+from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest, below, files_in
+from shardtrain.shards.manifest import read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
 _READY = re.compile(rf"([0-9a-f]{{16}}/)?{READY}")  # folders of finished files, relative to the working folder

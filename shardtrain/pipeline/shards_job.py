@@ -24,7 +24,8 @@ from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
 from shardtrain.shards.listing import with_lists
-from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
+from shardtrain.shards.manifest import read_manifest, write_manifest
+from shardtrain.shards.manifest_checks import check_manifest
 from shardtrain.shards.verify import verify_shards
 
 # The options in the digests of the first version. They never change: an option that is added later is in a digest only

@@ -6,7 +6,7 @@ that a unit finds those that appear first in it, looks up their strings and keep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,17 @@ from shardtrain.arrays.texts import Texts
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.naming import check_names, strings_in
-from shardtrain.pipeline.units import Units, UnitTask
+from shardtrain.pipeline.units import SplitSource, Units, UnitTask
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize.buckets import Buckets
-from shardtrain.vectorize.groups import Batch, Batches
+from shardtrain.vectorize.groups import Runs
 from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.selection import Boundary, ranked
 from shardtrain.vectorize.settings import CountedSettings
 from shardtrain.vectorize.ties import Tied, beating, worst_string
 
-_FIRST_ROUND = 4  # batches of units; each further round doubles their number
+_FIRST_ROUND = 4  # units, or groups of them; each further round doubles their number
 _TIED_BYTES = 64  # memory of a tied candidate before its string is known
 _UNIT = np.uint64(32)  # bits of `first` below the unit
 
@@ -46,25 +46,13 @@ def settle(
         UsageError: memory has no room for their names.
     """
     listed = _listed(passes, counted, scores, boundary)
-    batches = Batches(counted.runs, counted.runs.width)
     held, rival = Tied.none(), None
-    for number, round_ in enumerate(_rounds(len(batches))):
-        name = f"{listed.folder.name}-{number}"
-        files = FileSet(passes.scratch / name, len(round_)).made()
-        task = _SettleUnits(
-            counted.units,
-            counted.settings,
-            counted.postings,
-            listed,
-            boundary.room,
-            later_wins,
-            rival,
-            passes.budget,
-            files,
-        )
-        tasks = [(place, batches[batch]) for place, batch in enumerate(round_)]
-        sizes = [int(counted.units.sizes[batch.units.start : batch.units.stop].sum()) for _, batch in tasks]
-        passes.run(titles.TIES, task, tasks, sizes, name=name, schema=Integer())
+    for number, numbers in enumerate(_rounds(len(counted.runs))):
+        name, tasks = f"{listed.folder.name}-{number}", _Round(counted.units, counted.runs, numbers)
+        files = FileSet(passes.scratch / name, len(tasks)).made()
+        how = boundary.room, later_wins, rival, passes.budget, files
+        settle_units = _SettleUnits(counted.units.split, counted.settings, counted.postings, listed, *how)
+        passes.run(titles.TIES, settle_units, tasks, tasks.sizes, name=name, schema=Integer())
         for path in files:
             found = open_spilled(path)
             terms = Texts(found["data"], found["offsets"])
@@ -82,6 +70,27 @@ def _rounds(number: int) -> Iterator[range]:
     while start < number:
         yield range(start, min(stop, number))
         start, stop = stop, 2 * stop
+
+
+@dataclass(frozen=True)
+class _Round(Sequence[tuple[int, list[UnitTask]]]):
+    """Tasks: the units of the files of `runs` with some numbers, each with its place in the round."""
+
+    units: Units
+    runs: Runs
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        return place, [self.units[number] for number in self.runs.units_of(self.numbers[place])]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each task's units."""
+        chosen = map(self.runs.units_of, self.numbers)
+        return [int(self.units.sizes[units.start : units.stop].sum()) for units in chosen]
 
 
 def _listed(passes: Passes, counted: Counted, scores: FileSet, boundary: Boundary) -> FileSet:
@@ -115,7 +124,7 @@ class _SettleUnits:
     """Write the best of the tied candidates that appear first in some units; return how many there are.
 
     Attributes:
-        units: of the corpus.
+        split: of the units.
         settings: of the vectorizer.
         postings: of the units.
         listed: files of `_ListTied`.
@@ -126,7 +135,7 @@ class _SettleUnits:
         outs: get the columns, and `data` and `offsets` of the strings, of at most `room` candidates.
     """
 
-    units: Units
+    split: SplitSource
     settings: CountedSettings
     postings: FileSet
     listed: FileSet
@@ -136,11 +145,13 @@ class _SettleUnits:
     budget: int
     outs: FileSet
 
-    def __call__(self, task: tuple[int, Batch]) -> int:
-        place, batch = task
+    def __call__(self, task: tuple[int, list[UnitTask]]) -> int:
+        place, units = task
+        first = units[0].number
         held = Tied.none()
-        for number, columns in self._tied_in(batch.units):
-            held = held.joined(self._best_of(self.units[number], columns)).best(self.room, later_wins=self.later_wins)
+        for number, columns in self._tied_in(range(first, first + len(units))):
+            best = self._best_of(units[number - first], columns)
+            held = held.joined(best).best(self.room, later_wins=self.later_wins)
         spill(self.outs[place], {**held.columns, "data": held.terms.data, "offsets": held.terms.offsets})
         return len(held.terms)
 
@@ -167,7 +178,7 @@ class _SettleUnits:
 
     def _best_of(self, unit: UnitTask, columns: dict[str, npt.NDArray[Any]]) -> Tied:
         postings = open_spilled(self.postings[unit.number])
-        tied = Tied(columns, strings_in(self.units.split, unit, self.settings, postings, TermIds.of(columns)))
+        tied = Tied(columns, strings_in(self.split, unit, self.settings, postings, TermIds.of(columns)))
         if self.rival is not None:
             tied = tied.take(beating(tied.terms, self.rival, later_wins=self.later_wins))
         return tied.best(self.room, later_wins=self.later_wins)

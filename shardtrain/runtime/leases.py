@@ -136,6 +136,8 @@ class Lease:
                 if not always and now - self._seen < 2 * self._term / _RENEWALS:
                     return
                 chain = _chain(self.folder)
+                if not self._is_mine(chain):  # or one of it was read while it was written
+                    chain = _chain(self.folder)
                 if self._is_mine(chain):
                     self._seen = now
                 else:

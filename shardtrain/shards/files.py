@@ -95,6 +95,7 @@ class ShardFile:
         if verify:
             self._expected.check_present()
         self._untouched = bytearray(_NEW * entry.blocks)  # one byte per block
+        self._front = 0  # a block before which all have been compared
         self._identity = _identity(found)
         self._map = self._try_map(io)
         self.mapped = self._map is not None
@@ -203,7 +204,9 @@ class ShardFile:
                     if found[digits] != expected[digits]:
                         self._damaged[start + i] = self._describe(start + i, found[digits], expected[digits])
             self._untouched[start:stop] = _SEEN * (stop - start)
-            if _NEW not in self._untouched:
+            front = self._untouched.find(_NEW, self._front)
+            self._front = front if front >= 0 else len(self._untouched)
+            if front < 0:
                 self._expected.release()
 
     def _raise_damage(self, first: int, last: int) -> None:

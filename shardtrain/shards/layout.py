@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -232,6 +232,33 @@ class Manifest:
         entries = (e for split in self.splits.values() for shard in split.shards for e in shard.datasets.values())
         plain = self.kind in KINDS[1] and not self.sources
         return 1 if plain and all(entry.chunks is None for entry in entries) else 2
+
+
+def files_in(manifest: Manifest) -> list[str]:
+    """List the files that a manifest names, relative to its folder: the vectorizer's, shards and lists."""
+    shards = [shard.file for split in manifest.splits.values() for shard in split.shards]
+    return [*manifest.files, *shards, *(each.file for each in (*manifest.checksum_lists, *manifest.chunk_lists))]
+
+
+def below(manifest: Manifest, folder: str) -> Manifest:
+    """Return the manifest with all its files below a folder, whose path ends with a slash."""
+
+    def moved(entry: ListEntry | str | None) -> Any:
+        return replace(entry, file=folder + entry.file) if isinstance(entry, ListEntry) else entry
+
+    def moved_shard(shard: ShardEntry) -> ShardEntry:
+        lists = {"checksums": moved(shard.checksums), "chunk_list": moved(shard.chunk_list)}
+        return replace(shard, file=folder + shard.file, **lists)
+
+    return replace(
+        manifest,
+        splits={
+            name: replace(split, shards=tuple(map(moved_shard, split.shards)))
+            for name, split in manifest.splits.items()
+        },
+        sources={path: replace(each, checksums=moved(each.checksums)) for path, each in manifest.sources.items()},
+        files={folder + name: entry for name, entry in manifest.files.items()},
+    )
 
 
 def num_chunks(entry: DatasetEntry) -> int:

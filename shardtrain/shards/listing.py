@@ -19,12 +19,14 @@ from shardtrain.shards.layout import (
     CHECKSUM_LIST_SUFFIX,
     CHUNK_LIST_SUFFIX,
     MAX_INLINE,
+    PLACE_BYTES,
     ListEntry,
     Manifest,
     ShardEntry,
     SourceEntry,
+    files_in,
 )
-from shardtrain.shards.manifest import files_in, fingerprint_of
+from shardtrain.shards.manifest import fingerprint_of
 
 _Entry = TypeVar("_Entry", ShardEntry, SourceEntry)
 
@@ -64,7 +66,7 @@ def _num_inline(manifest: Manifest) -> int:
         where for split in manifest.splits.values() for shard in split.shards for where in shard.datasets.values()
     )
     chunks = sum(len(where.chunks.offsets) for where in places if where.chunks is not None)
-    listed = sum(each.bytes // 16 for each in manifest.chunk_lists)
+    listed = sum(each.bytes // PLACE_BYTES for each in manifest.chunk_lists)
     return sum(entry.blocks for entry in manifest.checksummed) + chunks + listed
 
 

@@ -258,6 +258,11 @@ def test_the_list_of_an_indexed_file_is_in_the_folder_of_the_shards(tmp_path):
     with pytest.raises(CorruptShardError, match=r"source-00000\.sums', the list of checksums of '.*a\.h5', is damaged"):
         read_all(tmp_path / "out")
     assert len(faults_of(tmp_path / "out")) == 1
+    path = str(tmp_path / "a.h5")
+    for file, reason in (("/etc/passwd", "reaches outside the folder"), (SHARD, "is named twice")):
+        reseal(tmp_path / "out", at("sources", path, "checksums", "file")(file))
+        with pytest.raises(ManifestError, match=reason):
+            open_shards(tmp_path / "out")
 
 
 def test_names_that_are_taken_by_the_files_of_other_writers_are_not_used(inline, tmp_path):
