@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,14 @@ import pytest
 from support.comparing import assert_same_folder
 
 from shardtrain.pipeline import build as building
-from shardtrain.pipeline import counting, naming, placing, planning, selecting
+from shardtrain.pipeline import naming, selecting
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime import passes
-from shardtrain.runtime.records import Records
 
-BUDGETS = (1 << 13, 3 << 14, 1 << 16, 5 << 12, 1 << 22)  # bytes for a task; buckets and pieces are as small as these
-EVERY = (7, 60)  # new results after which the build is stopped
+FEW, MANY = 1 << 13, 1 << 22  # bytes for a task; with few there are eight buckets, with many there is one
+ONE_BUCKET = 1 << 17  # and less room for ties than with many
+ORDERS = {"few, many, few": (FEW, MANY, FEW), "some, many": (ONE_BUCKET, MANY), "many, some": (MANY, ONE_BUCKET)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "n-grams": {"min_df": 1},
     "n-grams by chi-squared": {"min_df": 1, "select": "chi2"},
@@ -46,45 +45,32 @@ def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @contextmanager
-def small(budget: int, group: int, stop_after: int) -> Iterator[None]:
-    """Small units, little memory, and a stop after so many new results."""
-    added = itertools.count(1)
-    add = Records.add
+def small(budget: int, *, stopped: bool) -> Iterator[None]:
+    """Small units, little memory, and a stop before the shards are placed."""
 
-    def stopping(records: Records, number: int, result: Any) -> None:
-        add(records, number, result)
-        if next(added) == stop_after:
-            raise StoppedError
+    def stop(*_: Any, **__: Any) -> None:
+        raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "UNIT_BYTES", 1 << 10)
+        patch.setattr(building, "UNIT_BYTES", 1 << 12)
         patch.setattr(passes.Workers, "task_budget", lambda *_: budget)
         patch.setattr(naming, "FEATURE_BYTES", 1)
         patch.setattr(naming, "NAME_BYTES", 0)
-        patch.setattr(selecting, "TIE_BYTES", 64)
-        patch.setattr(selecting, "_LEAST_GROUPS", 2)
-        patch.setattr(planning, "_FEW_BITS", 4)
-        patch.setattr(planning, "_MANY_BITS", 4)
-        for module in (counting, planning, placing):
-            patch.setattr(module, "GROUP_UNITS", group)
-            patch.setattr(module, "MOST_FILES", group)
-        patch.setattr(Records, "add", stopping)
+        patch.setattr(selecting, "TIE_BYTES", 256)
+        if stopped:
+            patch.setattr(building, "place_split", stop)
         yield
 
 
-@pytest.mark.parametrize("group", [7, 1 << 10], ids=["groups", "units"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_memory_that_changes_decides_no_byte(name: str, group: int, corpus: Path, tmp_path: Path) -> None:
-    options = BuildOptions(workers=1, max_features=120, rows_per_shard=4, **SETTINGS[name])
-    with small(BUDGETS[-1], 1 << 10, stop_after=0):
+def test_memory_that_changes_decides_no_byte(name: str, order: str, corpus: Path, tmp_path: Path) -> None:
+    options = BuildOptions(workers=1, max_features=120, rows_per_shard=40, **SETTINGS[name])
+    with small(MANY, stopped=False):
         build(corpus, tmp_path / "whole", options)
-    for every in EVERY:
-        out = tmp_path / str(every)
-        for budget in itertools.cycle(BUDGETS):
-            with small(budget, group, every):
-                try:
-                    build(corpus, out, options)
-                    break
-                except StoppedError:
-                    continue
-        assert_same_folder(out, tmp_path / "whole")
+    for budget in ORDERS[order]:
+        with small(budget, stopped=True), pytest.raises(StoppedError):
+            build(corpus, tmp_path / "out", options)
+    with small(ORDERS[order][-1], stopped=False):
+        build(corpus, tmp_path / "out", options)
+    assert_same_folder(tmp_path / "out", tmp_path / "whole")
