@@ -255,9 +255,12 @@ def test_a_holder_is_read_back_and_nothing_else_is_taken_for_one() -> None:
 
 def test_what_is_in_the_place_of_a_lock_on_a_disk_is_neither_waited_for_nor_written_to(folder: Path) -> None:
     theirs = folder.with_name("theirs")
-    for plant in (lambda: os.mkfifo(folder / LOCK), lambda: os.link(theirs, folder / LOCK)):
-        theirs.write_text("theirs")
-        plant()
+    theirs.write_text("theirs")
+    for kind in ("pipe", "link"):
+        if kind == "pipe":
+            os.mkfifo(folder / LOCK)
+        else:
+            os.link(theirs, folder / LOCK)
         with locked_folder(folder):
             found = parse_holder((folder / LOCK).read_bytes())
             assert found
