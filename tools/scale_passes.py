@@ -75,6 +75,7 @@ class Simulation:
         document_bytes: on average, of the corpus.
         classes: of its labels.
         options: of the build.
+        cores: of all machines, each of which runs a task if memory allows it.
         workers: tasks of a process.
         memory_limit: of these processes.
         measured: ratios.
@@ -84,6 +85,7 @@ class Simulation:
     document_bytes: float
     classes: int
     options: BuildOptions
+    cores: int
     workers: Workers
     memory_limit: int
     measured: Measured
@@ -138,7 +140,8 @@ class Simulation:
         """Groups of buckets that are scored together."""
         assert isinstance(self.settings, NgramSettings)
         sizes = np.random.default_rng(0).poisson(self.candidates / self.buckets, self.buckets)  # hashes are uniform
-        return scored_together(sizes, scored_at_once(self.settings.select, self.classes, self.budget))
+        at_once = scored_at_once(self.settings.select, self.classes, self.budget)
+        return scored_together(sizes, at_once, max(self.workers.number, self.cores))
 
     def rows(self, split: str) -> int:
         """Return the rows of a split."""

@@ -26,7 +26,7 @@ from scale_passes import Pass, Simulation
 from shardtrain.corpus.unit_table import UnitTable
 from shardtrain.errors import ShardtrainError
 from shardtrain.options import parse_size
-from shardtrain.pipeline.build import disk_ratio, unit_bytes
+from shardtrain.pipeline.build import disk_ratio, grouped_disk_ratio, unit_bytes
 from shardtrain.pipeline.facts import Gathered
 from shardtrain.pipeline.naming import FEATURE_BYTES
 from shardtrain.pipeline.options import BuildOptions
@@ -139,6 +139,7 @@ def simulation_of(args: argparse.Namespace, num_bytes: int) -> Simulation:
         document_bytes=args.document_bytes or measured.num_bytes / measured.documents,
         classes=args.classes or measured.classes,
         options=options,
+        cores=args.cores,
         workers=affordable_workers(args.cores, limit) if args.store == "disk" else Workers(),
         memory_limit=limit,
         measured=measured,
@@ -263,7 +264,8 @@ def _sums(build: Simulation, store: Store, cores: int, core_hour: float) -> Iter
     mib = 1 << 20
     yield f"files: {found.made:,} made, {found.opened:,} times opened"
     read, written = found.read / build.num_bytes, found.written / build.num_bytes
-    estimated = size(disk_ratio(build.settings) * build.num_bytes)
+    ratio = disk_ratio(build.settings) + build.runs.grouped * grouped_disk_ratio(build.settings)
+    estimated = size(ratio * build.num_bytes)
     yield (
         f"bytes: {read:.1f} read and {written:.1f} written per byte of the corpus; {size(found.disk)} on disk at the "
         f"end, {size(build.vectorizer_bytes)} of the vectorizer, which the driver writes (build estimates {estimated})"

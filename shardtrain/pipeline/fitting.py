@@ -80,9 +80,10 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(passes, counted, chosen)
     norms = FileSet(passes.scratch / "norms", len(counted.units)).made()
-    batches = Batches(counted.runs, weighed_together(_terms_of_unit(counted), passes.budget))
+    together = weighed_together(_terms_of_unit(counted), passes.budget)
+    batches = Batches(counted.runs, min(together, counted.runs.width))
     weigh = WeighUnits(counted.runs, counted.buckets, weights, num_documents, norms)
-    passes.do(titles.NORMS, weigh, batches, _sizes_of(batches, counted), name=f"norms-{len(batches)}")
+    passes.do(titles.NORMS, weigh, batches, _sizes_of(batches, counted), name=f"norms-{batches.size}")
     if not SELECTORS[settings.select].by_counts:
         chosen = select(counted, norms, weights)
         if not weights.norm:  # then no row depends on the candidates that were not selected
@@ -176,10 +177,11 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     assert isinstance(settings, SequenceSettings)
     keep = min(settings.max_features - 1, counted.num_distinct)  # id 0 is padding
     check_features(passes, keep)
-    shorts = FileSet(passes.scratch / "short", len(counted.buckets)).made()
+    name = f"short-{counted.buckets.bits}"
+    shorts = FileSet(passes.scratch / name, len(counted.buckets)).made()
     share = [counted.num_distinct // len(shorts)] * len(shorts)
     shorten = _Shorten(counted.buckets, keep, shorts)
-    passes.do(titles.SELECT, shorten, range(len(shorts)), share, name=f"short-{counted.buckets.bits}", unit="words")
+    passes.do(titles.SELECT, shorten, range(len(shorts)), share, name=name, unit="words")
     words = _most_frequent(shorts, keep)
     vocabulary = TermIds.of(words)
     if not len(vocabulary):

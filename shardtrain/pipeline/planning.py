@@ -19,6 +19,7 @@ from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.row_files import key_range
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Items, Row
 from shardtrain.vectorize.groups import GROUP_UNITS, files_together
@@ -58,7 +59,7 @@ def plan_shards(passes: Passes, split: str, files: Sequence[Path], rows_per_shar
         places = first_rows(total, rows_per_shard)
         marks = [(bins.first, 0, 0)]  # key, row and non-zeros at the start of each shard
         if len(places):
-            marks += _marks(passes, split, files, bins, places, rows_per_shard)
+            marks += _marks(passes, split, files, bins, places)
         marks.append((bins.last, total, int(bins.nonzero_starts[-1])))
         shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
         if rows_per_shard == 1 or all(shard.nonzeros <= MAX_NONZEROS for shard in shards):
@@ -155,16 +156,16 @@ def _marks(
     files: Sequence[Path],
     bins: _Bins,
     places: npt.NDArray[np.int64],
-    rows_per_shard: int,
 ) -> Iterator[tuple[int, int, int]]:
     """Return key, row and non-zeros before it of the rows at some places."""
     numbers = np.searchsorted(bins.starts, places, side="right") - 1
+    tasks = mark_tasks(bins.starts, places, passes.budget)
     found = passes.run(
         titles.plan_shards(split),
         _FindMarks(files, bins.bits),
-        tasks := mark_tasks(bins.starts, places, passes.budget),
+        tasks,
         [1] * len(tasks),
-        name=f"marks-{split}-{rows_per_shard}",
+        name=f"marks-{split}-{checksum(repr(tasks).encode())}",
         unit="tasks",
         schema=_MARKS,
         fits=lambda task, result: sum(len(skips) for _, skips in task) == len(result),

@@ -68,6 +68,7 @@ def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_
             document_bytes=corpus.stat().st_size / measured.documents,
             classes=3,
             options=options,
+            cores=1,
             workers=Workers(),
             memory_limit=options.memory_limit,
             measured=measured,
