@@ -74,11 +74,10 @@ class Link:
         """Let `get` wait for nothing more."""
         self._messages.put(None)
 
-    def close(self) -> None:
-        """Close the connection."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
+    def finish(self) -> None:
+        """Send nothing more; what was sent arrives, and the connection is closed when the other one does the same."""
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
 
     def _receive(self) -> None:
         while True:
@@ -92,6 +91,8 @@ class Link:
             self._received(message)
             if message is None:
                 self.end()
+                with self._lock:
+                    self._connection.close()
                 return
 
 
@@ -213,7 +214,7 @@ def _ended(found: dict[int, socket.socket], error: Any) -> Any:
     """Tell the workers that are there why it ends; return the error."""
     for connection in found.values():
         with contextlib.suppress(OSError):
-            send(connection, {"gone": error.on_command_line})
+            send(connection, {"refused": error.on_command_line})
             connection.close()
     return error
 
@@ -248,25 +249,27 @@ def reach_chief(cluster: Cluster, seconds: float) -> socket.socket:
     """
     place, deadline, reason = split_address(cluster.addresses[0]), time.monotonic() + seconds, "no answer"
     while (left := deadline - time.monotonic()) > 0:
-        try:
-            connection = socket.create_connection(place, timeout=min(left, _SHORT))
-            connection.settimeout(left)
-            _keep_alive(connection)
-            send(connection, greeting(cluster))
-            answer = receive(connection)
-        except TimeoutError:
-            reason = "no answer"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except ValueError:
-            reason = "something else answers there"
-        else:
-            if answer and answer.get("welcome"):
-                connection.settimeout(None)
-                return connection
-            if answer and "gone" in answer:
-                raise WorkerLostError(str(answer["gone"]))
-            reason = "it closed the connection"
+        with contextlib.ExitStack() as failing:
+            try:
+                connection = failing.enter_context(socket.create_connection(place, timeout=min(left, _SHORT)))
+                connection.settimeout(left)
+                _keep_alive(connection)
+                send(connection, greeting(cluster))
+                answer = receive(connection)
+            except TimeoutError:
+                reason = "no answer"
+            except OSError as error:
+                reason = error.strerror or str(error)
+            except ValueError:
+                reason = "something else answers there"
+            else:
+                if answer and answer.get("welcome"):
+                    connection.settimeout(None)
+                    failing.pop_all()
+                    return connection
+                if answer and "refused" in answer:
+                    raise WorkerLostError(str(answer["refused"]))
+                reason = "it closed the connection"
         time.sleep(_AGAIN)
     raise WorkerLostError(
         f"{cluster.name(0)}, the chief, did not appear within {seconds:g} s ({reason}); start all workers, and check "

@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardtrain.errors import UsageError
+from shardtrain.runtime.schema import Either, Fields, Integer, Items, Keyed, Mismatch, Text, check, parse_json
 
 VARIABLE = "TF_CONFIG"
 _JOBS = ("chief", "worker")
+_DECLARED = Fields(
+    {},
+    {
+        "cluster": Keyed(Items(Text())),
+        "task": Fields({"type": Text(), "index": Either((Integer(), Text()))}, others=True),
+    },
+    others=True,
+)
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -72,33 +81,37 @@ def this_cluster(environment: Mapping[str, str] | None = None) -> Cluster:
     if not text:
         return ALONE
     try:
-        return _parsed(json.loads(text))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"the variable {VARIABLE} is {text!r:.200}; expected such as {_EXAMPLE}") from error
+        found = parse_json(text.encode())
+        check(found, _DECLARED)
+    except Mismatch as mismatch:
+        raise UsageError(f"the variable {VARIABLE} makes no sense: {mismatch}; expected such as {_EXAMPLE}") from None
+    except ValueError as error:
+        raise UsageError(f"the variable {VARIABLE} is no JSON ({error}); expected such as {_EXAMPLE}") from error
+    return _parsed(found.get("cluster", {}), found.get("task", {}))
 
 
-def _parsed(found: Any) -> Cluster:
-    jobs = dict(found.get("cluster") or {})
-    if not jobs:
+def _parsed(jobs: Mapping[str, list[str]], task: Mapping[str, Any]) -> Cluster:
+    if sum(map(len, jobs.values())) < 2:
         return ALONE
-    task = found["task"]
-    kind, index = str(task["type"]), int(task["index"])
+    if not task:
+        raise UsageError(f"the variable {VARIABLE} does not say which task this is; expected such as {_EXAMPLE}")
+    kind, index = task["type"], _number(task["index"])
     if others := [job for job in (*jobs, kind) if job not in _JOBS]:
         raise UsageError(
             f"{VARIABLE} has a task '{others[0]}'; all workers of a training are equal here: name them 'worker', of "
             "which the first is the chief, or one 'chief'"
         )
-    chiefs, workers = list(jobs.get("chief", ())), list(jobs.get("worker", ()))
-    addresses = tuple(str(address) for address in (*chiefs, *workers))
+    chiefs = jobs.get("chief", [])
+    addresses = (*chiefs, *jobs.get("worker", []))
     number = index + (len(chiefs) if kind == "worker" else 0)
     if len(chiefs) > 1 or not 0 <= index < len(jobs.get(kind, ())):
         raise UsageError(f"{VARIABLE} has no task {kind} {index}: it names {', '.join(addresses)}")
-    if len(addresses) == 1:
-        return ALONE
     for address in addresses:
         split_address(address)
     if len(set(addresses)) != len(addresses):
         raise UsageError(f"{VARIABLE} names an address twice: {', '.join(addresses)}")
     return Cluster(addresses=addresses, index=number)
+
+
+def _number(index: int | str) -> int:
+    return int(index) if str(index).isdecimal() else -1

@@ -41,7 +41,7 @@ class Team:
         self.advice = "start all workers again"
         self.abort: Callable[[str], None] = lambda reason: None
         self._links: dict[int, Link] = {}
-        self._gone = ""  # which worker has ended, and how
+        self._gone: dict[str, Any] = {}  # which worker has ended, how and why
         self._parted: set[int] = set()  # those that have said farewell
         self._left = False  # whether this one has
         self._changed = threading.Condition()
@@ -130,7 +130,10 @@ class Team:
         return WorkerLostError(self._report())
 
     def _report(self) -> str:
-        return f"{self._gone or 'a worker was lost'} {self.where}; {self.advice}"
+        gone = self._gone
+        who = self.cluster.name(gone["worker"]) if gone else "a worker"
+        why = f": {gone['why']}" if gone and gone["why"] else ""
+        return f"{who} {gone.get('gone', 'was lost')} {self.where}{why}; {self.advice}"
 
     def explained(self, error: Exception) -> Exception:
         """Return an error of this worker, or, if it is a consequence of another one's end, that; tell the others."""
@@ -142,17 +145,18 @@ class Team:
             if self._gone:
                 return self.lost()
         said = error.on_command_line if isinstance(error, ShardtrainError) else f"{type(error).__name__}: {error}"
-        self.leave(f"failed: {said}")
+        self.leave("failed", said)
         return error
 
-    def leave(self, reason: str = "") -> None:
-        """Part from the others, in peace or for a reason that ends them as well."""
+    def leave(self, how: str = "", why: str = "") -> None:
+        """Part from the others, in peace, or, as said with `how` and `why`, so that they end as well."""
         with self._changed:
             if self._left or not self._links:
                 return
             self._left = True
         for link in self._links.values():
-            link.put({"gone": f"{self.cluster.name(self.index)} {reason}"} if reason else {"bye": True})
+            link.put({"gone": how, "why": why, "worker": self.index} if how else {"bye": True})
+            link.finish()
         self.abort = lambda reason: None
 
     def _told(self, number: int, message: Any) -> None:
@@ -162,15 +166,15 @@ class Team:
                 self._parted.add(number)
             if self._left or self._gone or number in self._parted:
                 return
-            self._gone = str(message.get("gone")) if message else f"{self.cluster.name(number)} was lost"
+            self._gone = message or {"gone": "was lost", "why": "", "worker": number}
             self._changed.notify_all()
         for other, link in self._links.items():
             link.end()
             if other != number:
-                link.put({"gone": self._gone})
+                link.put(self._gone)
         threading.Thread(target=self._end_in_time, name="shardtrain-end", daemon=True).start()
         with contextlib.suppress(Exception):  # TensorFlow may not have begun
-            self.abort(self._gone)
+            self.abort(self._report())
 
     def _end_in_time(self) -> None:
         """End the process if what waits for the lost worker does not end by itself."""
