@@ -23,6 +23,7 @@ from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
 from shardtrain.training.checkpoint import Checkpoints, checkpoints_in
+from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.distribution.team import Team, together
 from shardtrain.training.engine import Logs
 from shardtrain.training.following import follow
@@ -99,11 +100,9 @@ def fit(
     if overwrite and resume:
         raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
+    if this_cluster().size > 1:
+        _refuse_for_workers(shards, options, watched=watch is not None)
     with together(options.worker_timeout) as team:
-        if team.size > 1 and watch is not None:
-            raise UsageError(
-                "a training that is watched from outside, as by tune, runs in one process; unset TF_CONFIG"
-            )
         if not team.is_chief:
             return follow(team, shards, options, callbacks=callbacks, test=test)
         return _lead(
@@ -118,6 +117,21 @@ def fit(
             measures=measures,
             watch=watch,
         )
+
+
+def _refuse_for_workers(shards: Shards, options: FitOptions, *, watched: bool) -> None:
+    """Refuse what only one process can do.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if watched:
+        raise UsageError("a training that is watched from outside, as by tune, runs in one process; unset TF_CONFIG")
+    if options.devices:
+        raise UsageError(
+            "--devices is for one process; of several workers, each uses all GPUs that CUDA_VISIBLE_DEVICES shows it"
+        )
+    _ = shards.train.batches(1, part=(0, 2))  # an error where damaged rows are skipped
 
 
 def _lead(

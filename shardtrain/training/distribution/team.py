@@ -121,6 +121,7 @@ class Team:
         """
         found = self.exchange(problem, lambda values: next(((n, each) for n, each in enumerate(values) if each), None))
         if found:
+            self.leave()  # all raise it
             raise RunError(f"{self.cluster.name(found[0])} {found[1]}")
 
     def lost(self) -> WorkerLostError:
