@@ -359,7 +359,7 @@ class Training:
         )
 
     def _evaluated(self, split: Split) -> Iterable[Examples]:
-        """Return this worker's part of the batches of an evaluation, which are the larger, the more workers share it."""
+        """Return this worker's part of the batches of an evaluation; the more workers, the larger are these."""
         team = self.loop.team
         return split.batches(EVALUATION_ROWS * team.size, part=team.part)
 

@@ -1,4 +1,4 @@
-"""Laws of several workers that need no TensorFlow: who they are, how they meet, and how each learns of another's end."""
+"""Laws of several workers that need no TensorFlow: who they are, how they meet, and how each learns of a loss."""
 
 from __future__ import annotations
 

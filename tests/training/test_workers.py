@@ -1,4 +1,4 @@
-"""Laws of training in several workers: it equals one process, any number goes on from a checkpoint, and all end together.
+"""Laws of training in several workers: it equals one process, any number resumes a checkpoint, and all end together.
 
 Workers are real processes on loopback addresses, started by `launch --local`.
 """
@@ -192,9 +192,9 @@ def test_a_killed_worker_ends_all_and_any_number_goes_on(shards: dict[str, Path]
         errors = [line for line in text if line.startswith("error: ")]
         assert len(errors) == 1, text
         assert f"error: worker {lost} (127.0.0.1:" in errors[0]
-        assert errors[0].endswith(
-            f"; the same command resumes the training in '{run}', with any number of workers"
-        ), errors
+        assert errors[0].endswith(f"; the same command resumes the training in '{run}', with any number of workers"), (
+            errors
+        )
         assert not [line for line in text if "Traceback" in line]
         assert not (run / "metrics.json").exists(), "make the training longer"
     process = begin(1, *words, "--checkpoint-every", "7steps", "--out", run)
