@@ -101,7 +101,7 @@ def fit(
         raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
     if this_cluster().size > 1:
-        _refuse_for_workers(shards, options, watched=watch is not None)
+        _refuse_for_workers(shards, options)
     with together(options.worker_timeout) as team:
         if not team.is_chief:
             return follow(team, shards, options, callbacks=callbacks, test=test)
@@ -119,14 +119,12 @@ def fit(
         )
 
 
-def _refuse_for_workers(shards: Shards, options: FitOptions, *, watched: bool) -> None:
+def _refuse_for_workers(shards: Shards, options: FitOptions) -> None:
     """Refuse what only one process can do.
 
     Raises:
         UsageError: it is asked for.
     """
-    if watched:
-        raise UsageError("a training that is watched from outside, as by tune, runs in one process; unset TF_CONFIG")
     if options.devices:
         raise UsageError(
             "--devices is for one process; of several workers, each uses all GPUs that CUDA_VISIBLE_DEVICES shows it"

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 from shardtrain.errors import UsageError
 from shardtrain.runtime.terminal import tell
@@ -26,6 +26,14 @@ _PORTS = range(20000, 32768)  # below those that Linux gives to connections, whi
 _POLL = 0.1  # seconds
 _ENDING = 30.0  # seconds in which all others end by themselves when one has ended
 _GPUS = "CUDA_VISIBLE_DEVICES"
+# The command line in a process that ends when its standard input does.
+_COMMAND = """
+import sys
+from shardtrain.runtime.process import end_with_parent
+end_with_parent()
+from shardtrain.cli.start import main
+sys.exit(main())
+"""
 
 
 def run_local(number: int, words: Sequence[str]) -> int:
@@ -47,7 +55,7 @@ def run_local(number: int, words: Sequence[str]) -> int:
         finally:
             for worker in workers:
                 worker.kill()
-                worker.wait()
+                worker.communicate()
             for file in printed:
                 file.close()
 
@@ -71,21 +79,30 @@ def free_ports(number: int, host: str = HOST) -> list[int]:
     raise UsageError(f"there are no {number:,} free ports for --local; start fewer workers")
 
 
-def _start(cluster: Cluster, words: Sequence[str], prints_to: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    """Start a worker in a process group of its own: what a terminal sends comes to it from this process alone."""
-    environment = {**os.environ, VARIABLE: cluster.as_tf_config()}
-    gpus = [each for each in environment.get(_GPUS, "").split(",") if each]
-    if len(gpus) >= cluster.size:
-        each = len(gpus) // cluster.size
-        environment[_GPUS] = ",".join(gpus[cluster.index * each : (cluster.index + 1) * each])
+def start_worker(cluster: Cluster, words: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    """Start a worker that ends with this process, however that ends.
+
+    It has a process group of its own: what a terminal sends comes to it from this process alone.
+
+    Args:
+        cluster: that says which one it is.
+        words: of the command.
+        how: other arguments of `subprocess.Popen`.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "shardtrain", *words],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=prints_to and subprocess.DEVNULL,
-        stderr=prints_to,
+        [sys.executable, "-c", _COMMAND, *words],
+        stdin=subprocess.PIPE,
         process_group=0,
+        **{**how, "env": {**os.environ, **how.get("env", {}), VARIABLE: cluster.as_tf_config()}},
     )
+
+
+def _start(cluster: Cluster, words: Sequence[str], prints_to: IO[bytes] | None) -> subprocess.Popen[bytes]:
+    """Start a worker with its share of the GPUs; the chief prints to the streams of this process."""
+    gpus = [each for each in os.environ.get(_GPUS, "").split(",") if each]
+    each = len(gpus) // cluster.size
+    mine = {_GPUS: ",".join(gpus[cluster.index * each : (cluster.index + 1) * each])} if each else {}
+    return start_worker(cluster, words, env=mine, stdout=prints_to and subprocess.DEVNULL, stderr=prints_to)
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]], printed: Sequence[IO[bytes]]) -> int:

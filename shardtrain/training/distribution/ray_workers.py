@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 from shardtrain.errors import ExecutorError, MissingExtraError
 from shardtrain.runtime.engines.ray_engine import RayEngine
 from shardtrain.runtime.terminal import tell, write_data
-from shardtrain.training.distribution.cluster import VARIABLE, Cluster
+from shardtrain.training.distribution.cluster import Cluster
+from shardtrain.training.distribution.local import free_ports, start_worker
 
 _POLL = 0.5  # seconds
 _ENDING = 30.0  # seconds in which all others end by themselves when one has ended
@@ -67,13 +68,13 @@ def _run(words: Sequence[str]) -> int:
     chief: subprocess.Popen[bytes] | None = None
     tasks = {}
     for index, node in enumerate(nodes):
-        config = Cluster(addresses=addresses, index=index).as_tf_config()
+        cluster = Cluster(addresses=addresses, index=index)
         if node["NodeID"] == here:
-            chief = subprocess.Popen(_command(words), env={**os.environ, VARIABLE: config}, process_group=0)
+            chief = start_worker(cluster, words)
             continue
         has = node["Resources"]
         whole = {"num_cpus": int(has["CPU"]), "num_gpus": int(has.get("GPU", 0))}
-        tasks[index] = on_node(node, _work, config, list(words), os.getcwd(), **whole)
+        tasks[index] = on_node(node, _work, cluster, list(words), os.getcwd(), **whole)
     return _wait(chief, tasks)
 
 
@@ -107,7 +108,7 @@ def _wait(chief: subprocess.Popen[bytes] | None, tasks: dict[int, Any]) -> int:
     finally:
         if chief is not None:
             chief.kill()
-            chief.wait()
+            chief.communicate()
         for task in tasks.values():
             with contextlib.suppress(Exception):  # it has just ended
                 ray.cancel(task, force=True)
@@ -132,35 +133,27 @@ def _result(task: Any) -> tuple[int, bytes, bytes]:
     return found
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "shardtrain", *words]
-
-
 def _free_port(host: str) -> int:
     """Return a port of this node that is free now; a task."""
-    from shardtrain.training.distribution.local import free_ports
-
     return free_ports(1, host)[0]
 
 
-def _work(config: str, words: list[str], folder: str) -> tuple[int, bytes, bytes]:
+def _work(cluster: Cluster, words: list[str], folder: str) -> tuple[int, bytes, bytes]:
     """Run a worker on this node to its end; a task. An interruption is passed on to it."""
-    environment = {**os.environ, VARIABLE: config}
-    with subprocess.Popen(
-        _command(words),
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-    ) as worker:
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as text,
+        start_worker(cluster, words, cwd=folder, stdout=out, stderr=text) as worker,
+    ):
         while True:
             try:
-                out, text = worker.communicate()
-                return worker.returncode, out, text
+                code = worker.wait()
+                break
             except KeyboardInterrupt:
                 worker.send_signal(signal.SIGINT)
             except BaseException:
                 worker.kill()
                 raise
+        out.seek(0)
+        text.seek(0)
+        return code, out.read(), text.read()
