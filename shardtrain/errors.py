@@ -13,7 +13,6 @@
     │   ├── CorpusFormatError       a file or row that does not have the expected format (also ValueError)
     │   └── LabelError              labels that no classifier can be trained on (also ValueError)
     ├── VectorizerError             a saved vectorizer that cannot be used (also ValueError)
-    │   └── HashCollisionError      two n-grams share a hash; counting starts again with another seed
     ├── ShardsError
     │   ├── ShardsNotFoundError     no such folder, or no manifest in it (also FileNotFoundError)
     │   ├── ShardsExistError        an output folder that must not be overwritten (also FileExistsError)
@@ -25,6 +24,7 @@
     ├── WorkerDiedError             worker processes that died again and again
     ├── WorkerLostError             a worker of a training that did not appear, or ended (also ConnectionError)
     ├── StorageError                a file that could not be written (also OSError)
+    │   ├── TakenOverError          a folder that another process took over while this one was stopped
     │   └── DiskFullError           not enough room on the disk
     │       └── NoRoomError         less room than a job is estimated to need, before it begins
     ├── StandardStreamError         standard output or input that cannot be used (also OSError)
@@ -164,10 +164,6 @@ class VectorizerError(ShardtrainError, ValueError):
     """A saved vectorizer that cannot be used."""
 
 
-class HashCollisionError(VectorizerError):
-    """Two different n-grams have the same hash."""
-
-
 class ShardsError(ShardtrainError):
     """Shards that cannot be used."""
 
@@ -210,6 +206,10 @@ class WorkerLostError(ShardtrainError, ConnectionError):
 
 class StorageError(ShardtrainError, OSError):
     """A file could not be written: the disk, or a call on it, failed."""
+
+
+class TakenOverError(StorageError):
+    """Another process took over the folder of this one, which did not answer in time; nothing more is written to it."""
 
 
 class DiskFullError(StorageError):

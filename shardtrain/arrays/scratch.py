@@ -24,7 +24,7 @@ from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
 from shardtrain.runtime.storage import storage_errors
-from shardtrain.runtime.system import allow_open_files, read_into
+from shardtrain.runtime.system import allow_open_files, read_into, write_all
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
@@ -67,6 +67,10 @@ class SpilledFile:
     def __contains__(self, name: str) -> bool:
         return name in self.entries
 
+    def length(self, name: str) -> int:
+        """Return the length of an array, along its first axis."""
+        return self.entries[name][1][0]
+
     def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
         """Read a range of each of some arrays of one dimension; None: all of it.
 
@@ -104,19 +108,83 @@ class Pieces:
 
 def spill(path: Path, arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None = None) -> None:
     """Write arrays and `facts`, which must be JSON-serializable, to `path` atomically."""
-    entries: dict[str, Any] = {}
-    offset = 0
-    for name, array in arrays.items():
-        entries[name] = (array.dtype.str, array.shape, offset)
-        offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-    header = json.dumps({"arrays": entries, "facts": facts or {}}).encode()
-    start = -(-(len(header) + _HEADER_DIGITS) // _ALIGNMENT) * _ALIGNMENT
+    header, _, _ = _header_of(arrays, facts)
     with committed(path, synced=False) as file:
-        file.write(f"{start:>{_HEADER_DIGITS}}".encode() + header.ljust(start - _HEADER_DIGITS))
+        file.write(header)
         for array in arrays.values():
             for piece in array.pieces if isinstance(array, Pieces) else (array,):
                 file.write(np.ascontiguousarray(piece).data.cast("B") if piece.size else b"")
             file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
+
+
+def _header_of(
+    arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None
+) -> tuple[bytes, int, dict[str, tuple[str, tuple[int, ...], int]]]:
+    """Return the header of a file, its length, and type, shape and offset of each array behind it."""
+    entries = {}
+    offset = 0
+    for name, array in arrays.items():
+        entries[name] = (array.dtype.str, array.shape, offset)
+        offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    size = _HEADER_DIGITS + len(json.dumps({"arrays": entries, "facts": facts or {}}))
+    start = -(-size // _ALIGNMENT) * _ALIGNMENT
+    return _header(entries, facts, start), start, entries
+
+
+def _header(entries: Mapping[str, Any], facts: dict[str, Any] | None, start: int) -> bytes:
+    """Return the header that fills the first `start` bytes of a file."""
+    header = json.dumps({"arrays": entries, "facts": facts or {}}).encode()
+    return f"{start:>{_HEADER_DIGITS}}".encode() + header.ljust(start - _HEADER_DIGITS)
+
+
+@contextlib.contextmanager
+def spilling(
+    path: Path, arrays: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]], facts: dict[str, Any] | None = None
+) -> Iterator[SpillWriter]:
+    """Write arrays to `path` atomically, all of them piece by piece along their first axis.
+
+    Args:
+        path: of the file.
+        arrays: type and shape of each, of which the first number is the most that it may be.
+        facts: that are written with them.
+    """
+    longest = {name: Pieces(np.dtype(dtype), shape, ()) for name, (dtype, shape) in arrays.items()}
+    _, start, entries = _header_of(longest, facts)
+    with committed(path, synced=False) as file:
+        positions = {name: start + offset for name, (_, _, offset) in entries.items()}
+        writer = SpillWriter(file.fileno(), longest, positions)
+        yield writer
+        end = max((positions[name] + array.nbytes for name, array in writer.written.items()), default=start)
+        written = {name: (array.dtype.str, array.shape, entries[name][2]) for name, array in writer.written.items()}
+        file.write(_header(written, facts, start))
+        file.truncate(-(-end // _ALIGNMENT) * _ALIGNMENT)
+
+
+class SpillWriter:
+    """Appends to the arrays of a scratch file; see `spilling`."""
+
+    def __init__(self, descriptor: int, longest: Mapping[str, Pieces], positions: dict[str, int]) -> None:
+        self._descriptor, self._longest, self._positions = descriptor, longest, positions
+        self._rows = dict.fromkeys(longest, 0)
+
+    def append(self, **pieces: npt.NDArray[Any]) -> None:
+        """Append rows, which are converted to the type of their array, to some of the arrays."""
+        for name, piece in pieces.items():
+            array = self._longest[name]
+            values = np.ascontiguousarray(piece, array.dtype)
+            row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+            if values.size:
+                view = values.reshape(-1).data.cast("B")
+                write_all(self._descriptor, view, self._positions[name] + self._rows[name] * row_bytes)
+            self._rows[name] += len(values)
+            assert self._rows[name] <= array.shape[0]
+
+    @property
+    def written(self) -> dict[str, Pieces]:
+        """The arrays with the shapes that they have now."""
+        return {
+            name: Pieces(array.dtype, (self._rows[name], *array.shape[1:]), ()) for name, array in self._longest.items()
+        }
 
 
 def open_spilled(path: Path) -> SpilledArrays:

@@ -92,8 +92,8 @@ def check_number_of_labels(labels: Collection[str], *, option: str = "--label-co
     """
     if len(labels) > MAX_CLASSES:
         raise LabelError(
-            f"{len(labels):,} different labels were found, at most {MAX_CLASSES:,} are supported; this is probably not "
-            f"the label column (it holds {_quote_labels(sorted(labels))}); name it with {option}"
+            f"more than {MAX_CLASSES:,} different labels were found, which is the most that are supported; this is "
+            f"probably not the label column (it holds {_quote_labels(sorted(labels))}); name it with {option}"
         )
 
 

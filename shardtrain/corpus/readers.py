@@ -1,66 +1,61 @@
 """Plan units of a source (input splits) and read each into a block of documents.
 
-Planning scans a file once, in chunks of a few MiB, and cuts it where records begin. Reading a unit is a pure function
-of the file's bytes, so units can be read in any order, by any process, repeatedly. Both find records with the same
-automaton (`records`), and ordinals, texts and bad rows do not depend on where units are cut. The cost: planning reads
-every byte before the first document is available.
+Planning scans all files once and cuts them where records begin (`cutting`). Reading a unit is a pure function of the
+file's bytes, so units can be read in any order, by any process, repeatedly. Both find records with the same automaton
+(`records`), and ordinals, texts and bad rows do not depend on where units are cut. The cost: planning reads every byte
+before the first document is available.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
-from shardtrain.corpus import folders, parsing
-from shardtrain.corpus.blocks import is_block_file, read_blocks, read_index
+from shardtrain.corpus import parsing
+from shardtrain.corpus.blocks import is_block_file, read_blocks
+from shardtrain.corpus.cutting import cut_blocks, cut_folders, cut_text, list_files
 from shardtrain.corpus.detect import range_reader
 from shardtrain.corpus.encodings import in_utf8
-from shardtrain.corpus.records import GOOD, MAX_RECORD, TOO_LONG, find_records
-from shardtrain.corpus.source import BadRow, ClassFolder, Documents, Source, SourceFile, Unit
+from shardtrain.corpus.records import GOOD, MAX_RECORD, find_records
+from shardtrain.corpus.source import BadRow, Documents, Source, SourceFile, Unit
+from shardtrain.corpus.unit_table import UnitTable
 from shardtrain.errors import CorpusFormatError
+from shardtrain.runtime.executors import Executor, Serial
+
+_ALONE = Serial()
 
 
-def plan_units(source: Source, *, unit_bytes: int, advance: Callable[[int], None]) -> list[Unit]:
-    """Plan the units of a source, in its order: each of at least `unit_bytes`, except the last.
+def plan_units(
+    source: Source, *, unit_bytes: int, advance: Callable[[int], None], executor: Executor = _ALONE
+) -> UnitTable:
+    """Plan the units of a source, in its order.
 
-    A unit ends with the record that reaches the size, so it is longer by up to one record. A line longer than
-    `records.MAX_RECORD` is a unit of its own, which is never read completely.
+    In files of records, a unit begins with the first record that starts at or after each multiple of `unit_bytes`,
+    counted from the file's first record; where none starts before the next multiple, there is no unit. So a unit is
+    longer than `unit_bytes` by less than a record. A line longer than `records.MAX_RECORD` is a unit of its own, which
+    is never read completely. Elsewhere a unit ends with the file or the block that reaches the size.
 
     Args:
         source: the file or folders to divide.
         unit_bytes: at least 1.
         advance: called with the number of bytes scanned since the last call.
+        executor: scans large files of records.
+
+    Raises:
+        CorpusFormatError: a file or folder has changed since the source was opened.
     """
     if source.format == "folder":
-        cuts = [(0, cut) for cut in _cut_folders(source, unit_bytes, advance)]
+        cuts = cut_folders(source, unit_bytes, advance)
+    elif is_block_file(source):
+        cuts = cut_blocks(source, unit_bytes, advance)
     else:
-        cuts, num_documents = [], 0
-        for number, file in enumerate(source.files):
-            cutter = _cut_blocks if is_block_file(source) else _cut_file
-            found = list(cutter(source, file, unit_bytes, advance, num_documents))
-            cuts += [(number, cut) for cut in found]
-            num_documents = found[-1][2]
-    return [
-        Unit(
-            index=index,
-            file=file,
-            start=start,
-            stop=stop,
-            first_line=line,
-            first_document=document,
-            num_documents=next_document - document,
-            num_bytes=next_byte - byte,
-        )
-        for index, ((file, (start, line, document, byte)), (_, (stop, _, next_document, next_byte))) in enumerate(
-            pair for pair in pairwise(cuts) if pair[0][0] == pair[1][0]
-        )
-    ]
+        cuts = cut_text(source, unit_bytes, advance, executor)
+    return UnitTable.between(np.concatenate(list(cuts)))
 
 
 Wanted = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
@@ -160,78 +155,12 @@ def _records_of(source: Source, unit: Unit, data: bytes) -> npt.NDArray[np.int64
     return np.concatenate([np.empty((0, 4), np.int64), *found])
 
 
-# Where a unit begins: (start, line, ordinal of its first document, bytes before it); the last cut is the source's end.
-_Cut = tuple[int, int, int, int]
-
-
-def _cut_file(
-    source: Source, file: SourceFile, unit_bytes: int, advance: Callable[[int], None], num_documents: int
-) -> Iterator[_Cut]:
-    next_cut = file.data_start
-    with open(file.path, "rb") as opened:
-        size, begin = os.fstat(opened.fileno()).st_size, file.data_start
-        read = _report_progress(range_reader(opened.fileno(), file.origin), begin, advance)
-        advance(begin)
-        for found in find_records(read, begin, size, first_line=file.data_line, syntax=source.syntax):
-            too_long = [*np.flatnonzero(found[:, 3] == TOO_LONG).tolist(), len(found)]
-            i = 0
-            # The next unit begins at the first record from `i` on that reaches `next_cut` or is too long.
-            while True:
-                at_size = int(np.searchsorted(found[:, 0], next_cut))
-                i = max(i, min(at_size, next(index for index in too_long if index >= i)))
-                if i == len(found):
-                    break
-                start, stop, line, code = found[i].tolist()
-                yield start, line, num_documents + i, start
-                next_cut = stop if code == TOO_LONG else start + unit_bytes
-                i += 1
-            num_documents += len(found)
-    yield size, 0, num_documents, size
-
-
-def _cut_blocks(
-    source: Source, file: SourceFile, unit_bytes: int, advance: Callable[[int], None], num_documents: int
-) -> Iterator[_Cut]:
-    first, byte, next_cut = num_documents, 0, 0
-    index = read_index(Path(file.path))
-    for number, (rows, text_bytes) in enumerate(index):
-        if byte >= next_cut:
-            yield number, num_documents - first + 1, num_documents, byte
-            next_cut = byte + unit_bytes
-        num_documents, byte = num_documents + rows, byte + text_bytes
-    advance(file.num_bytes)
-    yield len(index), 0, num_documents, byte
-
-
-def _cut_folders(source: Source, unit_bytes: int, advance: Callable[[int], None]) -> Iterator[_Cut]:
-    ordinal, byte, next_cut = 0, 0, 0
-    for folder in source.folders:
-        for name in _list_files(folder):
-            if byte >= next_cut:
-                yield ordinal, 1, ordinal, byte
-                next_cut = byte + unit_bytes
-            size = os.path.getsize(os.path.join(folder.path, name))
-            advance(size)
-            ordinal, byte = ordinal + 1, byte + size
-    yield ordinal, 1, ordinal, byte
-
-
-def _list_files(folder: ClassFolder) -> list[str]:
-    names = folders.text_files(Path(folder.path))
-    if len(names) != folder.num_files:
-        raise CorpusFormatError(
-            f"'{folder.path}' has changed: {len(names):,} text files, expected {folder.num_files:,} as counted before; "
-            "start again"
-        )
-    return names
-
-
 def _read_files(source: Source, unit: Unit, wanted: Wanted | None) -> Documents:
     contents, labels, ordinals, bad_rows = [], [], [], []
     first = 0
     for folder in source.folders:
         chosen = np.arange(max(unit.start, first), min(unit.stop, first + folder.num_files))
-        names = _list_files(folder) if len(chosen) else []
+        names = list_files(folder) if len(chosen) else []
         for ordinal in (chosen if wanted is None else chosen[wanted(chosen)]).tolist():
             path = os.path.join(folder.path, names[ordinal - first])
             with open(path, "rb") as file:
@@ -256,20 +185,3 @@ def _read_files(source: Source, unit: Unit, wanted: Wanted | None) -> Documents:
         bad_rows=tuple(bad_rows),
         num_replaced=num_replaced,
     )
-
-
-def _report_progress(
-    read: Callable[[int, int], bytes], start: int, advance: Callable[[int], None]
-) -> Callable[[int, int], bytes]:
-    """Wrap `read` to report each byte to `advance` when it is first read, and not when it is read again."""
-    furthest = start
-
-    def counted(position: int, size: int) -> bytes:
-        nonlocal furthest
-        piece = read(position, size)
-        if position + size > furthest:
-            advance(position + size - furthest)
-            furthest = position + size
-        return piece
-
-    return counted

@@ -4,15 +4,21 @@ The grammar is RFC 4180 as Python's `csv` module reads it in strict mode: a quot
 a doubled quote stands for one, newlines inside quotes belong to the record, lines end with LF or CR LF. A `Syntax`
 may have another delimiter, an escape character, or no quotes at all. Where a record violates the grammar, has an
 unclosed quote or exceeds `MAX_RECORD` bytes, only its first line is bad and scanning resumes with the next line, so
-one stray quote costs one line. Whether a record is good depends only on the bytes from its start on, so units can be
-cut between any two records. The cost is scanning ahead from a line that leaves a quote open; with the results kept in
-`_DECIDED` and `_FRONTIER`, every byte is scanned at most twice.
+one stray quote costs one line.
+
+Scanning has no memory. A *boundary* is where a record or a blank line begins; it is the start of a line. What is found
+from a boundary on depends only on the bytes from there on: at a boundary the state is `_START`, and all else that the
+cursor carries along only saves work. Let a line leave a quote open, so that scanning goes ahead from it, and let a
+later line do so, too. At the end of that line both are in quotes, so both are in the same state at every byte after
+it. Hence a violation or the end of the file decides about both (`_DECIDED`), and where the earlier one became too long
+the later one may go on with its state (`_FRONTIER`). So units can be cut between any two records, and a file can be
+scanned in parts. The cost is scanning ahead; with what is kept, every byte is scanned at most twice.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,9 +54,8 @@ _PENDING, _BLANK = -1, -2  # results of `_classify` that are not codes
     _FRONTIER_STATE,
     _FRONTIER_LINE,
     _FRONTIER_LINE_START,
-    _DONE,
     _NUM_FIELDS,
-) = range(14)
+) = range(13)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,7 @@ def _scan(
     buffer: npt.NDArray[np.uint8],
     base: int,
     last: bool,
+    until: int,
     table: npt.NDArray[np.uint8],
     max_record: int,
     blanks: bool,
@@ -155,15 +161,16 @@ def _scan(
 ) -> int:
     """Scan from the cursor on, write (start, stop, line, code) of each record to `found`; return their number.
 
-    `base` is the position of `buffer` in the file. Scanning stops at the buffer's end, when `found` is full, and when
-    the cursor leaves the buffer. With `last` the buffer ends where the file does, which ends a line as a newline does.
+    `base` is the position of `buffer` in the file. Scanning stops at the buffer's end, when `found` is full, when the
+    cursor leaves the buffer, and at the first boundary at `until` or later. With `last` the buffer ends where the file
+    does, which ends a line as a newline does.
     """
     i, size, count = cursor[_POSITION] - base, buffer.shape[0], 0
     state, line, line_start = cursor[_STATE], cursor[_LINE], cursor[_LINE_START]
     record, record_line, first_stop = cursor[_RECORD], cursor[_RECORD_LINE], cursor[_FIRST_STOP]
     # `state` is the automaton's after the bytes [record, base + i), and `line_start` is where their last line begins.
     # All records before `record` are found. `first_stop` is the end of the record's first line, 0 while i is on it.
-    while 0 <= i <= size and count < found.shape[0]:
+    while 0 <= i <= size and count < found.shape[0] and record < until:
         transitions = table[state]
         while i < size and transitions[buffer[i]] == state:
             i += 1
@@ -184,9 +191,6 @@ def _scan(
         if at_end or next_state == _NEWLINE:
             too_long = here - record > max_record
             code = _classify(state, on_first_line, too_long, record < cursor[_DECIDED], at_end)
-            if code == _BLANK and at_end and (here == record or not blanks):
-                cursor[_DONE] = 1
-                break
             if code == _BLANK and blanks:
                 code = GOOD
             if on_first_line:
@@ -227,37 +231,46 @@ def find_records(
     *,
     first_line: int,
     syntax: Syntax,
+    until: int | None = None,
     max_record: int = MAX_RECORD,
     chunk_bytes: int = 4 << 20,
-) -> Iterator[npt.NDArray[np.int64]]:
+) -> Generator[npt.NDArray[np.int64], None, tuple[int, int]]:
     """Find the records in the bytes [start, stop) of a file.
 
     Args:
         read: a function of (position, size) that returns these bytes; positions mostly, but not always, increase.
-        start: start of a record or a blank line.
-        stop: end of the file or start of a record.
+        start: a boundary.
+        stop: end of the file or a boundary.
         first_line: number of the line at `start`.
         syntax: of the records; without quoting every line is one.
+        until: records that start before this position are found, the last of them to its end; None: all.
         max_record: bytes of the longest good record.
         chunk_bytes: maximum size of a read.
 
     Yields:
         Arrays (num_records, 4) int64 of start, stop (after the newline), line and code, in the order of the file.
+
+    Returns:
+        the first boundary at `until` or later, and its line.
     """
+    until = stop if until is None else min(until, stop)
     table = _table(syntax)
     cursor = np.zeros(_NUM_FIELDS, np.int64)
     cursor[[_POSITION, _LINE_START, _RECORD]] = start
     cursor[[_LINE, _RECORD_LINE]] = first_line
     found = np.empty((_CAPACITY, 4), np.int64)
     base, chunk, size = start, np.frombuffer(b"", np.uint8), _FIRST_CHUNK // 2
-    while not cursor[_DONE]:
+    while cursor[_RECORD] < until:
         position = int(cursor[_POSITION])
         end = base + len(chunk)
         if not base <= position < end and position < stop:
-            size = min(2 * size if position == end else _FIRST_CHUNK, chunk_bytes)
-            base, chunk = position, np.frombuffer(read(position, min(size, stop - position)), np.uint8)
+            size = min(2 * size if position == end and position != until else _FIRST_CHUNK, chunk_bytes)
+            some = min(size, (until if position < until else stop) - position)
+            base, chunk = position, np.frombuffer(read(position, some), np.uint8)
         elif position == stop and end != stop:
             base, chunk = stop, chunk[:0]
-        count = _scan(chunk, base, base + len(chunk) == stop, table, max_record, syntax.blanks, cursor, found)
+        last = base + len(chunk) == stop
+        count = _scan(chunk, base, last, until, table, max_record, syntax.blanks, cursor, found)
         if count:
             yield found[:count].copy()
+    return int(cursor[_RECORD]), int(cursor[_RECORD_LINE])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -204,7 +204,16 @@ class Unit:
     @property
     def num_text_bytes(self) -> int:
         """Number of bytes that can become texts; 0 if the only record is too long to be read."""
-        return 0 if self.num_documents == 1 and self.num_bytes > MAX_RECORD else self.num_bytes
+        return text_bytes(self.num_documents, self.num_bytes)
+
+
+Number = TypeVar("Number", int, npt.NDArray[np.int64])
+
+
+def text_bytes(num_documents: Number, num_bytes: Number) -> Number:
+    """Return how many bytes of a unit, or of each of several, can become texts: of a record that is too long, none."""
+    found: Number = num_bytes * ((num_documents != 1) | (num_bytes <= MAX_RECORD))
+    return found
 
 
 BAD_ROW = Fields(

@@ -33,6 +33,7 @@ from shardtrain.errors import (
 )
 from shardtrain.runtime.atomic import PARTIAL, commit_folder, commit_json
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.progress import Pass, progress, say
 from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import check_output_folder
@@ -131,6 +132,7 @@ def fetch(
         if not _already_fetched(dataset, out, overwrite):  # it may have changed in the meantime
             if target.is_dir() and any(target.iterdir()):
                 target.rename(working / _REPLACED)
+            check_held(working)
             commit_folder(staged, target)
     return Fetched(dataset=dataset, folder=out, num_bytes=num_bytes, already_fetched=False)
 
@@ -198,6 +200,7 @@ def _working_folder(dataset: Dataset, out: Path, target: Path) -> Iterator[Path]
 
 def _clear(working: Path, target: Path) -> None:
     """Remove half-unpacked files, and move back a folder that was set aside but not replaced."""
+    check_held(working)
     if (working / _REPLACED).is_dir() and not target.exists():
         (working / _REPLACED).rename(target)
     for name in (_STAGED, _REPLACED):

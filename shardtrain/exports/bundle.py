@@ -63,7 +63,7 @@ def bundle_content(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             larger = "; export with --weights float32" if weights == "float16" and name == "kernel" else ""
             raise ModelError(f"the model has weights that are not finite{' in float16' if larger else ''}{larger}")
-    return packed(header, arrays)
+    return packed(header, arrays, terms.version)
 
 
 def _stored(kernel: npt.NDArray[np.float32], weights: str) -> tuple[Array, npt.NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.exports.bundle_reader import HEAD, MAGIC, VERSION, digest_of
+from shardtrain.exports.bundle_reader import HEAD, MAGIC, digest_of
 
 Array = npt.NDArray[Any]
 
@@ -23,12 +23,13 @@ _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)
 _MOST_TRIED = 16 << 20  # bytes of a plane up to which all are tried
 
 
-def packed(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
+def packed(header: Mapping[str, Any], arrays: Mapping[str, Array], version: int) -> bytes:
     """Return the bytes of a bundle.
 
     Args:
         header: what it says of itself, as JSON values; `sections` are added.
         arrays: its arrays, by name.
+        version: of the format that has all of them.
     """
     streams = {name: _compressed(array) for name, array in arrays.items()}
     sections = [
@@ -38,8 +39,8 @@ def packed(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
     described = json.dumps({**header, "sections": sections}, separators=(",", ":")).encode()
     body = b"".join([described, *streams.values()])
     size = HEAD.size + len(body)
-    digest = digest_of(HEAD.pack(MAGIC, VERSION, len(described), size, b"") + body)
-    return HEAD.pack(MAGIC, VERSION, len(described), size, digest) + body
+    digest = digest_of(HEAD.pack(MAGIC, version, len(described), size, b"") + body)
+    return HEAD.pack(MAGIC, version, len(described), size, digest) + body
 
 
 def differences(ascending: Array) -> Array:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +26,15 @@ from typing import Any
 import numpy as np
 
 MAGIC = b"STBUNDLE"
-VERSION = 1
+VERSIONS = (1, 2)  # 2: n-grams are known by 96 bits, or counted beyond 32
 HEAD = struct.Struct("<8sIIQ32s")  # magic, version, bytes of the header, bytes of the file, SHA-256 of all else
 CODE_POINTS = 0x110000
 ANALYZERS = ("word", "char", "char_wb")
 KINDS = ("candidates", "hashed")  # how n-grams become rows
 WEIGHTS = {"int8": "|i1", "float16": "<f2", "float32": "<f4"}  # types of the first kernel
 CHECK_BITS = 8  # of a column's hash, below its key
+MOST_DOCUMENTS = 1 << 53
+NARROW = 1 << 32  # documents below this number are counted in 32 bits
 MOST_KEY_BITS = 64 - CHECK_BITS
 MOST_EQUAL = 8  # candidates with one key
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2  # the only character whose lower case depends on its neighbours
@@ -131,8 +134,9 @@ def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     if len(content) < HEAD.size or not content.startswith(MAGIC):
         raise BundleError(f"is no bundle: expected {HEAD.size} bytes or more that begin with {MAGIC.decode()}")
     _, version, header_size, size, digest = HEAD.unpack_from(content)
-    if version != VERSION:
-        raise BundleError(f"is a bundle of version {version}, expected {VERSION}: use the reader of that version")
+    if version not in VERSIONS:
+        expected = " or ".join(map(str, VERSIONS))
+        raise BundleError(f"is a bundle of version {version}, expected {expected}: use the reader of that version")
     if size != len(content):
         raise BundleError(f"is truncated or damaged: expected {size:,} bytes, it has {len(content):,}")
     if digest_of(content) != digest:
@@ -271,7 +275,9 @@ class _Terms:
         codes, offsets = self._fold(codes, _offsets(np.fromiter(map(len, texts), np.int64, len(texts))))
         units = _SPLITS[self._analyzer](codes, offsets, self._kinds)
         if len(self._stop_words) or self._weigh.needs_hashes:
-            units.hashes = _hashes(units, self._seed)
+            units.hashes = _hashes(units, self._seed, operator.xor, _K3, _K4)
+        if self._weigh.needs_checks:
+            units.checks = _hashes(units, self._seed ^ _64, operator.add, _K4, _K3)
         if len(self._stop_words):
             units.keep(~np.isin(units.hashes, self._stop_words))
         lengths = list(_grams(units.segments, self._low, self._high, short_whole=self._analyzer == "char_wb"))
@@ -353,7 +359,7 @@ class _Units:
         begins, ends: unit u is the bytes [begins[u], ends[u]), (units,).
         segments: in which each is, ascending, (units,); no n-gram crosses the end of a segment.
         texts: in which each segment is, (segments,).
-        hashes: of each, where they are needed, (units,) uint64.
+        hashes, checks: of each, where they are needed, (units,) uint64.
     """
 
     def __init__(self, codes: Array, begins: Array, ends: Array, segments: Array, texts: Array) -> None:
@@ -362,12 +368,13 @@ class _Units:
         places = _offsets(widths)
         self.data = np.frombuffer(in_utf8, np.uint8)
         self.begins, self.ends, self.segments, self.texts = places[begins], places[ends], segments, texts
-        self.hashes = np.zeros(0, np.uint64)
+        self.hashes = self.checks = np.zeros(0, np.uint64)
 
     def keep(self, chosen: Array) -> None:
         """Remove the units that are not chosen, as if the texts did not contain them."""
         self.begins, self.ends, self.segments = self.begins[chosen], self.ends[chosen], self.segments[chosen]
         self.hashes = self.hashes[chosen]
+        self.checks = self.checks[chosen] if len(self.checks) else self.checks
 
 
 def _runs(inside: Array, offsets: Array) -> tuple[Array, Array, Array]:
@@ -441,28 +448,28 @@ def _longest_first(sizes: Array) -> Array:
     return np.argsort((most - sizes).astype(small), kind="stable")
 
 
-def _hashes(units: _Units, seed: int) -> Array:
-    """Hash the bytes of units, (units,) uint64: FNV-1a's steps, then a mixing round."""
+def _hashes(units: _Units, start: int, combine: Callable[[Any, Any], Any], factor: int, last: int) -> Array:
+    """Hash the bytes of units, (units,) uint64: each is combined with the state, which is multiplied; then mixed."""
     sizes = units.ends - units.begins
     order = _longest_first(sizes)
     begins, ascending = units.begins[order], sizes[order][::-1]
-    states = np.full(len(order), seed, np.uint64)
+    states = np.full(len(order), start, np.uint64)
     byte, alive = 0, len(order)
     # Invariant: the first `alive` spans have more than `byte` bytes, of which `byte` are hashed; the others are done.
     while (alive := len(order) - int(np.searchsorted(ascending, byte, side="right"))) > _FEW:
-        states[:alive] = (states[:alive] ^ units.data[begins[:alive] + byte]) * np.uint64(_K3)
+        states[:alive] = combine(states[:alive], units.data[begins[:alive] + byte]) * np.uint64(factor)
         byte += 1
     for span in range(alive):
         state, begin = int(states[span]), int(begins[span])
         for each in units.data[begin + byte : begin + int(ascending[-1 - span])].tobytes():
-            state = (state ^ each) * _K3 & _64
+            state = combine(state, each) * factor & _64
         states[span] = state
     hashes = np.empty(len(order), np.uint64)
-    hashes[order] = _mix(states, np.full(1, _K4, np.uint64))
+    hashes[order] = mixed(states, np.full(1, last, np.uint64))
     return hashes
 
 
-def _mix(states: Array, hashes: Array) -> Array:
+def mixed(states: Array, hashes: Array) -> Array:
     """Combine the hash of an n-gram with that of its next unit."""
     found = states * _K1 + hashes
     found ^= found >> _32
@@ -475,14 +482,17 @@ class _Candidates:
     """Looks n-grams up among the candidates of a vocabulary, and weighs them; norms are over all candidates.
 
     A candidate is known by the leading bits of its hash, its key. Where it has a row of weights, the next `CHECK_BITS`
-    must fit as well; those without rows come last among candidates with one key.
+    must fit as well; those without rows come last among candidates with one key. In a bundle of version 2 the hash is
+    mixed with the check of the n-gram, an independent hash.
     """
 
     needs_hashes = True
 
     def __init__(self, about: dict[str, Any], arrays: dict[str, Array]) -> None:
+        self.needs_checks = "hash_mask" in about
+        self._mask = np.uint64(_integer(about, "hash_mask", 0, _64) if self.needs_checks else _64)
         bits = _integer(about, "key_bits", 1, MOST_KEY_BITS)
-        features, documents = about["features"], _integer(about, "num_documents", 1, 1 << 53)
+        features, documents = about["features"], _integer(about, "num_documents", 1, MOST_DOCUMENTS)
         self._binary, self._sublinear, idf, self._norm = (
             _checked(about, name, bool) for name in ("binary", "sublinear_tf", "idf", "norm")
         )
@@ -496,7 +506,7 @@ class _Candidates:
         self._checks = _named(arrays, "checks", "|u1", features)
         self._row_of = np.full(len(keys), -1, np.int64)
         self._row_of[selected.astype(np.int64)] = np.arange(features)
-        frequencies = _named(arrays, "frequencies", "<u4", len(keys))
+        frequencies = _named(arrays, "frequencies", "<u4" if documents < NARROW else "<u8", len(keys))
         if not 1 <= int(frequencies.min()) <= int(frequencies.max()) <= documents:
             raise BundleError(f"has the array 'frequencies' with values outside 1 to {documents:,}")
         self._weights = np.log((documents + 1) / (frequencies + 1.0)) + 1 if idf else np.ones(len(keys))
@@ -505,10 +515,14 @@ class _Candidates:
         self, units: _Units, lengths: list[Array], owners: Array, num_texts: int, *, separated: bool
     ) -> tuple[Array, Array, Array]:
         """Return text, row and value of each entry; `owners` are the texts of the n-grams, `lengths` their units."""
-        grams, states = [np.zeros(0, np.uint64)], units.hashes
+        grams, states, checks = [np.zeros(0, np.uint64)], units.hashes, units.checks
         for n, starts in enumerate(lengths):
-            states = _mix(states[:-1], units.hashes[n:]) if n else states
-            grams.append(states[starts])
+            states = mixed(states[:-1], units.hashes[n:]) if n else states
+            found = states[starts] & self._mask
+            if self.needs_checks:
+                checks = mixed(checks[:-1], units.checks[n:]) if n else checks
+                found = mixed(found, checks[starts] >> _32)
+            grams.append(found)
         texts, places = self._found(np.concatenate(grams), owners)
         pairs, times = np.unique(texts * len(self._keys) + places, return_counts=True)
         texts, places = np.divmod(pairs, len(self._keys))
@@ -544,7 +558,7 @@ class _Candidates:
 class _Hashed:
     """Computes the rows of n-grams by MurmurHash3 of their bytes, and the signs of their values."""
 
-    needs_hashes = False
+    needs_hashes = needs_checks = False
 
     def __init__(self, about: dict[str, Any]) -> None:
         self._columns = about["features"]

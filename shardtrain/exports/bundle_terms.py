@@ -3,7 +3,8 @@
 A candidate is an n-gram that counts in the norms of texts, and there are several for each column. Their 64-bit hashes
 are shortened to keys, of the bits that number the candidates and some more, which decide how often an unknown n-gram is
 taken for a candidate: once in 2 ** (more - 1) to 2 ** more times. A key of an ascending list takes about 1.4 bits
-beyond these. Rows of weights are in the order of keys, so no column numbers are stored.
+beyond these. Where hashes alone do not tell candidates apart, they are mixed with the checks before. Rows of weights
+are in the order of keys, so no column numbers are stored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ import numpy.typing as npt
 
 from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.exports.bundle_file import differences
-from shardtrain.exports.bundle_reader import CHECK_BITS, CODE_POINTS, MOST_EQUAL, MOST_KEY_BITS
+from shardtrain.exports.bundle_reader import (
+    CHECK_BITS,
+    CODE_POINTS,
+    MOST_DOCUMENTS,
+    MOST_EQUAL,
+    MOST_KEY_BITS,
+    NARROW,
+    mixed,
+)
 from shardtrain.vectorize import text
 from shardtrain.vectorize.fitted import HashingVectorizer, NgramVectorizer, Vectorizer
 from shardtrain.vectorize.settings import HashedSettings, Hashing, NgramSettings
@@ -37,11 +46,13 @@ class BundledTerms:
         header: its settings, as JSON values.
         arrays: tables of characters, stop words and candidates.
         rows: the column whose weights each row of the kernel has, (features,); None: all columns in order.
+        version: the oldest of the format that has what is described.
     """
 
     header: Mapping[str, Any]
     arrays: Mapping[str, Array]
     rows: Array | None
+    version: int
 
 
 def bundled_terms(vectorizer: Vectorizer, *, extra_bits: int) -> BundledTerms:
@@ -69,14 +80,26 @@ def bundled_terms(vectorizer: Vectorizer, *, extra_bits: int) -> BundledTerms:
         "binary": settings.binary,
         "features": vectorizer.num_features,
     }
-    return BundledTerms(header=header, arrays={**_characters(settings, about["hash_seed"]), **arrays}, rows=rows)
+    newer = "hash_mask" in about or about.get("num_documents", 0) >= NARROW
+    arrays = {**_characters(settings, about["hash_seed"]), **arrays}
+    return BundledTerms(header=header, arrays=arrays, rows=rows, version=2 if newer else 1)
 
 
 def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str, Any], dict[str, Array], Array]:
     """Return what the header says of a vocabulary, the arrays of its candidates, and the column of each row."""
     settings, weights = vectorizer.settings, weights_of(vectorizer.settings)
+    if vectorizer.num_documents > MOST_DOCUMENTS or len(vectorizer.ids) >= NARROW:
+        raise VectorizerError(
+            f"the vectorizer has {len(vectorizer.ids):,} candidates of {vectorizer.num_documents:,} documents, a "
+            f"bundle has room for {NARROW - 1:,} of {MOST_DOCUMENTS:,}; build with a higher --min-df"
+        )
     hashes, counts, columns = (np.asarray(vectorizer.arrays[name]) for name in ("hashes", "counts", "columns"))
-    if settings.hashing.mask != _WHOLE:
+    checked = "checks" in vectorizer.arrays
+    if checked:
+        hashes = mixed(hashes, vectorizer.arrays["checks"].astype(np.uint64))
+        order = np.argsort(hashes)
+        hashes, counts, columns = hashes[order], counts[order], columns[order]
+    elif settings.hashing.mask != _WHOLE:
         raise VectorizerError("the vectorizer's hashes are shortened, which a bundle does not support; build again")
     bits = _key_bits(hashes, columns >= 0, len(hashes).bit_length() - 1 + extra_bits)
     shift = np.uint64(64 - bits)
@@ -87,6 +110,7 @@ def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str,
     about = {
         "kind": "candidates",
         "hash_seed": settings.hashing.seed,
+        **({"hash_mask": settings.hashing.mask} if checked else {}),
         "key_bits": bits,
         "num_documents": vectorizer.num_documents,
         "sublinear_tf": weights.sublinear,
@@ -95,7 +119,7 @@ def _vocabulary(vectorizer: NgramVectorizer, extra_bits: int) -> tuple[dict[str,
     }
     arrays = {
         "keys": differences(keys[order]),
-        "frequencies": counts[order].astype(np.uint32),
+        "frequencies": counts[order].astype(np.uint32 if vectorizer.num_documents < NARROW else np.uint64),
         "selected": differences(selected).astype(np.uint32),
         "checks": (hashes[chosen] >> (shift - np.uint64(CHECK_BITS))).astype(np.uint8),
     }

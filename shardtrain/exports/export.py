@@ -23,6 +23,7 @@ from shardtrain.exports.weights_file import npz_content
 from shardtrain.inference.run import Run
 from shardtrain.runtime.atomic import commit_bytes, commit_folder, commit_json, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.storage import check_output_file, check_output_folder, remove, storage_errors
 from shardtrain.training.run_folder import MODEL, RunFolder
@@ -152,6 +153,7 @@ def _export_folder(run: Run, network: Network, out: Path, *, overwrite: bool) ->
 
 def _tidy(working: Path, target: Path) -> None:
     """Remove what is half made, and move back a folder that was set aside and not replaced."""
+    check_held(working)
     replaced = working / _REPLACED
     if replaced.is_dir() and not target.exists():
         with storage_errors(target, "rename"):
@@ -188,6 +190,7 @@ def _replace(working: Path, network: Network, record: dict[str, Any], target: Pa
     write_saved_model(network, staged)
     make_folder((staged / RECORD).parent)
     commit_json(staged / RECORD, {**record, "files": _files(staged)})
+    check_held(working)
     if target.exists() and any(target.iterdir()):
         with storage_errors(target, "rename"):
             target.rename(working / _REPLACED)

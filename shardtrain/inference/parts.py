@@ -5,7 +5,7 @@ A part is a pure function of its unit. Threads share one model; a worker elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Input:
     """An input cut into units, and the classifier."""
 
     source: Source
-    units: list[Unit]
+    units: Sequence[Unit]
     classifier: Classifier | Explainer
 
     @property

@@ -22,7 +22,7 @@ from shardtrain.corpus.source import BadRow, Documents, Unit
 from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
-from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_name, part_path, writer_of
+from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_path, writer_of
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.units import units_of
 from shardtrain.inference.writers import PredictionWriter
@@ -31,11 +31,12 @@ from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.given import copy_standard_input, identify_content
 from shardtrain.pipeline.workspace import files_of
-from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.atomic import committed, make_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.engines.opening import open_cluster
 from shardtrain.runtime.executors import Executor, threads
 from shardtrain.runtime.jobs import RECORD, Job, JobFolder, file_job
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.passes import UNIT_BYTES, Passes
 from shardtrain.runtime.progress import progress, say
 from shardtrain.runtime.storage import check_output_file
@@ -114,17 +115,20 @@ def predict_file(
     )
     with folder.made_and_held():
         path = _copy_stdin(working) if str(source) == STANDARD else Path(source)
-        with folder.work(_job(run, path, writer, options), overwrite=options.overwrite):
-            opened = _open(run, options.placed(path), options, working)
+        job = _job(run, path, writer, options)
+        with folder.work(job, overwrite=options.overwrite):
+            parts = folder.place_of(job)
+            make_folder(parts)
+            opened = _open(run, options.placed(path), options, parts)
             if options.executor_name.local:
                 with threads(options.threads) as pool:
                     return _predict(
                         opened,
                         pool,
-                        lambda unit: opened.write_part(unit, writer, working),
+                        lambda unit: opened.write_part(unit, writer, parts),
                         writer,
                         output,
-                        working,
+                        parts,
                         options,
                     )
             write_far = FarParts(
@@ -134,11 +138,11 @@ def predict_file(
                 source=opened.source,
                 options=options,
                 output=output,
-                folder=working,
+                folder=parts,
             )
             name = options.executor_name
-            with open_cluster(name, working, workers=options.workers, prepare=_nothing) as cluster:
-                return _predict(opened, cluster, write_far, writer, output, working, options)
+            with open_cluster(name, parts, workers=options.workers, prepare=_nothing) as cluster:
+                return _predict(opened, cluster, write_far, writer, output, parts, options)
 
 
 def _nothing() -> None:
@@ -169,23 +173,24 @@ def _predict(
     write: Callable[[Unit], UnitResult],
     writer: PredictionWriter,
     output: Path,
-    working: Path,
+    scratch: Path,
     options: PredictOptions,
 ) -> PredictedFile:
-    paths = [part_path(working, unit) for unit in opened.units]
-    parts = Passes(executor, working, budget=0).run(
+    paths = [part_path(scratch, unit) for unit in opened.units]
+    parts = Passes(executor, scratch, budget=0).run(
         "predicting",
         write,
         opened.units,
         opened.sizes,
-        names=list(map(part_name, opened.units)),
+        name="parts",
         schema=RESULT,
         encode=asdict,
         decode=UnitResult.from_record,
     )
-    ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths, working)
+    ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths, scratch)
     if not ours:  # it appeared while the job was interrupted
         raise OutputExistsError(_exists(output))
+    check_held(scratch.parent)
     with committed(output) as file:
         writer.join(paths, file)
     rejected = [row for part in parts for row in part.bad_rows]
@@ -202,9 +207,9 @@ def _predict(
     )
 
 
-def _is_finished(output: Path, writer: PredictionWriter, parts: Iterable[Path], working: Path) -> bool:
+def _is_finished(output: Path, writer: PredictionWriter, parts: Iterable[Path], scratch: Path) -> bool:
     """Return whether the output is what the parts make: the job was killed after it was written."""
-    whole = working / "whole"
+    whole = scratch / "whole"
     with committed(whole, synced=False) as file:
         writer.join(parts, file)
     return filecmp.cmp(whole, output, shallow=False)

@@ -61,6 +61,7 @@ class Shards:
             name: open_source(
                 name,
                 entry,
+                folder=path,
                 verify=options.verify,
                 io=_io_mode(options, name in direct_io_paths),
                 direct_io=name in direct_io_paths,

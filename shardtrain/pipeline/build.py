@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from shardtrain.arrays.file_set import FileSet
 from shardtrain.corpus.labels import Classes, differing_in_case
 from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.reading import Reading, recorded_source
@@ -44,7 +45,7 @@ from shardtrain.pipeline.shards_job import FIRST_BUILD_OPTIONS, make_shards
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, validated_as_before, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
-from shardtrain.pipeline.units import UnitTask, keep_every_class, load_kernels, survey
+from shardtrain.pipeline.units import SplitSource, Units, keep_every_class, load_kernels, survey
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job, file_job
@@ -159,14 +160,6 @@ def _before(out: Path, job: Job) -> Manifest:
     return before
 
 
-@dataclass(frozen=True)
-class Units:
-    """The units of a source and, for progress bars, the bytes of each."""
-
-    tasks: list[UnitTask]
-    sizes: list[int]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
     """What a build works on.
@@ -208,14 +201,14 @@ class _OtherSplit:
 class _TrainingRows:
     """The vectorized training split: row files, one per unit, and what was learned of the corpus on the way.
 
-    `tasks` are the units with the documents that stay in training for their classes.
+    `units` have the documents that stay in training for their classes.
     """
 
-    files: list[Path]
+    files: FileSet
     totals: Totals
     classes: Classes
     vectorizer: Vectorizer
-    tasks: Sequence[UnitTask]
+    units: Units
 
 
 def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
@@ -245,21 +238,18 @@ def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
             if name in corpus.sources:
                 held_out = plan(corpus.sources[name], threshold=1 << 64, title=scan)
                 # labels are checked before the long passes
-                found = survey(passes, held_out.tasks, held_out.sizes, labels)
-                others[name] = _OtherSplit(held_out, Totals.of(found))
+                others[name] = _OtherSplit(held_out, survey(passes, held_out, labels).totals())
         settings = reused.settings if reused else _settings(passes, units, options)
-        if not reused and (note := spacing_note(units.tasks, settings)):
+        if not reused and (note := spacing_note(units, settings)):
             say(note)
         require_room(space, disk_bytes(settings, corpus))
         train = _vectorize_training(inputs, passes, units, settings, others)
         totals = joined([train.totals, *(other.totals for other in others.values())])
-        if not corpus.validation and units.tasks and units.tasks[0].threshold:
-            held_out = Units(list(train.tasks), units.sizes)
-            others = {"validation": _OtherSplit(held_out, train.totals), **others}
+        if not corpus.validation and units.split.threshold:
+            others = {"validation": _OtherSplit(train.units, train.totals), **others}
         files = {"train": train.files}
         for name, other in others.items():
-            of_split = other.units.tasks, other.units.sizes
-            files[name] = transform_rows(passes, *of_split, inputs.folder, train.classes.codes, split=name)
+            files[name] = transform_rows(passes, other.units, inputs.folder, train.classes.codes, split=name)
         splits = _place_splits(inputs, passes, files, train, space.ready)
     part = provenance(corpus, totals, options)
     if before:
@@ -343,16 +333,16 @@ def _vectorize_training(
 
     if inputs.reused or isinstance(settings, HashedSettings):  # there is nothing to count and to fit
         vectorizer = inputs.reused or save_vectorizer(inputs.folder, settings, {}, [], {})
-        facts = survey(passes, units.tasks, units.sizes, titles.LABELS)
+        gathered = survey(passes, units, titles.LABELS)
         if inputs.before:  # an addition has the classes of the shards, whether it trains on them or not
-            tasks, totals = units.tasks, Totals.of(facts)
+            totals = gathered.totals()
         else:
-            tasks, totals, _ = keep_every_class(units.tasks, facts)
+            units, totals = keep_every_class(units, gathered)
         classes = check(totals)
-        _report_kept(tasks)
-        files = transform_rows(passes, tasks, units.sizes, inputs.folder, classes.codes, split="train")
-        return _TrainingRows(files, totals, classes, vectorizer, tasks)
-    counted = count(passes, units.tasks, units.sizes, settings, check=check)
+        _report_kept(units)
+        files = transform_rows(passes, units, inputs.folder, classes.codes, split="train")
+        return _TrainingRows(files, totals, classes, vectorizer, units)
+    counted = count(passes, units, settings, check=check)
     classes = classes_in(counted.totals)
     _report_kept(counted.units)
     vectorizer, files = fit_rows(passes, counted, classes.codes, inputs.folder)
@@ -371,13 +361,13 @@ def _report_texts(totals: Totals) -> None:
         raise CorpusFormatError(f"none of {number:,} records can be used; the first is {first.place}: {first.reason}")
 
 
-def _report_kept(tasks: Sequence[UnitTask]) -> None:
-    if num_kept := sum(len(task.kept) for task in tasks):
+def _report_kept(units: Units) -> None:
+    if num_kept := sum(map(len, units.kept.values())):
         say(note_of(num_kept))
 
 
 def _place_splits(
-    inputs: _Inputs, passes: Passes, files: Mapping[str, list[Path]], train: _TrainingRows, ready: Path
+    inputs: _Inputs, passes: Passes, files: Mapping[str, FileSet], train: _TrainingRows, ready: Path
 ) -> dict[str, SplitEntry]:
     """Write the shards of each split from its row files; splits without rows are omitted."""
     splits = {
@@ -428,7 +418,7 @@ def plan_source(
     memory_limit: int,
     title: str,
 ) -> Units:
-    """Cut a source into units, which reads all of it and writes nothing.
+    """Cut a source into units, which reads all of it and writes nothing; where it is large, all workers read.
 
     Where one is too long to be indexed beside another, threads are given up for this process alone.
 
@@ -436,15 +426,13 @@ def plan_source(
         UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
-        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add)
-    alone = Workers() if workers.sharing > 1 else workers
-    for unit in units:
-        if unit.num_text_bytes > alone.longest_unit(memory_limit, density):
-            raise UsageError(_too_long(source, unit, memory_limit, density))
-        if unit.num_text_bytes > workers.longest_unit(memory_limit, density):
-            passes.executor = Serial()
-    tasks = [UnitTask(source=source, unit=unit, seed=seed, threshold=threshold) for unit in units]
-    return Units(tasks, [unit.num_bytes for unit in units])
+        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add, executor=passes.executor)
+    alone, lengths = Workers() if workers.sharing > 1 else workers, units.num_text_bytes
+    if (too_long := np.flatnonzero(lengths > alone.longest_unit(memory_limit, density))).size:
+        raise UsageError(_too_long(source, units[int(too_long[0])], memory_limit, density))
+    if (lengths > workers.longest_unit(memory_limit, density)).any():
+        passes.executor = Serial()
+    return Units(SplitSource(source=source, seed=seed, threshold=threshold), units)
 
 
 def _too_long(source: Source, unit: Unit, memory_limit: int, density: int) -> str:
@@ -474,8 +462,7 @@ def _settings(passes: Passes, units: Units, options: BuildOptions) -> Settings:
     """Return the vectorizer's settings; "auto" follows the guide's ratio of samples to median words per sample."""
     kind = options.vectorizer
     if kind == "auto":
-        facts = survey(passes, units.tasks, units.sizes, titles.LENGTHS, words=True)
-        lengths = Totals.of(facts).words
+        lengths = survey(passes, units, titles.LENGTHS, words=True).totals().words
         samples, middle = lengths.total(), _median(lengths)
         ratio = samples / max(middle, 1.0)
         kind = "ngram" if ratio < RULE_RATIO else "sequence"

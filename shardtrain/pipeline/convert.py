@@ -28,8 +28,8 @@ from shardtrain.pipeline.crew import crew
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, SPARE, Spare, best_spares, note_of, spare_documents, trains
 from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
+from shardtrain.pipeline.row_files import spill_rows
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
-from shardtrain.pipeline.units import spill_rows
 from shardtrain.pipeline.workspace import Workspace, files_of, require_room
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.passes import Passes, Workers, affordable_processes
@@ -165,7 +165,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             _survey,
             pieces,
             [piece.stop - piece.start for piece in pieces],
-            names=[f"survey-{piece.name}" for piece in pieces],
+            name="survey",
             unit=_unit(tables),
             schema=_SURVEYED,
             encode=asdict,
@@ -235,12 +235,12 @@ def _write_rows(
     )
     rows = [facts.rows for facts in surveyed]
     run = partial(passes.run, function=write, unit="rows", schema=_WRITTEN, encode=asdict, decode=_Written.from_record)
-    written = run(titles.READ_ROWS, tasks=pieces, sizes=rows, names=[piece.name for piece in pieces])
+    written = run(titles.READ_ROWS, tasks=pieces, sizes=rows, name="rows")
     pieces, changed = _keep_every_class(pieces, surveyed, written, classes)
     if changed:  # files with the rows that stay in training, beside those without them
         say(note_of(sum(len(pieces[i].kept) for i in changed)))
         again = [pieces[i] for i in changed]
-        run(titles.KEEP, tasks=again, sizes=[rows[i] for i in changed], names=[piece.name for piece in again])
+        run(titles.KEEP, tasks=again, sizes=[rows[i] for i in changed], name="rows-kept")
     blocks = [(piece, number) for piece, found in zip(pieces, written, strict=True) for number in range(found.blocks)]
     return {
         split: [_block_path(passes.scratch, piece, number, split) for piece, number in blocks]

@@ -1,137 +1,202 @@
 """Count the terms of a corpus: the postings of each unit, merged into buckets by hash.
 
 Postings are a unit's terms with their counts, one file per unit. Memory does not depend on the vocabulary candidates of
-the corpus, because buckets are as small as the memory requires.
+the corpus, because buckets are as small as the memory requires. A bucket reads its part of all files; of a corpus with
+very many units the postings of some hundred units are therefore first put into one file (`vectorize.groups`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from typing import Any
 
-from shardtrain.errors import HashCollisionError
+import numpy as np
+import numpy.typing as npt
+
+from shardtrain.arrays.file_set import FileSet
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.facts import Totals
-from shardtrain.pipeline.units import CountTask, UnitTask, count_unit, fields_of, keep_every_class
+from shardtrain.pipeline.facts import Totals, UnitFacts
+from shardtrain.pipeline.units import SplitSource, Units, UnitTask, facts_of, gather, keep_every_class, read
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Row
-from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
+from shardtrain.vectorize.buckets import Buckets, plan_buckets
+from shardtrain.vectorize.counts import spill_postings
+from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES, Runs, fold_postings
+from shardtrain.vectorize.indexing import index_texts
+from shardtrain.vectorize.merging import merge_bucket
 from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
 
 _MERGED = Row((Integer(), Integer()))  # distinct terms and candidates of a bucket
-HASH_SEEDS = 4  # 100 million terms collide in 64 bits with a probability of 1 in thousands, so four seeds suffice
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A counted corpus: its postings, one file per unit, and the buckets of terms merged from them.
+    """A counted corpus.
 
-    `candidates` are the numbers of candidates in the buckets.
+    Attributes:
+        settings: of the vectorizer.
+        units: of the corpus.
+        postings: files, one per unit.
+        runs: files of the same postings as they are merged.
+        totals: of the units' facts.
+        buckets: of terms, merged.
+        num_distinct: terms of all buckets.
+        candidates: how many candidates each bucket has, (buckets,).
     """
 
     settings: CountedSettings
-    units: tuple[UnitTask, ...]
-    sizes: tuple[int, ...]
-    postings: tuple[Path, ...]
+    units: Units
+    postings: FileSet
+    runs: Runs
     totals: Totals
-    buckets: tuple[tuple[Bucket, Path], ...]
+    buckets: Buckets
     num_distinct: int
-    candidates: tuple[int, ...]
+    candidates: npt.NDArray[np.int64]
 
     @property
     def num_candidates(self) -> int:
         """Number of candidates of all buckets."""
-        return sum(self.candidates)
+        return int(self.candidates.sum())
 
 
 Check = Callable[[Totals], object]
 
 
-def count(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, *, check: Check
-) -> Counted:
-    """Count the terms of the units' training documents; after a hash collision start again with another seed.
+def count(passes: Passes, units: Units, settings: CountedSettings, *, check: Check) -> Counted:
+    """Count the terms of the units' training documents.
 
     Args:
         passes: runs the tasks.
         units: of the corpus.
-        sizes: of the units, for the progress bar.
         settings: of the vectorizer.
         check: called with the totals of all units after they are counted, to refuse a corpus before the later passes.
 
     Raises:
-        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
-        UsageError: max_df corresponds to fewer documents than min_df.
+        UsageError: max_df corresponds to fewer documents than min_df, or memory has no room for terms with one hash.
     """
-    for seed in range(HASH_SEEDS):
-        hashing = replace(settings.hashing, seed=settings.hashing.seed + seed)
-        try:
-            return _count(passes, units, sizes, replace(settings, hashing=hashing), check)
-        except HashCollisionError:
-            if seed == HASH_SEEDS - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _count(
-    passes: Passes, units: Sequence[UnitTask], sizes: Sequence[int], settings: CountedSettings, check: Check
-) -> Counted:
-    seed = settings.hashing.seed
-    postings = [passes.scratch / f"run-{seed}-{task.unit.index:05}" for task in units]
+    postings = FileSet(passes.scratch / "run", len(units)).made()
     title = titles.COUNT_WORDS if isinstance(settings, SequenceSettings) else titles.COUNT
-    facts = _count_units(passes, title, units, sizes, settings, postings)
-    units, totals, changed = keep_every_class(units, facts)
+    gathered = gather(passes, title, _CountUnits(units.split, settings, postings), units, name="run")
+    units, totals = keep_every_class(units, gathered)
     check(totals)
-    for i in changed:
-        postings[i] = postings[i].with_name(f"{postings[i].name}-kept")
-    if changed:  # their postings lack the documents that stay in training
-        again = ([units[i] for i in changed], [sizes[i] for i in changed], settings, [postings[i] for i in changed])
-        for i, found in zip(changed, _count_units(passes, titles.KEEP, *again), strict=True):
-            facts[i] = found
-        totals = Totals.of(facts)
+    if units.kept:  # the postings of these units lack the documents that stay in training
+        postings = replace(postings, again=frozenset(units.kept))
+        changed = [units[number] for number in units.kept]
+        recount = _CountUnits(units.split, settings, postings)
+        sizes = [task.unit.num_bytes for task in changed]
+        how: dict[str, Any] = {"name": "run-again", "schema": Integer()}
+        for place, num_terms in passes.stream(titles.KEEP, _Recount(recount), changed, sizes, **how):
+            gathered.count_terms(changed[place].number, num_terms)
+        totals = replace(totals, num_terms=gathered.num_terms)
+    bits = plan_buckets(totals.num_terms, passes.budget)
+    runs = _runs_of(passes, postings, bits, totals.num_terms)
+    return _merged(passes, units, settings, postings, runs, totals, bits)
+
+
+def _runs_of(passes: Passes, postings: FileSet, bits: int, num_terms: int) -> Runs:
+    """Return the postings as they are merged, which are those of groups if there are very many units."""
+    if len(postings) <= MOST_FILES:
+        return Runs(postings, postings, bits)
+    name = f"group-{bits}"
+    files = FileSet(passes.scratch / name, -(-len(postings) // GROUP_UNITS)).made()
+    runs = Runs(postings, files, bits, GROUP_UNITS)
+    share = [num_terms // len(files)] * len(files)
+    passes.do(titles.GROUP, _Fold(runs, passes.budget), range(len(files)), share, name=name, unit="terms")
+    return runs
+
+
+def _merged(
+    passes: Passes,
+    units: Units,
+    settings: CountedSettings,
+    postings: FileSet,
+    runs: Runs,
+    totals: Totals,
+    bits: int,
+) -> Counted:
     least, most = settings.document_range(totals.train.total())
-    planned = plan_buckets(totals.num_terms, passes.budget)
-    buckets = tuple((b, passes.scratch / f"bucket-{seed}-{b.bits}-{b.number:05}") for b in planned)
+    buckets = Buckets(bits, FileSet(passes.scratch / f"bucket-{bits}", 1 << bits).made())
     share = [totals.num_terms // len(buckets)] * len(buckets)
-    merge = partial(_merge, postings=tuple(postings), least=least, most=most)
-    names = [path.name for _, path in buckets]
-    merged = passes.run(titles.MERGE, merge, buckets, share, names=names, unit="terms", schema=_MERGED)
+    merge = _Merge(runs, buckets, least, most, passes.budget)
+    num_distinct, candidates = 0, np.zeros(len(buckets), np.int64)
+    how: dict[str, Any] = {"name": f"bucket-{bits}", "unit": "terms", "schema": _MERGED}
+    for number, (distinct, kept) in passes.stream(titles.MERGE, merge, range(len(buckets)), share, **how):
+        num_distinct += distinct
+        candidates[number] = kept
     return Counted(
         settings=settings,
-        units=tuple(units),
-        sizes=tuple(sizes),
-        postings=tuple(postings),
+        units=units,
+        postings=postings,
+        runs=runs,
         totals=totals,
         buckets=buckets,
-        num_distinct=sum(distinct for distinct, _ in merged),
-        candidates=tuple(kept for _, kept in merged),
+        num_distinct=num_distinct,
+        candidates=candidates,
     )
 
 
-def _count_units(
-    passes: Passes,
-    title: str,
-    units: Sequence[UnitTask],
-    sizes: Sequence[int],
-    settings: CountedSettings,
-    postings: Sequence[Path],
-) -> list[Path]:
-    """Run a pass that writes the postings of units; return the files of their facts."""
-    tasks = [
-        CountTask(
-            **fields_of(task),
-            settings=settings,
-            out=out,
-            facts=out.with_name(f"{out.name}.facts"),
+@dataclass(frozen=True)
+class _CountUnits:
+    """Count units, and write their postings: terms, and each document's ordinal, key and label code."""
+
+    split: SplitSource
+    settings: CountedSettings
+    outs: FileSet
+
+    def __call__(self, task: UnitTask) -> UnitFacts:
+        documents, keys, train = read(self.split, task)
+        chosen = np.flatnonzero(train)
+        terms = index_texts(self.settings, documents.texts.take(chosen))
+        labels = [documents.labels[i] for i in chosen]
+        names = sorted(set(labels))
+        code = {name: number for number, name in enumerate(names)}
+        per_document: dict[str, npt.NDArray[Any]] = {
+            "labels": np.fromiter((code[label] for label in labels), np.uint32, len(labels)),
+            "ordinals": documents.ordinals[chosen],
+            "keys": keys[chosen],
+        }
+        spill_postings(self.outs[task.number], terms, per_document, {"label_names": names})
+        return facts_of(self.split, documents, keys, train, num_terms=len(terms.hashes), words={})
+
+
+@dataclass(frozen=True)
+class _Recount:
+    """Count units again, and return their numbers of terms."""
+
+    count: _CountUnits
+
+    def __call__(self, task: UnitTask) -> int:
+        return self.count(task).num_terms
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Put the postings of a group of units into one file, within `budget` bytes."""
+
+    runs: Runs
+    budget: int
+
+    def __call__(self, number: int) -> None:
+        fold_postings(self.runs, number, self.budget)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """Merge buckets, and return how many distinct terms and candidates each has."""
+
+    runs: Runs
+    buckets: Buckets
+    least: int
+    most: int | None
+    budget: int
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        return merge_bucket(
+            self.runs,
+            self.buckets[number],
+            self.buckets.files[number],
+            min_count=self.least,
+            max_count=self.most,
+            budget=self.budget,
         )
-        for task, out in zip(units, postings, strict=True)
-    ]
-    names = [path.name for path in postings]
-    passes.run(title, count_unit, tasks, sizes, names=names)
-    return [task.facts for task in tasks]
-
-
-def _merge(bucket: tuple[Bucket, Path], *, postings: tuple[Path, ...], least: int, most: int | None) -> tuple[int, int]:
-    return merge_bucket(postings, bucket[0], bucket[1], min_count=least, max_count=most)

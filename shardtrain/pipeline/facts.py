@@ -1,24 +1,23 @@
-"""Write what was counted in each unit of a corpus to a file, and add it up, reading one file at a time.
+"""Report what was counted in each unit of a corpus, and add the reports up as they come, in any order.
 
-A corpus may have nearly as many labels as documents, until it is refused for that; what the units report is therefore
-not held for all of them together.
+A corpus may have nearly as many labels as documents, until it is refused for that, and very many units; so neither the
+reports nor all labels are held. What is made of them depends on no order.
 """
 
 from __future__ import annotations
 
-import json
+import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from shardtrain.arrays.scratch import damaged_scratch
-from shardtrain.corpus.labels import check_number_of_labels
+import numpy as np
+
+from shardtrain.corpus.labels import MAX_CLASSES, check_number_of_labels
 from shardtrain.corpus.source import BAD_ROW, BadRow
 from shardtrain.pipeline.holdout import SPARE, Spare
-from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text, read_sealed, sealed
+from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text
 
 MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
 
@@ -39,25 +38,14 @@ class UnitFacts:
     words: Mapping[int, int]
     spares: Mapping[str, Spare] = field(default_factory=dict)
 
-    def write(self, path: Path) -> None:
-        """Write the facts to a file."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the facts as JSON values."""
         record = {each.name: getattr(self, each.name) for each in fields(self)}
-        with committed(path, synced=False) as file:
-            file.write(
-                json.dumps(sealed({**record, "bad_rows": [asdict(row) for row in self.bad_rows]}, UNIT_FACTS)).encode()
-            )
+        return {**record, "bad_rows": [asdict(row) for row in self.bad_rows]}
 
     @classmethod
-    def read(cls, path: Path) -> UnitFacts:
-        """Read the facts from a file.
-
-        Raises:
-            ScratchError: the file is missing or damaged.
-        """
-        try:
-            record: dict[str, Any] = read_sealed(path, UNIT_FACTS)
-        except (FileNotFoundError, ValueError) as error:
-            raise damaged_scratch(path, error) from error
+    def from_record(cls, record: Mapping[str, Any]) -> UnitFacts:
+        """Make the facts from a record that fits `UNIT_FACTS`."""
         bad_rows = tuple(BadRow(**row) for row in record["bad_rows"])
         words = {int(length): number for length, number in record["words"].items()}
         spares = {label: (key, ordinal) for label, (key, ordinal) in record["spares"].items()}
@@ -87,34 +75,6 @@ class Totals:
     num_terms: int = 0
     words: Counter[int] = field(default_factory=Counter)
 
-    @classmethod
-    def of(cls, paths: Sequence[Path]) -> Totals:
-        """Add up the facts of units, in their order.
-
-        Raises:
-            LabelError: there are more labels than classes are supported.
-        """
-        totals = cls()
-        for path in paths:
-            totals.add(UnitFacts.read(path))
-        return totals
-
-    def add(self, found: UnitFacts | Totals) -> None:
-        """Add the counts of units that come later in the corpus.
-
-        Raises:
-            LabelError: there are more labels than classes are supported.
-        """
-        self.train.update(found.train)
-        self.held_out.update(found.held_out)
-        check_number_of_labels(self.train)
-        check_number_of_labels(self.held_out)
-        self.num_bad_rows += found.num_bad_rows
-        self.bad_rows += found.bad_rows[: MAX_LISTED - len(self.bad_rows)]
-        self.num_replaced += found.num_replaced
-        self.num_terms += found.num_terms
-        self.words.update(found.words)
-
     @property
     def num_documents(self) -> int:
         """Number of valid documents."""
@@ -123,7 +83,92 @@ class Totals:
 
 def joined(parts: Sequence[Totals]) -> Totals:
     """Add up the totals of several sources."""
-    totals = Totals()
-    for part in parts:
-        totals.add(part)
-    return totals
+    return Totals(
+        train=sum((part.train for part in parts), Counter()),
+        held_out=sum((part.held_out for part in parts), Counter()),
+        num_bad_rows=sum(part.num_bad_rows for part in parts),
+        bad_rows=[row for part in parts for row in part.bad_rows][:MAX_LISTED],
+        num_replaced=sum(part.num_replaced for part in parts),
+        num_terms=sum(part.num_terms for part in parts),
+        words=sum((part.words for part in parts), Counter()),
+    )
+
+
+class Gathered:
+    """The facts of units, added up as they come.
+
+    Args:
+        num_units: of the source.
+
+    Attributes:
+        spares: the best spare document of each label that a unit had only held-out documents of (`holdout`).
+    """
+
+    def __init__(self, num_units: int) -> None:
+        self.spares: dict[str, Spare] = {}
+        self._sums = Totals()
+        self._num_terms = np.zeros(num_units, np.int64)
+        self._bad_rows: dict[int, tuple[BadRow, ...]] = {}
+
+    def add(self, number: int, found: UnitFacts) -> None:
+        """Add the facts of a unit that has not been added."""
+        sums = self._sums
+        for mine, theirs in ((sums.train, found.train), (sums.held_out, found.held_out)):
+            mine.update(theirs)
+            _forget_labels(mine)
+        for label, spare in found.spares.items():
+            self.spares[label] = max(self.spares.get(label, spare), spare)
+        if len(self.spares) > 2 * MAX_CLASSES:
+            self.spares = {label: self.spares[label] for label in self.spares if label in sums.held_out}
+        sums.num_bad_rows += found.num_bad_rows
+        sums.num_replaced += found.num_replaced
+        sums.words.update(found.words)
+        self._num_terms[number] = found.num_terms
+        if found.bad_rows:
+            self._bad_rows[number] = found.bad_rows
+            self._forget_bad_rows()
+
+    def _forget_bad_rows(self) -> None:
+        """Forget the invalid rows of units that come after enough others."""
+        room = MAX_LISTED
+        for number in sorted(self._bad_rows):
+            if room <= 0:
+                del self._bad_rows[number]
+            else:
+                room -= len(self._bad_rows[number])
+
+    def count_terms(self, number: int, num_terms: int) -> None:
+        """Replace the number of terms of a unit, which was counted again."""
+        self._num_terms[number] = num_terms
+
+    @property
+    def num_terms(self) -> int:
+        """Distinct terms of each unit, added up."""
+        return int(self._num_terms.sum())
+
+    def totals(self) -> Totals:
+        """Return the sums of all units that were added.
+
+        Raises:
+            LabelError: there are more labels than classes are supported.
+        """
+        sums = self._sums
+        check_number_of_labels(sums.train)
+        check_number_of_labels(sums.held_out)
+        return Totals(
+            train=Counter(sums.train),
+            held_out=Counter(sums.held_out),
+            num_bad_rows=sums.num_bad_rows,
+            bad_rows=[row for number in sorted(self._bad_rows) for row in self._bad_rows[number]][:MAX_LISTED],
+            num_replaced=sums.num_replaced,
+            num_terms=self.num_terms,
+            words=Counter(sums.words),
+        )
+
+
+def _forget_labels(counts: Counter[str]) -> None:
+    """Forget most labels of a corpus that will be refused for their number; which are kept depends on no order."""
+    if len(counts) > 2 * MAX_CLASSES:
+        kept = {label: counts[label] for label in heapq.nsmallest(MAX_CLASSES + 1, counts)}
+        counts.clear()
+        counts.update(kept)

@@ -24,8 +24,11 @@ from shardtrain.corpus.rows import NAME, is_table, write_rows
 from shardtrain.corpus.source import Corpus
 from shardtrain.errors import CorpusError
 from shardtrain.pipeline.workspace import files_of
-from shardtrain.runtime.atomic import GIVEN_PREFIX, committed, final_name, locked_folder, make_folder
+from shardtrain.runtime.atomic import GIVEN_PREFIX, committed, final_name, make_folder
 from shardtrain.runtime.checksums import file_checksum
+from shardtrain.runtime.holders import is_lock
+from shardtrain.runtime.leases import HeldError
+from shardtrain.runtime.locks import locked_folder
 from shardtrain.runtime.terminal import standard_input
 
 _NAMES = {"standard-input": "standard input", "rows": NAME}  # of the files in them, and what messages call them
@@ -131,6 +134,7 @@ def _remove_left(place: Path) -> None:
     """Remove the folders of processes that were killed: ours, with nothing in them but what is written there."""
     for folder in place.glob(f"{GIVEN_PREFIX}*"):
         if stat.S_ISDIR((found := folder.lstat()).st_mode) and found.st_uid == os.geteuid():
-            with contextlib.suppress(OSError), locked_folder(folder) as unused:
-                if unused and all((final_name(path.name) or path.name) in _NAMES for path in folder.iterdir()):
+            with contextlib.suppress(OSError, HeldError), locked_folder(folder, patient=False):
+                names = (path.name for path in folder.iterdir() if not is_lock(path.name))
+                if all((final_name(name) or name) in _NAMES for name in names):
                     shutil.rmtree(folder, ignore_errors=True)

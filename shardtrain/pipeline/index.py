@@ -157,7 +157,8 @@ def _scan_file(path: Path, options: IndexOptions, shown: Pass) -> _IndexedFile:
             block_bytes=layout.BLOCK_BYTES,
             checksums=_checksums(path, shown),
         )
-        stored = open_source(str(path), entry, verify=False)  # also checks that the file did not change meanwhile
+        # it also checks that the file did not change meanwhile
+        stored = open_source(str(path), entry, folder=path.parent, verify=False)
         readers = {name: DecodedArray(name, where, stored) for name, where in arrays.items()}
         most = (
             check_sparse(file, matrix, readers, path) if kind == "ngram" else check_rows(readers[layout.X], kind, path)

@@ -6,27 +6,32 @@ memory, and so are their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import open_spilled
+from shardtrain.arrays.file_set import FileSet
+from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
-from shardtrain.errors import UsageError
+from shardtrain.corpus.readers import read_unit
+from shardtrain.errors import ScratchError, UsageError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
-from shardtrain.pipeline.units import FindTask, fields_of, find_in_unit
+from shardtrain.pipeline.units import SplitSource, UnitTask
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.quantities import size
 from shardtrain.runtime.schema import Integer
-from shardtrain.vectorize.counts import lookup
+from shardtrain.vectorize.counts import first_documents
+from shardtrain.vectorize.identity import TermIds
+from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
+from shardtrain.vectorize.settings import CountedSettings
+from shardtrain.vectorize.tokens import find_terms
 
 # Memory of a feature while it is named, saved and loaded, and of each byte of its name.
 FEATURE_BYTES, NAME_BYTES = 256, 8
-_SET_BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
 def check_features(passes: Passes, number: int) -> None:
@@ -56,63 +61,85 @@ def check_names(passes: Passes, num_bytes: int) -> None:
         )
 
 
-def find_names(passes: Passes, counted: Counted, hashes: npt.NDArray[np.uint64]) -> list[str]:
-    """Look up the strings of terms, in as few units as possible.
+def find_names(passes: Passes, counted: Counted, ids: TermIds, firsts: npt.NDArray[np.uint64]) -> list[str]:
+    """Look up the strings of terms, each in the unit in which it appears first.
+
+    Args:
+        passes: runs the tasks.
+        counted: the corpus.
+        ids: of the terms.
+        firsts: where they appear first, as merged buckets have it.
 
     Raises:
         UsageError: there is no room for them.
     """
-    by_hash = np.argsort(hashes)
-    wanted = hashes[by_hash]
-    tasks, places, sizes, names = [], [], [], []
-    for number, members in _cover(counted, wanted, passes.room):
-        unit = counted.units[number]
-        names.append(
-            f"names-{counted.settings.hashing.seed}-{unit.unit.index:05}-{checksum(wanted[members].tobytes())}"
-        )
-        task = FindTask(
-            **fields_of(unit),
-            settings=counted.settings,
-            wanted=wanted[members],
-            postings=counted.postings[number],
-            out=passes.scratch / names[-1],
-        )
-        tasks.append(task)
-        places.append(by_hash[members])
-        sizes.append(counted.sizes[number])
-    check_names(passes, sum(passes.run(titles.NAMES, find_in_unit, tasks, sizes, names=names, schema=Integer())))
-    strings = [""] * len(hashes)
-    for task, members in zip(tasks, places, strict=True):
-        for place, term in zip(members.tolist(), _read(task.out), strict=True):
+    by_unit = np.lexsort((ids.checks, ids.hashes, firsts >> np.uint64(32)))
+    numbers, starts = np.unique((firsts >> np.uint64(32))[by_unit], return_index=True)
+    members = np.split(by_unit, starts[1:]) if len(by_unit) else []
+    name = f"names-{checksum(ids.hashes.tobytes() + ids.checks.tobytes())}"
+    files = FileSet(passes.scratch / name, len(numbers)).made()
+    find = _FindNames(counted.units.split, counted.settings, counted.postings, files)
+    tasks = [
+        (place, counted.units[int(number)], ids.take(those))
+        for place, (number, those) in enumerate(zip(numbers, members, strict=True))
+    ]
+    sizes = [task.unit.num_bytes for _, task, _ in tasks]
+    check_names(passes, sum(passes.run(titles.NAMES, find, tasks, sizes, name=name, schema=Integer())))
+    strings = [""] * len(ids)
+    for path, those in zip(files, members, strict=True):
+        for place, term in zip(those.tolist(), _strings(path), strict=True):
             strings[place] = term
     return strings
 
 
-def _read(path: Path) -> Texts:
+@dataclass(frozen=True)
+class _FindNames:
+    """Write the strings of terms of units (ascending) to files; return how many bytes they have."""
+
+    split: SplitSource
+    settings: CountedSettings
+    postings: FileSet
+    outs: FileSet
+
+    def __call__(self, task: tuple[int, UnitTask, TermIds]) -> int:
+        place, unit, ids = task
+        found = strings_in(self.split, unit, self.settings, open_spilled(self.postings[unit.number]), ids)
+        spill(self.outs[place], {"data": found.data, "offsets": found.offsets})
+        return len(found.data)
+
+
+def strings_in(
+    split: SplitSource,
+    task: UnitTask,
+    settings: CountedSettings,
+    postings: SpilledArrays,
+    wanted: TermIds,
+) -> Texts:
+    """Look up the strings of a unit's terms; only the documents in which they appear first are tokenized.
+
+    Args:
+        split: of the unit.
+        task: the unit.
+        settings: of the vectorizer.
+        postings: of the unit.
+        wanted: the terms, ascending.
+
+    Raises:
+        ScratchError: the unit has no such term.
+    """
+    chosen = postings["ordinals"][first_documents(postings, wanted)]
+    documents = read_unit(split.source, task.unit, lambda ordinals: np.isin(ordinals, chosen))
+    block = prepare_texts(settings, documents.texts)
+    del documents
+    found = find_terms(block, tokenizer_of(settings), settings.hashing, wanted)
+    if missing := int((np.diff(found.offsets) == 0).sum()):
+        raise ScratchError(
+            f"'{split.source.origin}' lacks {missing:,} terms that were counted in it: it was changed, or scratch "
+            "files of the interrupted build are damaged; start again with --overwrite"
+        )
+    return found
+
+
+def _strings(path: Path) -> Texts:
     found = open_spilled(path)
     return Texts(found["data"], found["offsets"])
-
-
-def _cover(
-    counted: Counted, wanted: npt.NDArray[np.uint64], budget: int
-) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield units that together hold all wanted terms, by greedy set cover, with the terms to look up in each.
-
-    A term is in many units, so few units hold nearly all terms; a corpus sorted by class needs about one per class.
-    Terms are covered in pieces whose table of units and terms, one bit each, fits into `budget` bytes.
-    """
-    step = max(8, 8 * (budget // 4 // len(counted.postings)))
-    for start in range(0, len(wanted), step):
-        piece = wanted[start : start + step]
-        holds = np.empty((len(counted.postings), -(-len(piece) // 8)), np.uint8)
-        for number, path in enumerate(counted.postings):
-            postings = open_spilled(path)
-            places = lookup(postings, slice(0, len(postings["hashes"])), piece)
-            found = np.zeros(len(piece), np.bool_)
-            found[places[places >= 0]] = True
-            holds[number] = np.packbits(found)
-        while holds.any():
-            number = int(_SET_BITS[holds].sum(axis=1, dtype=np.int64).argmax())
-            covered = holds[number].copy()
-            holds &= ~covered
-            yield number, start + np.flatnonzero(np.unpackbits(covered, count=len(piece)))

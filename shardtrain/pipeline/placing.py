@@ -1,14 +1,14 @@
 """Place the rows of all units in shards, in ascending order of their keys.
 
-Planning finds the first key of each shard and its number of non-zeros, from histograms of the keys and a sort of the
-few bins in which a shard begins. Then each shard is written independently, from its key range of all row files, a piece
-at a time. The cost is that every row file is opened once per shard and piece.
+Each shard is written on its own, from its key range of all row files, a piece at a time: every file is opened once per
+shard and piece. The rows of very many units are therefore first put into fewer files, which is done in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.csr import Csr, concatenate
-from shardtrain.arrays.scratch import SpilledArrays, open_spilled
+from shardtrain.arrays.file_set import FileSet
+from shardtrain.arrays.scratch import open_spilled, spilling
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.units import key_range, rows_between
+from shardtrain.pipeline.planning import ShardRange, plan_shards
+from shardtrain.pipeline.row_files import rows_between
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Fields, Integer, Items
 from shardtrain.shards.finished import is_finished
@@ -29,11 +31,11 @@ from shardtrain.shards.packing import rewrite_shard
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import Rows
+from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES
 from shardtrain.vectorize.sequences import id_type
 
-_BINS_BITS = 12
 _END = 1 << 64
-_MAX_NONZEROS = np.iinfo(np.int32).max  # per shard: row pointers have 32 bits
+Placed = tuple[Rows, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]  # x, y, documents and keys of some rows
 
 
 class Columns(Protocol):
@@ -56,84 +58,6 @@ class Columns(Protocol):
 
 
 @dataclass(frozen=True)
-class ShardRange:
-    """The rows of one shard: keys in [first, last)."""
-
-    first: int
-    last: int
-    rows: int
-    nonzeros: int
-
-
-def plan_shards(files: Sequence[Path], rows_per_shard: int) -> list[ShardRange]:
-    """Plan shards of `rows_per_shard` rows, halved until none holds 2**31 non-zeros or more."""
-    edges = np.arange(1, 1 << _BINS_BITS, dtype=np.uint64) << np.uint64(64 - _BINS_BITS)
-    rows = np.zeros(1 << _BINS_BITS, np.int64)
-    nonzeros = np.zeros(1 << _BINS_BITS, np.int64)
-    lowest, end = (
-        _END,
-        0,
-    )  # a split has a part of the keys: shards are cut into pieces of equal ranges of those they hold
-    for path in files:  # one at a time: an open mapping takes a file descriptor
-        unit = open_spilled(path)
-        if not len(unit["keys"]):
-            continue
-        lowest, end = min(lowest, int(unit["keys"][0])), max(end, int(unit["keys"][-1]) + 1)
-        cuts = np.concatenate([[0], np.searchsorted(unit["keys"], edges), [len(unit["keys"])]])
-        rows += np.diff(cuts)
-        nonzeros += np.diff(_nonzeros_before(unit, cuts))
-    starts = np.concatenate([[0], np.cumsum(rows)])
-    nonzero_starts = np.concatenate([[0], np.cumsum(nonzeros)])
-    total = int(starts[-1])
-    while True:
-        marks = [(lowest, 0, 0)]  # key, row and non-zeros at the start of each shard
-        for row in range(rows_per_shard, total, rows_per_shard):
-            number = int(np.searchsorted(starts, row, side="right")) - 1
-            key, before = _inside(files, number, row - int(starts[number]))
-            marks.append((key, row, int(nonzero_starts[number]) + before))
-        marks.append((end, total, int(nonzero_starts[-1])))
-        shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
-        if rows_per_shard == 1 or all(shard.nonzeros <= _MAX_NONZEROS for shard in shards):
-            return shards
-        rows_per_shard = -(-rows_per_shard // 2)
-
-
-def _inside(files: Sequence[Path], number: int, skip: int) -> tuple[int, int]:
-    """Return the key of the row after `skip` rows of a bin, and the non-zeros of these rows."""
-    width = 64 - _BINS_BITS
-    keys, counts = [], []
-    for path in files:
-        unit = open_spilled(path)
-        start, stop = key_range(unit, number << width, (number + 1) << width)
-        keys.append(unit["keys"][start:stop].copy())
-        counts.append(np.diff(_nonzeros_before(unit, np.arange(start, stop + 1))))
-    joined = np.concatenate(keys)
-    order = np.argsort(joined)
-    return int(joined[order[skip]]), int(np.concatenate(counts)[order[:skip]].sum())
-
-
-def _nonzeros_before(unit: SpilledArrays, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the non-zeros before each row; 0 for sequences."""
-    return unit["indptr"][rows] if "indptr" in unit else np.zeros(len(rows), np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlaceTask:
-    """One shard to write from the row files of all units, with about `budget` bytes in memory.
-
-    With a codec it is written uncompressed to the scratch file `plain` and then compressed.
-    """
-
-    files: tuple[Path, ...]
-    range: ShardRange
-    shape: ShardShape
-    out: Path
-    plain: Path
-    codec: str | None
-    budget: int
-
-
-@dataclass(frozen=True)
 class PlacedShard:
     """A finished shard and its number of rows per class."""
 
@@ -151,45 +75,6 @@ class PlacedShard:
 
 
 _PLACED = Fields({"entry": SHARD, "class_counts": Items(Integer(), 1)})
-
-
-def place_shard(task: PlaceTask) -> PlacedShard:
-    """Write a shard, compressed if the task has a codec."""
-    if task.codec is None:
-        return _place(task, task.out)
-    placed = _place(task, task.plain)
-    shard = Shard(task.plain.parent, placed.entry, task.shape.num_features, verify=False)
-    packed = rewrite_shard(shard, task.shape, task.codec, task.out)
-    task.plain.unlink()
-    return PlacedShard(packed, placed.class_counts)
-
-
-def _is_placed(task: PlaceTask, placed: PlacedShard) -> bool:
-    """Return whether the shard on record is that of the task, and has these rows per class."""
-    if not is_finished(task.out, placed.entry, task.shape):
-        return False
-    y = Shard(task.out.parent, placed.entry, task.shape.num_features, verify=False).y(0, task.shape.rows)
-    return tuple(np.bincount(y, minlength=task.shape.num_classes).tolist()) == placed.class_counts
-
-
-def _place(task: PlaceTask, out: Path) -> PlacedShard:
-    itemsize = {"sequence": id_type(task.shape.vocabulary_size).itemsize, "dense": 4}.get(task.shape.kind, 0)
-    row_bytes = 8 * task.range.nonzeros // max(task.range.rows, 1) + itemsize * task.shape.num_features
-    # a row is in memory three times: as read, concatenated and sorted
-    pieces = max(1, -(-3 * task.range.rows * (row_bytes + 24) // task.budget))
-    cuts = [task.range.first + (task.range.last - task.range.first) * i // pieces for i in range(pieces + 1)]
-    class_counts = np.zeros(task.shape.num_classes, np.int64)
-    with new_shard(out, task.shape, synced=task.codec is None) as writer:
-        for first, last in pairwise(cuts):
-            parts = [rows_between(path, first, last) for path in task.files]
-            features = [part[0] for part in parts]
-            y, documents, keys = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-            order = np.argsort(keys)
-            sparse = [x for x in features if isinstance(x, Csr)]
-            x: Rows = concatenate(sparse).take(order) if sparse else np.concatenate(features)[order]  # type: ignore[arg-type]
-            writer.append(x, y[order], documents[order])
-            class_counts += np.bincount(y, minlength=len(class_counts))
-    return PlacedShard(writer.entry, tuple(class_counts.tolist()))
 
 
 def place_split(
@@ -220,37 +105,28 @@ def place_split(
     Returns:
         The entry of these shards, with no examples where the files hold no row.
     """
-    ranges = [shard for shard in plan_shards(files, rows_per_shard) if shard.rows]
-    tasks = [
-        PlaceTask(
-            files=tuple(files),
-            range=shard,
-            shape=ShardShape(
-                kind=columns.kind,
-                rows=shard.rows,
-                num_features=columns.num_features,
-                nonzeros=shard.nonzeros,
-                num_classes=num_classes,
-                vocabulary_size=columns.vocabulary_size,
-            ),
-            out=ready / f"{split}-{number:05}.h5",
-            plain=passes.scratch / f"{split}-{number:05}.h5",
-            codec=codec,
-            budget=passes.budget,
-        )
-        for number, shard in enumerate(ranges, first_number)
-    ]
+    files = _grouped(passes, split, files)
+    ranges = plan_shards(passes, split, files, rows_per_shard)
+    shape = ShardShape(
+        kind=columns.kind,
+        rows=0,
+        num_features=columns.num_features,
+        nonzeros=0,
+        num_classes=num_classes,
+        vocabulary_size=columns.vocabulary_size,
+    )
+    place = _PlaceShards(files, shape, ready, passes.scratch, split, first_number, codec, passes.budget)
     placed = passes.run(
         titles.write_shards(split),
-        place_shard,
-        tasks,
+        place,
+        list(enumerate(ranges)),
         [shard.rows for shard in ranges],
-        names=[task.out.stem for task in tasks],
+        name=f"shards-{split}",
         unit="rows",
         schema=_PLACED,
         encode=PlacedShard.as_record,
         decode=PlacedShard.from_record,
-        fits=_is_placed,
+        fits=place.is_placed,
     )
     class_counts = np.zeros(num_classes, np.int64)
     for shard in placed:
@@ -261,3 +137,140 @@ def place_split(
         class_counts=tuple(class_counts.tolist()),
         shards=tuple(shard.entry for shard in placed),
     )
+
+
+@dataclass(frozen=True)
+class _PlaceShards:
+    """Write shards from the row files of all units, with about `budget` bytes in memory.
+
+    With a codec a shard is written uncompressed to a scratch file and then compressed.
+
+    Attributes:
+        files: of rows.
+        shape: of the shards, but for the numbers of rows and non-zeros.
+        ready: folder of the shards.
+        scratch: folder of what will be compressed.
+        split: first part of the shards' names.
+        first_number: in the name of the first shard.
+        codec: compresses the shards; None: uncompressed.
+        budget: bytes.
+    """
+
+    files: Sequence[Path]
+    shape: ShardShape
+    ready: Path
+    scratch: Path
+    split: str
+    first_number: int
+    codec: str | None
+    budget: int
+
+    def __call__(self, task: tuple[int, ShardRange]) -> PlacedShard:
+        name = self._name(task)
+        if self.codec is None:
+            return self._place(task, self.ready / name)
+        plain = self.scratch / name
+        placed = self._place(task, plain)
+        shard = Shard(plain.parent, placed.entry, self.shape.num_features, verify=False)
+        packed = rewrite_shard(shard, self._shape(task), self.codec, self.ready / name)
+        plain.unlink()
+        return PlacedShard(packed, placed.class_counts)
+
+    def is_placed(self, task: tuple[int, ShardRange], placed: PlacedShard) -> bool:
+        """Return whether the shard on record is that of the task, and has these rows per class."""
+        out = self.ready / self._name(task)
+        if not is_finished(out, placed.entry, self._shape(task)):
+            return False
+        y = Shard(out.parent, placed.entry, self.shape.num_features, verify=False).y(0, task[1].rows)
+        return tuple(np.bincount(y, minlength=self.shape.num_classes).tolist()) == placed.class_counts
+
+    def _name(self, task: tuple[int, ShardRange]) -> str:
+        return f"{self.split}-{self.first_number + task[0]:05}.h5"
+
+    def _shape(self, task: tuple[int, ShardRange]) -> ShardShape:
+        return replace(self.shape, rows=task[1].rows, nonzeros=task[1].nonzeros)
+
+    def _place(self, task: tuple[int, ShardRange], out: Path) -> PlacedShard:
+        shape, itemsize = self._shape(task), {"dense": 4}.get(self.shape.kind, 0)
+        if shape.kind == "sequence":
+            itemsize = id_type(shape.vocabulary_size).itemsize
+        row_bytes = 8 * shape.nonzeros // max(shape.rows, 1) + itemsize * shape.num_features
+        class_counts = np.zeros(shape.num_classes, np.int64)
+        with new_shard(out, shape, synced=self.codec is None) as writer:
+            for x, y, documents, _ in _in_order(self.files, task[1], row_bytes, self.budget):
+                writer.append(x, y, documents)
+                class_counts += np.bincount(y, minlength=len(class_counts))
+        return PlacedShard(writer.entry, tuple(class_counts.tolist()))
+
+
+def _in_order(files: Sequence[Path], rows: ShardRange, row_bytes: int, budget: int) -> Iterator[Placed]:
+    """Yield the rows of files with keys in a range, by ascending key, in pieces of about `budget` bytes."""
+    if not rows.rows:
+        return
+    # a row is in memory three times: as read, concatenated and sorted
+    pieces = max(1, -(-3 * rows.rows * (row_bytes + 24) // budget))
+    cuts = [rows.first + (rows.last - rows.first) * i // pieces for i in range(pieces + 1)]
+    for first, last in pairwise(cuts):
+        parts = [rows_between(path, first, last) for path in files]
+        features = [part[0] for part in parts]
+        y, documents, keys = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+        order = np.argsort(keys)
+        sparse = [x for x in features if isinstance(x, Csr)]
+        x: Rows = concatenate(sparse).take(order) if sparse else np.concatenate(features)[order]  # type: ignore[arg-type]
+        yield x, y[order], documents[order], keys[order]
+
+
+def _grouped(passes: Passes, split: str, files: Sequence[Path]) -> Sequence[Path]:
+    """Put the rows of many files into one, of a split of very many files; return the files to place."""
+    if len(files) <= MOST_FILES:
+        return files
+    groups = FileSet(passes.scratch / f"grouped-{split}", -(-len(files) // GROUP_UNITS)).made()
+    name, share = f"grouped-{split}", [GROUP_UNITS] * len(groups)
+    passes.do(
+        titles.GROUP_ROWS, _GroupRows(files, GROUP_UNITS, groups, passes.budget), range(len(groups)), share, name=name
+    )
+    return groups
+
+
+@dataclass(frozen=True)
+class _GroupRows:
+    """Write the rows of `width` files to one, with about `budget` bytes in memory."""
+
+    files: Sequence[Path]
+    width: int
+    outs: FileSet
+    budget: int
+
+    def __call__(self, number: int) -> None:
+        paths = self.files[number * self.width : (number + 1) * self.width]
+        rows, arrays, facts = _extent_of(paths)
+        row_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in arrays.values())
+        with spilling(self.outs[number], arrays, facts) as out:
+            entries = 0
+            if "indptr" in arrays:
+                out.append(indptr=np.zeros(1, np.int64))
+            for x, y, documents, keys in _in_order(paths, rows, row_bytes // max(1, rows.rows), self.budget):
+                out.append(keys=keys, y=y, documents=documents)
+                if isinstance(x, Csr):
+                    out.append(data=x.data, indices=x.indices, indptr=x.indptr[1:] + entries)
+                    entries += int(x.indptr[-1])
+                else:
+                    out.append(x=x)
+
+
+def _extent_of(paths: Sequence[Path]) -> tuple[ShardRange, dict[str, tuple[Any, tuple[int, ...]]], dict[str, Any]]:
+    """Return the rows of files, without their non-zeros, and types, shapes and facts of one file of all of them."""
+    rows, lowest, end = 0, _END, 0
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {}
+    facts: dict[str, Any] = {}
+    for path in paths:
+        unit = open_spilled(path)
+        facts = unit.facts
+        for name in unit.entries:
+            before = shapes[name][1][0] if name in shapes else 0
+            shapes[name] = unit[name].dtype, (before + len(unit[name]), *unit[name].shape[1:])
+        if size := len(unit["keys"]):
+            rows, lowest, end = rows + size, min(lowest, int(unit["keys"][0])), max(end, int(unit["keys"][-1]) + 1)
+    if "indptr" in shapes:
+        shapes["indptr"] = np.int64, (rows + 1,)
+    return ShardRange(lowest, end, rows, 0), shapes, facts

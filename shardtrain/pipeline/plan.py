@@ -8,7 +8,7 @@ two MiB are unpacked in the system's temporary folder for detecting its format.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from shardtrain.corpus.reading import Reading
 from shardtrain.corpus.source import Corpus, Source
 from shardtrain.errors import LabelError, ShardsExistError
 from shardtrain.pipeline import titles
-from shardtrain.pipeline.build import RULE_RATIO, Units, disk_bytes, job_for, plan_source, source_before, workers_for
+from shardtrain.pipeline.build import RULE_RATIO, disk_bytes, job_for, plan_source, source_before, workers_for
 from shardtrain.pipeline.given import CorpusLike, GivenCorpus, as_files
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, with_found_splits
-from shardtrain.pipeline.units import UnitTask
+from shardtrain.pipeline.units import Units
 from shardtrain.pipeline.workspace import check_free, folder_of, room_of
 from shardtrain.runtime.engines.names import PROCESSES
 from shardtrain.runtime.executors import Serial
@@ -33,6 +33,7 @@ from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
+from shardtrain.vectorize.groups import MOST_FILES
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import MAX_COLUMNS, HashedSettings, NgramSettings, SequenceSettings, Settings
 
@@ -194,7 +195,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         )
         units = {name: _units(each, partial(scan, title=_SCANS[name])) for name, each in found.sources.items()}
         splits = {name: _split(each, units[name]) for name, each in found.sources.items()}
-        note = None if reused else spacing_note(units["train"] or (), settings[0])
+        note = None if reused or units["train"] is None else spacing_note(units["train"], settings[0])
     return BuildPlan(
         out=str(out),
         notes=(*found.notes, *([note] if note else ())),
@@ -203,7 +204,7 @@ def _plan(corpus: GivenCorpus, out: Path, options: BuildOptions) -> BuildPlan:
         validation_fraction=0.0 if found.validation else options.validation_fraction,
         test=splits.get("test"),
         vectorizer=_vectorizer(options, source, settings),
-        passes=_titles(found, options, None if len(settings) > 1 else settings[0], reused=reused is not None),
+        passes=_titles(found, options, None if len(settings) > 1 else settings[0], units, reused=reused is not None),
         resumes=changed == "",
         executor=options.executor,
         workers=workers.number,
@@ -229,16 +230,16 @@ def _refused(out: Path, job: Job, options: BuildOptions) -> str:
     return ""
 
 
-def _units(source: Source, scan: Callable[[Source], Units]) -> list[UnitTask] | None:
+def _units(source: Source, scan: Callable[[Source], Units]) -> Units | None:
     """Return the units of a source, or None where a copy would have to be made first."""
-    return None if source.staged_bytes else scan(source).tasks
+    return None if source.staged_bytes else scan(source)
 
 
-def _split(source: Source, units: list[UnitTask] | None) -> SplitPlan:
+def _split(source: Source, units: Units | None) -> SplitPlan:
     return SplitPlan(
         source=source.describe(),
         num_bytes=source.num_bytes,
-        documents=None if units is None else sum(task.unit.num_documents for task in units),
+        documents=None if units is None else int(units.table.num_documents.sum()),
         units=None if units is None else len(units),
     )
 
@@ -270,7 +271,9 @@ def _named(settings: Settings) -> str:
     return f"{weighed} of the best {settings.max_features:,} {what}, by {settings.select}"
 
 
-def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *, reused: bool) -> tuple[str, ...]:
+def _titles(
+    corpus: Corpus, options: BuildOptions, settings: Settings | None, units: Mapping[str, Units | None], *, reused: bool
+) -> tuple[str, ...]:
     """Return the titles of a build's passes in order; `settings` is None where a survey chooses them."""
     others = [passes for name, passes in titles.OTHER_SPLITS.items() if name in corpus.sources]
     found = [titles.SCAN, *(title for passes in others for title in passes)]
@@ -278,17 +281,30 @@ def _titles(corpus: Corpus, options: BuildOptions, settings: Settings | None, *,
         found += [titles.LENGTHS, "then those of the vectorizer that is chosen"]
     elif reused or isinstance(settings, HashedSettings):
         found += [titles.LABELS]
-    elif isinstance(settings, NgramSettings):
-        by_counts = SELECTORS[settings.select].by_counts
-        chosen = (
-            [titles.SELECT, titles.NAMES, titles.NORMS] if by_counts else [titles.NORMS, titles.SELECT, titles.NAMES]
-        )
-        found += [titles.COUNT, titles.MERGE, *chosen]
     else:
-        found += [titles.COUNT_WORDS, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
+        found += _counting_titles(settings, many=_are_many(units["train"]))
     made = {"train": True, "validation": bool(corpus.validation) or options.threshold > 0, "test": bool(corpus.test)}
     splits = [name for name, exists in made.items() if exists]
-    return (*found, *(titles.VECTORIZE_SPLIT[name] for name in splits), *map(titles.write_shards, splits))
+    found += [titles.VECTORIZE_SPLIT[name] for name in splits]
+    for name in splits:
+        found += [titles.GROUP_ROWS] * _are_many(units.get(name, units["train"]))
+        found += [titles.plan_shards(name), titles.write_shards(name)]
+    return tuple(dict.fromkeys(found))
+
+
+def _are_many(units: Units | None) -> bool:
+    """Return whether the files of units are put together; of texts that would have to be unpacked nobody knows."""
+    return units is not None and len(units) > MOST_FILES
+
+
+def _counting_titles(settings: NgramSettings | SequenceSettings, *, many: bool) -> list[str]:
+    """Return the titles of the passes that count terms and choose features; `many`: there are very many units."""
+    group, values = [titles.GROUP] * many, [titles.GROUP_VALUES] * many
+    if isinstance(settings, SequenceSettings):
+        return [titles.COUNT_WORDS, *group, titles.MERGE, titles.SELECT, titles.LONGEST, titles.NAMES]
+    select = [*values, titles.SELECT, titles.CHOOSE, titles.NAMES]
+    by_counts = SELECTORS[settings.select].by_counts
+    return [titles.COUNT, *group, titles.MERGE, *([*select, titles.NORMS] if by_counts else [titles.NORMS, *select])]
 
 
 def _in_words(split: SplitPlan) -> str:

@@ -13,18 +13,23 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import ManifestError, ShardsError, ShardsExistError
 from shardtrain.runtime.atomic import commit_copy, commit_file, commit_json, make_folder, sync_folder
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.shards import layout
-from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest
+from shardtrain.shards.layout import MEASURED, READY, WORKING, Manifest, below, files_in
 from shardtrain.shards.manifest import read_manifest, write_manifest
 
 PUBLISHING = "publishing.json"  # in the working folder: what a publication that has begun replaces
-_OURS = re.compile(rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5")  # names of shards, where no manifest lists them
+_READY = re.compile(rf"([0-9a-f]{{16}}/)?{READY}")  # folders of finished files, relative to the working folder
+_OURS = re.compile(  # names of shards and of lists, where no manifest lists them
+    rf"({'|'.join(layout.SPLITS)})-\d{{5,}}\.h5(\{layout.CHECKSUM_LIST_SUFFIX}|\{layout.CHUNK_LIST_SUFFIX})?|"
+    rf"source-\d{{5,}}\{layout.CHECKSUM_LIST_SUFFIX}"
+)
 
 
 class IncompletePublicationError(ShardsError):
@@ -40,42 +45,43 @@ class Publication:
         manifest: of the shards, in the output folder.
         replaces: whether there were shards that these replace.
         older: names of their files, relative to `out`.
+        made_in: the folder of the finished files, relative to the working folder.
     """
 
     out: Path
     manifest: Manifest
     replaces: bool
     older: tuple[str, ...]
-
-    @property
-    def ready(self) -> Path:
-        """Folder of the finished files."""
-        return self.out / WORKING / READY
+    made_in: str
 
     def publish(self) -> None:
         """Publish the shards; can be interrupted and repeated.
 
         Raises:
             StorageError: a file cannot be put in its place.
+            TakenOverError: another process publishes in the folder.
             ShardsExistError: a link is in the place of a folder.
             IncompletePublicationError: a file is gone.
         """
-        files, done = [*_files_in(self.manifest), MEASURED], is_published(self.out)
+        files, done = [*files_in(self.manifest), MEASURED], is_published(self.out)
         if self.replaces and not done:
-            write_manifest(self.out, _in_working_folder(self.manifest))
+            check_held(self.out / WORKING)
+            write_manifest(self.out, below(self.manifest, f"{WORKING}/{self.made_in}/"))
         for name in files:
             self._put_in_place(name)
         for folder in {(self.out / name).parent for name in files}:
             sync_folder(folder)  # before the manifest that names the files
         if not done:
             self._check_complete()
+            check_held(self.out / WORKING)
             write_manifest(self.out, self.manifest)
         self._remove_older(set(files))
 
     def _put_in_place(self, name: str) -> None:
-        made, place = self.ready / name, self.out / name
+        made, place = self.out / WORKING / self.made_in / name, self.out / name
         if not made.exists():  # an earlier attempt moved it, or it is of shards that are appended to
             return
+        check_held(self.out / WORKING)
         if place.parent != self.out:
             if place.parent.is_symlink():
                 raise ShardsExistError(f"'{place.parent}' is a link, so no files are written there; remove it")
@@ -89,6 +95,7 @@ class Publication:
         """Refuse to write the manifest of files that are not there: a power failure may have taken them."""
         sizes = {name: entry.bytes for name, entry in self.manifest.files.items()}
         sizes |= {shard.file: shard.bytes for split in self.manifest.splits.values() for shard in split.shards}
+        sizes |= {each.file: each.bytes for each in (*self.manifest.checksum_lists, *self.manifest.chunk_lists)}
         for name, size in sizes.items():
             path = self.out / name
             if not path.is_file() or path.stat().st_size != size:
@@ -98,6 +105,7 @@ class Publication:
 
     def _remove_older(self, wanted: set[str]) -> None:
         """Remove files of the older shards that the new ones do not have."""
+        check_held(self.out / WORKING)
         folders = set()
         for name in self.older:
             path = self.out / name
@@ -112,18 +120,27 @@ class Publication:
             sync_folder(self.out)
 
 
-def publish(out: Path, manifest: Manifest, *, append: bool) -> None:
+def publish(out: Path, manifest: Manifest, ready: Path, *, append: bool) -> None:
     """Publish the shards of a finished job, whose manifest is in the working folder of `out`.
+
+    Args:
+        out: the output folder.
+        manifest: of the shards.
+        ready: the folder of the finished files, in the working folder.
+        append: shards that are there stay.
 
     Raises:
         StorageError: a file cannot be put in its place; the same call completes it.
+        TakenOverError: another process publishes in the folder.
     """
     begun = begun_publication(out)
     if begun is None:
         older = () if append else _older(out)
         replaces = not append and (out / layout.MANIFEST).exists()
-        commit_json(out / WORKING / PUBLISHING, {"replaces": replaces, "older": older})
-        begun = Publication(out, manifest, replaces, tuple(older))
+        made_in = ready.relative_to(out / WORKING).as_posix()
+        check_held(out / WORKING)
+        commit_json(out / WORKING / PUBLISHING, {"replaces": replaces, "older": older, "ready": made_in})
+        begun = Publication(out, manifest, replaces, tuple(older), made_in)
     begun.publish()
 
 
@@ -132,8 +149,12 @@ def begun_publication(out: Path) -> Publication | None:
     working = out / WORKING
     try:
         record = json.loads((working / PUBLISHING).read_bytes())
-        return Publication(out, read_manifest(working), bool(record["replaces"]), tuple(map(str, record["older"])))
-    except (OSError, ValueError, KeyError, TypeError, ManifestError):
+        made_in = record.get("ready", READY)  # of older versions
+        if not _READY.fullmatch(made_in):
+            return None
+        older = tuple(map(str, record["older"]))
+        return Publication(out, read_manifest(working), bool(record["replaces"]), older, made_in)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ManifestError):
         return None
 
 
@@ -146,22 +167,7 @@ def is_published(out: Path) -> bool:
 def _older(out: Path) -> list[str]:
     """List the files of the shards in a folder: those of the manifest, or by their names if it cannot be read."""
     try:
-        found = _files_in(read_manifest(out))
+        found = files_in(read_manifest(out))
     except (ManifestError, FileNotFoundError):
         found = [path.name for path in out.iterdir() if _OURS.fullmatch(path.name)]
     return sorted(found)
-
-
-def _files_in(manifest: Manifest) -> list[str]:
-    """List the files that a manifest names, relative to its folder."""
-    return [*manifest.files, *(shard.file for split in manifest.splits.values() for shard in split.shards)]
-
-
-def _in_working_folder(manifest: Manifest) -> Manifest:
-    """Return the manifest with the files where they were made."""
-    where = f"{WORKING}/{READY}/"
-    splits = {
-        name: replace(split, shards=tuple(replace(shard, file=where + shard.file) for shard in split.shards))
-        for name, split in manifest.splits.items()
-    }
-    return replace(manifest, splits=splits, files={where + name: entry for name, entry in manifest.files.items()})

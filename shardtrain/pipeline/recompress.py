@@ -103,7 +103,7 @@ def _rewrite_split(
         rewrite,
         tasks,
         [entry.rows for entry in entries],
-        names=[task.out.stem for task in tasks],
+        name=f"shards-{split}",
         unit="rows",
         schema=SHARD,
         encode=shard_record,

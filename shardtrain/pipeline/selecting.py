@@ -7,39 +7,38 @@ found unit by unit (`vectorize.ties`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import open_spilled
-from shardtrain.arrays.texts import Texts
+from shardtrain.arrays.file_set import FileSet
+from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
-from shardtrain.pipeline.naming import check_features, check_names, find_names
-from shardtrain.pipeline.units import TieTask, fields_of, settle_in_unit
+from shardtrain.pipeline.naming import check_features, find_names
+from shardtrain.pipeline.tying import settle
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
 from shardtrain.vectorize import ngrams, selection
-from shardtrain.vectorize.ngrams import ScoreTask
+from shardtrain.vectorize.buckets import Buckets
+from shardtrain.vectorize.identity import TermIds
+from shardtrain.vectorize.ngrams import GroupValues, ScoreBuckets
 from shardtrain.vectorize.selection import SELECTORS, Boundary, find_boundary, ranked
 from shardtrain.vectorize.settings import NgramSettings
-from shardtrain.vectorize.ties import Tied, worst_string
+from shardtrain.vectorize.ties import Tied
 from shardtrain.vectorize.weights import Float, Weights
 
 TIE_BYTES = 1024  # of the memory for each tied candidate that is named and then not chosen
 _LEAST_GROUPS = 16  # of buckets that are scored together, so that many workers end at the same time
-_FIRST_ROUND = 4  # units; each further round doubles their number
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """The chosen n-grams in column order."""
 
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     counts: npt.NDArray[np.int64]
     first: npt.NDArray[np.uint64]
     scores: Float
@@ -49,10 +48,10 @@ class Chosen:
 def select_ngrams(
     passes: Passes,
     counted: Counted,
-    norms: tuple[Path, ...] | None,
+    norms: FileSet | None,
     weights: Weights,
     *,
-    classes: tuple[npt.NDArray[np.int64], ...],
+    codes: dict[str, int],
     class_counts: npt.NDArray[np.int64],
 ) -> Chosen:
     """Score the candidates and select the best: by weighted values if norms are given, else by counts.
@@ -64,116 +63,116 @@ def select_ngrams(
     assert isinstance(settings, NgramSettings)
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
-    scores = tuple(path.with_name(path.name.replace("bucket", "scores")) for _, path in counted.buckets)
-    groups = _groups(counted.candidates, ngrams.scored_at_once(settings.select, len(class_counts), passes.budget))
-    tasks = [
-        ScoreTask(
-            postings_paths=counted.postings,
-            norms=norms,
-            weights=weights,
-            select=settings.select,
-            classes=classes,
-            class_counts=class_counts,
-            bucket=counted.buckets[group.start][0],
-            candidates=tuple(path for _, path in counted.buckets[group]),
-            budget=passes.budget,
-            outs=scores[group],
-        )
-        for group in groups
-    ]
-    share = [sum(counted.candidates[group]) for group in groups]
-    names = [f"{task.outs[0].name}-{len(task.outs)}" for task in tasks]
-    passes.run(titles.SELECT, ngrams.score_buckets, tasks, share, names=names, unit="n-grams")
-    boundary = find_boundary((open_spilled(path)["scores"] for path in scores), keep)
-    settled = None
-    if _count_tied(scores, boundary) > max(boundary.room, passes.room // TIE_BYTES):
-        settled = _settle(passes, counted, scores, boundary, later_wins=later_wins)
-    columns = _gather(counted, scores, boundary, settled)
-    terms = find_names(passes, counted, columns["hashes"])
+    most = ngrams.scored_at_once(settings.select, len(class_counts), passes.budget)
+    groups = _groups(counted.candidates, most)
+    name = f"scores-{counted.buckets.bits}-{len(groups)}"
+    score = ScoreBuckets(
+        runs=counted.runs,
+        buckets=counted.buckets,
+        norms=norms,
+        values=_grouped_values(passes, counted, norms, codes) if counted.runs.grouped else None,
+        weights=weights,
+        select=settings.select,
+        codes=codes,
+        class_counts=class_counts,
+        keep=keep,
+        budget=passes.budget,
+        outs=FileSet(passes.scratch / name, len(counted.buckets)).made(),
+        best=FileSet(passes.scratch / f"best-{name}", len(groups)).made(),
+    )
+    share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
+    passes.do(titles.SELECT, score, list(enumerate(groups)), share, name=name, unit="n-grams")
+    boundary = find_boundary((open_spilled(path)["scores"] for path in score.best), keep)
+    columns = _gather(passes, counted, score.outs, boundary, groups, name, later_wins=later_wins)
+    ids = TermIds.of(columns)
+    terms = find_names(passes, counted, ids, columns["first"])
     best = selection.choose(columns["scores"], terms, keep, later_wins=later_wins)
-    return Chosen(**{name: column[best] for name, column in columns.items()}, terms=[terms[i] for i in best])
+    values = {each: columns[each][best] for each in ("counts", "first", "scores")}
+    return Chosen(ids=ids.take(best), **values, terms=[terms[i] for i in best])
 
 
-def _groups(sizes: Sequence[int], most: int) -> list[slice]:
+def _groups(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
     """Group adjacent buckets of no more than `most` candidates, but into enough groups for all workers."""
     groups, start = [], 0
-    most = min(most, sum(sizes) // _LEAST_GROUPS)
+    ends = np.append(0, np.cumsum(sizes))
+    most = min(most, int(ends[-1]) // _LEAST_GROUPS)
     for stop in range(1, len(sizes) + 1):
-        if stop == len(sizes) or sum(sizes[start : stop + 1]) > most:
-            groups.append(slice(start, stop))
+        if stop == len(sizes) or ends[stop + 1] - ends[start] > most:
+            groups.append(range(start, stop))
             start = stop
     return groups
 
 
-def _count_tied(scores: Sequence[Path], boundary: Boundary) -> int:
-    """Count the candidates with the score of the boundary."""
-    return sum(int(np.count_nonzero(ranked(open_spilled(path)["scores"]) == boundary.score)) for path in scores)
+def _grouped_values(passes: Passes, counted: Counted, norms: FileSet | None, codes: dict[str, int]) -> FileSet:
+    """Write the values of all candidates, group by group of units, and return the files."""
+    name = f"values-{counted.buckets.bits}"
+    outs = FileSet(passes.scratch / name, len(counted.runs)).made()
+    group = GroupValues(counted.runs, counted.buckets, norms, codes, passes.budget, outs)
+    share = [counted.totals.num_terms // len(outs)] * len(outs)
+    passes.do(titles.GROUP_VALUES, group, range(len(outs)), share, name=name, unit="terms")
+    return outs
 
 
 def _gather(
-    counted: Counted, scores: Sequence[Path], boundary: Boundary, settled: npt.NDArray[np.uint64] | None
+    passes: Passes,
+    counted: Counted,
+    scores: FileSet,
+    boundary: Boundary,
+    groups: list[range],
+    name: str,
+    *,
+    later_wins: bool,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Gather the candidates above the boundary and those at it, of these only the `settled` ones if they are given."""
-    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("hashes", "counts", "first", "scores")}
-    for (_, path), of_bucket in zip(counted.buckets, scores, strict=True):
-        merged, values = open_spilled(path), open_spilled(of_bucket)["scores"]
-        order = ranked(values)
-        chosen = np.flatnonzero(order >= boundary.score)
-        if settled is not None:
-            tied = order[chosen] == boundary.score
-            chosen = chosen[~tied | np.isin(merged["hashes"][chosen], settled)]
-        for name in ("hashes", "counts", "first"):
-            parts[name].append(merged[name][chosen])
-        parts["scores"].append(values[chosen])
-    return {name: np.concatenate(columns) for name, columns in parts.items()}
-
-
-def _settle(
-    passes: Passes, counted: Counted, scores: tuple[Path, ...], boundary: Boundary, *, later_wins: bool
-) -> npt.NDArray[np.uint64]:
-    """Return the hashes of the tied candidates that are chosen.
-
-    In rounds, because the units of a round omit what loses against the best of the rounds before. Each round doubles
-    the number of units, so that about as many terms come from all rounds but the first as there is room for.
+    """Gather the candidates above the boundary and those at it; of more than can be named, only those that are chosen.
 
     Raises:
         UsageError: memory has no room for their names.
     """
-    held = Tied(np.empty(0, np.uint64), Texts.from_strings([]))
-    rival = None
-    for numbers in _rounds(len(counted.units)):
-        tasks = [
-            TieTask(
-                **fields_of(counted.units[number]),
-                settings=counted.settings,
-                number=number,
-                postings=counted.postings[number],
-                buckets=counted.buckets,
-                scores=scores,
-                score=boundary.score,
-                room=boundary.room,
-                later_wins=later_wins,
-                rival=rival,
-                out=path.with_name(path.name.replace("run", "ties")),
-            )
-            for number, path in ((number, counted.postings[number]) for number in numbers)
-        ]
-        sizes = counted.sizes[numbers.start : numbers.stop]
-        names = [task.out.name for task in tasks]
-        passes.run(titles.TIES, settle_in_unit, tasks, sizes, names=names, schema=Integer())
-        for task in tasks:
-            found = open_spilled(task.out)
-            held = held.joined(Tied(found["hashes"], Texts(found["data"], found["offsets"])))
-            held = held.best(boundary.room, later_wins=later_wins)
-            check_names(passes, len(held.terms.data))
-        if len(held.hashes) == boundary.room:
-            rival = worst_string(held.terms, later_wins=later_wins)
-    return np.sort(held.hashes)
+    room = max(boundary.room, passes.room // TIE_BYTES)
+    files = FileSet(passes.scratch / f"chosen-{name}", len(groups)).made()
+    pick = _PickBest(counted.buckets, scores, boundary.score, room, files)
+    share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
+    how: dict[str, Any] = {"name": f"chosen-{name}", "unit": "n-grams", "schema": Integer()}
+    num_tied = sum(passes.run(titles.CHOOSE, pick, list(enumerate(groups)), share, **how))
+    found = [open_spilled(path) for path in files]
+    kinds = ("above",) if num_tied > room else ("above", "tied")
+    columns = {each: np.concatenate([file[f"{kind}_{each}"] for file in found for kind in kinds]) for each in _COLUMNS}
+    if num_tied > room:
+        settled = settle(passes, counted, scores, boundary, later_wins=later_wins)
+        columns = {each: np.concatenate([columns[each], settled[each]]) for each in _COLUMNS}
+    return columns
 
 
-def _rounds(number: int) -> Iterator[range]:
-    """Yield ranges that cover [0, number); they depend on nothing else, so a resumed build has the same."""
-    start, stop = 0, _FIRST_ROUND
-    while start < number:
-        yield range(start, min(stop, number))
-        start, stop = stop, 2 * stop
+_COLUMNS = tuple(Tied.COLUMNS)
+
+
+@dataclass(frozen=True)
+class _PickBest:
+    """Write the candidates of adjacent buckets above a score, and those at it if these are at most `room`.
+
+    Returns how many there are at it.
+    """
+
+    buckets: Buckets
+    scores: FileSet
+    score: float
+    room: int
+    outs: FileSet
+
+    def __call__(self, task: tuple[int, range]) -> int:
+        number, chosen = task
+        parts: dict[str, list[npt.NDArray[Any]]] = {f"{kind}_{name}": [] for kind in _KINDS for name in _COLUMNS}
+        num_tied = 0
+        for bucket in chosen:
+            merged, values = open_spilled(self.buckets.files[bucket]), open_spilled(self.scores[bucket])["scores"]
+            order = ranked(values)
+            num_tied += int(np.count_nonzero(order == self.score))
+            for kind, those in zip(_KINDS, (order > self.score, order == self.score), strict=True):
+                here = np.flatnonzero(those if kind == "above" or num_tied <= self.room else [])
+                for name in _COLUMNS:
+                    parts[f"{kind}_{name}"].append((values if name == "scores" else merged[name])[here])
+        spill(self.outs[number], {name: np.concatenate(columns) for name, columns in parts.items()})
+        return num_tied
+
+
+_KINDS = ("above", "tied")

@@ -17,12 +17,15 @@ from shardtrain.pipeline.publishing import publish
 from shardtrain.pipeline.workspace import Workspace, workspace
 from shardtrain.runtime.atomic import commit_json
 from shardtrain.runtime.jobs import Job
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
-from shardtrain.shards.manifest import check_manifest, read_manifest, write_manifest
+from shardtrain.shards.listing import with_lists
+from shardtrain.shards.manifest import read_manifest, write_manifest
+from shardtrain.shards.manifest_checks import check_manifest
 from shardtrain.shards.verify import verify_shards
 
 # The options in the digests of the first version. They never change: an option that is added later is in a digest only
@@ -68,6 +71,7 @@ def make_shards(
     Raises:
         ShardsExistError: `out` holds something that must not be replaced.
         ShardsNotFoundError: `resume`, and there is nothing to resume.
+        TakenOverError: another process took over the output folder, because this one did not answer.
     """
     if (resume or reuse) and _is_complete(out, job) and not (reuse and overwrite and _is_damaged(out)):
         complete = f"the build in '{out}' is complete"
@@ -80,6 +84,7 @@ def make_shards(
             started = time.perf_counter()
             with MemoryMeter() as memory:
                 manifest, passes = make(space)
+                manifest = with_lists(manifest, space.ready)
             spans = [
                 [title, round(start - memory.started, 3), round(stop - memory.started, 3)]
                 for title, start, stop in passes.spans
@@ -99,8 +104,9 @@ def make_shards(
             }
             commit_json(space.ready / MEASURED, measured)
             check_manifest(manifest, manifest.version)  # a manifest that readers refuse is never published
+            check_held(space.path)
             write_manifest(space.path, manifest)
-        publish(out, manifest, append=append)
+        publish(out, manifest, space.ready, append=append)
     return manifest
 
 

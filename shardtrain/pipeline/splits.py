@@ -38,8 +38,9 @@ def started_with_two_splits(out: Path, job: Job) -> bool:
 
     For these versions test.csv of a folder was the validation split, and so it stays for what they have begun.
     """
-    found = folder_of(out).recorded()
-    return found is not None and "test" not in found.get("options", {}) and not job.differs_from(found)
+    folder = folder_of(out)
+    found = folder.recorded()
+    return found is not None and "test" not in found.get("options", {}) and folder.difference(job) == ""
 
 
 def opened_as_begun(corpus: Corpus, options: BuildOptions) -> Corpus:

@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -23,14 +23,14 @@ import numpy.typing as npt
 
 from shardtrain.arrays.scratch import open_spilled
 from shardtrain.arrays.texts import Texts
-from shardtrain.errors import HashCollisionError, UsageError
+from shardtrain.errors import UsageError
 from shardtrain.options import show_size
-from shardtrain.pipeline.counting import HASH_SEEDS
 from shardtrain.pipeline.options import LEAST_MEMORY
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.machine import cores, memory_bytes
 from shardtrain.runtime.passes import PROCESS_BYTES, UNIT_BYTES, UNIT_MEMORY, Workers
 from shardtrain.runtime.quantities import size
+from shardtrain.vectorize.buckets import MERGE_BYTES, Bucket, plan_buckets
 from shardtrain.vectorize.count_rows import (
     Analysis,
     Rows,
@@ -41,7 +41,9 @@ from shardtrain.vectorize.count_rows import (
     unit_rows,
     unit_times,
 )
-from shardtrain.vectorize.counts import Bucket, merge_bucket, plan_buckets
+from shardtrain.vectorize.groups import Runs
+from shardtrain.vectorize.identity import TermIds
+from shardtrain.vectorize.merging import merge_bucket
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -106,14 +108,14 @@ class Terms:
 
     Attributes:
         strings: of the terms.
-        hashes: of the terms.
+        ids: of the terms.
         first: increases with first appearance in the corpus, (terms,) uint64.
         counts: documents in which each occurs, (terms,) int64.
         times: how often each occurs, (terms,) int64, or None if not asked for.
     """
 
     strings: list[str]
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     first: npt.NDArray[np.uint64]
     counts: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64] | None
@@ -122,7 +124,7 @@ class Terms:
         """Return some of the terms, by ascending index."""
         return Terms(
             [self.strings[i] for i in chosen.tolist()],
-            self.hashes[chosen],
+            self.ids.take(chosen),
             self.first[chosen],
             self.counts[chosen],
             None if self.times is None else self.times[chosen],
@@ -134,7 +136,7 @@ class Counted:
     """A counted corpus: its units, which are there until the scratch folder goes.
 
     Attributes:
-        analysis: as asked for, with the seed of the hashes.
+        analysis: as asked for.
         units: in order.
         num_documents: of all units.
         num_terms: distinct terms of each unit, added up.
@@ -200,31 +202,12 @@ def count_texts(texts: Iterable[str], analysis: Analysis, scratch: Path, resourc
             sizes.append(len(block))
             yield files
 
-    # A collision in one unit must not end the reading of the texts, which may not be there a second time.
-    found = list(in_order(partial(_count, analysis=analysis), spilled(), resources))
-    counted = Counted(analysis, tuple(units), sum(sizes), sum(number or 0 for number in found))
-    return count_again(counted, resources) if None in found else counted
+    found = sum(in_order(partial(count_unit, analysis=analysis), spilled(), resources))
+    return Counted(analysis, tuple(units), sum(sizes), found)
 
 
-def count_again(counted: Counted, resources: Resources) -> Counted:
-    """Count the units of a corpus again with other hashes, because two of its terms have the same one.
-
-    Raises:
-        HashCollisionError: every seed led to a collision, which only happens with a shortened hash.
-    """
-    settings = counted.analysis.settings
-    for seed in range(settings.hashing.seed + 1, type(settings.hashing)().seed + HASH_SEEDS):
-        analysis = replace(counted.analysis, settings=replace(settings, hashing=replace(settings.hashing, seed=seed)))
-        found = list(in_order(partial(_count, analysis=analysis), counted.units, resources))
-        if None not in found:
-            return replace(counted, analysis=analysis, num_terms=sum(number or 0 for number in found))
-    raise HashCollisionError("terms have the same hash with every seed")
-
-
-def find_terms(
-    counted: Counted, scratch: Path, resources: Resources, *, least: int, most: int, times: bool
-) -> tuple[Counted, Terms]:
-    """Return the terms that occur in `least` to `most` documents; the corpus is counted again if hashes collide.
+def find_terms(counted: Counted, scratch: Path, resources: Resources, *, least: int, most: int, times: bool) -> Terms:
+    """Return the terms that occur in `least` to `most` documents.
 
     Args:
         counted: the corpus.
@@ -232,59 +215,31 @@ def find_terms(
         resources: for the work.
         least, most: documents, both inclusive.
         times: whether how often each term occurs is wanted.
+
+    Raises:
+        UsageError: memory has no room for them.
     """
-    while True:
-        try:
-            return counted, _find_terms(counted, scratch, resources, least, most, times)
-        except HashCollisionError:
-            counted = count_again(counted, resources)
-
-
-def rows_of(
-    counted: Counted, terms: Terms, finish: Callable[[Rows], Entries], resources: Resources
-) -> Iterator[Entries]:
-    """Yield the rows of each unit in order, finished by a function."""
-    order = np.argsort(terms.hashes)
-    hashes, columns, first = terms.hashes[order], order.astype(np.int32), terms.first[order]
-    yield from in_order(lambda files: finish(unit_rows(files, hashes, columns, first)), counted.units, resources)
-
-
-def assemble(parts: Iterable[Entries], resources: Resources) -> Entries:
-    """Concatenate rows: data, indices and indptr of a matrix; with a memory limit the first two are mapped files."""
-    gather = _held if resources.memory_limit is None else _mapped
-    data, indices, sizes = gather(parts)
-    indptr = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=indptr[1:])
-    if indptr[-1] <= _MAX_INT32:  # scipy needs the same type in both
-        return data, indices, indptr.astype(np.int32)
-    return data, indices.astype(np.int64, copy=False), indptr
-
-
-def _count(files: UnitFiles, *, analysis: Analysis) -> int | None:
-    try:
-        return count_unit(files, analysis)
-    except HashCollisionError:
-        return None
-
-
-def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: int, most: int, times: bool) -> Terms:
     postings = [files.postings for files in counted.units]
-    buckets = [(each, scratch / f"bucket-{each.number:06}") for each in _buckets(counted, resources)]
+    bits = _bucket_bits(counted, resources)
+    runs = Runs(postings, postings, bits)
 
-    def merge(bucket: tuple[Bucket, Path]) -> tuple[Array, Array, Array, Array | None]:
-        merge_bucket(postings, *bucket, min_count=least, max_count=most)
-        merged = open_spilled(bucket[1])
+    def merge(bucket: Bucket) -> tuple[TermIds, Array, Array, Array | None]:
+        path = scratch / f"bucket-{bucket.number:06}"
+        merge_bucket(runs, bucket, path, min_count=least, max_count=most, budget=resources.budget)
+        merged = open_spilled(path)
         totals = np.zeros(len(merged["hashes"]), np.int64) if times else None
         if totals is not None:
             for number, files in enumerate(counted.units):
-                unit_times(files, number, *bucket, totals)
-        found = merged["hashes"].copy(), merged["first"].copy(), merged["counts"].astype(np.int64), totals
-        bucket[1].unlink()
+                unit_times(files, number, bucket, path, totals)
+        ids = TermIds(merged["hashes"].copy(), merged["checks"].copy())
+        found = ids, merged["first"].copy(), merged["counts"].copy(), totals
+        path.unlink()
         return found
 
-    merged = list(in_order(merge, buckets, resources))
+    merged = list(in_order(merge, [Bucket(number, bits) for number in range(1 << bits)], resources))
     resources.check_terms(sum(len(part[0]) for part in merged), 0)
-    hashes, first, counts = (np.concatenate([part[i] for part in merged]) for i in range(3))
+    ids = TermIds.joined([part[0] for part in merged])
+    first, counts = (np.concatenate([part[i] for part in merged]) for i in (1, 2))
     totals = np.concatenate([part[3] for part in merged if part[3] is not None]) if times else None
     del merged
     by_first = np.argsort(first)
@@ -304,16 +259,36 @@ def _find_terms(counted: Counted, scratch: Path, resources: Resources, least: in
     place = by_first[np.array(order, np.int64)]
     return Terms(
         [strings[i] for i in order],
-        hashes[place],
+        ids.take(place),
         first[place],
         counts[place],
         None if totals is None else totals[place],
     )
 
 
-def _buckets(counted: Counted, resources: Resources) -> list[Bucket]:
+def rows_of(
+    counted: Counted, terms: Terms, finish: Callable[[Rows], Entries], resources: Resources
+) -> Iterator[Entries]:
+    """Yield the rows of each unit in order, finished by a function."""
+    order = terms.ids.order()
+    ids, columns, first = terms.ids.take(order), order.astype(np.int32), terms.first[order]
+    yield from in_order(lambda files: finish(unit_rows(files, ids, columns, first)), counted.units, resources)
+
+
+def assemble(parts: Iterable[Entries], resources: Resources) -> Entries:
+    """Concatenate rows: data, indices and indptr of a matrix; with a memory limit the first two are mapped files."""
+    gather = _held if resources.memory_limit is None else _mapped
+    data, indices, sizes = gather(parts)
+    indptr = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=indptr[1:])
+    if indptr[-1] <= _MAX_INT32:  # scipy needs the same type in both
+        return data, indices, indptr.astype(np.int32)
+    return data, indices.astype(np.int64, copy=False), indptr
+
+
+def _bucket_bits(counted: Counted, resources: Resources) -> int:
     """Plan buckets that fit into memory, and enough of a large corpus that every core has some."""
-    usual = max(1 << 20, counted.num_terms * 48 // (4 * resources.workers))
+    usual = max(1 << 20, counted.num_terms * MERGE_BYTES // (4 * resources.workers))
     return plan_buckets(counted.num_terms, min(resources.budget, usual))
 
 

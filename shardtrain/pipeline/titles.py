@@ -11,9 +11,12 @@ OTHER_SPLITS = {  # those with a file of their own: scanning it, and reading its
 LENGTHS = "measuring documents"
 COUNT, COUNT_WORDS = "counting n-grams", "counting words"
 KEEP = "keeping rare classes in training"
+GROUP = "grouping counts"
 MERGE = "merging counts"
 NORMS = "computing document norms"
+GROUP_VALUES = "grouping values"
 SELECT = "selecting features"
+CHOOSE = "choosing features"
 LONGEST = "measuring sequences"
 TIES = "settling ties"
 NAMES = "looking up the features' names"
@@ -23,9 +26,33 @@ VECTORIZE_SPLIT = {
     "validation": "vectorizing validation documents",
     "test": "vectorizing test documents",
 }
+GROUP_ROWS = "grouping rows"
 READ_ROWS = "reading rows"
+
+
+def plan_shards(split: str) -> str:
+    """Return the pass that plans the shards of a split."""
+    return f"planning {split} shards"
+
+
 DETAILS = frozenset(  # shown with --verbose
-    {VALIDATION_LABELS, TEST_LABELS, LABELS, LENGTHS, KEEP, MERGE, NORMS, LONGEST, TIES, NAMES}
+    {
+        *(
+            VALIDATION_LABELS,
+            TEST_LABELS,
+            LABELS,
+            LENGTHS,
+            KEEP,
+            GROUP,
+            MERGE,
+            CHOOSE,
+            NORMS,
+            GROUP_VALUES,
+            LONGEST,
+            TIES,
+        ),
+        *(NAMES, GROUP_ROWS, *map(plan_shards, VECTORIZE_SPLIT)),
+    }
 )
 
 

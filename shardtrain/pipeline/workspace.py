@@ -27,10 +27,11 @@ from shardtrain.shards import layout
 class Workspace:
     """The folders of a running build: `scratch` for files between passes, `ready` for files to publish."""
 
-    def __init__(self, path: Path, *, resumed: bool) -> None:
+    def __init__(self, path: Path, place: Path, *, resumed: bool) -> None:
+        """Make the folders in `place`, which is in the working folder `path`."""
         self.path = path
-        self.scratch = path / "scratch"
-        self.ready = path / layout.READY
+        self.scratch = place / "scratch"
+        self.ready = place / layout.READY
         self.resumed = resumed
         for folder in (self.scratch, self.ready):
             make_folder(folder)
@@ -81,12 +82,15 @@ def workspace(
                     folder.discard()
                 check_free(out, job, overwrite=overwrite, append=append, resume=resume)
             published, found = is_published(out), folder.recorded()
-            if found and (folder.path / layout.MANIFEST).exists():  # all files are synced: a restart does not matter
-                found = {**found, "boot": job.record["boot"]}
-            if found and published:  # nor do the shards that were appended to
+            synced = (folder.path / layout.MANIFEST).exists()  # the shards are whole
+            if found and published:  # the shards that were appended to do not matter any more
                 found = {**found, "options": {**found["options"], "append": job.record["options"]["append"]}}
-            with folder.work(job, overwrite=overwrite, resume=resume, found=found, settled=published) as resumed:
-                yield Workspace(folder.path, resumed=resumed)
+            with folder.work(
+                job, overwrite=overwrite, resume=resume, found=found, settled=published, synced=synced
+            ) as resumed:
+                begun_before = resumed and (folder.path / layout.READY).is_dir()  # by a version without folders of jobs
+                place = folder.path if begun_before else folder.place_of(job)
+                yield Workspace(folder.path, place, resumed=resumed)
     finally:
         with contextlib.suppress(OSError):
             out.rmdir()  # only an empty folder can go
@@ -128,9 +132,7 @@ def check_free(
 def _is_finished(out: Path, job: Job) -> bool:
     """Return whether this job was killed after it published, before it removed its working folder."""
     found = folder_of(out).recorded()
-    if not found or not is_published(out):
-        return False
-    return not job.differs_from({**found, "boot": job.record["boot"]})
+    return bool(found and is_published(out) and not job.differs_from(found))
 
 
 def files_of(path: Path) -> dict[str, list[Any]]:

@@ -21,7 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from shardtrain.runtime.holders import is_lock
+from shardtrain.runtime.locks import check_within, leases_of
 from shardtrain.runtime.storage import SYNC_OF_FOLDER, Call, storage_errors
+from shardtrain.runtime.store import long_untouched, store_of
 from shardtrain.runtime.system import lock, sync_to_disk
 
 PARTIAL = ".partial"
@@ -39,12 +42,14 @@ def committed(path: Path | str, *, synced: bool = True, sweep: bool = True) -> I
 
     Args:
         path: of the file.
-        synced: the file survives a crash of the machine, not only of the process; false for scratch files.
+        synced: the file survives a crash of the machine, not only of the process; false for scratch files, whose
+            bytes are synced on shared storage only.
         sweep: remove what killed commits to the same path left. Scratch files are never swept one by one: their folder
             may hold very many, and is swept as a whole.
 
     Raises:
         StorageError: the file cannot be written; `path` is unchanged, unless the message says that it is complete.
+        TakenOverError: another process took over a folder in which the file is; `path` is unchanged.
     """
     path = Path(path)
     swept = synced and sweep
@@ -58,8 +63,8 @@ def committed(path: Path | str, *, synced: bool = True, sweep: bool = True) -> I
             yield file
             call.theirs = False
             file.flush()
-            if synced:
-                call.name = "sync"
+            call.name = "sync"
+            if synced or store_of(path.parent).shared:
                 sync_to_disk(file.fileno())
         _put_in_place(partial, path, call, synced=synced)
 
@@ -139,6 +144,7 @@ def _sync_file(path: Path, call: Call) -> None:
 
 def _put_in_place(partial: Path, path: Path, call: Call, *, synced: bool) -> None:
     call.name = "rename"
+    check_within(path)
     os.replace(partial, path)
     if synced:
         call.name = SYNC_OF_FOLDER
@@ -202,30 +208,10 @@ def commit_folder(staged: Path, folder: Path) -> None:
     for path in folders:
         sync_folder(path)
     with storage_errors(folder, "rename") as call:
+        check_within(staged)
         os.rename(staged, folder)
         call.name = SYNC_OF_FOLDER
         _sync_folder(folder.parent)
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder for this process; yield whether that succeeded, false if another process holds the lock.
-
-    The kernel releases the lock when the process ends, also when it is killed. A folder that another process removed
-    between opening and locking it counts as held by that process.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield lock(descriptor) and _is_open_folder(folder, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_open_folder(folder: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def commit_link(target: Path, path: Path) -> None:
@@ -299,6 +285,9 @@ def final_name(name: str) -> str | None:
 def remove_partials(folder: Path, name: str | None = None, *, below: bool = False) -> None:
     """Remove files that killed commits left in a folder: regular files that no process writes to.
 
+    Locks tell who writes on this machine. On shared storage a process of another one may: there, what this process
+    finds below a folder that it holds goes at once, anything else when it is a day old.
+
     Args:
         folder: where they are; it may not exist.
         name: that was to be committed; None: any.
@@ -306,7 +295,7 @@ def remove_partials(folder: Path, name: str | None = None, *, below: bool = Fals
     """
     for path in folder.rglob("*" + PARTIAL + "*") if below else folder.glob("*" + PARTIAL + "*"):
         found = final_name(path.name)
-        if found is not None and (name is None or found == _shortened(name)):
+        if found is not None and not is_lock(found) and (name is None or found == _shortened(name)):
             with contextlib.suppress(OSError):  # another process removed it, or it is not ours
                 _remove_unlocked(path)
 
@@ -315,9 +304,13 @@ def _remove_unlocked(path: Path) -> None:
     if path.is_symlink():
         path.unlink()  # of a killed `commit_link`; what it names is not touched
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    shared = store_of(path.parent).shared  # where a lock needs a file that is open for writing, if there are locks
+    descriptor = os.open(path, (os.O_RDWR if shared else os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and lock(descriptor):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or (shared and not leases_of(path) and not long_untouched(found)):
+            return
+        if lock(descriptor):
             path.unlink()
     finally:
         os.close(descriptor)

@@ -106,7 +106,7 @@ class Pool:
         Raises:
             WorkerDiedError: workers died `MAX_DEATHS` times with no task finished in between.
         """
-        state: _Running[Result] = _Running(waiting=deque(range(len(tasks))))
+        state: _Running[Result] = _Running(waiting=_Waiting(len(tasks)))
         try:
             while state.unfinished:
                 self._submit(state, function, tasks)
@@ -145,7 +145,7 @@ class Pool:
     def _submit(self, state: _Running[Result], function: Callable[[Task], Result], tasks: Sequence[Task]) -> None:
         """Submit waiting tasks, in order."""
         while state.may_begin and not state.lost and len(state.pending) < 2 * self.workers:
-            number = state.waiting.popleft()
+            number = state.waiting.pop()
             try:
                 state.pending[self._pool.submit(function, tasks[number])] = number
             except BrokenExecutor:
@@ -184,6 +184,30 @@ class Pool:
 
 
 @dataclass
+class _Waiting:
+    """The tasks that wait to be submitted, in order: those from `begun` to `number`, and before them some `again`."""
+
+    number: int
+    begun: int = 0
+    again: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.again) or self.begun < self.number
+
+    @property
+    def first(self) -> int:
+        """The first task that waits."""
+        return self.again[0] if self.again else self.begun
+
+    def pop(self) -> int:
+        """Return the first task, which then waits no more."""
+        if self.again:
+            return self.again.pop(0)
+        self.begun += 1
+        return self.begun - 1
+
+
+@dataclass
 class _Running(Generic[Result]):
     """The tasks of a call of `Pool.run`, by index.
 
@@ -194,7 +218,7 @@ class _Running(Generic[Result]):
         lost: tasks whose worker died.
     """
 
-    waiting: deque[int]
+    waiting: _Waiting
     pending: dict[Future[Result], int] = field(default_factory=dict)
     failures: dict[int, BaseException] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
@@ -207,7 +231,7 @@ class _Running(Generic[Result]):
     @property
     def may_begin(self) -> bool:
         """Whether a task waits that decides the outcome: after a failure only those before it do."""
-        return bool(self.waiting) and self.waiting[0] < min(self.failures, default=self.waiting[0] + 1)
+        return bool(self.waiting) and self.waiting.first < min(self.failures, default=self.waiting.first + 1)
 
     def collect(self, died: Callable[[], bool]) -> Iterator[tuple[int, Result]]:
         """Wait until a submitted task has ended, and yield the results of all that have; `died`: whether a worker has.
@@ -231,7 +255,7 @@ class _Running(Generic[Result]):
 
     def wait_again(self) -> None:
         """Let the lost tasks wait, in order."""
-        self.waiting = deque(sorted([*self.lost, *self.waiting]))
+        self.waiting.again = sorted([*self.lost, *self.waiting.again])
         self.lost = []
 
     def cancel(self, *, after: int) -> None:

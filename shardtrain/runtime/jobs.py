@@ -2,8 +2,8 @@
 
 A job is what decides a result, as JSON values: options, inputs, program. Its record lies in the folder in which the
 result is made. The same job is resumed, another one is refused with the first difference named, and
-`overwrite` discards it. One process at a time holds a folder; the lock ends with the process, however it ends.
-Scratch files are not synced, so after a restart of the machine they are not trusted.
+`overwrite` discards it. One process at a time holds a folder (see `runtime.locks`). Scratch files are trusted only in
+the store in which they were made (see `runtime.store`): on a disk, until the machine restarts.
 
 Finished work is removed by success and by `overwrite` only, whatever ends a job. A job that its own input made fail
 would fail again, so another job may take its folder without being asked.
@@ -14,26 +14,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardtrain.errors import NoRoomError, ShardtrainError, StorageError, WorkerDiedError
+from shardtrain.errors import NoRoomError, ShardtrainError, StorageError, TakenOverError, WorkerDiedError
 from shardtrain.options import flag
-from shardtrain.runtime.atomic import commit_json, final_name, locked_folder, make_folder, remove_partials, sync_folder
+from shardtrain.runtime.atomic import commit_json, final_name, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
+from shardtrain.runtime.holders import is_lock
 from shardtrain.runtime.interrupts import interrupted
+from shardtrain.runtime.leases import HeldError
+from shardtrain.runtime.locks import check_held, is_held, locked_folder, remove_held
 from shardtrain.runtime.progress import say, warn
 from shardtrain.runtime.schema import ANYTHING, Either, Fields, Integer, Keyed, Row, Text, read_if_sound
-from shardtrain.runtime.storage import reason_of, remove
-from shardtrain.runtime.system import boot_identity
+from shardtrain.runtime.storage import reason_of, remove, storage_errors
+from shardtrain.runtime.store import STORE, store_of
 from shardtrain.version import __version__
 
 RECORD = "job.json"
+_REMOVED = "removed-"  # in names of folders that are being removed
 _FAILED = "failed"  # key of a record: the error that ended the job, if its own input caused it
-_SECTIONS = {"options", "corpus", "description", "shardtrain", "boot"}  # of a record; all else is options
+_SECTIONS = {"options", "corpus", "description", "shardtrain", STORE, "boot"}  # of a record; all else is options
 Record = Mapping[str, Any]
 # What `identify_files` returns: bytes, time in ns (or number of files) and checksum; of streams, bytes and checksum.
 FILES = Keyed(Either((Row((Integer(), Integer(-(1 << 63)), Text())), Row((Integer(), Text())))))
@@ -48,18 +53,20 @@ class Job:
 
     Attributes:
         record: as JSON values. Options are compared first: all keys but the following, and those in `options`. Then
-            `corpus` (the files that are read, see `identify_files`), `description` (of shards), `shardtrain` (the
-            program) and `boot` (the machine's start), as far as they are there.
+            `corpus` (the files that are read, see `identify_files`), `description` (of shards) and `shardtrain` (the
+            program), as far as they are there.
         defaults: of options that older records may lack.
         digested: options that the digest always has; the others, which came later, count where they differ from their
             defaults, so that the digest of an older version is still that of the same job. None: all.
         ignored: options that decide nothing.
+        scratch: its unfinished work is scratch files, which only the store in which they were made can be trusted in.
     """
 
     record: Record
     defaults: Record = field(default_factory=dict)
     digested: frozenset[str] | None = None
     ignored: frozenset[str] = frozenset()
+    scratch: bool = False
 
     def differs_from(self, found: Record) -> str:
         """Describe the first difference from a record; empty where there is none."""
@@ -73,11 +80,11 @@ class Job:
             return f"the shards are different ({said})"
         if found.get("shardtrain") != self.record.get("shardtrain"):
             return f"it was started by shardtrain {found.get('shardtrain')}, this is {self.record.get('shardtrain')}"
-        return "the machine was restarted" if found.get("boot") != self.record.get("boot") else ""
+        return ""
 
     @property
     def digest(self) -> str:
-        """Identity of the job, whenever the machine was started."""
+        """Identity of the job, wherever it is done; as the first version had it, with a key for the machine's start."""
         record = {**self.record, "boot": None}
         if self.digested is not None:
             record["options"] = {
@@ -96,7 +103,7 @@ def file_job(
     defaults: Record | None = None,
     digested: frozenset[str] | None = None,
 ) -> Job:
-    """Make a job that reads files and whose scratch files must not survive a restart of the machine.
+    """Make a job that reads files and makes scratch files.
 
     Args:
         options: by their names on the command line.
@@ -105,8 +112,8 @@ def file_job(
         defaults: see `Job`.
         digested: see `Job`.
     """
-    record = {"shardtrain": f"{__version__}, {program}", "boot": boot_identity(), "options": options, "corpus": files}
-    return Job(record=record, defaults=defaults or {}, digested=digested)
+    record = {"shardtrain": f"{__version__}, {program}", "options": options, "corpus": files}
+    return Job(record=record, defaults=defaults or {}, digested=digested, scratch=True)
 
 
 def identify_files(root: Path, files: Iterable[Path]) -> dict[str, list[Any]]:
@@ -156,11 +163,31 @@ class JobFolder:
 
         Raises:
             ShardtrainError: another process holds it.
+            TakenOverError: another process took it over while the block ran, which may be why that failed.
         """
-        with locked_folder(self.path) as ours:
-            if not ours:
-                raise self.error(f"another {self.noun} is running in '{self.owner}'; wait until it ends, or stop it")
-            yield
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked_folder(self.path))
+            except HeldError as held:
+                whose = f" ({held.holder})" if held.holder else ""
+                raise self.error(
+                    f"another {self.noun} is running in '{self.owner}'{whose}; wait until it ends, or stop it"
+                ) from None
+            try:
+                yield
+            except Exception as error:
+                self._check_held(error)
+                raise
+
+    def _check_held(self, error: Exception) -> None:
+        """Raise TakenOverError in place of an error that comes of it."""
+        try:
+            check_held(self.path)
+        except TakenOverError as lost:
+            if lost is not error:
+                raise lost from error
+        except StorageError:  # the storage does not answer, as the error says
+            pass
 
     @contextlib.contextmanager
     def made_and_held(self) -> Iterator[None]:
@@ -176,7 +203,7 @@ class JobFolder:
             self._check_ours()
             if not (self.path / self.record_name).exists():
                 commit_json(self.path / self.record_name, {})
-            remove_partials(self.path, below=True)
+            remove_partials(self.path, below=not store_of(self.path).shared)  # workers of other machines may write
             yield
 
     def _check_ours(self) -> None:
@@ -193,7 +220,8 @@ class JobFolder:
         elif found.st_uid != os.geteuid():
             what = "it belongs to another user"
         elif not stat.S_ISREG(_mode_of(self.path / self.record_name)):
-            others = [path.name for path in self.path.iterdir() if final_name(path.name) != self.record_name]
+            names = [path.name for path in self.path.iterdir()]
+            others = [name for name in names if final_name(name) != self.record_name and not is_lock(name)]
             what = f"it holds '{min(others)}' and no {self.record_name}" if others else ""
         if what:
             raise self.error(
@@ -209,10 +237,27 @@ class JobFolder:
     def difference(self, job: Job) -> str | None:
         """Describe how the job started here differs from another: empty if it does not, None where there is none."""
         found = self.recorded()
-        return None if found is None else job.differs_from(found)
+        if found is None:
+            return None
+        return job.differs_from(found) or ("" if self._trusts(job, found) else "the machine was restarted")
+
+    def _trusts(self, job: Job, found: Record) -> bool:
+        """Return whether unfinished work of a job can be gone on with where the folder is."""
+        return not job.scratch or store_of(self.path).keeps(found)
+
+    def _record(self, job: Job) -> Record:
+        """Return the record of a job that is done here."""
+        return {**job.record, STORE: store_of(self.path).identity} if job.scratch else job.record
 
     def begin(
-        self, job: Job, *, overwrite: bool, resume: bool = False, found: Record | None = None, settled: bool = False
+        self,
+        job: Job,
+        *,
+        overwrite: bool,
+        resume: bool = False,
+        found: Record | None = None,
+        settled: bool = False,
+        synced: bool = False,
     ) -> bool:
         """Resume a job, or start it: what another one left is discarded if it may be. Whether it was resumed.
 
@@ -222,6 +267,7 @@ class JobFolder:
             resume: an interrupted job is required.
             found: the record as it counts here, where that is not what the file says.
             settled: what lies here is finished and published, so it may go.
+            synced: all that lies here was synced, so it can be trusted wherever it is.
 
         Raises:
             KeptWorkError: another job's work is here.
@@ -229,20 +275,28 @@ class JobFolder:
         """
         found = self.recorded() if found is None else found
         changed = job.differs_from(found) if found else ""
-        if found and not changed:
+        trusted = not found or synced or self._trusts(job, found)
+        if found and trusted and not changed:
             say(f"resuming the interrupted {self.noun} in '{self.owner}'")
             if _FAILED in found:
-                commit_json(self.path / self.record_name, job.record)
+                commit_json(self.path / self.record_name, self._record(job))
             return True
-        if found and found.get("boot") != job.record.get("boot"):
-            say(f"the machine was restarted since the {self.noun} was interrupted; it starts again")
+        if not trusted:
+            say(f"the machine was restarted since the {self.noun} was interrupted, or is another one; it starts again")
         elif found and not overwrite and not settled and not found.get(_FAILED):
             raise KeptWorkError(self.error(self.refusal(job, changed)))
         elif resume:
             raise self.missing(self.nothing_to_resume)
         self.discard()
-        commit_json(self.path / self.record_name, job.record)
+        commit_json(self.path / self.record_name, self._record(job))
         return False
+
+    def place_of(self, job: Job) -> Path:
+        """Return the folder for the files of a job, inside this one.
+
+        Workers that still run tasks of another job, which was discarded, know another folder, which is gone.
+        """
+        return self.path / job.digest
 
     def refusal(self, job: Job, changed: str) -> str:
         """Return the message for a folder that holds another job's work; `changed` is the difference."""
@@ -277,6 +331,10 @@ class JobFolder:
 
     def _keep_work(self, job: Job, error: BaseException) -> None:
         """Report that finished work is kept, and record a failure that the job's own input causes; never raises."""
+        try:
+            check_held(self.path)
+        except StorageError:  # it is another process' by now, or the storage does not answer
+            return
         if not self._has_work():
             self.clear()
             return
@@ -284,11 +342,12 @@ class JobFolder:
             if isinstance(error, KeyboardInterrupt) or interrupted():  # of which a library may make an error
                 say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
             elif isinstance(error, ShardtrainError) and _is_of_input(error):
-                commit_json(self.path / self.record_name, {**job.record, _FAILED: error.on_command_line})
+                commit_json(self.path / self.record_name, {**self._record(job), _FAILED: error.on_command_line})
 
     def _has_work(self) -> bool:
         """Return whether the folder holds more than the record of the job."""
-        return any(path.is_file() and path.name != self.record_name for path in self.path.rglob("*"))
+        found = (path.name for path in self.path.rglob("*") if path.is_file())
+        return any(name != self.record_name and not is_lock(name) for name in found)
 
     def discard(self) -> None:
         """Remove what is in the folder, but what belongs to no job.
@@ -297,18 +356,26 @@ class JobFolder:
 
         Raises:
             StorageError: it cannot be removed.
+            TakenOverError: it is another process' by now.
         """
+        check_held(self.path)
         commit_json(self.path / self.record_name, {})
         for path in self.path.iterdir():
-            if path.name not in {self.record_name, *self.kept}:
-                remove(path)
+            if path.name not in {self.record_name, *self.kept} and not is_lock(path.name):
+                _remove_aside(path)
 
     def clear(self) -> None:
         """Remove the folder, the record last: until then it is known as ours.
 
         A removal that fails is tried a second time. What cannot be removed then stays, and is reported: the result does
-        not depend on it.
+        not depend on it. A folder that this process does not hold any more may be another one's.
         """
+        try:
+            check_held(self.path)
+        except StorageError:
+            return
+        if not is_held(self.path):
+            return
         try:
             try:
                 self._remove()
@@ -329,14 +396,26 @@ class JobFolder:
             with contextlib.suppress(StorageError):
                 commit_json(self.path / self.record_name, {})
         for path in self.path.iterdir() if self.path.is_dir() else ():
-            if path.name not in last:
-                remove(path)
+            if path.name not in last and not is_lock(path.name):
+                _remove_aside(path)
         for name in last:
             if self.path.is_dir():  # what is gone is gone before the record, also after a power failure
                 sync_folder(self.path)
             (self.path / name).unlink(missing_ok=True)
-        if self.path.is_dir():
-            self.path.rmdir()
+        remove_held(self.path)
+
+
+def _remove_aside(path: Path) -> None:
+    """Remove a file, or a folder in which tasks that nobody awaits may still make files: those find no such folder.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        with storage_errors(path, "rename"):
+            aside = path.with_name(f"{_REMOVED}{secrets.token_hex(8)}")
+            path = path.rename(aside)
+    remove(path)
 
 
 class KeptWorkError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shardtrain.runtime.atomic import committed
+import numpy as np
+import numpy.typing as npt
+
 from shardtrain.runtime.executors import Executor
 from shardtrain.runtime.machine import give_back_freed_memory
 from shardtrain.runtime.progress import progress
-from shardtrain.runtime.schema import Choice, Schema, read_sealed, sealed
+from shardtrain.runtime.records import Records
+from shardtrain.runtime.schema import Choice, Schema
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -73,50 +75,102 @@ class Passes:
         title: str,
         function: Callable[[Task], Result],
         tasks: Sequence[Task],
-        sizes: Sequence[int],
+        sizes: Sequence[int] | npt.NDArray[np.int64],
         *,
-        names: Sequence[str],
+        name: str,
         unit: str = "B",
         schema: Schema = NOTHING,
         encode: Callable[[Result], Any] = lambda result: result,
         decode: Callable[[Any], Result] = lambda record: record,
         fits: Callable[[Task, Result], bool] = lambda task, result: True,
     ) -> list[Result]:
-        """Run a pass and return its results in order; tasks that are on record already are not run again.
+        """Run a pass and return its results in order; the arguments are those of `stream`."""
+        found = dict(
+            self.stream(
+                title, function, tasks, sizes, name=name, unit=unit, schema=schema, encode=encode, decode=decode,
+                fits=fits,
+            )
+        )  # fmt: skip
+        return [found[i] for i in range(len(tasks))]
 
-        A record that is damaged or does not fit its schema or its task counts as none.
+    def do(
+        self,
+        title: str,
+        function: Callable[[Task], None],
+        tasks: Sequence[Task],
+        sizes: Sequence[int] | npt.NDArray[np.int64],
+        *,
+        name: str,
+        unit: str = "B",
+    ) -> None:
+        """Run a pass whose tasks only write files; the arguments are those of `stream`."""
+        for _ in self.stream(title, function, tasks, sizes, name=name, unit=unit):
+            pass
+
+    def stream(
+        self,
+        title: str,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        sizes: Sequence[int] | npt.NDArray[np.int64],
+        *,
+        name: str,
+        unit: str = "B",
+        schema: Schema = NOTHING,
+        encode: Callable[[Result], Any] = lambda result: result,
+        decode: Callable[[Any], Result] = lambda record: record,
+        fits: Callable[[Task, Result], bool] = lambda task, result: True,
+    ) -> Iterator[tuple[int, Result]]:
+        """Run a pass and yield the number and the result of each task, once, in any order, so that none are held.
+
+        Tasks that are on record already are not run again. A record that is damaged or does not fit its schema or its
+        task counts as none.
 
         Args:
             title: of the pass.
-            function: what is done with each task; its files are committed when it returns.
-            tasks: what it is done with.
+            function: what is done with each task, and what they have in common, which workers get once; the files of
+                a task are committed when it returns.
+            tasks: what it is done with; each is taken when its turn comes, so they may be made then.
             sizes: of the tasks, in `unit`s, for the progress bar.
-            names: of the tasks' records; equal names mean equal results.
+            name: of the pass's file of records; where names are equal, tasks of equal number have equal results.
             unit: of the sizes.
             schema: of a result as JSON values.
             encode: a result as JSON values.
             decode: the reverse.
             fits: whether a result on record can be that of its task.
         """
-        paths = [self.scratch / f"{name}.json" for name in names]
-        results: dict[int, Result] = {}
         _enter(title)
-        lasting = title not in self.details
-        with self.timed(title), progress(title, total=sum(sizes), unit=unit, lasting=lasting) as shown:
-            for i in (i for i, path in enumerate(paths) if path.exists()):
+        lasting, total = title not in self.details, int(np.sum(sizes, dtype=np.int64))
+        records, done = Records(self.scratch / f"{name}.records", schema), np.zeros(len(tasks), np.bool_)
+        with self.timed(title), progress(title, total=total, unit=unit, lasting=lasting) as shown:
+            for number, record in records.read():
                 with contextlib.suppress(ValueError):
-                    result = decode(read_sealed(paths[i], schema))
-                    if fits(tasks[i], result):
-                        results[i] = result
-                        shown.skip(sizes[i])
-            missing = [i for i in range(len(tasks)) if i not in results]
-            for number, result in self.executor.run(partial(_task_of, title, function), [tasks[i] for i in missing]):
-                i = missing[number]
-                results[i] = result
-                with committed(paths[i], synced=False) as file:
-                    file.write(json.dumps(sealed(encode(result), schema)).encode())
-                shown.add(sizes[i])
-        return [results[i] for i in range(len(tasks))]
+                    if number < len(tasks) and not done[number] and fits(tasks[number], result := decode(record)):
+                        done[number] = True
+                        shown.skip(int(sizes[number]))
+                        yield number, result
+            missing = np.flatnonzero(~done)
+            with records:
+                function = partial(_task_of, title, function)
+                for place, result in self.executor.run(function, _Chosen(tasks, missing)):
+                    number = int(missing[place])
+                    records.add(number, encode(result))
+                    shown.add(int(sizes[number]))
+                    yield number, result
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen(Sequence[Task]):
+    """The tasks with some numbers."""
+
+    tasks: Sequence[Task]
+    numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.tasks[int(self.numbers[place])]
 
 
 def _task_of(title: str, function: Callable[[Task], Result], task: Task) -> Result:

@@ -439,27 +439,3 @@ def canonical_checksum(value: Any) -> str:
     from shardtrain.runtime.checksums import checksum  # needs a package; the commands' own modules read schemas too
 
     return checksum(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-
-
-def sealed(result: Any, schema: Schema) -> dict[str, Any]:
-    """Return the record of a result with a checksum, for work that is done again where its record is damaged.
-
-    Raises:
-        ValueError: the result does not fit the schema, so it could not be read.
-    """
-    as_read = json.loads(json.dumps(result))  # its keys are texts, whose order is another than that of numbers
-    check(as_read, schema)
-    return {"result": as_read, "checksum": canonical_checksum(as_read)}
-
-
-def read_sealed(path: Path, schema: Schema) -> Any:
-    """Read the result in a file of `sealed`.
-
-    Raises:
-        ValueError: the record is damaged, of another version, or does not fit.
-    """
-    record = parse_json(path.read_bytes())
-    check(record, Fields({"result": schema, "checksum": hex_digits(_DIGITS)}))
-    if record["checksum"] != canonical_checksum(record["result"]):
-        raise ValueError(f"the checksum of '{path}' differs")
-    return record["result"]

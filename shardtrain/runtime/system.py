@@ -17,11 +17,15 @@ import platform
 import re
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 MAX_IO_BYTES = 1 << 30  # per call: macOS refuses reads and writes of 2 GiB
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NUMBERS = Path("/proc/self/ns/pid")  # a link that names the space of process numbers
+_PROCESSES = Path("/proc")
+_ENDED = tuple("ZXx")  # states of a process that nobody has awaited yet
 MOUNTS = Path("/proc/self/mountinfo")
 _MOUNTED = re.compile(r"^.+? on (?P<folder>/.*) \((?P<kind>[^,)]+)[^()]*\)$", re.MULTILINE)  # as BSD's `mount` lists
 _PIECE = 1 << 20  # bytes per write when space is reserved by writing
@@ -146,10 +150,43 @@ def allow_open_files(files: int) -> None:
             return
 
 
-def file_system_of(path: Path, mounts: Path = MOUNTS) -> str:
+def host_name() -> str:
+    """Return the name of this machine."""
+    return platform.node() or "an unnamed machine"
+
+
+def machine_identity() -> str:
+    """Return an identity within which process numbers mean one thing; empty where the system does not report one.
+
+    Containers of one machine share its start, but each numbers its own processes.
+    """
+    boot = boot_identity()
+    with contextlib.suppress(OSError):
+        return f"{boot} {os.readlink(_NUMBERS)}"
+    return boot
+
+
+def seconds_with_sleep() -> float:
+    """Return the seconds of a clock that is never set and goes on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def process_start(process: int) -> str:
+    """Return when a process of this machine started, in the system's words; empty if there is none, or it has ended."""
+    if _PROCESSES.is_dir():
+        try:
+            fields = (_PROCESSES / str(process) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] in _ENDED else fields[19]
+    state, _, start = _output("ps", "-o", "stat=,lstart=", "-p", str(process)).strip().partition(" ")  # macOS
+    return "" if state[:1] in _ENDED else start.strip()
+
+
+def file_system_of(path: Path, mounts: Path | None = None) -> str:
     """Return the type of the file system that holds an existing file, such as "ext4" or "nfs"; empty if unknown."""
     where, best, kind = path.resolve(), -1, ""
-    for folder, found in _mounted(where, mounts):
+    for folder, found in _mounted(where, mounts or MOUNTS):
         if where.is_relative_to(folder) and len(folder.parts) >= best:
             best, kind = len(folder.parts), found
     return kind

@@ -24,7 +24,8 @@ from shardtrain.errors import CorruptShardError
 from shardtrain.runtime.machine import cores
 from shardtrain.shards.codecs import decode_chunk
 from shardtrain.shards.files import ShardFile
-from shardtrain.shards.layout import Chunks, DatasetEntry
+from shardtrain.shards.layout import Chunks, DatasetEntry, num_chunks
+from shardtrain.shards.lists import ChunkPlaces
 from shardtrain.shards.plain_array import Array, PlainArray, Ranges
 
 _AHEAD_BYTES = 2 << 20  # decoded in advance if rows are read in order
@@ -83,14 +84,22 @@ if hasattr(os, "register_at_fork"):
 
 
 class DecodedArray:
-    """An array of a shard that is chunked, compressed or converted; `read` returns verified, decoded rows."""
+    """An array of a shard that is chunked, compressed or converted; `read` returns verified, decoded rows.
 
-    def __init__(self, name: str, entry: DatasetEntry, file: ShardFile) -> None:
+    Args:
+        name: of the array.
+        entry: of the array in the manifest.
+        file: that holds it.
+        places: of chunks that have a list; None: the entry says where they are.
+    """
+
+    def __init__(self, name: str, entry: DatasetEntry, file: ShardFile, places: ChunkPlaces | None = None) -> None:
         self.name = name
         self.entry = entry
         self.shape = entry.shape
         self.dtype = np.dtype(entry.converted or entry.dtype)
         self._file = file
+        self._places = places
         self._plain = PlainArray(file, entry)  # used if the array is not chunked
         self._token = next(_tokens)  # identifies the array in the cache
         self._last = -1  # the chunk read last
@@ -142,9 +151,14 @@ class DecodedArray:
 
     def _place(self, number: int) -> tuple[int, int]:
         """Return the half-open byte range of a chunk in the file."""
-        chunks = self.entry.chunks
-        assert chunks is not None
+        chunks = self._placed_chunks()
         return chunks.offsets[number], chunks.offsets[number] + chunks.sizes[number]
+
+    def _placed_chunks(self) -> Chunks:
+        """Return the chunks with their places."""
+        chunks = self._places.of(self.name) if self._places else self.entry.chunks
+        assert chunks is not None
+        return chunks
 
     def _columns(self, chunks: Chunks) -> int:
         """Return the number of chunks side by side."""
@@ -202,7 +216,7 @@ class DecodedArray:
         if not chunks.filters:
             return []
         count = _AHEAD_BYTES // (math.prod(chunks.shape) * self.dtype.itemsize)
-        following = range(first, min(first + count, len(chunks.offsets)))
+        following = range(first, min(first + count, num_chunks(self.entry)))
         return [
             number
             for number in following
@@ -210,8 +224,7 @@ class DecodedArray:
         ]
 
     def _decode(self, number: int, raw: Array) -> Array:
-        chunks = self.entry.chunks
-        assert chunks is not None
+        chunks = self._placed_chunks()
         itemsize = np.dtype(self.entry.dtype).itemsize
         mask = chunks.masks[number] if chunks.masks else 0
         try:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import stat
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,12 @@ import numpy.typing as npt
 from shardtrain.arrays.buffers import BufferPool
 from shardtrain.errors import CorruptShardError, ShardsError, ShardsNotFoundError, UsageError, command_line
 from shardtrain.runtime.checksums import block_checksums
-from shardtrain.runtime.system import MOUNTS, file_system_of, open_uncached, read_into
+from shardtrain.runtime.store import store_of
+from shardtrain.runtime.system import open_uncached, read_into
 from shardtrain.shards import layout
 from shardtrain.shards.buserror import watch
 from shardtrain.shards.layout import ShardEntry, SourceEntry
+from shardtrain.shards.lists import BlockChecksums, read_chunks
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -37,9 +39,6 @@ _MIN_RELEASED = 1 << 17  # bytes; releasing one page takes as long, and a huge p
 _NEW, _SEEN = b"\1", b"\0"  # whether a block has been compared
 IO = ("auto", "map", "read")
 _REPAIR = "restore the file from a copy or rebuild the shards with `python -m shardtrain build CORPUS --overwrite`"
-_NETWORK = re.compile(  # fuseblk is a local disk; afpfs, smbfs, webdav, macfuse and osxfuse are names of macOS
-    r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|afs|afpfs|webdav|fuse|fuse\..*|macfuse|osxfuse|virtiofs"
-)
 
 
 class ShardFile:
@@ -48,6 +47,7 @@ class ShardFile:
     Args:
         path: of the file.
         entry: of the file in the manifest.
+        folder: of the manifest.
         verify: compare checksums at the first access.
         io: see `LoaderOptions`.
         direct_io: bypass the page cache if the file is not mapped and the file system supports it.
@@ -62,6 +62,7 @@ class ShardFile:
         path: Path,
         entry: ShardEntry,
         *,
+        folder: Path,
         verify: bool,
         io: str,
         direct_io: bool = False,
@@ -71,12 +72,13 @@ class ShardFile:
             raise UsageError(f"--io is {io!r}; choose one of {', '.join(IO)}")
         self.path = path
         self.entry = entry
+        self._folder = folder
         self._verify = verify
-        self._untouched = bytearray(_NEW * -(-entry.bytes // entry.block_bytes))  # one byte per block
+        self._expected = BlockChecksums(folder, path, entry.checksums)
         self._damaged: dict[int, str] = {}  # messages by block number
         self._reported: set[int] = set()
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is refused, not waited for
             weakref.finalize(self, os.close, self._fd)
             found = os.fstat(self._fd)
             if stat.S_ISDIR(found.st_mode):
@@ -90,6 +92,10 @@ class ShardFile:
             ) from error
         except OSError as error:
             raise _unreadable(path, error) from error
+        if verify:
+            self._expected.check_present()
+        self._untouched = bytearray(_NEW * entry.blocks)  # one byte per block
+        self._front = 0  # a block before which all have been compared
         self._identity = _identity(found)
         self._map = self._try_map(io)
         self.mapped = self._map is not None
@@ -98,7 +104,7 @@ class ShardFile:
         self._buffers = buffers or BufferPool(0)
 
     def _try_map(self, io: str) -> mmap.mmap | None:
-        if io == "read" or (io == "auto" and on_shared_storage(self.path)):
+        if io == "read" or (io == "auto" and store_of(self.path).shared):
             return None
         try:
             mapped = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
@@ -192,12 +198,16 @@ class ShardFile:
         for start, stop in self._new(first, last):
             if self._verify:
                 found = block_checksums(content.data[start * size - origin : stop * size - origin], size)
-                expected = self.entry.checksums[16 * start : 16 * stop]
+                expected = self._expected.of(start, stop)
                 for i in range(stop - start) if found != expected else ():
                     digits = slice(16 * i, 16 * i + 16)
                     if found[digits] != expected[digits]:
                         self._damaged[start + i] = self._describe(start + i, found[digits], expected[digits])
             self._untouched[start:stop] = _SEEN * (stop - start)
+            front = self._untouched.find(_NEW, self._front)
+            self._front = front if front >= 0 else len(self._untouched)
+            if front < 0:
+                self._expected.release()
 
     def _raise_damage(self, first: int, last: int) -> None:
         for block in sorted(self._damaged) if self._damaged else ():
@@ -207,8 +217,8 @@ class ShardFile:
     def _describe(self, block: int, found: str, expected: str) -> str:
         start, stop = self.block_range(block)
         return (
-            f"shard '{self.path}' is damaged: bytes [{start:,}, {stop:,}) have the checksum {found}, the manifest "
-            f"says {expected}; {self.describe_range(start, stop)}"
+            f"shard '{self.path}' is damaged: bytes [{start:,}, {stop:,}) have the checksum {found}, "
+            f"{self._expected.origin} says {expected}; {self.describe_range(start, stop)}"
         )
 
     def block_range(self, block: int) -> tuple[int, int]:
@@ -220,13 +230,20 @@ class ShardFile:
         """Describe which elements of which arrays bytes [start, stop) hold."""
         if not self.entry.datasets:
             return "they may hold features of several shards"
+        datasets = {name: where for name, where in self.entry.datasets.items() if where.source is None}
+        if self.entry.chunk_list is not None:
+            try:
+                places = read_chunks(self._folder, self.entry, {None: self.entry.bytes})
+            except ShardsError:  # which rows are damaged is not worth a second error
+                return "their arrays are unknown, because the list of chunks cannot be read"
+            datasets = {name: replace(where, chunks=places.get(name)) for name, where in datasets.items()}
         found = []
-        for name, where in self.entry.datasets.items():
-            begin, end = (0, 0) if where.source else layout.rows_in(where, start, stop)
+        for name, where in datasets.items():
+            begin, end = layout.rows_in(where, start, stop)
             if begin < end:
                 if name not in (layout.DATA, layout.INDICES):
                     found.append(f"rows [{begin:,}, {min(end, self.entry.rows):,}) of '{name}'")
-                elif self.entry.datasets[layout.INDPTR].chunks is not None:  # finding the rows would mean decoding them
+                elif datasets[layout.INDPTR].chunks is not None:  # finding the rows would mean decoding them
                     found.append(f"entries [{begin:,}, {end:,}) of '{name}'")
                 else:
                     begin, end = self._rows_of_entries(begin, end)
@@ -339,12 +356,13 @@ def open_source(
     path: str,
     entry: SourceEntry,
     *,
+    folder: Path,
     verify: bool,
     io: str = "auto",
     direct_io: bool = False,
     buffers: BufferPool | None = None,
 ) -> ShardFile:
-    """Open an external file that holds arrays; it is read and verified like a shard (see `ShardFile`).
+    """Open an external file that holds arrays of the shards in `folder`; it is read and verified as a `ShardFile`.
 
     Raises:
         ShardsNotFoundError: the file is missing.
@@ -354,7 +372,7 @@ def open_source(
     as_shard = ShardEntry(
         file=path, rows=1, bytes=entry.bytes, datasets={}, block_bytes=entry.block_bytes, checksums=entry.checksums
     )
-    return ShardFile(Path(path), as_shard, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
+    return ShardFile(Path(path), as_shard, folder=folder, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
@@ -373,8 +391,3 @@ def _unreadable(path: Path, error: OSError) -> ShardsError:
 def _wrong_size(path: Path, expected: int, found: int) -> str:
     state = "truncated" if found < expected else "not the file that was written"
     return f"shard '{path}' is {state}: the manifest says {expected:,} bytes, the file has {found:,}; {_REPAIR}"
-
-
-def on_shared_storage(path: Path, mounts: Path | str = MOUNTS) -> bool:
-    """Return whether a file is on a network or FUSE file system, according to the system's mount table."""
-    return _NETWORK.fullmatch(file_system_of(path, Path(mounts))) is not None

@@ -13,7 +13,7 @@ from shardtrain.errors import ShardsError
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
 from shardtrain.shards.layout import ShardEntry
-from shardtrain.shards.manifest import check_shard
+from shardtrain.shards.manifest_checks import check_shard
 from shardtrain.shards.write import ShardShape
 
 

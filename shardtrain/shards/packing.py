@@ -111,7 +111,7 @@ def _write_packed(
     chunks = 0
     with storage_errors(path, "reserve"):
         reserve_space(descriptor, _SLACK)
-    with create_file(output, shape, version=layout.VERSION) as file, ThreadPoolExecutor(threads) as pool:
+    with create_file(output, shape, version=layout.NEWER_VERSION) as file, ThreadPoolExecutor(threads) as pool:
         reserved = 0  # as creating the file truncates it
         for name, (dtype, dims) in shape.datasets().items():
             dataset = _create_dataset(file, name, dims, np.dtype(dtype), codec)

@@ -21,6 +21,7 @@ from shardtrain.shards import layout
 from shardtrain.shards.decoded_array import DecodedArray
 from shardtrain.shards.files import ShardFile
 from shardtrain.shards.layout import ShardEntry
+from shardtrain.shards.lists import ChunkPlaces
 from shardtrain.shards.plain_array import Array, ArrayReader, PlainArray, Ranges
 
 Mask = npt.NDArray[np.bool_]
@@ -55,11 +56,15 @@ class Shard:
         self.path = folder / entry.file
         self.entry = entry
         self.num_features = num_features
-        self.file = ShardFile(self.path, entry, verify=verify, io=io, direct_io=direct_io, buffers=buffers)
+        self.file = ShardFile(
+            self.path, entry, folder=folder, verify=verify, io=io, direct_io=direct_io, buffers=buffers
+        )
         external = {where.source: (sources or {})[where.source] for where in entry.datasets.values() if where.source}
         self.files = [self.file, *external.values()]
+        sizes: dict[str | None, int] = {path: file.entry.bytes for path, file in external.items()}
+        self.places = ChunkPlaces(folder, entry, {None: entry.bytes, **sizes})
         self.arrays: dict[str, ArrayReader] = {
-            name: DecodedArray(name, where, external[where.source] if where.source else self.file)
+            name: DecodedArray(name, where, external[where.source] if where.source else self.file, self.places)
             if where.chunks or where.source
             else PlainArray(self.file, where)
             for name, where in entry.datasets.items()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,17 @@ from shardtrain.shards import layout
 from shardtrain.shards.codecs import load_plugins
 from shardtrain.shards.files import ShardFile, open_source
 from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
-from shardtrain.shards.layout import DatasetEntry, FileEntry, Manifest, ShardEntry, SourceEntry, SplitEntry
+from shardtrain.shards.layout import (
+    Chunks,
+    DatasetEntry,
+    FileEntry,
+    ListEntry,
+    Manifest,
+    ShardEntry,
+    SourceEntry,
+    SplitEntry,
+)
+from shardtrain.shards.lists import read_chunks
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.shard import Shard
 
@@ -66,11 +76,16 @@ def verify_shards(folder: Path, *, advance: Advance, workers: int | None = None)
     faults: list[str] = []
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         shards = [(shard, *_submit(pool, folder, shard)) for shard in _shards(manifest)]
-        external = [(path, entry, *_submit_source(pool, path, entry)) for path, entry in manifest.sources.items()]
+        sources = manifest.sources.items()
+        external = [(path, entry, *_submit_source(pool, folder, path, entry)) for path, entry in sources]
         damaged = {shard.file for shard, file, tasks in shards if _collect(file, tasks, shard, faults, advance)}
         damaged_sources = {
             path for path, entry, file, tasks in external if _collect(file, tasks, entry, faults, advance)
         }
+    for shard in _shards(manifest):
+        if found := [*_list_faults(folder, shard, manifest, advance)]:
+            faults += found
+            damaged.add(shard.file)
     for split in manifest.splits.values():
         counts = np.zeros(len(manifest.class_names), np.int64)
         before = len(faults)
@@ -88,7 +103,7 @@ def verify_shards(folder: Path, *, advance: Advance, workers: int | None = None)
         files=sum(1 for _ in _entries(manifest)),
         bytes=sum(entry.bytes for entry in _entries(manifest)),
         checksums=sum(
-            1 if isinstance(entry, FileEntry) else len(entry.checksums) // 16 for entry in _entries(manifest)
+            entry.blocks if isinstance(entry, ShardEntry | SourceEntry) else 1 for entry in _entries(manifest)
         ),
         faults=tuple(faults),
     )
@@ -99,9 +114,10 @@ def _shards(manifest: Manifest) -> Iterator[ShardEntry]:
         yield from split.shards
 
 
-def _entries(manifest: Manifest) -> Iterator[ShardEntry | SourceEntry | FileEntry]:
-    yield from _shards(manifest)
-    yield from manifest.sources.values()
+def _entries(manifest: Manifest) -> Iterator[ShardEntry | SourceEntry | FileEntry | ListEntry]:
+    yield from manifest.checksummed
+    yield from manifest.checksum_lists
+    yield from manifest.chunk_lists
     yield from manifest.files.values()
 
 
@@ -115,16 +131,18 @@ Tasks = list[tuple[int, "Future[list[int]]"]]  # bytes, and the numbers of damag
 def _submit(pool: ThreadPoolExecutor, folder: Path, entry: ShardEntry) -> tuple[ShardFile | str, Tasks]:
     """Submit the comparison of a shard's blocks; if it cannot be opened, return the message instead of the file."""
     try:
-        file = ShardFile(folder / entry.file, entry, verify=True, io="read")
-    except ShardsError as error:  # missing, or of another size
+        file = ShardFile(folder / entry.file, entry, folder=folder, verify=True, io="read")
+    except ShardsError as error:  # it or its list of checksums is missing, or of another size
         return error.on_command_line, []
     return file, _tasks(pool, file)
 
 
-def _submit_source(pool: ThreadPoolExecutor, path: str, entry: SourceEntry) -> tuple[ShardFile | str, Tasks]:
+def _submit_source(
+    pool: ThreadPoolExecutor, folder: Path, path: str, entry: SourceEntry
+) -> tuple[ShardFile | str, Tasks]:
     """Submit the comparison of an external file's blocks, as `_submit` does."""
     try:
-        file = open_source(path, entry, verify=True, io="read")
+        file = open_source(path, entry, folder=folder, verify=True, io="read")
     except ShardsError as error:
         return error.on_command_line, []
     return file, _tasks(pool, file)
@@ -141,6 +159,8 @@ def _collect(
     file: ShardFile | str, tasks: Tasks, entry: ShardEntry | SourceEntry, faults: list[str], advance: Advance
 ) -> bool:
     """Wait for the comparison of a file, append its faults, and return whether there are any."""
+    if isinstance(entry.checksums, ListEntry):
+        advance(entry.checksums.bytes)
     if isinstance(file, str):
         faults.append(file)
         advance(entry.bytes)
@@ -149,8 +169,9 @@ def _collect(
     for size, task in tasks:
         try:
             task.result()
-        except ShardsError as error:  # it cannot be read, or was truncated since it was opened
-            faults.append(error.on_command_line)
+        except ShardsError as error:  # it cannot be read, was truncated since it was opened, or its list is damaged
+            if error.on_command_line not in faults[before:]:
+                faults.append(error.on_command_line)
         advance(size)
     faults += [f"{text}; restore the file from a copy or rebuild the shards" for text in file.unreported_damage()]
     return len(faults) > before
@@ -162,7 +183,9 @@ def _content_faults(
     """Compare what HDF5 and this package read from a shard, and check all values; add its classes to `counts`."""
     left = _value_bytes(entry)
     try:
-        sources = {path: open_source(path, source, verify=False) for path, source in manifest.sources.items()}
+        sources = {
+            path: open_source(path, source, folder=folder, verify=False) for path, source in manifest.sources.items()
+        }
         shard = Shard(folder, entry, manifest.num_features, verify=False, io="read", sources=sources)
         plain = shard.file
         load_plugins()
@@ -171,7 +194,7 @@ def _content_faults(
             found = {name: shard_dataset(file, name, where) for name, where in own.items()}
             _check_names(file, set(own))
             for name, dataset in found.items():
-                _check_place(dataset, name, entry, plain.path)
+                _check_place(dataset, _placed(own[name], shard.places.of(name)), name, plain.path)
             for name, where in entry.datasets.items():
                 for values in _compared(found.get(name), name, where, shard):
                     _check_values(values, name, manifest, plain.path)
@@ -198,8 +221,14 @@ def _check_names(file: Any, names: set[str]) -> None:
         )
 
 
-def _check_place(dataset: Any, name: str, entry: ShardEntry, path: Path) -> None:
-    expected = entry.datasets[name]
+def _placed(where: DatasetEntry, chunks: Chunks | None) -> DatasetEntry:
+    """Return where an array is, with the places of its chunks as HDF5 is asked for them."""
+    if chunks is None:
+        return where
+    return replace(where, chunks=replace(chunks, offsets=tuple(chunks.offsets), sizes=tuple(chunks.sizes)))
+
+
+def _check_place(dataset: Any, expected: DatasetEntry, name: str, path: Path) -> None:
     found = locate(dataset)
     if found != expected:
         raise CorruptShardError(
@@ -269,6 +298,18 @@ def _count_faults(folder: Path, split: SplitEntry, counts: npt.NDArray[np.int64]
             f"'{folder / layout.MANIFEST}' says {split.class_counts[wrong]:,} examples of class {wrong}, the shards "
             f"have {int(counts[wrong]):,}; rebuild the shards"
         )
+
+
+def _list_faults(folder: Path, shard: ShardEntry, manifest: Manifest, advance: Advance) -> Iterator[str]:
+    """Check the list of the chunks of a shard, if it has one."""
+    if shard.chunk_list is None:
+        return
+    sizes: dict[str | None, int] = {path: source.bytes for path, source in manifest.sources.items()}
+    try:
+        read_chunks(folder, shard, {None: shard.bytes, **sizes})
+    except ShardsError as error:
+        yield error.on_command_line
+    advance(shard.chunk_list.bytes)
 
 
 def _file_faults(path: Path, entry: FileEntry, advance: Advance) -> Iterator[str]:

@@ -198,7 +198,7 @@ def _max_bytes(shape: ShardShape) -> int:
 
 def _make_skeleton(output: DescriptorFile, shape: ShardShape) -> dict[str, DatasetEntry]:
     """Create the HDF5 file without values and locate its arrays."""
-    version = 1 if shape.kind in layout.KINDS[1] else layout.VERSION
+    version = layout.PLAIN_VERSION if shape.kind in layout.KINDS[1] else layout.NEWER_VERSION
     with create_file(output, shape, version=version, alignment=layout.ALIGNMENT) as file:
         for name, (dtype, dims) in shape.datasets().items():
             _create_dataset(file, name, dims, np.dtype(dtype))

@@ -48,6 +48,7 @@ from shardtrain.pipeline.term_matrix import (
 from shardtrain.runtime.passes import UNIT_BYTES
 from shardtrain.vectorize.count_rows import Analysis, Rows, by_column, new_rows
 from shardtrain.vectorize.hashed import hashed_sums
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.new_rows import Index
 from shardtrain.vectorize.settings import MAX_COLUMNS, MAX_NGRAM, HashedSettings, Hashing, NgramSettings
 from shardtrain.version import __version__
@@ -87,29 +88,29 @@ class _Known:
         vocabulary: the `vocabulary_` that they are; if a program replaces that, the kernels are not used.
         analyzer: of the terms: a word and an n-gram of its characters have different hashes.
         hashing: of the terms.
-        hashes: ascending.
+        ids: ascending.
         columns: of the terms, (terms,) int32.
     """
 
     vocabulary: dict[str, int]
     analyzer: str
     hashing: Hashing
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     columns: npt.NDArray[np.int32]
 
     @cached_property
     def index(self) -> Index:
-        """Where the hashes are."""
-        return Index.of(self.hashes)
+        """Where the terms are."""
+        return Index.of(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (self.vocabulary, self.analyzer, self.hashing, self.hashes, self.columns)
+        fields = (self.vocabulary, self.analyzer, self.hashing, self.ids, self.columns)
         return _restored, (__version__, *fields)  # without the index
 
 
 def _restored(version: str, *fields: Any) -> _Known | None:
     """Return pickled terms; None, so that scikit-learn's code is used, if another version hashed them."""
-    return _Known(*fields) if version == __version__ else None
+    return _Known(*fields) if version == __version__ and isinstance(fields[3], TermIds) else None
 
 
 class _Splitting:
@@ -254,15 +255,15 @@ class CountVectorizer(PeerCount):  # type: ignore[misc]
                 counted = count_texts(texts(documents), texts.analysis(), scratch, resources)
                 least, most = self._document_range(counted)
                 limited = self.max_features is not None
-                counted, terms = find_terms(counted, scratch, resources, least=least, most=most, times=limited)
+                terms = find_terms(counted, scratch, resources, least=least, most=most, times=limited)
                 terms = self._limited(terms)
                 self.vocabulary_ = {term: column for column, term in enumerate(terms.strings)}
-                order = np.argsort(terms.hashes)
+                order, hashing = terms.ids.order(), counted.analysis.settings.hashing
                 self._known = _Known(
                     self.vocabulary_,
                     self.analyzer,
-                    counted.analysis.settings.hashing,
-                    terms.hashes[order],
+                    hashing,
+                    terms.ids.take(order).shortest(hashing),
                     order.astype(np.int32),
                 )
                 self._learn(terms, counted.num_documents)
@@ -526,7 +527,7 @@ def _is_current(known: _Known | None, vectorizer: Any) -> bool:
     return (
         known is not None
         and known.vocabulary is vectorizer.vocabulary_
-        and len(known.hashes) == len(known.vocabulary)
+        and len(known.ids) == len(known.vocabulary)
         and known.analyzer == vectorizer.analyzer
     )
 

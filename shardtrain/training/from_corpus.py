@@ -197,8 +197,7 @@ def _call(
     called = {"fit": identity(fit_options), "sizes": as_json(dict(sizes))}
     if given is None:
         return {**called, "given": f"in process {os.getpid()} at {time.time_ns()}"}
-    build = job_for(given, Path(), build_options).record
-    return {**called, "build": {name: value for name, value in build.items() if name != "boot"}}
+    return {**called, "build": job_for(given, Path(), build_options).record}
 
 
 @contextmanager

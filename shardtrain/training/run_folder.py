@@ -43,7 +43,9 @@ from shardtrain.runtime.atomic import (
     remove_partials,
 )
 from shardtrain.runtime.checksums import file_checksum
+from shardtrain.runtime.holders import is_lock
 from shardtrain.runtime.jobs import Job, JobFolder
+from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.progress import warn
 from shardtrain.runtime.schema import (
     ANYTHING,
@@ -250,9 +252,10 @@ class RunFolder:
         return not self.path.is_dir() or not any(self._entries())
 
     def _entries(self) -> Iterator[Path]:
-        """Yield what is in the folder, but the shards of `train` and what a killed build left beside them."""
-        found = self.path.iterdir()
-        return (path for path in found if path.name not in (SHARDS, CALL) and not path.name.startswith(GIVEN_PREFIX))
+        """Yield what is in the folder, but the shards of `train` and what a killed process left beside them."""
+        for path in self.path.iterdir():
+            if path.name not in (SHARDS, CALL) and not path.name.startswith(GIVEN_PREFIX) and not is_lock(path.name):
+                yield path
 
     def config(self) -> Mapping[str, Any]:
         """Read the configuration of the run, finished or not; empty where there is no run.
@@ -378,7 +381,9 @@ class RunFolder:
 
         Raises:
             StorageError: it cannot be written; the run stays unfinished.
+            TakenOverError: another process took over the folder, because this one did not answer.
         """
+        check_held(self.path)
         with committed_by_name(self.path / MODEL) as partial:
             try:
                 write(partial)
@@ -389,6 +394,7 @@ class RunFolder:
             "model_sha256": sha256(self.path / MODEL),
             "config_sha256": sha256(self.path / CONFIG),
         }
+        check_held(self.path)
         commit_json(self.path / METRICS, {**sealed, "checksum": canonical_checksum(sealed)})
 
     def read(self) -> RunRecord:

@@ -23,6 +23,7 @@ from shardtrain.metrics.names import HIGHER_IS_BETTER
 from shardtrain.models.names import model_name
 from shardtrain.options import as_json, options_of
 from shardtrain.runtime.atomic import commit_json, commit_link, make_folder
+from shardtrain.runtime.holders import is_lock
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import say
 from shardtrain.training.distribution.cluster import this_cluster
@@ -154,7 +155,9 @@ def check_study(out: Path) -> None:
     Raises:
         RunExistsError: it does.
     """
-    if out.exists() and not (out.is_dir() and ((out / STUDY).is_file() or not any(out.iterdir()))):
+    if out.exists() and not (
+        out.is_dir() and ((out / STUDY).is_file() or all(is_lock(each.name) for each in out.iterdir()))
+    ):
         raise RunExistsError(f"'{out}' exists and is not the folder of a study; choose another --out")
 
 

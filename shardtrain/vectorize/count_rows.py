@@ -17,7 +17,9 @@ import numpy.typing as npt
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
+from shardtrain.vectorize.buckets import Bucket
+from shardtrain.vectorize.counts import lookup, places_in, spill_postings
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import index_ngrams, prepare_texts, tokenizer_of
 from shardtrain.vectorize.new_rows import Counted, Index, count_candidates, sort_entries
 from shardtrain.vectorize.settings import NgramSettings
@@ -66,11 +68,7 @@ def spill_texts(path: Path, texts: Texts) -> None:
 
 
 def count_unit(files: UnitFiles, analysis: Analysis) -> int:
-    """Write the postings of a unit; return how many distinct terms it has.
-
-    Raises:
-        HashCollisionError: two terms of the unit have one hash.
-    """
+    """Write the postings of a unit; return how many distinct terms it has."""
     found = index_ngrams(analysis.settings, _texts(files), prepared=analysis.prepared)
     spill_postings(files.postings, found, {}, {"num_documents": len(_texts(files))})
     return len(found.hashes)
@@ -89,19 +87,17 @@ def name_in_unit(files: UnitFiles, analysis: Analysis, positions: npt.NDArray[np
     return terms_at(block, tokenizer_of(analysis.settings), analysis.settings.hashing, positions).to_list()
 
 
-def unit_rows(
-    files: UnitFiles, hashes: npt.NDArray[np.uint64], columns: npt.NDArray[np.int32], first: npt.NDArray[np.uint64]
-) -> Rows:
+def unit_rows(files: UnitFiles, ids: TermIds, columns: npt.NDArray[np.int32], first: npt.NDArray[np.uint64]) -> Rows:
     """Return the counts of a unit's documents, entries in order of first appearance.
 
     Args:
         files: of the unit.
-        hashes: of the terms, ascending.
+        ids: of the terms, ascending.
         columns: of the terms.
         first: increases with a term's first appearance in the corpus.
     """
     postings = open_spilled(files.postings)
-    places = lookup(postings, slice(0, len(postings["hashes"])), hashes)
+    places = lookup(postings, ids)
     terms = np.flatnonzero(places >= 0)
     places = places[terms]
     order = np.argsort(first[places])
@@ -117,7 +113,7 @@ def unit_rows(
 
 
 def new_rows(texts: Texts, analysis: Analysis, index: Index, columns: npt.NDArray[np.int32]) -> Rows:
-    """Return the counts of new texts, entries in order of columns; `columns` are those of the index's hashes."""
+    """Return the counts of new texts, entries in order of columns; `columns` are those of the index's terms."""
     block = prepare_texts(analysis.settings, texts, prepared=analysis.prepared)
     found = count_candidates(block, tokenizer_of(analysis.settings), analysis.settings.hashing, index)
     return by_column(found, columns[found.keys])

@@ -68,8 +68,12 @@ class Vectorizer(Protocol):
 class NgramVectorizer:
     """Weighted n-grams over the chosen columns.
 
-    For every candidate that contributes to the norms of documents, by ascending hash, `arrays` has its hash (`hashes`),
-    document frequency (`counts`) and column (`columns`, -1: not chosen), and for every column its score (`scores`).
+    For every candidate that contributes to the norms of documents, in ascending order, `arrays` has its hash
+    (`hashes`), its check (`checks`, where hashes are not enough), document frequency (`counts`) and column (`columns`,
+    -1: not chosen), and for every column its score (`scores`).
+
+    Attributes:
+        ids: of the candidates.
     """
 
     kind = "ngram"
@@ -82,11 +86,12 @@ class NgramVectorizer:
         self.num_documents: int = saved.description["num_documents"]
         self.terms = saved.terms
         self.arrays = saved.arrays
+        self.ids = saved.ids
         self.num_features = self.vocabulary_size = len(saved.terms)
 
     @cached_property
     def _index(self) -> Index:
-        return Index.of(self.arrays["hashes"])
+        return Index.of(self.ids)
 
     @cached_property
     def _of_terms(self) -> TermWeights:
@@ -121,7 +126,7 @@ class NgramVectorizer:
 
 
 class SequenceVectorizer:
-    """Padded token ids; `terms` and the array `hashes` hold the words that have ids, the word of id 1 first."""
+    """Padded token ids; `terms` and `ids` hold the words that have token ids, the word of id 1 first."""
 
     kind = "sequence"
 
@@ -132,13 +137,14 @@ class SequenceVectorizer:
         self.num_features: int = saved.description["length"]
         self.terms = saved.terms
         self.arrays = saved.arrays
+        self.ids = saved.ids
         self.vocabulary_size: int = min(saved.description["num_words"] + 1, self.settings.max_features)
 
     def transform(self, texts: Iterable[str]) -> Array:
         """Compute rows of token ids, (texts, num_features)."""
         texts = text_sequence(texts, call="vectorizer.transform")
         found = index_words(self.settings, texts)
-        ids = ids_of(found.hashes, self.arrays["hashes"])
+        ids = ids_of(found.ids, self.ids)
         return pad(found.occurrences, found.indptr, ids, self.num_features, self.vocabulary_size)
 
     def decode(self, row: Rows) -> list[str]:
@@ -217,7 +223,8 @@ def save_vectorizer(
         settings: how terms were found and chosen.
         facts: `num_documents`, or `num_words` and `length`, or nothing for hashed n-grams.
         terms: as described in the vectorizer's class.
-        arrays: those that `saved.ARRAYS` names for the kind, each in pieces that are written one after the other.
+        arrays: those that `saved.ARRAYS` names for the kind, and `checks` of terms, each in pieces that are written one
+            after the other.
     """
     write_vectorizer(folder, settings, facts, terms, arrays)
     return load_vectorizer(folder)

@@ -1,4 +1,4 @@
-"""Index the n-grams of a block: the documents they occur in, ordered by hash, as postings hold them.
+"""Index the n-grams of a block: the documents they occur in, ordered by identity, as postings hold them.
 
 N-grams are first scattered into parts by the top bits of their hash, then each part is indexed alone: its table, its
 sort and its lists stay in the processor's cache, which makes it two to three times as fast as one table for the block.
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.runtime.kernels import kernel
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words
@@ -22,11 +23,12 @@ _PART_BITS = np.uint64(7)
 _SHIFT = np.uint64(64) - _PART_BITS
 _32 = np.uint64(32)
 _FEW_TERMS = 1 << 15  # of a part, for which its table has room at first
+_FEW_ALIKE = 64  # terms with the same leading bits that are sorted by insertion
 
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """The terms of a block by ascending hash, each with its documents.
+    """The terms of a block, ascending by hash and then check, each with its documents.
 
     Attributes:
         hashes, checks: (terms,) uint64 and uint32.
@@ -34,7 +36,6 @@ class Inverted:
         indptr: term t has the entries [indptr[t], indptr[t + 1]), (terms + 1,) int64.
         documents: of each entry, ascending within a term, (entries,) uint32.
         times: how often the term occurs in that document, (entries,) uint32.
-        collided: whether two terms of the block have one hash.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -43,7 +44,11 @@ class Inverted:
     indptr: npt.NDArray[np.int64]
     documents: npt.NDArray[np.uint32]
     times: npt.NDArray[np.uint32]
-    collided: bool
+
+    @property
+    def ids(self) -> TermIds:
+        """The identities of the terms."""
+        return TermIds(self.hashes, self.checks)
 
 
 def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Inverted:
@@ -74,16 +79,12 @@ def invert_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> In
 
 def _of_parts(grams: tuple[Any, ...], starts: npt.NDArray[np.int64], first: int, last: int) -> Inverted:
     """Index the n-grams of the parts [first, last) in place."""
-    hashes, checks, positions, indptr, documents, times, collided = _invert(
-        *grams, starts[first : last + 1] - starts[first]
-    )
-    return Inverted(hashes, checks, positions, indptr, documents, times, bool(collided))
+    return Inverted(*_invert(*grams, starts[first : last + 1] - starts[first]))
 
 
 def _copied(part: Inverted) -> Inverted:
     """Return terms that do not hold the arrays of their n-grams."""
-    arrays = {name: value.copy() for name, value in vars(part).items() if name != "collided"}
-    return Inverted(**arrays, collided=part.collided)
+    return Inverted(**{name: value.copy() for name, value in vars(part).items()})
 
 
 def _groups(starts: npt.NDArray[np.int64], *, most: int) -> list[tuple[int, int]]:
@@ -107,7 +108,6 @@ def _joined(parts: list[Inverted]) -> Inverted:
         np.concatenate(indptr),
         np.concatenate([part.documents for part in parts]),
         np.concatenate([part.times for part in parts]),
-        collided=any(part.collided for part in parts),
     )
 
 
@@ -198,9 +198,8 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
     indptr[0] = 0
     entry_times = np.empty(len(hashes), np.uint32)
     terms = 0
-    collided = False
-    # Invariant: the first `terms` of hashes, checks and positions are the terms of the parts before `part`, by
-    # ascending hash; the first indptr[terms] of documents and times are their entries; from starts[part] on all arrays
+    # Invariant: the first `terms` of hashes, checks and positions are the terms of the parts before `part`, in
+    # ascending order; the first indptr[terms] of documents and times are their entries; from starts[part] on all arrays
     # still have n-grams.
     for part in range(len(starts) - 1):
         part_hashes = hashes[starts[part] : starts[part + 1]]
@@ -208,12 +207,11 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
         part_positions = positions[starts[part] : starts[part + 1]]
         part_documents = documents[starts[part] : starts[part + 1]]
         slots = _slots_for(min(len(part_hashes), _FEW_TERMS))
-        found, of_entry, document, times, clash = _index_part(part_hashes, part_checks, part_documents, slots)
+        found, of_entry, document, times = _index_part(part_hashes, part_checks, part_documents, slots)
         if 2 * len(found) > len(slots):  # a large part of many terms, such as a very long document's
             slots = _slots_for(len(part_hashes))
-            found, of_entry, document, times, clash = _index_part(part_hashes, part_checks, part_documents, slots)
-        collided |= clash
-        order = ordered(part_hashes, found, _PART_BITS)
+            found, of_entry, document, times = _index_part(part_hashes, part_checks, part_documents, slots)
+        order = ordered(part_hashes, part_checks, found, _PART_BITS)
         counts = np.zeros(len(found), np.uint32)
         for entry in range(len(of_entry)):
             counts[of_entry[entry]] += np.uint32(1)
@@ -246,15 +244,15 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
         indptr[: terms + 1],
         documents[:entries],
         entry_times[:entries],
-        collided,
     )
 
 
 @kernel
-def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
-    """Sort the places `found` by ascending hash: by leading bits, then by insertion, since hashes are uniform.
+def ordered(hashes, checks, found, shared):  # type: ignore[no-untyped-def]
+    """Sort the places `found` by hash and check: by leading bits, then by insertion, since hashes are uniform.
 
-    All of them have the first `shared` bits in common, a uint64 below 64.
+    All of them have the first `shared` bits in common, a uint64 below 64. Where hashes are not uniform, because they
+    are shortened, places are sorted by merging.
     """
     bits = np.uint64(1)
     while (1 << bits) < len(found):
@@ -262,20 +260,52 @@ def ordered(hashes, found, shared):  # type: ignore[no-untyped-def]
     starts = np.zeros((1 << bits) + 1, np.int64)
     for gram in found:
         starts[np.int64((hashes[gram] << shared) >> (np.uint64(64) - bits)) + 1] += 1
+    if len(found) > _FEW_ALIKE and starts.max() > _FEW_ALIKE:
+        return _sorted(hashes, checks, found)
     place = np.cumsum(starts)
     order = np.empty(len(found), np.uint32)
     for i in range(len(found)):
         digit = np.int64((hashes[found[i]] << shared) >> (np.uint64(64) - bits))
         order[place[digit]] = i
         place[digit] += 1
-    # Invariant: order[:i] ascends by hash; a place moves only among those of equal digit, which are few.
+    # Invariant: order[:i] ascends; a place moves only among those of equal digit, which are few.
     for i in range(1, len(order)):
         moved = order[i]
         j = i
-        while j > 0 and hashes[found[order[j - 1]]] > hashes[found[moved]]:
+        h, c = hashes[found[moved]], checks[found[moved]]
+        while j > 0:
+            before = found[order[j - 1]]
+            if hashes[before] < h or (hashes[before] == h and checks[before] < c):
+                break
             order[j] = order[j - 1]
             j -= 1
         order[j] = moved
+    return order
+
+
+@kernel
+def _sorted(hashes, checks, found):  # type: ignore[no-untyped-def]
+    """Sort the places `found` by ascending hash and check, by merging."""
+    order = np.arange(len(found)).astype(np.uint32)
+    merged = np.empty_like(order)
+    width = 1
+    # Invariant: each run of `width` places, from a multiple of `width` on, ascends in `order`.
+    while width < len(order):
+        for start in range(0, len(order), 2 * width):
+            left, middle = start, min(start + width, len(order))
+            right, stop = middle, min(start + 2 * width, len(order))
+            for at in range(start, stop):
+                one = found[order[min(left, middle - 1)]]
+                other = found[order[min(right, stop - 1)]]
+                first = hashes[one] < hashes[other] or (hashes[one] == hashes[other] and checks[one] < checks[other])
+                if right == stop or (left < middle and first):
+                    merged[at] = order[left]
+                    left += 1
+                else:
+                    merged[at] = order[right]
+                    right += 1
+        order[:] = merged
+        width *= 2
     return order
 
 
@@ -294,7 +324,7 @@ def _index_part(hashes, checks, documents, slots):  # type: ignore[no-untyped-de
 
     Returns:
         The n-gram at which each term appears first; of every entry (a term in a document) the term, the document and
-        the times it occurs there, in order; and whether two terms have one hash.
+        the times it occurs there, in order.
     """
     wrap = np.uint64(len(slots) - 1)
     found = np.empty(len(hashes), np.uint32)
@@ -304,12 +334,15 @@ def _index_part(hashes, checks, documents, slots):  # type: ignore[no-untyped-de
     times = np.empty(len(hashes), np.uint32)
     terms = 0
     entries = 0
-    collided = False
     # Invariant: found[:terms] is where each distinct term before `gram` appears first; the first `entries` entries are
     # their documents so far, ascending, and last[t] is the latest of term t.
     for gram in range(len(hashes)):
-        slot = hashes[gram] & wrap
-        while slots[slot] and hashes[found[slots[slot] - 1]] != hashes[gram]:
+        h, c = hashes[gram], checks[gram]
+        slot = (h ^ np.uint64(c)) & wrap
+        while slots[slot]:
+            known = found[slots[slot] - 1]
+            if hashes[known] == h and checks[known] == c:
+                break
             slot = (slot + np.uint64(1)) & wrap
         if slots[slot] == 0:
             found[terms] = gram
@@ -319,7 +352,6 @@ def _index_part(hashes, checks, documents, slots):  # type: ignore[no-untyped-de
                 break
         else:
             term = slots[slot] - 1
-            collided |= checks[found[term]] != checks[gram]
             if document[last[term]] == documents[gram]:
                 times[last[term]] += np.uint32(1)
                 continue
@@ -329,4 +361,4 @@ def _index_part(hashes, checks, documents, slots):  # type: ignore[no-untyped-de
         document[entries] = documents[gram]
         times[entries] = 1
         entries += 1
-    return found[:terms], of_entry[:entries], document[:entries], times[:entries], collided
+    return found[:terms], of_entry[:entries], document[:entries], times[:entries]

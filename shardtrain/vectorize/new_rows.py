@@ -1,8 +1,9 @@
 """Compute the n-gram rows of new texts: their n-grams are looked up among a fitted vectorizer's candidates.
 
-The candidates lie in memory-mapped arrays, by ascending hash. Hashes are uniform, so the top bits of one say where in
+The candidates lie in memory-mapped arrays, in ascending order. Hashes are uniform, so the top bits of one say where in
 the arrays it would be; `Index` holds these places, and the bits below them say where between two of them. A lookup
-waits for memory twice; the lookups of a document are made together, so that they wait at the same time.
+waits for memory twice; the lookups of a document are made together, so that they wait at the same time. Where
+candidates have checks, those with one hash are compared by these; otherwise the hash decides, and none are computed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.runtime.intrinsics import prefetch
 from shardtrain.runtime.kernels import inlined_kernel, kernel
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer, hashed_words, mix, split_words, word_buffers
@@ -25,29 +27,34 @@ _MOST_BITS = 21  # of the index: 8 MB, which no plan of memory counts
 _AHEAD = 16  # entries
 _TABLED = 1 << 16  # counts below have their weight in a table; few candidates have more
 _INSERTED = 24  # entries that are sorted by insertion
+_LONG = 1 << 13  # candidates with one place in the index, from which on they are searched by halves
+_NARROW = 1 << 32  # candidates below this number have places of 32 bits in the index
 _64, _32, _1 = np.uint64(64), np.uint64(32), np.uint64(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Where hashes are in an ascending array.
+    """Where candidates are in ascending arrays.
 
     Attributes:
-        hashes: the array, (candidates,) uint64.
-        starts: hashes whose top bits are b are [starts[b], starts[b + 1]), (2 ** bits + 1,) uint32.
+        ids: of the candidates.
+        starts: candidates whose hashes have the top bits b are [starts[b], starts[b + 1]), (2 ** bits + 1,) uint32 or,
+            of more than these can count, uint64.
         shift: 64 less the number of bits.
     """
 
-    hashes: npt.NDArray[np.uint64]
-    starts: npt.NDArray[np.uint32]
+    ids: TermIds
+    starts: npt.NDArray[np.unsignedinteger[Any]]
     shift: np.uint64
 
     @classmethod
-    def of(cls, hashes: npt.NDArray[np.uint64]) -> Index:
-        """Index an ascending array, which may be mapped."""
-        bits = min(max(1, (len(hashes) // 2).bit_length()), _MOST_BITS)
+    def of(cls, ids: TermIds) -> Index:
+        """Index ascending terms, whose arrays may be mapped."""
+        bits = min(max(1, (len(ids) // 2).bit_length()), _MOST_BITS)
         shift = np.uint64(64 - bits)
-        return cls(hashes, _starts(hashes, shift, 1 << bits), shift)
+        starts: npt.NDArray[Any] = np.zeros((1 << bits) + 1, np.uint32 if len(ids) < _NARROW else np.uint64)
+        _count(ids.hashes, shift, starts)
+        return cls(ids, starts, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +67,11 @@ class TermWeights:
     """
 
     by_count: Float
-    rare: npt.NDArray[np.uint32]
+    rare: npt.NDArray[np.unsignedinteger[Any]]
     by_rare: Float
 
     @classmethod
-    def of(cls, counts: npt.NDArray[np.uint32], weights: Weights, num_documents: int) -> TermWeights:
+    def of(cls, counts: npt.NDArray[np.unsignedinteger[Any]], weights: Weights, num_documents: int) -> TermWeights:
         """Compute the weights of all document frequencies that occur."""
         most = int(counts.max(initial=0))
         rare = np.unique(counts[counts >= _TABLED]) if most >= _TABLED else counts[:0]
@@ -104,7 +111,8 @@ def count_candidates(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, i
         tokenizer.short_whole,
         np.uint64(hashing.seed),
         np.uint64(hashing.mask),
-        index.hashes,
+        index.ids.hashes,
+        index.ids.checks,
         index.starts,
         index.shift,
     )
@@ -123,8 +131,8 @@ def count_keys(keys: npt.NDArray[np.int64], signs: npt.NDArray[np.int8], indptr:
 
 
 def weighted_rows(
-    counted: Counted, index_columns: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], terms: TermWeights, *,
-    weights: Weights, num_features: int,
+    counted: Counted, index_columns: npt.NDArray[np.int32], counts: npt.NDArray[np.unsignedinteger[Any]],
+    terms: TermWeights, *, weights: Weights, num_features: int,
 ) -> Csr:  # fmt: skip
     """Return the rows of documents whose candidates are counted.
 
@@ -145,18 +153,31 @@ def weighted_rows(
 
 
 @kernel
-def _starts(hashes, shift, size):  # type: ignore[no-untyped-def]
-    starts = np.zeros(size + 1, np.uint32)
+def _count(hashes, shift, starts):  # type: ignore[no-untyped-def]
+    one = starts.dtype.type(1)
     for h in hashes:
-        starts[np.int64(h >> shift) + 1] += np.uint32(1)
-    for top in range(size):
+        starts[np.int64(h >> shift) + 1] += one
+    for top in range(len(starts) - 1):
         starts[top + 1] += starts[top]
-    return starts
 
 
 @kernel
 def _known(  # type: ignore[no-untyped-def]
-    data, bounds, offsets, characters, min_chars, stop_words, low, high, short, seed, mask, known, places_of, shift
+    data,
+    bounds,
+    offsets,
+    characters,
+    min_chars,
+    stop_words,
+    low,
+    high,
+    short,
+    seed,
+    mask,
+    known,
+    checks,
+    places_of,
+    shift,
 ):
     """Return the candidate of every known n-gram, in each document by length, and where each document's begin."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
@@ -166,6 +187,8 @@ def _known(  # type: ignore[no-untyped-def]
         segments = offsets[d + 1] - offsets[d]
         longest = max(longest, (size // (min_chars + 1) + segments) * (high - low + 1))
     grams = np.empty(longest, np.uint64)  # of a document
+    checked = len(checks) > 0
+    gram_checks = np.empty(longest if checked else 0, np.uint32)
     most = (len(data) // (min_chars + 1) + len(bounds)) * (high - low + 1)  # what is not used takes no memory
     found = np.empty(most, np.int64)
     indptr = np.zeros(len(offsets), np.int64)
@@ -195,12 +218,20 @@ def _known(  # type: ignore[no-untyped-def]
                         h = mix(h, word_hash[j])
                     h &= mask
                     grams[count] = h
-                    prefetch(places_of.ctypes.data + 4 * np.int64(h >> shift))
+                    if checked:
+                        c = word_check[i]
+                        for j in range(i + 1, i + n):
+                            c = mix(c, word_check[j])
+                        gram_checks[count] = c >> _32
+                    prefetch(places_of.ctypes.data + places_of.itemsize * np.int64(h >> shift))
                     count += 1
         for i in range(count):
             prefetch(known.ctypes.data + 8 * _guess(grams[i], places_of, shift))
         for i in range(count):
             place = _place(grams[i], known, places_of, shift)
+            if checked and place >= 0:
+                last = np.int64(places_of[np.int64(grams[i] >> shift) + 1])
+                place = _place_of_check(gram_checks[i], place, last, known, checks)
             found[position] = place
             position += place >= 0
         indptr[d + 1] = position
@@ -217,15 +248,39 @@ def _guess(h: Any, places_of: Any, shift: Any) -> Any:
 
 @inlined_kernel
 def _place(h: Any, hashes: Any, places_of: Any, shift: Any) -> Any:
-    """Return the place of a hash among the known ones, or -1."""
+    """Return the first place of a hash among the known ones, or -1."""
     top = np.int64(h >> shift)
     first, last = np.int64(places_of[top]), np.int64(places_of[top + 1])
-    place = min(_guess(h, places_of, shift), last)
+    while last - first > _LONG:  # of shortened hashes; the first place not below h is in [first, last]
+        middle = (first + last) >> 1
+        if hashes[middle] < h:
+            first = middle + 1
+        else:
+            last = middle + 1
+    place = min(max(_guess(h, places_of, shift), first), last)
     while place > first and hashes[place - 1] >= h:
         place -= 1
     while place < last and hashes[place] < h:
         place += 1
     return place if place < last and hashes[place] == h else -1
+
+
+@inlined_kernel
+def _place_of_check(c: Any, first: Any, last: Any, hashes: Any, checks: Any) -> Any:
+    """Return the place of the candidate with check c among those with the hash of the one at `first`, or -1.
+
+    The candidates from `last` on have other hashes.
+    """
+    low, high = first, first if checks[first] == c else last  # nearly always only one has this hash
+    # Invariant: the candidates from `first` to before `low` have the hash, and checks below c; those from `high` on do
+    # not.
+    while low < high:
+        middle = (low + high) >> 1
+        if hashes[middle] == hashes[first] and checks[middle] < c:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < last and hashes[low] == hashes[first] and checks[low] == c else -1
 
 
 @kernel
@@ -292,10 +347,10 @@ def _weighted(places, times, indptr, columns, counts, by_count, rare, by_rare, o
         squares = 0.0
         for i in range(start, stop):
             soon = places[min(i + _AHEAD, len(places) - 1)]
-            prefetch(counts.ctypes.data + 4 * soon)
+            prefetch(counts.ctypes.data + counts.itemsize * soon)
             prefetch(columns.ctypes.data + 4 * soon)
             count = counts[places[i]]
-            if count < len(by_count):  # noqa: SIM108 - both sides of an expression would be computed
+            if np.int64(count) < len(by_count):  # noqa: SIM108 - both sides of an expression would be computed
                 weight = by_count[count]
             else:
                 weight = by_rare[np.searchsorted(rare, count)]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
@@ -20,11 +19,14 @@ from shardtrain.vectorize.alignment import Alignment, Integers, align, unchanged
 from shardtrain.vectorize.analyzers import ANALYZERS
 from shardtrain.vectorize.fitted import HashingVectorizer, NgramVectorizer, SequenceVectorizer, Vectorizer
 from shardtrain.vectorize.hashed import hashed_columns
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import prepare_texts, tokenizer_of
 from shardtrain.vectorize.sequences import ids_of
 from shardtrain.vectorize.settings import CountedSettings, HashedSettings, SequenceSettings
 from shardtrain.vectorize.text import TextBlock
 from shardtrain.vectorize.tokens import Tokenizer, find_terms, hashed_words, mix, split_words, word_buffers
+
+_32 = np.uint64(32)
 
 Place = tuple[int, int]  # characters [start, stop) of a text
 
@@ -78,7 +80,7 @@ class _Grams:
     Attributes:
         block, tokenizer, settings: of the texts.
         alignment: of the block with the texts.
-        hashes: (n-grams,) uint64.
+        ids: of each n-gram.
         starts, stops: bytes of the block, (n-grams,) int64.
         indptr: document d has the n-grams [indptr[d], indptr[d + 1]).
     """
@@ -87,7 +89,7 @@ class _Grams:
     tokenizer: Tokenizer
     settings: CountedSettings
     alignment: Alignment
-    hashes: npt.NDArray[np.uint64]
+    ids: TermIds
     starts: Integers
     stops: Integers
     indptr: Integers
@@ -96,7 +98,7 @@ class _Grams:
     def of(cls, settings: CountedSettings, texts: Texts) -> _Grams:
         """Find the n-grams of texts."""
         tokenizer, block, hashing = tokenizer_of(settings), prepare_texts(settings, texts), settings.hashing
-        hashes, starts, stops, indptr = _occurrences(
+        hashes, checks, starts, stops, indptr = _occurrences(
             block.data,
             block.bounds,
             block.offsets,
@@ -108,7 +110,8 @@ class _Grams:
             np.uint64(hashing.seed),
             np.uint64(hashing.mask),
         )
-        return cls(block, tokenizer, settings, _aligned(settings, texts, block), hashes, starts, stops, indptr)
+        alignment = _aligned(settings, texts, block)
+        return cls(block, tokenizer, settings, alignment, TermIds(hashes, checks), starts, stops, indptr)
 
     def places(self, document: int, at: Integers) -> tuple[Integers, Integers]:
         """Return the half-open ranges of characters of some n-grams of a document."""
@@ -116,10 +119,10 @@ class _Grams:
 
     def strings(self, document: int, at: Integers) -> list[str]:
         """Return some n-grams of a document."""
-        hashes, numbers = np.unique(self.hashes[at], return_inverse=True)
+        ids, numbers = self.ids.take(at).distinct()
         first, last = self.block.offsets[document], self.block.offsets[document + 1]
         segments = TextBlock(self.block.data, self.block.bounds[first : last + 1], np.array([0, last - first]))
-        found = find_terms(segments, self.tokenizer, self.settings.hashing, hashes).to_list()
+        found = find_terms(segments, self.tokenizer, self.settings.hashing, ids).to_list()
         return [found[number] for number in numbers.tolist()]
 
 
@@ -144,15 +147,14 @@ def _keys(vectorizer: Vectorizer, texts: Texts, grams: _Grams) -> Integers:
     """Return the column or the id of each n-gram, -1 if it has none."""
     if isinstance(vectorizer, HashingVectorizer):
         columns = hashed_columns(vectorizer.settings, grams.block)
-        assert len(columns) == len(grams.hashes)
+        assert len(columns) == len(grams.ids)
         return columns
     assert isinstance(vectorizer, NgramVectorizer | SequenceVectorizer)
     if isinstance(vectorizer, SequenceVectorizer):
-        ids = ids_of(grams.hashes, vectorizer.arrays["hashes"]).astype(np.int64)
+        ids = ids_of(grams.ids, vectorizer.ids).astype(np.int64)
         return np.where(ids > 0, ids, -1)
-    known = vectorizer.arrays["hashes"]
-    at = np.minimum(np.searchsorted(known, grams.hashes), len(known) - 1)
-    return np.where(known[at] == grams.hashes, vectorizer.arrays["columns"][at], -1).astype(np.int64)
+    at = vectorizer.ids.find(grams.ids)
+    return np.where(at >= 0, vectorizer.arrays["columns"][at], -1).astype(np.int64)
 
 
 def _last(keys: Integers, length: int) -> Integers:
@@ -175,10 +177,11 @@ def _aligned(settings: CountedSettings, texts: Texts, block: TextBlock) -> Align
 
 @kernel
 def _occurrences(data, bounds, offsets, characters, min_chars, stop_words, low, high, short, seed, mask):  # type: ignore[no-untyped-def]
-    """Return hash, first byte and end of every n-gram, by the word it begins with, and each document's first n-gram."""
+    """Return hash, check, first byte and end of each n-gram, by its first word, and each document's first n-gram."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
     room = (len(data) // (min_chars + 1) + len(bounds)) * (high - low + 1)  # what is not used takes no memory
-    hashes, starts, stops = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
+    hashes, checks = np.empty(room, np.uint64), np.empty(room, np.uint32)
+    starts, stops = np.empty(room, np.int64), np.empty(room, np.int64)
     indptr = np.zeros(len(offsets), np.int64)
     size = 0
     # Invariant: the first `size` entries are the n-grams of the documents before d.
@@ -199,14 +202,16 @@ def _occurrences(data, bounds, offsets, characters, min_chars, stop_words, low, 
             )
             least = min(low, max(words, 1)) if short else low
             for i in range(words):
-                h = word_hash[i]
+                h, c = word_hash[i], word_check[i]
                 for n in range(1, min(high, words - i) + 1):
                     if n > 1:
                         h = mix(h, word_hash[i + n - 1])
+                        c = mix(c, word_check[i + n - 1])
                     if n >= least:
                         hashes[size] = h & mask
+                        checks[size] = c >> _32
                         starts[size] = word_start[i]
                         stops[size] = word_end[i + n - 1]
                         size += 1
         indptr[d + 1] = size
-    return hashes[:size], starts[:size], stops[:size], indptr
+    return hashes[:size], checks[:size], starts[:size], stops[:size], indptr

@@ -4,6 +4,9 @@
     terms.json        the strings of the terms
     *.npy             arrays of the kind, see `ARRAYS`
 
+Version 1 knows terms by their hashes alone. Version 2, which has their checks too, is written where that is not enough,
+or where counts exceed 32 bits.
+
 A fingerprint that fits only says that nobody changed the file by accident. What is read is also checked for sense, so
 that whoever uses a vectorizer, `build --vectorizer-from` included, never computes rows that readers of shards refuse.
 Arrays are checked piece by piece, because those of a large corpus have hundreds of millions of items.
@@ -39,6 +42,7 @@ from shardtrain.runtime.schema import (
     hex_digits,
     read_json,
 )
+from shardtrain.vectorize.identity import TermIds, need_checks
 from shardtrain.vectorize.settings import (
     ANALYZERS,
     MAX_COLUMNS,
@@ -55,12 +59,15 @@ from shardtrain.vectorize.settings import (
 )
 
 DESCRIPTION, TERMS = "vectorizer.json", "terms.json"
-VERSION = 1
+VERSIONS = (1, 2)
 ARRAYS: dict[str, dict[str, str]] = {
     "ngram": {"hashes": "<u8", "counts": "<u4", "columns": "<i4", "scores": "<f8"},
     "sequence": {"hashes": "<u8"},
     "hashing": {},
-}  # names and types, by kind
+}  # names and types of version 1, by kind
+_CHECKED = {"checks": "<u4"}  # of version 2
+_WIDE = {"counts": "<u8"}  # of version 2, where documents are not counted in 32 bits
+_NARROW = 1 << 32
 _KIND_OF: dict[type, str] = {NgramSettings: "ngram", SequenceSettings: "sequence", HashedSettings: "hashing"}
 _CLASS_OF = {kind: cls for cls, kind in _KIND_OF.items()}
 _ADVICE = "copy the folder again or rebuild the shards"
@@ -103,22 +110,31 @@ _FACTS: dict[str, dict[str, Schema]] = {
 }
 
 
-def _files_of(kind: str) -> tuple[str, ...]:
-    return (*(f"{name}.npy" for name in ARRAYS[kind]), TERMS)
+def _types_of(kind: str, version: int, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return names and types of the arrays of a vectorizer."""
+    if version == 1:
+        return ARRAYS[kind]
+    wide = _WIDE if facts.get("num_documents", 0) >= _NARROW else {}
+    return {**ARRAYS[kind], **wide, **_CHECKED}
+
+
+def _files_of(kind: str, version: int) -> tuple[str, ...]:
+    return (*(f"{name}.npy" for name in _types_of(kind, version, {})), TERMS)
 
 
 _DESCRIPTIONS = {
-    kind: Fields(
+    (kind, version): Fields(
         {
-            "version": Choice((VERSION,)),
+            "version": Choice((version,)),
             "kind": Choice((kind,)),
             "settings": SETTINGS[kind],
             **_FACTS[kind],
-            "files": Fields(dict.fromkeys(_files_of(kind), hex_digits(16))),
+            "files": Fields(dict.fromkeys(_files_of(kind, version), hex_digits(16))),
             "fingerprint": hex_digits(16),
         }
     )
-    for kind in ARRAYS
+    for kind, versions in (("ngram", VERSIONS), ("sequence", VERSIONS), ("hashing", (1,)))
+    for version in versions
 }
 _ANY_KIND = Fields({"version": Integer(), "kind": Text()}, others=True)
 
@@ -132,7 +148,7 @@ class SavedVectorizer:
         description: the content of vectorizer.json.
         settings: how terms were found and chosen.
         terms: their strings.
-        arrays: those that `ARRAYS` names for the kind.
+        arrays: those that `ARRAYS` names for the kind, and of version 2 `checks`.
     """
 
     kind: str
@@ -140,6 +156,11 @@ class SavedVectorizer:
     settings: Settings
     terms: list[str]
     arrays: dict[str, Array]
+
+    @property
+    def ids(self) -> TermIds:
+        """The identities of candidates or words, as the arrays hold them."""
+        return TermIds(self.arrays["hashes"], self.arrays.get("checks", np.empty(0, np.uint32)))
 
 
 def write_vectorizer(
@@ -152,17 +173,30 @@ def write_vectorizer(
     """Write a vectorizer into `folder` (made if missing); the arguments are those of `fitted.save_vectorizer`."""
     kind = _KIND_OF[type(settings)]
     make_folder(folder)
-    for name, dtype in ARRAYS[kind].items():
-        write_npy(folder / f"{name}.npy", arrays[name], np.dtype(dtype))
+    version = 1
+    if kind != "hashing":
+        write_npy(folder / "hashes.npy", arrays["hashes"], np.dtype("<u8"))
+        shared = _share_a_hash(kind, map_npy(folder / "hashes.npy", VectorizerError, advice=_ADVICE))
+        version += need_checks(settings.hashing, shared=shared) or facts.get("num_documents", 0) >= _NARROW
+    for name, dtype in _types_of(kind, version, facts).items():
+        if name != "hashes":
+            write_npy(folder / f"{name}.npy", arrays[name], np.dtype(dtype))
     commit_json(folder / TERMS, terms)
     description: dict[str, Any] = {
-        "version": VERSION,
+        "version": version,
         "kind": kind,
         "settings": settings_record(settings),
         **facts,
-        "files": {name: file_checksum(folder / name) for name in _files_of(kind)},
+        "files": {name: file_checksum(folder / name) for name in _files_of(kind, version)},
     }
     commit_json(folder / DESCRIPTION, {**description, "fingerprint": fingerprint_of(description)})
+
+
+def _share_a_hash(kind: str, hashes: Array) -> bool:
+    """Return whether two of the terms have one hash; those of n-grams ascend."""
+    if kind == "sequence":
+        return len(np.unique(hashes)) < len(hashes)
+    return any(bool((piece[1:] == piece[:-1]).any()) for _, piece in _pieces(hashes))
 
 
 def fingerprint_of(description: Mapping[str, Any]) -> str:
@@ -187,7 +221,7 @@ def read_vectorizer(folder: Path) -> SavedVectorizer:
     of_terms = Items(Text(), distinct=True)
     terms = read_json(folder / TERMS, of_terms, VectorizerError, advice=_ADVICE)
     arrays = {}
-    for name, dtype in ARRAYS[kind].items():
+    for name, dtype in _types_of(kind, description["version"], description).items():
         arrays[name] = map_npy(folder / f"{name}.npy", VectorizerError, dtype=dtype, advice=_ADVICE)
     saved = SavedVectorizer(kind, description, settings, terms, arrays)
     try:
@@ -238,17 +272,17 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise VectorizerError(f"'{folder}' has no readable vectorizer: there is no {DESCRIPTION}; {_ADVICE}")
     found: dict[str, Any] = read_json(path, _ANY_KIND, VectorizerError, advice=_ADVICE)
-    if found["version"] != VERSION or found["kind"] not in _DESCRIPTIONS:
+    if (found["kind"], found["version"]) not in _DESCRIPTIONS:
         raise VectorizerError(
             f"'{folder}' has a vectorizer that this version of shardtrain does not read: version {found['version']} of "
-            f"kind {found['kind']!r:.60}, expected version {VERSION} of kind {', '.join(_DESCRIPTIONS)}; install the "
-            "version that wrote it, or rebuild the shards"
+            f"kind {found['kind']!r:.60}, expected version {' or '.join(map(str, VERSIONS))} of kind "
+            f"{', '.join(ARRAYS)}; install the version that wrote it, or rebuild the shards"
         )
     if found.get("fingerprint") != fingerprint_of(found):
         raise VectorizerError(
             f"'{path}' was changed or damaged after it was written: its fingerprint differs; {_ADVICE}"
         )
-    return read_json(path, _DESCRIPTIONS[found["kind"]], VectorizerError, advice=_ADVICE)  # type: ignore[no-any-return]
+    return read_json(path, _DESCRIPTIONS[found["kind"], found["version"]], VectorizerError, advice=_ADVICE)  # type: ignore[no-any-return]
 
 
 def _compare_checksums(folder: Path, description: Mapping[str, Any]) -> None:
@@ -273,9 +307,9 @@ def _check_ngrams(saved: SavedVectorizer) -> None:
     _check_length(arrays["scores"], num_terms, num_terms, "scores")
     num_candidates = len(arrays["hashes"])
     _check_length(arrays["hashes"], num_terms, max(num_terms, num_candidates), "hashes")
-    for name in ("counts", "columns"):
+    for name in ("counts", "columns", *(_CHECKED if "checks" in arrays else ())):
         _check_length(arrays[name], num_candidates, num_candidates, name)
-    _check_ascending(arrays["hashes"])
+    _check_ascending(arrays["hashes"], arrays.get("checks"))
     _check_range(arrays["counts"], 1, saved.description["num_documents"], "counts")
     _check_range(arrays["columns"], -1, num_terms - 1, "columns")
     _check_columns(arrays["columns"], num_terms)
@@ -290,7 +324,11 @@ def _check_sequences(saved: SavedVectorizer) -> None:
     _check_length(words, kept, kept, "hashes")
     if description["length"] > settings.max_length:
         raise Mismatch(str(description["length"]), f"at most max_length, {settings.max_length}", ("length",))
-    if len(np.unique(words)) != len(words):
+    if "checks" in saved.arrays:
+        _check_length(saved.arrays["checks"], kept, kept, "checks")
+        if len(saved.ids.distinct()[0]) != len(words):
+            raise Mismatch("one hash and check twice", "words that are all different", ("checks.npy",))
+    elif len(np.unique(words)) != len(words):
         raise Mismatch("one hash twice", "hashes that are all different", ("hashes.npy",))
 
 
@@ -315,12 +353,20 @@ def _pieces(array: Array) -> Iterator[tuple[int, Array]]:
         yield start, array[start : start + _PIECE + 1]
 
 
-def _check_ascending(hashes: Array) -> None:
+def _check_ascending(hashes: Array, checks: Array | None) -> None:
+    """Check that hashes ascend; equal ones may follow each other where their checks ascend."""
     for start, piece in _pieces(hashes):
-        wrong = piece[1:] <= piece[:-1]
-        if wrong.any():
-            place = start + 1 + int(wrong.argmax())
-            raise Mismatch(str(hashes[place]), f"more than the one before, {hashes[place - 1]}", ("hashes.npy", place))
+        wrong = piece[1:] < piece[:-1]
+        equal = piece[1:] == piece[:-1]
+        if checks is not None:
+            of_piece = checks[start : start + len(piece)]
+            equal &= of_piece[1:] <= of_piece[:-1]
+        if (wrong | equal).any():
+            place = start + 1 + int((wrong | equal).argmax())
+            name, array = (
+                ("checks", checks) if checks is not None and not wrong[place - start - 1] else ("hashes", hashes)
+            )
+            raise Mismatch(str(array[place]), f"more than the one before, {array[place - 1]}", (f"{name}.npy", place))
 
 
 def _check_range(array: Array, least: int, most: int, name: str) -> None:

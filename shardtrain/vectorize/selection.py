@@ -142,6 +142,12 @@ def ranked(scores: Float) -> Float:
     return np.where(np.isnan(scores), np.finfo(np.float64).min, scores)
 
 
+def highest(scores: Float, keep: int) -> Float:
+    """Return the `keep` highest scores, as `ranked` returns them, in any order; all if they are not more."""
+    values = ranked(scores)
+    return np.partition(values, len(values) - keep)[len(values) - keep :] if keep < len(values) else values
+
+
 @dataclass(frozen=True)
 class Boundary:
     """Where a choice of features by score ends.

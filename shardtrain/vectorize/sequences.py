@@ -16,15 +16,16 @@ import numpy.typing as npt
 
 from shardtrain.arrays.scratch import open_spilled, spill
 from shardtrain.runtime.kernels import kernel
+from shardtrain.vectorize.identity import TermIds
 
 Ids = npt.NDArray[np.uint32]
 
 
 def shortlist_words(candidates: Path, keep: int, out: Path) -> None:
-    """Write the `keep` most frequent words of a bucket (`hashes`, `counts`, `first`), best first."""
+    """Write the `keep` most frequent words of a bucket (`hashes`, `checks`, `counts`, `first`), best first."""
     merged = open_spilled(candidates)
     best = most_frequent(merged["counts"], merged["first"])[:keep]
-    spill(out, {name: merged[name][best] for name in ("hashes", "counts", "first")})
+    spill(out, {name: merged[name][best] for name in ("hashes", "checks", "counts", "first")})
 
 
 def most_frequent(counts: npt.NDArray[np.int64], first: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -32,29 +33,28 @@ def most_frequent(counts: npt.NDArray[np.int64], first: npt.NDArray[np.uint64]) 
     return np.lexsort((first, -counts))
 
 
-def ids_of(hashes: npt.NDArray[np.uint64], vocabulary: npt.NDArray[np.uint64]) -> Ids:
-    """Return the id of each hash: 1 + its place in `vocabulary` (best word first), 0 if absent."""
-    by_hash = np.argsort(vocabulary)
-    ordered = vocabulary[by_hash]
-    places = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
-    return np.where(ordered[places] == hashes, by_hash[places] + 1, 0).astype(np.uint32)
+def ids_of(words: TermIds, vocabulary: TermIds) -> Ids:
+    """Return the id of each word: 1 + its place in `vocabulary` (best word first), 0 if absent."""
+    order = vocabulary.order()
+    places = vocabulary.take(order).find(words)
+    return np.where(places >= 0, order[places] + 1, 0).astype(np.uint32)
 
 
-def longest(postings_path: Path, vocabulary: npt.NDArray[np.uint64]) -> int:
+def longest(postings_path: Path, vocabulary: TermIds) -> int:
     """Return the number of ids in the longest document of a unit; words outside the vocabulary do not count."""
     postings = open_spilled(postings_path)
     lengths: npt.NDArray[np.int64] = _lengths(
-        postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary)
+        postings["tokens"], postings["indptr"], ids_of(TermIds.of(postings), vocabulary)
     )
     return int(lengths.max(initial=0))
 
 
 def unit_rows(
-    postings_path: Path, vocabulary: npt.NDArray[np.uint64], length: int, vocabulary_size: int
+    postings_path: Path, vocabulary: TermIds, length: int, vocabulary_size: int
 ) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]:
     """Return a function that returns the padded ids of some documents of a unit, (documents, length)."""
     postings = open_spilled(postings_path)
-    tokens, indptr, ids = postings["tokens"], postings["indptr"], ids_of(postings["hashes"], vocabulary)
+    tokens, indptr, ids = postings["tokens"], postings["indptr"], ids_of(TermIds.of(postings), vocabulary)
 
     def rows_of(documents: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         rows = np.zeros((len(documents), length), id_type(vocabulary_size))

@@ -7,37 +7,41 @@ are compared as UTF-8, whose order is that of code points, as Python compares th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from shardtrain.arrays.scratch import open_spilled_cached
 from shardtrain.arrays.texts import Texts
 from shardtrain.runtime.kernels import kernel
-from shardtrain.vectorize.counts import Bucket, places_in
-from shardtrain.vectorize.selection import ranked
 
 _STEP = 7  # bytes of a string that are compared at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Tied:
-    """Terms with equal scores: hashes, (terms,) uint64, and strings."""
+    """Terms with equal scores: a column each of what is known of them, (terms,), and their strings."""
 
-    hashes: npt.NDArray[np.uint64]
+    COLUMNS: ClassVar = {
+        "hashes": np.uint64,
+        "checks": np.uint32,
+        "counts": np.int64,
+        "first": np.uint64,
+        "scores": np.float64,
+    }
+
+    columns: dict[str, npt.NDArray[Any]]
     terms: Texts
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of these arrays."""
-        return self.hashes.nbytes + self.terms.offsets.nbytes + self.terms.data.nbytes
+    @classmethod
+    def none(cls) -> Tied:
+        """Return no terms."""
+        return cls({name: np.empty(0, dtype) for name, dtype in cls.COLUMNS.items()}, Texts.from_strings([]))
 
     def take(self, chosen: npt.NDArray[np.int64]) -> Tied:
         """Return the terms with these indices."""
-        return Tied(self.hashes[chosen], self.terms.take(chosen))
+        return Tied({name: column[chosen] for name, column in self.columns.items()}, self.terms.take(chosen))
 
     def best(self, room: int, *, later_wins: bool) -> Tied:
         """Return the `room` best of these terms, or all if they are not more; see `best_strings`."""
@@ -45,34 +49,8 @@ class Tied:
 
     def joined(self, other: Tied) -> Tied:
         """Return these and other terms."""
-        return Tied(np.concatenate([self.hashes, other.hashes]), Texts.concatenated([self.terms, other.terms]))
-
-
-def tied_terms(
-    number: int,
-    hashes: npt.NDArray[np.uint64],
-    buckets: Sequence[tuple[Bucket, Path]],
-    scores: Sequence[Path],
-    score: float,
-) -> npt.NDArray[np.uint64]:
-    """Return the hashes, ascending, of the candidates with a score that appear first in the `number`th unit.
-
-    Args:
-        number: of the unit.
-        hashes: of the unit's terms, ascending.
-        buckets: of candidates.
-        scores: a file of `scores` per bucket.
-        score: as `ranked` returns it.
-    """
-    found = []
-    for (bucket, path), of_bucket in zip(buckets, scores, strict=True):
-        merged, values = open_spilled_cached(path), open_spilled_cached(of_bucket)["scores"]
-        places = places_in(merged, number)
-        here = np.flatnonzero(places >= 0)
-        here = here[merged["first"][places[here]] >> np.uint64(32) == number]
-        here = here[ranked(values[places[here]]) == score]
-        found.append(hashes[bucket.range(hashes)][here])
-    return np.concatenate(found)
+        columns = {name: np.concatenate([column, other.columns[name]]) for name, column in self.columns.items()}
+        return Tied(columns, Texts.concatenated([self.terms, other.terms]))
 
 
 def best_strings(terms: Texts, room: int, *, later_wins: bool) -> npt.NDArray[np.int64]:

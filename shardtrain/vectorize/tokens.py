@@ -1,8 +1,8 @@
 """Tokenize the bytes of a block with compiled kernels: its words, their hashes, and an index of its terms.
 
-A term (word or n-gram) is identified by a 64-bit hash; a second, independent 32-bit hash, the check, is kept with it,
-so that two terms with one hash are detected wherever they are merged. Strings are read again only for the few terms
-that are kept. Compiled by numba (docs/design.md has the comparison with numpy); the compiled code is cached on disk.
+A term (word or n-gram) is identified by a 64-bit hash and an independent 32-bit hash, the check (`identity`). Strings
+are read again only for the few terms that are kept. Compiled by numba (docs/design.md has the comparison with numpy);
+the compiled code is cached on disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from shardtrain.arrays.texts import Bytes, Texts, copy_bytes
 from shardtrain.runtime.kernels import inlined_kernel, kernel
+from shardtrain.vectorize.identity import TermIds, first_place
 from shardtrain.vectorize.settings import Hashing
 from shardtrain.vectorize.text import TextBlock, decode
 
@@ -60,7 +61,6 @@ class BlockTerms:
         counts: occurrences of each term, (terms,) uint32.
         occurrences: the term at each place, (occurrences,) uint32.
         indptr: document d has the occurrences [indptr[d], indptr[d + 1]), (documents + 1,) int64.
-        collided: whether two terms of the block have one hash.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -68,13 +68,17 @@ class BlockTerms:
     counts: npt.NDArray[np.uint32]
     occurrences: npt.NDArray[np.uint32]
     indptr: npt.NDArray[np.int64]
-    collided: bool
+
+    @property
+    def ids(self) -> TermIds:
+        """The identities of the terms."""
+        return TermIds(self.hashes, self.checks)
 
 
 def index_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> BlockTerms:
     """Find the words of a block; `tokenizer` must be one of single words."""
     words = int(len(block.data) // (tokenizer.min_chars + 1) + len(block) + 1)  # upper bound
-    hashes, checks, counts, occurrences, indptr, collided = _index(
+    found = _index(
         block.data,
         block.bounds,
         block.offsets,
@@ -85,11 +89,11 @@ def index_block(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing) -> Blo
         np.uint64(hashing.mask),
         words,
     )
-    return BlockTerms(hashes, checks, counts, occurrences, indptr, bool(collided))
+    return BlockTerms(*found)
 
 
-def find_terms(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: npt.NDArray[np.uint64]) -> Texts:
-    """Return the terms of a block with the wanted hashes (ascending), in their order; an absent one is empty."""
+def find_terms(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted: TermIds) -> Texts:
+    """Return the strings of the wanted terms (ascending) of a block, in their order; that of an absent one is empty."""
     low, high = tokenizer.ngram_range
     return Texts(
         *_find(
@@ -104,7 +108,8 @@ def find_terms(block: TextBlock, tokenizer: Tokenizer, hashing: Hashing, wanted:
             np.frombuffer(tokenizer.separator, np.uint8),
             np.uint64(hashing.seed),
             np.uint64(hashing.mask),
-            wanted,
+            wanted.hashes,
+            wanted.checks,
         )
     )
 
@@ -233,7 +238,6 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
     slots = np.zeros(1 << 16, np.uint32)  # open addressing: term + 1, or 0
     terms = 0
     entries = 0
-    collided = False
     # Invariant: occurrences[:entries] are the words of the documents before d, hashes[:terms] the distinct ones by
     # first appearance; `slots` holds each of these and is at most half full.
     for d in range(len(offsets) - 1):
@@ -254,19 +258,18 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
             for i in range(words):
                 h = word_hash[i] & mask
                 check = np.uint32(word_check[i] >> _32)
-                slot = _slot_of(h, slots, hashes)
+                slot = _slot_of(h, check, slots, hashes, checks)
                 if slots[slot] == 0:
                     hashes[terms] = h
                     checks[terms] = check
                     terms += 1
                     slots[slot] = np.uint32(terms)
                 term = slots[slot] - 1
-                collided |= checks[term] != check
                 counts[term] += np.uint32(1)
                 occurrences[entries] = np.uint32(term)
                 entries += 1
                 if terms * 2 > len(slots):
-                    slots = _grown(slots, hashes, terms)
+                    slots = _grown(slots, hashes, checks, terms)
         indptr[d + 1] = entries
     return (
         hashes[:terms].copy(),
@@ -274,27 +277,26 @@ def _index(data, bounds, offsets, characters, min_chars, stop_words, seed, mask,
         counts[:terms].copy(),
         occurrences[:entries].copy(),
         indptr,
-        collided,
     )
 
 
 @inlined_kernel
-def _slot_of(h: Any, slots: Any, hashes: Any) -> Any:
-    """Return the slot that holds the term with hash h, or the empty one where it belongs; probing is linear."""
+def _slot_of(h: Any, c: Any, slots: Any, hashes: Any, checks: Any) -> Any:
+    """Return the slot that holds the term with hash h and check c, or the empty one where it belongs."""
     wrap = np.uint64(len(slots) - 1)
-    slot = h & wrap
-    # Invariant: the slots from h & wrap up to the one before `slot` hold other terms.
-    while slots[slot] and hashes[slots[slot] - 1] != h:
+    slot = (h ^ np.uint64(c)) & wrap
+    # Invariant: the slots from where the search began up to the one before `slot` hold other terms.
+    while slots[slot] and (hashes[slots[slot] - 1] != h or checks[slots[slot] - 1] != c):
         slot = (slot + np.uint64(1)) & wrap
     return slot
 
 
 @kernel
-def _grown(slots, hashes, terms):  # type: ignore[no-untyped-def]
+def _grown(slots, hashes, checks, terms):  # type: ignore[no-untyped-def]
     """Return the same table with four times the slots."""
     larger = np.zeros(len(slots) * 4, np.uint32)
     for term in range(terms):
-        larger[_slot_of(hashes[term], larger, hashes)] = np.uint32(term + 1)
+        larger[_slot_of(hashes[term], checks[term], larger, hashes, checks)] = np.uint32(term + 1)
     return larger
 
 
@@ -326,16 +328,18 @@ def _append(data, starts, ends, first, last, separator, found, size):  # type: i
 
 
 @kernel
-def _find(data, bounds, characters, min_chars, stop_words, low, high, short, separator, seed, mask, wanted):  # type: ignore[no-untyped-def]
-    """Copy the first term with each wanted hash; return their bytes, and where each begins, as `Texts` hold them."""
+def _find(  # type: ignore[no-untyped-def]
+    data, bounds, characters, min_chars, stop_words, low, high, short, separator, seed, mask, wanted, wanted_checks
+):
+    """Copy the first occurrence of each wanted term; return the bytes, and where each begins, as `Texts` hold them."""
     word_hash, word_check, word_start, word_end = word_buffers(bounds, min_chars)
     found = np.empty(16 * len(wanted) + 64, np.uint8)
     places = np.full(len(wanted), -1, np.int64)
     sizes = np.zeros(len(wanted), np.int64)
     size = 0
     missing = len(wanted)
-    # Invariant: if a term of the segments before s has the hash wanted[p], the first such term is the sizes[p] bytes of
-    # found[:size] from places[p] on; otherwise places[p] is -1, which holds for `missing` hashes.
+    # Invariant: if the wanted term p occurs in the segments before s, it is the sizes[p] bytes of found[:size] from
+    # places[p] on; otherwise places[p] is -1, which holds for `missing` terms.
     for s in range(len(bounds) - 1):
         words = split_words(
             data,
@@ -353,11 +357,15 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
         least = min(low, max(words, 1)) if short else low
         for n in range(least, high + 1):
             for i in range(words - n + 1):
-                h = word_hash[i]
+                h, c = word_hash[i], word_check[i]
                 for j in range(i + 1, i + n):
                     h = mix(h, word_hash[j])
-                place = np.searchsorted(wanted, h & mask)
-                if place < len(wanted) and wanted[place] == h & mask and places[place] < 0:
+                    c = mix(c, word_check[j])
+                h &= mask
+                check = np.uint32(c >> _32)
+                place = first_place(h, check, wanted, wanted_checks)
+                present = place < len(places) and wanted[place] == h and wanted_checks[place] == check
+                if present and places[place] < 0:
                     places[place] = size
                     found, size = _append(data, word_start, word_end, i, i + n, separator, found, size)
                     sizes[place] = size - places[place]
@@ -365,8 +373,8 @@ def _find(data, bounds, characters, min_chars, stop_words, low, high, short, sep
         if missing == 0:
             break
     out = np.empty(size, np.uint8)
-    offsets = np.zeros(len(wanted) + 1, np.int64)
-    for place in range(len(wanted)):
+    offsets = np.zeros(len(places) + 1, np.int64)
+    for place in range(len(places)):
         offsets[place + 1] = offsets[place] + sizes[place]
         copy_bytes(found, places[place], places[place] + sizes[place], out, offsets[place])
     return out, offsets

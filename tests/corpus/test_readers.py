@@ -20,7 +20,8 @@ from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
 from shardtrain.corpus.readers import plan_units, read_unit
 from shardtrain.corpus.records import MAX_RECORD
-from shardtrain.corpus.source import Corpus, Documents, Source, Unit
+from shardtrain.corpus.source import Corpus, Documents, Source
+from shardtrain.corpus.unit_table import UnitTable
 from shardtrain.errors import CorpusFormatError
 
 HUGE = 1 << 40
@@ -32,7 +33,7 @@ def opened(path: Path, validation: Path | None = None, **options: object) -> Cor
     return open_corpus(path, CorpusOptions(**options), validation=validation, scratch=scratch)  # type: ignore[arg-type]
 
 
-def planned(source: Source, unit_bytes: int = HUGE) -> list[Unit]:
+def planned(source: Source, unit_bytes: int = HUGE) -> UnitTable:
     reported: list[int] = []
     units = plan_units(source, unit_bytes=unit_bytes, advance=reported.append)
     assert sum(reported) == source.num_bytes
@@ -128,7 +129,8 @@ def test_nothing_read_depends_on_where_units_are_cut(
         assert [unit.first_document for unit in units] == [
             sum(unit.num_documents for unit in units[:index]) for index in range(len(units))
         ]
-        assert all(unit.stop - unit.start >= unit_bytes for unit in units[:-1])
+        cells = [(unit.start - source.files[0].data_start) // unit_bytes for unit in units]
+        assert cells == sorted(set(cells))  # one unit begins in a cell of the grid
         assert documents(source, unit_bytes) == whole
     num_records = sum(unit.num_documents for unit in planned(source))
     assert len(whole.ordinals) + len(whole.bad_rows) == num_records

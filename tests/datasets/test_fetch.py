@@ -37,7 +37,7 @@ from shardtrain.errors import (
     DownloadError,
     UsageError,
 )
-from shardtrain.runtime.atomic import locked_folder
+from shardtrain.runtime.locks import locked_folder
 
 BY_NAME = {dataset.name: dataset for dataset in DATASETS}
 Change = Callable[[Files], None]

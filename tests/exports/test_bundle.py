@@ -251,13 +251,13 @@ def test_arrays_that_were_changed_and_sealed_again_are_refused_or_work(small: Pa
             changed = array.copy()
             if changed.size:
                 changed.flat[int(draw.integers(changed.size))] = value
-            path.write_bytes(packed(header, {**arrays, name: changed}))
+            path.write_bytes(packed(header, {**arrays, name: changed}, 1))
             try:
                 load(path).predict(texts)
             except BundleError:
                 refused += 1
         for other in (array[:-1], array.astype("<u8").astype(np.uint64), array.reshape(-1)):
-            path.write_bytes(packed(header, {**arrays, name: other}))
+            path.write_bytes(packed(header, {**arrays, name: other}, 1))
             try:
                 load(path).predict(texts)
             except BundleError:

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.sparse import csr_matrix, save_npz
 
 from shardtrain.arrays.scratch import spill
-from shardtrain.runtime.schema import ANYTHING, sealed
+from shardtrain.runtime.records import Records
+from shardtrain.runtime.schema import ANYTHING
 from shardtrain.training.checkpoint import packed, write_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +42,7 @@ def main(folder: Path) -> None:
     put("npz", "sparse", (folder / "s.npz").read_bytes())
     spill(folder / "spilled", {"keys": np.arange(3, dtype=np.uint64), "y": np.zeros((2, 2))}, {"num_features": 2})
     put("scratch", "arrays", (folder / "spilled").read_bytes())
-    for name in ("v1-ngram", "v2-dense", "v3-sequence"):
+    for name in ("v1-ngram", "v2-dense", "v3-sequence", "v3-lists-zstd"):
         put("manifest", name, (GOLDEN / name / "manifest.json").read_bytes())
     files = ("vectorizer.json", "terms.json", "hashes.npy", "counts.npy", "columns.npy", "scores.npy")
     for number, name in enumerate(files):
@@ -66,8 +67,11 @@ def main(folder: Path) -> None:
     build = {"seconds": 1, "pass_seconds": {"a": 1}, "memory_limit": 1, "peak_memory_bytes": 1, "workers": 1}
     build |= {"resumed": False, "memory_curve": [[0, 1]], "origins": [{"read": {}, "files": {"a": [1, 2, "b"]}}]}
     job = {"options": {"seed": 1}, "corpus": {"a": [1, 2, "b"]}, "shardtrain": "1", "boot": "x"}
-    for number, value in enumerate((config, metrics, build, job, sealed({"rows": 1}, ANYTHING))):
+    for number, value in enumerate((config, metrics, build, job)):
         put("json_files", str(number), bytes([number]) + json.dumps(value).encode())
+    with Records(folder / "task.records", ANYTHING) as records:
+        records.add(0, {"rows": 1})
+    put("json_files", "4", bytes([4]) + (folder / "task.records").read_bytes())
 
 
 with tempfile.TemporaryDirectory() as made:

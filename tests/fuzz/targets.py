@@ -26,7 +26,8 @@ from shardtrain.pipeline.build_record import read_build_record
 from shardtrain.pipeline.workspace import folder_of
 from shardtrain.runtime.jobs import JobFolder
 from shardtrain.runtime.progress import QUIET, verbosity
-from shardtrain.runtime.schema import ANYTHING, read_sealed
+from shardtrain.runtime.records import Records
+from shardtrain.runtime.schema import ANYTHING
 from shardtrain.shards.hdf5 import locate, open_shard_file
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.safety import open_dataset
@@ -173,16 +174,12 @@ def json_files(folder: Path) -> Target:
     jobs: JobFolder = folder_of(folder)
     jobs.path.mkdir()
 
-    def record(path: Path) -> None:
-        with contextlib.suppress(ValueError):  # it counts as none
-            read_sealed(path, ANYTHING)
-
     readers: tuple[tuple[str, Callable[[Path], Any]], ...] = (
         ("config.json", lambda path: RunFolder(folder).read()),
         ("metrics.json", lambda path: RunFolder(folder).read()),
         ("build.json", lambda path: read_build_record(folder)),
         (".building/job.json", lambda path: jobs.recorded()),
-        ("task.json", record),
+        ("task.records", lambda path: list(Records(path, ANYTHING).read())),  # a damaged line counts as none
     )
     (folder / "config.json").write_text("{}")
     (folder / "metrics.json").write_text("{}")

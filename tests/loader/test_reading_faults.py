@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.handmade import make_rows, write_shards
+from support.hosts import mount_table
 from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import CorruptShardError, ShardsError, UsageError
 from shardtrain.loader.options import SHUFFLES
 from shardtrain.loader.shards import open_shards
+from shardtrain.runtime import system
 from shardtrain.runtime.machine import memory_bytes
-from shardtrain.shards.files import _MIN_DIRECT, ShardFile, on_shared_storage
+from shardtrain.shards.files import _MIN_DIRECT, ShardFile
 from shardtrain.shards.layout import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +152,7 @@ def direct_file(large, tmp_path) -> ShardFile:
     with open_shards(folder) as shards:
         entry = shards.train.shards[0].entry
     shutil.copy(folder / entry.file, tmp_path / "shard.h5")
-    file = ShardFile(tmp_path / "shard.h5", entry, verify=True, io="read", direct_io=True)
+    file = ShardFile(tmp_path / "shard.h5", entry, folder=tmp_path, verify=True, io="read", direct_io=True)
     if file._direct is None:
         pytest.skip("this file system reads everything through the page cache")
     return file
@@ -199,7 +201,9 @@ def test_where_the_page_cache_cannot_be_bypassed_files_are_read_through_it(direc
     monkeypatch.setattr(os, "preadv", refused)
     assert direct_file.bytes(5, len(content) - 5).tobytes() == content[5:-5]
     monkeypatch.delattr(os, "O_DIRECT")
-    other = ShardFile(direct_file.path, direct_file.entry, verify=True, io="read", direct_io=True)
+    other = ShardFile(
+        direct_file.path, direct_file.entry, folder=direct_file.path.parent, verify=True, io="read", direct_io=True
+    )
     assert other.bytes(5, len(content) - 5).tobytes() == content[5:-5]
 
 
@@ -223,12 +227,11 @@ def test_memory_is_that_of_the_machine_or_of_a_control_group():
 @pytest.mark.parametrize(
     ("kind", "shared"), [("ext4", False), ("nfs4", True), ("fuse.sshfs", True), ("fuseblk", False)]
 )
-def test_network_file_systems_are_read_and_not_mapped(kind, shared, tmp_path):
-    (tmp_path / "mounts").write_text(
-        "22 1 8:1 / / rw - xfs /dev/sda1 rw\n"
-        f"36 22 98:0 / {str(tmp_path).replace(' ', chr(92) + '040')} rw,noatime shared:1 - {kind} /dev/root rw\n"
-    )
-    assert on_shared_storage(tmp_path / "train-00000.h5", str(tmp_path / "mounts")) is shared
+def test_network_file_systems_are_read_and_not_mapped(kind, shared, tmp_path, monkeypatch):
+    write_shards(tmp_path, make_rows("sequence", 4), [4])
+    monkeypatch.setattr(system, "MOUNTS", mount_table(tmp_path, kind))
+    with open_shards(tmp_path) as shards:
+        assert shards.train.shards[0].file.mapped is not shared
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from shardtrain.pipeline import build as job
 from shardtrain.pipeline import crew, naming, titles
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.placing import plan_shards
 from shardtrain.pipeline.plan import plan_build
-from shardtrain.pipeline.units import spill_rows
+from shardtrain.pipeline.planning import plan_shards
+from shardtrain.pipeline.row_files import spill_rows
 from shardtrain.runtime import passes
+from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import RECORD
 from shardtrain.runtime.memory import anonymous_bytes
 from shardtrain.shards import layout
@@ -321,7 +322,7 @@ def test_shards_are_planned_to_hold_every_row_once(tmp_path):
     order = np.argsort(np.concatenate(keys))
     all_keys, all_nonzeros = np.concatenate(keys)[order], np.concatenate(nonzeros)[order]
     for size in (1, 7, 100, 10_000):
-        shards = plan_shards(files, size)
+        shards = plan_shards(passes.Passes(Serial(), tmp_path, 1 << 20), "train", files, size)
         assert sum(shard.rows for shard in shards) == len(all_keys)
         start = 0
         for shard in shards:

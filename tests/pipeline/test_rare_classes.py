@@ -136,7 +136,7 @@ def test_an_interrupted_build_is_resumed_with_the_same_rows(tmp_path, monkeypatc
         patched.setattr(job, "fit_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(path, tmp_path / "parts", options)
-    assert list((tmp_path / "parts").rglob("run-*-00000-kept.json"))
+    assert list((tmp_path / "parts").rglob("0000000-again"))
     build(path, tmp_path / "parts", replace(options, resume=True))
     assert_same_folder(tmp_path / "whole", tmp_path / "parts")
 

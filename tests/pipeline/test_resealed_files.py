@@ -6,14 +6,18 @@ use it. What a reused vectorizer makes must pass `verify`. `make soak` tries all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import resealing
-from support.mutations import array_mutations
+from support.hashes import shortened_hashes
+from support.listed import lists_forced
+from support.mutations import array_mutations, mutations
 from support.outcomes import Changed, Use, of_json, unforeseen
 
 from shardtrain.inference.source_texts import find_source_texts
@@ -31,11 +35,19 @@ from shardtrain.vectorize.fitted import load_vectorizer
 pytestmark = pytest.mark.usefixtures("quiet")
 KINDS = {
     "n-grams": BuildOptions(vectorizer="ngram", max_features=30, workers=1, validation_fraction=0.2),
+    "n-grams that share hashes": BuildOptions(max_features=30, workers=1, validation_fraction=0.2),
     "sequences": BuildOptions(vectorizer="sequence", max_features=20, max_length=8, workers=1, validation_fraction=0.2),
     "hashed n-grams": BuildOptions(vectorizer="hashing", max_features=64, workers=1, validation_fraction=0.2),
 }
 # Of so many changes one is tried in `make test`.
-SPREAD = {**dict.fromkeys(KINDS, 23), "a manifest": 199, "a build record": 149, "an interrupted build": 199}
+LISTED = "a manifest with lists"
+SPREAD = {
+    **dict.fromkeys(KINDS, 23),
+    "a manifest": 199,
+    LISTED: 199,
+    "a build record": 149,
+    "an interrupted build": 199,
+}
 
 
 @pytest.fixture
@@ -58,8 +70,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made")
     for kind, options in KINDS.items():
-        build(corpus, folder / kind, options)
-    return {kind: folder / kind for kind in KINDS}
+        with shortened_hashes(3) if kind == "n-grams that share hashes" else nullcontext():
+            build(corpus, folder / kind, options)
+    with lists_forced():
+        build(corpus, folder / LISTED, replace(KINDS["n-grams"], compress="lz4"))
+    return {kind: folder / kind for kind in (*KINDS, LISTED)}
 
 
 def of_array(file: str) -> Changed:
@@ -87,6 +102,7 @@ ARRAYS = [of_array(f"vectorizer/{name}.npy") for name in ("hashes", "counts", "c
 HEADER = [Changed("vectorizer/hashes.npy", raw, resealing.write_bytes_of_vectorizer)]
 VECTORIZERS = {
     "n-grams": [*VECTORIZER, *ARRAYS, *HEADER],
+    "n-grams that share hashes": [*VECTORIZER, *ARRAYS, of_array("vectorizer/checks.npy")],
     "sequences": [*VECTORIZER, ARRAYS[0], *HEADER],
     "hashed n-grams": VECTORIZER,
 }
@@ -98,6 +114,14 @@ def faults_of(folder: Path) -> tuple[str, ...]:
 
 def assert_verified(folder: Path) -> None:
     assert not faults_of(folder), faults_of(folder)[0]
+
+
+def changed_records(path: Path) -> Iterator[tuple[str, list[object]]]:
+    """Change one record at a time, at every place."""
+    records = [json.loads(line[17:]) for line in path.read_bytes().splitlines()]
+    for place, record in enumerate(records):
+        for name, value in mutations(record):
+            yield f"{place}: {name}", [*records[:place], value, *records[place + 1 :]]
 
 
 def transforms(folder: Path) -> None:
@@ -179,17 +203,17 @@ def interrupt(*arguments: object, **keywords: object) -> None:
 def law_of(name: str, corpus: Path, folder: Path) -> Law:
     if name in KINDS:
         return Law(VECTORIZERS[name], [transforms, reuses(corpus)])
-    if name == "a manifest":
+    if name in ("a manifest", LISTED):
         uses = [reads, shows, records, appends(corpus), reuses(corpus)]
         return Law([of_json("manifest.json", resealing.write_manifest)], uses)
     if name == "a build record":
         return Law([of_json("build.json", resealing.write_plain)], [records, appends(corpus)])
-    paths = sorted((folder / WORKING / "scratch").glob("*.json"))
-    files = [of_json(str(path.relative_to(folder)), resealing.write_record) for path in paths]
+    paths = sorted((folder / WORKING).glob("*/scratch/*.records"))
+    files = [Changed(str(path.relative_to(folder)), changed_records, resealing.write_records) for path in paths]
     return Law([of_json(f"{WORKING}/job.json", resealing.write_plain), *files], [resumes(corpus)])
 
 
-LAWS = [*KINDS, "a manifest", "a build record", "an interrupted build"]
+LAWS = [*KINDS, "a manifest", LISTED, "a build record", "an interrupted build"]
 
 
 def check(name: str, made: dict[str, Path], corpus: Path, interrupted: Path, scratch: Path, *, every: int) -> list[str]:

@@ -417,7 +417,7 @@ def test_a_restart_of_the_machine_does_not_add_twice_what_was_published(
         out = copied(fitted["ngram"], tmp_path / name)
         drive(driver, corpora["second"], out, at)
         owner = out / layout.WORKING / RECORD
-        owner.write_text(json.dumps({**json.loads(owner.read_text()), "boot": "another"}))
+        owner.write_text(json.dumps({**json.loads(owner.read_text()), "store": "another"}))
         build(corpora["second"], out, options(append=True))
         assert_same_folder(out, grown["ngram"])
 

@@ -24,7 +24,6 @@ from shardtrain.runtime.atomic import (
     commit_folder,
     commit_json,
     committed,
-    locked_folder,
     remove_partials,
 )
 
@@ -202,24 +201,6 @@ def test_a_folder_is_never_committed_over_files(tmp_path):
     with pytest.raises(OSError, match="not empty"):
         commit_folder(tmp_path / "staged", tmp_path / "a")
     assert [names(tmp_path), names(tmp_path / "a"), names(tmp_path / "staged")] == [["a", "staged"], ["a"], ["staged"]]
-
-
-def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
-    code = (
-        "import sys, pathlib; from shardtrain.runtime.atomic import locked_folder\n"
-        "with locked_folder(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "True\n"
-        with locked_folder(tmp_path) as mine:
-            assert mine is False
-        process.kill()
-    with locked_folder(tmp_path) as mine:
-        assert mine is True
 
 
 def test_json_is_read_back_and_what_is_no_json_is_refused_without_a_trace(tmp_path):

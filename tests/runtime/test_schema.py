@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from support.mutations import mutations
 
 from shardtrain.errors import RunError
 from shardtrain.runtime.schema import (
-    ANYTHING,
     Anything,
     Choice,
     Either,
@@ -32,8 +30,6 @@ from shardtrain.runtime.schema import (
     optional,
     parse_json,
     read_json,
-    read_sealed,
-    sealed,
 )
 
 JSON = st.recursive(
@@ -118,19 +114,6 @@ def test_a_mutation_of_a_value_fits_or_is_reported_in_one_line_of_printable_text
     for _, mutated in mutations(value):
         found = schema.mismatch(mutated)
         assert found is None or str(found).isprintable()
-
-
-@settings(deadline=None, max_examples=50)
-@given(JSON)
-def test_a_sealed_result_is_read_as_it_was_written_and_no_change_of_it_is_read(
-    tmp_path_factory: Any, value: Any
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "record.json"
-    path.write_text(json.dumps(sealed(value, ANYTHING)))
-    assert read_sealed(path, ANYTHING) == value
-    path.write_text(json.dumps({**sealed(value, ANYTHING), "result": [value]}))
-    with pytest.raises(ValueError, match="the checksum of"):
-        read_sealed(path, ANYTHING)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from support.handmade import NUM_FEATURES, dense, make_rows, write_shard, write_shards
+from support.listed import lists_forced
 from support.manifests import at, reseal
 
 from shardtrain.arrays.csr import Csr
@@ -27,6 +28,7 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
 from shardtrain.shards.manifest import read_manifest
+from shardtrain.shards.verify import verify_shards
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import load_vectorizer
 
@@ -162,6 +164,14 @@ def test_anndata_and_scipy_open_the_csr_group(empty, tmp_path):
         np.testing.assert_array_equal(backed[3:9].toarray(), dense(rows.x)[3:9])
 
 
+@pytest.mark.parametrize(("kind", "codec"), [("dense", "none"), ("dense", "lz4"), ("ngram", "zstd")])
+def test_shards_that_are_dense_or_compressed_say_version_2_whatever_the_version_of_the_manifest(kind, codec, tmp_path):
+    write_shards(tmp_path / "plain", make_rows(kind, 10), [10])
+    recompress(tmp_path / "plain", tmp_path / "out", RecompressOptions(compress=codec))
+    with h5py.File(tmp_path / "out" / "train-00000.h5") as file:
+        assert file.attrs["format_version"] == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_writing_twice_gives_identical_bytes(kind, tmp_path):
     rows = make_rows(kind, 100)
@@ -216,7 +226,7 @@ def test_building_twice_gives_identical_bytes(tmp_path):
     assert filecmp.cmpfiles(tmp_path / "first", tmp_path / "second", first, shallow=False) == (first, [], [])
 
 
-# Shards of format version 1 are committed; `python tests/test_shards_format.py` made them.
+# Shards of format version 1 are committed; `python tests/shards/test_format.py` made them.
 
 GOLDEN_TEXTS = {
     "sport": ["the team won the cup", "a draw in the last match", "the team lost the match", "the cup match"],
@@ -373,6 +383,27 @@ def test_shards_of_format_version_3_with_a_test_split_read_for_ever(kind):
         assert file["document"][...].tolist() == GOLDEN_TEST_DOCUMENTS
 
 
+@pytest.mark.parametrize(("name", "kind"), [("v3-lists", "ngram"), ("v3-lists-zstd", "sequence")])
+def test_shards_of_format_version_3_with_lists_read_for_ever(name, kind):
+    requires = ["checksum-lists", *(["chunk-lists"] if "zstd" in name else []), "test-split"]
+    body = json.loads((GOLDEN / name / "manifest.json").read_bytes())
+    assert (body["format_version"], body["requires"]) == (3, requires)
+    with open_shards(GOLDEN / name) as shards:
+        for split_name, split in shards.splits.items():
+            x, y = split.rows(0, split.num_examples)
+            tested = split_name == "test"
+            rows = GOLDEN_TEST_ROWS[kind] if tested else golden_rows(kind, split_name)
+            np.testing.assert_array_equal(dense(x), rows)
+            np.testing.assert_array_equal(y, GOLDEN_TEST_LABELS if tested else GOLDEN_LABELS[split_name])
+    assert verify_shards(GOLDEN / name, advance=lambda _: None).faults == ()
+    for split in body["splits"].values():
+        for entry in split["shards"]:
+            content = (GOLDEN / name / entry["file"]).read_bytes()
+            blocks = [content[start : start + (1 << 17)] for start in range(0, len(content), 1 << 17)]
+            packed = (GOLDEN / name / entry["checksums"]["file"]).read_bytes()
+            assert packed == b"".join(map(xxhash.xxh3_64_digest, blocks))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_oldest_version_that_suffices_is_written(kind, tmp_path):
     build_golden_corpus(kind, tmp_path / "two")
@@ -399,7 +430,10 @@ def test_what_a_manifest_requires_and_this_package_does_not_know_is_named_whatev
     with pytest.raises(ManifestError) as failure:
         open_shards(tmp_path / "copy")
     assert "requires 'weights' of its readers, this shardtrain" in str(failure.value)
-    assert "reads test-split of format version 3; install the version that wrote it" in str(failure.value)
+    assert (
+        "reads checksum-lists, chunk-lists, test-split of format version 3; install the version that wrote it"
+        in str(failure.value)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -651,6 +685,12 @@ def make_golden() -> None:
         for version, tested in ((1, False), (3, True)):
             if not (GOLDEN / f"v{version}-{chosen}").exists():
                 build_golden_corpus(chosen, GOLDEN / f"v{version}-{chosen}", tested=tested)
+    with lists_forced():
+        if not (GOLDEN / "v3-lists").exists():
+            build_golden_corpus("ngram", GOLDEN / "v3-lists", tested=True)
+        if not (GOLDEN / "v3-lists-zstd").exists():
+            recompress(GOLDEN / "v3-sequence", GOLDEN / "v3-lists-zstd", RecompressOptions(compress="zstd"))
+            (GOLDEN / "v3-lists-zstd" / "build.json").unlink()
     for name in (*GOLDEN_PACKED, *GOLDEN_DENSE):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
     write_shards(GOLDEN / "v2-dense", make_rows("dense", 7), [4, 3])

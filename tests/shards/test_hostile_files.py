@@ -284,3 +284,13 @@ def test_no_threads_are_wrong_usage(tmp_path, capsys):
     write_shards(tmp_path, make_rows("sequence", 9), [9])
     assert main(["verify", str(tmp_path), "--workers", "0"]) == 2
     assert "--workers is 0" in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_refused_and_not_waited_for(tmp_path):
+    write_shards(tmp_path, make_rows("dense", 4), [4])
+    (tmp_path / SHARD).unlink()
+    os.mkfifo(tmp_path / SHARD)
+    for io in ("map", "read"):
+        with pytest.raises(CorruptShardError, match="the file has 0"):
+            open_shards(tmp_path, io=io)
+    assert len(faults_of(tmp_path)) == 1

@@ -22,11 +22,11 @@ from sklearn.feature_extraction import text as peers
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.svm import LinearSVC
+from support.hashes import shortened_hashes
 
 import shardtrain.sklearn as ours
-from shardtrain.errors import HashCollisionError, TextsError, UsageError
+from shardtrain.errors import TextsError, UsageError
 from shardtrain.pipeline import term_matrix
-from shardtrain.vectorize import count_rows
 
 NAMES = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
 TEXTS = [
@@ -290,21 +290,20 @@ def test_pipelines_and_searches_take_them():
     assert search.fit(texts, labels).score(texts, labels) == 1
 
 
-def test_terms_with_one_hash_are_counted_again_with_another_seed(small_units, monkeypatch):
-    seeds, count_unit = [], count_rows.count_unit
-
-    def colliding(files, analysis):
-        seeds.append(analysis.settings.hashing.seed)
-        if len(set(seeds)) == 1 and len(seeds) == 2:
-            raise HashCollisionError("two terms of one unit have the same hash")
-        return count_unit(files, analysis)
-
-    monkeypatch.setattr(term_matrix, "count_unit", colliding)
-    texts = [f"word{number} film" * 20 for number in range(20)]
-    mine, theirs = ours.TfidfVectorizer(), peers.TfidfVectorizer()
-    assert_equal(mine.fit_transform(iter(texts)), theirs.fit_transform(texts))
-    assert len(set(seeds)) == 2
-    assert_equal(mine.transform(texts), theirs.transform(texts))
+@pytest.mark.parametrize("bits", [0, 3, 8])
+@pytest.mark.parametrize("name", ["CountVectorizer", "TfidfVectorizer"])
+@settings(max_examples=20, deadline=None)
+@given(texts=DOCUMENTS, others=DOCUMENTS, analyzer=st.sampled_from(["word", "char_wb"]))
+def test_terms_with_one_hash_are_two_terms(name, bits, texts, others, analyzer):
+    texts = ["word other", *texts]
+    peer = getattr(peers, name)(analyzer=analyzer, ngram_range=(1, 2))
+    with shortened_hashes(bits), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(term_matrix, "UNIT_BYTES", 20)
+        mine = getattr(ours, name)(analyzer=analyzer, ngram_range=(1, 2))
+        assert_equal(mine.fit_transform(iter(texts)), peer.fit_transform(texts))
+        assert mine.vocabulary_ == peer.vocabulary_
+        for each in (mine, pickle.loads(pickle.dumps(mine))):
+            assert_equal(each.transform(others), peer.transform(others))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,32 @@ def _hide() -> None:
     os.path.exists = lambda path: False  # type: ignore[assignment]
 
 
+def lingering() -> Executor:
+    """Workers that outlive their driver: they rename nothing while the file LINGER is there, and end a second later."""
+    return ProcessPoolExecutor(2, SPAWN, _linger, (os.environ["LINGER"],))
+
+
+def _linger(file: str) -> None:
+    rename = os.replace
+    process = Path(f"{file}-{os.getpid()}")
+    process.touch()
+    threading.Thread(target=_end_without, args=(file,), daemon=True).start()
+
+    def wait_and_rename(source: str, target: str) -> None:
+        while os.path.exists(file):
+            time.sleep(0.01)
+        rename(source, target)
+
+    os.replace = wait_and_rename  # type: ignore[assignment]
+
+
+def _end_without(file: str) -> None:
+    while os.path.exists(file):
+        time.sleep(0.01)
+    time.sleep(1)
+    os._exit(0)
+
+
 class Zombies(ThreadPoolExecutor):
     """Runs every task twice: the second attempt, which nobody awaits, begins together with the first."""
 

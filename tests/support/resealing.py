@@ -90,9 +90,7 @@ def write_header(path: Path, header: Any) -> None:
     path.write_bytes(body + _digest(body).encode())
 
 
-def write_record(path: Path, record: Any) -> None:
-    """Write the record of a task and its seal."""
-    if isinstance(record, dict) and "result" in record:
-        canonical = json.dumps(record["result"], sort_keys=True, separators=(",", ":")).encode()
-        record = {**record, "checksum": _digest(canonical)}
-    path.write_text(json.dumps(record))
+def write_records(path: Path, records: Any) -> None:
+    """Write the records of tasks, each a line with its checksum."""
+    lines = [json.dumps(record).encode() for record in records]
+    path.write_bytes(b"".join(_digest(line).encode() + b" " + line + b"\n" for line in lines))

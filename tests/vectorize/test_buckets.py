@@ -13,7 +13,7 @@ from shardtrain.vectorize.inverted import Inverted
 def inverted(hashes: np.ndarray) -> Inverted:
     terms = len(hashes)
     once = np.ones(terms, np.uint32)
-    return Inverted(hashes, once, once, np.arange(terms + 1), np.zeros(terms, np.uint32), once, collided=False)
+    return Inverted(hashes, once, once, np.arange(terms + 1), np.zeros(terms, np.uint32), once)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 10, 11, 14])

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.oracle import SURROGATES, TEXTS, Oracle, check_any_text, check_ngrams, rows_by_document, write_texts
+from support.oracle import TEXTS, Oracle, check_any_text, check_ngrams, rows_by_document
 from support.sampled import sampled
+from support.sequences import check_sequences
 
-from shardtrain.corpus.opening import open_corpus
-from shardtrain.corpus.options import CorpusOptions
-from shardtrain.corpus.readers import plan_units
-from shardtrain.errors import HashCollisionError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
-from shardtrain.pipeline.counting import count
 from shardtrain.pipeline.options import BuildOptions
-from shardtrain.pipeline.units import UnitTask
-from shardtrain.runtime.executors import Serial
-from shardtrain.runtime.passes import Passes
-from shardtrain.vectorize.counts import Bucket, merge_bucket, spill_postings
 from shardtrain.vectorize.fitted import load_vectorizer
 from shardtrain.vectorize.indexing import index_texts
-from shardtrain.vectorize.settings import Hashing, NgramSettings, SequenceSettings
+from shardtrain.vectorize.settings import SequenceSettings
 
 CORPORA = {"ag_news": ("train.csv", "test.csv"), "dbpedia": ("train.csv", "test.csv"), "mr": ("all.csv", None)}
 
@@ -111,32 +100,10 @@ def test_sequences_of_many_texts_equal_keras(texts, max_features, max_length):
     check_sequences(texts, max_features, max_length)
 
 
-def check_sequences(texts, max_features, max_length):
-    from tensorflow.keras.preprocessing.sequence import pad_sequences
-    from tensorflow.keras.preprocessing.text import Tokenizer
-
-    read = [text.translate(SURROGATES) for text in texts]
-    tokenizer = Tokenizer(num_words=max_features)
-    tokenizer.fit_on_texts(read)
-    assume(tokenizer.word_index)
-    sequences = tokenizer.texts_to_sequences(read)
-    expected = pad_sequences(sequences, maxlen=max(1, min(max(map(len, sequences)), max_length)))
-    labels = [f"class {i % 2}" for i in range(len(texts))]
-    options = BuildOptions(
-        vectorizer="sequence", validation_fraction=0.0, max_features=max_features, max_length=max_length, workers=1
-    )
-    with tempfile.TemporaryDirectory() as name:
-        build(write_texts(Path(name), texts, labels), Path(name, "shards"), options)
-        with open_shards(Path(name, "shards")) as shards:
-            np.testing.assert_array_equal(rows_by_document(shards.train)[0], expected)
-            np.testing.assert_array_equal(load_vectorizer(shards.vectorizer_path).transform(read), expected)
-
-
 def test_control_characters_at_the_start_of_a_word_make_another_word():
     words = ["word", *(chr(code) * times + "word" for code in range(9) for times in (1, 2))]
     found = index_texts(SequenceSettings(), words)
-    assert len(found.hashes) == len(words)
-    assert not found.collided
+    assert len(found.hashes) == len(np.unique(found.hashes)) == len(words)
 
 
 def test_a_new_word_that_differs_by_a_nul_from_one_of_the_vocabulary_has_no_id(write_csv, tmp_path):
@@ -144,49 +111,3 @@ def test_a_new_word_that_differs_by_a_nul_from_one_of_the_vocabulary_has_no_id(w
     build(path, tmp_path / "out", BuildOptions(vectorizer="sequence", validation_fraction=0.0))
     vectorizer = load_vectorizer(tmp_path / "out" / "vectorizer")
     assert vectorizer.transform(["\0word", "word", "word\0"]).tolist() == [[0, 0], [0, 1], [0, 0]]
-
-
-@pytest.mark.parametrize("analyzer", ["word", "char", "char_wb"])
-@pytest.mark.parametrize(("bits", "collides"), [(64, False), (22, True)])
-def test_a_collision_of_hashes_in_a_unit_is_noticed(bits, collides, analyzer):
-    texts = [f"word{i} word{i * 7 + 1}" for i in range(5000)]
-    settings = NgramSettings(analyzer=analyzer, ngram_range=(1, 5), hashing=Hashing(mask=(1 << bits) - 1))
-    assert index_texts(settings, texts).collided is collides
-
-
-def colliding_seed(texts) -> int:
-    """A seed under which two of the texts' terms have the same 16-bit hash."""
-    return next(
-        seed
-        for seed in range(2000)
-        if index_texts(NgramSettings(hashing=Hashing(seed=seed, mask=0xFFFF)), texts).collided
-    )
-
-
-def test_after_a_collision_counting_begins_again_with_another_seed_and_is_exact(tmp_path):
-    texts = [f"word{i} word{i + 1}" for i in range(12)] * 2
-    seed = colliding_seed(texts)
-    source = open_corpus(write_texts(tmp_path, texts, ["a", "b"] * 12), CorpusOptions(), scratch=tmp_path).train
-    units = plan_units(source, unit_bytes=1 << 20, advance=lambda _: None)
-    tasks = [UnitTask(source=source, unit=unit, seed=1, threshold=0) for unit in units]
-    hashing = Hashing(seed=seed, mask=0xFFFF)
-    counted = count(
-        Passes(Serial(), tmp_path, 1 << 20),
-        tasks,
-        [1] * len(tasks),
-        NgramSettings(hashing=hashing, min_df=1),
-        check=lambda facts: None,
-    )
-    assert counted.settings.hashing.seed > seed
-    assert counted.num_distinct == len({term for text in texts for term in (*text.split(), text)})
-
-
-def test_terms_of_different_units_with_one_hash_are_noticed_when_runs_meet(tmp_path):
-    texts = [f"word{i}" for i in range(300)]
-    hashing = Hashing(seed=colliding_seed(texts), mask=0xFFFF)
-    runs = []
-    for number, text in enumerate(texts):  # one term a unit: no unit sees the collision
-        runs.append(tmp_path / f"run-{number}")
-        spill_postings(runs[-1], index_texts(NgramSettings(hashing=hashing), [text]), {}, {})
-    with pytest.raises(HashCollisionError):
-        merge_bucket(runs, Bucket(0, 0), tmp_path / "bucket", min_count=1)

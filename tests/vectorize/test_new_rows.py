@@ -16,6 +16,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.progress import QUIET, verbosity
 from shardtrain.vectorize import fitted, new_rows
 from shardtrain.vectorize.fitted import Vectorizer, load_vectorizer
+from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.new_rows import Index, TermWeights, count_keys
 from shardtrain.vectorize.settings import NgramSettings
 from shardtrain.vectorize.weights import weights_of
@@ -77,7 +78,7 @@ def test_blocks_are_the_texts_in_order(texts: list[str], size: int) -> None:
 )
 def test_a_hash_is_found_where_it_is_however_hashes_lie(present: set[int], others: list[int]) -> None:
     hashes = np.array(sorted(present), np.uint64)
-    index = Index.of(hashes)
+    index = Index.of(TermIds(hashes, np.empty(0, np.uint32)))
     for wanted in [*sorted(present), *others]:
         place = new_rows._place(np.uint64(wanted), hashes, index.starts, index.shift)
         assert place == (hashes.tolist().index(wanted) if wanted in present else -1)

@@ -24,13 +24,13 @@ def test_every_setting_has_a_schema(kind: str) -> None:
 
 @pytest.mark.parametrize("place", [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 20) + 999])
 def test_hashes_that_do_not_ascend_are_found_at_every_border_of_the_pieces(place: int, tmp_path: Path) -> None:
-    hashes = np.arange((1 << 20) + 1000, dtype=np.uint64)
-    hashes[place] = hashes[place - 1]
+    hashes = np.arange(5, (1 << 20) + 1005, dtype=np.uint64)
+    hashes[place] = hashes[place - 1] - 1
     count = len(hashes)
     columns = np.full(count, -1, np.int32)
     columns[7] = 0
     arrays = {"hashes": [hashes], "counts": [np.ones(count)], "columns": [columns], "scores": [np.ones(1)]}
-    with pytest.raises(VectorizerError, match=rf"`hashes.npy\[{place}\]` is {place - 1}, expected more than the one"):
+    with pytest.raises(VectorizerError, match=rf"`hashes.npy\[{place}\]` is {place + 3}, expected more than the one"):
         save_vectorizer(tmp_path, NgramSettings(), {"num_documents": 3}, ["a"], arrays)
 
 

@@ -11,7 +11,7 @@ from support.oracle import TEXTS, check_any_text
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import selecting
+from shardtrain.pipeline import selecting, tying
 from shardtrain.vectorize import selection, ties
 
 STRINGS = st.lists(
@@ -79,15 +79,15 @@ OPTIONS = st.fixed_dictionaries(
 @pytest.fixture
 def settled(monkeypatch) -> list[int]:
     """All ties are settled before any is named, in units of a few documents; the result counts the settled ties."""
-    found, settle = [], selecting._settle
+    found, settle = [], selecting.settle
 
     def counted(*arguments, **options):
         found.append(1)
         return settle(*arguments, **options)
 
     monkeypatch.setattr(selecting, "TIE_BYTES", 1 << 60)
-    monkeypatch.setattr(selecting, "_FIRST_ROUND", 1)
-    monkeypatch.setattr(selecting, "_settle", counted)
+    monkeypatch.setattr(tying, "_FIRST_ROUND", 1)
+    monkeypatch.setattr(selecting, "settle", counted)
     monkeypatch.setattr(job, "UNIT_BYTES", 64)
     return found
 
