@@ -206,6 +206,7 @@ def _lead(
             team.leave()
             _save_interrupted(checkpoints, interrupted, folder, how)
             raise KeyboardInterrupt from None
+        team.release()
         checkpoints.beside(lambda: folder.write_history(trained.history))
         metrics = _metrics(trained, session.measures, shards.description.class_names)
         seconds = trained.clock.before + time.perf_counter() - started
@@ -214,7 +215,7 @@ def _lead(
             metrics |= _tested(trained.tested, shards.test.num_examples, shards.description.class_names)
         checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
         checkpoints.remove()
-        team.shared({"finished": True})
+        team.dismiss()
     return folder
 
 

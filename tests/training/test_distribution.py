@@ -231,6 +231,18 @@ def test_a_farewell_is_no_loss() -> None:
         assert found[0]._gone == {}
 
 
+def test_a_chief_that_has_all_it_needs_goes_on_without_the_others() -> None:
+    with teams(3) as found:
+        found[0].release()
+        found[1]._left = True
+        found[1]._links[0].finish()
+        with ThreadPoolExecutor(1) as pool:
+            answered = pool.submit(found[2].shared)
+            found[0].dismiss()
+            assert answered.result(30) is True
+        assert found[0]._gone == {}
+
+
 def test_a_worker_that_does_not_appear_is_named() -> None:
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
 

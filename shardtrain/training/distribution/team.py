@@ -44,6 +44,7 @@ class Team:
         self._gone: dict[str, Any] = {}  # which worker has ended, how and why
         self._parted: set[int] = set()  # those that have said farewell
         self._left = False  # whether this one has
+        self._needs_others = True
         self._changed = threading.Condition()
 
     def join(self, seconds: float) -> None:
@@ -53,6 +54,7 @@ class Team:
             WorkerLostError: some did not appear in time.
             UsageError: they were started differently.
         """
+        self._needs_others = True
         if self.size == 1 or self._links:
             return
         found = gather_workers(self.cluster, seconds) if self.is_chief else {0: reach_chief(self.cluster, seconds)}
@@ -113,6 +115,18 @@ class Team:
         self.exchange(value, kept.extend)
         return kept
 
+    def release(self) -> None:
+        """Go on without the others, as the chief: from now on the end of one is no loss."""
+        with self._changed:
+            self._needs_others = False
+
+    def dismiss(self) -> None:
+        """Answer, as the chief, what the others wait for in `shared`, as far as they are still there."""
+        for link in self._links.values():
+            with contextlib.suppress(EOFError):
+                link.get()
+            link.put({"value": True})
+
     def check(self, problem: str) -> None:
         """Raise the first problem of any worker in all of them.
 
@@ -165,7 +179,7 @@ class Team:
         with self._changed:
             if message and message.get("bye"):
                 self._parted.add(number)
-            if self._left or self._gone or number in self._parted:
+            if self._left or self._gone or number in self._parted or not self._needs_others:
                 return
             self._gone = message or {"gone": "was lost", "why": "", "worker": number}
             self._changed.notify_all()
@@ -218,6 +232,7 @@ def together(seconds: float) -> Iterator[Team]:
             yield team
         except Exception as error:
             found = team.explained(error)
+            team.leave()  # what is lost is known: nothing ends this process for it
             if found is error:
                 raise
             raise found from error
