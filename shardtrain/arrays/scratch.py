@@ -81,6 +81,8 @@ class SpilledFile:
             return [self._read(descriptor, name, part) for name, part in parts.items()]
 
     def _read(self, descriptor: int, name: str, part: slice | None) -> npt.NDArray[Any]:
+        if name not in self.entries:
+            raise Mismatch("a file without it", f"an array '{name}'")
         type_name, (size,), offset = self.entries[name]
         part = part or slice(0, size)
         array = np.empty(max(0, part.stop - part.start), type_name)

@@ -24,11 +24,12 @@ from shardtrain.errors import UsageError, VectorizerError
 from shardtrain.exports.bundle_reader import HEAD, load
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import build as job
-from shardtrain.pipeline import selecting
+from shardtrain.pipeline import selecting, tying
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.vectorize import merging, new_rows
-from shardtrain.vectorize.counts import Bucket, lookup, places_in, spill_postings
+from shardtrain.vectorize.buckets import MERGE_BYTES, Bucket, plan_buckets, tops_of
+from shardtrain.vectorize.counts import lookup, places_in, spill_postings
 from shardtrain.vectorize.fitted import (
     NgramVectorizer,
     Vectorizer,
@@ -36,10 +37,11 @@ from shardtrain.vectorize.fitted import (
     load_vectorizer,
     save_vectorizer,
 )
+from shardtrain.vectorize.groups import Runs
 from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.indexing import index_texts
 from shardtrain.vectorize.inverted import Inverted, ordered
-from shardtrain.vectorize.merging import merge_bucket, plan_buckets
+from shardtrain.vectorize.merging import merge_bucket
 from shardtrain.vectorize.new_rows import Index
 from shardtrain.vectorize.places import find_places
 from shardtrain.vectorize.saved import read_vectorizer
@@ -75,7 +77,7 @@ def test_ngrams_that_share_hashes_have_the_rows_of_scikit_learn(bits, leading, t
 def test_ties_of_ngrams_that_share_hashes_are_settled_as_by_scikit_learn(texts, seed, options):
     with shortened_hashes(2), pytest.MonkeyPatch.context() as patch:
         patch.setattr(selecting, "TIE_BYTES", 1 << 60)
-        patch.setattr(selecting, "_FIRST_ROUND", 1)
+        patch.setattr(tying, "_FIRST_ROUND", 1)
         patch.setattr(job, "UNIT_BYTES", 64)
         check_any_text(texts, seed, options)
 
@@ -320,7 +322,7 @@ def test_a_bucket_merged_in_halves_is_what_it_is_at_once(tmp_path_factory, units
         spilled(folder / f"run-{number}", {each: at for at, each in enumerate(sorted(unit, key=hash))})
         for number, unit in enumerate(units)
     ]
-    whole = merge_bucket(paths, Bucket(0, 0), folder / "whole", min_count=least, budget=1 << 30)
+    whole = merge_bucket(Runs(paths, paths, 0), Bucket(0, 0), folder / "whole", min_count=least, budget=1 << 30)
     terms = sorted(set().union(*units))
     times = {each: sum(each in unit for unit in units) for each in terms}
     assert whole == (len(terms), sum(number >= least for number in times.values()))
@@ -334,9 +336,9 @@ def test_a_bucket_merged_in_halves_is_what_it_is_at_once(tmp_path_factory, units
         alike = Counter(each[0] for unit in units for each in unit)
         if max(alike.values(), default=0) > room:
             with pytest.raises(UsageError, match="must be merged at once"):
-                merge_bucket(paths, Bucket(0, 0), folder / "halves", min_count=least, budget=1)
+                merge_bucket(Runs(paths, paths, 0), Bucket(0, 0), folder / "halves", min_count=least, budget=1)
             return
-        assert merge_bucket(paths, Bucket(0, 0), folder / "halves", min_count=least, budget=1) == whole
+        assert merge_bucket(Runs(paths, paths, 0), Bucket(0, 0), folder / "halves", min_count=least, budget=1) == whole
     assert contents(folder / "halves", len(units)) == (found, places)
     assert not list(folder.glob("halves-*"))
 
@@ -350,20 +352,19 @@ def test_counts_of_units_add_up_beyond_32_bits(tmp_path):
             "counts": np.array([(1 << 32) - 1, 1], np.uint32),
             "first": np.array([(1 << 32) - 1, 0], np.uint32),
         }
-        spill(tmp_path / f"run-{number}", arrays)
+        spill(tmp_path / f"run-{number}", {"tops": tops_of(arrays["hashes"]), **arrays})
         paths.append(tmp_path / f"run-{number}")
-    merge_bucket(paths, Bucket(0, 0), tmp_path / "out", min_count=3, budget=1 << 20)
+    merge_bucket(Runs(paths, paths, 0), Bucket(0, 0), tmp_path / "out", min_count=3, budget=1 << 20)
     found, _ = contents(tmp_path / "out", 3)
     assert found == [(7, 1, 3 * ((1 << 32) - 1), (1 << 32) - 1), (7, 2, 3, 0)]
 
 
 @pytest.mark.parametrize("num_terms", [0, 10**6, 10**9, 10**12])
-def test_as_many_buckets_are_planned_as_the_memory_requires(num_terms, monkeypatch):
-    monkeypatch.setattr(merging, "Bucket", lambda number, bits: (number, bits))
+def test_as_many_buckets_are_planned_as_the_memory_requires(num_terms):
     budget = 1 << 28
-    planned = plan_buckets(num_terms, budget)
-    assert num_terms * merging.MERGE_BYTES / len(planned) <= budget + merging.MERGE_BYTES
-    assert len(planned) == 1 or num_terms * merging.MERGE_BYTES / (len(planned) // 2) > budget
+    number = 1 << plan_buckets(num_terms, budget)
+    assert num_terms * MERGE_BYTES / number <= budget + MERGE_BYTES
+    assert number == 1 or num_terms * MERGE_BYTES / (number // 2) > budget
 
 
 @given(units=PAIRS, wanted=PAIRS)

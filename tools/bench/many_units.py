@@ -55,8 +55,12 @@ class Watch(threading.Thread):
 
 def drive(corpus: str, out: str, unit_bytes: str, bits: str) -> None:
     """Build in this process with shrunk units, and print what was measured as JSON."""
-    building.UNIT_BYTES, building.PARALLEL_BYTES = int(unit_bytes), 0
-    counting.plan_buckets = lambda num_terms, budget: int(bits)  # type: ignore[assignment]
+    for module, name, value in (
+        (building, "UNIT_BYTES", int(unit_bytes)),
+        (building, "PARALLEL_BYTES", 0),
+        (counting, "plan_buckets", lambda num_terms, budget: int(bits)),
+    ):
+        setattr(module, name, value)
     watch, started = Watch(), time.perf_counter()
     watch.start()
     build(corpus, out, BuildOptions(vectorizer="ngram", workers=2, rows_per_shard=_ROWS_PER_SHARD, overwrite=True))
