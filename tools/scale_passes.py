@@ -30,9 +30,10 @@ from shardtrain.pipeline.selecting import scored_together
 from shardtrain.runtime.passes import Workers
 from shardtrain.shards.write import ShardShape
 from shardtrain.vectorize.buckets import TOP_BITS, plan_buckets
+from shardtrain.vectorize.group_values import value_bytes
 from shardtrain.vectorize.groups import Batches, Runs, files_together, fold_bytes, num_steps
 from shardtrain.vectorize.merging import MERGED
-from shardtrain.vectorize.ngrams import scored_at_once, value_bytes
+from shardtrain.vectorize.scoring import scored_at_once
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
 from shardtrain.vectorize.weights import weights_of

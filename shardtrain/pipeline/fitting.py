@@ -27,9 +27,9 @@ from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
 from shardtrain.vectorize.groups import Batches
 from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.merging import spill_bucket
-from shardtrain.vectorize.ngrams import WeighUnits
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
+from shardtrain.vectorize.weighing import WeighUnits
 from shardtrain.vectorize.weights import Float, Weights, weights_of
 
 _WEIGHED_BYTES = 40  # memory of a term of a unit while its documents are weighed

@@ -22,10 +22,11 @@ from shardtrain.pipeline.tying import settle
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
-from shardtrain.vectorize import ngrams, selection
+from shardtrain.vectorize import selection
 from shardtrain.vectorize.buckets import Buckets
+from shardtrain.vectorize.group_values import GroupValues
 from shardtrain.vectorize.identity import TermIds
-from shardtrain.vectorize.ngrams import GroupValues, ScoreBuckets
+from shardtrain.vectorize.scoring import ScoreBuckets, scored_at_once
 from shardtrain.vectorize.selection import SELECTORS, Boundary, find_boundary, ranked
 from shardtrain.vectorize.settings import NgramSettings
 from shardtrain.vectorize.ties import Tied
@@ -65,7 +66,7 @@ def select_ngrams(
     assert isinstance(settings, NgramSettings)
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
-    most = ngrams.scored_at_once(settings.select, len(class_counts), passes.budget)
+    most = scored_at_once(settings.select, len(class_counts), passes.budget)
     groups = scored_together(counted.candidates, most, passes.executor.workers)
     name = f"scores-{counted.buckets.bits}-{checksum(repr(groups).encode())}"
     score = ScoreBuckets(
