@@ -22,6 +22,7 @@
     ├── OutputExistsError           a result that must not be overwritten (also FileExistsError)
     ├── ExecutorError               workers of `--executor` that cannot be reached or used
     ├── WorkerDiedError             worker processes that died again and again
+    ├── WorkerLostError             a worker of a training that did not appear, or ended (also ConnectionError)
     ├── StorageError                a file that could not be written (also OSError)
     │   ├── TakenOverError          a folder that another process took over while this one was stopped
     │   └── DiskFullError           not enough room on the disk
@@ -197,6 +198,10 @@ class ExecutorError(ShardtrainError):
 
 class WorkerDiedError(ShardtrainError):
     """Worker processes died again and again, probably for lack of memory."""
+
+
+class WorkerLostError(ShardtrainError, ConnectionError):
+    """A worker of a training on several machines did not appear in time, or ended."""
 
 
 class StorageError(ShardtrainError, OSError):

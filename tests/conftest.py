@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "vectorize/test_features_equal_oracles.py",
     "training/test_tune.py",
     "training/test_devices.py",
+    "training/test_workers.py",
     "training/test_fused.py",
     "cli/test_surroundings.py",
     "cli/test_executors.py",

@@ -29,7 +29,7 @@ from shardtrain.runtime.system import allow_open_files, read_into, write_all
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
 _MOST_MAPPED, _OTHER_FILES = 512, 128  # files that are open at once
-_HEADER_BYTES = 4096  # read at first; most headers are shorter
+HEADER_BYTES = 4096  # read at first; most headers are shorter
 _ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 
@@ -214,7 +214,7 @@ def find_spilled(path: Path) -> SpilledFile:
         StorageError: it cannot be opened or read.
     """
     with _open_scratch(path) as descriptor:
-        content = os.pread(descriptor, _HEADER_BYTES, 0)
+        content = os.pread(descriptor, HEADER_BYTES, 0)
         start = _header_size(content[:_HEADER_DIGITS])
         if start > len(content):
             content = os.pread(descriptor, start, 0)

@@ -16,6 +16,7 @@ from shardtrain.errors import RunError, ShardsNotFoundError, UsageError, command
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.models.options import SIZES
 from shardtrain.runtime.progress import short, warn
+from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.options import FitOptions, RunOutput
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         from shardtrain.training.fit import fit
 
         done = fit(shards, options, **vars(output))
-    show_run(args.json, done)
+    if this_cluster().index == 0:  # all workers return the same run
+        show_run(args.json, done)
     return 0
 
 

@@ -29,6 +29,7 @@ from shardtrain.cli import (
     fit,
     index,
     inspect,
+    launch,
     predict,
     recompress,
     report,
@@ -51,7 +52,7 @@ COMMANDS = tuple(
     module.COMMAND
     for module in (
         *(demo, fetch, train, build, convert, index, recompress),
-        *(fit, tune, evaluate, runs, compare, predict, export, report, inspect, verify, doctor, completion),
+        *(fit, launch, tune, evaluate, runs, compare, predict, export, report, inspect, verify, doctor, completion),
     )
 )
 EPILOG = """\

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.terminal import captured_stderr
+from shardtrain.training.distribution.cluster import this_cluster
 
 if TYPE_CHECKING:
     from shardtrain.inference.run import Run
@@ -74,9 +75,11 @@ def quiet_tensorflow() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors
+    alone = this_cluster().size == 1
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if alone else "3"  # errors; none where a lost worker would fill the screen
     with captured_stderr():
         import tensorflow as tf
 
-        tf.config.list_logical_devices()  # the search for devices prints as well
+        if alone:  # several workers start TensorFlow together
+            tf.config.list_logical_devices()  # the search for devices prints as well
         yield

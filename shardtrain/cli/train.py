@@ -14,6 +14,7 @@ from shardtrain.cli.results import show
 from shardtrain.cli.tensorflow import check_if_keras_is_asked_for, load_for_training
 from shardtrain.loader.options import LoaderOptions
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.options import FitOptions, TrainOutput
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ def run(args: argparse.Namespace) -> int:
     building.refuse_unused(args.given)
     check_if_keras_is_asked_for(options)
     own_process(later="shardtrain.engine.first_use")
+    is_chief = this_cluster().index == 0
 
     def before_fit(shards: Shards, folder: Path, chosen: FitOptions) -> None:
-        if not args.json:
+        if not args.json and is_chief:
             show(False, {}, *built_lines(shards.manifest, shards.path), summary=True)
         load_for_training(chosen, shards.description, None if output.overwrite else folder)
 
@@ -45,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
         reading=given_options(args, LoaderOptions),
         before_fit=before_fit,
     )
-    show_run(args.json, done.run, built_facts(done.manifest, done.shards))
+    if is_chief:  # all workers return the same run
+        show_run(args.json, done.run, built_facts(done.manifest, done.shards))
     return 0
 
 

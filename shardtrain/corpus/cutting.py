@@ -72,7 +72,7 @@ def _cut_alone(source: Source, sizes: Sequence[int], unit_bytes: int, advance: A
 def _cut_in_chunks(
     source: Source, sizes: Sequence[int], unit_bytes: int, advance: Advance, executor: Executor
 ) -> Iterator[Cuts]:
-    step = max(1, CHUNK_BYTES // unit_bytes) * unit_bytes
+    step = chunk_bytes(unit_bytes)
     chunks = [
         [Chunk(file, begin, min(begin + step, size), size) for begin in range(file.data_start, size, step)]
         for file, size in zip(source.files, sizes, strict=True)
@@ -89,6 +89,11 @@ def _cut_in_chunks(
             yield from (_cuts(number, piece) for piece in pieces)
         num_records = place.num_records
         yield _end(number, size, num_records, size)
+
+
+def chunk_bytes(unit_bytes: int) -> int:
+    """Return the bytes of a file that one task scans: whole cells of the grid."""
+    return max(1, CHUNK_BYTES // unit_bytes) * unit_bytes
 
 
 def scan_task(syntax: Syntax, unit_bytes: int, chunk: Chunk) -> Scan | None:

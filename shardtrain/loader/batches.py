@@ -4,8 +4,8 @@ A batch of consecutive rows of one shard is a view of the mapped file. Shuffled 
 in groups of batches, into a buffer that fits the processor's cache. A background thread prefetches: it verifies, reads
 and gathers ahead of the consumer; memory is that of the prefetched batches.
 
-Batch k holds the positions [k * size, (k + 1) * size) of the plan. If damaged rows are skipped, their batches are
-shorter, or missing if no row remains; all other batches are unchanged.
+Batch k holds the positions [k * size, (k + 1) * size) of the plan; of several readers each gets its part of it. If
+damaged rows are skipped, their batches are shorter, or missing if no row remains; all other batches are unchanged.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shardtrain.arrays.rows import Examples, Features, join_examples, slice_rows
 from shardtrain.errors import CorruptShardError, UsageError
 from shardtrain.loader.options import BatchOptions
 from shardtrain.loader.order import BLOCK_ROWS, EpochPlan, Window
+from shardtrain.loader.parts import WHOLE, Part
 from shardtrain.loader.reader import SplitReader
 from shardtrain.runtime.prefetch import prefetched
 from shardtrain.runtime.progress import say
@@ -39,15 +40,15 @@ READ_THREADS = 8  # blocks that are read concurrently if files are not mapped
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive rows of an epoch; fewer than `positions` if damaged rows were skipped."""
+    """Consecutive rows of an epoch; fewer than `positions` if damaged rows were skipped, or others read some."""
 
     positions: int
     x: Features
     y: npt.NDArray[Any]
 
     def slice(self, start: int, stop: int) -> Examples:
-        """Return positions [start, stop); after rows were skipped, only the whole piece."""
-        if (start, stop) == (0, self.positions):
+        """Return rows [start, stop); after rows were skipped, only the whole piece."""
+        if stop - start >= len(self.y):
             return self.x, self.y
         return slice_rows(self.x, start, stop), self.y[start:stop]
 
@@ -57,6 +58,7 @@ class Batches:
 
     Attributes:
         plan: the order of rows.
+        part: the rows of each batch that are read.
         prefetched_windows: windows whose reading starts before they are requested.
         dropped: damaged rows that the latest iteration has skipped so far.
     """
@@ -67,6 +69,12 @@ class Batches:
         self.dropped = 0
         self._buffers = buffers
         size, prefetch = options.batch_size, options.prefetch
+        self.part = Part(*options.part, size, split.num_examples)
+        if options.part != WHOLE and split.options.on_corrupt == "skip":
+            raise UsageError(
+                "--on-corrupt skip is for one process: several would disagree about the rows of a batch; restore the "
+                "damaged files from a copy, or train in one process"
+            )
         # without gathering a block is a whole number of batches, so that they are views, never joined from two blocks
         mixing = options.shuffle in ("window", "global")
         self.plan = EpochPlan(
@@ -102,7 +110,8 @@ class Batches:
     def _groups(self) -> Generator[list[Examples], None, None]:
         """Yield the batches in groups, one group per piece of rows."""
         size = self.options.batch_size
-        left = min(len(self) * size, self.split.num_examples - self.options.start_step * size)  # positions to yield
+        start = self.options.start_step * size  # of the piece
+        left = min(len(self) * size, self.split.num_examples - start)  # positions to yield
         held: list[Examples] = []  # of an incomplete batch
         missing = size  # positions until it is complete
         self.dropped = 0
@@ -110,16 +119,19 @@ class Batches:
             group: list[Examples] = []
             position, stop = 0, min(piece.positions, left)
             left -= stop
+            before = self.part.count(start)
             while position < stop:  # invariant: the positions in `held` and `missing` add up to `size`
                 following = min(position + missing, stop)
-                held.append(piece.slice(position, following))
+                first, last = self.part.count(start + position), self.part.count(start + following)
+                held.append(piece.slice(first - before, last - before))
                 missing -= following - position
                 position = following
                 if not missing or (position == stop and not left):
                     x, y = join_examples(held)
                     held, missing = [], size
-                    if len(y):
+                    if len(y) or self.options.part != WHOLE:
                         group.append((x, y))
+            start += piece.positions
             yield group
             if not left:
                 break
@@ -144,6 +156,7 @@ class Batches:
         # blocks are not read in file order, so pages that the kernel reads ahead would be evicted before their turn
         split.advise(random=split.larger_than_memory and not split.mapped and self.plan.mode != "none")
         reads = self.options.prefetch and not split.mapped and split.options.on_corrupt == "fail"
+        reads = reads and (self.plan.mode == "window" or self.options.part == WHOLE)  # which read whole windows
         pool = ThreadPoolExecutor(READ_THREADS, "shardtrain-read") if reads else None
         previous: WindowRows | None = None  # its last batches may still be in use
         current: WindowRows | None = None
@@ -189,19 +202,29 @@ class Batches:
 
     def _window_pieces(self, rows: WindowRows, window: Window, start: int) -> Iterator[Piece]:
         """Yield the rows of one window from position `start` of the epoch on."""
-        batches = self._group_size if rows.damaged is None else 1
+        whole = self.options.part == WHOLE
+        batches = self._group_size if rows.damaged is None and (whole or window.order is not None) else 1
         for first, last in self._batch_ranges(start, window.start + len(window), batches):
             begin, end = first - window.start, last - window.start
             if window.order is not None:
                 order = window.order[begin:end]
-                piece = self._piece(len(order), *rows.gather(order, self._buffers))
+                if not whole:
+                    order = order[self.part.positions(first, last) - first]
+                piece = self._piece(end - begin, *rows.gather(order, self._buffers))
+            elif not whole:
+                mine, until = self.part.within(first // self.options.batch_size)
+                mine, until = max(mine, first), min(until, last)
+                parts = list(rows.slices(mine - window.start, until - window.start))
+                yield self._piece(end - begin, *join_examples(parts))
+                continue
             elif rows.damaged is None:
                 for x, y in rows.slices(begin, end):
                     yield self._piece(len(y), x, y)
                 continue
             else:
                 piece = self._piece(end - begin, *join_examples(list(rows.slices(begin, end))))
-            self.dropped += piece.positions - len(piece.y)
+            if whole:
+                self.dropped += piece.positions - len(piece.y)
             yield piece
 
     def _piece(self, positions: int, x: Features, y: npt.NDArray[Any]) -> Piece:

@@ -64,6 +64,8 @@ class BatchOptions:
         start_step: batches to leave out at the beginning.
         prefetch: batches that a background thread makes ahead at most; 0: none, and no thread.
         as_int32: labels and token ids in int32, as TensorFlow takes them, instead of their type on disk.
+        part: (index, number) of one of several readers that share every batch, see `loader.parts`; its part of a small
+            batch may have no row.
 
     Raises:
         UsageError: a value outside its range.
@@ -78,11 +80,14 @@ class BatchOptions:
     start_step: int = 0
     prefetch: int = 64  # 32,768 rows of 512 per batch
     as_int32: bool = False
+    part: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
         if self.start_step < 0 or self.epoch < 0:
             raise UsageError(f"start_step {self.start_step} and epoch {self.epoch} must not be negative")
+        if not 0 <= self.part[0] < self.part[1]:
+            raise UsageError(f"part is {self.part}; it must be the index of a reader, from 0, and their number")
         if self.prefetch < 0:
             raise UsageError(f"prefetch is {self.prefetch}; write 0 for none, or how many batches may be ahead")

@@ -64,6 +64,7 @@ from shardtrain.shards.layout import Manifest, SplitEntry
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.shards.packing import check_codec, codec_of
 from shardtrain.vectorize.fitted import Vectorizer, copy_vectorizer, load_vectorizer, save_vectorizer
+from shardtrain.vectorize.groups import files_together
 from shardtrain.vectorize.indexing import idle_stop_words
 from shardtrain.vectorize.settings import HashedSettings, SequenceSettings, Settings
 
@@ -71,6 +72,8 @@ PARALLEL_BYTES = 32 << 20  # smaller corpora are built before a second process h
 # Disk of all files of a build, measured on news, encyclopedia, reviews and messages of 1 to 40 MB: bytes per n-gram of
 # a text (more where n-grams of a single document are candidates), and for sequences per byte of text.
 NGRAM_DISK_BYTES, RARE_NGRAM_DISK_BYTES, SEQUENCE_DISK_RATIO = 20, 30, 6
+# What groups of very many units add, as computed by tools/simulate_scale.py for news, and a reserve.
+GROUPED_NGRAM_DISK_BYTES, GROUPED_SEQUENCE_DISK_RATIO = 18, 4
 _MOST_SHOWN = 10  # labels in a warning
 RULE_RATIO = 1500  # the guide: fewer samples per median word suggests n-grams
 
@@ -395,7 +398,22 @@ def disk_bytes(settings: Settings, corpus: Corpus) -> int:
     """Estimate the bytes of scratch files, including unpacked texts, and shards together."""
     sources = corpus.sources.values()
     unpacked = sum(source.staged_bytes for source in sources)
-    return disk_ratio(settings) * sum(source.num_bytes for source in sources) + unpacked
+    grouped = sum(source.num_bytes for source in sources if _is_grouped(source.num_bytes, settings))
+    plain = disk_ratio(settings) * sum(source.num_bytes for source in sources)
+    return plain + grouped_disk_ratio(settings) * grouped + unpacked
+
+
+def _is_grouped(num_bytes: int, settings: Settings) -> bool:
+    return files_together(-(-num_bytes // unit_bytes(settings.density))) > 1
+
+
+def grouped_disk_ratio(settings: Settings) -> int:
+    """Estimate the bytes per byte of text that scratch files have in addition where units are put together."""
+    if isinstance(settings, SequenceSettings):
+        return GROUPED_SEQUENCE_DISK_RATIO
+    if isinstance(settings, HashedSettings):  # of these only the rows
+        return 1
+    return math.ceil(GROUPED_NGRAM_DISK_BYTES * settings.per_byte)
 
 
 def disk_ratio(settings: Settings) -> int:
@@ -405,6 +423,11 @@ def disk_ratio(settings: Settings) -> int:
     ngrams = settings.ngrams if isinstance(settings, HashedSettings) else settings
     of_ngram = RARE_NGRAM_DISK_BYTES if settings is ngrams and ngrams.min_df == 1 else NGRAM_DISK_BYTES
     return math.ceil(of_ngram * ngrams.per_byte)
+
+
+def unit_bytes(density: int) -> int:
+    """Return the bytes of a unit; texts with `density` times as many terms as usual have smaller ones."""
+    return UNIT_BYTES // density
 
 
 def plan_source(
@@ -426,7 +449,7 @@ def plan_source(
         UsageError: a document is too long to be indexed within the memory limit.
     """
     with passes.timed(title), progress(title, total=source.num_bytes, lasting=False) as shown:
-        units = plan_units(source, unit_bytes=UNIT_BYTES // density, advance=shown.add, executor=passes.executor)
+        units = plan_units(source, unit_bytes=unit_bytes(density), advance=shown.add, executor=passes.executor)
     alone, lengths = Workers() if workers.sharing > 1 else workers, units.num_text_bytes
     if (too_long := np.flatnonzero(lengths > alone.longest_unit(memory_limit, density))).size:
         raise UsageError(_too_long(source, units[int(too_long[0])], memory_limit, density))

@@ -22,7 +22,7 @@ from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Row
 from shardtrain.vectorize.buckets import Buckets, plan_buckets
 from shardtrain.vectorize.counts import spill_postings
-from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES, Runs, fold_postings
+from shardtrain.vectorize.groups import Runs, files_together, fold_postings
 from shardtrain.vectorize.indexing import index_texts
 from shardtrain.vectorize.merging import merge_bucket
 from shardtrain.vectorize.settings import CountedSettings, SequenceSettings
@@ -96,11 +96,11 @@ def count(passes: Passes, units: Units, settings: CountedSettings, *, check: Che
 
 def _runs_of(passes: Passes, postings: FileSet, bits: int, num_terms: int) -> Runs:
     """Return the postings as they are merged, which are those of groups if there are very many units."""
-    if len(postings) <= MOST_FILES:
+    if (width := files_together(len(postings))) == 1:
         return Runs(postings, postings, bits)
     name = f"group-{bits}"
-    files = FileSet(passes.scratch / name, -(-len(postings) // GROUP_UNITS)).made()
-    runs = Runs(postings, files, bits, GROUP_UNITS)
+    files = FileSet(passes.scratch / name, -(-len(postings) // width)).made()
+    runs = Runs(postings, files, bits, width)
     share = [num_terms // len(files)] * len(files)
     passes.do(titles.GROUP, _Fold(runs, passes.budget), range(len(files)), share, name=name, unit="terms")
     return runs

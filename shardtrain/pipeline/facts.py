@@ -115,7 +115,7 @@ class Gathered:
         sums = self._sums
         for mine, theirs in ((sums.train, found.train), (sums.held_out, found.held_out)):
             mine.update(theirs)
-            _forget_labels(mine)
+            forget_labels(mine, 2 * MAX_CLASSES)  # seldom, because it takes a sort
         for label, spare in found.spares.items():
             self.spares[label] = max(self.spares.get(label, spare), spare)
         if len(self.spares) > 2 * MAX_CLASSES:
@@ -166,9 +166,14 @@ class Gathered:
         )
 
 
-def _forget_labels(counts: Counter[str]) -> None:
-    """Forget most labels of a corpus that will be refused for their number; which are kept depends on no order."""
-    if len(counts) > 2 * MAX_CLASSES:
+def forget_labels(counts: Counter[str], most: int) -> None:
+    """Forget labels of a corpus with more than `most` of them, which will be refused; which are kept needs no order.
+
+    Args:
+        counts: by label.
+        most: at least the number of classes that are supported.
+    """
+    if len(counts) > most:
         kept = {label: counts[label] for label in heapq.nsmallest(MAX_CLASSES + 1, counts)}
         counts.clear()
         counts.update(kept)

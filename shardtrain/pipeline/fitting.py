@@ -27,9 +27,9 @@ from shardtrain.vectorize.fitted import Vectorizer, save_vectorizer
 from shardtrain.vectorize.groups import Batches
 from shardtrain.vectorize.identity import TermIds
 from shardtrain.vectorize.merging import spill_bucket
-from shardtrain.vectorize.ngrams import WeighUnits
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import NgramSettings, SequenceSettings
+from shardtrain.vectorize.weighing import WeighUnits
 from shardtrain.vectorize.weights import Float, Weights, weights_of
 
 _WEIGHED_BYTES = 40  # memory of a term of a unit while its documents are weighed
@@ -80,9 +80,10 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
         chosen = select(counted, None, replace(weights, sublinear=False, idf=False))
         counted = _restricted(passes, counted, chosen)
     norms = FileSet(passes.scratch / "norms", len(counted.units)).made()
-    batches = Batches(counted.runs, max(1, passes.budget // (_WEIGHED_BYTES * _terms_of_unit(counted))))
+    together = weighed_together(_terms_of_unit(counted), passes.budget)
+    batches = Batches(counted.runs, min(together, counted.runs.width))
     weigh = WeighUnits(counted.runs, counted.buckets, weights, num_documents, norms)
-    passes.do(titles.NORMS, weigh, batches, _sizes_of(batches, counted), name=f"norms-{len(batches)}")
+    passes.do(titles.NORMS, weigh, batches, _sizes_of(batches, counted), name=f"norms-{batches.size}")
     if not SELECTORS[settings.select].by_counts:
         chosen = select(counted, norms, weights)
         if not weights.norm:  # then no row depends on the candidates that were not selected
@@ -90,6 +91,11 @@ def fit_ngrams(passes: Passes, counted: Counted, codes: dict[str, int], out: Pat
     facts = {"num_documents": num_documents}
     vectorizer = save_vectorizer(out, settings, facts, chosen.terms, _ngram_arrays(counted, chosen))
     return vectorizer, NgramColumns(chosen.ids, weights.of_terms(chosen.counts, num_documents), weights, norms)
+
+
+def weighed_together(terms_of_unit: int, budget: int) -> int:
+    """Return how many units are weighed at once within `budget` bytes, at least 1."""
+    return max(1, budget // (_WEIGHED_BYTES * terms_of_unit))
 
 
 def _terms_of_unit(counted: Counted) -> int:
@@ -171,10 +177,11 @@ def fit_sequences(passes: Passes, counted: Counted, out: Path) -> tuple[Vectoriz
     assert isinstance(settings, SequenceSettings)
     keep = min(settings.max_features - 1, counted.num_distinct)  # id 0 is padding
     check_features(passes, keep)
-    shorts = FileSet(passes.scratch / "short", len(counted.buckets)).made()
+    name = f"short-{counted.buckets.bits}"
+    shorts = FileSet(passes.scratch / name, len(counted.buckets)).made()
     share = [counted.num_distinct // len(shorts)] * len(shorts)
     shorten = _Shorten(counted.buckets, keep, shorts)
-    passes.do(titles.SELECT, shorten, range(len(shorts)), share, name=f"short-{counted.buckets.bits}", unit="words")
+    passes.do(titles.SELECT, shorten, range(len(shorts)), share, name=name, unit="words")
     words = _most_frequent(shorts, keep)
     vocabulary = TermIds.of(words)
     if not len(vocabulary):

@@ -31,7 +31,7 @@ from shardtrain.shards.packing import rewrite_shard
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, new_shard
 from shardtrain.vectorize.fitted import Rows
-from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES
+from shardtrain.vectorize.groups import files_together
 from shardtrain.vectorize.sequences import id_type
 
 _END = 1 << 64
@@ -191,10 +191,8 @@ class _PlaceShards:
         return replace(self.shape, rows=task[1].rows, nonzeros=task[1].nonzeros)
 
     def _place(self, task: tuple[int, ShardRange], out: Path) -> PlacedShard:
-        shape, itemsize = self._shape(task), {"dense": 4}.get(self.shape.kind, 0)
-        if shape.kind == "sequence":
-            itemsize = id_type(shape.vocabulary_size).itemsize
-        row_bytes = 8 * shape.nonzeros // max(shape.rows, 1) + itemsize * shape.num_features
+        shape = self._shape(task)
+        row_bytes = row_bytes_of(shape)
         class_counts = np.zeros(shape.num_classes, np.int64)
         with new_shard(out, shape, synced=self.codec is None) as writer:
             for x, y, documents, _ in _in_order(self.files, task[1], row_bytes, self.budget):
@@ -203,12 +201,24 @@ class _PlaceShards:
         return PlacedShard(writer.entry, tuple(class_counts.tolist()))
 
 
+def row_bytes_of(shape: ShardShape) -> int:
+    """Return the bytes of a row of a shard, on average."""
+    itemsize = {"dense": 4}.get(shape.kind, 0)
+    if shape.kind == "sequence":
+        itemsize = id_type(shape.vocabulary_size).itemsize
+    return 8 * shape.nonzeros // max(shape.rows, 1) + itemsize * shape.num_features
+
+
+def num_pieces(rows: int, row_bytes: int, budget: int) -> int:
+    """Return in how many pieces rows are placed within `budget` bytes: as read, concatenated and sorted."""
+    return max(1, -(-3 * rows * (row_bytes + 24) // budget))
+
+
 def _in_order(files: Sequence[Path], rows: ShardRange, row_bytes: int, budget: int) -> Iterator[Placed]:
     """Yield the rows of files with keys in a range, by ascending key, in pieces of about `budget` bytes."""
     if not rows.rows:
         return
-    # a row is in memory three times: as read, concatenated and sorted
-    pieces = max(1, -(-3 * rows.rows * (row_bytes + 24) // budget))
+    pieces = num_pieces(rows.rows, row_bytes, budget)
     cuts = [rows.first + (rows.last - rows.first) * i // pieces for i in range(pieces + 1)]
     for first, last in pairwise(cuts):
         parts = [rows_between(path, first, last) for path in files]
@@ -222,13 +232,11 @@ def _in_order(files: Sequence[Path], rows: ShardRange, row_bytes: int, budget: i
 
 def _grouped(passes: Passes, split: str, files: Sequence[Path]) -> Sequence[Path]:
     """Put the rows of many files into one, of a split of very many files; return the files to place."""
-    if len(files) <= MOST_FILES:
+    if (width := files_together(len(files))) == 1:
         return files
-    groups = FileSet(passes.scratch / f"grouped-{split}", -(-len(files) // GROUP_UNITS)).made()
-    name, share = f"grouped-{split}", [GROUP_UNITS] * len(groups)
-    passes.do(
-        titles.GROUP_ROWS, _GroupRows(files, GROUP_UNITS, groups, passes.budget), range(len(groups)), share, name=name
-    )
+    groups = FileSet(passes.scratch / f"grouped-{split}", -(-len(files) // width)).made()
+    name, share = f"grouped-{split}", [width] * len(groups)
+    passes.do(titles.GROUP_ROWS, _GroupRows(files, width, groups, passes.budget), range(len(groups)), share, name=name)
     return groups
 
 

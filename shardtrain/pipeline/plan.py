@@ -33,7 +33,7 @@ from shardtrain.runtime.quantities import size
 from shardtrain.shards import layout
 from shardtrain.shards.manifest import read_manifest, vectorizer_folder
 from shardtrain.vectorize.fitted import load_vectorizer
-from shardtrain.vectorize.groups import MOST_FILES
+from shardtrain.vectorize.groups import files_together
 from shardtrain.vectorize.selection import SELECTORS
 from shardtrain.vectorize.settings import MAX_COLUMNS, HashedSettings, NgramSettings, SequenceSettings, Settings
 
@@ -282,7 +282,7 @@ def _titles(
     elif reused or isinstance(settings, HashedSettings):
         found += [titles.LABELS]
     else:
-        found += _counting_titles(settings, many=_are_many(units["train"]))
+        found += counting_titles(settings, many=_are_many(units["train"]))
     made = {"train": True, "validation": bool(corpus.validation) or options.threshold > 0, "test": bool(corpus.test)}
     splits = [name for name, exists in made.items() if exists]
     found += [titles.VECTORIZE_SPLIT[name] for name in splits]
@@ -294,10 +294,10 @@ def _titles(
 
 def _are_many(units: Units | None) -> bool:
     """Return whether the files of units are put together; of texts that would have to be unpacked nobody knows."""
-    return units is not None and len(units) > MOST_FILES
+    return units is not None and files_together(len(units)) > 1
 
 
-def _counting_titles(settings: NgramSettings | SequenceSettings, *, many: bool) -> list[str]:
+def counting_titles(settings: NgramSettings | SequenceSettings, *, many: bool) -> list[str]:
     """Return the titles of the passes that count terms and choose features; `many`: there are very many units."""
     group, values = [titles.GROUP] * many, [titles.GROUP_VALUES] * many
     if isinstance(settings, SequenceSettings):

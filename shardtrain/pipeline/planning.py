@@ -19,9 +19,10 @@ from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import SpilledArrays, open_spilled, spill
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.row_files import key_range
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer, Items, Row
-from shardtrain.vectorize.groups import GROUP_UNITS, MOST_FILES
+from shardtrain.vectorize.groups import GROUP_UNITS, files_together
 
 _FEW_BITS, _MANY_BITS = 12, 16  # of bins: more of them where the rows of one might not fit into memory
 _END = 1 << 64
@@ -55,15 +56,20 @@ def plan_shards(passes: Passes, split: str, files: Sequence[Path], rows_per_shar
     if not total:
         return []
     while True:
-        places = np.arange(rows_per_shard, total, rows_per_shard)
+        places = first_rows(total, rows_per_shard)
         marks = [(bins.first, 0, 0)]  # key, row and non-zeros at the start of each shard
         if len(places):
-            marks += _marks(passes, split, files, bins, places, rows_per_shard)
+            marks += _marks(passes, split, files, bins, places)
         marks.append((bins.last, total, int(bins.nonzero_starts[-1])))
         shards = [ShardRange(a[0], b[0], b[1] - a[1], b[2] - a[2]) for a, b in pairwise(marks)]
         if rows_per_shard == 1 or all(shard.nonzeros <= MAX_NONZEROS for shard in shards):
             return shards
         rows_per_shard = -(-rows_per_shard // 2)
+
+
+def first_rows(total: int, rows_per_shard: int) -> npt.NDArray[np.int64]:
+    """Return the number of the first row of each shard but the first."""
+    return np.arange(rows_per_shard, total, rows_per_shard)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +91,7 @@ class _Bins:
 
 
 def _bins_of(passes: Passes, split: str, files: Sequence[Path]) -> _Bins:
-    bits = _FEW_BITS if len(files) <= MOST_FILES else _MANY_BITS
-    groups = range(0, len(files), GROUP_UNITS)
+    bits, groups = bin_bits(len(files)), files_counted(len(files))
     count = _CountKeys(files, GROUP_UNITS, bits, FileSet(passes.scratch / f"keys-{split}", len(groups)).made())
     found: list[tuple[int, int]] = passes.run(
         titles.plan_shards(split),
@@ -105,6 +110,16 @@ def _bins_of(passes: Passes, split: str, files: Sequence[Path]) -> _Bins:
     starts, nonzero_starts = np.cumsum(sums, axis=1)
     first, last = min([low for low, _ in found], default=_END), max([high for _, high in found], default=0)
     return _Bins(bits, first, last, np.append(0, starts), np.append(0, nonzero_starts))
+
+
+def bin_bits(num_files: int) -> int:
+    """Return the bits of the number of bins for the rows of so many files."""
+    return _FEW_BITS if files_together(num_files) == 1 else _MANY_BITS
+
+
+def files_counted(num_files: int) -> range:
+    """Return the first file of each task that counts keys."""
+    return range(0, num_files, GROUP_UNITS)
 
 
 @dataclass(frozen=True)
@@ -141,19 +156,16 @@ def _marks(
     files: Sequence[Path],
     bins: _Bins,
     places: npt.NDArray[np.int64],
-    rows_per_shard: int,
 ) -> Iterator[tuple[int, int, int]]:
     """Return key, row and non-zeros before it of the rows at some places."""
     numbers = np.searchsorted(bins.starts, places, side="right") - 1
-    skips = places - bins.starts[numbers]
-    pairs = zip(numbers.tolist(), skips.tolist(), strict=True)
-    marked = [(number, tuple(skip for _, skip in group)) for number, group in groupby(pairs, lambda pair: pair[0])]
+    tasks = mark_tasks(bins.starts, places, passes.budget)
     found = passes.run(
         titles.plan_shards(split),
         _FindMarks(files, bins.bits),
-        tasks := list(_tasks(marked, np.diff(bins.starts), passes.budget)),
+        tasks,
         [1] * len(tasks),
-        name=f"marks-{split}-{rows_per_shard}",
+        name=f"marks-{split}-{checksum(repr(tasks).encode())}",
         unit="tasks",
         schema=_MARKS,
         fits=lambda task, result: sum(len(skips) for _, skips in task) == len(result),
@@ -162,6 +174,14 @@ def _marks(
     keys = [(key, nonzeros) for marks in found for key, nonzeros in marks]
     for (key, nonzeros), row, of_bin in zip(keys, places.tolist(), before, strict=True):
         yield key, row, of_bin + nonzeros
+
+
+def mark_tasks(starts: npt.NDArray[np.int64], places: npt.NDArray[np.int64], budget: int) -> list[tuple[Marked, ...]]:
+    """Return the tasks that find the keys of rows at some places; `starts` are rows before each bin, (bins + 1,)."""
+    numbers = np.searchsorted(starts, places, side="right") - 1
+    pairs = zip(numbers.tolist(), (places - starts[numbers]).tolist(), strict=True)
+    marked = [(number, tuple(skip for _, skip in group)) for number, group in groupby(pairs, lambda pair: pair[0])]
+    return list(_tasks(marked, np.diff(starts), budget))
 
 
 def _tasks(marked: list[Marked], rows: npt.NDArray[np.int64], budget: int) -> Iterator[tuple[Marked, ...]]:

@@ -19,19 +19,22 @@ from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.naming import check_features, find_names
 from shardtrain.pipeline.tying import settle
+from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.schema import Integer
-from shardtrain.vectorize import ngrams, selection
+from shardtrain.vectorize import selection
 from shardtrain.vectorize.buckets import Buckets
+from shardtrain.vectorize.group_values import GroupValues
 from shardtrain.vectorize.identity import TermIds
-from shardtrain.vectorize.ngrams import GroupValues, ScoreBuckets
+from shardtrain.vectorize.scoring import ScoreBuckets, scored_at_once
 from shardtrain.vectorize.selection import SELECTORS, Boundary, find_boundary, ranked
 from shardtrain.vectorize.settings import NgramSettings
 from shardtrain.vectorize.ties import Tied
 from shardtrain.vectorize.weights import Float, Weights
 
 TIE_BYTES = 1024  # of the memory for each tied candidate that is named and then not chosen
-_LEAST_GROUPS = 16  # of buckets that are scored together, so that many workers end at the same time
+# Of buckets that are scored together: enough that many workers end at about the same time.
+_LEAST_GROUPS, _GROUPS_PER_WORKER = 16, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +66,9 @@ def select_ngrams(
     assert isinstance(settings, NgramSettings)
     keep, later_wins = min(settings.max_features, counted.num_candidates), SELECTORS[settings.select].later_wins
     check_features(passes, keep)
-    most = ngrams.scored_at_once(settings.select, len(class_counts), passes.budget)
-    groups = _groups(counted.candidates, most)
-    name = f"scores-{counted.buckets.bits}-{len(groups)}"
+    most = scored_at_once(settings.select, len(class_counts), passes.budget)
+    groups = scored_together(counted.candidates, most, passes.executor.workers)
+    name = f"scores-{counted.buckets.bits}-{checksum(repr(groups).encode())}"
     score = ScoreBuckets(
         runs=counted.runs,
         buckets=counted.buckets,
@@ -91,11 +94,17 @@ def select_ngrams(
     return Chosen(ids=ids.take(best), **values, terms=[terms[i] for i in best])
 
 
-def _groups(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
-    """Group adjacent buckets of no more than `most` candidates, but into enough groups for all workers."""
+def scored_together(sizes: npt.NDArray[np.int64], most: int, workers: int) -> list[range]:
+    """Group adjacent buckets of no more than `most` candidates, but into enough groups for all workers.
+
+    Args:
+        sizes: candidates of each bucket.
+        most: candidates of a group, unless one bucket has more.
+        workers: that score at once.
+    """
     groups, start = [], 0
     ends = np.append(0, np.cumsum(sizes))
-    most = min(most, int(ends[-1]) // _LEAST_GROUPS)
+    most = min(most, int(ends[-1]) // max(_LEAST_GROUPS, _GROUPS_PER_WORKER * workers))
     for stop in range(1, len(sizes) + 1):
         if stop == len(sizes) or ends[stop + 1] - ends[start] > most:
             groups.append(range(start, stop))
@@ -129,10 +138,11 @@ def _gather(
         UsageError: memory has no room for their names.
     """
     room = max(boundary.room, passes.room // TIE_BYTES)
-    files = FileSet(passes.scratch / f"chosen-{name}", len(groups)).made()
+    name = f"chosen-{name}-{room}"
+    files = FileSet(passes.scratch / name, len(groups)).made()
     pick = _PickBest(counted.buckets, scores, boundary.score, room, files)
     share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
-    how: dict[str, Any] = {"name": f"chosen-{name}", "unit": "n-grams", "schema": Integer()}
+    how: dict[str, Any] = {"name": name, "unit": "n-grams", "schema": Integer()}
     num_tied = sum(passes.run(titles.CHOOSE, pick, list(enumerate(groups)), share, **how))
     found = [open_spilled(path) for path in files]
     kinds = ("above",) if num_tied > room else ("above", "tied")

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
+from shardtrain.corpus.labels import MAX_CLASSES
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import Documents, Source, Unit
 from shardtrain.corpus.unit_table import UnitTable
 from shardtrain.corpus.words import count_words
 from shardtrain.loader.order import document_keys
-from shardtrain.pipeline.facts import MAX_LISTED, UNIT_FACTS, Gathered, Totals, UnitFacts
+from shardtrain.pipeline.facts import MAX_LISTED, UNIT_FACTS, Gathered, Totals, UnitFacts, forget_labels
 from shardtrain.pipeline.holdout import ALL_HELD_OUT, Spare, spare_documents, trains
 from shardtrain.runtime.passes import Passes
 from shardtrain.vectorize.indexing import index_ngrams, index_words
@@ -167,14 +168,17 @@ def facts_of(
     words: Mapping[int, int],
 ) -> UnitFacts:
     """Return the facts of a unit that was read; the arguments are what `read` returns, and counts."""
-    trained = Counter(compress(documents.labels, train))
-    held_out = list(compress(documents.labels, ~train))
+    trained, held_out = Counter(compress(documents.labels, train)), Counter(compress(documents.labels, ~train))
     spares: dict[str, Spare] = {}
-    if split.threshold < ALL_HELD_OUT:
-        spares = spare_documents(held_out, keys[~train], documents.ordinals[~train], trained)
+    if split.threshold < ALL_HELD_OUT and len(held_out) <= MAX_CLASSES:
+        spares = spare_documents(
+            list(compress(documents.labels, ~train)), keys[~train], documents.ordinals[~train], trained
+        )
+    for counts in (trained, held_out):
+        forget_labels(counts, MAX_CLASSES)
     return UnitFacts(
         train=trained,
-        held_out=Counter(held_out),
+        held_out=held_out,
         num_bad_rows=len(documents.bad_rows),
         bad_rows=documents.bad_rows[:MAX_LISTED],
         num_replaced=documents.num_replaced,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import shlex
 import sys
@@ -18,11 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shardtrain.runtime import system
+from shardtrain.runtime.schema import Fields, Integer, Number, Text, check, hex_digits, parse_json
 
 LOCK = ".lock"  # the file in a folder that is held; names of other files of a lock begin so, too
 MAX_BYTES = 1 << 14  # of a file of a lock
 _MAX_COMMAND = 80  # characters that a message shows
-_TOKEN = re.compile(r"[0-9a-f]{16}")
+_MAX_TERM = 86_400.0  # seconds; nobody waits longer, whatever a file says
+_HOLDER = Fields(
+    {
+        **{name: Text() for name in ("host", "machine", "started", "since", "command")},
+        "token": hex_digits(16),
+        "process": Integer(1, (1 << 31) - 1),
+        "term": Number(0, _MAX_TERM),
+        "beat": Text("[0-9]{10}", "10 digits"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +130,11 @@ def read_content(path: Path) -> bytes:
 
 def parse_holder(content: bytes) -> Holder | None:
     """Return the holder that a file describes; None if it is damaged, or was read while it was written."""
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        found = Holder(**json.loads(content))
-        texts = (found.host, found.machine, found.started, found.command)
-        sound = all(isinstance(text, str) for text in texts) and 0 < found.process < 1 << 31 and found.term >= 0
-        if sound and _TOKEN.fullmatch(found.token) and int(found.beat) >= 0 and datetime.fromisoformat(found.since):
-            return found
+    with contextlib.suppress(ValueError, OverflowError):
+        record = parse_json(content)
+        check(record, _HOLDER)
+        datetime.fromisoformat(record["since"]).astimezone()  # as messages show it
+        return Holder(**record)
     return None
 
 

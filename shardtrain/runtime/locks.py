@@ -74,7 +74,9 @@ def _is_open_folder(folder: Path, descriptor: int) -> bool:
 
 
 def _describe(folder: Path, holder: Holder) -> None:
-    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    """Write who holds a folder to a new file: what was there may be a pipe, which waits, or a link to another file."""
+    (folder / LOCK).unlink(missing_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         os.write(descriptor, holder.content)
     finally:

@@ -21,6 +21,7 @@ from shardtrain.runtime.schema import Choice, Schema
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Sizes = Sequence[int] | npt.NDArray[np.int64]
 
 PROCESS_BYTES = 110 << 20  # what numpy, scipy and numba take in a process before any work
 UNIT_BYTES = 4 << 20  # of a corpus file in one unit; fixed, so that results cannot depend on memory or workers
@@ -71,40 +72,15 @@ class Passes:
         return sums
 
     def run(
-        self,
-        title: str,
-        function: Callable[[Task], Result],
-        tasks: Sequence[Task],
-        sizes: Sequence[int] | npt.NDArray[np.int64],
-        *,
-        name: str,
-        unit: str = "B",
-        schema: Schema = NOTHING,
-        encode: Callable[[Result], Any] = lambda result: result,
-        decode: Callable[[Any], Result] = lambda record: record,
-        fits: Callable[[Task, Result], bool] = lambda task, result: True,
+        self, title: str, function: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sizes, **how: Any
     ) -> list[Result]:
         """Run a pass and return its results in order; the arguments are those of `stream`."""
-        found = dict(
-            self.stream(
-                title, function, tasks, sizes, name=name, unit=unit, schema=schema, encode=encode, decode=decode,
-                fits=fits,
-            )
-        )  # fmt: skip
+        found = dict(self.stream(title, function, tasks, sizes, **how))
         return [found[i] for i in range(len(tasks))]
 
-    def do(
-        self,
-        title: str,
-        function: Callable[[Task], None],
-        tasks: Sequence[Task],
-        sizes: Sequence[int] | npt.NDArray[np.int64],
-        *,
-        name: str,
-        unit: str = "B",
-    ) -> None:
+    def do(self, title: str, function: Callable[[Task], None], tasks: Sequence[Task], sizes: Sizes, **how: Any) -> None:
         """Run a pass whose tasks only write files; the arguments are those of `stream`."""
-        for _ in self.stream(title, function, tasks, sizes, name=name, unit=unit):
+        for _ in self.stream(title, function, tasks, sizes, **how):
             pass
 
     def stream(
@@ -112,7 +88,7 @@ class Passes:
         title: str,
         function: Callable[[Task], Result],
         tasks: Sequence[Task],
-        sizes: Sequence[int] | npt.NDArray[np.int64],
+        sizes: Sizes,
         *,
         name: str,
         unit: str = "B",

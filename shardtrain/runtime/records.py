@@ -37,14 +37,20 @@ class Records:
         self._end = 0
 
     def read(self) -> Iterator[tuple[int, Any]]:
-        """Yield number and result of each record that is sound, in the order in which they were added."""
-        if not self._path.exists():
+        """Yield number and result of each record that is sound, in the order in which they were added.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        if not os.path.lexists(self._path):
             return
-        with open(self._path, "rb") as file, storage_errors(self._path, "read", done="read") as call:
-            call.theirs = True
-            for line in file:
-                with contextlib.suppress(ValueError):
-                    yield self._parsed(line)
+        with storage_errors(self._path, "open", done="read") as call:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            call.name = "read"
+            with open(descriptor, "rb") as file:
+                for line in file:
+                    with contextlib.suppress(ValueError):
+                        yield self._parsed(line)
 
     def _parsed(self, line: bytes) -> tuple[int, Any]:
         """Return number and result of a line.

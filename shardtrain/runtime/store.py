@@ -23,9 +23,10 @@ from shardtrain.runtime import system
 STORE = "store"  # key of a job's record
 _BOOT = "boot"  # of records of older versions: the start of the machine, wherever the folder was
 _SHARED = "shared"
-_SHARED_KINDS = re.compile(  # fuseblk is a local disk; afpfs, smbfs, webdav, macfuse and osxfuse are names of macOS
+_SHARED_KINDS = re.compile(  # fuseblk is a local disk; afpfs, smbfs, webdav, macfuse and osxfuse are names of macOS;
+    # fuse-overlayfs is the root of containers without privileges, the others after it encrypt or read local disks
     r"nfs\d?|cifs|smb\d?|smbfs|9p|ceph|lustre|gpfs|mmfs|beegfs|fhgfs|wekafs|panfs|orangefs|pvfs2|glusterfs|ocfs2|gfs2?"
-    r"|dvs|cxfs|acfs|quobyte|afs|afpfs|webdav|davfs|coda|fuse|fuse\..*|macfuse|osxfuse|virtiofs|vboxsf|vmhgfs|prl_fs"
+    r"|dvs|cxfs|acfs|quobyte|afs|afpfs|webdav|davfs|coda|fuse|fuse\.(?!fuse-overlayfs|gocryptfs|encfs|ntfs).*|macfuse|osxfuse|virtiofs|vboxsf|vmhgfs|prl_fs"
     r"|drvfs"
 )
 _LONG_SECONDS = 86_400.0  # far more than clocks of machines that share files differ by

@@ -81,6 +81,13 @@ class Engine(ABC):
     def capture_variables(self) -> dict[str, Any]:
         """Capture the described values of the model, its optimizer and its metrics."""
 
+    def capture_worker(self) -> dict[str, Any]:
+        """Capture what differs between workers, as JSON values; see `distribution.worker_state`."""
+        return {}
+
+    def join_workers(self, variables: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:  # noqa: B027
+        """Replace, in variables that were captured, what differs between workers by what holds for all of them."""
+
     @abstractmethod
     def capture_hooks(self) -> list[dict[str, Any]]:
         """Capture the class and plain attributes of each hook."""

@@ -22,13 +22,16 @@ from shardtrain.runtime.backend import check_backend
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
-from shardtrain.training.checkpoint import Checkpoints
+from shardtrain.training.checkpoint import Checkpoints, checkpoints_in
+from shardtrain.training.distribution.cluster import this_cluster
+from shardtrain.training.distribution.team import Team, together
 from shardtrain.training.engine import Logs
+from shardtrain.training.following import follow
 from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import Chosen, choose, in_words
 from shardtrain.training.resume import as_begun, finished_run, training_job
-from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
+from shardtrain.training.run_folder import CHECKPOINTS, CONFIG, RunFolder, sha256
 from shardtrain.training.session import Preparation, Session, Trained, reading_plan
 from shardtrain.training.state_schema import STATE
 from shardtrain.training.tensorboard_folder import check_board
@@ -61,6 +64,9 @@ def fit(
     If `out` holds an interrupted run with the same options, shards and model, it is resumed, and the result is
     what it would have been without the interruption. Ctrl-C and SIGTERM finish the running step and save first.
 
+    Where TF_CONFIG names several workers, all of them call this and share each step (`training.distribution`); the
+    chief alone writes the folder. Whichever ends early ends all; any number of workers resumes what is interrupted.
+
     Args:
         shards: with a validation split.
         options: how to train.
@@ -88,17 +94,64 @@ def fit(
         CheckpointError: all checkpoints are damaged, or they are of another model or other callbacks.
         DivergedError: the loss is no longer finite; the run stays unfinished.
         DiskFullError: the disk has no room; the run stays unfinished.
+        WorkerLostError: another worker did not appear, or has ended.
         KeyboardInterrupt: training was interrupted and its state saved.
     """
-    started = time.perf_counter()
     if overwrite and resume:
         raise UsageError("--resume resumes a run and --overwrite discards it; omit one of them")
     _ = shards.validation  # an error where there is none
+    if this_cluster().size > 1:
+        _refuse_for_workers(shards, options)
+    with together(options.worker_timeout) as team:
+        if not team.is_chief:
+            return follow(team, shards, options, callbacks=callbacks, test=test)
+        return _lead(
+            team,
+            shards,
+            options,
+            named=None if out is None else RunFolder(Path(out)),
+            overwrite=overwrite,
+            resume=resume,
+            callbacks=callbacks,
+            test=test,
+            measures=measures,
+            watch=watch,
+        )
+
+
+def _refuse_for_workers(shards: Shards, options: FitOptions) -> None:
+    """Refuse what only one process can do.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if options.devices:
+        raise UsageError(
+            "--devices is for one process; of several workers, each uses all GPUs that CUDA_VISIBLE_DEVICES shows it"
+        )
+    _ = shards.train.batches(1, part=(0, 2))  # an error where damaged rows are skipped
+
+
+def _lead(
+    team: Team,
+    shards: Shards,
+    options: FitOptions,
+    *,
+    named: RunFolder | None,
+    overwrite: bool,
+    resume: bool,
+    callbacks: Sequence[keras.callbacks.Callback],
+    test: bool,
+    measures: Sequence[str],
+    watch: Callable[[int, Logs], bool] | None,
+) -> RunFolder:
+    """Train as the chief, which decides and writes files, or in the only process; see `fit`."""
+    started = time.perf_counter()
+    how = "the same command" + ("" if named else " with --resume") + (" without --overwrite" if overwrite else "")
     name = model_name(options.model, shards.description.kind)
     options.refuse_unused_sizes(name)
     if shards.description.vectorizer and (shards.vectorizer_path / DESCRIPTION).is_file():
         check_files(shards.vectorizer_path, shards.description.vectorizer)
-    named = None if out is None else RunFolder(Path(out))
     if resume and named is None:
         named = RunFolder.newest_unfinished(name)
     if named is not None:
@@ -107,20 +160,36 @@ def fit(
     chosen, missing = choose(options, name, shards.description, callbacks)
     job = training_job(chosen, name, shards.description)
     if named is not None and (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
+        team.shared({"finished": str(named.path.resolve())})
         return named
     measures = _measures(chosen, measures, shards.description.num_classes)
     check_board(chosen, named)
     say(in_words(name, chosen, missing))
-    prepared = _prepared(shards, chosen, name, callbacks)
+    decided = {"engine": chosen.engine, "recipe": chosen.recipe, "job": job.record, "measures": measures}
+    team.shared({"finished": "", **decided})
+    team.check("")
+    prepared = _prepared(shards, chosen, name, callbacks, team)
     folder = RunFolder.create(None if named is None else named.path, name)
     with folder.work.held(), Checkpoints(folder.path / CHECKPOINTS, STATE) as checkpoints, Interrupts() as interrupts:
         saved = _saved_state(folder, checkpoints, shards, job, prepared, overwrite=overwrite)
+        newest = checkpoints_in(checkpoints.folder)[-1].name if saved is not None else ""
+        team.advice = f"{how} resumes the training in '{folder.path}', with any number of workers"
+        team.shared(
+            {
+                "folder": str(folder.path.resolve()),
+                "config": sha256(folder.path / CONFIG),
+                "checkpoint": newest,
+                "advice": team.advice,
+            }
+        )
+        team.check("")
         session = Session(
             shards=shards,
             options=chosen,
             job=job.record,
             folder=folder,
             checkpoints=checkpoints,
+            team=team,
             interrupts=interrupts,
             prefetch=reading_plan(shards, chosen, prepared.batches_per_call).prefetch,
             test=test,
@@ -134,8 +203,10 @@ def fit(
             checkpoints.remove()
             raise
         except Interrupted as interrupted:
-            _save_interrupted(checkpoints, interrupted, folder, named=out is not None, overwrite=overwrite)
+            team.leave()
+            _save_interrupted(checkpoints, interrupted, folder, how)
             raise KeyboardInterrupt from None
+        team.release()
         checkpoints.beside(lambda: folder.write_history(trained.history))
         metrics = _metrics(trained, session.measures, shards.description.class_names)
         seconds = trained.clock.before + time.perf_counter() - started
@@ -144,10 +215,13 @@ def fit(
             metrics |= _tested(trained.tested, shards.test.num_examples, shards.description.class_names)
         checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
         checkpoints.remove()
+        team.dismiss()
     return folder
 
 
-def _prepared(shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback]) -> Preparation:
+def _prepared(
+    shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback], team: Team
+) -> Preparation:
     """Make the model ready for training before a folder is made: one that cannot be trained leaves nothing behind.
 
     The packages that an engine needs are imported here.
@@ -159,7 +233,7 @@ def _prepared(shards: Shards, options: Chosen, name: str, callbacks: Sequence[ke
     check_backend()
     from shardtrain.training.staged import KerasTraining
 
-    return KerasTraining(shards, options, name, callbacks)
+    return KerasTraining(shards, options, name, callbacks, team)
 
 
 def _saved_state(
@@ -195,10 +269,8 @@ def _saved_state(
     return saved
 
 
-def _save_interrupted(
-    checkpoints: Checkpoints, interrupted: Interrupted, folder: RunFolder, *, named: bool, overwrite: bool
-) -> None:
-    """Save the state of an interrupted training, and report the command that resumes it; `named`: with --out."""
+def _save_interrupted(checkpoints: Checkpoints, interrupted: Interrupted, folder: RunFolder, how: str) -> None:
+    """Save the state of an interrupted training, and report the command that resumes it, which is `how`."""
     if interrupted.state is not None:
         checkpoints.save(interrupted.state)
     try:
@@ -206,7 +278,6 @@ def _save_interrupted(
     except Exception:  # the writing thread has reported it
         say(f"interrupted after {interrupted.position}; an older checkpoint may be in '{folder.path}'")
         return
-    how = "the same command" + ("" if named else " with --resume") + (" without --overwrite" if overwrite else "")
     say(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
 
 

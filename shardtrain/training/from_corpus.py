@@ -28,6 +28,7 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards.layout import SHARDS, Manifest
 from shardtrain.shards.manifest import vectorizer_folder
+from shardtrain.training.distribution.team import Team, together
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions, TrainOutput
 from shardtrain.training.recipes import choose_engine
@@ -85,19 +86,67 @@ def train(
     if kind is not None:
         fit_options = fit_options.with_sizes(sizes or {}, kind)
         _check(fit_options, kind)
-    with _folder(corpus, output, partial(_call, corpus, build_options, fit_options, sizes or {})) as folder:
+    with together(fit_options.worker_timeout) as team:
+        if not team.is_chief:
+            return _follow(team, fit_options, sizes=sizes, reading=reading, before_fit=before_fit)
+        return _lead(
+            team,
+            corpus,
+            build_options,
+            fit_options,
+            output,
+            kind=kind,
+            sizes=sizes or {},
+            reading=reading or {},
+            before_fit=before_fit,
+        )
+
+
+def _lead(
+    team: Team,
+    corpus: CorpusLike,
+    build_options: BuildOptions,
+    fit_options: FitOptions,
+    output: TrainOutput,
+    *,
+    kind: str | None,
+    sizes: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    before_fit: Callable[[Shards, Path, FitOptions], None] | None,
+) -> TrainedFromCorpus:
+    """Build and train as the chief of several workers, or in the only process; see `train`."""
+    with _folder(corpus, output, partial(_call, corpus, build_options, fit_options, sizes)) as folder:
         folder.check_free(overwrite=output.overwrite)
         check_board(fit_options, folder)
         where = _shards_of(folder, output)
         options = replace(build_options, overwrite=output.overwrite)
         manifest = build(corpus, where, options, reuse=True)
-        with open_shards(where, **(reading or {})) as shards:
+        team.shared({"shards": str(where.resolve()), "run": str(folder.path.resolve())})
+        with open_shards(where, **reading) as shards:
             if kind is None:
-                fit_options = fit_options.with_sizes(sizes or {}, shards.description.kind)
+                fit_options = fit_options.with_sizes(sizes, shards.description.kind)
             if before_fit is not None:
                 before_fit(shards, folder.path, fit_options)
             run = fit(shards, fit_options, out=folder.path, overwrite=output.overwrite)
     return TrainedFromCorpus(manifest=manifest, shards=where, run=run)
+
+
+def _follow(
+    team: Team,
+    fit_options: FitOptions,
+    *,
+    sizes: Mapping[str, Any] | None,
+    reading: Mapping[str, Any] | None,
+    before_fit: Callable[[Shards, Path, FitOptions], None] | None,
+) -> TrainedFromCorpus:
+    """Wait until the chief has built the shards, and train on them with it."""
+    made = team.shared()
+    where, folder = Path(made["shards"]), Path(made["run"])
+    with open_shards(where, **(reading or {})) as shards:
+        fit_options = fit_options.with_sizes(sizes or {}, shards.description.kind)
+        if before_fit is not None:
+            before_fit(shards, folder, fit_options)
+        return TrainedFromCorpus(manifest=shards.manifest, shards=where, run=fit(shards, fit_options, out=folder))
 
 
 def _kind_of(options: BuildOptions) -> str | None:

@@ -12,6 +12,7 @@ from shardtrain.arrays.rows import Examples
 from shardtrain.loader.split import Split
 from shardtrain.models.outputs import as_probabilities
 from shardtrain.training import state
+from shardtrain.training.distribution import worker_state
 from shardtrain.training.engine import EachBatch, Engine, Logs, numbers, restore_generators
 from shardtrain.training.steps import STEPS_PER_CALL, Steps
 
@@ -71,6 +72,9 @@ class KerasEngine(Engine):
         state.restore_variables(self.steps, saved["variables"])
         state.restore_callbacks(callbacks.callbacks, saved["callbacks"], epochs=len(saved["history"]))
         restore_generators(saved["generators"])
+        if self.steps.replicas.team.size > 1:
+            totals = saved["variables"]["metrics"]["values"]
+            worker_state.restore(*self._own, saved.get("workers", ()), totals)
         self.stop = saved["stop"]
 
     def epoch_begins(self, epoch: int) -> None:
@@ -121,6 +125,19 @@ class KerasEngine(Engine):
     def capture_variables(self) -> dict[str, Any]:
         """Capture the variables of model, optimizer and metrics."""
         return state.capture_variables(self.steps)
+
+    @property
+    def _own(self) -> tuple[keras.Model, list[Any], Any]:
+        return self.steps.model, self.steps.metrics_variables, self.steps.replicas
+
+    def capture_worker(self) -> dict[str, Any]:
+        """Capture random states and sums of metrics."""
+        return worker_state.capture(*self._own)
+
+    def join_workers(self, variables: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:
+        """Put the sums of all workers in place of those of the chief."""
+        metrics = variables["metrics"]
+        metrics["values"] = worker_state.summed(workers, metrics["described"])
 
     def capture_hooks(self) -> list[dict[str, Any]]:
         """Capture the callbacks."""

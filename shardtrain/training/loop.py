@@ -24,8 +24,9 @@ from shardtrain.loader.split import Split
 from shardtrain.metrics.names import RANKED
 from shardtrain.metrics.outputs import Measured, OutputSums
 from shardtrain.runtime.interrupts import interrupted
-from shardtrain.runtime.progress import Pass, progress, short
+from shardtrain.runtime.progress import progress, short
 from shardtrain.training.checkpoint import Packed, packed, unpack
+from shardtrain.training.distribution.team import Team
 from shardtrain.training.engine import EVALUATION_ROWS, Engine, Logs, capture_generators, numbers
 from shardtrain.training.options import CheckpointInterval
 
@@ -113,9 +114,10 @@ class Loop:
         seed: of the order of examples.
         shuffle: as in `Split.batches`.
         prefetch: as in `Split.batches`.
+        team: the workers of the training; all take the same steps, each on its part of every batch.
         every: how often `save` is called.
-        save: called with a state to resume from, which holds `about` as well; it must return quickly. It is also
-            called after the last epoch, however often otherwise.
+        save: called in the chief with a state to resume from, which holds `about` as well; it must return quickly. It
+            is also called after the last epoch, however often otherwise.
         about: the identity of the training, as plain values.
         interrupts: report when to stop.
         started: when this process started on it, by `time.perf_counter`.
@@ -129,6 +131,7 @@ class Loop:
     seed: int
     shuffle: str
     prefetch: int
+    team: Team
     every: CheckpointInterval
     save: Callable[[Packed], None]
     about: Mapping[str, Any]
@@ -181,6 +184,7 @@ class Training:
             )
         while position.epoch < loop.epochs and not (engine.stop and not position.step):
             epoch = position.epoch
+            loop.team.where = f"in epoch {epoch + 1}"
             if not position.step:
                 engine.epoch_begins(epoch)
             if not position.trained:
@@ -209,9 +213,9 @@ class Training:
         with progress(title, total=split.num_examples, unit=" examples", lasting=False) as bar:
 
             def batches() -> Iterator[Examples]:
-                for batch in self._until_stopped(split.batches(EVALUATION_ROWS)):
+                for batch in self._until_stopped(self._evaluated(split)):
                     yield batch
-                    bar.add(len(batch[1]))
+                    bar.add(len(batch[1]) * self.loop.team.size)
 
             try:
                 return outputs.measured(self.engine.evaluate(batches(), outputs.add))
@@ -243,6 +247,7 @@ class Training:
             start_step=position.step,
             prefetch=loop.prefetch,
             as_int32=True,
+            part=loop.team.part,
         )
         if not step:
             engine.reset()
@@ -256,7 +261,10 @@ class Training:
                     engine.batch_begins(step)
                 losses, logs = engine.advance(chunk)
                 step += len(chunk)
-                self._count(losses, chunk, epoch, step, bar)
+                self._count(losses, chunk, epoch, step)
+                rows = self._rows(chunk, step, train)
+                self.clock.examples += rows
+                bar.add(rows)
                 if engine.watches_batches:
                     engine.batch_ends(step - 1, numbers(logs))
                 now = time.perf_counter()
@@ -274,22 +282,27 @@ class Training:
             self.wait = (self.clock.waited - before.waited) / seconds
         return Position(epoch=epoch, step=step, trained=True, logs=numbers(logs))
 
-    def _count(self, losses: Sequence[float], chunk: Sequence[Examples], epoch: int, step: int, bar: Pass) -> None:
+    def _rows(self, chunk: Sequence[Examples], step: int, train: Split) -> int:
+        """Count the rows of one call, in all workers; the last step is number `step`, from 1."""
+        if self.loop.team.size == 1:
+            return sum(len(y) for _, y in chunk)
+        before = (step - len(chunk)) * self.loop.batch_size
+        return min(step * self.loop.batch_size, train.num_examples) - before
+
+    def _count(self, losses: Sequence[float], chunk: Sequence[Examples], epoch: int, step: int) -> None:
         """Count the steps of one call and check their losses; the last one is step number `step`, from 1."""
         for number, loss in enumerate(losses, step - len(losses) + 1):
             _check_finite(loss, f"loss of step {number}", epoch)
-        rows = sum(len(y) for _, y in chunk)
-        self.clock.examples += rows
         self._steps_since += len(chunk)
-        bar.add(rows)
 
     def _validate(self, position: Position, validation: Split) -> Logs:
         """Evaluate on the validation examples; metrics are named as Keras names them."""
+        self.loop.team.where = f"in the validation of epoch {position.epoch + 1}"
         before = packed(self.engine.capture_hooks())  # a resumed validation starts again
         self.engine.validation_begins()
         measures = self.loop.measures
         outputs = OutputSums(self.loop.num_classes, detailed=not RANKED.isdisjoint(measures)) if measures else None
-        batches = self._until_stopped(validation.batches(EVALUATION_ROWS))
+        batches = self._until_stopped(self._evaluated(validation))
         try:
             measured = self.engine.evaluate(batches, outputs.add if outputs else None)
         except _StopRequested:
@@ -303,35 +316,52 @@ class Training:
 
     def _save_if_due(self, position: Position, logs: Mapping[str, Any]) -> None:
         """Save a state within an epoch if one is due; stop if that was requested."""
+        team = self.loop.team
         due = self.loop.every.within_epoch(time.perf_counter() - self._saved_at, self._steps_since)
-        if due or self.loop.interrupts.requested:
+        stopped, due = team.agreed(self.loop.interrupts.requested, due and team.is_chief)
+        if stopped or due:
             position = replace(position, logs=numbers(logs))
-            self._stop_if_requested(position)
+            if stopped:
+                raise Interrupted(position, self._state(position, self.engine.capture_hooks()))
             self._save(position)
 
     def _stop_if_requested(self, position: Position) -> None:
-        if self.loop.interrupts.requested:
+        if self.loop.team.agreed(self.loop.interrupts.requested)[0]:
             raise Interrupted(position, self._state(position, self.engine.capture_hooks()))
 
     def _save(self, position: Position) -> None:
-        self.loop.save(self._state(position, self.engine.capture_hooks()))
+        if (state := self._state(position, self.engine.capture_hooks())) is not None:
+            self.loop.save(state)
         self._saved_at, self._steps_since = time.perf_counter(), 0
 
-    def _state(self, position: Position, hooks: list[dict[str, Any]]) -> Packed:
-        """Return the state that `epochs` resumes from `position`."""
+    def _state(self, position: Position, hooks: list[dict[str, Any]]) -> Packed | None:
+        """Return, in the chief, the state that `epochs` resumes from `position`; the other workers add theirs."""
+        team = self.loop.team
+        workers = team.gathered(self.engine.capture_worker()) if team.size > 1 else []
+        if not team.is_chief:
+            return None
+        variables = self.engine.capture_variables()
+        if workers:
+            self.engine.join_workers(variables, workers)
         so_far = self.clock.before + time.perf_counter() - self.loop.started
         return packed(
             {
                 "about": dict(self.loop.about),
                 "position": asdict(position),
-                "variables": self.engine.capture_variables(),
+                "variables": variables,
                 "callbacks": hooks,
                 "generators": capture_generators(),
                 "stop": self.engine.stop,
                 "history": self.history,
                 "clock": asdict(replace(self.clock, before=so_far)),
+                **({"workers": workers} if workers else {}),
             }
         )
+
+    def _evaluated(self, split: Split) -> Iterable[Examples]:
+        """Return this worker's part of the batches of an evaluation; the more workers, the larger are these."""
+        team = self.loop.team
+        return split.batches(EVALUATION_ROWS * team.size, part=team.part)
 
     def _chunks(self, batches: Iterable[Examples], size: int) -> Iterator[list[Examples]]:
         """Group batches by call, `size` to each; the last ones, fewer than `size`, one by one."""
@@ -344,7 +374,7 @@ class Training:
 
     def _until_stopped(self, batches: Iterable[Examples]) -> Iterator[Examples]:
         for batch in batches:
-            if self.loop.interrupts.requested:
+            if self.loop.team.agreed(self.loop.interrupts.requested)[0]:
                 raise _StopRequested
             yield batch
 

@@ -316,6 +316,7 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
         sepcnn: sizes of the sepcnn.
         tensorboard: whether events for TensorBoard are written, to `tensorboard/` in the run folder; or to
             which folder.
+        worker_timeout: seconds in which all workers have to appear, where several machines train.
 
     The other attributes are those of the classes that it extends.
 
@@ -334,6 +335,14 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
         parse=Path,
         const=True,
         unset="off",
+    )
+    worker_timeout: float = option(
+        300.0,  # a cluster starts its machines one after the other
+        "seconds in which all workers have to appear, where several train",
+        group=_RESOURCES,
+        metavar="S",
+        parse=float,
+        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -354,6 +363,8 @@ class FitOptions(StepOptions, TrainingOptions, CheckpointOptions):
             if asked.startswith("--optimizer"):
                 raise UsageError(f"{asked} is one of --engine fused; choose that, or another optimizer")
             raise UsageError(f"{asked} is for --engine fused; choose that, or omit it")
+        if not (self.worker_timeout > 0 and math.isfinite(self.worker_timeout)):
+            raise UsageError(f"--worker-timeout is {self.worker_timeout}; it must be a positive number of seconds")
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise UsageError(f"--clip-norm is {self.clip_norm}; it must be a positive number")
 

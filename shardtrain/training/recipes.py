@@ -18,6 +18,7 @@ from typing import Any
 from shardtrain.errors import UsageError
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.options import SUFFIX
+from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.options import FitOptions
 
 FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
@@ -112,6 +113,7 @@ def not_fused(options: FitOptions, name: str, kind: str, callbacks: Sequence[Any
         "callbacks of Keras": bool(callbacks),
         "--mixed-precision": options.mixed_precision,
         "--devices": bool(options.devices),
+        "several workers": this_cluster().size > 1,
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")
 

@@ -98,7 +98,8 @@ def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
             f"'{folder.path}' holds an interrupted training of another model: {changed}; run that command again to "
             "resume it, pass --overwrite to discard it, or choose another --out"
         )
-    if changed := difference_in_words(before["environment"], now["environment"]):
+    one = {"workers": 1}  # that is not recorded by the fused engine, nor before several could train
+    if changed := difference_in_words({**one, **before["environment"]}, {**one, **now["environment"]}):
         say(f"{changed}: the result may differ in the last bits from that of an uninterrupted training")
 
 

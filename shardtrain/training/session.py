@@ -12,6 +12,7 @@ from shardtrain.loader.shards import Shards
 from shardtrain.metrics.outputs import Measured
 from shardtrain.runtime.progress import say, short
 from shardtrain.training.checkpoint import Checkpoints
+from shardtrain.training.distribution.team import Team
 from shardtrain.training.engine import Engine, Logs
 from shardtrain.training.loop import Interrupts, Loop, Training, TrainingTime
 from shardtrain.training.recipes import Chosen
@@ -49,6 +50,7 @@ class Session:
         job: the job's record, as plain values.
         folder: of the run.
         checkpoints: where states are saved.
+        team: the workers of the training, of which the chief alone writes to the folder.
         interrupts: report when to stop.
         prefetch: batches prefetched by the loader.
         test: whether the kept weights are evaluated on the test split at the end, if there is one.
@@ -62,6 +64,7 @@ class Session:
     job: Mapping[str, Any]
     folder: RunFolder
     checkpoints: Checkpoints
+    team: Team
     interrupts: Interrupts
     prefetch: int
     test: bool
@@ -106,6 +109,7 @@ class Session:
             seed=self.options.seed,
             shuffle=self.options.shuffle,
             prefetch=self.prefetch,
+            team=self.team,
             every=self.options.checkpoint_every,
             save=self.checkpoints.save,
             about={"job": self.job, **about},
@@ -117,7 +121,8 @@ class Session:
         )
         training = Training(engine, loop, history, clock)
         for _ in training.epochs(self.shards.train, self.shards.validation, saved):
-            self.checkpoints.beside(lambda: self.folder.write_history(training.history))
+            if self.team.is_chief:
+                self.checkpoints.beside(lambda: self.folder.write_history(training.history))
             say(_epoch_line(training, self.options.monitor))
         return training
 
@@ -127,6 +132,7 @@ class Session:
         Raises:
             Interrupted: a stop was requested.
         """
+        self.team.where = "in the evaluation of the kept weights"
         return Trained(
             history=training.history,
             clock=training.clock,

@@ -24,16 +24,25 @@ from shardtrain.models.schedules import learning_rate, schedule_callbacks
 from shardtrain.models.user_models import summarize_error
 from shardtrain.runtime.progress import detail, say
 from shardtrain.training import state
-from shardtrain.training.devices import Replicas, devices_for, environment, keras_versions
+from shardtrain.training.distribution import worker_state
+from shardtrain.training.distribution.replicas import Replicas, devices_for
+from shardtrain.training.distribution.team import Team
 from shardtrain.training.engine import Logs
+from shardtrain.training.environment import environment, keras_versions
 from shardtrain.training.keras_engine import KerasEngine
 from shardtrain.training.loop import TrainingTime
 from shardtrain.training.recipes import GUIDE, Chosen
 from shardtrain.training.session import Session, Trained, class_weights, reading_plan
 from shardtrain.training.steps import STEPS_PER_CALL, Steps
-from shardtrain.training.tensorboard import make_board
+from shardtrain.training.tensorboard import EpochBoard, make_board
 
 HALF_PRECISION = "mixed_bfloat16"  # the range of float32, so that no loss has to be scaled
+_WRITING = (
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.TensorBoard,
+)
 FINE_TUNING = 0.1  # of the learning rate, when pretrained vectors are trained as well: less of them is forgotten
 
 
@@ -45,6 +54,7 @@ class KerasTraining:
         options: how to train.
         name: of the model.
         callbacks: of the user.
+        team: the workers, which have joined.
 
     Attributes:
         meaning: of the model's outputs.
@@ -55,11 +65,11 @@ class KerasTraining:
     """
 
     def __init__(
-        self, shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback]
+        self, shards: Shards, options: Chosen, name: str, callbacks: Sequence[keras.callbacks.Callback], team: Team
     ) -> None:
-        _check_callbacks(callbacks)
+        _check_callbacks(callbacks, team)
         self._callbacks = tuple(callbacks)
-        self._replicas = Replicas(devices_for(options.devices))
+        self._replicas = Replicas(devices_for(options.devices) if team.size == 1 else (), team)
         with self._replicas.scope():
             self._model = build_model(shards, options, name)
         self._steps = compile_stage(shards, options, self._model, self._replicas, stage=0)
@@ -90,8 +100,12 @@ class KerasTraining:
             DivergedError: the loss is no longer finite.
             Interrupted: a stop was requested; the error holds the state to resume from.
         """
-        options, steps = session.options, self._steps
-        board = make_board(options, session.folder, new=saved is None)
+        options, steps, is_chief = session.options, self._steps, session.team.is_chief
+        board = make_board(options, session.folder, new=saved is None) if is_chief else ()
+        if saved is None:
+            worker_state.diverge(self._model, self._replicas)
+        elif not is_chief:
+            saved["callbacks"] = [each for each in saved["callbacks"] if each["class"] != EpochBoard.__qualname__]
         history: list[Logs] = []
         clock, stopper = TrainingTime(), KeepBest(options.patience, options.monitor)
         first = saved["about"]["stage"] if saved else 0
@@ -111,7 +125,7 @@ class KerasTraining:
                 "model": state.describe_model(self._model),
                 "stage": stage,
                 "began": saved["about"]["began"] if saved else len(history),
-                "environment": environment(self._replicas.devices),
+                "environment": environment(self._replicas),
             }
             schedule = schedule_callbacks(options.schedule, options.patience)
             engine = KerasEngine(steps, [stopper, *schedule, *self._callbacks, *board], self.meaning)
@@ -123,11 +137,16 @@ class KerasTraining:
         return session.finished(training, stopper.best_epoch)
 
 
-def _check_callbacks(callbacks: Any) -> None:
-    """Refuse, before a folder is made, what Keras would fail on in the first step."""
+def _check_callbacks(callbacks: Any, team: Team) -> None:
+    """Refuse, before a folder is made, what Keras would fail on in the first step, and what each worker would write."""
     given = callbacks if isinstance(callbacks, Sequence) else None
     if given is None or not all(isinstance(each, keras.callbacks.Callback) for each in given):
         raise UsageError(f"callbacks is {callbacks!r}; expected a list of keras.callbacks.Callback")
+    if team.size > 1 and (writing := [each for each in given if isinstance(each, _WRITING)]):
+        raise UsageError(
+            f"the callback {type(writing[0]).__name__} writes files, which each of {team.size} workers would do; omit "
+            "it: the run folder has history.csv and checkpoints, and --tensorboard writes events"
+        )
 
 
 class KeepBest(keras.callbacks.EarlyStopping):

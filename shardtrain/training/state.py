@@ -36,15 +36,22 @@ _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 
 
 def capture_variables(steps: Steps) -> dict[str, Any]:
-    """Capture the name, shape, type and value of every variable of the model, its optimizer and its metrics."""
+    """Capture the name, shape, type and value of every variable of the model, its optimizer and its metrics.
+
+    With several workers, the metrics are those of this one.
+    """
+    alone = steps.replicas.team.size == 1
     return {
-        group: {"described": described, "values": [np.asarray(variable) for variable in variables]}
+        group: {
+            "described": described,
+            "values": [np.asarray(variable) if alone else steps.replicas.values(variable)[0] for variable in variables],
+        }
         for group, (variables, described) in _groups(steps).items()
     }
 
 
 def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
-    """Assign the values that `capture_variables` returned.
+    """Assign the values that `capture_variables` returned; with several workers, but for the metrics.
 
     Raises:
         CheckpointError: the variables differ; none is changed.
@@ -59,6 +66,8 @@ def restore_variables(steps: Steps, saved: Mapping[str, Any]) -> None:
                     f"{_variable(new)} now; resume with the same model, or start again with --overwrite"
                 )
     for group, (variables, _) in groups.items():
+        if group == "metrics" and steps.replicas.team.size > 1:
+            continue  # each worker has its own: `worker_state.restore`
         for variable, value in zip(variables, saved[group]["values"], strict=True):
             variable.assign(value)
 

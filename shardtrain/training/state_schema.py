@@ -93,6 +93,16 @@ _GENERATORS = Fields(
 )
 
 
+_WORKER = Fields(
+    {
+        "seeds": Items(Items(Integer())),
+        "metrics": Items(Items(Items(Number(finite=False)))),
+        "python": Row((Choice((3,)), Items(Integer(0, _WORD), _TWISTER + 1, _TWISTER + 1), optional(Number()))),
+        "numpy": Row((Items(Integer(0, _WORD), _TWISTER, _TWISTER), Integer(0, _TWISTER), Integer(0, 1), Number())),
+    }
+)
+
+
 def _check_position(state: Mapping[str, Any]) -> None:
     """Check that the history has the epochs before the position, and that the stage began within them."""
     epoch, history, began = state["position"]["epoch"], state["history"], state["about"]["began"]
@@ -127,5 +137,6 @@ STATE = Fields(
         "history": Items(_EPOCH),
         "clock": Fields({"examples": Integer(), "seconds": Number(0), "waited": Number(0), "before": Number(0)}),
     },
+    {"workers": Items(_WORKER)},  # of a training on several
     rule=_check_position,
 )

@@ -16,13 +16,14 @@ from functools import cached_property
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from shardtrain.arrays.rows import Examples, Labels
 from shardtrain.errors import ModelError
 from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import sum_repeated_rows
-from shardtrain.training.devices import Replicas
+from shardtrain.training.distribution.replicas import Replicas
 from shardtrain.training.engine import Logs, numbers
 
 STEPS_PER_CALL = 4  # more were not faster
@@ -35,10 +36,10 @@ class Steps:
         model: the model.
         adapter: turns batches into arguments of the functions.
         class_weights: factors of the training loss of an example, by class; empty: none.
-        replicas: the devices that share the work; the model was made in their scope.
+        replicas: the devices and workers that share the work; the model was made in their scope.
 
     Raises:
-        ModelError: several devices, and a model that overrides `train_step`.
+        ModelError: several of them, and a model that overrides `train_step`.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Steps:
         self.replicas = replicas or Replicas()
         self._own_step = type(model).train_step is not keras.Model.train_step
         if self._own_step and self.replicas.count > 1:
+            how = "in one process" if self.replicas.team.size > 1 else f"with --devices {self.replicas.devices[0]}"
             raise ModelError(
                 f"the model overrides train_step, which cannot be divided among {self.replicas.count} devices; "
-                f"train it on one, with --devices {self.replicas.devices[0]}"
+                f"train it on one, {how}"
             )
-        self._arguments = (LABELS, *adapter.specs) * self.replicas.count
+        self._arguments = (LABELS, *adapter.specs) * self.replicas.local
         with self.replicas.scope():
             self._loss = keras.metrics.Mean(name="loss")
             model.optimizer.build(model.trainable_variables)
@@ -71,7 +73,7 @@ class Steps:
         Raises:
             ModelError: "accuracy" is not among the metrics.
         """
-        traced = self._traced(self._train, self.replicas.run)
+        traced = self._traced(self._train, self._train_together)
         _, logs = traced.structured_outputs
         if "accuracy" not in logs:
             raise ModelError(
@@ -96,19 +98,44 @@ class Steps:
 
     @cached_property
     def test(self) -> Any:
-        """The traced evaluation step: return the outputs for the rows of a batch and the metrics so far."""
-        return self._traced(self._test, self.replicas.gather)
+        """The traced evaluation step: return labels and outputs for the rows of a batch, and the metrics so far."""
+        return self._traced(self._test, self._test_together)
 
-    def _traced(self, step: Callable[..., Any], together: Callable[..., tf.Tensor]) -> Any:
-        """Trace a step as a function of the arguments of a batch; `together` calls it on several devices."""
-        if self.replicas.count == 1:
-            return tf.function(step).get_concrete_function(*self._arguments)
+    def _traced(self, step: Callable[..., Any], together: Callable[..., Any]) -> Any:
+        """Trace a step as a function of the arguments of a batch; `together` takes it on several devices."""
+        how = step if self.replicas.count == 1 else together
+        return tf.function(how).get_concrete_function(*self._arguments)
 
-        def everywhere(*arguments: tf.Tensor) -> Any:
-            found = together(lambda *part, share: step(*part, share=share)[0], arguments)
-            return found, {**self.model.get_metrics_result(), "loss": self._loss.result()}
+    def _train_together(self, *arguments: tf.Tensor) -> Any:
+        def on_device(*part: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+            loss, _ = self._train(*part, share=share)
+            return tf.concat([tf.reshape(tf.cast(loss, tf.float32), [1]), self._sums()], axis=0)
 
-        return tf.function(everywhere).get_concrete_function(*self._arguments)
+        found = self.replicas.run(on_device, arguments)
+        return found[0], self._results(found[1:])
+
+    def _test_together(self, *arguments: tf.Tensor) -> Any:
+        def on_device(*part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            _, outputs, _ = self._test(*part)
+            return outputs, self._sums()
+
+        labels, outputs, sums = self.replicas.gather(on_device, arguments)
+        return labels, outputs, self._results(sums)
+
+    def _sums(self) -> tf.Tensor:
+        """Return what the metrics have summed up on this device, as one array."""
+        return tf.concat([tf.reshape(tf.cast(each, tf.float32), [-1]) for each in self.metrics_variables], axis=0)
+
+    def _results(self, sums: tf.Tensor) -> Logs:
+        """Return the metrics of the sums of all devices."""
+        mapping, start = [], 0
+        for variable in self.metrics_variables:
+            size = int(np.prod(variable.shape, dtype=np.int64))
+            value = tf.cast(tf.reshape(sums[start : start + size], variable.shape), variable.dtype)
+            mapping.append((variable, value))
+            start += size
+        with keras.StatelessScope(state_mapping=mapping):
+            return {**self.model.get_metrics_result(), "loss": self._loss.result()}
 
     def _train(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
         weights = tf.gather(tf.constant(self.class_weights, tf.float32), y) if self.class_weights else None
@@ -125,11 +152,11 @@ class Steps:
         self.replicas.apply(self.model.optimizer, sum_repeated_rows(tape.gradient(scaled, variables)), variables)
         return loss, self._measure(x, y, predicted, mean)
 
-    def _test(self, y: tf.Tensor, *parts: tf.Tensor, share: tf.Tensor | None = None) -> Any:
-        x, y = self.adapter.assemble(*parts), self.adapter.targets(y)
+    def _test(self, labels: tf.Tensor, *parts: tf.Tensor) -> Any:
+        x, y = self.adapter.assemble(*parts), self.adapter.targets(labels)
         predicted = self._predicted(x, y, training=False)
         mean = self.model.compute_loss(x=x, y=y, y_pred=predicted, training=False)
-        return predicted, self._measure(x, y, predicted, mean)
+        return labels, predicted, self._measure(x, y, predicted, mean)
 
     def _predicted(self, x: Any, y: tf.Tensor, *, training: bool) -> tf.Tensor:
         predicted = self.model(x, training=training)
@@ -172,9 +199,9 @@ class Steps:
         self.reset()
         logs: Mapping[str, Any] = {}
         for batch in batches:
-            outputs, logs = self.test(*self.arguments(batch))
+            labels, outputs, logs = self.test(*self.arguments(batch))
             if each is not None:
-                each(batch[1], outputs)
+                each(labels.numpy(), outputs)
         return numbers(logs)
 
     @property

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError
+from shardtrain.errors import DivergedError, MissingExtraError, RunError, RunExistsError, StorageError, UsageError
 from shardtrain.loader.shards import Shards
 from shardtrain.metrics.names import HIGHER_IS_BETTER
 from shardtrain.models.names import model_name
@@ -26,6 +26,7 @@ from shardtrain.runtime.atomic import commit_json, commit_link, make_folder
 from shardtrain.runtime.holders import is_lock
 from shardtrain.runtime.jobs import Job, JobFolder
 from shardtrain.runtime.progress import say
+from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.fit import fit
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import choose
@@ -109,13 +110,18 @@ def tune(shards: Shards, base: FitOptions, options: TuneOptions, *, out: Path, o
         overwrite: replace another study in `out`.
 
     Raises:
-        UsageError: a value that an option cannot have.
+        UsageError: a value that an option cannot have, or several workers.
         MissingExtraError: Optuna is not installed.
         RunExistsError: `out` holds something else, or another study.
         DivergedError: every training diverged.
         KeyboardInterrupt: the study was interrupted and its state saved.
     """
     _ = shards.validation  # an error where there is none
+    if this_cluster().size > 1:
+        raise UsageError(
+            "TF_CONFIG names several workers, and tune trains in one process; unset it, and train with the values that "
+            "were found in several"
+        )
     name = model_name(base.model, shards.description.kind)
     options = replace(options, space=options.space or GUIDE.get(name, {}))
     chosen, _ = choose(base, name, shards.description)

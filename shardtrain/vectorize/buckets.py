@@ -19,7 +19,7 @@ from shardtrain.arrays.scratch import SpilledArrays, SpilledFile
 MERGE_BYTES = 52  # memory of a term while a bucket is merged: its columns, its place and at most one candidate
 MOST_BITS = 40  # of the number of a planned bucket
 MOST_TERMS = np.iinfo(np.int32).max  # of a bucket, whose candidates are numbered in 32 bits
-_TOP_BITS = 10  # of hashes whose places are kept with the postings, so that few pages are searched for a bucket
+TOP_BITS = 10  # of hashes whose places are kept with the postings, so that few pages are searched for a bucket
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Bucket:
 
     def part_of(self, postings: SpilledArrays | SpilledFile) -> slice:
         """Return the slice of the terms of postings that are in this bucket."""
-        finer, coarser = max(0, self.bits - _TOP_BITS), max(0, _TOP_BITS - self.bits)
+        finer, coarser = max(0, self.bits - TOP_BITS), max(0, TOP_BITS - self.bits)
         top = self.number >> finer << coarser
         tops = postings.read(tops=slice(top, top + (1 << coarser) + 1))[0]
         around = slice(int(tops[0]), int(tops[-1]))
@@ -73,7 +73,7 @@ class Buckets(Sequence[Bucket]):
 
 def tops_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
     """Return where the hashes with each value of their first bits begin, and where the last ends."""
-    edges = np.arange(1, 1 << _TOP_BITS, dtype=np.uint64) << np.uint64(64 - _TOP_BITS)
+    edges = np.arange(1, 1 << TOP_BITS, dtype=np.uint64) << np.uint64(64 - TOP_BITS)
     return np.concatenate([[0], np.searchsorted(hashes, edges), [len(hashes)]]).astype(np.uint32)
 
 

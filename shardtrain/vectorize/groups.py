@@ -26,6 +26,11 @@ COLUMNS = {"hashes": np.uint64, "checks": np.uint32, "counts": np.uint32, "first
 _TERM_BYTES = 64  # memory of a term while a group is written: its columns, twice, and its place in the order
 
 
+def files_together(number: int) -> int:
+    """Return how many of so many files are put into one; 1: they are read one by one."""
+    return GROUP_UNITS if number > MOST_FILES else 1
+
+
 @dataclass(frozen=True)
 class Part:
     """The terms of one bucket in a file of postings.
@@ -152,7 +157,7 @@ def fold_postings(runs: Runs, number: int, budget: int) -> None:
     with spilling(runs.files[number], {**arrays, "starts": (np.int64, shape)}) as out:
         written = 0
         out.append(starts=np.zeros(1, np.int64))
-        for buckets, parts in steps(files, runs.bits, total * _TERM_BYTES, budget):
+        for buckets, parts in steps(files, runs.bits, fold_bytes(total), budget):
             columns = [file.read(**dict.fromkeys(COLUMNS, part)) for file, part in zip(files, parts, strict=True)]
             order, sizes = by_bucket([each[0] for each in columns], buckets, runs.bits)
             for name, *pieces in zip(COLUMNS, *columns, strict=True):
@@ -161,9 +166,19 @@ def fold_postings(runs: Runs, number: int, budget: int) -> None:
             written += len(order)
 
 
+def fold_bytes(num_terms: int) -> int:
+    """Return the memory of a group of so many terms, if it were written in one step."""
+    return num_terms * _TERM_BYTES
+
+
+def num_steps(bits: int, needed: int, budget: int) -> int:
+    """Return in how many steps a group that takes `needed` bytes is written within `budget` bytes."""
+    return min(1 << bits, max(1, -(-needed // budget)))
+
+
 def steps(files: Sequence[SpilledFile], bits: int, needed: int, budget: int) -> Iterator[tuple[range, list[slice]]]:
     """Yield ranges of buckets that fit into memory, and the parts of the units' terms that are in them."""
-    steps = min(1 << bits, max(1, -(-needed // budget)))
+    steps = num_steps(bits, needed, budget)
     edges = [(step << bits) // steps for step in range(steps + 1)]
     begins = [0] * len(files)
     for first, last in pairwise(edges):

@@ -25,7 +25,7 @@ from shardtrain.vectorize.counts import places_in
 from shardtrain.vectorize.groups import COLUMNS, Part, Runs
 from shardtrain.vectorize.inverted import ordered
 
-_MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.int64, "first": np.uint64}  # of candidates
+MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.int64, "first": np.uint64}  # of candidates
 _CACHED_TERMS = 1 << 14  # merged at a time, so that their table stays in the processor's cache
 _TABLED_TERMS = 1 << 16  # that may be merged, and be in one table, whatever the budget
 _TABLE_BYTES = 96  # memory of a term in the table: slots, sums, and what sorting takes
@@ -166,7 +166,7 @@ def _merged(
     distinct, *merged, places = _merge(*columns.values(), starts, *of_range, *limits, tabled)
     if distinct < 0:
         return None
-    return int(distinct), dict(zip(_MERGED, merged, strict=True)), places, starts
+    return int(distinct), dict(zip(MERGED, merged, strict=True)), places, starts
 
 
 def _join(parts: Sequence[SpilledArrays], out: Path, runs: Runs | None) -> int:
@@ -182,14 +182,14 @@ def _join(parts: Sequence[SpilledArrays], out: Path, runs: Runs | None) -> int:
                 yield np.where(found >= 0, found + np.int32(base), found)
 
     columns = {
-        name: Pieces(np.dtype(dtype), (sum(sizes),), map(itemgetter(name), parts)) for name, dtype in _MERGED.items()
+        name: Pieces(np.dtype(dtype), (sum(sizes),), map(itemgetter(name), parts)) for name, dtype in MERGED.items()
     }
     of_units = Pieces(np.dtype(np.int32), (int(starts[-1]),), places())
     joined = out if runs is None else out.with_name(f"{out.name}-joined")
     spill(joined, {**columns, "places": of_units, "starts": starts})
     if runs is not None:
         whole = open_spilled(joined)
-        _spill(out, {name: whole[name] for name in _MERGED}, whole["places"], starts, runs)
+        _spill(out, {name: whole[name] for name in MERGED}, whole["places"], starts, runs)
         joined.unlink()
     return sum(sizes)
 

@@ -34,6 +34,7 @@ WORDS = {  # of each command: what it is for, options that it needs, and options
     "recompress": (["shards"], ["--out", "x", "--compress", "none"], ["--resume"]),
     "train": (["corpus"], ["--out", "r"], ["--shards", "s", "--units", "8", "--min-df", "3", "--overwrite"]),
     "fit": (["shards"], [], ["--devices", "GPU:0", "GPU:1", "--learning-rate", "1e-4", "--tensorboard"]),
+    "launch": (["fit", "shards"], [], ["--mpi", "node1", "node2", "--port", "2000"]),
     "tune": (["shards"], [], ["--units", "8", "16", "--learning-rate", "1e-4:1e-2", "--dropout", "0.5", "--no-prune"]),
     "evaluate": (["run", "shards"], [], ["--text-columns", "2", "--on-bad-row", "skip", "--no-verify"]),
     "predict": (["run", "text"], [], ["--input", "-", "--proba", "--unescape", "--import", "mine", "--explain", "3"]),

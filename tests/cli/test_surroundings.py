@@ -40,6 +40,7 @@ MAKERS = {
     "recompress": ["recompress", "{home}/shards", "--compress", "zstd", "--out", "{new}"],
     "train": ["train", "{home}/corpus", "--epochs", "1", "--out", "{new}"],
     "fit": ["fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
+    "launch": ["launch", "--local", "1", "--", "fit", "{home}/shards", "--epochs", "1", "--out", "{new}"],
     "tune": ["tune", "{home}/shards", "--epochs", "1", "--units", "2", "4", "--out", "{new}"],
     "predict": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--output", "{new}.csv"],
     "predict, page": ["predict", "{home}/run", "--input", "{home}/texts.txt", "--explain", "2", "--html", "{new}.html"],

@@ -17,12 +17,12 @@ from shardtrain.arrays.file_set import FileSet
 from shardtrain.arrays.scratch import find_spilled, open_spilled, spill
 from shardtrain.datasets.demo import write_demo
 from shardtrain.pipeline import build as building
-from shardtrain.pipeline import counting, placing, planning, titles
+from shardtrain.pipeline import counting, planning, titles
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime import passes
 from shardtrain.runtime.progress import VERBOSE, verbosity
-from shardtrain.vectorize import merging
+from shardtrain.vectorize import groups, merging
 from shardtrain.vectorize.buckets import Bucket, tops_of
 from shardtrain.vectorize.groups import COLUMNS, Batches, Runs, fold_postings
 from shardtrain.vectorize.merging import merge_bucket
@@ -57,9 +57,9 @@ def grouped(bits: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "UNIT_BYTES", 1 << 11)
         patch.setattr(counting, "plan_buckets", lambda num_terms, budget: bits)
-        for module in (counting, planning, placing):
+        for module in (groups, planning):
             patch.setattr(module, "GROUP_UNITS", 5)
-            patch.setattr(module, "MOST_FILES", 6)
+        patch.setattr(groups, "MOST_FILES", 6)
         patch.setattr(passes.Workers, "task_budget", lambda *_: 1 << 20)
         yield
 

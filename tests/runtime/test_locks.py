@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from support.hosts import Driver, Host, mount_table
 from shardtrain.errors import StorageError, TakenOverError
 from shardtrain.runtime import leases, locks, system
 from shardtrain.runtime.atomic import commit_bytes, committed, remove_partials
-from shardtrain.runtime.holders import LOCK, Holder, is_lock, parse_holder, this_process
+from shardtrain.runtime.holders import LOCK, MAX_BYTES, Holder, is_lock, parse_holder, this_process
 from shardtrain.runtime.leases import HeldError
 from shardtrain.runtime.locks import check_held, is_held, locked_folder
 from shardtrain.runtime.store import long_untouched
@@ -225,18 +226,47 @@ def test_a_number_that_another_process_has_by_now_is_not_taken_for_the_holder() 
     assert not Holder(**{**vars(ours), "machine": ""}).here
 
 
+WRONG: dict[str, list[Any]] = {
+    "process": [-1, 0, 1.5, True, "1", 1 << 31],
+    "token": ["x", 5, None],
+    "since": ["now", 5, "9999-12-31T23:59:59-12:00"],
+    "host": [1, None],
+    "beat": ["-1", 5, "9" * 5000],
+    "term": [-1, 1e12, float("inf"), float("nan"), "60"],
+}
+
+
 def test_a_holder_is_read_back_and_nothing_else_is_taken_for_one() -> None:
     ours = this_process(60)
     assert parse_holder(ours.content) == ours
     renewed = ours.renewed()
     assert parse_holder(renewed.content) == renewed != ours
     assert len(renewed.content) == len(ours.content)
-    for wrong in ({"process": -1}, {"token": "x"}, {"since": "now"}, {"host": 1}, {"beat": "-1"}, {"process": "1"}):
-        assert parse_holder(Holder(**{**vars(ours), **wrong}).content) is None
+    for name, values in WRONG.items():
+        for value in values:
+            assert parse_holder(json.dumps({**vars(ours), name: value}).encode()) is None, (name, value)
+    assert parse_holder(json.dumps({**vars(ours), "more": 1}).encode()) is None
+    assert parse_holder(b"[" * MAX_BYTES) is None
     assert [is_lock(name) for name in (LOCK, f"{LOCK}-after-1", f"{LOCK}.1.partial", "locked", ".locks")] == [
         *[True] * 3,
         *[False] * 2,
     ]
+
+
+def test_what_is_in_the_place_of_a_lock_on_a_disk_is_neither_waited_for_nor_written_to(folder: Path) -> None:
+    theirs = folder.with_name("theirs")
+    theirs.write_text("theirs")
+    for kind in ("pipe", "link"):
+        if kind == "pipe":
+            os.mkfifo(folder / LOCK)
+        else:
+            os.link(theirs, folder / LOCK)
+        with locked_folder(folder):
+            found = parse_holder((folder / LOCK).read_bytes())
+            assert found
+            assert found.process == os.getpid()
+        assert names(folder) == []
+        assert theirs.read_text() == "theirs"
 
 
 # What killed commits left.

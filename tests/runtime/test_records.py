@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_records_survive_a_line_that_was_cut_off_or_damaged(
 ) -> None:
     path = tmp_path_factory.mktemp("records") / "a.records"
     written(path, results)
+    path.touch()
     assert read(path) == list(enumerate(results))
     content = path.read_bytes()
     size = data.draw(st.integers(0, len(content)))
@@ -44,6 +46,7 @@ def test_records_survive_a_line_that_was_cut_off_or_damaged(
     whole = content[:size].count(b"\n")
     assert read(path) == list(enumerate(results))[:whole]
     written(path, later)
+    whole += bool(later) and content[size : size + 1] == b"\n"  # a record that lacks only its end, which it gets now
     assert read(path) == list(enumerate(results))[:whole] + list(enumerate(later))
 
 
@@ -79,3 +82,26 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with Records(path, ANYTHING) as records, pytest.raises(StorageError, match=r"a\.records"):
         records.add(0, 1)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "unreadable"])
+def test_a_file_that_cannot_be_read_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.records"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        written(tmp_path / "elsewhere", [1])
+        (path.symlink_to if kind == "link" else path.hardlink_to)(tmp_path / "elsewhere")
+    if kind == "unreadable":
+        monkeypatch.setattr(Records, "_parsed", unreadable)
+    with pytest.raises(StorageError, match=r"a\.records"):
+        read(path)
+
+
+def unreadable(*_: Any) -> Any:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_pipe_in_the_place_of_records_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.records")
+    assert read(tmp_path / "a.records") == []

@@ -20,7 +20,21 @@ from shardtrain.runtime.store import STORE, store_of
         *((kind, True) for kind in ("nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "fuse.ceph-fuse", "gpfs")),
         *((kind, True) for kind in ("beegfs", "fuse.glusterfs", "wekafs", "panfs", "fuse.sshfs", "virtiofs", "9p")),
         *((kind, True) for kind in ("smbfs", "webdav", "macfuse")),
-        *((kind, False) for kind in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk", "apfs", "exfat")),
+        *(
+            (kind, False)
+            for kind in (
+                "ext4",
+                "xfs",
+                "btrfs",
+                "zfs",
+                "tmpfs",
+                "overlay",
+                "fuseblk",
+                "fuse.fuse-overlayfs",
+                "apfs",
+                "exfat",
+            )
+        ),
     ],
 )
 def test_network_file_systems_are_shared(kind: str, shared: bool, tmp_path: Path) -> None:

@@ -416,6 +416,7 @@ def test_a_run_folder_holds_all_that_is_promised(finished: Run, folder: Path) ->
         "monitor": "loss",
         "devices": [],
         "tensorboard": None,
+        "worker_timeout": 300.0,
         "memory_limit": 1 << 30,
         "checkpoint_every": "60s",
     }
