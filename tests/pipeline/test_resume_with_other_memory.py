@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.comparing import assert_same_folder
+from support.sampled import sampled
 
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline import naming, selecting
@@ -62,7 +63,7 @@ def small(budget: int, *, stopped: bool) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", sampled(ORDERS))
 @pytest.mark.parametrize("name", SETTINGS)
 def test_memory_that_changes_decides_no_byte(name: str, order: str, corpus: Path, tmp_path: Path) -> None:
     options = BuildOptions(workers=1, max_features=120, rows_per_shard=40, **SETTINGS[name])

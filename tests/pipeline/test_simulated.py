@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sampled import sampled
 
 from shardtrain.datasets.demo import write_demo
 from shardtrain.pipeline import build as building
@@ -55,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("name", "many"), KINDS)
+@pytest.mark.parametrize(("name", "many"), sampled(KINDS, (1,)))
 def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_path: Path) -> None:
     """From ratios of builds in few buckets and one shard, a build in many of both."""
     options = BuildOptions(max_features=300, workers=1, rows_per_shard=200, **SETTINGS[name])
