@@ -186,6 +186,7 @@ def _predict(
         schema=RESULT,
         encode=asdict,
         decode=UnitResult.from_record,
+        fits=lambda unit, _: part_path(scratch, unit).exists(),
     )
     ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths, scratch)
     if not ours:  # it appeared while the job was interrupted

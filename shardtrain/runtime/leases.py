@@ -14,6 +14,7 @@ the rename that follows it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import time
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import TakenOverError
-from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.holders import LOCK, MAX_BYTES, Holder, parse_holder, read_content, this_process
 from shardtrain.runtime.progress import say
 from shardtrain.runtime.store import long_untouched
@@ -53,7 +53,7 @@ class _Link:
     @property
     def token(self) -> str:
         """What the name of the lease after it has; damaged ones have no token of their own."""
-        return self.holder.token if self.holder else checksum(self.content)
+        return self.holder.token if self.holder else hashlib.sha256(self.content).hexdigest()[:16]
 
 
 class Lease:

@@ -145,7 +145,8 @@ def as_an_older_version_left_it(working: Path) -> None:
     job = json.loads((working / "job.json").read_text())
     assert job["options"].pop("notes") is True
     (working / "job.json").write_text(json.dumps(job))
-    (working / "parts.records").unlink()  # which that version kept in other files
+    (records,) = working.rglob("parts.records")
+    records.unlink()  # which that version kept in other files
 
 
 # Counts of many units, interrupted or not

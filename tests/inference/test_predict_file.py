@@ -221,7 +221,7 @@ def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     out = tmp_path / "here" / "out.csv"
     shutil.copytree(interrupted, out.parent)
     assert not out.exists()
-    assert len(list((out.parent / "out.csv.predicting").glob("part-*.rows"))) == 2
+    assert len(list((out.parent / "out.csv.predicting").rglob("part-*.rows"))) == 2
     with gone_through(parts, "read_unit") as units:
         assert main(["predict", str(run.path), "--input", str(large), "--output", str(out)]) == 0
     assert "resuming the interrupted prediction" in capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_a_call_that_is_killed_after_its_file_was_finished_ends_well_when_it_is_
     out = tmp_path / "here" / "out.csv"
     shutil.copytree(interrupted, out.parent)
     shutil.copy(written, out)
-    for path in (out.parent / "out.csv.predicting").glob("part-*"):
+    for path in (out.parent / "out.csv.predicting").rglob("part-*"):
         path.unlink()
     predict_file(run, large, out)
     assert out.read_bytes() == written.read_bytes()

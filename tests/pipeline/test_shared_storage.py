@@ -91,17 +91,21 @@ def begun(host: Host, corpus: Path, out: Path, how: str, at: str = MIDDLE, *word
     return driver
 
 
+def counted(out: Path) -> dict[Path, int]:
+    """When the postings of each counted unit were written."""
+    return {path: path.stat().st_mtime_ns for path in out.rglob("scratch/run/*/*") if not path.name.endswith("partial")}
+
+
 @pytest.mark.parametrize("kind", ["nfs4", "ext4"])
 def test_a_build_goes_on_on_another_machine_where_the_storage_is_shared(
     kind: str, corpus: Path, whole: dict[int, Path], disk: Path
 ) -> None:
     with begun(Host("node7", disk, kind=kind), corpus, disk / "out", "SIGKILL") as first:
         first.end()
-        records = {path: path.stat().st_mtime_ns for path in (disk / "out").rglob("scratch/*.json")}
-        assert records
+        before = counted(disk / "out")
+        assert before
         with begun(Host("node8", disk, kind=kind), corpus, disk / "out", "wait", layout.MEASURED) as second:
-            kept = {path: path.stat().st_mtime_ns for path in (disk / "out").rglob("scratch/*.json")}
-            assert (kept.items() >= records.items()) is (kind == "nfs4")
+            assert (counted(disk / "out").items() >= before.items()) is (kind == "nfs4")
             code, told = second.end()
     assert code == 0, told
     assert_same_folder(disk / "out", whole[OPTIONS.seed])
@@ -172,7 +176,7 @@ def orphaned(corpus: Path, tmp_path: Path) -> Iterator[Path]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "LINGER": str(linger)}
     linger.touch()
     driver = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    while not list(out.rglob("scratch/run-*.partial")):
+    while not list(out.rglob("scratch/run/*/*.partial")):
         assert driver.poll() is None
         time.sleep(0.01)
     driver.kill()

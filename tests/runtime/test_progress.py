@@ -46,11 +46,11 @@ def test_a_pass_that_is_run_again_skips_what_is_on_record(tmp_path: Path, capsys
         return task * task
 
     passes = Passes(Serial(), tmp_path, 1 << 20)
-    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows", schema=Integer()) == [
+    assert passes.run("squares", square, [2, 3], [5, 5], name="squares", unit="rows", schema=Integer()) == [
         4,
         9,
     ]
-    assert passes.run("squares", square, [2, 3], [5, 5], names=["two", "three"], unit="rows", schema=Integer()) == [
+    assert passes.run("squares", square, [2, 3], [5, 5], name="squares", unit="rows", schema=Integer()) == [
         4,
         9,
     ]

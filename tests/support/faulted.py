@@ -366,7 +366,10 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
         nonlocal counted
         counted += call.kind == fault.kind
         if fault.error == FULL and struck:
-            return errno.ENOSPC if call.kind in GROWING else 0
+            if call.kind not in GROWING:
+                return 0
+            struck.append(call)
+            return errno.ENOSPC
         if struck or call.kind != fault.kind or counted < fault.number:
             return 0
         if not _may_be(fault.error, call):  # with several threads another run makes its calls in another order
@@ -383,7 +386,7 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
     if done.returncode not in (0, 1):
         wrong.append(f"exit code {done.returncode}")
     if done.returncode:
-        wrong += misworded(said, call)
+        wrong += misworded(said, struck)
         again = home.run(command)
         if again.returncode:
             wrong.append("REFUSED: " + again.stderr.decode(errors="replace").strip()[-300:])
@@ -394,8 +397,8 @@ def inject(home: Home, name: str, fault: Fault) -> Outcome:
     return Outcome(fault, call, done.returncode, said, "; ".join(wrong))
 
 
-def misworded(said: str, call: Call | None) -> list[str]:
-    """How a message breaks the law."""
+def misworded(said: str, failed: Sequence[Call]) -> list[str]:
+    """How a message breaks the law, which names one of the calls that failed: the first may be of no importance."""
     if "Traceback" in said:
         return ["traceback"]
     wrong = []
@@ -404,7 +407,7 @@ def misworded(said: str, call: Call | None) -> list[str]:
         wrong.append(f"{len(lines)} lines")
     if "unexpected" in said:
         wrong.append("unforeseen")
-    if call is not None and not _named(said, call):
+    if failed and not any(_named(said, call) for call in failed):
         wrong.append("file not named")
     return wrong
 
@@ -421,7 +424,7 @@ def _named(said: str, call: Call) -> bool:
         for named in _paths(said):
             if named in (path, path.parent) or path == named.parent:
                 return True
-            if named.name and path.name.lstrip(".").startswith(named.name):
+            if named.name and path.name.lstrip(".").startswith(named.name.lstrip(".")):
                 return True
     return False
 

@@ -291,7 +291,7 @@ def judged(home: Home, name: str, disk: Disk, state: frozenset[tuple[str, str]])
     wrong = []
     code, said, loaded = load(home, name)
     if code:
-        wrong += [f"when loaded: {each}" for each in misworded(said, None)]
+        wrong += [f"when loaded: {each}" for each in misworded(said, ())]
     elif not any(_within(loaded, disk.loaded[when]) for when in ("before", "after")):
         wrong.append("WRONG DATA ACCEPTED: " + "; ".join(differences(whole, found)))
     if _contents(found) == _contents(whole):  # it was done, and there is no telling whether it had ended
@@ -302,7 +302,7 @@ def judged(home: Home, name: str, disk: Disk, state: frozenset[tuple[str, str]])
     done = home.run(command, before=restarted)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        wrong += misworded(said, None)
+        wrong += misworded(said, ())
         if not loss.again:
             wrong.append(f"REFUSED: {said[-300:]}")
         else:
