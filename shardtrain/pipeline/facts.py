@@ -16,7 +16,7 @@ import numpy as np
 
 from shardtrain.corpus.labels import MAX_CLASSES, check_number_of_labels
 from shardtrain.corpus.source import BAD_ROW, BadRow
-from shardtrain.pipeline.holdout import SPARE, Spare
+from shardtrain.pipeline.holdout import SPARE, Spare, keep_best
 from shardtrain.runtime.schema import Fields, Integer, Items, Keyed, Text
 
 MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
@@ -116,8 +116,7 @@ class Gathered:
         for mine, theirs in ((sums.train, found.train), (sums.held_out, found.held_out)):
             mine.update(theirs)
             forget_labels(mine, 2 * MAX_CLASSES)  # seldom, because it takes a sort
-        for label, spare in found.spares.items():
-            self.spares[label] = max(self.spares.get(label, spare), spare)
+        keep_best(self.spares, found.spares)
         if len(self.spares) > 2 * MAX_CLASSES:
             self.spares = {label: self.spares[label] for label in self.spares if label in sums.held_out}
         sums.num_bad_rows += found.num_bad_rows

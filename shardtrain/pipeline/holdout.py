@@ -50,10 +50,14 @@ def best_spares(trained: Container[Label], spares: Iterable[Mapping[Label, Spare
     """Return the best of several spare documents of each label that is not among those `trained`."""
     best: dict[Label, Spare] = {}
     for unit in spares:
-        for label, spare in unit.items():
-            if label not in trained:
-                best[label] = max(best.get(label, spare), spare)
-    return best
+        keep_best(best, unit)
+    return {label: spare for label, spare in best.items() if label not in trained}
+
+
+def keep_best(best: dict[Label, Spare], spares: Mapping[Label, Spare]) -> None:
+    """Add spare documents to the best of others, of each label."""
+    for label, spare in spares.items():
+        best[label] = max(best.get(label, spare), spare)
 
 
 def note_of(num_kept: int) -> str:

@@ -242,7 +242,7 @@ class JobFolder:
         return job.differs_from(found) or ("" if self._trusts(job, found) else "the machine was restarted")
 
     def _trusts(self, job: Job, found: Record) -> bool:
-        """Return whether unfinished work of a job can be gone on with where the folder is."""
+        """Return whether unfinished work of a job can be resumed where the folder is."""
         return not job.scratch or store_of(self.path).keeps(found)
 
     def _record(self, job: Job) -> Record:

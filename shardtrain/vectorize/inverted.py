@@ -206,10 +206,10 @@ def _invert(hashes, checks, documents, positions, starts):  # type: ignore[no-un
         part_checks = checks[starts[part] : starts[part + 1]]
         part_positions = positions[starts[part] : starts[part + 1]]
         part_documents = documents[starts[part] : starts[part + 1]]
-        slots = _slots_for(min(len(part_hashes), _FEW_TERMS))
+        slots = slots_for(min(len(part_hashes), _FEW_TERMS))
         found, of_entry, document, times = _index_part(part_hashes, part_checks, part_documents, slots)
         if 2 * len(found) > len(slots):  # a large part of many terms, such as a very long document's
-            slots = _slots_for(len(part_hashes))
+            slots = slots_for(len(part_hashes))
             found, of_entry, document, times = _index_part(part_hashes, part_checks, part_documents, slots)
         order = ordered(part_hashes, part_checks, found, _PART_BITS)
         counts = np.zeros(len(found), np.uint32)
@@ -310,7 +310,7 @@ def _sorted(hashes, checks, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _slots_for(terms):  # type: ignore[no-untyped-def]
+def slots_for(terms):  # type: ignore[no-untyped-def]
     """Return the slots of an empty table that is at most half full with so many terms."""
     size = 16
     while size < 2 * terms:

@@ -23,7 +23,7 @@ from shardtrain.runtime.quantities import size
 from shardtrain.vectorize.buckets import MERGE_BYTES, MOST_TERMS, Bucket
 from shardtrain.vectorize.counts import places_in
 from shardtrain.vectorize.groups import COLUMNS, Part, Runs
-from shardtrain.vectorize.inverted import ordered
+from shardtrain.vectorize.inverted import ordered, slots_for
 
 MERGED = {"hashes": np.uint64, "checks": np.uint32, "counts": np.int64, "first": np.uint64}  # of candidates
 _CACHED_TERMS = 1 << 14  # merged at a time, so that their table stays in the processor's cache
@@ -223,11 +223,8 @@ def _merge(hashes, checks, counts, first, starts, number, bucket_bits, bits, lea
             size += end - cut[r]
         if size > tabled:
             return -1, out_hashes, out_checks, out_counts, out_first, places
-        room = 16
-        while room < 2 * size:
-            room *= 2
-        slots = np.zeros(room, np.uint32)  # open addressing: term + 1, or 0
-        wrap = np.uint64(room - 1)
+        slots = slots_for(size)
+        wrap = np.uint64(len(slots) - 1)
         found = np.empty(size, np.int64)  # where each distinct term appears first
         totals = np.empty(size, np.int64)
         firsts = np.empty(size, np.uint64)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.comparing import assert_same_folder
 from support.executors import Clustered, clustered, kill_at_one, mark, nothing
+from support.renames import KILLED_AT_RENAME
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
@@ -32,26 +33,20 @@ from shardtrain.runtime.engines.opening import open_cluster, open_engine
 SMALL = {"max_features": 400, "rows_per_shard": 200, "seed": 3}
 UNIT_BYTES = 1 << 15
 # Builds in small units, and kills itself at its Nth rename in the output.
-DRIVER = """
-import os, signal, sys
+DRIVER = (
+    KILLED_AT_RENAME
+    + """
+import sys
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline.options import BuildOptions
 
 if __name__ == "__main__":
     corpus, out, executor, at = sys.argv[1:]
     building.UNIT_BYTES = 1 << 15
-    renames, real = 0, os.replace
-
-    def replace(source, target):
-        global renames
-        real(source, target)
-        renames += out in str(target)
-        if renames == int(at):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = replace
+    killed_at_rename(int(at), out)
     building.build(corpus, out, BuildOptions(executor=executor, max_features=400, rows_per_shard=200, seed=3))
 """
+)
 
 
 @pytest.fixture(scope="session", params=["dask", pytest.param("ray", marks=pytest.mark.slow)])

@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix, random, save_npz
 from sklearn.datasets import dump_svmlight_file
 from support.comparing import assert_nothing_published, assert_same_folder
 from support.handmade import dense
+from support.renames import KILLED_AT_RENAME
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, DiskFullError, LabelError, MissingExtraError, ShardsError, UsageError
@@ -191,8 +192,10 @@ def test_any_memory_and_workers_give_the_same_bytes(tmp_path, monkeypatch):
     assert_same_folder(tmp_path / "one", tmp_path / "two")
 
 
-DRIVER = """
-import os, signal, sys
+DRIVER = (
+    KILLED_AT_RENAME
+    + """
+import sys
 from pathlib import Path
 from shardtrain.tables import blocks
 from shardtrain.pipeline.options import ConvertOptions
@@ -200,23 +203,11 @@ from shardtrain.pipeline.convert import convert
 
 folder, out, at = sys.argv[1:]
 blocks.BLOCK_BYTES = 10_000
-renames, real, at = 0, os.replace, int(at)
-
-def replace(source, target):
-    global renames
-    if out not in str(target):
-        return real(source, target)
-    renames += 1
-    if renames == -at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(source, target)
-    if renames == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.replace = replace
+renamed = killed_at_rename(int(at), out)
 convert([Path(folder, "a.npz")], Path(out), ConvertOptions(y=("label",), workers=1, rows_per_shard=500))
-print("renames", renames)
+print("renames", len(renamed))
 """
+)
 
 
 def test_killed_at_commits_and_run_again_equals_uninterrupted(tmp_path):

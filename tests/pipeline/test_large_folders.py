@@ -20,6 +20,7 @@ import pytest
 import xxhash
 from support.comparing import assert_same_folder
 from support.listed import lists_forced
+from support.renames import KILLED_AT_RENAME
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 from shardtrain.cli.main import main
@@ -37,8 +38,10 @@ OPTIONS = BuildOptions(workers=1, min_df=1, rows_per_shard=100)
 PACKED = replace(OPTIONS, compress="lz4")
 
 # Builds with lists, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
-DRIVER = """
-import os, signal, sys
+DRIVER = (
+    KILLED_AT_RENAME
+    + """
+import sys
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.shards import listing
@@ -46,22 +49,10 @@ from shardtrain.shards import listing
 if __name__ == "__main__":
     corpus, out, at = sys.argv[1:]
     listing.MAX_INLINE = 0
-    renames, real, at = 0, os.replace, int(at)
-
-    def replace(source, target):
-        global renames
-        if out not in str(target):  # caches of compiled kernels
-            return real(source, target)
-        renames += 1
-        if renames == -at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(source, target)
-        if renames == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = replace
+    killed_at_rename(int(at), out)
     build(corpus, out, BuildOptions(workers=1, min_df=1, rows_per_shard=100, compress="lz4"))
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import xxhash
 from support.comparing import assert_same_folder
+from support.renames import KILLED_AT_RENAME
 from support.sampled import sampled
 
 from shardtrain.cli.main import main
@@ -35,8 +36,10 @@ from shardtrain.runtime.jobs import RECORD
 from shardtrain.shards import layout
 
 # Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
-DRIVER = """
-import os, signal, sys
+DRIVER = (
+    KILLED_AT_RENAME
+    + """
+import sys
 from pathlib import Path
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
@@ -46,24 +49,12 @@ if __name__ == "__main__":
     corpus, out, kind, workers, how, at = sys.argv[1:]
     job.UNIT_BYTES = 1 << 16
     job.PARALLEL_BYTES = 0
-    renames, real, at = 0, os.replace, int(at)
-
-    def replace(source, target):
-        global renames
-        if out not in str(target):  # caches of compiled kernels
-            return real(source, target)
-        renames += 1
-        if renames == -at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(source, target)
-        if renames == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.replace = replace
+    renamed = killed_at_rename(int(at), out)
     build(corpus, out, BuildOptions(vectorizer=kind, workers=int(workers), overwrite=how == "overwrite",
                                     resume=how == "resume", rows_per_shard=300, max_features=500))
-    print("renames", renames)
+    print("renames", len(renamed))
 """
+)
 
 
 @pytest.fixture(scope="module")

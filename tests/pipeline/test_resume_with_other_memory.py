@@ -1,4 +1,4 @@
-"""A build that is stopped again and again, and goes on with other memory each time, gives the same bytes."""
+"""A build that is stopped again and again, and resumed with other memory each time, gives the same bytes."""
 
 from __future__ import annotations
 

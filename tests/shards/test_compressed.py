@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.comparing import assert_same_folder
 from support.handmade import dense, make_rows, write_shards
+from support.renames import KILLED_AT_RENAME
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
@@ -386,8 +387,10 @@ def test_what_is_appended_is_compressed_as_what_is_there(demo, built, tmp_path):
 
 
 # Kills itself at the moment of its Nth rename, before it (N below 0) or after it.
-DRIVER = """
-import os, signal, sys
+DRIVER = (
+    KILLED_AT_RENAME
+    + """
+import sys
 from pathlib import Path
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
@@ -397,26 +400,14 @@ from shardtrain.pipeline.recompress import recompress
 
 source, out, what, at = sys.argv[1:]
 job.UNIT_BYTES = 1 << 16
-renames, real, at = 0, os.replace, int(at)
-
-def replace(source, target):
-    global renames
-    if out not in str(target):  # caches of compiled kernels
-        return real(source, target)
-    renames += 1
-    if renames == -at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(source, target)
-    if renames == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.replace = replace
+renamed = killed_at_rename(int(at), out)
 if what == "build":
     build(source, out, BuildOptions(compress="zstd", workers=1, rows_per_shard=300, max_features=500))
 else:
     recompress(Path(source), Path(out), RecompressOptions(compress="lz4"))
-print("renames", renames)
+print("renames", len(renamed))
 """
+)
 
 
 def start(tmp_path: Path, source: Path, out: Path, what: str, at: int = 0) -> tuple[int, str]:

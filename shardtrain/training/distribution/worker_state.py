@@ -1,8 +1,8 @@
 """Capture and restore what differs between workers: random states, and what the metrics of an epoch have summed up.
 
 All else of a training (weights, optimizer, history) is the same in all of them, and is the chief's to save. Resumed
-with the same number of workers, each goes on with its own state, so the result is the same in every bit. Resumed with
-another number, the chief goes on with its random state, and each other worker's is made from the chief's and its
+with the same number of workers, each continues with its own state, so the result is the same in every bit. Resumed with
+another number, the chief keeps its random state, and each other worker's is made from the chief's and its
 index, as at the beginning of a training, where the chief's is that of a training in one process; the chief takes over
 all sums.
 """
