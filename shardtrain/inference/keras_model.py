@@ -14,6 +14,7 @@ from shardtrain.inference.predictions import Probabilities
 from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.guide import feature_adapter, input_adapter
 from shardtrain.models.outputs import as_probabilities, meaning_of
+from shardtrain.models.tracing import traced
 from shardtrain.training.engine import EVALUATION_ROWS, EachBatch, Logs
 from shardtrain.training.steps import Steps
 
@@ -38,14 +39,13 @@ class KerasModel:
         def outputs(*parts: tf.Tensor) -> tf.Tensor:
             return as_probabilities(model(self._adapter.assemble(*parts), training=False), known)
 
-        traced = tf.function(outputs)
-        self._traced = traced.get_concrete_function(*self._adapter.specs)
+        self._outputs = traced(outputs, self._adapter.specs)
         sparse = self._adapter.kind == "ngram" and not self._adapter.dense
         self.most_rows = SPARSE_ROWS if sparse else EVALUATION_ROWS
 
     def __call__(self, x: Features) -> Probabilities:
         """Compute the probabilities of rows; see `RowModel`."""
-        outputs: Probabilities = self._traced(*map(tf.convert_to_tensor, self._adapter.arrays(x))).numpy()
+        outputs: Probabilities = self._outputs(self._adapter.tensors(x)).numpy()
         return outputs
 
 

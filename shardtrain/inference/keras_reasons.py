@@ -25,6 +25,7 @@ from shardtrain.loader.info import DatasetInfo
 from shardtrain.models.adapters import InputAdapter
 from shardtrain.models.guide import feature_adapter
 from shardtrain.models.outputs import LOGITS, meaning_of, without_last_activation
+from shardtrain.models.tracing import traced
 
 _ROWS = 64  # of dense or embedded features per call: gradients have their size
 
@@ -50,16 +51,15 @@ class KerasReasons:
         self._lookups = 0
         with without_last_activation(model, leave=logits) as left_out:
             scores = _scores(model, self._adapter, plain=logits or left_out)
-            self._traced = tf.function(scores).get_concrete_function(*self._adapter.specs)
+            self._scores = traced(scores, self._adapter.specs)
             columns = tf.TensorSpec((None,), tf.int32)
-            divided = tf.function(self._divide(model, scores))
-            self._divided = divided.get_concrete_function(columns, *self._adapter.specs)
+            self._divided = traced(self._divide(model, scores), (columns, *self._adapter.specs))
         if not self._lookups:  # an error while it is traced would be wrapped by TensorFlow
             raise ModelError(
                 "the model looks up token ids in no layer of the type keras.layers.Embedding, so what a word adds "
                 "cannot be computed; explain a model that has one"
             )
-        self._width = int(self._traced.outputs[0].shape[-1])
+        self._width = int(self._scores.outputs[0].shape[-1])
 
     def _divide(self, model: keras.Model, scores: Callable[..., tf.Tensor]) -> Callable[..., Any]:
         """Return a function of columns and rows: the score of a column for each row, and gradient times input."""
@@ -89,8 +89,8 @@ class KerasReasons:
         values = [np.zeros(0) if isinstance(x, Csr) else np.zeros((0, x.shape[1]))]
         for start, rows in self._pieces(x):
             part = slice(start, start + len(rows))
-            parts = map(tf.convert_to_tensor, self._adapter.arrays(rows))
-            score, added = self._divided(tf.convert_to_tensor(columns[part].astype(np.int32)), *parts)
+            chosen = tf.convert_to_tensor(columns[part].astype(np.int32))
+            score, added = self._divided((chosen, *self._adapter.tensors(rows)))
             sizes = np.diff(rows.indptr) if isinstance(rows, Csr) else np.full(len(rows), rows.shape[1])
             numbers = np.repeat(np.arange(len(rows)), sizes)
             shares = signs[part][numbers] * added.numpy().ravel()
@@ -103,7 +103,7 @@ class KerasReasons:
         """Return the score of each class for rows; see `RowReasons`."""
         found = [np.zeros((0, self._width))]
         for _, rows in self._pieces(x):
-            found.append(self._traced(*map(tf.convert_to_tensor, self._adapter.arrays(rows))).numpy())
+            found.append(self._scores(self._adapter.tensors(rows)).numpy())
         return of_each_class(np.concatenate(found).astype(np.float64))
 
     def _pieces(self, x: Features) -> Iterator[tuple[int, Features]]:

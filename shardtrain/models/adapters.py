@@ -53,6 +53,10 @@ class InputAdapter:
             return sparse_parts(x)
         return (model_array(x),)
 
+    def tensors(self, x: Features) -> tuple[tf.Tensor, ...]:
+        """Convert the features of a batch to one tensor for each of `specs`."""
+        return tuple(map(tf.convert_to_tensor, self.arrays(x)))
+
     def assemble(self, *parts: tf.Tensor) -> Any:
         """Assemble the model's input, a sparse or dense tensor of shape (rows, num_features), inside the graph."""
         if self.kind != "ngram":

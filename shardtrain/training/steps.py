@@ -23,6 +23,7 @@ from shardtrain.arrays.rows import Examples, Labels
 from shardtrain.errors import ModelError
 from shardtrain.models.adapters import LABELS, InputAdapter, label_array
 from shardtrain.models.optimizers import sum_repeated_rows
+from shardtrain.models.tracing import traced
 from shardtrain.training.distribution.replicas import Replicas
 from shardtrain.training.engine import Logs, numbers
 
@@ -73,14 +74,14 @@ class Steps:
         Raises:
             ModelError: "accuracy" is not among the metrics.
         """
-        traced = self._traced(self._train, self._train_together)
-        _, logs = traced.structured_outputs
+        step = self._traced(self._train, self._train_together)
+        _, logs = step.structured_outputs
         if "accuracy" not in logs:
             raise ModelError(
                 f"the model comes compiled with the metrics {sorted(logs)}; compile it with metrics=['accuracy'] as "
                 "well, or pass it uncompiled"
             )
-        return traced
+        return step
 
     @cached_property
     def train_several(self) -> Any:
@@ -90,11 +91,11 @@ class Steps:
         def steps(*arguments: tf.Tensor) -> Any:
             losses, logs = [], {}
             for start in range(0, len(arguments), len(each)):
-                loss, logs = self.train(*arguments[start : start + len(each)])
+                loss, logs = self.train(arguments[start : start + len(each)])
                 losses.append(loss)
             return tf.stack(losses), logs
 
-        return tf.function(steps).get_concrete_function(*(each * STEPS_PER_CALL))
+        return traced(steps, each * STEPS_PER_CALL)
 
     @cached_property
     def test(self) -> Any:
@@ -103,8 +104,7 @@ class Steps:
 
     def _traced(self, step: Callable[..., Any], together: Callable[..., Any]) -> Any:
         """Trace a step as a function of the arguments of a batch; `together` takes it on several devices."""
-        how = step if self.replicas.count == 1 else together
-        return tf.function(how).get_concrete_function(*self._arguments)
+        return traced(step if self.replicas.count == 1 else together, self._arguments)
 
     def _train_together(self, *arguments: tf.Tensor) -> Any:
         def on_device(*part: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
@@ -172,21 +172,21 @@ class Steps:
         self.model.reset_metrics()
         self._loss.reset_state()
 
-    def arguments(self, batch: Examples) -> list[tf.Tensor]:
+    def arguments(self, batch: Examples) -> tuple[tf.Tensor, ...]:
         """Return a batch as the arguments of the traced functions."""
-        return [
-            tf.convert_to_tensor(array)
+        return tuple(
+            tensor
             for x, y in self.replicas.parts(batch)
-            for array in (label_array(y), *self.adapter.arrays(x))
-        ]
+            for tensor in (tf.convert_to_tensor(label_array(y)), *self.adapter.tensors(x))
+        )
 
     def advance(self, batches: Sequence[Examples]) -> tuple[list[float], Mapping[str, Any]]:
         """Train on one batch or on `STEPS_PER_CALL`; return the loss of each and the metrics of the epoch so far."""
-        arguments = [argument for batch in batches for argument in self.arguments(batch)]
+        arguments = tuple(argument for batch in batches for argument in self.arguments(batch))
         if len(batches) == 1:
-            loss, logs = self.train(*arguments)
+            loss, logs = self.train(arguments)
             return [float(loss)], logs
-        losses, logs = self.train_several(*arguments)
+        losses, logs = self.train_several(arguments)
         return losses.numpy().tolist(), logs
 
     def evaluate(self, batches: Iterable[Examples], each: Callable[[Labels, tf.Tensor], object] | None = None) -> Logs:
@@ -199,7 +199,7 @@ class Steps:
         self.reset()
         logs: Mapping[str, Any] = {}
         for batch in batches:
-            labels, outputs, logs = self.test(*self.arguments(batch))
+            labels, outputs, logs = self.test(self.arguments(batch))
             if each is not None:
                 each(labels.numpy(), outputs)
         return numbers(logs)

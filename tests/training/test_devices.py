@@ -6,33 +6,42 @@ is the test and, run as a program, what is tested.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.forked import Forking
+from support.sampled import sampled
 
 pytestmark = pytest.mark.heavy
 BATCH = 23  # of 300 rows: does not divide evenly, and 1 row is left for the last step, none of it for the second device
 PAIR = ("CPU:0", "CPU:1")
+Seen = Callable[[str], dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def seen(forked: Forking, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("replicas")
-    done = forked.run(Path(__file__).read_text(), folder)
-    assert done.returncode == 0, done.stderr.decode()
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+@pytest.fixture
+def seen(forked: Forking, tmp_path: Path) -> Seen:
+    """What is found in a process of its own by a function of this file, given by its name, or for a kind of shards."""
+
+    def find(what: str) -> dict[str, Any]:
+        done = forked.run(Path(__file__).read_text(), tmp_path, what)
+        assert done.returncode == 0, done.stderr.decode()
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    return find
 
 
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
-def test_training_on_two_devices_is_training_on_one(seen: dict[str, Any], kind: str) -> None:
-    one, two = seen[kind]["one"], seen[kind]["two"]
+@pytest.mark.parametrize("kind", sampled(["ngram", "sequence"]))
+def test_training_on_two_devices_is_training_on_one(seen: Seen, kind: str) -> None:
+    found = seen(kind)
+    one, two = found["one"], found["two"]
     assert len(one) == len(two) == 3
     for before, now in zip(one, two, strict=True):
         assert now == pytest.approx(before, rel=1e-4)
@@ -40,64 +49,74 @@ def test_training_on_two_devices_is_training_on_one(seen: dict[str, Any], kind: 
     assert len({epoch["loss"] for epoch in one}) == 3  # it did train
 
 
-def test_a_training_on_two_devices_goes_on_as_if_it_had_not_been_interrupted(seen: dict[str, Any]) -> None:
-    assert seen["resumed"]["interrupted"]
-    assert seen["resumed"]["history"] == seen["resumed"]["whole"]
-    assert seen["resumed"]["weights are equal"]
+def test_a_training_on_two_devices_goes_on_as_if_it_had_not_been_interrupted(seen: Seen) -> None:
+    found = seen("resumed")
+    assert found["interrupted"]
+    assert found["history"] == found["whole"]
+    assert found["weights are equal"]
 
 
-def test_a_device_that_is_not_there_is_refused(seen: dict[str, Any]) -> None:
-    assert seen["missing"] == "there is no device 'GPU:7' for devices; available are CPU:0, CPU:1"
-    assert seen["twice"] == "devices CPU:0 CPU:0 names a device twice"
-    assert "the model overrides train_step" in seen["own step"]
+def test_a_device_that_is_not_there_is_refused(seen: Seen) -> None:
+    found = seen("refused")
+    assert found["missing"] == "there is no device 'GPU:7' for devices; available are CPU:0, CPU:1"
+    assert found["twice"] == "devices CPU:0 CPU:0 names a device twice"
+    assert "the model overrides train_step" in found["own step"]
 
 
-def main(folder: Path) -> dict[str, Any]:
+def main(folder: Path, what: str) -> dict[str, Any]:
     """Train on one device and on two, and tell what came out."""
     import tensorflow as tf
 
     (processor,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+    find: Callable[[Path], dict[str, Any]] = {"resumed": resumed, "refused": refused}.get(
+        what, functools.partial(both, kind=what)
+    )
+    return find(folder)
 
-    import keras
-    import numpy as np
-    from support.learnable import write_shards
 
-    from shardtrain.errors import ShardtrainError
-    from shardtrain.loader.shards import open_shards
-    from shardtrain.models.options import MlpOptions, SepcnnOptions
-    from shardtrain.training.fit import fit
+def options_of(**changes: Any) -> Any:
+    from shardtrain.models.options import SepcnnOptions
     from shardtrain.training.options import FitOptions
 
+    small = SepcnnOptions(blocks=1, filters=4, embedding_dim=6, dropout=0.0)
+    common = {"batch_size": BATCH, "learning_rate": 0.01, "epochs": 3, "patience": 5, "sepcnn": small}
+    return FitOptions(**{**common, **changes})
+
+
+def shards_of(folder: Path, kind: str = "ngram") -> Any:
+    from support.learnable import write_shards
+
+    from shardtrain.loader.shards import open_shards
+
     rows = 13 * BATCH + 1
-    shards = {
-        kind: open_shards(write_shards(folder / kind, kind=kind, rows=rows, num_features=24, noise=0.3))
-        for kind in ("ngram", "sequence")
-    }
-    common: dict[str, Any] = {
-        "batch_size": BATCH,
-        "learning_rate": 0.01,
-        "epochs": 3,
-        "patience": 5,
-        "sepcnn": SepcnnOptions(blocks=1, filters=4, embedding_dim=6, dropout=0.0),
-    }
-    kinds = {
-        "ngram": {**common, "mlp": MlpOptions(units=8, dropout=0.0), "class_weight": "balanced", "clip_norm": 0.1},
-        "sequence": common,
-    }
+    return open_shards(write_shards(folder / kind, kind=kind, rows=rows, num_features=24, noise=0.3))
 
-    def history(kind: str, out: str, **options: Any) -> Any:
-        run = fit(shards[kind], FitOptions(**options), out=folder / out, measures=["macro_f1", "log_loss"])
+
+def both(folder: Path, kind: str) -> dict[str, Any]:
+    """Train on one device, and on two."""
+    from shardtrain.models.options import MlpOptions
+    from shardtrain.training.fit import fit
+
+    changes: dict[str, Any] = {}
+    if kind == "ngram":
+        changes = {"mlp": MlpOptions(units=8, dropout=0.0), "class_weight": "balanced", "clip_norm": 0.1}
+    shards, found = shards_of(folder, kind), {}
+    for name, devices in (("one", PAIR[:1]), ("two", PAIR)):
+        options = options_of(**changes, devices=devices)
+        run = fit(shards, options, out=folder / name, measures=["macro_f1", "log_loss"])
         lines = [line.split(",") for line in (run.path / "history.csv").read_text().splitlines()]
-        return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+        found[name] = [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+    return found
 
-    found: dict[str, Any] = {
-        kind: {
-            "one": history(kind, f"{kind}-1", **options, devices=("CPU:0",)),
-            "two": history(kind, f"{kind}-2", **options, devices=PAIR),
-        }
-        for kind, options in kinds.items()
-    }
+
+def resumed(folder: Path) -> dict[str, Any]:
+    """Train on two devices, and again with an interruption."""
+    import keras
+    import numpy as np
+
+    from shardtrain.models.options import MlpOptions
+    from shardtrain.training.fit import fit
 
     class Stop(keras.callbacks.Callback):
         left = 20
@@ -107,28 +126,39 @@ def main(folder: Path) -> dict[str, Any]:
             if Stop.left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    dropping = FitOptions(**common, mlp=MlpOptions(units=8, dropout=0.2), devices=PAIR)
+    shards, dropping = shards_of(folder), options_of(mlp=MlpOptions(units=8, dropout=0.2), devices=PAIR)
     interrupted = False
     runs = {}
     for name in ("whole", "resumed"):
         Stop.left = 20 if name == "resumed" else 10**9
         try:
-            runs[name] = fit(shards["ngram"], dropping, out=folder / name, callbacks=[Stop()])
+            runs[name] = fit(shards, dropping, out=folder / name, callbacks=[Stop()])
         except KeyboardInterrupt:
             interrupted = True
-            runs[name] = fit(shards["ngram"], dropping, out=folder / name, callbacks=[Stop()], resume=True)
+            runs[name] = fit(shards, dropping, out=folder / name, callbacks=[Stop()], resume=True)
     models = [keras.saving.load_model(run.path / "model.keras") for run in runs.values()]
     weights = zip(*(model.get_weights() for model in models), strict=True)
-    found["resumed"] = {
+    return {
         "interrupted": interrupted,
         "history": (folder / "resumed" / "history.csv").read_text(),
         "whole": (folder / "whole" / "history.csv").read_text(),
         "weights are equal": all(np.array_equal(one, other) for one, other in weights),
     }
 
+
+def refused(folder: Path) -> dict[str, Any]:
+    """What is said of devices that are not there, and of a model that has a step of its own."""
+    import keras
+
+    from shardtrain.errors import ShardtrainError
+    from shardtrain.training.fit import fit
+    from shardtrain.training.options import FitOptions
+
+    shards = shards_of(folder)
+
     def refusal(**options: Any) -> str:
         try:
-            fit(shards["ngram"], FitOptions(**options), out=folder / "refused")
+            fit(shards, FitOptions(**options), out=folder / "refused")
         except ShardtrainError as error:
             return str(error)
         return "not refused"
@@ -143,11 +173,12 @@ def main(folder: Path) -> dict[str, Any]:
         outputs = keras.layers.Dense(description.num_classes, activation="softmax")(inputs)
         return OwnStep(inputs, outputs)
 
-    found["missing"] = refusal(devices=("CPU:0", "GPU:7"))
-    found["twice"] = refusal(devices=("CPU:0", "CPU:0"))
-    found["own step"] = refusal(devices=PAIR, model=own)
-    return found
+    return {
+        "missing": refusal(devices=("CPU:0", "GPU:7")),
+        "twice": refusal(devices=("CPU:0", "CPU:0")),
+        "own step": refusal(devices=PAIR, model=own),
+    }
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), sys.argv[2])) + "\n")

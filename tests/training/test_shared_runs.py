@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.hosts import Host
+from support.sampled import sampled
 
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
@@ -28,7 +29,7 @@ sys.exit(main(["fit", shards, "--out", out, "--model", "linear", "--epochs", "3"
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", [HISTORY, MODEL])
+@pytest.mark.parametrize("name", sampled([HISTORY, MODEL], (1,)))
 def test_a_stopped_training_whose_folder_was_taken_over_changes_nothing_when_it_goes_on(
     name: str, tmp_path: Path
 ) -> None:

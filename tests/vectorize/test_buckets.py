@@ -23,13 +23,13 @@ def test_buckets_of_postings_are_the_ranges_of_their_hashes(tmp_path, bits, term
     rng = np.random.default_rng(bits)
     hashes = np.unique(np.concatenate([rng.integers(0, 2**64, terms, np.uint64), np.array([0, 2**64 - 1], np.uint64)]))
     spill_postings(tmp_path / "now", inverted(hashes), {}, {})
+    both = open_spilled(tmp_path / "now"), find_spilled(tmp_path / "now")
     end = 0
     for number in range(1 << bits):
         bucket = Bucket(number, bits)
         expected = bucket.range(hashes)
         assert expected.start == end
         end = expected.stop
-        for postings in (open_spilled(tmp_path / "now"), find_spilled(tmp_path / "now")):
-            assert bucket.part_of(postings) == expected
-        assert first_at(find_spilled(tmp_path / "now"), number, bits) == expected.start
+        assert [bucket.part_of(postings) for postings in both] == [expected] * 2
+        assert first_at(both[1], number, bits) == expected.start
     assert first_at(find_spilled(tmp_path / "now"), 1 << bits, bits) == end == len(hashes)
