@@ -24,6 +24,8 @@ from shardtrain.corpus.records import Syntax
 from shardtrain.corpus.source import Source
 from shardtrain.runtime.kernels import kernel
 
+_READ_AT_ONCE, _MOST_KNOWN = 4096, 16_384  # labels as bytes, and distinct labels that are remembered
+
 Positions = npt.NDArray[np.int64]  # byte positions
 
 REASONS = {
@@ -193,14 +195,21 @@ def _reason_of_labels(number: int) -> str:
 def _read_labels(texts: Texts, *, literal: bool) -> list[str]:
     """Return labels without white space around them, in canonical spelling unless `literal`.
 
-    Each distinct label is decoded once.
+    Each distinct label is decoded once, unless there are so many that this would take more memory than the labels.
     """
-    content = texts.data.tobytes()
-    raw = [content[start:stop] for start, stop in pairwise(texts.offsets.tolist())]
-    read = {label: label.decode().strip() for label in set(raw)}
-    if not literal:
-        read = {label: canonical_label(text) for label, text in read.items()}
-    return [read[label] for label in raw]
+    labels: list[str] = []
+    known: dict[bytes, str] = {}
+    for first in range(0, len(texts), _READ_AT_ONCE):
+        offsets = texts.offsets[first : first + _READ_AT_ONCE + 1].tolist()
+        content = texts.data[offsets[0] : offsets[-1]].tobytes()
+        raw = [content[start - offsets[0] : stop - offsets[0]] for start, stop in pairwise(offsets)]
+        if len(known) > _MOST_KNOWN:
+            known = {}
+        for label in set(raw).difference(known):
+            text = label.decode().strip()
+            known[label] = text if literal else canonical_label(text)
+        labels.extend(map(known.__getitem__, raw))
+    return labels
 
 
 def _missing_label(where: str, label: str) -> str:

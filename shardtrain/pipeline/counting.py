@@ -148,16 +148,21 @@ class _CountUnits:
         documents, keys, train = read(self.split, task)
         chosen = np.flatnonzero(train)
         terms = index_texts(self.settings, documents.texts.take(chosen))
-        labels = [documents.labels[i] for i in chosen]
-        names = sorted(set(labels))
-        code = {name: number for number, name in enumerate(names)}
+        names, codes = _numbered([documents.labels[i] for i in chosen])
         per_document: dict[str, npt.NDArray[Any]] = {
-            "labels": np.fromiter((code[label] for label in labels), np.uint32, len(labels)),
+            "labels": codes,
             "ordinals": documents.ordinals[chosen],
             "keys": keys[chosen],
         }
         spill_postings(self.outs[task.number], terms, per_document, {"label_names": names})
         return facts_of(self.split, documents, keys, train, num_terms=len(terms.hashes), words={})
+
+
+def _numbered(labels: list[str]) -> tuple[list[str], npt.NDArray[np.uint32]]:
+    """Return the different labels in order, and the number of each document's label among them."""
+    names = sorted(set(labels))
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((numbers[label] for label in labels), np.uint32, len(labels))
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,16 @@ class Gathered:
     def add(self, number: int, found: UnitFacts) -> None:
         """Add the facts of a unit that has not been added."""
         sums = self._sums
-        for mine, theirs in ((sums.train, found.train), (sums.held_out, found.held_out)):
-            mine.update(theirs)
-            forget_labels(mine, 2 * MAX_CLASSES)  # seldom, because it takes a sort
-        keep_best(self.spares, found.spares)
-        if len(self.spares) > 2 * MAX_CLASSES:
-            self.spares = {label: self.spares[label] for label in self.spares if label in sums.held_out}
+        sums.train.update(found.train)
+        forget_labels(sums.train, 2 * MAX_CLASSES)  # seldom, because it takes a sort
+        if len(sums.train) > MAX_CLASSES:  # then the corpus is refused for them, whatever follows
+            sums.held_out, self.spares = Counter(), {}
+        else:
+            sums.held_out.update(found.held_out)
+            forget_labels(sums.held_out, 2 * MAX_CLASSES)
+            keep_best(self.spares, found.spares)
+            if len(self.spares) > 2 * MAX_CLASSES:
+                self.spares = {label: self.spares[label] for label in self.spares if label in sums.held_out}
         sums.num_bad_rows += found.num_bad_rows
         sums.num_replaced += found.num_replaced
         sums.words.update(found.words)
