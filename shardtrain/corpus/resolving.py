@@ -280,7 +280,7 @@ class Resolver:
         if self.options.header is None:
             first = _strip_all(rows[0])
             known = like is not None and like.header is not None and {*first} <= {*like.header}
-            known = known or (self.remembered is not None and not self.remembered.names.isdisjoint(first))
+            known = known or (self.remembered is not None and self.remembered.names_some(first))
             labelled = self.labels is None
             return sample.first_is_good and (known or columns.has_header(rows, self.options, labelled=labelled))
         if self.options.header and not sample.first_is_good and sample.first_bad is not None:
