@@ -22,6 +22,7 @@ from shardtrain.runtime.engines.work import call_packed
 
 _CONNECT_SECONDS = 10
 _RETRIES = 3  # of a task whose worker or node died
+_TOKEN = "; if the cluster asks for a token (`ray start` says so), set RAY_AUTH_MODE=token here, too"
 
 
 class RayEngine(Engine):
@@ -52,9 +53,10 @@ class RayEngine(Engine):
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                token = "" if isinstance(error, OSError) and error.errno else _TOKEN
                 raise ExecutorError(
                     f"no Ray cluster answers at '{address or 'auto'}' ({reason}); start it with `ray start --head`, or "
-                    "check the address"
+                    f"check the address{token}"
                 ) from error
             _let_cluster_print(False)
         self._memory = memory_limit
