@@ -300,7 +300,7 @@ class Resolver:
             texts = columns.choose_text_keys(names, options, source.origin)
             return replace(source, label_column=None, text_columns=texts)
         label, texts = columns.choose_keys(names, options, source.origin, rows)
-        return replace(source, label_column=label, text_columns=texts)
+        return replace(source, label_column=label, text_columns=texts, keys=tuple(names))
 
     def _as_remembered(self, source: Source, names: Sequence[str] | None, num_columns: int) -> TextOptions:
         """Return the options with the columns that are remembered where the user chose none and the file has them.

@@ -274,6 +274,29 @@ def test_names_that_differ_in_case_only_are_told_apart_by_their_case(tmp_path: P
     assert any("does not have the columns of the training corpus (text 'text')" in note for note in notes)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_that_are_neither_label_nor_text_are_named(kind: str, tmp_path: Path) -> None:
+    names = ["id", "label", "heading", "body", *(f"more {i}" for i in range(6))]
+    rows = [dict.fromkeys(names, "some words") | {"id": str(i), "label": "ab"[i % 2]} for i in range(8)]
+    path = tmp_path / f"corpus.{kind}"
+    if kind == "csv":
+        path.write_text("\n".join(",".join(each) for each in (names, *(row.values() for row in rows))))
+    elif kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        pa = pytest.importorskip("pyarrow")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+
+    def said(**how: Any) -> str:
+        (line,) = (note for note in opened(path, tmp_path / "scratch", **how).notes if "text 'body'" in note)
+        return line
+
+    assert said().endswith("text 'body'; not used: 'id', 'heading', 'more 0', 'more 1', 'more 2', 'more 3' and 2 more")
+    assert said(text_columns=("body", *names[4:])).endswith("; not used: 'id', 'heading'")
+    assert "not used" not in said(text_columns=("body", *(name for name in names if name not in ("label", "body"))))
+
+
 def test_a_remembered_encoding_does_not_make_other_text_of_utf_8(tmp_path: Path) -> None:
     train, later = tmp_path / "train.csv", tmp_path / "later.csv"
     train.write_bytes("label,text\nbad,schön\ngood,z\n".encode("utf-16"))
