@@ -16,7 +16,8 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shardtrain.errors import UnknownOptionError, UsageError
@@ -24,6 +25,8 @@ from shardtrain.option_values import MismatchError, as_declared, in_words
 
 REQUIRED: Any = object()  # in place of a default
 _KEY = "option"  # in a field's metadata
+_SLIP = 0.9  # least similarity of a word with a slip, such as a letter too many, and what was meant
+_MOST_MEANT = 3  # names that a message suggests
 _POWERS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # of two
 
 T = TypeVar("T")
@@ -160,11 +163,13 @@ def checked_value(cls: type[Any], name: str, value: Any) -> Any:
         said = error.on_command_line
         raise UsageError(said if flag(name) in said else f"{flag(name)}: {said}") from None
     if declared.choices and found is not None and found not in declared.choices:
-        raise UsageError(
-            f"{flag(name)} is {_brief(found)}; choose one of {', '.join(declared.choices)}"
-            f"{nearest(str(found), declared.choices)}"
-        )
+        raise UsageError(no_choice(flag(name), found, declared.choices))
     return found
+
+
+def no_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return the message about a value that is not among the choices of an option."""
+    return f"{name} is {_brief(value)}; choose one of {', '.join(choices)}{nearest(str(value), choices)}"
 
 
 def types_of(cls: type[Any]) -> dict[str, Any]:
@@ -226,9 +231,45 @@ def refuse_exclusive(cls: type[Any], given: Collection[str]) -> None:
 
 
 def nearest(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return the end of a message about an unknown word: the nearest known name, or nothing."""
-    found = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    """Return the end of a message about an unknown word: the nearest known names, or nothing; see `nearest_names`."""
+    return did_you_mean(nearest_names(word, names, cutoff=cutoff))
+
+
+def did_you_mean(names: Sequence[Any]) -> str:
+    """Return the end of a message that suggests names, or nothing if there are none or many."""
+    if not 0 < len(names) <= _MOST_MEANT:
+        return ""
+    *others, last = [f"'{name}'" for name in names]
+    return f"; did you mean {', '.join(others)} or {last}?" if others else f"; did you mean {last}?"
+
+
+def nearest_names(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are nearest to an unknown word.
+
+    These are the one that it is a slip of, else the longest that are a part of it ("loss" of "val_loss"), else the most
+    similar one, else those that share most parts with it ("macro_f1" for "f1").
+    """
+    known = {name.lstrip("-"): name for name in names}  # the dashes of options would make short ones similar
+    plain, parts = word.lstrip("-"), _parts(word)
+    similar = partial(difflib.get_close_matches, plain, known, n=1)
+    within = {name: len(_parts(name)) for name in known if _parts(name) < parts}
+    found = similar(cutoff=_SLIP) or _highest(within) or similar(cutoff=cutoff)
+    return [known[name] for name in found or _highest({name: _likeness(parts, _parts(name)) for name in known})]
+
+
+def _parts(name: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W_]+", name.lower()))
+
+
+def _likeness(parts: Iterable[str], others: frozenset[str]) -> float:
+    """Count the parts that others begin with, such as "acc" of "accuracy"; with equal counts, fewer others win."""
+    shared = sum(any(other.startswith(part) for other in others) for part in parts if len(part) > 1)
+    return shared + 1 / len(others) if shared else 0
+
+
+def _highest(counts: Mapping[str, float]) -> list[str]:
+    most = max(counts.values(), default=0)
+    return [name for name, count in counts.items() if count == most > 0]
 
 
 def _nested_value(name: str, cls: type[Any], value: Any) -> Any:

@@ -84,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--corpus-bytes",
         nargs="+",
-        default=["1TB"],
+        default=[],
         metavar="SIZE",
-        help="of the corpus, unpacked (1TB); or of several",
+        help="of the corpus, unpacked, in powers of two: 1TB is 2**40 bytes (1TB); or of several",
     )
     parser.add_argument("--document-bytes", type=float, help="on average (as measured)")
     parser.add_argument("--classes", type=int, help="number of labels (as measured)")
@@ -117,10 +117,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"measured {size(found.num_bytes)}, {found.documents:,} documents; wrote {args.ratios}")
         if found.num_bytes < _FEW_UNITS * unit_bytes(options.density):
             print(f"these are less than {_FEW_UNITS} whole units, so ratios are those of smaller ones: take more")
-        return 0
+        if not args.corpus_bytes:
+            return 0
     given = {each.name: getattr(args, each.name, None) for each in fields(Store)}
     store = replace(STORES[args.store], **{name: value for name, value in given.items() if value is not None})
-    builds = [simulation_of(args, parse_size(each)) for each in args.corpus_bytes]
+    builds = [simulation_of(args, parse_size(each)) for each in args.corpus_bytes or ["1TB"]]
     lines = table_of(builds, store, args.cores, args.core_hour)
     if len(builds) == 1:
         lines = lines_of(builds[0], store, args.cores, args.core_hour)

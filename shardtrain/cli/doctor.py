@@ -25,11 +25,13 @@ def run(args: argparse.Namespace) -> int:
     from shardtrain.doctor import examine
 
     found = examine(args.folder, options_from(args, ExecutorOptions).executor_name)
-    show(args.json, {**asdict(found), "problems": found.problems}, *_lines(found))
+    processes = "executor" in args.given and found.executor is None
+    show(args.json, {**asdict(found), "problems": found.problems}, *_lines(found, processes=processes))
     return 1 if found.problems else 0
 
 
-def _lines(found: Examination) -> Iterator[str]:
+def _lines(found: Examination, *, processes: bool) -> Iterator[str]:
+    """Yield the lines; `processes`: those of this machine are asked for as the executor."""
     works, disk, gib = found.tensorflow, found.disk, 1 << 30
     yield f"shardtrain   {found.shardtrain}"
     yield f"system       {found.system}"
@@ -47,6 +49,8 @@ def _lines(found: Examination) -> Iterator[str]:
     yield f"disk         '{disk.folder}': {size(disk.free_bytes)} free{speeds}"
     if found.executor is not None:
         yield from _executor_lines(found.executor)
+    elif processes:
+        yield f"executor     processes of this machine, by default one per core; it has {_number(found.cores, 'core')}"
     yield "extras"
     for name, extra in found.extras.items():
         yield _extra(name, extra)
@@ -60,13 +64,13 @@ def _executor_lines(found: EngineExamined) -> Iterator[str]:
     if not found.nodes:
         yield f"executor     {found.name}: no worker was reached"
         return
-    limit = f", at most {size(found.worker_bytes)} of memory per worker" if found.worker_bytes else ""
+    limit = f", at most {found.worker_bytes >> 20:,} MiB of memory per worker" if found.worker_bytes else ""
     yield f"executor     {found.name}: {_number(len(found.nodes), 'machine')}, {found.slots} tasks at once{limit}"
     for node in found.nodes:
         sees = "sees the folder" if node.shared else "does NOT see the folder"
         yield (
             f"  {node.host:<12} {_number(node.workers, 'worker')}, {_number(node.cores, 'core')}, "
-            f"{size(node.memory_bytes)} of memory, {_versions(node.versions)}; {sees}"
+            f"{node.memory_bytes / (1 << 30):.1f} GiB of memory, {_versions(node.versions)}; {sees}"
         )
 
 

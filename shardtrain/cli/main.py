@@ -43,7 +43,7 @@ from shardtrain.cli.results import add_json
 from shardtrain.cli.settings import as_written
 from shardtrain.errors import ShardtrainError, UsageError
 from shardtrain.options import flag
-from shardtrain.runtime.interrupts import EXIT_CODE, interrupted, interruptible
+from shardtrain.runtime.interrupts import EXIT_CODE, interrupted, interruptible, tell_interrupted
 from shardtrain.runtime.progress import NORMAL, QUIET, VERBOSE, verbosity
 from shardtrain.runtime.terminal import ReaderGoneError, flush_stdout, tell, tell_error
 from shardtrain.version import __version__
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with verbosity(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
                 return int(args.run(args))
     except KeyboardInterrupt:
-        tell("interrupted")
+        tell_interrupted()
         return EXIT_CODE
     except ReaderGoneError:
         return 128 + signal.SIGPIPE
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             tell(*traceback.format_exc().splitlines())
         if interrupted():  # a library made an error of it
-            tell("interrupted")
+            tell_interrupted()
             return EXIT_CODE
         tell_error(f"error: {_in_a_line(error, args)}")
         return 2 if isinstance(error, UsageError) else 1

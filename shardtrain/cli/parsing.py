@@ -16,22 +16,23 @@ from typing import Any, NoReturn
 
 from shardtrain.cli.settings import as_toml, options, read_settings
 from shardtrain.errors import UsageError
-from shardtrain.options import nearest
+from shardtrain.options import nearest, no_choice
 from shardtrain.runtime.terminal import tell_error, write_data, write_lines
 
 # Other names for commands and options, for suggestions.
 OTHER_NAMES = {"classify": "predict", "download": "fetch", "test": "evaluate", "vectorize": "build"}
-OTHER_OPTIONS = {
-    "--lr": "--learning-rate",
-    "--rate": "--learning-rate",
-    "--epoch": "--epochs",
-    "--batch": "--batch-size",
-    "--bs": "--batch-size",
-    "--ngrams": "--ngram-range",
-    "--vocab-size": "--max-features",
-    "--output": "--out",
-    "--force": "--overwrite",
-}
+SAME_OPTIONS = (  # what commands, or other programs, call the same thing, for suggestions
+    ("--learning-rate", "--lr", "--rate"),
+    ("--epochs", "--epoch"),
+    ("--batch-size", "--batch", "--bs"),
+    ("--ngram-range", "--ngrams"),
+    ("--max-features", "--vocab-size"),
+    ("--out", "--output"),
+    ("--overwrite", "--force"),
+    ("--monitor", "--metric"),
+    ("--to", "--format"),
+    ("--x", "--features"),
+)
 _UNSET = object()  # the value of an option that is not on the command line
 
 
@@ -66,6 +67,12 @@ class Parser(argparse.ArgumentParser):
         """Print one line that reports the mistake in the command line, and exit with code 2."""
         tell_error(f"error: {message}; see `python -m {self.prog} --help`")
         sys.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not among the choices, in the words of all surfaces."""
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
+            raise argparse.ArgumentError(None, no_choice(name, value, action.choices))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write help or the version, which are what argparse writes: errors go through `error`."""
@@ -121,9 +128,12 @@ class Parser(argparse.ArgumentParser):
 
     def _meant(self, name: str) -> str:
         """Return what may be meant by an unknown option, as the end of a message."""
-        if (usual := OTHER_OPTIONS.get(name)) in self._option_string_actions:
+        same = (each for names in SAME_OPTIONS if name in names for each in names)
+        if (usual := next((each for each in same if each in self._option_string_actions), None)) is not None:
             return f"; did you mean {usual!r}?"
         others = [command for command, parser in self.commands.items() if name in parser._option_string_actions]
+        if others and any(action.metavar == "COMMAND" for action in self._actions):
+            return f"; options of fit or train follow --, as in `{self.command} … -- fit SHARDS …`"
         if others:
             return f"; it is an option of {' and '.join(others) if len(others) < 3 else ', '.join(others)}"
         return nearest(name, self._option_string_actions, cutoff=0.5)

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         skipped = rejected_lines(facts["rejected"], done.rejected_rows)
         made = f"{done.rows:,} prediction{'' if done.rows == 1 else 's'}"
         undecided = f", {done.undecided:,} undecided" if done.undecided else ""
-        show(args.json, facts, *skipped, f"{made}{undecided}{num_skipped}: {done.output}", summary=True)
+        show(args.json, facts, *skipped, f"{made}{undecided}{num_skipped}: {files.output}", summary=True)
     return 0
 
 

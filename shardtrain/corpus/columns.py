@@ -49,7 +49,7 @@ def has_header(rows: Sequence[Sequence[str]], options: TextOptions, *, labelled:
     wanted = {column for column in (options.label_column, *(options.text_columns or ())) if isinstance(column, str)}
     if wanted & {cell.strip() for cell in first if not cell.strip().isdigit()}:
         return True
-    names = [_normalize(cell) for cell in _without_trailing(first)]
+    names = [normalize(cell) for cell in _without_trailing(first)]
     is_label, is_text = [name in LABEL_NAMES for name in names], [name in TEXT_NAMES for name in names]
     if any(is_label) and any(is_text) and not _recur(first, others, _usual(names)):
         return True
@@ -83,7 +83,7 @@ def _recur(first: Sequence[str], others: Sequence[Sequence[str]], places: Sequen
 
 def may_be_header(cells: Sequence[str]) -> bool:
     """Return whether a record could be a header: all cells can be names, or one is a usual name."""
-    return can_be_names(cells) or bool(_usual([_normalize(cell) for cell in cells]))
+    return can_be_names(cells) or bool(_usual([normalize(cell) for cell in cells]))
 
 
 def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:
@@ -95,7 +95,7 @@ def _is_unlike(first: Sequence[str], found: Sequence[Sequence[str]]) -> bool:
 
 def is_label_name(name: str) -> bool:
     """Return whether a column's name is a usual one of labels."""
-    return _normalize(name) in LABEL_NAMES
+    return normalize(name) in LABEL_NAMES
 
 
 def is_label_like(cells: Sequence[str]) -> bool:
@@ -199,7 +199,7 @@ def choose_text_keys(keys: Sequence[str], options: TextOptions, origin: str) -> 
 
 def _texts_by_name(names: Sequence[str], label: int | None, origin: str) -> tuple[int, ...]:
     """Return the columns with usual names of a text, or the only column without a usual name of a label."""
-    plain = [_normalize(name) for name in names]
+    plain = [normalize(name) for name in names]
     free = [i for i in range(len(names)) if i != label]
     texts = [i for i in free if plain[i] in TEXT_NAMES] or [i for i in free if plain[i] not in LABEL_NAMES]
     if not texts or (len(texts) > 1 and plain[texts[0]] not in TEXT_NAMES):
@@ -247,7 +247,7 @@ def _choose_by_name(
     Of two columns with unusual names, the one whose cells in `rows` repeat is the label.
     """
     named = [i for i, name in enumerate(names) if name]
-    plain = [_normalize(name) for name in names]
+    plain = [normalize(name) for name in names]
     if label is None:
         free = [i for i in named if i not in (texts or ())]
         labels = [i for i in free if plain[i] in LABEL_NAMES]
@@ -277,12 +277,11 @@ def choose_column(column: Column, names: Sequence[str] | None, num_columns: int,
         CorpusFormatError: there is no such column, or several have the name.
     """
     if isinstance(column, str) and names is not None:
-        for matches in (lambda name: name.strip() == column, lambda name: _normalize(name) == _normalize(column)):
-            found = [i for i, name in enumerate(names) if matches(name)]
-            if len(found) > 1:
-                raise CorpusFormatError(f"'{origin}' has {len(found)} columns '{column}'; give an index from 0 instead")
-            if found:
-                return found[0]
+        found = places_of(column, names)
+        if len(found) > 1:
+            raise CorpusFormatError(f"'{origin}' has {len(found)} columns '{column}'; give an index from 0 instead")
+        if found:
+            return found[0]
     if isinstance(column, int) or column.isdecimal():
         if int(column) < num_columns:
             return int(column)
@@ -294,6 +293,12 @@ def choose_column(column: Column, names: Sequence[str] | None, num_columns: int,
     else:
         found_names = f"found {_quote_names(names)}"
     raise CorpusFormatError(f"'{origin}' has no column '{column}'; {found_names}")
+
+
+def places_of(column: str, names: Sequence[str]) -> list[int]:
+    """Return the indices of the columns with a name, else of those that differ from it in case and punctuation only."""
+    exact, plain = [i for i, name in enumerate(names) if name.strip() == column], normalize(column)
+    return exact or [i for i, name in enumerate(names) if plain and normalize(name) == plain]
 
 
 def _ambiguity(origin: str, what: str, names: Sequence[str], found: str) -> str:
@@ -330,6 +335,6 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", cell) is not None
 
 
-def _normalize(name: str) -> str:
+def normalize(name: str) -> str:
     """Return a name in lower case, without spaces, underscores and punctuation; a text is returned as it is."""
     return name if len(name) > _LONGEST else re.sub(r"[\W_]+", "", name).lower()

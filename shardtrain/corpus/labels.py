@@ -24,6 +24,7 @@ MAX_CLASSES = 65_536  # values of a label stored in 16 bits
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,39}")  # canonical, so that equal numbers are equal strings
 _MIN_OTHERS = 4  # documents; with fewer a label that occurs once says nothing
 _MAX_LISTED = 10  # labels in a message
+_LONGEST = 60  # characters of a label in a message
 _SEPARATORS = "|;,"  # of several labels in one cell
 _COMBINED = 1 / 3  # share of the distinct labels from which on they are taken for several labels
 _RECURRING = 2 / 3  # share of the combinations whose every part must recur
@@ -180,7 +181,7 @@ def check_validation_labels(validation_counts: Mapping[str, int], classes: Class
     if unseen:
         raise LabelError(
             f"'{file}' has validation labels that do not occur in the training split: {unseen}; training labels are "
-            f"{_quote_labels(list(classes.codes))}; check that both files belong together"
+            f"{_quote_classes(classes)}; check that both files belong together"
         )
 
 
@@ -194,7 +195,7 @@ def check_test_labels(test_counts: Mapping[str, int], classes: Classes, file: st
     if unseen:
         raise LabelError(
             f"labels of the test split '{file}' that do not occur in the training split: {unseen}; training labels are "
-            f"{_quote_labels(list(classes.codes))}; correct them, or name another test split with --test"
+            f"{_quote_classes(classes)}; correct them, or name another test split with --test"
         )
 
 
@@ -208,7 +209,7 @@ def check_added_labels(counts: Mapping[str, int], classes: Classes) -> None:
     if unseen:
         raise LabelError(
             f"labels that the shards do not have: {unseen}; they were built with "
-            f"{_quote_labels(list(classes.codes))}; correct the labels, or build shards of both corpora together"
+            f"{_quote_classes(classes)}; correct the labels, or build shards of both corpora together"
         )
 
 
@@ -222,7 +223,7 @@ def check_known_labels(counts: Mapping[str, int], classes: Classes) -> None:
     if unseen:
         raise LabelError(
             f"labels that the model was not trained with: {unseen}; its classes are "
-            f"{_quote_labels(list(classes.codes))}; name the label column with --label-column, or evaluate on a corpus "
+            f"{_quote_classes(classes)}; name the label column with --label-column, or evaluate on a corpus "
             "of the same classes"
         )
 
@@ -230,9 +231,14 @@ def check_known_labels(counts: Mapping[str, int], classes: Classes) -> None:
 def _unknown_labels(counts: Mapping[str, int], classes: Classes) -> str:
     """Return the labels that have no class, with their numbers of examples, for a message; empty if all have one."""
     unseen = sorted(label for label, count in counts.items() if count and label not in classes.codes)
-    return _quote_labels(
-        [f"{label}' ({counts[label]:,} example{'s' * (counts[label] != 1)})" for label in unseen], close=""
-    )
+    return _quote_labels(unseen, [f" ({counts[label]:,} example{'s' * (counts[label] != 1)})" for label in unseen])
+
+
+def _quote_classes(classes: Classes) -> str:
+    """Return the labels of classes for a message, each with the name of its class where that is another word."""
+    names = [classes.names[code] for code in classes.codes.values()]
+    notes = ["" if name == label else f" ({name[:_LONGEST]})" for label, name in zip(classes.codes, names, strict=True)]
+    return _quote_labels(list(classes.codes), notes)
 
 
 def _by_name(found: list[str], class_names: Sequence[str] | None, *, literal: bool) -> Classes:
@@ -288,6 +294,8 @@ def _check_no_empty_class(missing: list[str], advice: str, number: int | None = 
         raise LabelError(f"{what} in the training data: {', '.join(missing[:_MAX_LISTED])}{more}; {advice}")
 
 
-def _quote_labels(labels: Sequence[str], close: str = "'") -> str:
-    shown = ", ".join(f"'{label[:60]}{close}" for label in labels[:_MAX_LISTED])
+def _quote_labels(labels: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """Return labels for a message, each with its note, if there are notes."""
+    noted = zip(labels, notes or [""] * len(labels), strict=True)
+    shown = ", ".join(f"'{label[:_LONGEST]}'{note}" for label, note in islice(noted, _MAX_LISTED))
     return shown + (f" and {len(labels) - _MAX_LISTED:,} more" if len(labels) > _MAX_LISTED else "")

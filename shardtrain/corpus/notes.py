@@ -17,6 +17,7 @@ FORMAT_NAMES = {
     "arrow": "Arrow",
     "rows": "rows",
 }
+_MOST_SHOWN = 6  # columns
 
 
 def describe_reading(source: Source) -> str:
@@ -38,7 +39,14 @@ def describe_reading(source: Source) -> str:
     else:
         counted = ", ".join(map(str, texts[:-1])) + " and " * (len(texts) > 1) + f"{texts[-1]}, counted from 0"
         where = f"no header; {unnamed}text in {'column' if len(texts) == 1 else 'columns'} {counted}"
-    return f"{name}: {format_name}, {where}"
+    return f"{name}: {format_name}, {where}{_unused(source)}"
+
+
+def _unused(source: Source) -> str:
+    """Return the columns with names that are neither label nor text, as the end of the line, where labels are read."""
+    unused = source.unused if source.label_column is not None else []
+    more = f" and {len(unused) - _MOST_SHOWN} more" if len(unused) > _MOST_SHOWN else ""
+    return f"; not used: {quote_all(unused[:_MOST_SHOWN])}{more}" if unused else ""
 
 
 def quote_all(names: Sequence[object]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from shardtrain.corpus.columns import normalize, places_of
 from shardtrain.corpus.encodings import is_encoding
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.errors import CorpusFormatError
@@ -95,10 +96,10 @@ class Reading:
         """The label column and the text columns."""
         return (self.label, *self.texts)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of label and texts in the header; none of files without one."""
-        return frozenset(each for each in self.columns if self.header and isinstance(each, str))
+    def names_some(self, cells: Sequence[str]) -> bool:
+        """Return whether a cell is the name of a label or text column, in any case; without a header there are none."""
+        names = {normalize(each) for each in self.columns if self.header and isinstance(each, str)}
+        return any(cell in names for cell in map(normalize, cells) if cell)
 
     def columns_for(
         self, options: TextOptions, names: Sequence[str] | None, num_columns: int, *, by_index: bool
@@ -117,7 +118,9 @@ class Reading:
         texts: tuple[Column, ...] | None = None
         if names is not None and (found := self.texts_in(names)) is not None:
             place = self.label_in(names)
-            label, texts = (place, found) if by_index else (None if place is None else self.label, self.texts)
+            label, texts = place, found
+            if not by_index:
+                label, texts = None if place is None else names[place], tuple(names[each] for each in found)
         elif names is None and not self.header and all(_is_below(each, num_columns) for each in self.columns):
             label, texts = self.label, self.texts
         label = label if options.label_column is None else options.label_column
@@ -128,12 +131,20 @@ class Reading:
 
     def label_in(self, names: Sequence[str]) -> int | None:
         """Return the index of the label column among names; None if it is not there."""
-        return names.index(self.label) if self.header and isinstance(self.label, str) and self.label in names else None
+        return self._place(self.label, names) if self.header else None
 
     def texts_in(self, names: Sequence[str]) -> tuple[int, ...] | None:
         """Return the indices of the text columns among names; None unless all are there."""
-        found = tuple(names.index(name) for name in self.texts if isinstance(name, str) and name in names)
-        return found if self.header and self.texts and len(found) == len(self.texts) else None
+        found = tuple(place for each in self.texts if (place := self._place(each, names)) is not None)
+        return found if self.header and self.texts and len({*found}) == len(self.texts) else None
+
+    @staticmethod
+    def _place(column: Column | None, names: Sequence[str]) -> int | None:
+        """Return the index of the first column with a name, or of the only one that has it in another case."""
+        if column in names:
+            return names.index(str(column))
+        found = places_of(column, names) if isinstance(column, str) else []
+        return found[0] if len(found) == 1 else None
 
 
 def _is_below(column: Column | None, number: int) -> bool:

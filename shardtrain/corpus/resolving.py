@@ -280,7 +280,7 @@ class Resolver:
         if self.options.header is None:
             first = _strip_all(rows[0])
             known = like is not None and like.header is not None and {*first} <= {*like.header}
-            known = known or (self.remembered is not None and not self.remembered.names.isdisjoint(first))
+            known = known or (self.remembered is not None and self.remembered.names_some(first))
             labelled = self.labels is None
             return sample.first_is_good and (known or columns.has_header(rows, self.options, labelled=labelled))
         if self.options.header and not sample.first_is_good and sample.first_bad is not None:
@@ -300,7 +300,7 @@ class Resolver:
             texts = columns.choose_text_keys(names, options, source.origin)
             return replace(source, label_column=None, text_columns=texts)
         label, texts = columns.choose_keys(names, options, source.origin, rows)
-        return replace(source, label_column=label, text_columns=texts)
+        return replace(source, label_column=label, text_columns=texts, keys=tuple(names))
 
     def _as_remembered(self, source: Source, names: Sequence[str] | None, num_columns: int) -> TextOptions:
         """Return the options with the columns that are remembered where the user chose none and the file has them.

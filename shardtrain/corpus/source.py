@@ -72,6 +72,7 @@ class Source:
         text_columns: indices or keys likewise; empty for folders.
         num_columns: columns per record; 0 for all formats but csv and tsv.
         header: the column names of the first record, or None.
+        keys: the names of the columns where there is no first record with them (jsonl, parquet, arrow).
         folders: the classes of a folder source, sorted by name.
         folder_bytes: size of the files in `folders`.
         unescape: see `CorpusOptions`.
@@ -90,6 +91,7 @@ class Source:
     text_columns: tuple[Column, ...]
     num_columns: int = 0
     header: tuple[str, ...] | None = None
+    keys: tuple[str, ...] = ()
     folders: tuple[ClassFolder, ...] = ()
     folder_bytes: int = 0
     unescape: bool
@@ -97,6 +99,13 @@ class Source:
     literal_labels: bool = False
     label_doubt: str = ""
     first_label: str | None = None
+
+    @property
+    def unused(self) -> list[str]:
+        """The names of the columns that are neither label nor text."""
+        used = {self.label_column, *self.text_columns}
+        named = enumerate(self.header) if self.header is not None else zip(self.keys, self.keys, strict=True)
+        return [name for place, name in named if name and place not in used]
 
     @property
     def num_bytes(self) -> int:

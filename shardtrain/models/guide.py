@@ -217,7 +217,8 @@ def prepare(
     if width != description.num_classes and (width, description.num_classes) != (1, 2):
         expected = "1 or 2 units" if description.num_classes == 2 else f"{description.num_classes} units"
         raise ModelError(
-            f"the model's output has {width} units; for {description.num_classes} classes it must have {expected}"
+            f"the model's output has {width} unit{'s' * (width != 1)}; for {description.num_classes} classes it must "
+            f"have {expected}"
         )
     meaning = meaning_of(model, adapter, description)
     if not model.compiled:

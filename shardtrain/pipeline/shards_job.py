@@ -20,7 +20,7 @@ from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.progress import say, warn
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
 from shardtrain.shards.listing import with_lists
@@ -39,6 +39,7 @@ FIRST_BUILD_OPTIONS = _FIRST_OPTIONS | {
     *("binary", "sublinear-tf", "select", "max-length"),
     *("format", "label-column", "text-columns", "header", "unescape", "on-bad-row"),
 }
+_MOST_SHOWN = 10  # classes in a warning
 
 
 def make_shards(
@@ -107,7 +108,18 @@ def make_shards(
             check_held(space.path)
             write_manifest(space.path, manifest)
         publish(out, manifest, space.ready, append=append)
+    _warn_of_single_examples(manifest)
     return manifest
+
+
+def _warn_of_single_examples(manifest: Manifest) -> None:
+    """Warn of classes with one training example: the model cannot learn them, and nothing measures it."""
+    counts = manifest.splits["train"].class_counts
+    single = [name for name, count in zip(manifest.class_names, counts, strict=True) if count == 1]
+    if single:
+        classes = "1 class has" if len(single) == 1 else f"{len(single):,} classes have"
+        shown = ", ".join(f"'{name}'" for name in single[:_MOST_SHOWN]) + (", …" if len(single) > _MOST_SHOWN else "")
+        warn(f"{classes} a single training example, too few to learn from: {shown}")
 
 
 def _is_damaged(out: Path) -> bool:

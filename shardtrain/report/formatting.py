@@ -23,11 +23,14 @@ def format_share(share: float) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Format a JSON value on one line, in words."""
+    """Format a JSON value on one line, in words; 1.0 stays one, because a limit of 1 means another thing."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(format_value, value))
     if value is None or isinstance(value, bool):
         return {None: "not set", True: "yes", False: "no"}[value]
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.6g}"
+    return f"{text}.0" if text.removeprefix("-").isdecimal() else text

@@ -11,6 +11,7 @@ from shardtrain.report.page import GENERATOR
 from shardtrain.report.run_page import run_page
 from shardtrain.report.shards_page import shards_page
 from shardtrain.runtime.atomic import commit_bytes, make_folder
+from shardtrain.runtime.progress import say
 from shardtrain.runtime.storage import check_output_file
 from shardtrain.shards.layout import MANIFEST, WORKING
 from shardtrain.training.run_folder import CONFIG, METRICS
@@ -88,6 +89,9 @@ def write_report(folder: Path, out: Path, *, shards: Path | None = None, by: tup
 
 
 def commit_page(out: Path, page: str) -> None:
-    """Write a page to the file `out`, whose folder is made if it is missing; it replaces an older one."""
+    """Write a page to the file `out`, whose folder is made if it is missing; report that an older one is replaced."""
     make_folder(out.parent)
+    replaced = out.exists()
     commit_bytes(out, page.encode())
+    if replaced:
+        say(f"the older report in '{out}' is replaced")

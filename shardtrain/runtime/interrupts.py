@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from shardtrain.runtime.terminal import flush_stdout, tell_now
+from shardtrain.runtime.progress import say
+from shardtrain.runtime.terminal import flush_stdout, tell, tell_now
 
 EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 _AGAIN = 0.02  # seconds until a deferred interruption is tried again
@@ -27,17 +28,18 @@ _IMPORTING = "<frozen importlib._bootstrap>"
 
 _requested = False  # a signal came
 _deferred = False  # and waits for the end of an import
+_said = False  # that a signal came, in a line that also says what is kept
 _held = 0  # and waits until what must not be interrupted is done: how many such blocks run
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt for both signals while the block runs; a signal that is ignored stays ignored."""
-    global _requested, _deferred
+    global _requested, _deferred, _said
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _requested = _deferred = False
+    _requested = _deferred = _said = False
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     hook = sys.unraisablehook
     for number, handler in before.items():
@@ -58,6 +60,18 @@ def interruptible() -> Iterator[None]:
 def interrupted() -> bool:
     """Return whether a signal came, so that an error may be what a library made of the interruption."""
     return _requested
+
+
+def say_kept(line: str) -> None:
+    """Say, in a line that begins with "interrupted", what is kept of the work; the command ends without another one."""
+    global _said
+    _said = say(line) or _said
+
+
+def tell_interrupted() -> None:
+    """Say that a command was interrupted, unless a line said so with what is kept."""
+    if not _said:
+        tell("interrupted")
 
 
 def let_signals_end_it() -> None:

@@ -26,7 +26,7 @@ from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, final_name, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
 from shardtrain.runtime.holders import is_lock
-from shardtrain.runtime.interrupts import interrupted
+from shardtrain.runtime.interrupts import interrupted, say_kept
 from shardtrain.runtime.leases import HeldError
 from shardtrain.runtime.locks import check_held, is_held, locked_folder, remove_held
 from shardtrain.runtime.progress import say, warn
@@ -340,7 +340,9 @@ class JobFolder:
             return
         with contextlib.suppress(Exception):
             if isinstance(error, KeyboardInterrupt) or interrupted():  # of which a library may make an error
-                say(f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'")
+                say_kept(
+                    f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'"
+                )
             elif isinstance(error, ShardtrainError) and _is_of_input(error):
                 commit_json(self.path / self.record_name, {**self._record(job), _FAILED: error.on_command_line})
 

@@ -117,10 +117,12 @@ def short(value: float) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
 
 
-def say(line: str) -> None:
-    """Write a line to stderr, unless the verbosity is `QUIET`."""
-    if _level != QUIET:
-        tell(line)
+def say(line: str) -> bool:
+    """Write a line to stderr, unless the verbosity is `QUIET`; return whether it was written."""
+    if _level == QUIET:
+        return False
+    tell(line)
+    return True
 
 
 def detail(line: str) -> None:

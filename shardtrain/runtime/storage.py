@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardtrain.errors import DiskFullError, ShardtrainError, StorageError, UsageError
+from shardtrain.options import did_you_mean, nearest_names
 
 SYNC_OF_FOLDER = "sync of its folder"  # after the file has its name
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -147,3 +148,21 @@ def check_output_folder(path: Path, option: str, error: type[ShardtrainError] = 
                 within = f", so '{path}' cannot be made" if place != path else ""
                 raise error(f"'{place}' is a file{within}; choose another {option}")
             return
+
+
+def nearest_folder(path: Path, mark: str, *elsewhere: Path) -> str:
+    """Return the end of a message about a folder that is not there or another one: which were probably meant, if any.
+
+    Args:
+        path: the folder.
+        mark: name of a file that a folder has if it can be meant.
+        elsewhere: folders in which those may be, too, beside the one that `path` is in.
+    """
+    found: dict[str, Path] = {}
+    for folder in dict.fromkeys((path.parent, *elsewhere)):
+        with contextlib.suppress(OSError):
+            for each in folder.iterdir():
+                if (each / mark).is_file():
+                    found.setdefault(each.name, each)
+    names = [path.name] if path.name in found else nearest_names(path.name, found)
+    return did_you_mean([found[name] for name in names])

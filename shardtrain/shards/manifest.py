@@ -26,6 +26,7 @@ from shardtrain.runtime.schema import (
     parse_json,
     read_if_sound,
 )
+from shardtrain.runtime.storage import nearest_folder
 from shardtrain.shards.layout import (
     FILTERS,
     FORMAT,
@@ -122,7 +123,8 @@ def _missing_manifest(folder: Path) -> str:
     if folder.exists():
         build = command_line("build", folder, "--out", "DIR")
         return f"'{folder}' is not a folder of shards; to build shards of a corpus use `{build}`"
-    return f"'{folder}' does not exist; build shards with `{command_line('build', 'CORPUS', '--out', folder)}`"
+    build = f"; build shards with `{command_line('build', 'CORPUS', '--out', folder)}`"
+    return f"'{folder}' does not exist{nearest_folder(folder, MANIFEST) or build}"
 
 
 def is_run(folder: Path) -> bool:

@@ -19,6 +19,7 @@ from shardtrain.metrics.names import COMPILED, suited
 from shardtrain.metrics.outputs import Measured
 from shardtrain.models.names import model_name
 from shardtrain.runtime.backend import check_backend
+from shardtrain.runtime.interrupts import say_kept
 from shardtrain.runtime.jobs import Job
 from shardtrain.runtime.machine import peak_memory_bytes
 from shardtrain.runtime.progress import say, warn
@@ -261,9 +262,9 @@ def _save_interrupted(checkpoints: Checkpoints, interrupted: Interrupted, folder
     try:
         checkpoints.finish()
     except Exception:  # the writing thread has reported it
-        say(f"interrupted after {interrupted.position}; an older checkpoint may be in '{folder.path}'")
+        say_kept(f"interrupted after {interrupted.position}; an older checkpoint may be in '{folder.path}'")
         return
-    say(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
+    say_kept(f"interrupted after {interrupted.position}, and saved in '{folder.path}'; {how} resumes it")
 
 
 def _measures(options: Chosen, others: Sequence[str], classes: int) -> tuple[str, ...]:

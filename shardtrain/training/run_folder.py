@@ -63,7 +63,7 @@ from shardtrain.runtime.schema import (
     read_if_sound,
     read_json,
 )
-from shardtrain.runtime.storage import remove, storage_error
+from shardtrain.runtime.storage import nearest_folder, remove, storage_error
 from shardtrain.shards.layout import MAX_CLASSES, SHARDS
 from shardtrain.training.commands import fit_command
 from shardtrain.training.options import RUNS
@@ -406,15 +406,13 @@ class RunFolder:
         """
         folder = self.path
         if not self.finished:
+            meant = nearest_folder(folder, METRICS, RUNS)
             if folder.exists() and not (folder.is_dir() and self.is_run):
-                raise RunNotFoundError(
-                    f"'{folder}' is not a run folder; name one that `python -m shardtrain fit` wrote"
-                )
+                known = meant or "; name one that `python -m shardtrain fit` wrote"
+                raise RunNotFoundError(f"'{folder}' is not a run folder{known}")
             if not folder.exists():
-                if (RUNS / folder).is_dir():
-                    raise RunNotFoundError(f"'{folder}' does not exist; did you mean '{RUNS / folder}'?")
                 train = command_line("fit", "SHARDS", "--out", folder)
-                raise RunNotFoundError(f"'{folder}' does not exist; train with `{train}`")
+                raise RunNotFoundError(f"'{folder}' does not exist{meant or f'; train with `{train}`'}")
             resume = fit_command(self.config(), folder)
             raise RunNotFoundError(f"'{folder}' holds an unfinished run (no {METRICS}); resume it with `{resume}`")
         metrics, config = self._metrics(), dict(self._config())

@@ -182,6 +182,7 @@ def test_a_polite_kill_keeps_the_work_and_says_how_to_go_on(tmp_path):
     _, err = process.communicate()
     assert process.returncode == 130
     assert "the same command resumes the build" in err
+    assert err.count("interrupted") == 1
     assert "Traceback" not in err
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 

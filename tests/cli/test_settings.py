@@ -15,7 +15,10 @@ from shardtrain.cli import settings
 from shardtrain.cli.arguments import options_from
 from shardtrain.cli.fit import given_sizes
 from shardtrain.cli.main import main, parser
+from shardtrain.cli.parsing import SAME_OPTIONS
 from shardtrain.cli.settings import options
+from shardtrain.metrics.names import MEASURES
+from shardtrain.options import nearest
 from shardtrain.training.options import FitOptions
 
 WORDS = {  # of each command: what it is for, options that it needs, and options whose values are of many kinds
@@ -286,6 +289,11 @@ def test_any_text_is_written_as_toml_that_reads_back(text):
         (["--json", "build"], "'--json' is not an option for all commands; options follow the command"),
         (["build", "--max-feature", "3", "x"], "no option '--max-feature'; did you mean '--max-features'?"),
         (["build", "--label", "3"], "no option '--label'; did you mean '--labels'?"),
+        (["predict", "r", "--input", "a", "--out", "b"], "predict has no option '--out'; did you mean '--output'?"),
+        (["fit", "d", "--monitor", "val_f1"], "; did you mean 'macro_f1', 'weighted_f1' or 'micro_f1'?"),
+        (["tune", "d", "--metric", "auc"], "--metric is 'auc'; choose one of accuracy, loss, "),
+        (["launch", "--local", "2", "fit", "d", "--epochs", "3"], "options of fit or train follow --, as in `launch"),
+        (["index", "x.h5", "--data", "a"], "index has no option '--data'; it is an option of compare and report"),
         (["fit", "x", "y"], "fit does not take 'y' here"),
         (["build"], "the following arguments are required: CORPUS; see `python -m shardtrain build --help`"),
         (["index", "x.h5", "--xx", "a"], "index has no option '--xx'; did you mean '--x'?"),
@@ -316,3 +324,28 @@ def test_the_files_that_the_documentation_shows_are_taken(tmp_path):
     assert (found["text_columns"], found["max_features"]) == (["title", "body"], 50_000)
     found = parsed("fit", "--config", config, "--units", "64")
     assert (found["units"], found["tensorboard"]) == (64, True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_a_command_calls_otherwise_is_suggested_by_its_name_there(name, capsys):
+    there = {flag for action in options(COMMANDS[name]).values() for flag in action.option_strings}
+    for same in SAME_OPTIONS:
+        for other in {*same} - there if there & {*same} else ():
+            line = refused(capsys, name, other, "x")
+            assert any(f"{name} has no option '{other}'; did you mean '{flag}'?" in line for flag in there & {*same})
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_metric_is_found_by_the_name_that_keras_gives_that_of_the_validation_rows(measure):
+    assert nearest(f"val_{measure}", MEASURES) == f"; did you mean '{measure}'?"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_choice_is_refused_with_all_choices_in_the_words_of_python(name, capsys):
+    needed = [word for words in WORDS[name][:2] for word in words]
+    for action in options(COMMANDS[name]).values():
+        if action.choices is None or action.nargs not in (None, "?"):
+            continue
+        first = action.option_strings[0]
+        line = refused(capsys, name, *needed, first, "zzz")
+        assert f"{first} is 'zzz'; choose one of {', '.join(action.choices)};" in line

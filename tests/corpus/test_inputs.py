@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -238,6 +239,62 @@ def test_a_later_file_is_read_as_the_training_corpus_was(tmp_path: Path) -> None
     assert rows_of(corpus.train) == [("bad", "größer"), ("good", "z")]
     assert any("does not have the columns of the training corpus (text 'body')" in note for note in corpus.notes)
     assert any("other.csv is UTF-8, the training corpus was CP1252" in note for note in corpus.notes)
+
+
+@pytest.mark.parametrize("later", ["NOTE,DESK,REMARK", "note,desk,Remark", "Note , Desk,re_mark"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_later_file_whose_names_differ_in_case_only_is_read_as_the_training_corpus_was(
+    kind: str, later: str, tmp_path: Path
+) -> None:
+    train, other = tmp_path / "train.csv", tmp_path / f"other.{kind}"
+    train.write_text("desk,note,remark\n" + "World,one two,three four\nSports,five six,seven\n" * 5)
+    source = opened(train, tmp_path / "scratch", label_column="desk", text_columns=("remark",)).train
+    remembered = Reading.of_record(source.describe())
+    rows = [("one two", "World", "three four"), ("five six", "Sports", "seven")]
+    names = later.split(",")
+    lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows] if kind == "jsonl" else map(",".join, rows)
+    other.write_text("\n".join([later, *lines][kind == "jsonl" :]) + "\n")
+    how: dict[str, Any] = {"scratch": tmp_path / "scratch", "remembered": remembered}
+    corpus = open_corpus(other, CorpusOptions(), **how)
+    assert rows_of(corpus.train) == [("World", "three four"), ("Sports", "seven")]
+    texts, notes = open_texts(other, CorpusOptions(), labels=("World", "Sports"), class_names=(), **how)
+    assert [text for _, text in rows_of(texts)] == ["three four", "seven"]
+    assert not any("does not have the columns" in note for note in [*corpus.notes, *notes])
+
+
+def test_names_that_differ_in_case_only_are_told_apart_by_their_case(tmp_path: Path) -> None:
+    train, later, unclear = tmp_path / "train.csv", tmp_path / "later.csv", tmp_path / "unclear.csv"
+    train.write_text("label,text\nbad,x one\ngood,y two\n")
+    later.write_text("label,Text,text\nbad,p,x one\ngood,q,y two\n")
+    unclear.write_text("label,Text,TEXT\nbad,p,x one\ngood,q,y two\n")
+    remembered = Reading.of_record(opened(train, tmp_path / "scratch").train.describe())
+    how: dict[str, Any] = {"scratch": tmp_path / "scratch", "remembered": remembered}
+    assert rows_of(open_corpus(later, CorpusOptions(), **how).train) == [("bad", "x one"), ("good", "y two")]
+    notes = open_corpus(unclear, CorpusOptions(), **how).notes
+    assert any("does not have the columns of the training corpus (text 'text')" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_that_are_neither_label_nor_text_are_named(kind: str, tmp_path: Path) -> None:
+    names = ["id", "label", "heading", "body", *(f"more {i}" for i in range(6))]
+    rows = [dict.fromkeys(names, "some words") | {"id": str(i), "label": "ab"[i % 2]} for i in range(8)]
+    path = tmp_path / f"corpus.{kind}"
+    if kind == "csv":
+        path.write_text("\n".join(",".join(each) for each in (names, *(row.values() for row in rows))))
+    elif kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        pa = pytest.importorskip("pyarrow")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+
+    def said(**how: Any) -> str:
+        (line,) = (note for note in opened(path, tmp_path / "scratch", **how).notes if "text 'body'" in note)
+        return line
+
+    assert said().endswith("text 'body'; not used: 'id', 'heading', 'more 0', 'more 1', 'more 2', 'more 3' and 2 more")
+    assert said(text_columns=("body", *names[4:])).endswith("; not used: 'id', 'heading'")
+    assert "not used" not in said(text_columns=("body", *(name for name in names if name not in ("label", "body"))))
 
 
 def test_a_remembered_encoding_does_not_make_other_text_of_utf_8(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardtrain.corpus.labels import Classes, check_validation_labels, resolve_classes
+from shardtrain.corpus.labels import Classes, check_known_labels, check_validation_labels, resolve_classes
 from shardtrain.errors import LabelError
 
 
@@ -93,3 +93,12 @@ def test_a_validation_label_never_seen_in_training_is_named_with_its_count() -> 
     message = r"'dev.csv' has .* do not occur in the training split: '3' \(7 examples\); training labels are '1', '2'"
     with pytest.raises(LabelError, match=message):
         check_validation_labels({"1": 4, "3": 7}, classes, "dev.csv")
+
+
+def test_a_label_that_no_class_has_is_named_whole_with_the_classes_and_their_names() -> None:
+    classes = Classes(("World", "b" * 99, "3"), {"1": 0, "2": 1, "3": 2})
+    with pytest.raises(LabelError) as raised:
+        check_known_labels({"1": 4, "no": 1, "n" * 99: 1200}, classes)
+    said = str(raised.value)
+    assert f"trained with: '{'n' * 60}' (1,200 examples), 'no' (1 example); " in said
+    assert f"its classes are '1' (World), '2' ({'b' * 60}), '3'; " in said

@@ -126,7 +126,7 @@ def test_the_command_shows_what_json_has(runs: Path, capsys) -> None:
     assert lines[4].startswith("damaged cannot be read: ")
     with pytest.raises(SystemExit, match="2"):
         main(["runs", str(runs), "--sort", "f1"])
-    assert "choose from" in capsys.readouterr().err
+    assert "choose one of accuracy, loss, " in capsys.readouterr().err
     assert main(["runs", str(runs), "--sort", "matthews"]) == 0
     head, first, *_ = capsys.readouterr().out.splitlines()
     assert "  matthews  " in head
@@ -151,6 +151,46 @@ def test_a_run_that_is_named_without_its_folder_is_shown_with_it(
     monkeypatch.chdir(runs.parent)
     assert main(["predict", "linear-2", "a text"]) == 1
     assert "'linear-2' does not exist; did you mean 'runs/linear-2'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("linear-22", "runs/linear-2"),
+        ("runs/liner-2", "runs/linear-2"),
+        ("runs/linear", "runs/linear-"),
+        ("else/linear-2", "runs/linear-2"),
+        ("damagd", "runs/damaged"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "another folder"])
+def test_a_run_is_suggested_for_a_name_like_its_own(
+    named: str, meant: str, there: bool, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    if there:
+        Path(named).mkdir(parents=True)
+    for words in (["predict", named, "a text"], ["evaluate", named, "data"], ["export", named]):
+        assert main(words) == 1
+        assert f"; did you mean '{meant}" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_never_suggested(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    for named in ("runs/stoped", "runs/emty", "runs/model of other", "runs/notes"):
+        assert main(["predict", named, "a text"]) == 1
+        assert "did you mean" not in capsys.readouterr().err
+
+
+def test_shards_are_suggested_for_a_name_like_their_own(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(made)
+    for words in (["fit", "shard"], ["inspect", "shrads"], ["verify", "my-shards"]):
+        assert main(words) == 1
+        assert f"'{words[1]}' does not exist; did you mean 'shards'?" in capsys.readouterr().err
 
 
 def test_a_list_loads_neither_numpy_nor_anything_heavier(runs: Path) -> None:

@@ -249,7 +249,7 @@ def dense_model(inputs: int, outputs: int, activation: str = "softmax") -> keras
     ("model", "description", "said"),
     [
         (dense_model(30, 4), NGRAM, "has 4 units; for 3 classes it must have 3 units"),
-        (dense_model(30, 1, "sigmoid"), NGRAM, "has 1 units; for 3 classes it must have 3 units"),
+        (dense_model(30, 1, "sigmoid"), NGRAM, "has 1 unit; for 3 classes it must have 3 units"),
         (dense_model(30, 3), BINARY, "has 3 units; for 2 classes it must have 1 or 2 units"),
         (dense_model(31, 3), NGRAM, r"does not take batches of ngram features of shape \(rows, 30\)"),
         (keras.Sequential([keras.layers.Embedding(50, 3)]), SEQUENCE, r"shape \(1, 20, 3\)"),

@@ -51,7 +51,7 @@ def test_workers_elsewhere_are_named_with_what_keeps_them_from_working(
     said = capsys.readouterr().out
     assert "executor     support.executors:two_threads: 1 machine, 2 tasks at once" in said
     assert re.search(
-        r"1 worker, \d+ cores?, [\d.]+ GB of memory, shardtrain \S+ Python [\d.]+, numpy \S+; sees the folder", said
+        r"1 worker, \d+ cores?, [\d.]+ GiB of memory, shardtrain \S+ Python [\d.]+, numpy \S+; sees the folder", said
     )
     assert main(["doctor", str(tmp_path), "--executor", "support.executors:another_disk"]) == 1
     said = capsys.readouterr().out

@@ -223,3 +223,24 @@ def test_index_keeps_the_first_row_of_a_class_that_it_would_hold_out(tmp_path, c
             assert [shards.manifest.class_names[code] for code in y] == [labels[row] for row in documents]
             assert np.all(np.diff(documents) > 0)
     assert min(counts(tmp_path / "mixed")) >= 1
+
+
+def test_classes_of_which_one_row_trains_are_named_by_whatever_makes_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warned(labels: Sequence[str], name: str, **how: Any) -> str:
+        build(corpus(tmp_path, labels), tmp_path / name, BuildOptions(workers=1, validation_fraction=0.1, **how))
+        return capsys.readouterr().err
+
+    assert "single training example" not in warned("ab" * 20, "two")
+    assert "1 class has a single training example, too few to learn from: 'c'" in warned([*("ab" * 20), "c"], "three")
+    many = [*("ab" * 20), *(f"c{i:02}" for i in range(12))]
+    assert "12 classes have a single training example, too few to learn from: 'c00', " in (said := warned(many, "many"))
+    assert "'c09', …" in said
+    assert "single training example" not in warned([*("ab" * 20), "c"], "three", append=True)
+    y = np.array([*(0, 1) * 20, 2])
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["x"], file["y"] = np.ones((41, 3), np.float32), y
+    convert([tmp_path / "table.h5"], tmp_path / "made", ConvertOptions(x=("x",), y=("y",)))
+    index([tmp_path / "table.h5"], tmp_path / "mapped", IndexOptions(x="x", y="y"))
+    assert capsys.readouterr().err.count("1 class has a single training example, too few to learn from: '2'") == 2

@@ -447,7 +447,9 @@ def test_only_an_older_report_is_replaced(tmp_path, capsys):
     out = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "shards"), "--out", str(out)]) == 0
     first = out.read_bytes()
+    assert "replaced" not in capsys.readouterr().err
     assert main(["report", str(tmp_path / "shards"), "--out", str(out)]) == 0
+    assert f"the older report in '{out}' is replaced" in capsys.readouterr().err
     assert out.read_bytes() == first
     out.write_text("<html>my own page</html>")
     assert main(["report", str(tmp_path / "shards"), "--out", str(out)]) == 1

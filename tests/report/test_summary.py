@@ -19,6 +19,7 @@ from shardtrain.errors import CorruptShardError, VectorizerError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.report.formatting import format_value
 from shardtrain.report.summary import summarize_shards
 from shardtrain.report.terminal import render
 from shardtrain.vectorize.fitted import load_vectorizer
@@ -244,3 +245,8 @@ def test_reporting_never_imports_tensorflow_and_without_rows_not_the_vectorizer(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_proportion_of_one_is_not_shown_as_one_document() -> None:
+    shown = [format_value({"max_df": value}) for value in (1, 1.0, -2.0, 0.25, 1e-7, 1e20, float("inf"))]
+    assert shown == [f"max_df {text}" for text in ("1", "1.0", "-2.0", "0.25", "1e-07", "1e+20", "inf")]

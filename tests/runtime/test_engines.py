@@ -217,7 +217,7 @@ def test_a_missing_package_is_said_in_one_line(extra: str, package: str, monkeyp
     assert "\n" not in str(raised.value)
 
 
-def test_a_ray_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_cluster_that_is_not_there_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens
@@ -229,6 +229,12 @@ def test_a_ray_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.Mon
                 open_engine(executor_name(name))
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ExecutorError, match="no Ray cluster answers"):
+            open_engine(executor_name("ray"))
+        monkeypatch.delenv("RAY_ADDRESS")
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)  # of a cluster that was killed
+        with pytest.raises(ExecutorError, match=f"no Ray cluster answers at '{address}' .*; it was started here and"):
             open_engine(executor_name("ray"))
 
 

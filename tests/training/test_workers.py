@@ -259,6 +259,21 @@ def test_a_worker_that_does_not_appear_is_named(shards: dict[str, Path], tmp_pat
 
 
 @pytest.mark.slow
+def test_workers_of_one_machine_at_one_port_are_told_so(shards: dict[str, Path], tmp_path: Path) -> None:
+    """TensorFlow listens at all addresses of a machine, and two workers were named as if they had one each."""
+    (port,) = free_ports(1)
+    addresses = (f"127.0.0.1:{port}", f"127.0.0.2:{port}")
+    words = ["fit", shards["ngram"], *KINDS["ngram"], "--epochs", "1", "--out", tmp_path / "run"]
+    found = [of_a_cluster(addresses, index, *words) for index in range(2)]
+    ends = [done(process) for process in found]
+    assert all(code in (1, 2) for code, _, _ in ends)
+    for index, (_, _, text) in enumerate(ends):
+        assert "unexpected" not in text[-1]
+        assert any("TensorFlow cannot listen at the port of worker" in other[-1] for _, _, other in ends), (index, text)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.slow
 def test_what_several_workers_cannot_do_is_refused_in_one_line(shards: dict[str, Path], tmp_path: Path) -> None:
     for options, said in (
         (["--engine", "fused"], "not with several workers; use --engine keras"),

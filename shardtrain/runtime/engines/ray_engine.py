@@ -22,6 +22,7 @@ from shardtrain.runtime.engines.work import call_packed
 
 _CONNECT_SECONDS = 10
 _RETRIES = 3  # of a task whose worker or node died
+_TOKEN = "; if the cluster asks for a token (`ray start` says so), set RAY_AUTH_MODE=token here, too"
 
 
 class RayEngine(Engine):
@@ -48,13 +49,17 @@ class RayEngine(Engine):
         self._ours = not ray.is_initialized()
         if self._ours:
             try:
-                _reach(address or os.environ.get("RAY_ADDRESS", ""))
+                _reach(address or os.environ.get("RAY_ADDRESS", "") or _noted())
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                token = "" if isinstance(error, OSError) and error.errno else _TOKEN
+                known = address or os.environ.get("RAY_ADDRESS", "")
+                step = "start it with `ray start --head`, or check the address"
+                if not known and _noted():
+                    step = "it was started here and has died: `ray stop` forgets it"
                 raise ExecutorError(
-                    f"no Ray cluster answers at '{address or 'auto'}' ({reason}); start it with `ray start --head`, or "
-                    "check the address"
+                    f"no Ray cluster answers at '{known or _noted() or 'auto'}' ({reason}); {step}{token}"
                 ) from error
             _let_cluster_print(False)
         self._memory = memory_limit
@@ -122,6 +127,12 @@ def _reach(address: str) -> None:
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+
+
+def _noted() -> str:
+    """Return the address of the cluster that Ray takes for running here, that of the last `ray start`; empty: none."""
+    utils: Any = importlib.import_module("ray._private.utils")
+    return (utils.read_ray_address() or "") if hasattr(utils, "read_ray_address") else ""
 
 
 def _let_cluster_print(yes: bool) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shardtrain.errors import ExecutorError, MissingExtraError
 from shardtrain.runtime.engines.ray_engine import RayEngine
+from shardtrain.runtime.progress import say
 from shardtrain.runtime.terminal import tell, write_data
 from shardtrain.training.distribution.cluster import Cluster
 from shardtrain.training.distribution.local import free_ports, start_worker
@@ -57,6 +58,7 @@ def _run(words: Sequence[str]) -> int:
     nodes.sort(key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"], node["NodeID"]))
     if not nodes:
         raise ExecutorError("no node of the Ray cluster has a core; start nodes with more")
+    say(f"Ray: {len(nodes)} node{'s, a worker on each' if len(nodes) > 1 else ', so one worker'}")
 
     def on_node(node: dict[str, Any], function: Any, *arguments: Any, **how: Any) -> Any:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

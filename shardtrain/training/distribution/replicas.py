@@ -203,7 +203,7 @@ def _workers(cluster: Cluster) -> tf.distribute.Strategy:
     processes wait for each other when they end: `team` notices losses instead.
 
     Raises:
-        UsageError: TensorFlow was used before.
+        UsageError: TensorFlow was used before, or the port of this worker is in use.
     """
     from tensorflow.python.eager import context
 
@@ -223,6 +223,12 @@ def _workers(cluster: Cluster) -> tf.distribute.Strategy:
     try:
         with captured_stderr():
             return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except tf.errors.UnknownError as error:
+        raise UsageError(
+            f"TensorFlow cannot listen at the port of {cluster.name(cluster.index)}, which is this process "
+            f"({error.message}): it listens at all addresses of the machine, so the port must be free at each of them; "
+            "choose other ports"
+        ) from error
     except RuntimeError as error:
         raise UsageError(
             f"TensorFlow was used in this process before several workers began to train ({error}); begin with that"
