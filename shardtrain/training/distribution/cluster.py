@@ -16,6 +16,7 @@ from shardtrain.errors import UsageError
 from shardtrain.runtime.schema import Either, Fields, Integer, Items, Keyed, Mismatch, Text, check, parse_json
 
 VARIABLE = "TF_CONFIG"
+LAST_PORT = (1 << 16) - 1
 _JOBS = ("chief", "worker")
 _DECLARED = Fields(
     {},
@@ -59,6 +60,11 @@ class Cluster:
 ALONE = Cluster(addresses=("",), index=0)
 
 
+def address_of(host: str, port: int) -> str:
+    """Return the address of a port, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of an address, of which an IPv6 host may be in brackets.
 
@@ -66,7 +72,7 @@ def split_address(address: str) -> tuple[str, int]:
         UsageError: it is none.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+    if not host or not port.isdecimal() or not 0 < int(port) <= LAST_PORT:
         raise UsageError(f"'{address}' is not the address of a worker; write HOST:PORT")
     return host.strip("[]"), int(port)
 
