@@ -7,11 +7,13 @@ do not count against the memory limit. Files are not synced to disk: they need n
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import math
 import mmap
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,10 +228,21 @@ def find_spilled(path: Path) -> SpilledFile:
 def _open_scratch(path: Path) -> Iterator[int]:
     """Open a scratch file; what it holds that cannot be is an error that names it."""
     try:
-        with open(path, "rb", buffering=0) as file, storage_errors(path, "read", done="read"):
+        with open(path, "rb", buffering=0, opener=_as_made) as file, storage_errors(path, "read", done="read"):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Mismatch("something else", "a regular file")
             yield file.fileno()
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         raise damaged_scratch(path, error) from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise damaged_scratch(path, error) from error
+
+
+def _as_made(path: str, flags: int) -> int:
+    """Open a file as `spill` makes it: neither follow a link, nor wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _header_size(digits: bytes) -> int:
@@ -246,8 +259,8 @@ def _parse_header(content: bytes) -> dict[str, Any]:
 def damaged_scratch(path: Path, error: Exception) -> ScratchError:
     """Return the error for a scratch file that is missing or damaged."""
     return ScratchError(
-        f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard them "
-        "with --overwrite"
+        f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; run the same "
+        "command again, which begins anew"
     )
 
 

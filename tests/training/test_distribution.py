@@ -63,7 +63,17 @@ def test_a_chief_comes_first_and_one_worker_is_alone() -> None:
         (json.dumps({"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}), "write HOST:PORT,"),
         *(
             (json.dumps({"cluster": {"worker": ["a:1", each]}, "task": {"type": "worker", "index": 0}}), "HOST:PORT")
-            for each in ("a:65536", "a:" + "9" * 5000, "é..x:1", "a b:1", " :1", "x" * 64 + ":1", "::1:1", "[::1:1", "[]:1")
+            for each in (
+                "a:65536",
+                "a:" + "9" * 5000,
+                "é..x:1",
+                "a b:1",
+                " :1",
+                "x" * 64 + ":1",
+                "::1:1",
+                "[::1:1",
+                "[]:1",
+            )
         ),
         (json.dumps({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}), "address twice"),
         (
