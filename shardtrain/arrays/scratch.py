@@ -40,6 +40,7 @@ _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 class SpilledArrays:
     """A mapped scratch file: arrays by name, as read-only views, and the `facts` written with them."""
 
+    path: Path
     content: mmap.mmap
     start: int
     entries: dict[str, tuple[str, list[int], int]]
@@ -49,6 +50,8 @@ class SpilledArrays:
         return name in self.entries
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self.entries:  # another file is in its place
+            raise damaged_scratch(self.path, Mismatch("a file without it", f"an array '{name}'"))
         dtype, shape, offset = self.entries[name]
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
 
@@ -205,7 +208,7 @@ def open_spilled(path: Path) -> SpilledArrays:
         for name, (dtype, shape, offset) in header["arrays"].items():
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
-    return SpilledArrays(content, start, header["arrays"], header["facts"])
+    return SpilledArrays(path, content, start, header["arrays"], header["facts"])
 
 
 def find_spilled(path: Path) -> SpilledFile:

@@ -44,6 +44,13 @@ def test_what_is_in_the_place_of_a_scratch_file_is_neither_waited_for_nor_follow
         read(path)
 
 
+@pytest.mark.parametrize("read", [find_spilled, open_spilled])
+def test_a_scratch_file_in_the_place_of_another_is_reported(read, tmp_path):
+    spill(tmp_path / "file", {"norms": np.arange(10)})
+    with pytest.raises(ScratchError, match=r"file' cannot be read .*expected an array 'counts'.*begins anew"):
+        read(tmp_path / "file").read(counts=None)
+
+
 def test_a_scratch_file_that_ends_too_early_is_reported(tmp_path):
     path = tmp_path / "file"
     spill(path, {"values": np.arange(1000)})
