@@ -294,8 +294,8 @@ class Simulation:
         most = scored_at_once(self.settings.select, self.classes, self.budget)
         pieces = sum(max(1, -(-len(group) * each // most)) for group in self.scored)
         pairs = pieces * len(self.runs)
-        reads = pairs * (3 if self.runs.grouped else 2 + self._finds)
-        norms = 0 if self.runs.grouped or SELECTORS[self.settings.select].by_counts else self.units
+        norms = 0 if self.runs.grouped or SELECTORS[self.settings.select].by_counts else pairs
+        reads = pairs * (3 if self.runs.grouped else 2 + self._finds) + norms
         made = self.buckets + len(self.scored)
         best = sum(min(keep, len(group) * each) for group in self.scored) * np.dtype(np.float64).itemsize
         finds = self.buckets + pairs + norms

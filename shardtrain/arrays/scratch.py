@@ -30,7 +30,7 @@ from shardtrain.runtime.system import allow_open_files, read_into, write_all
 
 _ALIGNMENT = 64
 _HEADER_DIGITS = 10
-_MOST_MAPPED, _OTHER_FILES = 512, 128  # files that are open at once
+_MOST_MAPPED, _OTHER_FILES = 512, 512  # files that are open at once
 HEADER_BYTES = 4096  # read at first; most headers are shorter
 _ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})

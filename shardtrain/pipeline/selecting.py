@@ -8,13 +8,14 @@ found unit by unit (`vectorize.ties`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.file_set import FileSet
-from shardtrain.arrays.scratch import open_spilled, spill
+from shardtrain.arrays.scratch import find_spilled, open_spilled, spill
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
 from shardtrain.pipeline.naming import check_features, find_names
@@ -35,6 +36,7 @@ from shardtrain.vectorize.weights import Float, Weights
 TIE_BYTES = 1024  # of the memory for each tied candidate that is named and then not chosen
 # Of buckets that are scored together: enough that many workers end at about the same time.
 _LEAST_GROUPS, _GROUPS_PER_WORKER = 16, 4
+_MOST_BUCKETS = 256  # of a group: each takes a file descriptor
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ def scored_together(sizes: npt.NDArray[np.int64], most: int, workers: int) -> li
     ends = np.append(0, np.cumsum(sizes))
     most = min(most, int(ends[-1]) // max(_LEAST_GROUPS, _GROUPS_PER_WORKER * workers))
     for stop in range(1, len(sizes) + 1):
-        if stop == len(sizes) or ends[stop + 1] - ends[start] > most:
+        if stop == len(sizes) or ends[stop + 1] - ends[start] > most or stop - start == _MOST_BUCKETS:
             groups.append(range(start, stop))
             start = stop
     return groups
@@ -144,9 +146,9 @@ def _gather(
     share = [int(counted.candidates[group.start : group.stop].sum()) for group in groups]
     how: dict[str, Any] = {"name": name, "unit": "n-grams", "schema": Integer()}
     num_tied = sum(passes.run(titles.CHOOSE, pick, list(enumerate(groups)), share, **how))
-    found = [open_spilled(path) for path in files]
     kinds = ("above",) if num_tied > room else ("above", "tied")
-    columns = {each: np.concatenate([file[f"{kind}_{each}"] for file in found for kind in kinds]) for each in _COLUMNS}
+    parts = [_columns_in(path, kind) for path in files for kind in kinds]
+    columns = {each: np.concatenate([part[each] for part in parts]) for each in _COLUMNS}
     if num_tied > room:
         settled = settle(passes, counted, scores, boundary, later_wins=later_wins)
         columns = {each: np.concatenate([columns[each], settled[each]]) for each in _COLUMNS}
@@ -154,6 +156,12 @@ def _gather(
 
 
 _COLUMNS = tuple(Tied.COLUMNS)
+
+
+def _columns_in(path: Path, kind: str) -> dict[str, npt.NDArray[Any]]:
+    """Read what a file of `_PickBest` has of a kind."""
+    names = [f"{kind}_{each}" for each in _COLUMNS]
+    return dict(zip(_COLUMNS, find_spilled(path).read(**dict.fromkeys(names)), strict=True))
 
 
 @dataclass(frozen=True)

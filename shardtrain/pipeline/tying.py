@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.file_set import FileSet
-from shardtrain.arrays.scratch import open_spilled, open_spilled_cached, spill
+from shardtrain.arrays.scratch import find_spilled, open_spilled, open_spilled_cached, spill
 from shardtrain.arrays.texts import Texts
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import Counted
@@ -157,19 +157,23 @@ class _SettleUnits:
 
     def _tied_in(self, units: range) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
         """Yield the tied candidates that appear first in each of some units, where there are any."""
-        files = [open_spilled_cached(path) for path in self.listed]
         edges = np.array([units.start, units.stop], np.uint64) << _UNIT
-        ranges = [slice(*np.searchsorted(file["first"], edges).tolist()) for file in files]
+        ranges = []
+        for path in self.listed:  # opened one at a time: each takes a file descriptor
+            ranges.append(slice(*np.searchsorted(open_spilled_cached(path)["first"], edges).tolist()))
         size = sum(part.stop - part.start for part in ranges)
         if size * _TIED_BYTES > self.budget and len(units) > 1:
             middle = len(units) // 2
             yield from self._tied_in(units[:middle])
             yield from self._tied_in(units[middle:])
             return
-        columns = {
-            name: np.concatenate([file[name][part] for file, part in zip(files, ranges, strict=True)])
-            for name in Tied.COLUMNS
-        }
+        some = [number for number, part in enumerate(ranges) if part.start < part.stop]
+        parts = [
+            find_spilled(self.listed[number]).read(**dict.fromkeys(Tied.COLUMNS, ranges[number])) for number in some
+        ]
+        if not parts:
+            return
+        columns = dict(zip(Tied.COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         numbers = columns["first"] >> _UNIT
         order = np.lexsort((columns["checks"], columns["hashes"], numbers))
         found, starts = np.unique(numbers[order], return_index=True)

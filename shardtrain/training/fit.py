@@ -197,24 +197,9 @@ def _lead(
             measures=measures,
             watch=watch,
         )
-        try:
-            trained = prepared.train(session, saved)
-        except DivergedError:
-            checkpoints.remove()
-            raise
-        except Interrupted as interrupted:
-            team.leave()
-            _save_interrupted(checkpoints, interrupted, folder, how)
-            raise KeyboardInterrupt from None
+        trained = _trained(prepared, session, saved, how)
         team.release()
-        checkpoints.beside(lambda: folder.write_history(trained.history))
-        metrics = _metrics(trained, session.measures, shards.description.class_names)
-        seconds = trained.clock.before + time.perf_counter() - started
-        metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
-        if trained.tested:
-            metrics |= _tested(trained.tested, shards.test.num_examples, shards.description.class_names)
-        checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
-        checkpoints.remove()
+        _finish(prepared, session, trained)
         team.dismiss()
     return folder
 
@@ -292,6 +277,37 @@ def _measures(options: Chosen, others: Sequence[str], classes: int) -> tuple[str
         if fitting := suited(name, classes):
             raise UsageError(f"{name} is for {fitting} classes, and the shards have {classes:,}; choose another metric")
     return names
+
+
+def _trained(prepared: Preparation, session: Session, saved: dict[str, Any] | None, how: str) -> Trained:
+    """Train from a saved state or from the start; `how` is the command that resumes it.
+
+    Raises:
+        DivergedError: the loss is no longer finite.
+        KeyboardInterrupt: training was interrupted and its state saved.
+    """
+    try:
+        return prepared.train(session, saved)
+    except DivergedError:
+        session.checkpoints.remove()
+        raise
+    except Interrupted as interrupted:
+        session.team.leave()
+        _save_interrupted(session.checkpoints, interrupted, session.folder, how)
+        raise KeyboardInterrupt from None
+
+
+def _finish(prepared: Preparation, session: Session, trained: Trained) -> None:
+    """Write what a training gave, and remove its checkpoints."""
+    shards, checkpoints, folder = session.shards, session.checkpoints, session.folder
+    checkpoints.beside(lambda: folder.write_history(trained.history))
+    metrics = _metrics(trained, session.measures, shards.description.class_names)
+    seconds = trained.clock.before + time.perf_counter() - session.started
+    metrics |= {"train_examples": shards.train.num_examples, "fit_seconds": seconds}
+    if trained.tested:
+        metrics |= _tested(trained.tested, shards.test.num_examples, shards.description.class_names)
+    checkpoints.beside(lambda: folder.finish(prepared.write, metrics))
+    checkpoints.remove()
 
 
 def _metrics(trained: Trained, measures: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:

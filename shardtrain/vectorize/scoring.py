@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.file_set import FileSet
-from shardtrain.arrays.scratch import SpilledArrays, find_spilled, open_spilled, open_spilled_cached, spill
+from shardtrain.arrays.scratch import SpilledArrays, find_spilled, open_spilled, spill
 from shardtrain.runtime.kernels import kernel
 from shardtrain.vectorize.buckets import Buckets
 from shardtrain.vectorize.counts import places_in
@@ -109,7 +109,7 @@ class ScoreBuckets:
         indptr, labels = postings.read(indptr=part, labels=None)
         entries = slice(int(indptr[0]), int(indptr[-1]))
         documents, times = postings.read(documents=entries, times=entries)
-        norms = open_spilled_cached(self.norms[number])["norms"] if self.norms else np.ones(len(labels))
+        norms = find_spilled(self.norms[number]).read(norms=None)[0] if self.norms else np.ones(len(labels))
         classes = classes_of_labels(postings.facts, self.codes)[labels]
         return _Part(places, indptr, documents, times, norms, classes, postings.facts["most_times"])
 

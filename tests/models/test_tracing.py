@@ -39,8 +39,7 @@ def test_it_computes_what_the_function_does(number: int) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
-@pytest.mark.parametrize("at_once", [1, 1000])
+@pytest.mark.parametrize(("kind", "at_once"), [("ngram", 1000), ("sequence", 1)])
 def test_steps_of_training_and_what_uses_a_model_bind_them_at_once(
     kind: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

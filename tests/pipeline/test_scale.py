@@ -182,35 +182,61 @@ def test_no_two_documents_of_a_source_have_one_key() -> None:
     assert len(np.unique(document_keys(ordinals, 7))) == len(ordinals)
 
 
-# Thousands of units for real
+# Thousands of units and buckets for real
 
 
 CODE = """
-import json, os, resource, sys, tracemalloc
-from shardtrain.pipeline import build as building
+import resource, sys, tracemalloc
+from shardtrain.pipeline import build as building, counting, naming, selecting
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.runtime import passes
 if __name__ == "__main__":
-    corpus, out, kind, size = sys.argv[1:]
+    corpus, out, kind, size, budget, bits, files = sys.argv[1:]
     import h5py  # what is imported late opens files too
     building.UNIT_BYTES = int(size)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+    passes.Workers.task_budget = lambda workers, limit: int(budget)
+    naming.FEATURE_BYTES, naming.NAME_BYTES = 1, 0  # so little has no room for names, which is not the question
+    tied, settle, settled = {}, selecting.settle, []
+    if int(bits):
+        counting.plan_buckets = lambda *_, **__: int(bits)
+        selecting.TIE_BYTES = 1 << 40  # ties are settled unit by unit
+        selecting.settle = lambda *given, **how: (settled.append(1), settle(*given, **how))[1]
+        tied = {"select": "none", "max_features": 1000} if kind == "ngram" else {}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
     tracemalloc.start()
-    build(corpus, out, BuildOptions(vectorizer=kind, workers=1, rows_per_shard=900))
+    build(corpus, out, BuildOptions(vectorizer=kind, workers=1, rows_per_shard=900, **tied))
+    assert bool(settled) == bool(tied)
     print(tracemalloc.get_traced_memory()[1])
 """
+
+
+def peak_of(corpus: Path, out: Path, kind: str, *, units: int, budget: int = 1 << 20, bits: int = 0, files: int) -> int:
+    """Build with so many units and open files; return the peak of memory.
+
+    If `bits` is given, there are 2 ** `bits` buckets, and n-grams with the same count that are tied in most of them.
+    """
+    size = (corpus / "train.csv").stat().st_size // units
+    command = [sys.executable, "-c", CODE, *map(str, (corpus, out, kind, size, budget, bits, files))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
 def test_more_than_5_000_units_take_no_more_memory_or_files_than_few(kind: str, tmp_path: Path) -> None:
     write_demo(tmp_path / "demo", documents=13_000, classes=3, seed=5)
-    size = (tmp_path / "demo" / "train.csv").stat().st_size
-    peaks = []
-    for name, units in (("few", 60), ("many", 5_200)):
-        command = [sys.executable, "-c", CODE, tmp_path / "demo", tmp_path / name, kind, str(size // units)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        peaks.append(int(done.stdout))
+    few = peak_of(tmp_path / "demo", tmp_path / "few", kind, units=60, files=128)
+    many = peak_of(tmp_path / "demo", tmp_path / "many", kind, units=5_200, files=128)
     assert_same_folder(tmp_path / "many", tmp_path / "few")
-    assert peaks[1] < peaks[0] + (4 << 20)
+    assert many < few + (4 << 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_there_may_be_more_buckets_than_open_files(kind: str, tmp_path: Path) -> None:
+    write_demo(tmp_path / "demo", documents=600, classes=3, seed=5)
+    peak_of(tmp_path / "demo", tmp_path / "few", kind, units=6, bits=1, files=128)
+    peak_of(tmp_path / "demo", tmp_path / "many", kind, units=6, bits=10, files=640)
+    assert_same_folder(tmp_path / "many", tmp_path / "few")
