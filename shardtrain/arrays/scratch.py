@@ -7,11 +7,13 @@ do not count against the memory limit. Files are not synced to disk: they need n
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import math
 import mmap
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 class SpilledArrays:
     """A mapped scratch file: arrays by name, as read-only views, and the `facts` written with them."""
 
+    path: Path
     content: mmap.mmap
     start: int
     entries: dict[str, tuple[str, list[int], int]]
@@ -47,6 +50,8 @@ class SpilledArrays:
         return name in self.entries
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self.entries:  # another file is in its place
+            raise damaged_scratch(self.path, Mismatch("a file without it", f"an array '{name}'"))
         dtype, shape, offset = self.entries[name]
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
 
@@ -203,7 +208,7 @@ def open_spilled(path: Path) -> SpilledArrays:
         for name, (dtype, shape, offset) in header["arrays"].items():
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
-    return SpilledArrays(content, start, header["arrays"], header["facts"])
+    return SpilledArrays(path, content, start, header["arrays"], header["facts"])
 
 
 def find_spilled(path: Path) -> SpilledFile:
@@ -226,10 +231,21 @@ def find_spilled(path: Path) -> SpilledFile:
 def _open_scratch(path: Path) -> Iterator[int]:
     """Open a scratch file; what it holds that cannot be is an error that names it."""
     try:
-        with open(path, "rb", buffering=0) as file, storage_errors(path, "read", done="read"):
+        with open(path, "rb", buffering=0, opener=_as_made) as file, storage_errors(path, "read", done="read"):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Mismatch("something else", "a regular file")
             yield file.fileno()
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         raise damaged_scratch(path, error) from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise damaged_scratch(path, error) from error
+
+
+def _as_made(path: str, flags: int) -> int:
+    """Open a file as `spill` makes it: neither follow a link, nor wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _header_size(digits: bytes) -> int:
@@ -246,8 +262,8 @@ def _parse_header(content: bytes) -> dict[str, Any]:
 def damaged_scratch(path: Path, error: Exception) -> ScratchError:
     """Return the error for a scratch file that is missing or damaged."""
     return ScratchError(
-        f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; discard them "
-        "with --overwrite"
+        f"the scratch file '{path}' cannot be read ({error}): an interrupted job's files are damaged; run the same "
+        "command again, which begins anew"
     )
 
 

@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
             return super().parse_known_args(words, namespace)
         self._refuse_unknown_options(words)
         words = self._without_empty(words)
-        file, only_print = _named_file(words), "--print-config" in words
+        file, only_print = _named_file(words), "--print-config" in _of_command(words)
         try:
             of_file = read_settings(file, self.commands)[self.command] if file is not None else {}
         except UsageError as error:
@@ -183,10 +183,14 @@ class Parser(argparse.ArgumentParser):
         return []
 
 
+def _of_command(words: Sequence[str]) -> Sequence[str]:
+    """Return the words that may be options: those before "--"."""
+    return words[: words.index("--")] if "--" in words else words
+
+
 def _named_file(words: Sequence[str]) -> Path | None:
     """Find the file that `--config` names, which is needed before parsing."""
-    named = None
-    before = words[: words.index("--")] if "--" in words else words
+    named, before = None, _of_command(words)
     for number, word in enumerate(before, 1):
         if word.startswith("--config="):
             named = word.partition("=")[2]

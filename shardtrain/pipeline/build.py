@@ -22,6 +22,7 @@ from shardtrain.corpus.readers import plan_units
 from shardtrain.corpus.reading import Reading, recorded_source
 from shardtrain.corpus.source import Corpus, Source, Unit
 from shardtrain.errors import CorpusFormatError, LabelError, ShardsExistError, UsageError, VectorizerError
+from shardtrain.loader.shards import open_shards
 from shardtrain.options import identity, identity_defaults
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.counting import count
@@ -146,7 +147,11 @@ def job_for(corpus: GivenCorpus, out: Path, options: BuildOptions) -> Job:
 
 
 def _before(out: Path, job: Job) -> Manifest:
-    """Read the manifest of the shards to append to; this process holds the lock of the output folder."""
+    """Read the manifest of the shards to append to; this process holds the lock of the output folder.
+
+    Raises:
+        ShardsError: a file of theirs is missing or has another size.
+    """
     before = read_manifest(out)
     if job.record["options"]["append"] != f"to shards {before.fingerprint}":
         raise ShardsExistError(
@@ -160,6 +165,7 @@ def _before(out: Path, job: Job) -> Manifest:
             f"'{folder}' holds the vectorizer {found}, the shards were made with {expected}; restore "
             "the shards' own vectorizer from a copy, or rebuild the shards"
         )
+    open_shards(out).close()  # so that a file that is missing is noticed now, and not when the addition is published
     return before
 
 

@@ -135,7 +135,7 @@ def strings_in(
     if missing := int((np.diff(found.offsets) == 0).sum()):
         raise ScratchError(
             f"'{split.source.origin}' lacks {missing:,} terms that were counted in it: it was changed, or scratch "
-            "files of the interrupted build are damaged; start again with --overwrite"
+            "files of the interrupted build are damaged; run the same command again, which begins anew"
         )
     return found
 

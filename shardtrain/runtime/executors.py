@@ -133,7 +133,7 @@ class Pool:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        except BrokenExecutor as error:
+        except (BrokenExecutor, CancelledError) as error:
             raise WorkerDiedError(
                 "a worker process died, probably out of memory; run the same command again with fewer --workers or "
                 "more memory"
@@ -252,6 +252,8 @@ class _Running(Generic[Result]):
             elif not isinstance(error, CancelledError):
                 self.failures[number] = error
                 self.cancel(after=number)
+            elif number < min(self.failures, default=number + 1):  # by the executor, not by this pool
+                self.lost.append(number)
 
     def wait_again(self) -> None:
         """Let the lost tasks wait, in order."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardtrain.errors import NoRoomError, ShardtrainError, StorageError, TakenOverError, WorkerDiedError
+from shardtrain.errors import NoRoomError, ScratchError, ShardtrainError, StorageError, TakenOverError, WorkerDiedError
 from shardtrain.options import flag
 from shardtrain.runtime.atomic import commit_json, final_name, make_folder, remove_partials, sync_folder
 from shardtrain.runtime.checksums import checksum
@@ -38,6 +38,7 @@ from shardtrain.version import __version__
 RECORD = "job.json"
 _REMOVED = "removed-"  # in names of folders that are being removed
 _FAILED = "failed"  # key of a record: the error that ended the job, if its own input caused it
+_DAMAGED = "damaged"  # key of a record: whether scratch files are, so that the job cannot be resumed
 _SECTIONS = {"options", "corpus", "description", "shardtrain", STORE, "boot"}  # of a record; all else is options
 Record = Mapping[str, Any]
 # What `identify_files` returns: bytes, time in ns (or number of files) and checksum; of streams, bytes and checksum.
@@ -276,12 +277,15 @@ class JobFolder:
         found = self.recorded() if found is None else found
         changed = job.differs_from(found) if found else ""
         trusted = not found or synced or self._trusts(job, found)
-        if found and trusted and not changed:
+        damaged = bool(found and found.get(_DAMAGED))
+        if found and trusted and not changed and not damaged:
             say(f"resuming the interrupted {self.noun} in '{self.owner}'")
             if _FAILED in found:
                 commit_json(self.path / self.record_name, self._record(job))
             return True
-        if not trusted:
+        if damaged:
+            say(f"files of the interrupted {self.noun} in '{self.owner}' are damaged; it starts again")
+        elif not trusted:
             say(f"the machine was restarted since the {self.noun} was interrupted, or is another one; it starts again")
         elif found and not overwrite and not settled and not found.get(_FAILED):
             raise KeptWorkError(self.error(self.refusal(job, changed)))
@@ -344,7 +348,8 @@ class JobFolder:
                     f"interrupted; the same command resumes the {self.noun}: finished work is kept in '{self.path}'"
                 )
             elif isinstance(error, ShardtrainError) and _is_of_input(error):
-                commit_json(self.path / self.record_name, {**self._record(job), _FAILED: error.on_command_line})
+                how = {_FAILED: error.on_command_line, **({_DAMAGED: True} if isinstance(error, ScratchError) else {})}
+                commit_json(self.path / self.record_name, {**self._record(job), **how})
 
     def _has_work(self) -> bool:
         """Return whether the folder holds more than the record of the job."""

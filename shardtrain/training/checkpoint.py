@@ -227,6 +227,7 @@ class Checkpoints:
         self._waiting: Packed | None = None
         self._writing = False
         self._failure: Exception | None = None
+        self._said = ""  # of the last attempt, if that failed
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -324,9 +325,12 @@ class Checkpoints:
             for path in paths[: 1 - KEPT]:
                 path.unlink(missing_ok=True)
         except Exception as error:  # a thread must pass on every error
-            text = error.on_command_line if isinstance(error, ShardtrainError) else error
-            say(f"a checkpoint could not be written, training continues without it: {text}")
+            text = error.on_command_line if isinstance(error, ShardtrainError) else str(error)
+            if text != self._said:  # once, not at every checkpoint of a disk that stays full
+                say(f"a checkpoint could not be written, training continues without it: {text}")
+            self._said = text
             return error
+        self._said = ""
         return None
 
     def _paths(self) -> list[Path]:

@@ -41,7 +41,7 @@ def classes_of_labels(facts: Mapping[str, Any], codes: Mapping[str, int]) -> npt
     if unknown := [name for name in names if name not in codes]:
         raise ScratchError(
             f"documents with the label {unknown[0]!r:.60} were counted and are on no record: scratch files of the "
-            "interrupted build are damaged; discard them with --overwrite"
+            "interrupted build are damaged; run the same command again, which begins anew"
         )
     return np.array([codes[name] for name in names], np.int64)
 

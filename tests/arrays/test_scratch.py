@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,17 +29,39 @@ def test_ranges_that_are_read_equal_those_that_are_mapped(tmp_path_factory, valu
             np.testing.assert_array_equal(read, expected)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to a device"])
+@pytest.mark.parametrize("read", [find_spilled, open_spilled])
+def test_what_is_in_the_place_of_a_scratch_file_is_neither_waited_for_nor_followed(read, kind, tmp_path):
+    path = tmp_path / "file"
+    spill(tmp_path / "other", {"values": np.arange(1000)})
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to("other"),
+        "link to a device": lambda: path.symlink_to("/dev/zero"),
+    }[kind]()
+    with pytest.raises(ScratchError, match="begins anew"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [find_spilled, open_spilled])
+def test_a_scratch_file_in_the_place_of_another_is_reported(read, tmp_path):
+    spill(tmp_path / "file", {"norms": np.arange(10)})
+    with pytest.raises(ScratchError, match=r"file' cannot be read .*expected an array 'counts'.*begins anew"):
+        read(tmp_path / "file").read(counts=None)
+
+
 def test_a_scratch_file_that_ends_too_early_is_reported(tmp_path):
     path = tmp_path / "file"
     spill(path, {"values": np.arange(1000)})
     found = find_spilled(path)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ScratchError, match=r"file.*more bytes of 'values'.*overwrite"):
+    with pytest.raises(ScratchError, match=r"file.*more bytes of 'values'.*begins anew"):
         found.read(values=slice(900, 1000))
     np.testing.assert_array_equal(found.read(values=slice(0, 3))[0], [0, 1, 2])
     path.write_bytes(b"not a header")
-    with pytest.raises(ScratchError, match="overwrite"):
+    with pytest.raises(ScratchError, match="begins anew"):
         find_spilled(path)
     path.unlink()
-    with pytest.raises(ScratchError, match="overwrite"):
+    with pytest.raises(ScratchError, match="begins anew"):
         find_spilled(path)

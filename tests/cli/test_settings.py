@@ -254,6 +254,16 @@ BAD = {  # what is wrong: the file, and what the message says
 }
 
 
+def test_words_after_two_dashes_are_not_options_about_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are texts of `predict`, or of the command that `launch` starts."""
+    for word in (["--print-config"], ["--config", "nowhere.toml"]):
+        found = parser().parse_args(["launch", "--local", "2", "--", "fit", "shards", *word])
+        assert found.words == ["fit", "shards", *word]
+        assert found.run is not None
+        assert not found.print_config
+        assert found.run.__module__ == "shardtrain.cli.launch"
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_is_named_with_file_key_and_what_can(case, tmp_path, capsys):
     text, said = BAD[case]

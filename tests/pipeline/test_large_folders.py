@@ -24,7 +24,7 @@ from support.renames import KILLED_AT_RENAME
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 from shardtrain.cli.main import main
-from shardtrain.errors import ShardsNotFoundError, StorageError
+from shardtrain.errors import ShardsError, ShardsNotFoundError, StorageError
 from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline import publishing, shards_job
 from shardtrain.pipeline.build import build
@@ -140,6 +140,23 @@ def test_a_folder_that_becomes_large_by_an_addition_gets_lists_for_all_shards_an
         build(corpus, out, BuildOptions(workers=1, append=True))  # to shards that have lists
     check(out)
     assert len(lists_of(out)) == len([*out.glob("*.h5")])
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut short"])
+@pytest.mark.parametrize("name", ["train-00000.h5", "train-00000.h5.sums", "validation-00000.h5.chunks"])
+def test_nothing_is_appended_to_shards_that_lack_a_file(
+    name: str, cut: bool, corpus: Path, large: Path, tmp_path: Path, forced: None
+) -> None:
+    """And the message says what is wrong, before anything is written."""
+    out = Path(shutil.copytree(large, tmp_path / "out"))
+    if cut:
+        os.truncate(out / name, (out / name).stat().st_size - 1)
+    else:
+        (out / name).unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    with pytest.raises(ShardsError, match=f"{name}'.*(missing|does not exist|bytes)"):
+        build(corpus, out, BuildOptions(workers=1, append=True))
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
 def test_lists_go_with_the_shards_that_are_replaced(corpus: Path, large: Path, tmp_path: Path) -> None:

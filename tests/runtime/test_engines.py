@@ -193,6 +193,7 @@ def test_no_more_tasks_are_under_way_than_workers_are_asked_for(tmp_path: Path) 
     [
         ("no_executor", "returns a int, which is no concurrent.futures.Executor"),
         ("nowhere", "cannot be imported"),
+        ("failing", "the call failed (RuntimeError: no licence)"),
         ("without_size", "does not say how many tasks it runs at once; give --workers N"),
     ],
 )
@@ -200,6 +201,35 @@ def test_what_is_no_executor_is_refused(function: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         open_engine(executor_name(f"support.executors:{function}"))
     assert message in raised.value.on_command_line
+
+
+@pytest.mark.parametrize("content", ["raise RuntimeError('no licence')", "def pool(:"], ids=["fails", "is no Python"])
+def test_a_module_that_cannot_be_imported_is_refused(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unimportable.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="unimportable:pool cannot be imported"):
+        open_engine(executor_name("unimportable:pool"))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("made_before", r"takes no task \(.*\); return a new one from each call"),
+        ("unreachable", r"cannot run tasks \(OSError: no route to host\); check how it was started"),
+        ("dying_at_once", "died before they answered; check how they were started"),
+    ],
+)
+def test_an_executor_that_does_not_work_is_said_in_one_line(function: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExecutorError, match=message):
+        opened(function, tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_executor_of_boundless_size_is_asked_a_bounded_number_of_times(tmp_path: Path) -> None:
+    with opened("boundless", tmp_path, workers=2) as cluster:
+        assert dict(cluster.run(straggle, [(1, 0.0), (2, 0.0)])) == {0: 1, 1: 2}
 
 
 def test_an_executor_that_does_not_say_its_size_takes_that_of_the_command(tmp_path: Path) -> None:

@@ -176,6 +176,28 @@ def test_any_executor_that_breaks_is_started_again_with_fewer_workers() -> None:
     assert started == [4, 3, 2]
 
 
+class Cancelling(ThreadPoolExecutor):
+    """Cancels every third task, as an executor does whose workers are taken from it."""
+
+    submitted = 0
+
+    def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        Cancelling.submitted += 1
+        if Cancelling.submitted % 3:
+            return super().submit(function, *arguments, **keywords)
+        future: Future[Any] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+def test_tasks_that_the_executor_cancels_run_again() -> None:
+    with Pool(Cancelling, 4) as pool:
+        assert sorted(pool.run(square, range(20))) == [(number, number**2) for number in range(20)]
+        with pytest.raises(WorkerDiedError, match="run the same command again"):
+            list(pool.map(square, range(20)))
+
+
 def test_tasks_that_are_never_answered_after_a_death_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "_ANSWER_SECONDS", 0.01)
     started: list[int] = []

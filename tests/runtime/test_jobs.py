@@ -14,6 +14,7 @@ from shardtrain.errors import (
     DiskFullError,
     LabelError,
     NoRoomError,
+    ScratchError,
     ShardsExistError,
     ShardsNotFoundError,
     StorageError,
@@ -138,6 +139,19 @@ def fail_at_work(folder: JobFolder, failure: BaseException) -> None:
 
     with pytest.raises(type(failure)):
         work()
+
+
+def test_work_whose_scratch_files_are_damaged_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command begins anew: it would fail again, and nothing else would discard the files."""
+    folder = folder_at(tmp_path / "w")
+    fail_at_work(folder, ScratchError("damaged"))
+    with folder.made_and_held():
+        assert not folder.begin(JOB, overwrite=False)
+        assert not (folder.path / "unit").exists()
+        assert "are damaged; it starts again" in capsys.readouterr().err
+        assert folder.begin(JOB, overwrite=False)
 
 
 def test_a_failure_before_any_work_leaves_nothing(tmp_path: Path) -> None:

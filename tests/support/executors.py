@@ -150,6 +150,37 @@ def no_executor() -> int:
     return 7
 
 
+def failing() -> Executor:
+    raise RuntimeError("no licence")
+
+
+def made_before() -> Executor:
+    executor = ThreadPoolExecutor(2)
+    executor.shutdown()
+    return executor
+
+
+def unreachable() -> Executor:
+    class Unreachable(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(OSError("no route to host"))
+            return future
+
+    return Unreachable(2)
+
+
+def dying_at_once() -> Executor:
+    return ProcessPoolExecutor(2, SPAWN, os._exit, (1,))
+
+
+def boundless() -> Executor:
+    class Boundless(ThreadPoolExecutor):
+        max_workers = 10**9
+
+    return Boundless(2)
+
+
 def old_numpy() -> Executor:
     return ProcessPoolExecutor(1, SPAWN, _change, ("numpy", "__version__", "1.0.0"))
 

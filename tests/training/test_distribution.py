@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from shardtrain.errors import RunError, ShardtrainError, UsageError, WorkerLostError
 from shardtrain.loader.info import DatasetInfo
-from shardtrain.training.distribution.cluster import ALONE, VARIABLE, Cluster, this_cluster
+from shardtrain.training.distribution.cluster import ALONE, VARIABLE, Cluster, split_address, this_cluster
 from shardtrain.training.distribution.launchers import expanded, kubernetes_cluster, mpi_cluster, slurm_cluster
 from shardtrain.training.distribution.local import free_ports
 from shardtrain.training.distribution.team import Team
@@ -59,7 +60,21 @@ def test_a_chief_comes_first_and_one_worker_is_alone() -> None:
             json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}),
             "no task worker 2",
         ),
-        (json.dumps({"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}), "write HOST:PORT"),
+        (json.dumps({"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}), "write HOST:PORT,"),
+        *(
+            (json.dumps({"cluster": {"worker": ["a:1", each]}, "task": {"type": "worker", "index": 0}}), "HOST:PORT")
+            for each in (
+                "a:65536",
+                "a:" + "9" * 5000,
+                "é..x:1",
+                "a b:1",
+                " :1",
+                "x" * 64 + ":1",
+                "::1:1",
+                "[::1:1",
+                "[]:1",
+            )
+        ),
         (json.dumps({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}), "address twice"),
         (
             json.dumps({"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "ps", "index": 0}}),
@@ -122,6 +137,49 @@ def test_the_ranks_of_mpi_agree_on_their_addresses(names: tuple[str, ...]) -> No
         assert found == Cluster(addresses=("a:5", "a:6", "b:5", "b:6"), index=rank)
     with pytest.raises(UsageError, match="do not divide evenly"):
         mpi_cluster({**variables, names[1]: "5"}, ["a", "b"], 5)
+
+
+WORDS = st.sampled_from(
+    ["", "0", "1", "2", "01", "-1", "x", "1.5", "\u00b2", "9" * 5000, "a", "a,b", "a[1-2]", "a[", "1(x2)", "1,1", ","]
+)
+STARTED = {
+    "slurm": (SLURM, lambda variables: slurm_cluster({"SLURM_PROCID": "0", **variables}, 65000)),
+    "kubernetes": (
+        {"JOB_COMPLETION_INDEX": "1"},
+        lambda variables: kubernetes_cluster(variables, 2, f"job-{variables['JOB_COMPLETION_INDEX']}.peers", 7),
+    ),
+    "mpi": (
+        {"PMI_RANK": "0", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"},
+        lambda variables: mpi_cluster(variables, ["a", "b"], 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("launcher", STARTED)
+@given(st.data())
+def test_variables_of_a_launcher_give_addresses_or_an_error_that_is_ours(launcher: str, data: st.DataObject) -> None:
+    usual, found = STARTED[launcher]
+    names = [*usual, *(["SLURM_PROCID", "SLURM_LOCALID"] if launcher == "slurm" else [])]
+    variables = {**usual, **data.draw(st.dictionaries(st.sampled_from(names), WORDS))}
+    with contextlib.suppress(UsageError):
+        cluster = found(variables)
+        assert this_cluster({VARIABLE: cluster.as_tf_config()}) in (cluster, ALONE)
+
+
+def test_nodes_and_tasks_of_slurm_that_contradict_each_other_are_no_smaller_training() -> None:
+    with pytest.raises(UsageError, match="contradict each other"):
+        slurm_cluster({"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_TASKS_PER_NODE": "1"}, 100)
+
+
+def test_a_port_beyond_the_last_one_is_said_of_the_option() -> None:
+    with pytest.raises(UsageError, match="would have port 65536"):
+        slurm_cluster({**SLURM, "SLURM_PROCID": "0"}, 65535)
+
+
+def test_hosts_of_version_6_of_ip_are_in_brackets() -> None:
+    found = mpi_cluster({"PMI_RANK": "1", "PMI_SIZE": "2"}, ["::1", "[::2]"], 5)
+    assert found.addresses == ("[::1]:5", "[::2]:5")
+    assert [split_address(address) for address in found.addresses] == [("::1", 5), ("::2", 5)]
 
 
 def test_one_way_to_launch_is_chosen() -> None:

@@ -11,15 +11,15 @@ import hashlib
 import pickle
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shardtrain.errors import ExecutorError, WorkerDiedError
+from shardtrain.errors import ExecutorError, ShardtrainError, WorkerDiedError
 from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.engines.engine import Engine
+from shardtrain.runtime.engines.engine import Engine, as_ours
 from shardtrain.runtime.engines.work import Call, WorkerFacts, check_versions, greet, not_shared, prepare_once, versions
 from shardtrain.runtime.executors import Pool
 
@@ -129,18 +129,40 @@ class Cluster:
 
 
 def greeted(engine: Engine, folder: Path) -> Greeted:
-    """Ask every worker what it is, and whether it sees a file in a folder; one that dies before it answers is none."""
+    """Ask every worker what it is, and whether it sees a file in a folder; one that dies before it answers is none.
+
+    Raises:
+        ExecutorError: one cannot answer, or all die before they do.
+    """
     path = folder / f"{_PREFIX}{secrets.token_hex(8)}"
     workers: list[WorkerFacts] = []
+    asked: Sequence[Future[WorkerFacts]] = ()
     with committed(path, synced=False) as file:
         file.write(b"")
     try:
-        for future in engine.everywhere(greet, str(path)):
-            with suppress(WorkerDiedError):
-                workers.append(future.result())
+        asked = engine.everywhere(greet, str(path))
+        for future in asked:
+            with suppress(WorkerDiedError, BrokenExecutor, CancelledError):
+                workers.append(_answer(engine, future))
     finally:
         path.unlink(missing_ok=True)
+    if asked and not workers:
+        raise ExecutorError(f"all workers of {engine.kind} died before they answered; check how they were started")
     return Greeted(engine.kind, engine.slots, tuple(workers))
+
+
+def _answer(engine: Engine, future: Future[WorkerFacts]) -> WorkerFacts:
+    try:
+        return future.result()
+    except (ShardtrainError, BrokenExecutor, CancelledError):
+        raise
+    except Exception as error:
+        found = as_ours(error, engine.kind)
+        if found is not error:
+            raise found from error
+        raise ExecutorError(
+            f"a worker of {engine.kind} cannot run tasks ({type(error).__name__}: {error}); check how it was started"
+        ) from error
 
 
 def check(found: Greeted, folder: Path) -> None:

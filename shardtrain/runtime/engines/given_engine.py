@@ -6,16 +6,17 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures import Executor as FuturesExecutor
-from concurrent.futures import Future
 from functools import reduce
 from typing import Any
 
-from shardtrain.errors import UsageError
+from shardtrain.errors import ExecutorError, UsageError
 from shardtrain.runtime.engines.engine import Engine, packed
 from shardtrain.runtime.engines.work import call_packed
 
 _SIZES = ("max_workers", "_max_workers", "num_workers")  # where executors say how many work
+_MOST_ASKED = 1024  # calls for all workers, of an executor that says no true number
 
 
 class GivenEngine(Engine):
@@ -43,12 +44,23 @@ class GivenEngine(Engine):
         return self._slots
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
-        """Submit a call."""
-        return self._executor.submit(call_packed, packed(function, arguments))
+        """Submit a call.
+
+        Raises:
+            ExecutorError: the executor was shut down before, as one that is made only once.
+        """
+        try:
+            return self._executor.submit(call_packed, packed(function, arguments))
+        except BrokenExecutor:
+            raise
+        except RuntimeError as error:
+            raise ExecutorError(
+                f"--executor {self.kind}: this executor takes no task ({error}); return a new one from each call"
+            ) from error
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> Sequence[Future[Any]]:
-        """Submit as many calls as it runs at once; which worker takes which is the executor's choice."""
-        return [self.submit(function, *arguments) for _ in range(self.slots)]
+        """Submit as many calls as it runs at once, or `_MOST_ASKED`; which worker takes which is its own choice."""
+        return [self.submit(function, *arguments) for _ in range(min(self.slots, _MOST_ASKED))]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the executor down."""
@@ -59,7 +71,7 @@ def _called(name: str) -> FuturesExecutor:
     """Import the function and call it.
 
     Raises:
-        UsageError: it cannot be imported, or does not return an executor.
+        UsageError: it cannot be imported, fails, or does not return an executor.
     """
     module, _, path = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -68,7 +80,12 @@ def _called(name: str) -> FuturesExecutor:
         function = reduce(getattr, path.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise UsageError(f"--executor {name} cannot be imported ({error})") from error
-    made = function() if callable(function) else function
+    except Exception as error:
+        raise UsageError(f"--executor {name} cannot be imported ({type(error).__name__}: {error})") from error
+    try:
+        made = function() if callable(function) else function
+    except Exception as error:
+        raise UsageError(f"--executor {name}: the call failed ({type(error).__name__}: {error})") from error
     if not isinstance(made, FuturesExecutor):
         raise UsageError(f"--executor {name} returns a {type(made).__name__}, which is no concurrent.futures.Executor")
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from shardtrain.errors import UsageError
 from shardtrain.runtime.schema import Either, Fields, Integer, Items, Keyed, Mismatch, Text, check, parse_json
 
 VARIABLE = "TF_CONFIG"
+LAST_PORT = (1 << 16) - 1
 _JOBS = ("chief", "worker")
 _DECLARED = Fields(
     {},
@@ -59,16 +61,33 @@ class Cluster:
 ALONE = Cluster(addresses=("",), index=0)
 
 
+def address_of(host: str, port: int) -> str:
+    """Return the address of a port, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of an address, of which an IPv6 host may be in brackets.
+    """Return host and port of an address, of which an IPv6 host is in brackets: TensorFlow waits for one that is not.
 
     Raises:
         UsageError: it is none.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise UsageError(f"'{address}' is not the address of a worker; write HOST:PORT")
+    if not _is_host(host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= LAST_PORT:
+        raise UsageError(
+            f"'{address}' is not the address of a worker; write HOST:PORT, with an IPv6 number as [HOST]:PORT"
+        )
     return host.strip("[]"), int(port)
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a text can be the name or the number of a host."""
+    if {*":[]"} & {*text} and not re.fullmatch(r"\[[^\[\]]+\]", text):
+        return False
+    try:
+        return bool(text.encode("idna")) and not re.search(r"\s", text)
+    except UnicodeError:
+        return False
 
 
 def this_cluster(environment: Mapping[str, str] | None = None) -> Cluster:

@@ -29,6 +29,7 @@ _GPUS = "CUDA_VISIBLE_DEVICES"
 # The command line in a process that ends when its standard input does.
 _COMMAND = """
 import sys
+sys.argv[0] = "shardtrain"  # as who holds the run folder is described
 from shardtrain.runtime.process import end_with_parent
 end_with_parent()
 from shardtrain.cli.start import main
