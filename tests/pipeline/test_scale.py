@@ -232,7 +232,7 @@ def test_more_than_5_000_units_take_no_more_memory_or_files_than_few(kind: str, 
     few = peak_of(tmp_path / "demo", tmp_path / "few", kind, units=60, files=400)
     many = peak_of(tmp_path / "demo", tmp_path / "many", kind, units=5_200, files=400)  # those of a group, and others
     assert_same_folder(tmp_path / "many", tmp_path / "few")
-    assert many < few + (4 << 20)
+    assert many < few + (8 << 20)  # Python's table of interned names, of which paths have many, doubles once
 
 
 @pytest.mark.slow
