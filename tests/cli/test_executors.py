@@ -49,7 +49,7 @@ if __name__ == "__main__":
 )
 
 
-@pytest.fixture(scope="session", params=["dask", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["dask", pytest.param("ray", marks=pytest.mark.slow)])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clustered]:
     with clustered(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started

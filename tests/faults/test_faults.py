@@ -9,10 +9,10 @@ from support.faulted import COMMANDS, Fault, Home, calls_of, faults_of, home_of,
 from support.powerless import LOSSES, followed, judged
 
 # Faults and states per command in `make test`; `make soak` takes all. Those that load TensorFlow's code take seconds.
-FAULTS = {"build parallel": 0, "fit": 1, "tune": 0}
-FAULTS_ELSEWHERE = 2
-STATES = {"fit": 1}
-STATES_ELSEWHERE = 2
+FAULTS = {"build": 2, "build parallel": 0, "append": 2, "predict": 2, "tune": 0}
+FAULTS_ELSEWHERE = 1
+STATES = {"build": 2}
+STATES_ELSEWHERE = 1
 
 
 @pytest.fixture(scope="module")

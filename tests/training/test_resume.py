@@ -181,7 +181,7 @@ def resume_until_done(driver: Driver, shards: Path, out: Path, rng: random.Rando
 
 
 @pytest.mark.heavy
-def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
+def test_a_corrupted_newest_checkpoint_changes_nothing(
     driver: Driver, folders: dict[str, Path], whole: Whole, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -191,10 +191,10 @@ def test_a_corrupted_newest_checkpoint_and_further_kills_change_nothing(
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
-    _, said = driver.train(folders["ngram"], out, steps=3, seed=2)
+    code, said = driver.train(folders["ngram"], out)
+    assert code == 0, said
     assert f"'{newest}' is damaged" in said
     assert f"resuming from the one before, '{older.name}'" in said
-    driver.finish(folders["ngram"], out)
     assert_same_run(out, whole["ngram"])
     assert (tmp_path / "out.csv").read_bytes() == (whole["ngram"].parent / "ngram.csv").read_bytes()
 
