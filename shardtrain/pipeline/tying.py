@@ -167,18 +167,15 @@ class _SettleUnits:
             yield from self._tied_in(units[:middle])
             yield from self._tied_in(units[middle:])
             return
-        some = [number for number, part in enumerate(ranges) if part.start < part.stop]
-        parts = [
-            find_spilled(self.listed[number]).read(**dict.fromkeys(Tied.COLUMNS, ranges[number])) for number in some
-        ]
-        if not parts:
-            return
-        columns = dict(zip(Tied.COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-        numbers = columns["first"] >> _UNIT
-        order = np.lexsort((columns["checks"], columns["hashes"], numbers))
-        found, starts = np.unique(numbers[order], return_index=True)
-        for number, those in zip(found.tolist(), np.split(order, starts[1:]), strict=False):
-            yield number, {name: column[those] for name, column in columns.items()}
+        parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in Tied.COLUMNS}
+        for place, part in enumerate(ranges):
+            if part.start < part.stop:
+                for name, column in zip(
+                    parts, find_spilled(self.listed[place]).read(**dict.fromkeys(parts, part)), strict=True
+                ):
+                    parts[name].append(column)
+        if size:
+            yield from _by_unit({name: np.concatenate(parts.pop(name)) for name in Tied.COLUMNS})
 
     def _best_of(self, unit: UnitTask, columns: dict[str, npt.NDArray[Any]]) -> Tied:
         postings = open_spilled(self.postings[unit.number])
@@ -186,3 +183,17 @@ class _SettleUnits:
         if self.rival is not None:
             tied = tied.take(beating(tied.terms, self.rival, later_wins=self.later_wins))
         return tied.best(self.room, later_wins=self.later_wins)
+
+
+def _by_unit(columns: dict[str, npt.NDArray[Any]]) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """Yield the tied candidates of each unit that some appear first in, by hash; the columns are sorted in place."""
+    numbers = columns["first"] >> _UNIT
+    order = np.lexsort((columns["checks"], columns["hashes"], numbers))
+    found, starts = np.unique(numbers[order], return_index=True)
+    del numbers
+    for name in columns:
+        columns[name] = columns[name][order]
+    del order
+    stops = [*starts[1:].tolist(), len(columns["first"])]
+    for number, start, stop in zip(found.tolist(), starts.tolist(), stops, strict=True):
+        yield number, {name: column[start:stop] for name, column in columns.items()}
