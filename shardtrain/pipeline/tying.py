@@ -158,9 +158,8 @@ class _SettleUnits:
     def _tied_in(self, units: range) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
         """Yield the tied candidates that appear first in each of some units, where there are any."""
         edges = np.array([units.start, units.stop], np.uint64) << _UNIT
-        ranges = []
-        for path in self.listed:  # opened one at a time: each takes a file descriptor
-            ranges.append(slice(*np.searchsorted(open_spilled_cached(path)["first"], edges).tolist()))
+        # Files are opened one at a time, because each takes a file descriptor.
+        ranges = [slice(*np.searchsorted(open_spilled_cached(path)["first"], edges).tolist()) for path in self.listed]
         size = sum(part.stop - part.start for part in ranges)
         if size * _TIED_BYTES > self.budget and len(units) > 1:
             middle = len(units) // 2
@@ -168,13 +167,12 @@ class _SettleUnits:
             yield from self._tied_in(units[middle:])
             return
         parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in Tied.COLUMNS}
-        for place, part in enumerate(ranges):
+        for path, part in zip(self.listed, ranges, strict=True):
             if part.start < part.stop:
-                for name, column in zip(
-                    parts, find_spilled(self.listed[place]).read(**dict.fromkeys(parts, part)), strict=True
-                ):
-                    parts[name].append(column)
-        if size:
+                found = find_spilled(path).read(**dict.fromkeys(parts, part))
+                for pieces, column in zip(parts.values(), found, strict=True):
+                    pieces.append(column)
+        if size:  # the pieces of a column are freed when it is joined, so that candidates are held once
             yield from _by_unit({name: np.concatenate(parts.pop(name)) for name in Tied.COLUMNS})
 
     def _best_of(self, unit: UnitTask, columns: dict[str, npt.NDArray[Any]]) -> Tied:

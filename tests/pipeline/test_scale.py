@@ -193,11 +193,11 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime import passes
 from shardtrain.vectorize import groups
 if __name__ == "__main__":
-    corpus, out, kind, size, budget, bits, files = sys.argv[1:]
+    corpus, out, kind, size, bits, files = sys.argv[1:]
     import h5py  # what is imported late opens files too
     building.UNIT_BYTES = int(size)
     groups.MOST_FILES = 16  # also few units are in groups, since what each way compiles takes memory
-    passes.Workers.task_budget = lambda workers, limit: int(budget)
+    passes.Workers.task_budget = lambda workers, limit: 1 << 20
     naming.FEATURE_BYTES, naming.NAME_BYTES = 1, 0  # so little has no room for names, which is not the question
     tied, settle, settled = {}, selecting.settle, []
     if int(bits):
@@ -213,13 +213,13 @@ if __name__ == "__main__":
 """
 
 
-def peak_of(corpus: Path, out: Path, kind: str, *, units: int, budget: int = 1 << 20, bits: int = 0, files: int) -> int:
+def peak_of(corpus: Path, out: Path, kind: str, *, units: int, bits: int = 0, files: int) -> int:
     """Build with so many units and open files; return the peak of memory.
 
     If `bits` is given, there are 2 ** `bits` buckets, and n-grams with the same count that are tied in most of them.
     """
     size = (corpus / "train.csv").stat().st_size // units
-    command = [sys.executable, "-c", CODE, *map(str, (corpus, out, kind, size, budget, bits, files))]
+    command = [sys.executable, "-c", CODE, *map(str, (corpus, out, kind, size, bits, files))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

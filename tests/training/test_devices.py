@@ -6,7 +6,6 @@ is the test and, run as a program, what is tested.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -69,10 +68,8 @@ def main(folder: Path, what: str) -> dict[str, Any]:
 
     (processor,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-    find: Callable[[Path], dict[str, Any]] = {"resumed": resumed, "refused": refused}.get(
-        what, functools.partial(both, kind=what)
-    )
-    return find(folder)
+    find = {"resumed": resumed, "refused": refused}.get(what)
+    return find(folder) if find else both(folder, what)
 
 
 def options_of(**changes: Any) -> Any:

@@ -48,18 +48,19 @@ class RayEngine(Engine):
         self._ray = ray
         self._ours = not ray.is_initialized()
         if self._ours:
+            named, noted = address or os.environ.get("RAY_ADDRESS", ""), ""
             try:
-                _reach(address or os.environ.get("RAY_ADDRESS", "") or _noted())
+                noted = "" if named else _noted()
+                _reach(named or noted)
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 token = "" if isinstance(error, OSError) and error.errno else _TOKEN
-                known = address or os.environ.get("RAY_ADDRESS", "")
                 step = "start it with `ray start --head`, or check the address"
-                if not known and _noted():
+                if noted:
                     step = "it was started here and has died: `ray stop` forgets it"
                 raise ExecutorError(
-                    f"no Ray cluster answers at '{known or _noted() or 'auto'}' ({reason}); {step}{token}"
+                    f"no Ray cluster answers at '{named or noted or 'auto'}' ({reason}); {step}{token}"
                 ) from error
             _let_cluster_print(False)
         self._memory = memory_limit
