@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -78,8 +79,23 @@ def quiet_tensorflow() -> Iterator[None]:
     alone = this_cluster().size == 1
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if alone else "3"  # errors; none where a lost worker would fill the screen
     with captured_stderr():
-        import tensorflow as tf
+        with _uncollected():
+            import tensorflow as tf
 
         if alone:  # several workers start TensorFlow together
             tf.config.list_logical_devices()  # the search for devices prints as well
         yield
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Run the block without garbage collection, and let later ones pass over what it made.
+
+    Python would look through the modules that are imported again and again, for a fifth of the time that they take.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

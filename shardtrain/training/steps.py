@@ -11,6 +11,7 @@ over sparse rows (2 to 5 ms), and costs half a second of tracing when training s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -65,7 +66,18 @@ class Steps:
         with self.replicas.scope():
             self._loss = keras.metrics.Mean(name="loss")
             model.optimizer.build(model.trainable_variables)
-        self.replicas.build_metrics(model, adapter.targets(tf.zeros([0], tf.int32)))
+            self._build_metrics()
+
+    def _build_metrics(self) -> None:
+        """Create the variables of the model's metrics, with a batch without rows.
+
+        Keras would create them in the first step: too late to be mirrored on several devices, and TensorFlow traces a
+        step that creates variables a second time. Metrics that do not take such a batch are left to the step on a
+        single device, which makes them or says what fails.
+        """
+        labels = self.adapter.targets(tf.zeros([0], tf.int32))
+        with contextlib.suppress(Exception) if self.replicas.count == 1 else contextlib.nullcontext():
+            self.model.compute_metrics(None, labels, tf.zeros([0, self.model.output_shape[-1]]))
 
     @cached_property
     def train(self) -> Any:

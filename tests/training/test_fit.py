@@ -204,6 +204,27 @@ def test_nothing_is_traced_again_for_other_batches_sizes_or_epochs(
     assert counts[0] == counts[1] < 10
 
 
+@pytest.mark.parametrize("smallest", [0, 1], ids=["metrics of any batch", "a metric that refuses one without rows"])
+def test_a_step_is_traced_once(shards: Shards, monkeypatch: pytest.MonkeyPatch, smallest: int) -> None:
+    step, traces = Steps._train, []
+
+    def counting(self: Steps, *arguments: tf.Tensor, **part: tf.Tensor) -> Any:
+        traces.append(len(arguments))
+        return step(self, *arguments, **part)
+
+    def seen(y: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
+        assert y.shape[0] is None or y.shape[0] >= smallest
+        return tf.ones_like(predicted[:, 0])
+
+    model = counting_model(shards.description)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", seen])
+    monkeypatch.setattr(Steps, "_train", counting)
+    steps = Steps(model, prepare(model, shards.description, learning_rate=0.1))
+    _, logs = steps.train(steps.arguments(shards.train.rows(0, 32)))
+    assert len(traces) == 1
+    assert logs["seen"] == 1.0
+
+
 # Callbacks
 
 

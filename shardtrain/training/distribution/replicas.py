@@ -167,15 +167,6 @@ class Replicas:
             for start, stop in pairwise(bounds)
         ]
 
-    def build_metrics(self, model: keras.Model, labels: tf.Tensor) -> None:
-        """Create the variables of a model's metrics, which Keras creates in the first step, too late to be mirrored.
-
-        `labels` are those of a batch without rows.
-        """
-        if self.count > 1:
-            with self.scope():
-                model.compute_metrics(None, labels, tf.zeros([0, model.output_shape[-1]]))
-
 
 @tf.autograph.experimental.do_not_convert
 def _clipping(optimizer: keras.optimizers.Optimizer) -> Callable[[list[tf.Tensor]], list[tf.Tensor]] | None:
