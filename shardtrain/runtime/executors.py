@@ -285,19 +285,25 @@ def processes(workers: int, *, prepare: Callable[[], None]) -> Pool:
     return Pool(partial(_Processes, prepare=prepare), workers)
 
 
-class _Processes(ProcessPoolExecutor):
-    """A pool of spawned processes that can be shut down whenever one of them dies.
+def start_together(executor: ProcessPoolExecutor) -> None:
+    """Let an executor start all its processes with its first task, before the thread that watches them.
 
     `ProcessPoolExecutor` starts spawned processes one by one, with tasks, while a thread of it watches those that run.
-    If one dies meanwhile, the thread may fail, or wait for the one that is being started without ever ending it. So all
-    are started before the thread is, as it does with forked ones.
+    If one dies meanwhile, the thread may fail, or wait for the one that is being started without ever ending it. Forked
+    ones it does start together. An executor that has begun is left as it is.
     """
+    if not executor._processes:
+        vars(executor)["_safe_to_dynamically_spawn_children"] = False  # which Python 3.11.4 to 3.13 looks at
+
+
+class _Processes(ProcessPoolExecutor):
+    """A pool of spawned processes, all started at once, that can be shut down whenever one of them dies."""
 
     def __init__(self, workers: int, prepare: Callable[[], None]) -> None:
         self._context = SpawnContext()
         with uninterrupted():  # a pool that is half started cannot be shut down
             super().__init__(workers, self._context, _prepare_worker, (prepare,))
-            self._safe_to_dynamically_spawn_children = False  # where it has this attribute: Python 3.11.4 to 3.13
+            start_together(self)
             with contextlib.suppress(BrokenExecutor):  # the first task will find it
                 for _ in range(workers):  # elsewhere each starts a process, as none is idle
                     self.submit(_no_op)

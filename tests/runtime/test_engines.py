@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.executors import Zombies
+from support.executors import Hesitating, Zombies
 
 from shardtrain.errors import ExecutorError, MissingExtraError, UsageError, WorkerDiedError
 from shardtrain.runtime.engines.cluster import Cluster
@@ -130,6 +130,14 @@ def test_an_executor_whose_worker_dies_is_made_again_and_its_tasks_run(
         assert cluster.workers == 1
         with pytest.raises(WorkerDiedError, match=f"died {MAX_DEATHS} times in a row.*run the same command again"):
             list(cluster.run(die_always, range(3)))
+
+
+def test_a_process_that_is_started_while_another_dies_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRST", str(tmp_path / "first"))
+    with pytest.raises(ExecutorError, match="died before they answered"):
+        opened("dying_while_another_starts", tmp_path).__enter__()
+    assert len(Hesitating.made) == 2
+    assert not any(each.is_alive() for each in Hesitating.made)
 
 
 def test_a_worker_that_dies_ends_a_stream_in_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -172,6 +172,30 @@ def unreachable() -> Executor:
 
 def dying_at_once() -> Executor:
     return ProcessPoolExecutor(2, SPAWN, os._exit, (1,))
+
+
+def dying_while_another_starts() -> Executor:
+    """Two processes; the first one dies before the second one is started, which makes the file FIRST."""
+    return ProcessPoolExecutor(2, Hesitating(), _end_if_first, (os.environ["FIRST"],))
+
+
+class Hesitating(type(SPAWN)):  # type: ignore[misc]
+    """Starts a process when those before it have ended, and 0.2 s later."""
+
+    made: ClassVar[list[Any]] = []
+
+    def Process(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: N802
+        for each in self.made:
+            each.join()
+        time.sleep(0.2)
+        self.made.append(SPAWN.Process(*arguments, **keywords))
+        return self.made[-1]
+
+
+def _end_if_first(file: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL))
+        os._exit(1)
 
 
 def boundless() -> Executor:

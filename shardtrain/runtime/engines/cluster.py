@@ -85,7 +85,8 @@ class Cluster:
                 left.unlink(missing_ok=True)
             check(greeted(self.engine, self._folder), self._folder)
             self._resize()
-            self._warming = self.engine.everywhere(prepare_once, self._prepare, self.engine.owned)
+            with suppress(BrokenExecutor):  # a worker has died since; the first task will find it
+                self._warming = self.engine.everywhere(prepare_once, self._prepare, self.engine.owned)
         except BaseException:
             self.engine.shutdown()
             raise
@@ -136,17 +137,19 @@ def greeted(engine: Engine, folder: Path) -> Greeted:
     """
     path = folder / f"{_PREFIX}{secrets.token_hex(8)}"
     workers: list[WorkerFacts] = []
-    asked: Sequence[Future[WorkerFacts]] = ()
+    died = False
     with committed(path, synced=False) as file:
         file.write(b"")
     try:
-        asked = engine.everywhere(greet, str(path))
-        for future in asked:
+        for future in engine.everywhere(greet, str(path)):
+            died = True  # unless it answers
             with suppress(WorkerDiedError, BrokenExecutor, CancelledError):
                 workers.append(_answer(engine, future))
+    except BrokenExecutor:  # one died while others were still to be asked
+        died = True
     finally:
         path.unlink(missing_ok=True)
-    if asked and not workers:
+    if died and not workers:
         raise ExecutorError(f"all workers of {engine.kind} died before they answered; check how they were started")
     return Greeted(engine.kind, engine.slots, tuple(workers))
 

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from concurrent.futures import Executor as FuturesExecutor
 from functools import reduce
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from shardtrain.errors import ExecutorError, UsageError
 from shardtrain.runtime.engines.engine import Engine, packed
 from shardtrain.runtime.engines.work import call_packed
+from shardtrain.runtime.executors import start_together
 
 _SIZES = ("max_workers", "_max_workers", "num_workers")  # where executors say how many work
 _MOST_ASKED = 1024  # calls for all workers, of an executor that says no true number
@@ -30,6 +31,8 @@ class GivenEngine(Engine):
     def __init__(self, name: str, workers: int | None) -> None:
         self.kind = name
         self._executor = _called(name)
+        if isinstance(self._executor, ProcessPoolExecutor):
+            start_together(self._executor)
         said = next((size for each in _SIZES if isinstance(size := getattr(self._executor, each, None), int)), None)
         if not (workers or said):
             self.shutdown()
