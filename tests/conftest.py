@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -64,6 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Wait for the disk only in `make soak` and in processes that tests start; what a kill leaves is the same."""
     if config.option.markexpr != "slow":
         os.fsync, os.sync = (lambda descriptor: None), (lambda: None)
+    gc.disable()  # while modules and tests are collected, all of which stay
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
