@@ -230,10 +230,9 @@ def _look(place: Path, seen: set[Path], found: PassMeasured, lengths: Counter[st
             _add(found.written, TEXT, size)
             continue
         with open(path, "rb") as file:
-            start = int(file.read(10))
-            arrays = json.loads(file.read(start - 10))["arrays"]
+            entries = scratch._found(path, file.fileno()).entries
         in_arrays = 0
-        for name, (dtype, shape, _) in arrays.items():
+        for name, (dtype, shape, _, _) in entries.items():
             num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
             _add(found.written, grows_with(_folder(path), name), num_bytes)
             lengths[f"{_folder(path)}/{name}"] += shape[0]

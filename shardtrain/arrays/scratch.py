@@ -1,7 +1,8 @@
 """Write named arrays to a scratch file and memory-map them: how one pass of a build hands its data to the next.
 
-The file is a JSON header with types, shapes and offsets, then the raw arrays. Mapped pages belong to the page cache and
-do not count against the memory limit. Files are not synced to disk: they need not survive a power failure.
+The file is a JSON header with types, shapes, offsets and checksums, then the raw arrays. Mapped pages belong to the
+page cache and do not count against the memory limit. Files are not synced to disk: they need not survive a power
+failure. The header's checksum is compared when a file is opened, those of the arrays before an interrupted job goes on.
 """
 
 from __future__ import annotations
@@ -24,15 +25,32 @@ import numpy.typing as npt
 
 from shardtrain.errors import ScratchError
 from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.schema import ANYTHING, Fields, Integer, Items, Keyed, Mismatch, Row, Text, check, parse_json
+from shardtrain.runtime.checksums import checksum, running_checksum
+from shardtrain.runtime.schema import (
+    ANYTHING,
+    Either,
+    Fields,
+    Integer,
+    Items,
+    Keyed,
+    Mismatch,
+    Row,
+    Text,
+    check,
+    parse_json,
+)
 from shardtrain.runtime.storage import storage_errors
 from shardtrain.runtime.system import allow_open_files, read_into, write_all
 
 _ALIGNMENT = 64
-_HEADER_DIGITS = 10
+_MAGIC = b"\x89spilled"  # before the header's length and its checksum; older versions wrote the length alone
+_LENGTH_DIGITS, _SUM_DIGITS = 10, 16
+_HEAD_BYTES = len(_MAGIC) + _LENGTH_DIGITS + _SUM_DIGITS
+_PIECE = 1 << 20  # bytes that are read at once to be compared with a checksum
 _MOST_MAPPED, _OTHER_FILES = 512, 512  # files that are open at once
 HEADER_BYTES = 4096  # read at first; most headers are shorter
-_ARRAY = Row((Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer()))
+_PLACED = (Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer())
+_ARRAY = Either((Row((*_PLACED, Text("[0-9a-f]{16}", "a checksum"))), Row(_PLACED)))  # the latter of older versions
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 
 
@@ -43,7 +61,7 @@ class SpilledArrays:
     path: Path
     content: mmap.mmap
     start: int
-    entries: dict[str, tuple[str, list[int], int]]
+    entries: dict[str, tuple[str, list[int], int, str]]
     facts: dict[str, Any]
 
     def __contains__(self, name: str) -> bool:
@@ -52,7 +70,7 @@ class SpilledArrays:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         if name not in self.entries:  # another file is in its place
             raise damaged_scratch(self.path, Mismatch("a file without it", f"an array '{name}'"))
-        dtype, shape, offset = self.entries[name]
+        dtype, shape, offset, _ = self.entries[name]
         return np.frombuffer(self.content, dtype, math.prod(shape), self.start + offset).reshape(shape)
 
     def read(self, **parts: slice | None) -> list[npt.NDArray[Any]]:
@@ -66,7 +84,7 @@ class SpilledFile:
 
     path: Path
     start: int
-    entries: dict[str, tuple[str, list[int], int]]
+    entries: dict[str, tuple[str, list[int], int, str]]
     facts: dict[str, Any]
 
     def __contains__(self, name: str) -> bool:
@@ -88,7 +106,7 @@ class SpilledFile:
     def _read(self, descriptor: int, name: str, part: slice | None) -> npt.NDArray[Any]:
         if name not in self.entries:
             raise Mismatch("a file without it", f"an array '{name}'")
-        type_name, (size,), offset = self.entries[name]
+        type_name, (size,), offset, _ = self.entries[name]
         part = part or slice(0, size)
         array = np.empty(max(0, part.stop - part.start), type_name)
         view, position = array.data.cast("B"), self.start + offset + part.start * array.itemsize
@@ -115,33 +133,38 @@ class Pieces:
 
 def spill(path: Path, arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None = None) -> None:
     """Write arrays and `facts`, which must be JSON-serializable, to `path` atomically."""
-    header, _, _ = _header_of(arrays, facts)
+    start, entries = _places_of(arrays, facts)
     with committed(path, synced=False) as file:
-        file.write(header)
-        for array in arrays.values():
+        file.write(b"\0" * start)
+        for name, array in arrays.items():
+            summed = running_checksum()
             for piece in array.pieces if isinstance(array, Pieces) else (array,):
-                file.write(np.ascontiguousarray(piece).data.cast("B") if piece.size else b"")
+                content = np.ascontiguousarray(piece).data.cast("B") if piece.size else b""
+                summed.update(content)
+                file.write(content)
+            entries[name] = (*entries[name][:3], summed.hexdigest())
             file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
+        file.seek(0)
+        file.write(_header(entries, facts, start))
 
 
-def _header_of(
+def _places_of(
     arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None
-) -> tuple[bytes, int, dict[str, tuple[str, tuple[int, ...], int]]]:
-    """Return the header of a file, its length, and type, shape and offset of each array behind it."""
+) -> tuple[int, dict[str, tuple[str, tuple[int, ...], int, str]]]:
+    """Return the length of a file's header, and type, shape, offset and room for a checksum of each array behind it."""
     entries = {}
     offset = 0
     for name, array in arrays.items():
-        entries[name] = (array.dtype.str, array.shape, offset)
+        entries[name] = (array.dtype.str, array.shape, offset, "0" * _SUM_DIGITS)
         offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-    size = _HEADER_DIGITS + len(json.dumps({"arrays": entries, "facts": facts or {}}))
-    start = -(-size // _ALIGNMENT) * _ALIGNMENT
-    return _header(entries, facts, start), start, entries
+    size = _HEAD_BYTES + len(json.dumps({"arrays": entries, "facts": facts or {}}))
+    return -(-size // _ALIGNMENT) * _ALIGNMENT, entries
 
 
 def _header(entries: Mapping[str, Any], facts: dict[str, Any] | None, start: int) -> bytes:
-    """Return the header that fills the first `start` bytes of a file."""
-    header = json.dumps({"arrays": entries, "facts": facts or {}}).encode()
-    return f"{start:>{_HEADER_DIGITS}}".encode() + header.ljust(start - _HEADER_DIGITS)
+    """Return the header that fills the first `start` bytes of a file: its length, its checksum and JSON."""
+    header = json.dumps({"arrays": entries, "facts": facts or {}}).encode().ljust(start - _HEAD_BYTES)
+    return _MAGIC + f"{start:>{_LENGTH_DIGITS}}{checksum(header)}".encode() + header
 
 
 @contextlib.contextmanager
@@ -156,21 +179,29 @@ def spilling(
         facts: that are written with them.
     """
     longest = {name: Pieces(np.dtype(dtype), shape, ()) for name, (dtype, shape) in arrays.items()}
-    _, start, entries = _header_of(longest, facts)
+    start, entries = _places_of(longest, facts)
     with committed(path, synced=False) as file:
-        positions = {name: start + offset for name, (_, _, offset) in entries.items()}
+        positions = {name: start + offset for name, (_, _, offset, _) in entries.items()}
         writer = SpillWriter(file.fileno(), longest, positions)
         yield writer
         end = max((positions[name] + array.nbytes for name, array in writer.written.items()), default=start)
-        written = {name: (array.dtype.str, array.shape, entries[name][2]) for name, array in writer.written.items()}
+        written = {
+            name: (array.dtype.str, array.shape, entries[name][2], writer.sums[name].hexdigest())
+            for name, array in writer.written.items()
+        }
         file.write(_header(written, facts, start))
         file.truncate(-(-end // _ALIGNMENT) * _ALIGNMENT)
 
 
 class SpillWriter:
-    """Appends to the arrays of a scratch file; see `spilling`."""
+    """Appends to the arrays of a scratch file; see `spilling`.
+
+    Attributes:
+        sums: checksums of what was appended to each array.
+    """
 
     def __init__(self, descriptor: int, longest: Mapping[str, Pieces], positions: dict[str, int]) -> None:
+        self.sums = {name: running_checksum() for name in longest}
         self._descriptor, self._longest, self._positions = descriptor, longest, positions
         self._rows = dict.fromkeys(longest, 0)
 
@@ -182,6 +213,7 @@ class SpillWriter:
             row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
             if values.size:
                 view = values.reshape(-1).data.cast("B")
+                self.sums[name].update(view)
                 write_all(self._descriptor, view, self._positions[name] + self._rows[name] * row_bytes)
             self._rows[name] += len(values)
             assert self._rows[name] <= array.shape[0]
@@ -203,12 +235,12 @@ def open_spilled(path: Path) -> SpilledArrays:
     """
     with _open_scratch(path) as descriptor:
         content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        start = _header_size(content[:_HEADER_DIGITS])
-        header = _parse_header(content[_HEADER_DIGITS:start])
-        for name, (dtype, shape, offset) in header["arrays"].items():
+        start = _header_size(content[:_HEAD_BYTES])
+        entries, facts = _parse_header(content[:start])
+        for name, (dtype, shape, offset, _) in entries.items():
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
-    return SpilledArrays(path, content, start, header["arrays"], header["facts"])
+    return SpilledArrays(path, content, start, entries, facts)
 
 
 def find_spilled(path: Path) -> SpilledFile:
@@ -219,12 +251,36 @@ def find_spilled(path: Path) -> SpilledFile:
         StorageError: it cannot be opened or read.
     """
     with _open_scratch(path) as descriptor:
-        content = os.pread(descriptor, HEADER_BYTES, 0)
-        start = _header_size(content[:_HEADER_DIGITS])
-        if start > len(content):
-            content = os.pread(descriptor, start, 0)
-        header = _parse_header(content[_HEADER_DIGITS:start])
-    return SpilledFile(path, start, header["arrays"], header["facts"])
+        return _found(path, descriptor)
+
+
+def _found(path: Path, descriptor: int) -> SpilledFile:
+    content = os.pread(descriptor, HEADER_BYTES, 0)
+    start = _header_size(content[:_HEAD_BYTES])
+    if start > len(content):
+        content = os.pread(descriptor, start, 0)
+    return SpilledFile(path, start, *_parse_header(content[:start]))
+
+
+def check_spilled(path: Path) -> None:
+    """Compare the arrays of a file with their checksums; what `spill` has not written, or an older version has, passes.
+
+    Raises:
+        ScratchError: an array is not what was written, or the header is not.
+        StorageError: the file cannot be opened or read.
+    """
+    with _open_scratch(path) as descriptor:
+        if os.pread(descriptor, len(_MAGIC), 0) != _MAGIC:
+            return
+        file = _found(path, descriptor)
+        for name, (dtype, shape, offset, expected) in file.entries.items():
+            summed, position = running_checksum(), file.start + offset
+            end = position + math.prod(shape) * np.dtype(dtype).itemsize
+            while position < end and (piece := os.pread(descriptor, min(_PIECE, end - position), position)):
+                summed.update(piece)
+                position += len(piece)
+            if position < end or summed.hexdigest() != expected:
+                raise Mismatch(f"an array '{name}' that has changed", "the one that was written")
 
 
 @contextlib.contextmanager
@@ -248,15 +304,27 @@ def _as_made(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _header_size(digits: bytes) -> int:
+def _header_size(head: bytes) -> int:
+    """Return the length of the header of which these are the first bytes."""
+    digits = head.removeprefix(_MAGIC)[:_LENGTH_DIGITS]
     check(digits.decode("ascii"), Text(" *[0-9]+", "the length of the header"))
     return int(digits)
 
 
-def _parse_header(content: bytes) -> dict[str, Any]:
-    header: dict[str, Any] = parse_json(content)
+def _parse_header(content: bytes) -> tuple[dict[str, tuple[str, list[int], int, str]], dict[str, Any]]:
+    """Return type, shape, offset and checksum of each array in a header, and the facts; no checksum is empty."""
+    text = content[_LENGTH_DIGITS:]
+    if content.startswith(_MAGIC):
+        text = content[_HEAD_BYTES:]
+        if content[_HEAD_BYTES - _SUM_DIGITS : _HEAD_BYTES] != checksum(text).encode():
+            raise Mismatch("a header that has changed", "the one that was written")
+    header = parse_json(text)
     check(header, _HEADER)
-    return header
+    arrays = {
+        name: (*placed, "") if len(placed) == len(_PLACED) else tuple(placed)
+        for name, placed in header["arrays"].items()
+    }
+    return arrays, header["facts"]
 
 
 def damaged_scratch(path: Path, error: Exception) -> ScratchError:

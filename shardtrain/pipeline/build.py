@@ -47,7 +47,7 @@ from shardtrain.pipeline.spacing import spacing_note
 from shardtrain.pipeline.splits import opened_as_begun, started_with_two_splits, validated_as_before, with_found_splits
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
 from shardtrain.pipeline.units import SplitSource, Units, keep_every_class, load_kernels, survey
-from shardtrain.pipeline.workspace import Workspace, files_of, require_room
+from shardtrain.pipeline.workspace import Workspace, check_left, files_of, require_room
 from shardtrain.runtime.executors import Serial
 from shardtrain.runtime.jobs import Job, file_job
 from shardtrain.runtime.passes import (
@@ -233,6 +233,7 @@ def _make(inputs: _Inputs, space: Workspace) -> tuple[Manifest, Passes]:
             workers.sharing,
             details=titles.DETAILS,
         )
+        check_left(space, passes)
         plan = partial(
             plan_source,
             passes,

@@ -30,7 +30,7 @@ from shardtrain.pipeline.options import ConvertOptions, key_threshold
 from shardtrain.pipeline.placing import place_split
 from shardtrain.pipeline.row_files import spill_rows
 from shardtrain.pipeline.shards_job import FIRST_CONVERT_OPTIONS, make_shards
-from shardtrain.pipeline.workspace import Workspace, files_of, require_room
+from shardtrain.pipeline.workspace import Workspace, check_left, files_of, require_room
 from shardtrain.runtime.jobs import file_job
 from shardtrain.runtime.passes import Passes, Workers, affordable_processes
 from shardtrain.runtime.progress import say
@@ -160,6 +160,7 @@ def _make(files: Sequence[Path], options: ConvertOptions, space: Workspace) -> t
             for place, (start, stop) in enumerate(table.pieces())
         ]
         passes = Passes(executor, space.scratch, workers.task_budget(options.memory_limit), details=titles.DETAILS)
+        check_left(space, passes)
         surveyed = passes.run(
             titles.LABELS,
             _survey,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+CHECK = "checking what the interrupted build left"
 SCAN = "scanning the corpus"
 LABELS, VALIDATION_LABELS, TEST_LABELS = "reading labels", "reading validation labels", "reading test labels"
 OTHER_SPLITS = {  # those with a file of their own: scanning it, and reading its labels
@@ -38,6 +39,7 @@ def plan_shards(split: str) -> str:
 DETAILS = frozenset(  # shown with --verbose
     {
         *(
+            CHECK,
             VALIDATION_LABELS,
             TEST_LABELS,
             LABELS,

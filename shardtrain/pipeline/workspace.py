@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shardtrain.arrays.scratch import check_spilled
 from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import NoRoomError, ShardsExistError, ShardsNotFoundError
+from shardtrain.pipeline import titles
 from shardtrain.pipeline.publishing import IncompletePublicationError, begun_publication, is_published
 from shardtrain.runtime.atomic import make_folder
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
-from shardtrain.runtime.progress import say
+from shardtrain.runtime.passes import Passes
+from shardtrain.runtime.progress import progress, say
 from shardtrain.runtime.quantities import size
 from shardtrain.runtime.storage import check_output_folder
 from shardtrain.shards import layout
@@ -141,6 +144,30 @@ def files_of(path: Path) -> dict[str, list[Any]]:
     if not path.is_dir():
         return identify_files(path, [path]) if path.is_file() else {}  # a pipe is refused when it is opened
     return identify_files(path, corpus_files(path))
+
+
+def check_left(space: Workspace, passes: Passes) -> None:
+    """Check the arrays in scratch files that an interrupted job left, before any of them is used.
+
+    Raises:
+        ScratchError: some are not what was written.
+    """
+    if not space.resumed:
+        return
+    folders = [Path(folder) for folder, _, files in os.walk(space.scratch) if files]
+    with (
+        passes.timed(titles.CHECK),
+        progress(titles.CHECK, total=len(folders), unit=" folders", lasting=False) as shown,
+    ):
+        for _ in passes.executor.run(_check_folder, folders):
+            shown.add(1)
+
+
+def _check_folder(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                check_spilled(Path(entry.path))
 
 
 def require_room(space: Workspace, needed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardtrain.arrays.scratch import find_spilled, open_spilled, spill
+from shardtrain.arrays.scratch import Pieces, check_spilled, find_spilled, open_spilled, spill, spilling
 from shardtrain.errors import ScratchError
 
 
@@ -49,6 +50,58 @@ def test_a_scratch_file_in_the_place_of_another_is_reported(read, tmp_path):
     spill(tmp_path / "file", {"norms": np.arange(10)})
     with pytest.raises(ScratchError, match=r"file' cannot be read .*expected an array 'counts'.*begins anew"):
         read(tmp_path / "file").read(counts=None)
+
+
+@pytest.fixture(params=["at once", "piece by piece"])
+def written(request, tmp_path):
+    """A file of three arrays, and what is in it."""
+    arrays = {
+        "bytes": np.arange(5, dtype=np.uint8),
+        "none": np.zeros(0, np.int64),
+        "table": np.ones((3, 2), np.float32),
+    }
+    if request.param == "at once":
+        whole = Pieces(np.dtype(np.uint8), (5,), [arrays["bytes"][:2], arrays["bytes"][2:]])
+        spill(tmp_path / "file", {**arrays, "bytes": whole}, {"fact": "x"})
+    else:
+        most = {name: (array.dtype, (9, *array.shape[1:])) for name, array in arrays.items()}
+        with spilling(tmp_path / "file", most, {"fact": "x"}) as writer:
+            writer.append(bytes=arrays["bytes"][:2], table=arrays["table"][:1])
+            writer.append(table=arrays["table"][1:], bytes=arrays["bytes"][2:])
+    return tmp_path / "file", arrays
+
+
+def test_a_flipped_bit_is_found_or_nothing_is_different(written):
+    path, arrays = written
+    check_spilled(path)
+    content, header, found = path.read_bytes(), find_spilled(path).start, 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            check_spilled(path)
+            spilled = open_spilled(path)
+        except ScratchError:
+            found += 1
+        else:
+            assert spilled.facts == {"fact": "x"}
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(spilled[name], array)
+    assert found == header + sum(array.nbytes for array in arrays.values())
+
+
+def test_a_file_that_an_older_version_wrote_is_read_and_has_nothing_to_check(tmp_path):
+    path, values = tmp_path / "file", np.arange(4, dtype=np.uint16)
+    header = json.dumps({"arrays": {"values": ["<u2", [4], 0]}, "facts": {"fact": 1}})
+    path.write_bytes(f"{128:>10}{header}".ljust(128).encode() + values.tobytes())
+    check_spilled(path)
+    assert find_spilled(path).facts == open_spilled(path).facts == {"fact": 1}
+    np.testing.assert_array_equal(open_spilled(path)["values"], values)
+    np.testing.assert_array_equal(find_spilled(path).read(values=None)[0], values)
+
+
+def test_what_is_no_scratch_file_has_nothing_to_check(tmp_path):
+    (tmp_path / "file").write_bytes(b"        12345678")
+    check_spilled(tmp_path / "file")
 
 
 def test_a_scratch_file_that_ends_too_early_is_reported(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
-from shardtrain.errors import ShardsExistError, ShardsNotFoundError
+from shardtrain.errors import ScratchError, ShardsExistError, ShardsNotFoundError
 from shardtrain.pipeline import build as job
 from shardtrain.pipeline import convert as converting
 from shardtrain.pipeline import workspace
@@ -367,6 +368,21 @@ def test_a_build_that_an_older_version_was_interrupted_in_is_resumed(demo, inter
         build(demo, interrupted, options(strip_accents="none"))
     build(demo, interrupted, options(resume=True))
     assert "resuming the interrupted build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", sampled(range(30), (1,)))
+def test_a_bit_that_flipped_in_a_scratch_file_changes_no_byte_of_the_shards(demo, interrupted, whole, seed):
+    chance = random.Random(seed)
+    files = (path for path in interrupted.rglob("*") if path.is_file())
+    path = chance.choice(sorted(file for file in files if file.read_bytes().startswith(b"\x89spilled")))
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    with contextlib.suppress(ScratchError):  # where the bit means something
+        build(demo, interrupted, options(workers=1))
+    if not (interrupted / layout.MANIFEST).exists():
+        build(demo, interrupted, options(workers=1))
+    assert_same_folder(interrupted, whole["ngram"][0])
 
 
 def test_after_a_restart_of_the_machine_the_build_starts_again(demo, interrupted, capsys, whole):
