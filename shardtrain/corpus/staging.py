@@ -2,7 +2,8 @@
 
 Such a file is read once, as a stream, and its content is written to the scratch folder as UTF-8 text with lines that
 end with LF; any other file is read where it is. The cost is disk of the unpacked size and one pass; decompressing the
-stream again for every unit would cost far more. A copy that an interrupted build left is used again.
+stream again for every unit would cost far more. A copy that an interrupted build left is used again if it has the
+checksum that was written after it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shardtrain.corpus import compressed, detect, encodings, json_arrays
 from shardtrain.corpus.source import SourceFile
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.checksums import file_checksum, running_checksum
 from shardtrain.runtime.progress import progress
 
 HEAD_BYTES = 64 << 10
@@ -177,16 +179,24 @@ def _copied(
     file: SourceFile, chunks: Iterator[bytes], scratch: Scratch, name: str, title: str, position: Callable[[], int]
 ) -> SourceFile:
     """Write the copy of a file, or find the one that an interrupted build left; return the file with it."""
-    target = scratch.folder / name
-    if target.exists() and scratch.keep_bytes is None:
+    target, noted = scratch.folder / name, scratch.folder / f"{name}.checksum"
+    if scratch.keep_bytes is None and _is_whole(target, noted):
         return replace(file, path=str(target), num_bytes=target.stat().st_size)
-    num_bytes = 0
+    num_bytes, summed = 0, running_checksum()
     with progress(title, total=file.origin_bytes) as done, committed(target, synced=False) as copy:
         for chunk in chunks:
             keep = len(chunk) if scratch.keep_bytes is None else max(0, scratch.keep_bytes - num_bytes)
             copy.write(chunk[:keep])
+            summed.update(chunk[:keep])
             num_bytes += len(chunk)
             done.add(position() - done.done)
     if not num_bytes:
         raise CorpusFormatError(f"'{file.origin}' is empty; expected records with a label and a text each")
+    with committed(noted, synced=False) as note:
+        note.write(summed.hexdigest().encode())
     return replace(file, path=str(target), num_bytes=num_bytes)
+
+
+def _is_whole(copy: Path, noted: Path) -> bool:
+    """Return whether a copy is there, and what was written."""
+    return copy.is_file() and noted.is_file() and file_checksum(copy).encode() == noted.read_bytes()

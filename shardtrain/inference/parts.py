@@ -22,8 +22,9 @@ from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.writers import Piece, PredictionWriter, writer_for
 from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.runtime.atomic import committed
+from shardtrain.runtime.checksums import file_checksum, rest_checksum
 from shardtrain.runtime.engines.work import made_once
-from shardtrain.runtime.schema import Fields, Integer, Items
+from shardtrain.runtime.schema import Fields, Integer, Items, hex_digits
 
 if TYPE_CHECKING:
     from shardtrain.inference.explain import Explainer
@@ -34,8 +35,12 @@ _PIECE_ROWS, _PIECE_VALUES = 1 << 16, 1 << 22  # predicted at a time, and values
 
 @dataclass(frozen=True, kw_only=True)
 class UnitResult:
-    """The stored result of a unit: its predictions and marked texts in numbers, and the first of its invalid rows."""
+    """The stored result of a unit: its predictions and marked texts in numbers, and the first of its invalid rows.
 
+    `checksum` is that of its part of the output.
+    """
+
+    checksum: str
     rows: int
     undecided: int
     num_bad_rows: int
@@ -51,6 +56,7 @@ class UnitResult:
 
 RESULT = Fields(
     {
+        "checksum": hex_digits(16),
         "rows": Integer(),
         "undecided": Integer(),
         "num_bad_rows": Integer(),
@@ -93,8 +99,11 @@ class Input:
 
         with committed(part_path(folder, unit), synced=False) as file:
             writer.write_part(pieces(), file)
+            file.seek(0)
+            written = rest_checksum(file)
         counts = TextCounts.of(np.concatenate(marks), documents.num_replaced)
         return UnitResult(
+            checksum=written,
             rows=len(documents.texts),
             undecided=sum(undecided),
             num_bad_rows=len(bad),
@@ -188,6 +197,12 @@ def part_name(unit: Unit) -> str:
 def part_path(folder: Path, unit: Unit) -> Path:
     """Return the file of a unit's part."""
     return folder / f"{part_name(unit)}.rows"
+
+
+def is_whole(folder: Path, unit: Unit, result: UnitResult) -> bool:
+    """Return whether the part of a unit is there, and what was written."""
+    path = part_path(folder, unit)
+    return path.is_file() and file_checksum(path) == result.checksum
 
 
 def rows_per_piece(row_values: int) -> int:

@@ -13,6 +13,7 @@ import filecmp
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from shardtrain.corpus.source import BadRow, Documents, Unit
 from shardtrain.errors import OutputExistsError, UsageError
 from shardtrain.inference.notes import TextCounts, warn_of_texts
 from shardtrain.inference.options import PredictOptions
-from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, loaded, part_path, writer_of
+from shardtrain.inference.parts import RESULT, FarParts, Input, UnitResult, is_whole, loaded, part_path, writer_of
 from shardtrain.inference.predictions import Predictions
 from shardtrain.inference.units import units_of
 from shardtrain.inference.writers import PredictionWriter
@@ -186,7 +187,7 @@ def _predict(
         schema=RESULT,
         encode=asdict,
         decode=UnitResult.from_record,
-        fits=lambda unit, _: part_path(scratch, unit).exists(),
+        fits=partial(is_whole, scratch),
     )
     ours = not output.exists() or options.overwrite or _is_finished(output, writer, paths, scratch)
     if not ours:  # it appeared while the job was interrupted

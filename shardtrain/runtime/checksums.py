@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import xxhash
 
@@ -32,8 +32,17 @@ def file_checksum(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    state = running_checksum()
     with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            state.update(piece)
+        return rest_checksum(file)
+
+
+def rest_checksum(file: IO[bytes]) -> str:
+    """Compute the checksum of an open file from its position on, which is read in pieces.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = running_checksum()
+    while piece := file.read(_PIECE):
+        state.update(piece)
     return state.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -450,3 +451,16 @@ def test_a_name_of_the_training_corpus_is_a_header_also_where_its_other_texts_ar
     )
     assert len(rows_of(texts)) == 30
     assert any("does not have the columns of the training corpus (text 'headline', 'story')" in note for note in notes)
+
+
+def test_the_copy_of_a_compressed_file_is_used_again_unless_it_has_changed(tmp_path: Path) -> None:
+    path, scratch = tmp_path / "train.csv.gz", tmp_path / "scratch"
+    path.write_bytes(gzip.compress(b"1,some words\n2,other words\n"))
+    first = opened(path, scratch).train
+    (copy,) = (file for file in scratch.iterdir() if file.read_bytes().startswith(b"1,some"))
+    assert [str(copy)] == [file.path for file in first.files]
+    inode, content = copy.stat().st_ino, copy.read_bytes()
+    opened(path, scratch)
+    assert copy.stat().st_ino == inode
+    copy.write_bytes(content.replace(b"some", b"rome"))
+    assert rows_of(opened(path, scratch).train) == rows_of(first) == [("1", "some words"), ("2", "other words")]

@@ -230,6 +230,21 @@ def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
 
 
+def test_a_part_that_has_changed_since_it_was_written_is_written_again(
+    run: Run, large: Path, written: Path, interrupted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "here" / "out.csv"
+    shutil.copytree(interrupted, out.parent)
+    (part,) = (out.parent / "out.csv.predicting").rglob("part-000001.rows")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with gone_through(parts, "read_unit") as units:
+        predict_file(run, large, out)
+    assert sorted(unit.index for _, unit in units) == list(range(1, len(units) + 1))
+    assert out.read_bytes() == written.read_bytes()
+
+
 def test_a_call_that_is_killed_after_its_file_was_finished_ends_well_when_it_is_repeated(
     run: Run, large: Path, written: Path, interrupted: Path, tmp_path: Path
 ) -> None:
