@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -21,7 +22,20 @@ from shardtrain.runtime.engines.work import call_packed
 from shardtrain.runtime.progress import say
 
 _CONNECT_SECONDS = 30
+_SILENT_SECONDS = 2  # of waiting for it
 _FETCH_SECONDS = 30  # for a result, once its task has ended
+
+
+@contextlib.contextmanager
+def _told(message: str) -> Iterator[None]:
+    """Say what the block waits for if it takes long."""
+    timer = threading.Timer(_SILENT_SECONDS, say, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class DaskEngine(Engine):
@@ -46,9 +60,10 @@ class DaskEngine(Engine):
         self._log.setLevel(logging.CRITICAL)
         where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
         try:
-            self._client = distributed.Client(
-                **where, timeout=_CONNECT_SECONDS, set_as_default=False, name="shardtrain"
-            )
+            with _told(f"waiting for the Dask scheduler at {address}, up to {_CONNECT_SECONDS} s"):
+                self._client = distributed.Client(
+                    **where, timeout=_CONNECT_SECONDS, set_as_default=False, name="shardtrain"
+                )
         except (OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise ExecutorError(
                 f"no Dask scheduler answers at '{address}' ({error}); start it with `dask scheduler`, or check the "
