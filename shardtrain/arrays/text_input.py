@@ -17,6 +17,7 @@ import numpy as np
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.errors import TextsError
+from shardtrain.runtime.quantities import ESCAPED, enumerated
 
 _SHOWN = 60  # characters of a value in a message
 _LISTED = 5  # columns in a message
@@ -83,9 +84,8 @@ def _reason_against(texts: Any, call: str) -> str:
         return f"a {type(texts).__name__}, which has no order; call {call}(sorted(texts))"
     if _is_table(texts):
         names = _column_names(texts)
-        shown = ", ".join(map(repr, names[:_LISTED]))
-        more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-        held = f"a {type(texts).__name__} of the columns {shown}{more}" if names else f"a {type(texts).__name__}"
+        shown = enumerated(names, _LISTED, ESCAPED)
+        held = f"a {type(texts).__name__} of the columns {shown}" if names else f"a {type(texts).__name__}"
         column = "text" if "text" in names or not names else names[0]
         return f"{held}; pass one column: {call}(table[{column!r}])"
     shape = getattr(texts, "shape", None)

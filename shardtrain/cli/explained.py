@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from shardtrain.inference.attribution import EXACT
 from shardtrain.inference.explanations import Explanation, Reason
 from shardtrain.inference.predictions import Predictions
+from shardtrain.runtime.quantities import enumerated
 
 _TEXT = 60  # characters shown of a text
 _TERM = 32  # of a column of terms; longer ones move what follows
@@ -36,9 +37,7 @@ def term_in_words(reason: Reason) -> str:
 
 def places_in_words(reason: Reason) -> str:
     """Return the first places of a term."""
-    shown = ", ".join(f"{start}-{stop}" for start, stop in reason.places[:_PLACES])
-    more = len(reason.places) - _PLACES
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return enumerated([f"{start}-{stop}" for start, stop in reason.places], _PLACES)
 
 
 def rest_in_words(explanation: Explanation) -> str:

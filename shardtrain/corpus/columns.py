@@ -15,6 +15,7 @@ from shardtrain.corpus.label_spelling import canonical_label
 from shardtrain.corpus.options import Column, TextOptions
 from shardtrain.corpus.words import has_words
 from shardtrain.errors import CorpusFormatError
+from shardtrain.runtime.quantities import QUOTED, enumerated
 
 LABEL_NAMES = frozenset({
     "label", "labels", "class", "classes", "classindex", "classid", "classname", "classlabel", "category", "categories",
@@ -309,8 +310,7 @@ def _ambiguity(origin: str, what: str, names: Sequence[str], found: str) -> str:
 
 
 def _quote_names(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:30])
-    return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+    return enumerated(names, 30, QUOTED)
 
 
 def _without_trailing(cells: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from shardtrain.corpus.detect import format_from_name, may_be_corpus
 from shardtrain.corpus.source import ClassFolder
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError, UsageError
+from shardtrain.runtime.quantities import enumerated
 
 LAYOUTS = (
     "train.csv (or .tsv, .jsonl, .parquet, .arrow, also compressed, or in parts such as train-0.csv) with optional "
@@ -30,6 +31,7 @@ NAMES = {  # of each split's file, without its extension, or of its folder
 }
 CLASSES = "classes.txt"
 
+_MOST_SHOWN = 10  # names in a message
 _NOT_A_CLASS = ("unsup",)  # reviews without a label in aclImdb
 _NOT_A_CORPUS = (  # prefixes of file names
     *("readme", "license", "licence", "notice", "changelog", CLASSES),
@@ -109,7 +111,7 @@ def find_layout(paths: Sequence[Path], *, per_class: bool) -> Layout:
     if found.get("train"):
         unused = [name for name in files if not any(path / name in each for each in found.values())]
         how = "--validation and --test name other files"
-        notes = (f"not used: {_list_names(unused)} ({how})",) if unused else ()
+        notes = (f"not used: {enumerated(unused, _MOST_SHOWN)} ({how})",) if unused else ()
         return _layout(found, classes, per_class=False, notes=notes)
     found = {split: _split_folder(path, names, split) for split in NAMES}
     if found["train"]:
@@ -120,7 +122,7 @@ def find_layout(paths: Sequence[Path], *, per_class: bool) -> Layout:
         return _layout({"train": parts}, classes, per_class=False)
     if not per_class and (path / _DATA).is_dir():  # as datasets are laid out on Hugging Face's hub
         return find_layout([path / _DATA], per_class=False)
-    content = f"found {_list_names(names)}" if names else "it is empty"
+    content = f"found {enumerated(names, _MOST_SHOWN)}" if names else "it is empty"
     raise CorpusNotFoundError(
         f"no corpus in the folder '{path}': {content}; expected {LAYOUTS}; several files are given by their names"
     )
@@ -247,7 +249,7 @@ def find_class_folders(path: Path) -> tuple[tuple[ClassFolder, ...], int, tuple[
         raise CorpusNotFoundError(f"no folder with .txt files in '{path}'; expected one folder per class")
     used = {folder.name for folder in folders}
     ignored = sorted(entry.name for entry in _entries(path) if entry.name not in used)
-    notes = (f"not used in {path.name}: {_list_names(ignored)}",) if ignored else ()
+    notes = (f"not used in {path.name}: {enumerated(ignored, _MOST_SHOWN)}",) if ignored else ()
     return tuple(folders), num_bytes, notes
 
 
@@ -319,11 +321,7 @@ def _split_folder(path: Path, names: list[str], split: str) -> tuple[Path, ...]:
 def _only(path: Path, found: list[str], split: str, what: str) -> tuple[Path, ...]:
     if len(found) > 1:
         raise CorpusFormatError(
-            f"the folder '{path}' has more than one {split} {what}: {_list_names(found)}; keep one of them there, or "
-            f"pass the path of a {what}"
+            f"the folder '{path}' has more than one {split} {what}: {enumerated(found, _MOST_SHOWN)}; keep one of them "
+            f"there, or pass the path of a {what}"
         )
     return (path / found[0],) if found else ()
-
-
-def _list_names(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")

@@ -26,6 +26,7 @@ from shardtrain.corpus.parsing import SEVERAL_LABELS, parse_json, parse_records
 from shardtrain.corpus.source import Source
 from shardtrain.corpus.words import beginning, count_words
 from shardtrain.errors import CorpusFormatError
+from shardtrain.runtime.quantities import QUOTED, enumerated
 
 _MIN_LABELS = 20  # fewer say nothing
 _REPEATS = 0.01  # of 500 labels of 10,000 equally frequent classes, 2.5 percent repeat another
@@ -174,8 +175,7 @@ def _columns(source: Source, sample: Sample) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 30} more" if len(names) > 30 else ""
-    return "the columns are " + ", ".join(f"'{name}'" for name in names[:30]) + more
+    return f"the columns are {enumerated(names, 30, QUOTED)}"
 
 
 def _json_object(line: bytes) -> dict[str, Any] | None:

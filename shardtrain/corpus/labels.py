@@ -18,6 +18,7 @@ from shardtrain.corpus.columns import is_label_name
 from shardtrain.corpus.label_spelling import canonical_label, is_number, value_of
 from shardtrain.corpus.source import Source
 from shardtrain.errors import LabelError
+from shardtrain.runtime.quantities import enumerated
 
 MAX_CLASSES = 65_536  # values of a label stored in 16 bits
 
@@ -289,13 +290,13 @@ def _by_number(found: list[int], class_names: Sequence[str] | None) -> Classes:
 def _check_no_empty_class(missing: list[str], advice: str, number: int | None = None) -> None:
     if missing:
         number = len(missing) if number is None else number
-        more = f" and {number - _MAX_LISTED:,} more" if number > _MAX_LISTED else ""
+        shown = enumerated(missing, _MAX_LISTED, number=number)
         what = "a class without examples" if number == 1 else f"{number:,} classes without examples"
-        raise LabelError(f"{what} in the training data: {', '.join(missing[:_MAX_LISTED])}{more}; {advice}")
+        raise LabelError(f"{what} in the training data: {shown}; {advice}")
 
 
 def _quote_labels(labels: Sequence[str], notes: Sequence[str] = ()) -> str:
     """Return labels for a message, each with its note, if there are notes."""
     noted = zip(labels, notes or [""] * len(labels), strict=True)
-    shown = ", ".join(f"'{label[:_LONGEST]}'{note}" for label, note in islice(noted, _MAX_LISTED))
-    return shown + (f" and {len(labels) - _MAX_LISTED:,} more" if len(labels) > _MAX_LISTED else "")
+    shown = [f"'{label[:_LONGEST]}'{note}" for label, note in islice(noted, _MAX_LISTED)]
+    return enumerated(shown, _MAX_LISTED, number=len(labels))

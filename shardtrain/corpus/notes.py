@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shardtrain.corpus.source import Source
 from shardtrain.errors import CorpusFormatError
+from shardtrain.runtime.quantities import QUOTED, enumerated
 
 FORMAT_NAMES = {
     "csv": "CSV",
@@ -45,8 +46,7 @@ def describe_reading(source: Source) -> str:
 def _unused(source: Source) -> str:
     """Return the columns with names that are neither label nor text, as the end of the line, where labels are read."""
     unused = source.unused if source.label_column is not None else []
-    more = f" and {len(unused) - _MOST_SHOWN} more" if len(unused) > _MOST_SHOWN else ""
-    return f"; not used: {quote_all(unused[:_MOST_SHOWN])}{more}" if unused else ""
+    return f"; not used: {enumerated(unused, _MOST_SHOWN, QUOTED)}" if unused else ""
 
 
 def quote_all(names: Sequence[object]) -> str:

@@ -30,6 +30,7 @@ from shardtrain.pipeline.facts import MAX_LISTED
 from shardtrain.pipeline.origin import recorded_origins
 from shardtrain.runtime.executors import threads
 from shardtrain.runtime.progress import progress
+from shardtrain.runtime.quantities import ESCAPED, enumerated
 from shardtrain.training.engine import EVALUATION_ROWS
 
 
@@ -61,7 +62,7 @@ def check_classes(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if (names := set(run.description.class_names)) != known:
             parts = [
-                f"only '{owner.path}' has {_listed(sorted(only))}"
+                f"only '{owner.path}' has {enumerated(sorted(only), 5, ESCAPED)}"
                 for owner, only in ((first, known - names), (run, names - known))
                 if only
             ]
@@ -229,8 +230,3 @@ def check_readings(runs: Iterable[Run]) -> None:
                 f"'{run.path}' was trained on {run.description.kind} features that were not made from text, so it "
                 "cannot classify raw text; compare on shards: --data SHARDS"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.corpus.labels import Classes, check_known_labels
+from shardtrain.runtime.quantities import enumerated
 
 _LISTED = 5  # labels or classes in a message
 
@@ -70,7 +71,7 @@ class KnownLabels:
         """Yield a line for everything suspicious; `class_names` are those of the corpus' classes.txt, if it has one."""
         if self.respelled:
             shown = [f"'{label}' ({_examples(self.respelled[label])}) as '{of}'" for label, of in self.class_of.items()]
-            yield f"labels that are spelled unlike the model's classes were read as these: {_listed(shown)}"
+            yield f"labels that are spelled unlike the model's classes were read as these: {enumerated(shown, _LISTED)}"
         if 2 * self.num_found <= len(self.examples):
             yield self._few()
         if class_names is not None and (different := self._differently_named(class_names)):
@@ -81,8 +82,8 @@ class KnownLabels:
         seen = [f"'{names[code]}' ({_examples(self.examples[code])})" for code in np.flatnonzero(self.examples)]
         absent = [f"'{names[code]}'" for code in np.flatnonzero(self.examples == 0)]
         return (
-            f"the corpus has only {found:,} of the model's {len(names):,} classes: {_listed(seen)}, not "
-            f"{_listed(absent)}; if others are expected, check the file and --label-column"
+            f"the corpus has only {found:,} of the model's {len(names):,} classes: {enumerated(seen, _LISTED)}, not "
+            f"{enumerated(absent, _LISTED)}; if others are expected, check the file and --label-column"
         )
 
     def _differently_named(self, class_names: Sequence[str]) -> str:
@@ -114,7 +115,3 @@ def _spelling(label: str) -> str:
 
 def _examples(number: int) -> str:
     return f"{number:,} example" + ("" if number == 1 else "s")
-
-
-def _listed(shown: Sequence[str]) -> str:
-    return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED:,} more" if len(shown) > _LISTED else "")

@@ -12,6 +12,7 @@ from shardtrain.arrays.rows import Labels
 from shardtrain.errors import ModelError
 from shardtrain.inference.predictions import Predictions
 from shardtrain.loader.shards import Shards
+from shardtrain.runtime.quantities import ESCAPED, enumerated
 from shardtrain.training.engine import EVALUATION_ROWS
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ def check_shards(run: Run, shards: Shards) -> None:
         )
     if given.class_names != trained.class_names:
         raise ModelError(
-            f"the classes of '{shards.path}' are {_listed(given.class_names)}, those of '{run.path}' are "
-            f"{_listed(trained.class_names)}; they must be the same, in the same order"
+            f"the classes of '{shards.path}' are {enumerated(given.class_names, 5, ESCAPED)}, those of '{run.path}' "
+            f"are {enumerated(trained.class_names, 5, ESCAPED)}; they must be the same, in the same order"
         )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

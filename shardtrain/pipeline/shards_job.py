@@ -21,6 +21,7 @@ from shardtrain.runtime.locks import check_held
 from shardtrain.runtime.memory import MemoryMeter
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import say, warn
+from shardtrain.runtime.quantities import QUOTED, enumerated
 from shardtrain.shards import layout
 from shardtrain.shards.layout import MEASURED, WORKING, Manifest
 from shardtrain.shards.listing import with_lists
@@ -118,7 +119,7 @@ def _warn_of_single_examples(manifest: Manifest) -> None:
     single = [name for name, count in zip(manifest.class_names, counts, strict=True) if count == 1]
     if single:
         classes = "1 class has" if len(single) == 1 else f"{len(single):,} classes have"
-        shown = ", ".join(f"'{name}'" for name in single[:_MOST_SHOWN]) + (", …" if len(single) > _MOST_SHOWN else "")
+        shown = enumerated(single, _MOST_SHOWN, QUOTED)
         warn(f"{classes} a single training example, too few to learn from: {shown}")
 
 

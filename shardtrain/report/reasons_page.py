@@ -14,6 +14,7 @@ from shardtrain.report.formatting import truncate
 from shardtrain.report.marked_text import marked
 from shardtrain.report.markup import Child, Markup, element, joined
 from shardtrain.report.page import Section, legend, notice, render_page, table, tiles
+from shardtrain.runtime.quantities import enumerated
 
 _MOST_CHARACTERS = 4000  # of a text
 _PLACES = 6  # of a term in its row
@@ -69,9 +70,8 @@ def _section(number: int, text: str, explanation: Explanation) -> Markup:
 
 def _row(reason: Reason) -> tuple[Child, Child, Child]:
     terms = " or ".join(f"“{term}”" for term in reason.terms)
-    shown = ", ".join(f"{start}–{stop}" for start, stop in reason.places[:_PLACES])
-    more = len(reason.places) - _PLACES
-    return truncate(terms, 200), f"{shown} and {more:,} more" if more > 0 else shown, _signed(reason.contribution)
+    places = [f"{start}–{stop}" for start, stop in reason.places]
+    return truncate(terms, 200), enumerated(places, _PLACES), _signed(reason.contribution)
 
 
 def _sums(explanation: Explanation) -> Iterator[tuple[Child, Child, Child]]:

@@ -15,6 +15,7 @@ from shardtrain.report.page import beside, figure, notice, table, tiles
 from shardtrain.report.run_analysis import RunEvaluation
 from shardtrain.report.svg import drawing
 from shardtrain.runtime.progress import short
+from shardtrain.runtime.quantities import enumerated
 
 _NOTABLE = 0.01  # share of rows that are also training rows, from which on a notice says so
 _LOW_RECALL = 0.1  # of a class, below which a notice names it
@@ -122,10 +123,10 @@ def _warnings(found: RunEvaluation, names: Sequence[str], *, tested: bool) -> It
     missed = [i for i in metrics.occurring.tolist() if metrics.support[i] and metrics.recall[i] < _LOW_RECALL]
     if missed:
         missed.sort(key=lambda i: float(metrics.recall[i]))
-        listed = [f"{quoted(names[i])} (recall {metrics.recall[i]:.1%})" for i in missed[:_NAMED]]
-        more = f" and {len(missed) - _NAMED:,} more" if len(missed) > _NAMED else ""
+        shown = [f"{quoted(names[i])} (recall {metrics.recall[i]:.1%})" for i in missed[:_NAMED]]
+        named = enumerated(shown, _NAMED, number=len(missed))
         what = "class is" if len(missed) == 1 else "classes are"
-        yield f"{len(missed):,} {what} hardly ever recognized: {', '.join(listed)}{more}."
+        yield f"{len(missed):,} {what} hardly ever recognized: {named}."
     shared = {"validation": found.duplicates.shared, "test": found.duplicates.test_shared if tested else 0}
     for name, count in shared.items():
         total = found.split_rows.get(name, 0)

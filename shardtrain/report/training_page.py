@@ -14,6 +14,7 @@ from shardtrain.report.axes import TOP, Frame, label, text_width
 from shardtrain.report.markup import Markup, element, joined
 from shardtrain.report.page import figure, grid, table
 from shardtrain.report.svg import drawing
+from shardtrain.runtime.quantities import enumerated
 
 _RIGHT = 84  # of a chart: room for the names of its lines
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -103,9 +104,7 @@ def _chart(epochs: Sequence[Epoch], name: str, kept: int, *, last: bool) -> Mark
         f"{each.name} {number(y)} at epoch {x:,.0f}" for each in found for x, y in each.points if not low <= y <= high
     ]
     if beyond:
-        note += (
-            f" Beyond the axis: {', '.join(beyond[:4])}{f' and {len(beyond) - 4:,} more' if len(beyond) > 4 else ''}."
-        )
+        note += f" Beyond the axis: {enumerated(beyond, 4)}."
     return figure(name.capitalize(), note, _draw(found, name, kept, (low, high), note))
 
 

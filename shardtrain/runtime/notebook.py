@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
+from shardtrain.runtime.quantities import enumerated
+
 MAX_NAMES = 8
 
 
@@ -20,5 +22,4 @@ def table(title: str, rows: Mapping[str, object]) -> str:
 
 def listed(names: tuple[str, ...]) -> str:
     """Return the number of names and the first `MAX_NAMES` of them as text."""
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return f"{len(names):,}: {', '.join(names[:MAX_NAMES])}{more}"
+    return f"{len(names):,}: {enumerated(names, MAX_NAMES)}"

@@ -1,6 +1,10 @@
-"""Format sizes and durations for people: the one way in messages, results and reports."""
+"""Format sizes, durations and lists for people: the one way in messages, results and reports."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+QUOTED, ESCAPED = "'{}'", "{!r}"  # forms of names; the latter shows what cannot be printed
 
 
 def size(num_bytes: float) -> str:
@@ -22,3 +26,13 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def enumerated(values: Sequence[object], most: int, form: str = "{}", *, number: int | None = None) -> str:
+    """Return the first `most` values, each in a form, separated by commas, and how many more there are.
+
+    `number` is that of all values where `values` has only some.
+    """
+    rest = (len(values) if number is None else number) - most
+    shown = ", ".join(form.format(value) for value in values[:most])
+    return f"{shown} and {rest:,} more" if rest > 0 else shown

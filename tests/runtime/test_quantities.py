@@ -1,8 +1,9 @@
-"""Laws of sizes and durations: none is rounded to nothing, and one module formats them."""
+"""Laws of sizes, durations and lists: none is rounded to nothing, and one module formats them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shardtrain
-from shardtrain.runtime.quantities import duration, size
+from shardtrain.runtime.quantities import ESCAPED, QUOTED, duration, enumerated, size
 
 PACKAGE = Path(shardtrain.__file__).parent
 POWERS = {"byte": 1, "bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
@@ -50,13 +51,30 @@ def test_a_duration_has_at_most_two_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_no_other_module_formats_sizes() -> None:
-    form = re.compile(r"\} ?(kB|MB|GB)\b|/ ?1e[369]:")
+@pytest.mark.parametrize(
+    ("values", "form", "number", "shown"),
+    [
+        ([], QUOTED, None, ""),
+        (["a", "b"], QUOTED, None, "'a', 'b'"),
+        (["a", "b", "c{}"], "{}", None, "a, b, c{}"),
+        (["a", "b\n", "c", "d"], ESCAPED, None, "'a', 'b\\n', 'c' and 1 more"),
+        (range(2000), "{}", None, "0, 1, 2 and 1,997 more"),
+        ([7, 8, 9], "{}", 5, "7, 8, 9 and 2 more"),
+    ],
+)
+def test_a_list_says_how_many_it_leaves_out(
+    values: Sequence[object], form: str, number: int | None, shown: str
+) -> None:
+    assert enumerated(values, 3, form, number=number) == shown
+
+
+@pytest.mark.parametrize("form", [r"\} ?(kB|MB|GB)\b|/ ?1e[369]:", r"and \{[^}]*\} more[\"']"], ids=["sizes", "lists"])
+def test_no_other_module_formats(form: str) -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.name != "quantities.py"
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if form.search(line)
+        if re.search(form, line)
     ]
     assert found == []
