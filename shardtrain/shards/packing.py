@@ -30,7 +30,7 @@ from shardtrain.shards.descriptor_file import DescriptorFile
 from shardtrain.shards.hdf5 import locate
 from shardtrain.shards.layout import DatasetEntry, Manifest, ShardEntry
 from shardtrain.shards.plain_array import ArrayReader
-from shardtrain.shards.safety import load_h5py
+from shardtrain.shards.safety import h5py_lock, load_h5py
 from shardtrain.shards.shard import Shard
 from shardtrain.shards.write import ShardShape, create_file, new_shard, written_by_libhdf5
 
@@ -123,7 +123,8 @@ def _write_packed(
                     with storage_errors(path, "reserve"):
                         reserve_space(descriptor, chunks + _SLACK, start=reserved)
                     reserved = chunks + _SLACK
-                    dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
+                    with h5py_lock():  # h5py 3.14 does not take it in this one call, and libhdf5 is not thread-safe
+                        dataset.write_direct_chunk((row, *[0] * (len(dims) - 1)), content)
                     output.raise_failure()
         entries = {name: locate(file[name]) for name in shape.datasets()}
     output.raise_failure()

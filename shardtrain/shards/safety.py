@@ -42,6 +42,11 @@ def load_h5py() -> Any:
     return h5py
 
 
+def h5py_lock() -> Any:
+    """Return the lock, reentrant, that h5py's calls of libhdf5 take."""
+    return load_h5py()._objects.phil
+
+
 @dataclass(frozen=True)
 class ChunkPlace:
     """Where one chunk is: `offset` and `size` in bytes; bit i of `mask` is set if filter i was skipped."""
