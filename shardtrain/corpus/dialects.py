@@ -139,7 +139,7 @@ class _Trial:
 
     @classmethod
     def of(cls, syntax: Syntax, sample: detect.Sample, *, usual: bool, plausible: Plausible) -> _Trial:
-        rows = list(split_fields(syntax, sample.lines))
+        rows = split_fields(syntax, sample.lines)
         if not rows:
             return cls(syntax=syntax, sample=sample, fits=False, columns=0, records=0, share=0.0)
         most, number = Counter(map(len, rows)).most_common(1)[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn
@@ -90,13 +90,22 @@ def _replace_in(piece: bytes) -> tuple[bytes, int]:
     return piece, 0
 
 
-def split_fields(syntax: Syntax, lines: Sequence[bytes]) -> Iterator[list[str]]:
-    """Split records, each given as UTF-8 with or without its newline, into fields."""
-    for line in lines:
-        start, stop = np.zeros(1, np.int64), np.array([len(line)], np.int64)
-        num_fields = int(find_fields(syntax, line, start, stop, 0).counts[0])
-        found = find_fields(syntax, line, start, stop, num_fields)
-        yield [found.texts(start, (column,))[0] for column in range(num_fields)]
+def split_fields(syntax: Syntax, lines: Sequence[bytes]) -> list[list[str]]:
+    """Split records, each given as UTF-8 with or without its newline, into fields.
+
+    Records of equally many fields are split together, so memory grows with all fields, whatever the widest record has.
+    """
+    stops = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
+    starts, data = np.concatenate([np.zeros(1, np.int64), stops])[:-1], b"".join(lines)
+    counts = find_fields(syntax, data, starts, stops, 0).counts
+    rows: list[list[str]] = [[]] * len(lines)
+    for num_fields in np.unique(counts).tolist():
+        alike = np.flatnonzero(counts == num_fields)
+        found = find_fields(syntax, data, starts[alike], stops[alike], num_fields)
+        columns = [found.texts(np.arange(len(alike)), (column,)).to_list() for column in range(num_fields)]
+        for record, fields in zip(alike.tolist(), zip(*columns, strict=True), strict=True):
+            rows[record] = list(fields)
+    return rows
 
 
 def parse_records(source: Source, data: bytes, starts: Positions, stops: Positions) -> ParsedRecords:

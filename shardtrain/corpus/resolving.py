@@ -189,7 +189,7 @@ class Resolver:
             plausible=self._is_plausible,
             remembered=self.remembered.syntax if self.remembered else None,
         )
-        rows = list(split_fields(dialect.syntax, dialect.sample.lines))
+        rows = split_fields(dialect.syntax, dialect.sample.lines)
         if wanted is None and by_content is None and (not rows or len(rows[0]) < 2 or len({*map(len, rows)}) > 1):
             raise CorpusFormatError(
                 f"'{origin}' has no known extension, and its first lines are not CSV, TSV, JSON Lines or fastText; "
@@ -207,7 +207,7 @@ class Resolver:
         if known is None or known.syntax is None or known.label is None or not known.texts:
             return None
         sample = detect.read_sample(path, known.syntax, begin=begin)
-        rows: list[Sequence[str]] = list(split_fields(known.syntax, sample.lines))
+        rows = split_fields(known.syntax, sample.lines)
         if known.header:
             names = [name.strip() for name in rows[0]] if rows else []
             there = known.texts_in(names) is not None and known.label_in(names) is not None
@@ -231,7 +231,7 @@ class Resolver:
         )
 
     def _with_columns(self, source: Source, sample: detect.Sample, like: Source | None) -> Source:
-        options, rows = self.options, list(split_fields(source.syntax, sample.lines))
+        options, rows = self.options, split_fields(source.syntax, sample.lines)
         header = self._has_header(source, sample, rows, like)
         num_columns = columns.width(rows, header=header)
         names = _strip_all(rows[0])[:num_columns] if header else None

@@ -29,7 +29,7 @@ def texts_lack_spaces(units: Units) -> bool:
     except CorpusError:
         return False
     chosen = np.unique(np.linspace(0, max(0, len(texts) - 1), min(_TEXTS, len(texts))).astype(np.int64))
-    return lack_spaces(text[:_CHARACTERS] for text in texts.take(chosen))
+    return lack_spaces(text[:_CHARACTERS] for text in texts.take(chosen).to_list())
 
 
 def spacing_note(units: Units, settings: Settings) -> str | None:

@@ -18,7 +18,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 MAX_IO_BYTES = 1 << 30  # per call: macOS refuses reads and writes of 2 GiB
@@ -185,24 +185,29 @@ def process_start(process: int) -> str:
 
 def file_system_of(path: Path, mounts: Path | None = None) -> str:
     """Return the type of the file system that holds an existing file, such as "ext4" or "nfs"; empty if unknown."""
-    where, best, kind = path.resolve(), -1, ""
+    where, best, kind = path.resolve(), Path(), ""
+    around = {where, *where.parents}
     for folder, found in _mounted(where, mounts or MOUNTS):
-        if where.is_relative_to(folder) and len(folder.parts) >= best:
-            best, kind = len(folder.parts), found
+        if folder in around and len(folder.parts) >= len(best.parts):
+            best, kind = folder, found
     return kind
 
 
-def _mounted(where: Path, mounts: Path) -> Iterator[tuple[Path, str]]:
-    """Yield folder and type of the mounted file systems: from the kernel's table, or as the command `mount` lists."""
+def _mounted(where: Path, mounts: Path) -> Iterable[tuple[Path, str]]:
+    """Return folder and type of the mounted file systems: from the kernel's table, or as the command `mount` lists."""
     try:
-        lines = mounts.read_text().splitlines()
+        return _in_table(mounts.read_text())
     except OSError:  # no /proc
-        for match in _MOUNTED.finditer(_mount_output(where.stat().st_dev)):
-            yield Path(match["folder"]), match["kind"]
-        return
-    for line in lines:
-        fields = line.split(" - ")
-        yield Path(fields[0].split()[4].encode().decode("unicode_escape")), fields[1].split()[0]
+        listed = _MOUNTED.finditer(_mount_output(where.stat().st_dev))
+        return ((Path(match["folder"]), match["kind"]) for match in listed)
+
+
+@functools.lru_cache(maxsize=4)  # few tables: of hundreds of lines in some machines, and read for every folder
+def _in_table(table: str) -> tuple[tuple[Path, str], ...]:
+    fields = [line.split(" - ") for line in table.splitlines()]
+    return tuple(
+        (Path(before.split()[4].encode().decode("unicode_escape")), after.split()[0]) for before, after, *_ in fields
+    )
 
 
 @functools.lru_cache(maxsize=16)

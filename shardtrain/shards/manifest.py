@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ def fingerprint_of(splits: Mapping[str, SplitEntry], sources: Mapping[str, Sourc
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Commit the manifest, which makes the folder complete."""
-    body = {"format": FORMAT, "format_version": manifest.version, **asdict(manifest)}
+    without_shards = {split: replace(entry, shards=()) for split, entry in manifest.splits.items()}
+    body = {"format": FORMAT, "format_version": manifest.version, **asdict(replace(manifest, splits=without_shards))}
     if manifest.version == 1:
         del body["sources"]
     if manifest.requires:
@@ -184,17 +185,26 @@ def _unmet_requirements(body: dict[str, Any], version: int) -> list[str]:
 
 
 def shard_record(shard: ShardEntry) -> dict[str, Any]:
-    """Convert a shard's entry to JSON values; optional keys that are None are omitted."""
-    record = asdict(shard)
-    for dataset in record["datasets"].values():
-        for key in ("chunks", "source", "converted"):
-            if dataset[key] is None:
-                del dataset[key]
-        if shard.chunk_list is not None and "chunks" in dataset:
-            for key in _PLACES:
-                del dataset["chunks"][key]
-    if shard.chunk_list is None:
+    """Convert a shard's entry to JSON values; optional keys that are None are omitted.
+
+    The numbers of chunks are not copied, as `asdict` would do one by one.
+    """
+    listed = shard.chunk_list is not None
+    record = {**vars(shard), "datasets": {name: _dataset_record(it, listed) for name, it in shard.datasets.items()}}
+    for key in ("checksums", "chunk_list"):
+        if isinstance(record[key], ListEntry):
+            record[key] = asdict(record[key])
+    if not listed:
         del record["chunk_list"]
+    return record
+
+
+def _dataset_record(dataset: DatasetEntry, listed: bool) -> dict[str, Any]:
+    optional = ("chunks", "source", "converted")
+    record = {key: value for key, value in vars(dataset).items() if value is not None or key not in optional}
+    if dataset.chunks is not None:
+        without = _PLACES if listed else ()
+        record["chunks"] = {key: value for key, value in vars(dataset.chunks).items() if key not in without}
     return record
 
 

@@ -29,9 +29,9 @@ def lack_spaces(texts: Iterable[str]) -> bool:
     if not words:
         return False
     per_text = statistics.median(map(len, words))
-    runs = [number for found in words for word in found if (number := len(_UNSPACED.findall(word)))]
-    num_letters = sum(len(_LETTER.findall(word)) for found in words for word in found)
-    if sum(runs) > num_letters / 2:
+    others = [word for found in words for word in found if not word.isascii()]
+    runs = [number for word in others if (number := len(_UNSPACED.findall(word)))]
+    if runs and sum(runs) > sum(len(_LETTER.findall(word)) for found in words for word in found) / 2:
         usual = sum(number**2 for number in runs) / sum(runs)  # length of the run in which a character stands, mean
         return usual >= _LONG_RUN or (per_text <= 1 and usual >= _SHORT_RUN)
     return per_text <= 1 and statistics.median(len("".join(found)) for found in words) >= _LONG_WORD

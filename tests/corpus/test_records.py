@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampled import sampled
 
 from shardtrain.corpus.parsing import split_fields
 from shardtrain.corpus.records import (
@@ -120,51 +121,59 @@ def try_record(data: bytes, start: int, syntax: Syntax) -> tuple[int, int]:
     return ends.get(state, GOOD), len(data)
 
 
-@settings(max_examples=600, deadline=None)
-@given(
-    nasty_bytes,
-    st.sampled_from([1 << 30, 9, 25]),
-    st.sampled_from([1, 3, 7, 1 << 20]),
-    st.sampled_from([CSV, ESCAPING, Syntax(delimiter="\t", quoting=True)]),
-)
-def test_records_are_those_of_the_definition_however_the_bytes_are_chunked(
-    data: bytes, max_record: int, chunk_bytes: int, syntax: Syntax
-) -> None:
-    expected = list(defined_in(data, max_record, syntax))
-    assert found_in(data, syntax=syntax, max_record=max_record, chunk_bytes=chunk_bytes) == expected
+@pytest.mark.parametrize("examples", sampled([250, 2000]))
+def test_records_are_those_of_the_definition_however_the_bytes_are_chunked(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        nasty_bytes,
+        st.sampled_from([1 << 30, 9, 25]),
+        st.sampled_from([1, 3, 7, 1 << 20]),
+        st.sampled_from([CSV, ESCAPING, Syntax(delimiter="\t", quoting=True)]),
+    )
+    def check(data: bytes, max_record: int, chunk_bytes: int, syntax: Syntax) -> None:
+        expected = list(defined_in(data, max_record, syntax))
+        assert found_in(data, syntax=syntax, max_record=max_record, chunk_bytes=chunk_bytes) == expected
+
+    check()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), st.booleans())
-def test_well_formed_files_are_read_as_the_csv_module_reads_them(rows: list[list[str]], published: bool) -> None:
-    file = io.StringIO(newline="")
-    if published:
-        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
-    else:  # the writer's own line ends: with others it leaves carriage returns unquoted
-        csv.writer(file).writerows(rows)
-    data = file.getvalue().encode()
-    records = found_in(data, chunk_bytes=5)
-    assert {code for *_, code in records} <= {GOOD}
-    fields = list(split_fields(CSV, [data[start:stop] for start, stop, _, _ in records]))
-    assert fields == list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True)) == rows
+@pytest.mark.parametrize("examples", sampled([120, 1000]))
+def test_well_formed_files_are_read_as_the_csv_module_reads_them(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), st.booleans())
+    def check(rows: list[list[str]], published: bool) -> None:
+        file = io.StringIO(newline="")
+        if published:
+            csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+        else:  # the writer's own line ends: with others it leaves carriage returns unquoted
+            csv.writer(file).writerows(rows)
+        data = file.getvalue().encode()
+        records = found_in(data, chunk_bytes=5)
+        assert {code for *_, code in records} <= {GOOD}
+        fields = split_fields(CSV, [data[start:stop] for start, stop, _, _ in records])
+        assert fields == list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True)) == rows
+
+    check()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), st.sampled_from(";|\t"), st.booleans())
-def test_files_with_escaped_quotes_are_read_as_the_csv_module_reads_them(
-    rows: list[list[str]], delimiter: str, doubled: bool
-) -> None:
-    def quoted(cell: str) -> str:
-        cell = cell.replace("\\", "\\\\").replace('"', '""' if doubled else '\\"')
-        return f'"{cell}"'
+@pytest.mark.parametrize("examples", sampled([120, 1000]))
+def test_files_with_escaped_quotes_are_read_as_the_csv_module_reads_them(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), st.sampled_from(";|\t"), st.booleans())
+    def check(rows: list[list[str]], delimiter: str, doubled: bool) -> None:
+        def quoted(cell: str) -> str:
+            cell = cell.replace("\\", "\\\\").replace('"', '""' if doubled else '\\"')
+            return f'"{cell}"'
 
-    data = "".join(delimiter.join(map(quoted, row)) + "\n" for row in rows)
-    syntax = Syntax(delimiter=delimiter, quoting=True, escape="\\")
-    records = found_in(data.encode(), syntax=syntax, chunk_bytes=5)
-    assert {code for *_, code in records} <= {GOOD}
-    fields = list(split_fields(syntax, [data.encode()[start:stop] for start, stop, _, _ in records]))
-    reader = csv.reader(io.StringIO(data, newline=""), strict=True, delimiter=delimiter, escapechar="\\")
-    assert fields == list(reader) == rows
+        data = "".join(delimiter.join(map(quoted, row)) + "\n" for row in rows)
+        syntax = Syntax(delimiter=delimiter, quoting=True, escape="\\")
+        records = found_in(data.encode(), syntax=syntax, chunk_bytes=5)
+        assert {code for *_, code in records} <= {GOOD}
+        fields = split_fields(syntax, [data.encode()[start:stop] for start, stop, _, _ in records])
+        reader = csv.reader(io.StringIO(data, newline=""), strict=True, delimiter=delimiter, escapechar="\\")
+        assert fields == list(reader) == rows
+
+    check()
 
 
 @settings(max_examples=200, deadline=None)
