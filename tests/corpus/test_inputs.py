@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampled import sampled
 from support.written import COMPRESSIONS, ENCODINGS, ROWS, WRITERS, Rows, as_json_array, as_json_lines, as_separated
 
 from shardtrain.corpus.opening import open_corpus, open_texts
@@ -32,36 +33,34 @@ def rows_of(source: Source, unit_bytes: int = 1 << 30) -> Rows:
     return [(label, text) for part in parts for label, text in zip(part.labels, part.texts, strict=True)]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.sampled_from(sorted(WRITERS)),
-    st.sampled_from(sorted(COMPRESSIONS)),
-    st.sampled_from(ENCODINGS),
-    st.booleans(),
-    st.integers(1, 3),
-    st.sampled_from([1, 200, 1 << 30]),
-)
+@pytest.mark.parametrize("examples", sampled([40, 400]))
 def test_documents_do_not_depend_on_how_they_are_written(
-    tmp_path_factory: pytest.TempPathFactory,
-    written: str,
-    compression: str,
-    encoding: str,
-    header: bool,
-    num_parts: int,
-    unit_bytes: int,
+    tmp_path_factory: pytest.TempPathFactory, examples: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("matrix")
-    extension, write = WRITERS[written]
-    paths = []
-    for part in range(num_parts):
-        rows = ROWS[part * len(ROWS) // num_parts : (part + 1) * len(ROWS) // num_parts]
-        content = write(rows, header).encode(encoding)
-        paths.append(folder / f"part-{part}{extension}{compression}")
-        paths[-1].write_bytes(COMPRESSIONS[compression](content))
-    chosen = {"encoding": encoding} if encoding == "cp1252" else {}
-    corpus = opened(paths, folder / "scratch", **chosen)
-    assert rows_of(corpus.train, unit_bytes) == ROWS
-    assert rows_of(opened(folder, folder / "scratch", **chosen).train, unit_bytes) == ROWS
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        st.sampled_from(sorted(WRITERS)),
+        st.sampled_from(sorted(COMPRESSIONS)),
+        st.sampled_from(ENCODINGS),
+        st.booleans(),
+        st.integers(1, 3),
+        st.sampled_from([1, 200, 1 << 30]),
+    )
+    def check(written: str, compression: str, encoding: str, header: bool, num_parts: int, unit_bytes: int) -> None:
+        folder = tmp_path_factory.mktemp("matrix")
+        extension, write = WRITERS[written]
+        paths = []
+        for part in range(num_parts):
+            rows = ROWS[part * len(ROWS) // num_parts : (part + 1) * len(ROWS) // num_parts]
+            content = write(rows, header).encode(encoding)
+            paths.append(folder / f"part-{part}{extension}{compression}")
+            paths[-1].write_bytes(COMPRESSIONS[compression](content))
+        chosen = {"encoding": encoding} if encoding == "cp1252" else {}
+        corpus = opened(paths, folder / "scratch", **chosen)
+        assert rows_of(corpus.train, unit_bytes) == ROWS
+        assert rows_of(opened(folder, folder / "scratch", **chosen).train, unit_bytes) == ROWS
+
+    check()
 
 
 @pytest.mark.parametrize("written", sorted(WRITERS))

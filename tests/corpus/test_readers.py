@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampled import sampled
 
 from shardtrain.corpus.opening import open_corpus
 from shardtrain.corpus.options import CorpusOptions
@@ -111,30 +112,32 @@ nasty_rows = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(nasty_rows, st.sampled_from(["csv", "tsv", "jsonl"]), st.booleans())
-def test_nothing_read_depends_on_where_units_are_cut(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[str], kind: str, marked: bool
-) -> None:
-    first = {"csv": '1,"a ""b"""\n', "tsv": "1\ta\n", "jsonl": '{"label": 1, "text": "a"}\n'}[kind]
-    content = (first + "\n".join(rows)).encode(errors="surrogateescape")
-    path = tmp_path_factory.mktemp("nasty") / f"some.{kind}"
-    path.write_bytes((b"\xef\xbb\xbf" if marked else b"") + content)
-    options = {"label_column": "label", "text_columns": ("text",)} if kind == "jsonl" else {"header": False}
-    source = opened(path, on_bad_row="skip", **options).train
-    whole = documents(source)
-    assert whole.texts[0] == ('a "b"' if kind == "csv" else "a")
-    for unit_bytes in (1, 7):
-        units = planned(source, unit_bytes)
-        assert [unit.first_document for unit in units] == [
-            sum(unit.num_documents for unit in units[:index]) for index in range(len(units))
-        ]
-        cells = [(unit.start - source.files[0].data_start) // unit_bytes for unit in units]
-        assert cells == sorted(set(cells))  # one unit begins in a cell of the grid
-        assert documents(source, unit_bytes) == whole
-    num_records = sum(unit.num_documents for unit in planned(source))
-    assert len(whole.ordinals) + len(whole.bad_rows) == num_records
-    assert list(whole.ordinals) == sorted(set(whole.ordinals))
+@pytest.mark.parametrize("examples", sampled([50, 500]))
+def test_nothing_read_depends_on_where_units_are_cut(tmp_path_factory: pytest.TempPathFactory, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(nasty_rows, st.sampled_from(["csv", "tsv", "jsonl"]), st.booleans())
+    def check(rows: list[str], kind: str, marked: bool) -> None:
+        first = {"csv": '1,"a ""b"""\n', "tsv": "1\ta\n", "jsonl": '{"label": 1, "text": "a"}\n'}[kind]
+        content = (first + "\n".join(rows)).encode(errors="surrogateescape")
+        path = tmp_path_factory.mktemp("nasty") / f"some.{kind}"
+        path.write_bytes((b"\xef\xbb\xbf" if marked else b"") + content)
+        options = {"label_column": "label", "text_columns": ("text",)} if kind == "jsonl" else {"header": False}
+        source = opened(path, on_bad_row="skip", **options).train
+        whole = documents(source)
+        assert whole.texts[0] == ('a "b"' if kind == "csv" else "a")
+        for unit_bytes in (1, 7):
+            units = planned(source, unit_bytes)
+            assert [unit.first_document for unit in units] == [
+                sum(unit.num_documents for unit in units[:index]) for index in range(len(units))
+            ]
+            cells = [(unit.start - source.files[0].data_start) // unit_bytes for unit in units]
+            assert cells == sorted(set(cells))  # one unit begins in a cell of the grid
+            assert documents(source, unit_bytes) == whole
+        num_records = sum(unit.num_documents for unit in planned(source))
+        assert len(whole.ordinals) + len(whole.bad_rows) == num_records
+        assert list(whole.ordinals) == sorted(set(whole.ordinals))
+
+    check()
 
 
 @settings(max_examples=100, deadline=None)

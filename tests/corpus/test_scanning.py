@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampled import sampled
 
 from shardtrain.corpus import cutting
 from shardtrain.corpus.opening import open_corpus
@@ -141,43 +142,47 @@ def cuts_in_chunks(rule: Rule, read: Read, size: int, line: int, cells: int, kno
     return found, place
 
 
-@settings(max_examples=500, deadline=None)
-@given(nasty_bytes, st.sampled_from(SYNTAXES), st.sampled_from([1 << 30, 9, 25]), st.data())
-def test_what_is_found_from_a_boundary_on_does_not_depend_on_what_is_before(
-    data: bytes, syntax: Syntax, max_record: int, drawn: st.DataObject
-) -> None:
-    rule = Rule(syntax=syntax, origin=0, cell=1, max_record=max_record)
-    whole, end = records_of(rule, data, 0, 1, len(data))
-    assert end[0] == len(data)
-    until = drawn.draw(st.integers(0, len(data)))
-    before, (boundary, line) = records_of(rule, data, 0, 1, until)
-    assert before == [record for record in whole if record[0] < until]
-    assert boundary >= until
-    after, _ = records_of(rule, data, boundary, line, len(data))
-    assert before + after == whole
+@pytest.mark.parametrize("examples", sampled([200, 2000]))
+def test_what_is_found_from_a_boundary_on_does_not_depend_on_what_is_before(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(nasty_bytes, st.sampled_from(SYNTAXES), st.sampled_from([1 << 30, 9, 25]), st.data())
+    def check(data: bytes, syntax: Syntax, max_record: int, drawn: st.DataObject) -> None:
+        rule = Rule(syntax=syntax, origin=0, cell=1, max_record=max_record)
+        whole, end = records_of(rule, data, 0, 1, len(data))
+        assert end[0] == len(data)
+        until = drawn.draw(st.integers(0, len(data)))
+        before, (boundary, line) = records_of(rule, data, 0, 1, until)
+        assert before == [record for record in whole if record[0] < until]
+        assert boundary >= until
+        after, _ = records_of(rule, data, boundary, line, len(data))
+        assert before + after == whole
+
+    check()
 
 
-@settings(max_examples=1000, deadline=None)
-@given(
-    nasty_bytes,
-    st.sampled_from(SYNTAXES),
-    st.sampled_from([1 << 30, 9, 25]),
-    st.integers(1, 40),
-    st.integers(1, 4),
-    st.sampled_from([0, 1, 64]),
-    st.sampled_from([b"", b"label,text\n", b"\xef\xbb\xbf\n\n"]),
-)
-def test_chunks_that_are_joined_have_the_cuts_of_one_scan(
-    data: bytes, syntax: Syntax, max_record: int, cell: int, cells: int, known: int, head: bytes
-) -> None:
-    rule = Rule(syntax=syntax, origin=len(head), cell=cell, max_record=max_record)
-    line, whole = 1 + head.count(b"\n"), head + data
-    expected = cuts_by_definition(rule, whole, line)
-    serial = scan(rule, reader(whole), rule.origin, len(whole), len(whole), line=line)
-    assert list(map(tuple, serial.cuts(0, 0).tolist())) == expected
-    found, place = cuts_in_chunks(rule, reader(whole), len(whole), line, cells, known)
-    assert found == expected
-    assert place == Place(len(whole), serial.end_line, serial.num_records)
+@pytest.mark.parametrize("examples", sampled([350, 3000]))
+def test_chunks_that_are_joined_have_the_cuts_of_one_scan(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        nasty_bytes,
+        st.sampled_from(SYNTAXES),
+        st.sampled_from([1 << 30, 9, 25]),
+        st.integers(1, 40),
+        st.integers(1, 4),
+        st.sampled_from([0, 1, 64]),
+        st.sampled_from([b"", b"label,text\n", b"\xef\xbb\xbf\n\n"]),
+    )
+    def check(data: bytes, syntax: Syntax, max_record: int, cell: int, cells: int, known: int, head: bytes) -> None:
+        rule = Rule(syntax=syntax, origin=len(head), cell=cell, max_record=max_record)
+        line, whole = 1 + head.count(b"\n"), head + data
+        expected = cuts_by_definition(rule, whole, line)
+        serial = scan(rule, reader(whole), rule.origin, len(whole), len(whole), line=line)
+        assert list(map(tuple, serial.cuts(0, 0).tolist())) == expected
+        found, place = cuts_in_chunks(rule, reader(whole), len(whole), line, cells, known)
+        assert found == expected
+        assert place == Place(len(whole), serial.end_line, serial.num_records)
+
+    check()
 
 
 @pytest.mark.parametrize("base", [(1 << 32) - 30, (1 << 40) + 7])
@@ -214,25 +219,29 @@ def read(source: Source, units: Sequence[Unit]) -> list[Any]:
     ]
 
 
-@settings(max_examples=120, deadline=None)
-@given(st.lists(rows, min_size=1, max_size=3), st.sampled_from(["csv", "tsv", "jsonl"]), st.integers(1, 9))
+@pytest.mark.parametrize("examples", sampled([30, 300]))
 def test_documents_ordinals_lines_and_bad_rows_do_not_depend_on_chunks(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[list[str]], kind: str, unit_bytes: int
+    tmp_path_factory: pytest.TempPathFactory, examples: int
 ) -> None:
-    first = {"csv": '1,"a ""b"""\n', "tsv": "1\ta\n", "jsonl": '{"label": 1, "text": "a"}\n'}[kind]
-    contents = [(first + "\n".join(part)).encode() for part in parts]
-    source = opened(tmp_path_factory.mktemp("chunks"), kind, contents, on_bad_row="skip")
-    serial = plan_units(source, unit_bytes=unit_bytes, advance=lambda size: None)
-    expected = read(source, plan_units(source, unit_bytes=1 << 30, advance=lambda size: None))
-    for chunk_bytes in (1, 13, 40):
-        reported: list[int] = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cutting, "ALONE_BYTES", 0)
-            patch.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
-            units = plan_units(source, unit_bytes=unit_bytes, advance=reported.append, executor=Shuffled())
-        assert list(units) == list(serial)
-        assert sum(reported) == source.num_bytes
-    assert read(source, serial) == expected
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(rows, min_size=1, max_size=3), st.sampled_from(["csv", "tsv", "jsonl"]), st.integers(1, 9))
+    def check(parts: list[list[str]], kind: str, unit_bytes: int) -> None:
+        first = {"csv": '1,"a ""b"""\n', "tsv": "1\ta\n", "jsonl": '{"label": 1, "text": "a"}\n'}[kind]
+        contents = [(first + "\n".join(part)).encode() for part in parts]
+        source = opened(tmp_path_factory.mktemp("chunks"), kind, contents, on_bad_row="skip")
+        serial = plan_units(source, unit_bytes=unit_bytes, advance=lambda size: None)
+        expected = read(source, plan_units(source, unit_bytes=1 << 30, advance=lambda size: None))
+        for chunk_bytes in (1, 13, 40):
+            reported: list[int] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cutting, "ALONE_BYTES", 0)
+                patch.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
+                units = plan_units(source, unit_bytes=unit_bytes, advance=reported.append, executor=Shuffled())
+            assert list(units) == list(serial)
+            assert sum(reported) == source.num_bytes
+        assert read(source, serial) == expected
+
+    check()
 
 
 def multi_line(quoting: str) -> bytes:
@@ -331,9 +340,9 @@ def test_a_file_that_is_truncated_while_chunks_are_scanned_is_an_error(
 def test_a_quarter_of_a_million_units_take_64_bytes_each(
     tmp_path: Path, chunked: Callable[[int], None], executor: Any
 ) -> None:
-    line = b"1,a text of some words that is neither short nor long but has eighty bytes here\n"
+    line = b"1,a text\n"
     source = opened(tmp_path, "csv", [line * 2_500_000])
-    chunked(16 << 20)
+    chunked(4 << 20)
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     tracemalloc.start()
     units = plan_units(source, unit_bytes=10 * len(line), advance=lambda size: None, executor=executor)

@@ -32,10 +32,10 @@ def test_a_beginning_is_that_of_the_joined_words(text: str, most: int) -> None:
 
 
 def test_a_long_text_takes_no_list_of_its_words() -> None:
-    text = "aa " * 1_000_000
+    text = "aa " * 300_000
     tracemalloc.start()
-    assert count_words(text) == 1_000_000
+    assert count_words(text) == 300_000
     assert has_words(text, 5)
     assert beginning(text, 80).endswith("…")
-    assert tracemalloc.get_traced_memory()[1] < 8 << 20  # a list has 57 MB
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20  # a list has 17 MB
     tracemalloc.stop()

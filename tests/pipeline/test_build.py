@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -60,9 +61,9 @@ def small_units(monkeypatch):
 @pytest.mark.parametrize(
     ("vectorizer", "numbers"),
     [
-        ("ngram", (3,)),
+        ("ngram", (2,)),
         pytest.param("sequence", (2,), marks=pytest.mark.slow),
-        pytest.param("ngram", (2, 4), marks=pytest.mark.slow),
+        pytest.param("ngram", (3, 4), marks=pytest.mark.slow),
         pytest.param("sequence", (3, 4), marks=pytest.mark.slow),
     ],
 )
@@ -108,10 +109,10 @@ def test_a_corpus_sorted_by_class_is_mixed_on_disk(demo, tmp_path):
 
 
 def test_the_measured_peak_is_the_builds_own_whatever_its_caller_holds(demo, tmp_path):
-    held = np.ones(600 << 20, np.uint8)
-    build(demo, tmp_path / "out", BuildOptions(memory_limit=512 << 20))
+    held = np.ones(300 << 20, np.uint8)
+    build(demo, tmp_path / "out", BuildOptions(memory_limit=256 << 20))
     measured = json.loads((tmp_path / "out" / layout.MEASURED).read_text())
-    assert 32 << 20 < measured["peak_memory_bytes"] <= 512 << 20 < len(held)
+    assert 32 << 20 < measured["peak_memory_bytes"] <= 256 << 20 < len(held)
     assert anonymous_bytes(os.getpid()) > len(held)
     assert set(measured["pass_seconds"]) >= {
         titles.COUNT,
@@ -207,7 +208,7 @@ def test_a_failed_build_leaves_nothing_and_older_shards_as_they_were(demo, tmp_p
         build(tmp_path / "bad.csv", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     build(demo, tmp_path / "old")
-    build(demo, tmp_path / "copy")
+    shutil.copytree(tmp_path / "old", tmp_path / "copy")
     with pytest.raises(CorpusFormatError):
         build(tmp_path / "bad.csv", tmp_path / "old", BuildOptions(overwrite=True))
     assert_same_folder(tmp_path / "old", tmp_path / "copy")

@@ -19,6 +19,7 @@ from sklearn.datasets import dump_svmlight_file
 from support.comparing import assert_nothing_published, assert_same_folder
 from support.handmade import dense
 from support.renames import KILLED_AT_RENAME
+from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, DiskFullError, LabelError, MissingExtraError, ShardsError, UsageError
@@ -181,11 +182,12 @@ def test_every_format_gives_its_rows_in_the_order_of_their_keys(write, tmp_path)
         assert held.max() < 0.1 * 2**64
 
 
-def test_any_memory_and_workers_give_the_same_bytes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", sampled([Workers(2), Workers(2, 3)], ids=["threads", "processes"]))
+def test_any_memory_and_workers_give_the_same_bytes(workers, tmp_path, monkeypatch):
     files, how, _ = libsvm_file(tmp_path)
     convert(files, tmp_path / "one", options(**how, compress="lz4"))
     monkeypatch.setattr(converting, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(converting, "affordable_processes", lambda cores, limit: Workers(2, 3))
+    monkeypatch.setattr(converting, "affordable_processes", lambda cores, limit: workers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libsvm, "PIECE_BYTES", 20_000)
         convert(files, tmp_path / "two", options(**how, compress="lz4", workers=2, memory_limit=2 << 30))
@@ -210,13 +212,11 @@ print("renames", len(renamed))
 )
 
 
-def test_killed_at_commits_and_run_again_equals_uninterrupted(tmp_path):
+def test_killed_at_commits_and_run_again_equals_uninterrupted(building, tmp_path):
     files, how, _ = npz(tmp_path)
-    (tmp_path / "driver.py").write_text(DRIVER)
 
-    def start(out: Path, at: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, tmp_path / "driver.py", tmp_path, out, str(at)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+    def start(out: Path, at: int) -> subprocess.CompletedProcess[bytes]:
+        return building.run(DRIVER, tmp_path, out, at)
 
     renames = int(start(tmp_path / "whole", 0).stdout.split()[-1])
     for part, sign in ((0.1, 1), (0.5, -1), (0.9, 1)):
@@ -418,7 +418,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_a_table_larger_than_the_memory_limit_is_converted_below_it(tmp_path):
-    rows = 80_000
+    rows = 68_000
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (rows, 1000))
     x[:, 0] = np.arange(rows)
     x.flush()

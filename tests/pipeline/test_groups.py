@@ -69,7 +69,7 @@ def options(**chosen: Any) -> BuildOptions:
     return BuildOptions(**{"vectorizer": "ngram", "max_features": 300, "rows_per_shard": 70, "workers": 1, **chosen})
 
 
-@pytest.mark.parametrize("name", sampled(SETTINGS, (0, 1, 4)))
+@pytest.mark.parametrize("name", sampled(SETTINGS, (0, 1)))
 def test_groups_decide_no_byte(name: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(corpus, tmp_path / "plain", options(**SETTINGS[name]))
     for bits in (0, 3):

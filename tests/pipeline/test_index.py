@@ -20,6 +20,7 @@ from scipy.sparse import csc_matrix, csr_matrix, random
 from support.handmade import dense
 from support.hostile import HOSTILE, VALUES
 from support.manifests import at, reseal
+from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.errors import (
@@ -346,7 +347,7 @@ def test_categories_are_the_labels_of_the_rows_that_have_them(case, tmp_path):
     np.testing.assert_array_equal(np.array(expected)[rows_of(tmp_path / "out")[1]], np.array(names)[Y])
 
 
-@pytest.mark.parametrize("command", ["index", "convert"])
+@pytest.mark.parametrize("command", sampled(["index", "convert"]))
 def test_labels_and_pointers_may_be_compressed_as_features_are(command, tmp_path):
     """In a process of its own, where nothing has loaded the filters before."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -591,7 +592,7 @@ def test_an_impossible_manifest_of_an_indexed_file_is_refused(case, indexed):
     assert reason in str(failure.value)
 
 
-def test_killed_while_indexing_there_are_no_shards_and_the_same_command_makes_them(tmp_path):
+def test_killed_while_indexing_there_are_no_shards_and_the_same_command_makes_them(building, tmp_path):
     path = make(tmp_path / "a.h5")
     code = (
         "import os, signal, sys\nfrom shardtrain.cli.main import main\nreal, left = os.replace, [6]\n"
@@ -599,7 +600,7 @@ def test_killed_while_indexing_there_are_no_shards_and_the_same_command_makes_th
         "os.replace = replace\nmain(sys.argv[1:])"
     )
     command = ["index", str(path), "--x", "x", "--y", "y", "--out", str(tmp_path / "out")]
-    assert subprocess.run([sys.executable, "-c", code, *command], check=False).returncode == -signal.SIGKILL
+    assert building.run(code, *command).returncode == -signal.SIGKILL
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert main(command) == 0
     np.testing.assert_array_equal(rows_of(tmp_path / "out")[0], X.astype(np.float32))

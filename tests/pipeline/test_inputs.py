@@ -6,10 +6,11 @@ import csv
 import gzip
 import io
 import json
+import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import written
+from support.forked import Forking
 
 import shardtrain
 from shardtrain.errors import CorpusFormatError, CorpusNotFoundError
@@ -75,8 +77,7 @@ class _Piped:
         self.buffer = io.BytesIO(content)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+WAYS = st.tuples(
     st.sampled_from(sorted(written.WRITERS)),
     st.sampled_from(sorted(written.COMPRESSIONS)),
     st.sampled_from(written.ENCODINGS),
@@ -84,7 +85,10 @@ class _Piped:
     st.integers(0, 3),
     st.sampled_from([256, 1024]),
 )
-def test_shards_do_not_depend_on_how_documents_are_written(
+SHARED = [HealthCheck.function_scoped_fixture]
+
+
+def check_written(
     expected_of_written: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
     how: str,
@@ -114,6 +118,23 @@ def test_shards_do_not_depend_on_how_documents_are_written(
             patch.setattr(sys, "stdin", _Piped(files[0].read_bytes()))
             build("-", folder / "shards", named)
     assert shards_in(folder / "shards") == expected_of_written
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=SHARED)
+@given(way=WAYS)
+def test_shards_do_not_depend_on_how_documents_are_written(
+    expected_of_written: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, way: tuple[Any, ...]
+) -> None:
+    check_written(expected_of_written, tmp_path_factory, *way)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=SHARED)
+@given(way=WAYS)
+def test_shards_do_not_depend_on_any_way_in_which_documents_are_written(
+    expected_of_written: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, way: tuple[Any, ...]
+) -> None:
+    check_written(expected_of_written, tmp_path_factory, *way)
 
 
 def pandas_frame() -> Any:
@@ -188,10 +209,14 @@ def test_parts_and_compressed_parts_give_the_shards_of_one_file(tmp_path: Path, 
         assert shards_in(tmp_path / f"shards-{number}") == expected
 
 
-def test_standard_input_gives_the_shards_of_a_file(tmp_path: Path, expected: dict[str, bytes]) -> None:
-    command = [sys.executable, "-m", "shardtrain", "build", "-", "--out", str(tmp_path / "shards")]
-    options = ["--workers", "1", "--rows-per-shard", "40", "--min-df", "1"]
-    done = subprocess.run([*command, *options], input=as_csv(ROWS).encode(), capture_output=True, check=False)
+def test_standard_input_gives_the_shards_of_a_file(
+    building: Forking, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = ["build", "-", "--out", tmp_path / "shards", "--workers", "1", "--rows-per-shard", "40", "--min-df", "1"]
+    with ThreadPoolExecutor() as threads:
+        threads.submit((tmp_path / "pipe").write_text, as_csv(ROWS))
+        done = building.command(*command, stdin=tmp_path / "pipe")
     assert done.returncode == 0, done.stderr.decode()
     assert b"standard input: CSV, with a header" in done.stderr
     assert shards_in(tmp_path / "shards") == expected
@@ -225,16 +250,15 @@ def test_missing_labels_of_rows_are_bad_rows_and_missing_texts_are_empty(tmp_pat
     assert [(row["line"], row["counted"]) for row in part["rejected"]] == [(121, "row"), (122, "row")]
 
 
-def test_what_a_killed_build_of_rows_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+def test_what_a_killed_build_of_rows_left_is_removed_by_the_next_one(building: Forking, tmp_path: Path) -> None:
     code = f"""
 import os, signal, shardtrain
 def rows():
     yield from {ROWS[:5]!r}
     os.kill(os.getpid(), signal.SIGKILL)
-if __name__ == "__main__":
-    shardtrain.build(rows(), out={str(tmp_path / "new" / "shards")!r})
+shardtrain.build(rows(), out={str(tmp_path / "new" / "shards")!r})
 """
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    killed = building.run(code)
     assert killed.returncode == -signal.SIGKILL
     assert [path.name[:7] for path in (tmp_path / "new").iterdir()] == [".given-"]
     shardtrain.build(ROWS, tmp_path / "new" / "shards", **OPTIONS)

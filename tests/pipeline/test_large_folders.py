@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,8 +17,10 @@ import numpy as np
 import pytest
 import xxhash
 from support.comparing import assert_same_folder
+from support.forked import Forking
 from support.listed import lists_forced
 from support.renames import KILLED_AT_RENAME
+from support.sampled import sampled
 from support.topics import EXPECTED, TEXTS, TOPICS, write_corpus
 
 from shardtrain.cli.main import main
@@ -46,11 +46,10 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.shards import listing
 
-if __name__ == "__main__":
-    corpus, out, at = sys.argv[1:]
-    listing.MAX_INLINE = 0
-    killed_at_rename(int(at), out)
-    build(corpus, out, BuildOptions(workers=1, min_df=1, rows_per_shard=100, compress="lz4"))
+corpus, out, at = sys.argv[1:]
+listing.MAX_INLINE = 0
+killed_at_rename(int(at), out)
+build(corpus, out, BuildOptions(workers=1, min_df=1, rows_per_shard=100, compress="lz4"))
 """
 )
 
@@ -97,9 +96,8 @@ def test_every_file_but_the_manifest_and_the_lists_is_that_of_a_small_folder(
 
 
 def test_a_build_with_lists_that_is_killed_at_any_rename_gives_the_same_bytes(
-    corpus: Path, large: Path, tmp_path: Path
+    building: Forking, corpus: Path, large: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "driver.py").write_text(DRIVER)
     renames: list[str] = []
     with pytest.MonkeyPatch.context() as patch, lists_forced():
         real = os.replace
@@ -110,7 +108,7 @@ def test_a_build_with_lists_that_is_killed_at_any_rename_gives_the_same_bytes(
     made = [number for number in lists if "/.building/" in mine[number - 1] and "/ready/" in mine[number - 1]]
     for at in (-made[0], made[len(made) // 2], lists[-1]):
         out = tmp_path / f"out{at}"
-        killed = subprocess.run([sys.executable, tmp_path / "driver.py", corpus, out, str(at)], capture_output=True)
+        killed = building.run(DRIVER, corpus, out, at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         with lists_forced():
             build(corpus, out, PACKED)
@@ -174,9 +172,10 @@ def test_lists_go_with_the_shards_that_are_replaced(corpus: Path, large: Path, t
     assert lists_of(out) == ["mine.sums"]
 
 
+@pytest.mark.parametrize("step", sampled([13, 1], ids=["some", "every call"]))
 @pytest.mark.parametrize("how", ["new", "overwrite", "append"])
 def test_calls_of_publishing_may_fail(
-    how: str, corpus: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: None
+    how: str, step: int, corpus: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: None
 ) -> None:
     options = {
         "new": OPTIONS,
@@ -213,7 +212,7 @@ def test_calls_of_publishing_may_fail(
     expected = started("expected")
     build(corpus, expected, options)
     check(expected)
-    for number in range(1, len(calls) + 1, 7):
+    for number in range(1, len(calls) + 1, step):
         out = started(f"out{number}")
         failing(number)
         with suppress(StorageError):

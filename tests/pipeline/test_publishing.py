@@ -85,7 +85,7 @@ def readable(out: Path) -> str:
     sampled(product(["new", "overwrite", "append"], ["the same command", "--overwrite"]), (0, 3)),
 )
 @pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.slow, id="every call"), pytest.param(11, id="some")]
+    "step", [pytest.param(1, marks=pytest.mark.slow, id="every call"), pytest.param(19, id="some")]
 )
 def test_every_call_of_publishing_may_fail(
     step: int, how: str, again: str, corpora: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

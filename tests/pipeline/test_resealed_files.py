@@ -42,11 +42,11 @@ KINDS = {
 # Of so many changes one is tried in `make test`.
 LISTED = "a manifest with lists"
 SPREAD = {
-    **dict.fromkeys(KINDS, 23),
-    "a manifest": 199,
-    LISTED: 199,
-    "a build record": 149,
-    "an interrupted build": 199,
+    **dict.fromkeys(KINDS, 59),
+    "a manifest": 499,
+    LISTED: 499,
+    "a build record": 379,
+    "an interrupted build": 499,
 }
 
 

@@ -36,6 +36,7 @@ from shardtrain.runtime.holders import is_lock
 from shardtrain.runtime.jobs import RECORD
 from shardtrain.shards import layout
 
+MIDDLE = 12  # a rename when some units were counted
 # Builds in units of 64 KiB, and kills itself at the moment of its Nth rename, before it (N below 0) or after it.
 DRIVER = (
     KILLED_AT_RENAME
@@ -47,10 +48,10 @@ from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 
 if __name__ == "__main__":
-    corpus, out, kind, workers, how, at = sys.argv[1:]
+    corpus, out, kind, workers, how, at, *by = sys.argv[1:]
     job.UNIT_BYTES = 1 << 16
     job.PARALLEL_BYTES = 0
-    renamed = killed_at_rename(int(at), out)
+    renamed = killed_at_rename(int(at), out, *(getattr(signal, name) for name in by))
     build(corpus, out, BuildOptions(vectorizer=kind, workers=int(workers), overwrite=how == "overwrite",
                                     resume=how == "resume", rows_per_shard=300, max_features=500))
     print("renames", len(renamed))
@@ -103,11 +104,10 @@ def whole(demo, tmp_path_factory) -> dict[str, tuple[Path, int]]:
     return built
 
 
-def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
+def check_killed_and_resumed(building, demo, whole, tmp_path, kind, at) -> None:
     out = tmp_path / f"{kind}{at}"
-    killed = start(driver, demo, out, kind, at=at)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    killed = building.run(DRIVER, demo, out, kind, 1, "", at)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (out / layout.MANIFEST).exists() or abs(at) == whole[kind][1]
     build(demo, out, options(vectorizer=kind, workers=1))
     assert_same_folder(out, whole[kind][0])
@@ -118,17 +118,17 @@ def check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at) -> None:
     ("kind", "part"),
     sampled([*(("ngram", part) for part in (0, 2, 3, 5)), *(("sequence", part) for part in (1, 4))], (1, 3, 4)),
 )
-def test_killed_at_a_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind, part):
+def test_killed_at_a_commit_and_resumed_equals_uninterrupted(building, demo, whole, tmp_path, kind, part):
     renames = whole[kind][1]
     at = 1 + round((renames - 1) * part / 5)
-    check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if part % 2 else -at)
+    check_killed_and_resumed(building, demo, whole, tmp_path, kind, at if part % 2 else -at)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
-def test_killed_at_every_commit_and_resumed_equals_uninterrupted(driver, demo, whole, tmp_path, kind):
+def test_killed_at_every_commit_and_resumed_equals_uninterrupted(building, demo, whole, tmp_path, kind):
     for at in range(1, whole[kind][1] + 1):
-        check_killed_and_resumed(driver, demo, whole, tmp_path, kind, at if at % 2 else -at)
+        check_killed_and_resumed(building, demo, whole, tmp_path, kind, at if at % 2 else -at)
 
 
 def kill_until_done(driver, demo, out, kind, seed, most) -> int:
@@ -183,19 +183,24 @@ def test_killed_at_many_random_moments_equals_uninterrupted(driver, demo, whole,
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("records_before", sampled([3, 0], ids=["after some units", "before a unit is done"]))
-def test_a_killed_worker_costs_its_units_and_not_the_build(records_before, driver, demo, whole, tmp_path):
+def test_a_killed_worker_costs_its_units_and_not_the_build(records_before, building, demo, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(driver, demo, out, workers=2)
+    process = started(building, demo, out, 2, tmp_path)
     workers: list[str] = []
-    while process.poll() is None and (not workers or counted_units(out) < records_before):
-        workers = workers_of(process.pid)
+    while alive(process) and (not workers or counted_units(out) < records_before):
+        workers = workers_of(process)
         time.sleep(0.005)
-    if process.poll() is None:
+    if alive(process):
         os.kill(int(workers[0]), signal.SIGKILL)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
+    code, err = building.wait(), (tmp_path / "err").read_text()
+    assert code == 0, err
     assert records_before or "warning: a worker process died" in err  # a fast machine may be done before the other kill
     assert_same_folder(out, whole["ngram"][0])
+
+
+def started(building, demo, out, workers, folder) -> int:
+    """Begin a build in a process that tells what it does in the file `err` of a folder; its number."""
+    return building.start(DRIVER, demo, out, "ngram", workers, "", 0, stderr=folder / "err", cwd=folder)
 
 
 def workers_of(process: int) -> list[str]:
@@ -210,14 +215,14 @@ def command_of(process: str) -> bytes:
         return b""
 
 
-def test_workers_end_when_their_parent_is_killed(driver, demo, tmp_path):
-    process = start(driver, demo, tmp_path / "out", workers=2)
+def test_workers_end_when_their_parent_is_killed(building, demo, tmp_path):
+    process = started(building, demo, tmp_path / "out", 2, tmp_path)
     children: list[str] = []
-    while len(children) < 3 and process.poll() is None:  # two workers and the resource tracker
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    while len(children) < 3 and alive(process):  # two workers and the resource tracker
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
         time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    os.kill(process, signal.SIGKILL)
+    assert building.wait() == -signal.SIGKILL
     waited = time.monotonic()
     while any(alive(child) for child in children) and time.monotonic() - waited < 60:
         time.sleep(0.05)
@@ -225,7 +230,7 @@ def test_workers_end_when_their_parent_is_killed(driver, demo, tmp_path):
     assert not any(alive(child) for child in children)
 
 
-def alive(process: str) -> bool:
+def alive(process: int | str) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -233,12 +238,10 @@ def alive(process: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def killed(driver, demo, tmp_path_factory) -> Path:
+def killed(building, demo, tmp_path_factory) -> Path:
     """An output folder whose build was killed in the middle."""
     out = tmp_path_factory.mktemp("killed") / "out"
-    process = start(driver, demo, out, at=12)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert building.run(DRIVER, demo, out, "ngram", 1, "", MIDDLE).returncode == -signal.SIGKILL
     return out
 
 
@@ -405,15 +408,25 @@ def test_a_second_build_of_the_same_folder_is_refused_while_the_first_runs(demo,
         build(demo, tmp_path / "out", options())
 
 
-@pytest.mark.heavy
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(driver, demo, whole, tmp_path, capsys):
-    process = start(driver, demo, tmp_path / "out", workers=2)
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(building, demo, whole, tmp_path):
+    done = building.run(DRIVER, demo, tmp_path / "out", "ngram", 1, "", MIDDLE, "SIGINT")
+    assert done.returncode == 1
+    assert b"the same command resumes the build" in done.stderr
+    assert counted_units(tmp_path / "out")
+    assert not (tmp_path / "out" / layout.MANIFEST).exists()
+    build(demo, tmp_path / "out", options(workers=1))
+    assert_same_folder(tmp_path / "out", whole["ngram"][0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_two_workers_build_keeps_what_is_done(building, demo, whole, tmp_path):
+    process = started(building, demo, tmp_path / "out", 2, tmp_path)
     while not counted_units(tmp_path / "out"):
-        assert process.poll() is None
+        assert alive(process)
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert "the same command resumes the build" in err
+    os.kill(process, signal.SIGINT)
+    assert building.wait() == 1
+    assert "the same command resumes the build" in (tmp_path / "err").read_text()
     build(demo, tmp_path / "out", options(workers=1))
     assert_same_folder(tmp_path / "out", whole["ngram"][0])
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -49,29 +48,27 @@ from shardtrain.pipeline import build as job
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
 
-if __name__ == "__main__":
-    corpus, out, workers, at = sys.argv[1:]
-    job.UNIT_BYTES = 1 << 16
-    job.PARALLEL_BYTES = 0
-    renames, real = 0, os.replace
+corpus, out, at = sys.argv[1:]
+job.UNIT_BYTES = 1 << 16
+renames, real = 0, os.replace
 
-    def kill(*_, **__):
-        os.kill(os.getpid(), signal.SIGKILL)
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def replace(source, target):
-        global renames
-        renames += 1
-        if at != "cleared" and renames == -int(at):
-            kill()
-        real(source, target)
-        if at != "cleared" and renames == int(at):
-            kill()
+def replace(source, target):
+    global renames
+    renames += 1
+    if at != "cleared" and renames == -int(at):
+        kill()
+    real(source, target)
+    if at != "cleared" and renames == int(at):
+        kill()
 
-    os.replace = replace
-    if at == "cleared":
-        shutil.rmtree = kill
-    build(corpus, out, BuildOptions(append=True, workers=int(workers), rows_per_shard=200))
-    print("renames", renames)
+os.replace = replace
+if at == "cleared":
+    shutil.rmtree = kill
+build(corpus, out, BuildOptions(append=True, workers=1, rows_per_shard=200))
+print("renames", renames)
 """
 
 
@@ -358,8 +355,8 @@ def test_where_nothing_can_be_added_to_nothing_is_made(corpora, fitted, tmp_path
         build(corpora["second"], other, options(append=True))
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("kind", sampled(KINDS, (2,)))
+@pytest.mark.slow  # tests/pipeline/test_build.py has the law for whole builds
+@pytest.mark.parametrize("kind", KINDS)
 def test_workers_change_no_byte_of_what_is_added(kind, corpora, fitted, grown, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
     out = copied(fitted[kind], tmp_path / "out")
@@ -368,24 +365,17 @@ def test_workers_change_no_byte_of_what_is_added(kind, corpora, fitted, grown, t
     assert_same_folder(out, grown[kind])
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("driver") / "driver.py"
-    path.write_text(DRIVER)
-    return path
-
-
-def drive(driver, corpus, out, at="0", workers="1") -> tuple[int, str]:
-    done = subprocess.run([sys.executable, driver, corpus, out, workers, at], capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, done.stdout
+def drive(building, corpus, out, at="0") -> tuple[int, str]:
+    done = building.run(DRIVER, corpus, out, at)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    return done.returncode, done.stdout.decode()
 
 
 @pytest.fixture(scope="module")
-def renames(driver, corpora, fitted, grown, tmp_path_factory) -> int:
+def renames(building, corpora, fitted, grown, tmp_path_factory) -> int:
     """How many renames an addition makes."""
     out = copied(fitted["ngram"], tmp_path_factory.mktemp("counted") / "out")
-    number = int(drive(driver, corpora["second"], out)[1].split()[-1])
+    number = int(drive(building, corpora["second"], out)[1].split()[-1])
     assert_same_folder(out, grown["ngram"])
     return number
 
@@ -393,12 +383,12 @@ def renames(driver, corpora, fitted, grown, tmp_path_factory) -> int:
 @pytest.mark.heavy
 @pytest.mark.parametrize("part", sampled([0.0, 0.4, 0.8, "published", "last", "cleared"], (1, 3)))
 def test_killed_while_adding_leaves_the_old_or_the_new_and_the_same_command_goes_on(
-    part, driver, corpora, fitted, grown, renames, tmp_path
+    part, building, corpora, fitted, grown, renames, tmp_path
 ):
     out = copied(fitted["ngram"], tmp_path / "out")
     older = identity(out)
     at = {"published": -renames, "last": renames, "cleared": part}.get(part) or 1 + round((renames - 1) * part)
-    assert drive(driver, corpora["second"], out, str(at))[0] == -signal.SIGKILL
+    assert drive(building, corpora["second"], out, str(at))[0] == -signal.SIGKILL
     found = read_manifest(out)  # at every moment there is one
     assert found in (read_manifest(fitted["ngram"]), read_manifest(grown["ngram"]))
     assert (found == read_manifest(grown["ngram"])) == (part in ("last", "cleared"))
@@ -411,20 +401,20 @@ def test_killed_while_adding_leaves_the_old_or_the_new_and_the_same_command_goes
 
 
 def test_a_restart_of_the_machine_does_not_add_twice_what_was_published(
-    driver, corpora, fitted, grown, renames, tmp_path
+    building, corpora, fitted, grown, renames, tmp_path
 ):
     for name, at in (("ready", str(-renames)), ("published", str(renames))):
         out = copied(fitted["ngram"], tmp_path / name)
-        drive(driver, corpora["second"], out, at)
+        drive(building, corpora["second"], out, at)
         owner = out / layout.WORKING / RECORD
         owner.write_text(json.dumps({**json.loads(owner.read_text()), "store": "another"}))
         build(corpora["second"], out, options(append=True))
         assert_same_folder(out, grown["ngram"])
 
 
-def test_an_interrupted_addition_is_not_taken_for_another(driver, corpora, fitted, renames, tmp_path):
+def test_an_interrupted_addition_is_not_taken_for_another(building, corpora, fitted, renames, tmp_path):
     out = copied(fitted["ngram"], tmp_path / "out")
-    drive(driver, corpora["second"], out, str(renames // 2))
+    drive(building, corpora["second"], out, str(renames // 2))
     with pytest.raises(ShardsExistError, match=r"interrupted build that was started differently.*delete"):
         build(corpora["first"], out, options(append=True))
     with pytest.raises(ShardsExistError, match="append"):
@@ -434,8 +424,8 @@ def test_an_interrupted_addition_is_not_taken_for_another(driver, corpora, fitte
     assert len(read_manifest(out).build["parts"]) == 2
 
 
-def test_after_a_finished_addition_was_killed_another_one_can_begin(driver, corpora, fitted, tmp_path):
+def test_after_a_finished_addition_was_killed_another_one_can_begin(building, corpora, fitted, tmp_path):
     out = copied(fitted["ngram"], tmp_path / "out")
-    drive(driver, corpora["second"], out, "cleared")
+    drive(building, corpora["second"], out, "cleared")
     manifest = build(corpora["first"], out, options(append=True))
     assert [part["documents"] for part in manifest.build["parts"]] == [770, 495, 770]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.comparing import assert_same_folder
+from support.forked import Forking
 from support.hosts import ROOT, Driver, Host
 from support.sampled import sampled
 
@@ -85,8 +86,8 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path / "disk"
 
 
-def begun(host: Host, corpus: Path, out: Path, how: str, at: str = MIDDLE, *words: str) -> Driver:
-    driver = host.start(BUILD, corpus, out, how, at, *words)
+def begun(building: Forking, host: Host, corpus: Path, out: Path, how: str, at: str = MIDDLE, *words: str) -> Driver:
+    driver = host.start(BUILD, corpus, out, how, at, *words, server=building)
     assert driver.line("now", "error") == "now"
     return driver
 
@@ -98,13 +99,13 @@ def counted(out: Path) -> dict[Path, int]:
 
 @pytest.mark.parametrize("kind", sampled(["nfs4", "ext4"]))
 def test_a_build_goes_on_on_another_machine_where_the_storage_is_shared(
-    kind: str, corpus: Path, whole: dict[int, Path], disk: Path
+    kind: str, building: Forking, corpus: Path, whole: dict[int, Path], disk: Path
 ) -> None:
-    with begun(Host("node7", disk, kind=kind), corpus, disk / "out", "SIGKILL") as first:
+    with begun(building, Host("node7", disk, kind=kind), corpus, disk / "out", "SIGKILL") as first:
         first.end()
         before = counted(disk / "out")
         assert before
-        with begun(Host("node8", disk, kind=kind), corpus, disk / "out", "wait", layout.MEASURED) as second:
+        with begun(building, Host("node8", disk, kind=kind), corpus, disk / "out", "wait", layout.MEASURED) as second:
             assert (counted(disk / "out").items() >= before.items()) is (kind == "nfs4")
             code, told = second.end()
     assert code == 0, told
@@ -115,24 +116,24 @@ def test_a_build_goes_on_on_another_machine_where_the_storage_is_shared(
     ("kind", "said"), sampled([("nfs4", "resuming the interrupted"), ("ext4", "the machine was restarted")])
 )
 def test_after_a_restart_of_its_machine_a_build_goes_on_where_the_storage_is_shared(
-    kind: str, said: str, corpus: Path, whole: dict[int, Path], disk: Path
+    kind: str, said: str, building: Forking, corpus: Path, whole: dict[int, Path], disk: Path
 ) -> None:
     host = Host("node7", disk, kind=kind)
-    with begun(host, corpus, disk / "out", "SIGKILL") as first:
+    with begun(building, host, corpus, disk / "out", "SIGKILL") as first:
         first.end()
     host.restart()
-    assert said in host.run(BUILD, corpus, disk / "out", "wait", "none")
+    assert said in host.run(BUILD, corpus, disk / "out", "wait", "none", server=building)
     assert_same_folder(disk / "out", whole[OPTIONS.seed])
 
 
 @pytest.mark.parametrize("kind", sampled(["nfs4", "ext4"]))
 def test_a_second_driver_is_told_which_process_builds(
-    kind: str, corpus: Path, whole: dict[int, Path], disk: Path
+    kind: str, building: Forking, corpus: Path, whole: dict[int, Path], disk: Path
 ) -> None:
     out = disk / "out"
-    with begun(Host("node7", disk, kind=kind), corpus, out, "wait") as first:
+    with begun(building, Host("node7", disk, kind=kind), corpus, out, "wait") as first:
         for node in ("node7", "node8"):
-            with Host(node, disk, kind=kind).start(BUILD, corpus, out, "wait", "none") as second:
+            with Host(node, disk, kind=kind).start(BUILD, corpus, out, "wait", "none", server=building) as second:
                 code, said = second.end()
             assert code == 1
             where = f"error: another build is running in '{out}' (process {first.process.pid} on node7, since "
@@ -147,13 +148,13 @@ def test_a_second_driver_is_told_which_process_builds(
     sampled(product(["3", MIDDLE, layout.MEASURED], ["the same job", "another job"]), (5,)),
 )
 def test_a_stopped_driver_whose_folder_was_taken_over_publishes_nothing_when_it_goes_on(
-    at: str, meanwhile: str, corpus: Path, whole: dict[int, Path], disk: Path
+    at: str, meanwhile: str, building: Forking, corpus: Path, whole: dict[int, Path], disk: Path
 ) -> None:
     out, words = disk / "out", () if meanwhile == "the same job" else ("--seed", "7", "--overwrite")
     seed = OPTIONS.seed if meanwhile == "the same job" else OTHER.seed
     with (
-        begun(Host("node7", disk), corpus, out, "SIGSTOP", at) as first,
-        begun(Host("node8", disk), corpus, out, "wait", "4", *words) as second,
+        begun(building, Host("node7", disk), corpus, out, "SIGSTOP", at) as first,
+        begun(building, Host("node8", disk), corpus, out, "wait", "4", *words) as second,
     ):
         first.go_on()
         code, said = first.end()
@@ -237,8 +238,10 @@ def as_of_older_version(out: Path) -> None:
         (working / PUBLISHING).write_text(json.dumps(begun))
 
 
-@pytest.mark.parametrize("step", ["place_split", "first_manifest", "publish", "_put_in_place", "_remove_older"])
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+STEPS = ["place_split", "first_manifest", "publish", "_put_in_place", "_remove_older"]
+
+
+@pytest.mark.parametrize(("step", "overwrite"), sampled(product(STEPS, [False, True]), (0, 5, 6, 9)))
 def test_what_an_older_version_left_is_read_and_finished(
     step: str, overwrite: bool, corpus: Path, whole: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,15 +264,16 @@ def test_what_an_older_version_left_is_read_and_finished(
     assert_same_folder(out, whole[OTHER.seed])
 
 
-@pytest.mark.parametrize("ready", ["..", "../../other", "/tmp", "0123/ready", 7, None])
 def test_a_record_of_a_publication_names_no_folder_but_its_own(
-    ready: object, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(publishing.Publication, "_put_in_place", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            build(corpus, tmp_path / "out", OPTIONS)
-    assert publishing.begun_publication(tmp_path / "out") is not None
+    monkeypatch.setattr(publishing.Publication, "_put_in_place", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(corpus, tmp_path / "out", OPTIONS)
     record = tmp_path / "out" / layout.WORKING / PUBLISHING
-    record.write_text(json.dumps({**json.loads(record.read_text()), "ready": ready}))
-    assert publishing.begun_publication(tmp_path / "out") is None
+    whole = json.loads(record.read_text())
+    for ready in ("..", "../../other", "/tmp", "0123/ready", 7, None):
+        record.write_text(json.dumps(whole))
+        assert publishing.begun_publication(tmp_path / "out") is not None
+        record.write_text(json.dumps({**whole, "ready": ready}))
+        assert publishing.begun_publication(tmp_path / "out") is None, ready

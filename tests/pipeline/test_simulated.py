@@ -47,18 +47,23 @@ def shrunk(budget: int, *, many: bool) -> Iterator[None]:
         yield
 
 
+DOCUMENTS = {"n-grams": 700, "sequences": 1500, "the most frequent n-grams": 700}  # that make several buckets
+
+
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_demo(folder, documents=1500, classes=3, seed=4)
-    (folder / "classes.txt").unlink()
-    return folder / "train.csv"
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folders = {documents: tmp_path_factory.mktemp("corpus") for documents in {*DOCUMENTS.values()}}
+    for documents, folder in folders.items():
+        write_demo(folder, documents=documents, classes=3, seed=4)
+        (folder / "classes.txt").unlink()
+    return {documents: folder / "train.csv" for documents, folder in folders.items()}
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("name", "many"), sampled(KINDS, (1,)))
-def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_path: Path) -> None:
+def test_it_computes_what_a_build_does(name: str, many: bool, corpora: dict[int, Path], tmp_path: Path) -> None:
     """From ratios of builds in few buckets and one shard, a build in many of both."""
+    corpus = corpora[DOCUMENTS[name]]
     options = BuildOptions(max_features=300, workers=1, rows_per_shard=200, **SETTINGS[name])
     with shrunk(1 << 24, many=many):
         measured = scale_measured.measure(corpus, options, 1 << 30)
@@ -93,8 +98,8 @@ def test_it_computes_what_a_build_does(name: str, many: bool, corpus: Path, tmp_
             assert each.written == pytest.approx(written, rel=0.03, abs=4096), title
 
 
-def test_ratios_are_read_as_they_were_written(corpus: Path, tmp_path: Path) -> None:
+def test_ratios_are_read_as_they_were_written(corpora: dict[int, Path], tmp_path: Path) -> None:
     with shrunk(1 << 24, many=False):
-        measured = scale_measured.measure(corpus, BuildOptions(vectorizer="sequence", workers=1), 1 << 16)
+        measured = scale_measured.measure(corpora[700], BuildOptions(vectorizer="sequence", workers=1), 1 << 16)
     measured.save(tmp_path / "ratios.json")
     assert scale_measured.Measured.load(tmp_path / "ratios.json") == measured

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.comparing import assert_nothing_published, assert_same_folder
+from support.forked import Forking
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.cli.main import main
@@ -47,25 +47,24 @@ from shardtrain.pipeline import build as job, given
 from shardtrain.pipeline.options import BuildOptions
 from shardtrain.runtime import jobs
 
-if __name__ == "__main__":
-    corpus, out, at = sys.argv[1:]
-    opened, job_for, renames, real = given.open_corpus, job.job_for, 0, os.replace
+corpus, out, at = sys.argv[1:]
+opened, job_for, renames, real = given.open_corpus, job.job_for, 0, os.replace
 
-    def older_job(*args):
-        made = job_for(*args)
-        options = {name: value for name, value in made.record["options"].items() if name != "test"}
-        return replace(made, record={**made.record, "options": options})
+def older_job(*args):
+    made = job_for(*args)
+    options = {name: value for name, value in made.record["options"].items() if name != "test"}
+    return replace(made, record={**made.record, "options": options})
 
-    def rename(source, target):
-        global renames
-        real(source, target)
-        renames += out in str(target)
-        if renames == int(at):
-            os.kill(os.getpid(), signal.SIGKILL)
+def rename(source, target):
+    global renames
+    real(source, target)
+    renames += out in str(target)
+    if renames == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    given.open_corpus = lambda *args, **how: opened(*args, **how).with_two_splits(named=False)
-    job.job_for, os.replace = older_job, rename
-    job.build(corpus, out, BuildOptions(max_features=200, workers=1))
+given.open_corpus = lambda *args, **how: opened(*args, **how).with_two_splits(named=False)
+job.job_for, os.replace = older_job, rename
+job.build(corpus, out, BuildOptions(max_features=200, workers=1))
 """
 
 
@@ -236,14 +235,11 @@ def test_the_commands_show_three_splits(
     assert "format version 3" in shown
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("at", [3, 10])
 def test_a_build_that_an_older_version_began_is_finished_with_its_splits(
-    at: int, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    at: int, building: Forking, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "older.py").write_text(OLDER)
-    killed = subprocess.run([sys.executable, tmp_path / "older.py", demo, tmp_path / "out", str(at)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert building.run(OLDER, demo, tmp_path / "out", at).returncode == -signal.SIGKILL
     assert "test" not in json.loads((tmp_path / "out" / WORKING / RECORD).read_text())["options"]
     assert plan_build(demo, tmp_path / "out", options()).test is None
     build(demo, tmp_path / "out", options())

@@ -1,6 +1,7 @@
 """New processes that have TensorFlow imported: forked, before any of it has run, from a process that imported it once.
 
 Importing takes four seconds. Tests whose law needs a process (kills, memory, standard streams, devices) save them here.
+Processes that build have, instead, the compiled kernels loaded, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Requests come in as lines of JSON; of each, the number of the new process goes out, and when it has ended its code.
+# Requests come in as lines of JSON: to run code, which the number of the new process answers, or to wait for one,
+# which its code answers.
 SERVER = """
 import io, json, os, sys, traceback
 
@@ -40,22 +42,39 @@ requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 exec(compile(sys.argv[1], "<before>", "exec"), {})
 for line in requests:
+    request = json.loads(line)
+    if "wait" in request:
+        print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), file=answers)
+        continue
     child = os.fork()
     if not child:
-        run(json.loads(line))
+        run(request)
     print(child, file=answers)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
 """
 COMMAND = "import sys\nfrom shardtrain.cli.main import main\nsys.exit(main(sys.argv[1:]))"
 TENSORFLOW = (
     "import keras, shardtrain.cli.main, shardtrain.training.fit, shardtrain.training.staged, "
     "shardtrain.inference.predict_file\n"
 )
+BUILDING = """
+import tempfile
+from pathlib import Path
+import shardtrain.cli.main
+from shardtrain.pipeline.build import build
+from shardtrain.pipeline.options import BuildOptions
+from shardtrain.runtime.progress import QUIET, verbosity
+
+with tempfile.TemporaryDirectory() as folder, verbosity(QUIET):
+    corpus = Path(folder, "a.csv")
+    corpus.write_text("".join(f"{number % 2},a few words {number % 7}\\n" for number in range(40)))
+    for kind in ("ngram", "sequence"):
+        build(corpus, Path(folder, kind), BuildOptions(vectorizer=kind, workers=1))
+"""
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class Forking:
-    """Runs code in new processes, one after the other."""
+    """Runs code in new processes; those of which the standard output is not kept elsewhere one after the other."""
 
     def __init__(self, folder: Path, before: str) -> None:
         self.folder = folder
@@ -73,18 +92,27 @@ class Forking:
             },
         )
 
-    def start(self, code: str, *arguments: object, stderr: Path, stdin: Path | None = None, cwd: Path) -> int:
-        """Begin to run; the number of the process. Only after `wait` may another one begin."""
-        assert self._server.stdin is not None
-        streams = [(str(stdin or os.devnull), os.O_RDONLY), (str(self.folder / "out"), _WRITE), (str(stderr), _WRITE)]
-        request = {"code": code, "argv": ["-c", *map(str, arguments)], "streams": streams, "cwd": str(cwd)}
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return self._answer()
+    def start(
+        self,
+        code: str,
+        *arguments: object,
+        stderr: Path,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        cwd: Path,
+    ) -> int:
+        """Begin to run; the number of the process, for which `wait` must be called."""
+        streams = [
+            (str(stdin or os.devnull), os.O_RDONLY),
+            (str(stdout or self.folder / "out"), _WRITE),
+            (str(stderr), _WRITE),
+        ]
+        self._last = self._ask(code=code, argv=["-c", *map(str, arguments)], streams=streams, cwd=str(cwd))
+        return self._last
 
-    def wait(self) -> int:
-        """How the process ended."""
-        return self._answer()
+    def wait(self, process: int | None = None) -> int:
+        """How a process ended, by default the one that was started last."""
+        return self._ask(wait=process or self._last)
 
     def run(
         self, code: str, *arguments: object, stdin: Path | None = None, cwd: Path | None = None
@@ -101,8 +129,11 @@ class Forking:
         """Run the command line to the end."""
         return self.run(COMMAND, *arguments, stdin=stdin, cwd=cwd)
 
-    def _answer(self) -> int:
+    def _ask(self, **request: object) -> int:
+        assert self._server.stdin is not None
         assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
         return int(self._server.stdout.readline())
 
     def close(self) -> None:

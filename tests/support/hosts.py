@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from support.forked import Forking
+
+from shardtrain.runtime.system import process_start
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOST = """
@@ -54,27 +60,71 @@ class Host:
         """Restart the machine."""
         (self.folder.parent / f"boot-{self.name}").write_text(f"start of {self.name} at {time.monotonic_ns()}\n")
 
-    def start(self, code: str, *arguments: object) -> Driver:
-        """Start a process."""
+    def start(self, code: str, *arguments: object, server: Forking | None = None) -> Driver:
+        """Start a process; one that `server` forks, if it is given."""
         whole = self.code + textwrap.dedent(code)
-        return Driver([sys.executable, "-c", whole, *map(str, arguments)])
+        if server is not None:
+            return Driver(Forked(server, whole, *arguments))
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        command = [sys.executable, "-c", whole, *map(str, arguments)]
+        return Driver(
+            subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True, env=environment)
+        )
 
-    def run(self, code: str, *arguments: object) -> str:
+    def run(self, code: str, *arguments: object, server: Forking | None = None) -> str:
         """Run a process to its end, which must be a good one; return what it prints and tells."""
-        with self.start(code, *arguments) as driver:
+        with self.start(code, *arguments, server=server) as driver:
             code_, said = driver.end()
         assert code_ == 0, said
         return said
 
 
+class Forked:
+    """A process that a server forked, with the methods of Popen that `Driver` calls."""
+
+    def __init__(self, server: Forking, code: str, *arguments: object) -> None:
+        self._server = server
+        folder = Path(tempfile.mkdtemp(dir=server.folder))
+        given, said = folder / "given", folder / "said"
+        for pipe in (given, said):
+            os.mkfifo(pipe)
+        self.pid = server.start(code, *arguments, stdin=given, stdout=said, stderr=said, cwd=server.folder)
+        self.returncode: int | None = None
+        self.stdin, self.stdout = open(given, "w"), open(said)  # noqa: SIM115 - `communicate` closes them
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """Return its code if it has ended."""
+        if self.returncode is None and not process_start(self.pid):
+            self.returncode = self._server.wait(self.pid)
+        return self.returncode
+
+    def communicate(self, said: str | None = None) -> tuple[str, str]:
+        """Write to its standard input, close it, and wait for the end; what it printed and told."""
+        if self.stdout.closed:
+            return "", ""
+        with contextlib.suppress(BrokenPipeError), self.stdin:
+            self.stdin.write(said or "")
+        with self.stdout:
+            out = self.stdout.read()
+        if self.returncode is None:
+            self.returncode = self._server.wait(self.pid)
+        return out, ""
+
+
 class Driver:
     """A process on a host; a context manager, which kills it at the end."""
 
-    def __init__(self, command: list[str]) -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True, env=environment
-        )
+    def __init__(self, process: subprocess.Popen[str] | Forked) -> None:
+        self.process = process
 
     def __enter__(self) -> Driver:
         return self
