@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import random
@@ -244,6 +245,7 @@ def test_documents_ordinals_lines_and_bad_rows_do_not_depend_on_chunks(
     check()
 
 
+@functools.cache
 def multi_line(quoting: str) -> bytes:
     """Return a CSV file of texts with newlines, quotes and commas, half of it in quotes."""
     drawn = random.Random(0)

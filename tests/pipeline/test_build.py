@@ -35,11 +35,13 @@ from shardtrain.runtime.jobs import RECORD
 from shardtrain.runtime.memory import anonymous_bytes
 from shardtrain.shards import layout
 
+DOCUMENTS = 1600
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder, documents=3000, classes=5, seed=2)
+    write_demo(folder, documents=DOCUMENTS, classes=5, seed=2)
     return folder
 
 
@@ -68,7 +70,8 @@ def small_units(monkeypatch):
     ],
 )
 def test_neither_memory_nor_workers_change_a_byte(vectorizer, numbers, demo, tmp_path, small_units, monkeypatch):
-    options = BuildOptions(vectorizer=vectorizer, rows_per_shard=700, max_features=2000)
+    assert (demo / "train.csv").stat().st_size > 6 * job.UNIT_BYTES
+    options = BuildOptions(vectorizer=vectorizer, rows_per_shard=400, max_features=2000)
     build(demo, tmp_path / "one", replace(options, workers=1))
     monkeypatch.setattr(job, "PARALLEL_BYTES", 0)
     for workers in numbers:
@@ -92,8 +95,8 @@ def test_every_document_is_in_one_split_once_and_rows_lie_in_the_order_of_their_
     with open_shards(tmp_path / "out") as shards:
         ordinals = {name: split.documents(0, split.num_examples) for name, split in shards.splits.items()}
         everything = np.concatenate(list(ordinals.values()))
-        np.testing.assert_array_equal(np.sort(everything), np.arange(3000))
-        assert 0.25 < len(ordinals["validation"]) / 3000 < 0.35
+        np.testing.assert_array_equal(np.sort(everything), np.arange(DOCUMENTS))
+        assert 0.25 < len(ordinals["validation"]) / DOCUMENTS < 0.35
         for documents in ordinals.values():
             assert np.all(np.diff(document_keys(documents, 9).astype(object)) > 0)
         assert [entry.rows for entry in shards.train.entry.shards[:-1]] == [500] * (len(shards.train.entry.shards) - 1)
@@ -221,7 +224,7 @@ def test_what_a_build_left_that_was_killed_while_it_cleared_is_cleared_by_the_ne
     build(demo, tmp_path / "out", BuildOptions(validation="test.csv"))
     assert not (tmp_path / "out" / layout.WORKING).exists()
     with open_shards(tmp_path / "out") as shards:
-        assert shards.train.num_examples == 3000
+        assert shards.train.num_examples == DOCUMENTS
 
 
 def test_a_validation_label_never_seen_in_training_is_refused_by_name(write_csv, tmp_path):

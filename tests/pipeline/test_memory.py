@@ -70,7 +70,7 @@ def check_peak(shape: Shape, options: str, limit: str, num_bytes: int) -> int:
 @pytest.mark.parametrize(
     ("shape", "options", "limit", "megabytes"),
     [
-        pytest.param(Shape(), "--min-df 1", "256MiB", 16, id="every token once"),
+        pytest.param(Shape(), "--min-df 1", "256MiB", 10, id="every token once"),
         pytest.param(Shape(tokens="short", words=2000), "", "256MiB", 16, id="two letters", marks=pytest.mark.slow),
         pytest.param(
             Shape(), "--min-df 1 --select none", "256MiB", 46, id="every n-gram is tied", marks=pytest.mark.slow
