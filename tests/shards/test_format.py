@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from support.handmade import NUM_FEATURES, dense, make_rows, write_shard, write_shards
 from support.listed import lists_forced
 from support.manifests import at, reseal
+from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import ManifestError, ShardsError, ShardsNotFoundError
@@ -45,44 +46,50 @@ SHAPES = {
 MOST_CLASSES = example(kind="sequence", sizes=[30, 2], num_classes=65_535, empty=False, pieces=2)
 
 
-@LAWS
-@MOST_CLASSES
-@given(**SHAPES)
-def test_what_is_written_is_read_back(kind, sizes, num_classes, empty, pieces):
-    rows = make_rows(kind, sum(sizes), num_classes=num_classes, empty=empty)
-    with tempfile.TemporaryDirectory() as folder:
-        write_shards(Path(folder), rows, sizes, num_classes=num_classes, pieces=pieces)
-        with open_shards(folder) as shards:
-            x, y = shards.train.rows(0, len(rows))
-            np.testing.assert_array_equal(dense(x), dense(rows.x))
-            np.testing.assert_array_equal(y, rows.y)
-            np.testing.assert_array_equal(shards.train.labels(), rows.y)
-            np.testing.assert_array_equal(shards.train.documents(0, len(rows)), rows.document)
+@pytest.mark.parametrize("examples", sampled([15, 200]))
+def test_what_is_written_is_read_back(examples):
+    @settings(LAWS, max_examples=examples)
+    @MOST_CLASSES
+    @given(**SHAPES)
+    def check(kind, sizes, num_classes, empty, pieces):
+        rows = make_rows(kind, sum(sizes), num_classes=num_classes, empty=empty)
+        with tempfile.TemporaryDirectory() as folder:
+            write_shards(Path(folder), rows, sizes, num_classes=num_classes, pieces=pieces)
+            with open_shards(folder) as shards:
+                x, y = shards.train.rows(0, len(rows))
+                np.testing.assert_array_equal(dense(x), dense(rows.x))
+                np.testing.assert_array_equal(y, rows.y)
+                np.testing.assert_array_equal(shards.train.labels(), rows.y)
+                np.testing.assert_array_equal(shards.train.documents(0, len(rows)), rows.document)
+
+    check()
 
 
-@LAWS
-@MOST_CLASSES
-@given(**SHAPES)
-def test_plain_h5py_reads_equal_values_and_the_file_holds_them_where_the_manifest_says(
-    kind, sizes, num_classes, empty, pieces
-):
-    rows = make_rows(kind, sum(sizes), num_classes=num_classes, empty=empty)
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = write_shards(Path(folder), rows, sizes, num_classes=num_classes, pieces=pieces)
-        start = 0
-        for entry in manifest.splits["train"].shards:
-            expected = arrays_of(rows.between(start, start + entry.rows))
-            start += entry.rows
-            content = Path(folder, entry.file).read_bytes()
-            assert len(content) == entry.bytes
-            with h5py.File(Path(folder, entry.file)) as file:
-                for name, values in expected.items():
-                    where = entry.datasets[name]
-                    assert where.offset % 4096 == 0
-                    assert file[name].dtype == np.dtype(where.dtype)
-                    np.testing.assert_array_equal(file[name][...], values)
-                    raw = content[where.offset : where.offset + where.bytes]
-                    assert raw == np.ascontiguousarray(values, where.dtype).tobytes()
+@pytest.mark.parametrize("examples", sampled([15, 200]))
+def test_plain_h5py_reads_equal_values_and_the_file_holds_them_where_the_manifest_says(examples):
+    @settings(LAWS, max_examples=examples)
+    @MOST_CLASSES
+    @given(**SHAPES)
+    def check(kind, sizes, num_classes, empty, pieces):
+        rows = make_rows(kind, sum(sizes), num_classes=num_classes, empty=empty)
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = write_shards(Path(folder), rows, sizes, num_classes=num_classes, pieces=pieces)
+            start = 0
+            for entry in manifest.splits["train"].shards:
+                expected = arrays_of(rows.between(start, start + entry.rows))
+                start += entry.rows
+                content = Path(folder, entry.file).read_bytes()
+                assert len(content) == entry.bytes
+                with h5py.File(Path(folder, entry.file)) as file:
+                    for name, values in expected.items():
+                        where = entry.datasets[name]
+                        assert where.offset % 4096 == 0
+                        assert file[name].dtype == np.dtype(where.dtype)
+                        np.testing.assert_array_equal(file[name][...], values)
+                        raw = content[where.offset : where.offset + where.bytes]
+                        assert raw == np.ascontiguousarray(values, where.dtype).tobytes()
+
+    check()
 
 
 def arrays_of(rows):
