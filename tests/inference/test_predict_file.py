@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from support.forked import COMMAND, Forking
+from support.forked import Forking, forking
 from support.sampled import sampled
 from support.topics import TOPICS, write_corpus
 from support.training import fit
@@ -165,7 +165,7 @@ def test_names_are_written_so_that_they_are_read_back() -> None:
 
 # Interrupted, and gone on with
 
-KILLED = SMALL + """
+KILLED = """
 import os, signal, sys
 from shardtrain.inference import predict_file as raw_text
 from shardtrain.inference.options import PredictOptions
@@ -213,6 +213,15 @@ def killed(forked: Forking, run: Run, source: str, out: Path, left: int, stdin: 
     """Predict in a process that kills itself when it is about to make one part more than `left`."""
     done = forked.run(KILLED, run.path, source, out, left, stdin=stdin)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def forked(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Runs code in new processes that have loaded the kernels; none of this needs TensorFlow."""
+    before = f"{SMALL}import shardtrain.cli.main, shardtrain.inference.predict_file\n"
+    before += f"from shardtrain.inference.run import load_run\nload_run({str(run.path)!r}).predict(['oven'])\n"
+    with forking(tmp_path_factory.mktemp("forked"), before) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +410,7 @@ def test_what_cannot_be_read_is_refused_and_leaves_nothing(
 
 
 def piped(forked: Forking, run: Run, stdin: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
-    done = forked.run(SMALL + COMMAND, "predict", run.path, "--input", "-", *options, stdin=stdin)
+    done = forked.command("predict", run.path, "--input", "-", *options, stdin=stdin)
     assert done.returncode == 0, done.stderr.decode()
     return done
 
