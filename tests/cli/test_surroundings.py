@@ -114,7 +114,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "run", folder / "again")
     (folder / "texts.txt").write_text("a text\nanother one\n")
     row = f'{"some words " * 400}"\n'
-    (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // len(row)))
+    (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // (2 * len(row)) + 1))
+    assert (folder / "big.csv").stat().st_size > PARALLEL_BYTES
     x, y = np.random.default_rng(1).random((40, 3), np.float32), np.arange(40) % 2
     np.savez(folder / "table.npz", x=x, y=y)
     with h5py.File(folder / "table.h5", "w") as file:
