@@ -80,7 +80,8 @@ def help_of(declared: Option, default: Any) -> str:
 
 def _has(parser: argparse.ArgumentParser, name: str, default: Any) -> bool:
     """Return whether the parser has the option already: sizes of two models may share a name."""
-    return any(action.dest == dest(name, default) for action in parser._actions)
+    wanted = dest(name, default)
+    return any(action.dest == wanted for action in parser._actions)
 
 
 def _group(parser: argparse.ArgumentParser, declared: Option) -> argparse._ArgumentGroup:

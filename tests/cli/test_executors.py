@@ -15,6 +15,7 @@ import pytest
 from support.comparing import assert_same_folder
 from support.executors import Clustered, clustered, kill_at_one, mark, nothing
 from support.renames import KILLED_AT_RENAME
+from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
@@ -115,7 +116,7 @@ def test_a_build_has_the_bytes_of_one_process(
     assert "Anonymous memory of the process that drove the build; of any process: peak" in page
 
 
-@pytest.mark.parametrize("title", [titles.COUNT, titles.NORMS, titles.VECTORIZE])
+@pytest.mark.parametrize("title", sampled([titles.COUNT, titles.NORMS, titles.VECTORIZE], (2,)))
 def test_a_killed_worker_changes_no_byte(
     title: str,
     cluster: Clustered,

@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from support.forked import Forking
+from support.forked import Forking, forking
 from support.terminals import terminal
 
 from shardtrain.cli.main import COMMANDS, main
@@ -29,6 +29,15 @@ from shardtrain.pipeline.build import PARALLEL_BYTES
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 NASTY = "\x1b]0;title\x07\x1b[2J\u202e\x9b31m"
+BUILT = """
+import tempfile
+from pathlib import Path
+from shardtrain.cli.main import main
+
+with tempfile.TemporaryDirectory() as folder:
+    Path(folder, "a.csv").write_text("".join(f"{number % 2},a few words {number % 7}\\n" for number in range(40)))
+    assert main(["build", f"{folder}/a.csv", "--out", f"{folder}/out", "--workers", "1", "--quiet"]) == 0
+"""
 START = "import os, sys\n{0}\nfrom shardtrain.cli.start import main\nsys.exit(main())"
 
 # Of commands that make something, its name in place of {new}; what they print only sums it up.
@@ -90,16 +99,23 @@ def _all(commands: dict[str, list[str]]) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, forked: Forking) -> Path:
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Runs code in new processes that have built before; of the commands only the export to TensorFlow imports it."""
+    with forking(tmp_path_factory.mktemp("forked"), BUILT) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surroundings")
     write_demo(folder / "corpus", documents=300, classes=2, seed=1, advance=lambda _: None)
     assert main(["build", str(folder / "corpus"), "--out", str(folder / "shards"), "--quiet"]) == 0
-    done = forked.command("fit", folder / "shards", "--epochs", "1", "--out", folder / "run", "--quiet")
-    assert done.returncode == 0, done.stderr
+    assert main(["fit", str(folder / "shards"), "--epochs", "1", "--out", str(folder / "run"), "--quiet"]) == 0
     shutil.copytree(folder / "run", folder / "again")
     (folder / "texts.txt").write_text("a text\nanother one\n")
     row = f'{"some words " * 400}"\n'
-    (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // len(row)))
+    (folder / "big.csv").write_text(f'"1","one {row}"2","two {row}' * (PARALLEL_BYTES // (2 * len(row)) + 1))
+    assert (folder / "big.csv").stat().st_size > PARALLEL_BYTES
     x, y = np.random.default_rng(1).random((40, 3), np.float32), np.arange(40) % 2
     np.savez(folder / "table.npz", x=x, y=y)
     with h5py.File(folder / "table.h5", "w") as file:

@@ -25,7 +25,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def folder(tmp_path_factory) -> Path:
     """A folder with the files that the README's commands read."""
     folder = tmp_path_factory.mktemp("readme")
-    write_demo(folder / "demo", documents=1500, classes=3, seed=1)
+    write_demo(folder / "demo", documents=700, classes=3, seed=1)
     lines = (folder / "demo" / "train.csv").read_bytes()
     with gzip.open(folder / "reviews.csv.gz", "wb") as file:
         file.write(b"stars,title,body\n" + lines)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundled import NAMES, WORDS, fitted, network_of, probabilities, strange_texts, write_bundle
 from support.mutations import mutations
+from support.sampled import sampled
 
 from shardtrain.engine.network import Network, Shape
 from shardtrain.errors import ModelError, VectorizerError
@@ -220,14 +222,17 @@ def resealed(header: Any, body: bytes) -> bytes:
     return head[: HEAD.size - 32] + digest + described + body
 
 
-def test_a_header_that_was_changed_and_sealed_again_is_refused_or_works(small: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", sampled([5, 1]))
+def test_a_header_that_was_changed_and_sealed_again_is_refused_or_works(
+    small: Path, tmp_path: Path, every: int
+) -> None:
     content, path = small.read_bytes(), tmp_path / "sealed.bundle"
     size = int.from_bytes(content[12:16], "little")
     header, body = json.loads(content[HEAD.size : HEAD.size + size]), content[HEAD.size + size :]
     path.write_bytes(resealed(header, body))
     texts, worked, tried = strange_texts(5, 6), [], 0
     expected = load(path).predict(texts)
-    for what, changed in mutations(header):
+    for what, changed in islice(mutations(header), 0, None, every):
         tried += 1
         path.write_bytes(resealed(changed, body))
         try:
@@ -236,16 +241,17 @@ def test_a_header_that_was_changed_and_sealed_again_is_refused_or_works(small: P
             continue
         worked.append(what)
     assert len(expected) == len(texts)
-    assert tried > 500
+    assert tried > 500 // every
     assert len(worked) < tried / 3
     assert not [what for what in worked if "analyzer" in what or "kind" in what]
 
 
-def test_arrays_that_were_changed_and_sealed_again_are_refused_or_work(small: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", sampled([3, 1]))
+def test_arrays_that_were_changed_and_sealed_again_are_refused_or_work(small: Path, tmp_path: Path, every: int) -> None:
     header, arrays = parts(small)
     path, texts, draw = tmp_path / "sealed.bundle", strange_texts(5, 7), np.random.default_rng(1)
-    refused = 0
-    for name, array in arrays.items():
+    refused, tried = 0, [*islice(arrays.items(), 0, None, every)]
+    for name, array in tried:
         whole = np.iinfo(array.dtype) if array.dtype.kind != "f" else np.finfo(array.dtype)
         for value in (0, 1, whole.max, whole.min, np.nan if array.dtype.kind == "f" else 3):
             changed = array.copy()
@@ -262,7 +268,7 @@ def test_arrays_that_were_changed_and_sealed_again_are_refused_or_work(small: Pa
                 load(path).predict(texts)
             except BundleError:
                 refused += 1
-    assert refused > 2 * len(arrays)
+    assert refused > 2 * len(tried) > 6
 
 
 def test_a_batch_has_few_texts_where_layers_are_wide(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +325,7 @@ def test_unknown_n_grams_are_rarely_taken_for_candidates(large: tuple[Network, N
     network, vectorizer = large
     header, arrays = bundle_reader._parts_of(bundle_content(network, vectorizer, NAMES, "int8", {}))
     terms = bundle_reader._Candidates(header["terms"], arrays)
-    unknown = np.random.default_rng(3).integers(0, 1 << 64, 1_000_000, np.uint64)
+    unknown = np.random.default_rng(3).integers(0, 1 << 64, 300_000, np.uint64)
     _, places = terms._found(unknown, np.zeros(len(unknown), np.int64))
     assert len(places) / len(unknown) < 1 / 8192
     assert (terms._row_of[places] >= 0).sum() <= 3

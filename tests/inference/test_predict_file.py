@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from support.forked import Forking
+from support.forked import Forking, forking
 from support.sampled import sampled
 from support.topics import TOPICS, write_corpus
 from support.training import fit
 
 from shardtrain.cli.main import main
 from shardtrain.errors import CorpusError, OutputExistsError, UsageError
-from shardtrain.inference import parts
+from shardtrain.inference import parts, units
 from shardtrain.inference.classifier import SPARSE_ROWS
 from shardtrain.inference.evaluate import evaluate
 from shardtrain.inference.options import PredictOptions
@@ -39,6 +39,15 @@ from shardtrain.pipeline.options import BuildOptions
 from shardtrain.training.options import FitOptions
 
 WORDS = [word for words in TOPICS.values() for word in words]
+UNIT_BYTES = 1 << 17
+SMALL = f"from shardtrain.inference import units\nunits.UNIT_BYTES = {UNIT_BYTES}\n"  # for other processes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_units() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "UNIT_BYTES", UNIT_BYTES)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +62,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """More text than one unit holds; with quotes, commas, newlines and letters outside ASCII."""
+    """More text than two units hold; with quotes, commas, newlines and letters outside ASCII."""
     rng = np.random.default_rng(3)
-    texts = [" ".join(rng.choice(WORDS, 40)) for _ in range(40_000)]
+    texts = [" ".join(rng.choice(WORDS, 40)) for _ in range(2_500)]
     texts[5], texts[6], texts[7] = 'a "quoted", text', "two\nlines of wind", "le gâteau 日本 oven"
     return texts
 
@@ -66,7 +75,7 @@ def large(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("large") / "large.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "text"], *([number, text] for number, text in enumerate(texts))])
-    assert path.stat().st_size > 2 * (4 << 20)
+    assert path.stat().st_size > 4 * UNIT_BYTES
     return path
 
 
@@ -207,6 +216,15 @@ def killed(forked: Forking, run: Run, source: str, out: Path, left: int, stdin: 
 
 
 @pytest.fixture(scope="module")
+def forked(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Runs code in new processes that have loaded the kernels; none of this needs TensorFlow."""
+    before = f"{SMALL}import shardtrain.cli.main, shardtrain.inference.predict_file\n"
+    before += f"from shardtrain.inference.run import load_run\nload_run({str(run.path)!r}).predict(['oven'])\n"
+    with forking(tmp_path_factory.mktemp("forked"), before) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def interrupted(forked: Forking, run: Run, large: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a call was killed when two parts of the output were made."""
     folder = tmp_path_factory.mktemp("interrupted")
@@ -222,10 +240,11 @@ def test_a_killed_call_goes_on_to_the_same_bytes_and_does_no_part_twice(
     shutil.copytree(interrupted, out.parent)
     assert not out.exists()
     assert len(list((out.parent / "out.csv.predicting").rglob("part-*.rows"))) == 2
-    with gone_through(parts, "read_unit") as units:
+    with gone_through(parts, "read_unit") as read:
         assert main(["predict", str(run.path), "--input", str(large), "--output", str(out)]) == 0
     assert "resuming the interrupted prediction" in capsys.readouterr().err
-    assert sorted(unit.index for _, unit in units) == list(range(2, len(units) + 2))
+    assert sorted(unit.index for _, unit in read) == list(range(2, len(read) + 2))
+    assert len(read) > 1
     assert out.read_bytes() == written.read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
+import runpy
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -25,6 +28,7 @@ from shardtrain.report.terminal import render
 from shardtrain.vectorize.fitted import load_vectorizer
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tools" / "inspect_shards.py"
 KINDS = ("ngram", "sequence")
 WORDS = {"sport": "team match goal", "märkte": "oil share price", "bell\x1b[31m": "ring rang rung"}
 
@@ -49,19 +53,18 @@ def copy(folder, tmp_path):
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
-def inspect(*arguments, check: bool = True):
-    """Run the script in a subprocess; a failure shows its messages."""
-    done = subprocess.run(
-        [sys.executable, "tools/inspect_shards.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or not check, done.stderr
-    return done
+def inspect(*arguments, check: bool = True) -> SimpleNamespace:
+    """Run the script as `python` does, but in this process; a failure shows its messages."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("sys.argv", [str(SCRIPT), *map(str, arguments)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as left:
+            code = left.code or 0
+    assert "Traceback" not in err.getvalue()
+    assert code == 0 or not check, err.getvalue()
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def test_the_summary_agrees_with_the_files(folder):

@@ -20,9 +20,11 @@ import pytest
 SPAWN = multiprocessing.get_context("spawn")
 _DASK = """
 import os, signal, sys, time
+import dask
 from distributed import LocalCluster
 
 if __name__ == "__main__":
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})  # a busy machine restarts workers late
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
                            memory_limit=0, local_directory=sys.argv[1])
     print(cluster.scheduler_address, flush=True)
@@ -93,8 +95,8 @@ def clustered(kind: str, folder: Path) -> Iterator[Clustered]:
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[kind], reason=f"the extra {kind} is not installed")
     script = folder / f"{kind}_cluster.py"
     script.write_text({"dask": _DASK, "ray": _RAY}[kind])
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, script, folder], stdin=-1, stdout=-1, stderr=log, text=True, env=environment
