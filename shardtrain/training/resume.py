@@ -19,7 +19,7 @@ from shardtrain.models.options import KINDS
 from shardtrain.options import as_json, defaults_of, options_of
 from shardtrain.runtime.jobs import Job, difference_in_words
 from shardtrain.runtime.progress import say
-from shardtrain.training.checkpoint import Checkpoints
+from shardtrain.training.checkpoint import Checkpoints, has_checkpoint
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import GUIDE
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
@@ -85,6 +85,22 @@ def finished_run(folder: RunFolder, job: Job) -> bool:
     Checkpoints(folder.path / CHECKPOINTS).remove()  # left where the process was killed after it finished the run
     say(f"the run in '{folder.path}' is finished")
     return True
+
+
+def refuse_another(folder: RunFolder, job: Job) -> None:
+    """Refuse a folder in which another training was interrupted, before a model is made, which takes seconds.
+
+    What only the checkpoint and the model show is checked later; so is what a folder without a checkpoint holds.
+
+    Raises:
+        RunExistsError: it holds another training, or one that runs.
+    """
+    if folder.finished or not has_checkpoint(folder.path / CHECKPOINTS):
+        return
+    started = folder.config()
+    if started and job.differs_from(started):
+        with folder.work.held():  # that a training runs there is reported first
+            folder.check_job(job, started)
 
 
 def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
