@@ -89,7 +89,7 @@ def test_a_plain_keras_model_fits_and_validates_on_a_view(view: View, dense: boo
     history = model.fit(
         view(shards.train, 50, dense=dense, seed=1, shuffle="window"),
         validation_data=view(shards.validation, 50, dense=dense),
-        epochs=6,
+        epochs=4,
         shuffle=False,
         verbose=0,
     ).history

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.comparing import assert_same_folder
-from support.forked import COMMAND, Forking
+from support.forked import Forking
 from support.topics import TOPICS, write_corpus
 
 import shardtrain
@@ -29,6 +27,29 @@ from shardtrain.training.run_folder import CHECKPOINTS, HISTORY, MODEL, SHARDS
 MEASURED = {"fit_seconds", "examples_per_second", "input_wait_fraction", "peak_memory_bytes", "config_sha256"}
 OPTIONS = {"max_features": 60, "mlp": MlpOptions(units=4), "epochs": 3, "seed": 2}
 FLAGS = ("--max-features", "60", "--units", "4", "--epochs", "3", "--seed", "2")
+
+
+# Runs a command, and kills itself a random moment after so many files got their names.
+KILLED = """
+import os, random, signal, sys, threading, time
+from shardtrain.cli.main import main
+
+real, left = os.replace, int(sys.argv[1])
+
+def kill():
+    time.sleep(random.Random(sys.argv[1]).uniform(0, 0.02))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(*names, **how):
+    global left
+    left -= 1
+    if left == 0:
+        threading.Thread(target=kill, daemon=True).start()
+    real(*names, **how)
+
+os.replace = replace
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +99,11 @@ def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_result(
 ) -> None:
     rng, kills = random.Random(5), 0
     words = ["train", corpus, *FLAGS, "--checkpoint-every", "1epochs"]
-    for _ in range(4):
-        process = forked.start(COMMAND, *words, stderr=tmp_path / "said", cwd=tmp_path)
-        time.sleep(rng.uniform(0.05, 0.4))
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(process, signal.SIGKILL)
-        code = forked.wait()
-        assert code in (0, -signal.SIGKILL), (tmp_path / "said").read_text()
-        kills += code != 0
-        if code == 0:
+    for _ in range(4):  # some 60 files get their names
+        done = forked.run(KILLED, rng.randint(8, 28), *words, cwd=tmp_path)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        kills += done.returncode != 0
+        if done.returncode == 0:
             break
     else:
         done = forked.command(*words, cwd=tmp_path)

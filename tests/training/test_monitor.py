@@ -29,8 +29,8 @@ from shardtrain.training.tune import tune
 from shardtrain.training.tune_options import TuneOptions
 
 QUICK: dict[str, Any] = {
-    "epochs": 9,
-    "patience": 9,
+    "epochs": 6,
+    "patience": 6,
     "batch_size": 32,
     "learning_rate": 0.03,
     "mlp": MlpOptions(units=8),

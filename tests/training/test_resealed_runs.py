@@ -36,7 +36,7 @@ from shardtrain.training.run_folder import CHECKPOINTS, CONFIG, METRICS
 
 pytestmark = pytest.mark.usefixtures("quiet")
 OPTIONS = FitOptions(
-    engine="keras", model="mlp", mlp=MlpOptions(units=4, layers=1), epochs=4, batch_size=32, learning_rate=0.02
+    engine="keras", model="mlp", mlp=MlpOptions(units=4, layers=1), epochs=2, batch_size=32, learning_rate=0.02
 )
 SPREAD = 1499  # of so many changes one is tried in `make test`
 
