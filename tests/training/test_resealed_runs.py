@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 OPTIONS = FitOptions(
     engine="keras", model="mlp", mlp=MlpOptions(units=4, layers=1), epochs=2, batch_size=32, learning_rate=0.02
 )
-SPREAD = 1499  # of so many changes one is tried in `make test`
+SPREAD = 2999  # of so many changes one is tried in `make test`
 
 
 @pytest.fixture
