@@ -23,6 +23,7 @@ from shardtrain.training.checkpoint import Checkpoints, has_checkpoint
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import GUIDE
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
+from shardtrain.training.state_schema import STATE
 from shardtrain.version import __version__
 
 # what an older record without an option means
@@ -90,17 +91,20 @@ def finished_run(folder: RunFolder, job: Job) -> bool:
 def refuse_another(folder: RunFolder, job: Job) -> None:
     """Refuse a folder in which another training was interrupted, before a model is made, which takes seconds.
 
-    What only the checkpoint and the model show is checked later; so is what a folder without a checkpoint holds.
+    Its config.json may be damaged, so what the checkpoint records decides. What differs of the model is found later.
 
     Raises:
         RunExistsError: it holds another training, or one that runs.
+        CheckpointError: all checkpoints are damaged.
     """
     if folder.finished or not has_checkpoint(folder.path / CHECKPOINTS):
         return
     started = folder.config()
     if started and job.differs_from(started):
-        with folder.work.held():  # that a training runs there is reported first
-            folder.check_job(job, started)
+        with folder.work.held():
+            saved = Checkpoints(folder.path / CHECKPOINTS, STATE).newest()
+            if saved is not None:
+                folder.check_job(job, saved["about"]["job"])
 
 
 def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
