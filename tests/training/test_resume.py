@@ -603,11 +603,13 @@ def test_what_a_callback_holds_and_no_checkpoint_can_keep_is_told(
 ) -> None:
     class Holding(Signal):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(1)
             self.seen, self.measure, self.counts = {1, 2}, np.mean, [0]
 
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run", callbacks=[Holding(), logger])
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Holding(), logger])
+    logger.csv_file.close()  # as the end of a process does
     told = [line for line in capsys.readouterr().err.splitlines() if "checkpoints do not hold" in line]
     assert len(told) == 1
     assert re.search(r"do not hold 'seen' of the callback .*Holding, which is a set; ", told[0])
