@@ -31,7 +31,7 @@ from shardtrain.training.following import follow
 from shardtrain.training.loop import Interrupted, Interrupts
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import Chosen, choose, in_words
-from shardtrain.training.resume import as_begun, finished_run, training_job
+from shardtrain.training.resume import as_begun, finished_run, refuse_another, training_job
 from shardtrain.training.run_folder import CHECKPOINTS, CONFIG, RunFolder, sha256
 from shardtrain.training.session import Preparation, Session, Trained, reading_plan
 from shardtrain.training.state_schema import STATE
@@ -163,6 +163,8 @@ def _lead(
     if named is not None and (resume or (named.cut_short and not overwrite)) and finished_run(named, job):
         team.shared({"finished": str(named.path.resolve())})
         return named
+    if named is not None and not overwrite:
+        refuse_another(named, job)
     measures = _measures(chosen, measures, shards.description.num_classes)
     check_board(chosen, named)
     say(in_words(name, chosen, missing))

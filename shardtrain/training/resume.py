@@ -19,10 +19,11 @@ from shardtrain.models.options import KINDS
 from shardtrain.options import as_json, defaults_of, options_of
 from shardtrain.runtime.jobs import Job, difference_in_words
 from shardtrain.runtime.progress import say
-from shardtrain.training.checkpoint import Checkpoints
+from shardtrain.training.checkpoint import Checkpoints, has_checkpoint
 from shardtrain.training.options import FitOptions
 from shardtrain.training.recipes import GUIDE
 from shardtrain.training.run_folder import CHECKPOINTS, RunFolder
+from shardtrain.training.state_schema import STATE
 from shardtrain.version import __version__
 
 # what an older record without an option means
@@ -85,6 +86,25 @@ def finished_run(folder: RunFolder, job: Job) -> bool:
     Checkpoints(folder.path / CHECKPOINTS).remove()  # left where the process was killed after it finished the run
     say(f"the run in '{folder.path}' is finished")
     return True
+
+
+def refuse_another(folder: RunFolder, job: Job) -> None:
+    """Refuse a folder in which another training was interrupted, before a model is made, which takes seconds.
+
+    Its config.json may be damaged, so what the checkpoint records decides. What differs of the model is found later.
+
+    Raises:
+        RunExistsError: it holds another training, or one that runs.
+        CheckpointError: all checkpoints are damaged.
+    """
+    if folder.finished or not has_checkpoint(folder.path / CHECKPOINTS):
+        return
+    started = folder.config()
+    if started and job.differs_from(started):
+        with folder.work.held():
+            saved = Checkpoints(folder.path / CHECKPOINTS, STATE).newest()
+            if saved is not None:
+                folder.check_job(job, saved["about"]["job"])
 
 
 def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,16 @@ def test_it_computes_what_the_function_does(number: int) -> None:
     )
 
 
+def test_the_function_runs_as_it_is_written() -> None:
+    def function() -> tf.Tensor:
+        codes.append(sys._getframe().f_code)
+        return tf.ones(1)
+
+    codes: list[CodeType] = []
+    traced(function, [])
+    assert codes == [function.__code__]
+
+
 @pytest.mark.parametrize(("kind", "at_once"), [("ngram", 1000), ("sequence", 1)])
 def test_steps_of_training_and_what_uses_a_model_bind_them_at_once(
     kind: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,7 +59,7 @@ def test_steps_of_training_and_what_uses_a_model_bind_them_at_once(
     with open_shards(write_shards(tmp_path / "shards", kind=kind, rows=300)) as shards:
         small: dict[str, Any] = {
             "ngram": {"mlp": MlpOptions(units=4)},
-            "sequence": {"sepcnn": SepcnnOptions(filters=4)},
+            "sequence": {"sepcnn": SepcnnOptions(blocks=1, filters=4)},
         }
         options = FitOptions(engine="keras", epochs=1, batch_size=32, **small[kind])
         run = fit(shards, options, out=tmp_path / "run")

@@ -22,11 +22,15 @@ Use = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Changed:
-    """A way to change a file: its path in the folder, what there is to write, and the function that writes it."""
+    """A way to change a file: its path in the folder, what there is to write, and the function that writes it.
+
+    `can_be_written` says of a value whether it can: it is asked of those alone that are tried.
+    """
 
     file: str
     values: Callable[[Path], Iterator[tuple[str, Any]]]
     write: Callable[[Path, Any], None]
+    can_be_written: Callable[[Any], bool] = lambda value: True
 
 
 def of_json(file: str, write: Callable[[Path, Any], None]) -> Changed:
@@ -37,12 +41,14 @@ def unforeseen(
     folder: Path, changes: Sequence[Changed], uses: Sequence[Use], scratch: Path, *, every: int
 ) -> list[str]:
     """Return what else than an error of ours came of the uses, by change."""
-    found, count = [], 0
+    found, count, due = [], 0, False
     for change in changes:
         for name, value in change.values(folder / change.file):
             count += 1
-            if count % every:
+            due = due or count % every == 0
+            if not due or not change.can_be_written(value):
                 continue
+            due = False
             copy = scratch / "copy"
             shutil.copytree(folder, copy)
             change.write(copy / change.file, value)

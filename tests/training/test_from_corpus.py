@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.comparing import assert_same_folder
+from support.forked import Forking
 from support.topics import TOPICS, write_corpus
 
 import shardtrain
@@ -30,6 +29,29 @@ OPTIONS = {"max_features": 60, "mlp": MlpOptions(units=4), "epochs": 3, "seed": 
 FLAGS = ("--max-features", "60", "--units", "4", "--epochs", "3", "--seed", "2")
 
 
+# Runs a command, and kills itself a random moment after so many files got their names.
+KILLED = """
+import os, random, signal, sys, threading, time
+from shardtrain.cli.main import main
+
+real, left = os.replace, int(sys.argv[1])
+
+def kill():
+    time.sleep(random.Random(sys.argv[1]).uniform(0, 0.02))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(*names, **how):
+    global left
+    left -= 1
+    if left == 0:
+        threading.Thread(target=kill, daemon=True).start()
+    real(*names, **how)
+
+os.replace = replace
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,17 +66,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def apart(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What build and fit make of the corpus."""
     folder = tmp_path_factory.mktemp("apart")
-    command(folder, "build", corpus, "--out", "shards", "--max-features", "60", "--seed", "2")
-    command(folder, "fit", "shards", "--out", "run", "--units", "4", "--epochs", "3", "--seed", "2")
+    with contextlib.chdir(folder):
+        assert main(["build", str(corpus), "--out", "shards", "--max-features", "60", "--seed", "2", "--quiet"]) == 0
+        assert main(["fit", "shards", "--out", "run", "--units", "4", "--epochs", "3", "--seed", "2", "--quiet"]) == 0
     return folder
-
-
-def command(where: Path, *words: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "shardtrain", *map(str, words)], cwd=where, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def assert_same_result(run: Path, apart: Path, shards: Path | None = None) -> None:
@@ -68,34 +83,32 @@ def assert_same_result(run: Path, apart: Path, shards: Path | None = None) -> No
     assert not (run / CHECKPOINTS).exists()
 
 
-@pytest.mark.heavy
-def test_its_result_is_that_of_build_and_fit(corpus: Path, apart: Path, tmp_path: Path) -> None:
-    said = command(tmp_path, "train", corpus, *FLAGS)
+def test_its_result_is_that_of_build_and_fit(
+    corpus: Path, apart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(corpus), *FLAGS]) == 0
+    said = capsys.readouterr().out
     assert_same_result(tmp_path / "runs" / "topics-1", apart)
-    built = command(apart, "inspect", "shards")
     assert "next: python -m shardtrain predict runs/topics-1" in said
     assert "n-grams: " in said
-    assert built
 
 
 @pytest.mark.heavy
 def test_killed_at_any_moment_the_same_command_goes_on_to_the_same_result(
-    corpus: Path, apart: Path, tmp_path: Path
+    corpus: Path, apart: Path, tmp_path: Path, forked: Forking
 ) -> None:
-    rng = random.Random(5)
-    for _ in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "shardtrain", "train", str(corpus), *FLAGS, "--checkpoint-every", "1epochs"],
-            cwd=tmp_path,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        time.sleep(rng.uniform(0.4, 1.6))
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
+    rng, kills = random.Random(5), 0
+    words = ["train", corpus, *FLAGS, "--checkpoint-every", "1epochs"]
+    for _ in range(4):  # some 60 files get their names
+        done = forked.run(KILLED, rng.randint(8, 28), *words, cwd=tmp_path)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        kills += done.returncode != 0
+        if done.returncode == 0:
             break
     else:
-        command(tmp_path, "train", corpus, *FLAGS)
+        done = forked.command(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert kills
     begun = [run for run in (tmp_path / "runs").iterdir() if any(run.iterdir())]
     for run in begun:  # one, or more if a process was killed when its run was finished
         assert_same_result(run, apart)

@@ -7,15 +7,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.forked import Forking, forking
 from support.learnable import write_shards
 from support.sampled import sampled
 from support.topics import TOPICS, write_corpus
@@ -40,12 +40,17 @@ from shardtrain.loader.shards import Shards, open_shards
 from shardtrain.models.options import MlpOptions, SepcnnOptions
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions
+from shardtrain.training.checkpoint import has_checkpoint
 from shardtrain.training.engine import capture_generators
 from shardtrain.training.event_log import EventLog
 from shardtrain.training.fit import fit
 from shardtrain.training.fused import FusedEngine
 from shardtrain.training.options import FitOptions
+from shardtrain.training.run_folder import CHECKPOINTS
 from shardtrain.training.stopping import KeepBest, Plateau
+
+if TYPE_CHECKING:
+    import keras
 
 OPTIONS: dict[str, Any] = {
     "engine": "fused",
@@ -56,17 +61,17 @@ OPTIONS: dict[str, Any] = {
     "mlp": MlpOptions(units=8, dropout=0.3),
 }
 STARTED = {"position": {"step": 0, "epoch": 0}, "generators": capture_generators(), "stop": False}
+# Trains, and kills itself a random moment after so many calls of the engine; 0: not at all.
 TRAINING = """
 import os, random, signal, sys, threading, time
 from pathlib import Path
-from shardtrain.engine import trainer
 from shardtrain.loader.shards import open_shards
 from shardtrain.models.options import MlpOptions
 from shardtrain.training.fit import fit
 from shardtrain.training.options import CheckpointInterval, FitOptions
 from shardtrain.training import fused
 
-shards, out, optimizer, threads, seconds = sys.argv[1:]
+shards, out, optimizer, threads, calls = sys.argv[1:]
 fused.GROUP_ROWS = 64
 fused.cores = lambda: int(threads)
 options = FitOptions(
@@ -74,11 +79,17 @@ options = FitOptions(
     mlp=MlpOptions(units=8, dropout=0.3), class_weight="balanced", clip_norm=0.5,
     checkpoint_every=CheckpointInterval(3, "steps"),
 )
+advance, left = fused.FusedEngine.advance, int(calls)
 def kill():
-    time.sleep(float(seconds))
+    time.sleep(random.Random(calls).uniform(0, 0.01))
     os.kill(os.getpid(), signal.SIGKILL)
-if float(seconds):
-    threading.Thread(target=kill, daemon=True).start()
+def counting(self, batches):
+    global left
+    left -= 1
+    if left == 0:
+        threading.Thread(target=kill, daemon=True).start()
+    return advance(self, batches)
+fused.FusedEngine.advance = counting
 fit(open_shards(shards), options, out=Path(out), resume=Path(out, "config.json").exists())
 print("tensorflow" in sys.modules, "keras" in sys.modules)
 """
@@ -94,37 +105,41 @@ def shards(folder: Path) -> Shards:
     return open_shards(folder)
 
 
-def train(
-    folder: Path, out: Path, optimizer: str, threads: int, seconds: float = 0.0
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", TRAINING, str(folder), str(out), optimizer, str(threads), str(seconds)]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Runs code in new processes in which TensorFlow is not imported."""
+    with forking(
+        tmp_path_factory.mktemp("forked"),
+        "import shardtrain.cli.main, shardtrain.training.fit, shardtrain.training.fused",
+    ) as server:
+        yield server
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("optimizer", "kills"), sampled([("row-adagrad", 1), ("adam", 30), ("adagrad", 30)]))
 def test_killed_and_gone_on_with_by_any_number_of_threads_it_ends_the_same(
-    folder: Path, tmp_path: Path, optimizer: str, kills: int
+    folder: Path, tmp_path: Path, light: Forking, optimizer: str, kills: int
 ) -> None:
-    whole = train(folder, tmp_path / "whole", optimizer, 1)
-    assert whole.stdout == "False False\n", whole.stderr
-    rng, killed, latest = random.Random(4), 0, 1.2
+    whole = light.run(TRAINING, folder, tmp_path / "whole", optimizer, 1, 0)
+    assert whole.stdout == b"False False\n", whole.stderr
+    rng, killed, kept = random.Random(4), 0, 0
     for number in range(100):
-        delay = rng.uniform(latest / 4, latest)
-        done = train(folder, tmp_path / f"out{number % 3}", optimizer, rng.choice([2, 3, 8]), delay)
+        out = tmp_path / f"out{number % 3}"
+        done = light.run(TRAINING, folder, out, optimizer, rng.choice([2, 3, 8]), rng.randint(10, 27))
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed += done.returncode != 0
+        kept += done.returncode != 0 and has_checkpoint(out / CHECKPOINTS)
         if killed == kills:
             break
-        if done.returncode == 0:  # it was faster, and is finished
-            shutil.rmtree(tmp_path / f"out{number % 3}")
-            latest *= 0.7
+        if done.returncode == 0:  # it was near its end, and is finished
+            shutil.rmtree(out)
     assert killed == kills
-    for number in range(3):
-        done = train(folder, tmp_path / f"out{number}", optimizer, 2)
+    assert kept
+    for out in tmp_path.glob("out?"):
+        done = light.run(TRAINING, folder, out, optimizer, 2, 0)
         assert done.returncode == 0, done.stderr
         for name in ("model.keras", "history.csv"):
-            assert (tmp_path / f"out{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.heavy
@@ -253,9 +268,9 @@ def values(board: Path, split: str, name: str) -> list[float]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "plateau"])
+@pytest.mark.parametrize("schedule", sampled(["constant", "cosine", "plateau"], (1, 2)))
 def test_its_curves_are_those_that_keras_writes(shards: Shards, tmp_path: Path, schedule: str) -> None:
-    options = {**OPTIONS, "epochs": 3, "schedule": schedule, "tensorboard": True}
+    options = {**OPTIONS, "epochs": 2, "schedule": schedule, "tensorboard": True}
     runs = {
         engine: fit(shards, FitOptions(**{**options, "engine": engine}), out=tmp_path / engine).path
         for engine in ("keras", "fused")
@@ -300,17 +315,15 @@ def test_events_after_the_checkpoint_are_cut_when_training_goes_on(
 
 
 def test_events_are_written_without_tensorflow_and_refused_without_tensorboard(
-    folder: Path, shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, shards: Shards, tmp_path: Path, light: Forking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
         "import sys\nfrom shardtrain.cli.main import main\ncode = main(sys.argv[1:])\n"
         "print(code, *{'tensorflow', 'keras'} & set(sys.modules))"
     )
     command = ["fit", str(folder), "--engine", "fused", "--epochs", "1", "--tensorboard", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command, "--out", str(tmp_path / "run")], capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == "0", done.stderr
+    done = light.run(code, *command, "--out", tmp_path / "run")
+    assert done.stdout.splitlines()[-1] == b"0", done.stderr
     assert ("validation", "epoch_accuracy") in curves(tmp_path / "run" / "tensorboard")
     monkeypatch.setattr("shardtrain.training.tensorboard_folder.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"shardtrain\[tensorboard\]"):
@@ -321,14 +334,23 @@ def test_events_are_written_without_tensorflow_and_refused_without_tensorboard(
 LOSSES = st.lists(st.floats(0.01, 2.0), min_size=1, max_size=30)
 
 
-@pytest.mark.heavy
-@settings(max_examples=60, deadline=None)
-@given(losses=LOSSES, patience=st.integers(1, 4))
-def test_stopping_and_plateaus_are_those_of_keras(losses: list[float], patience: int) -> None:
+@pytest.fixture(scope="module")
+def small_model() -> keras.Model:
     import keras
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd")
+    return model
+
+
+@pytest.mark.heavy
+@settings(max_examples=60, deadline=None)
+@given(losses=LOSSES, patience=st.integers(1, 4))
+def test_stopping_and_plateaus_are_those_of_keras(small_model: keras.Model, losses: list[float], patience: int) -> None:
+    import keras
+
+    model = small_model
+    model.optimizer.learning_rate = 0.01
     theirs = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
     their_rate = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=patience)
     ours, our_rate = KeepBest(patience), Plateau(patience, 0.5)

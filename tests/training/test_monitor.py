@@ -29,8 +29,8 @@ from shardtrain.training.tune import tune
 from shardtrain.training.tune_options import TuneOptions
 
 QUICK: dict[str, Any] = {
-    "epochs": 9,
-    "patience": 9,
+    "epochs": 6,
+    "patience": 6,
     "batch_size": 32,
     "learning_rate": 0.03,
     "mlp": MlpOptions(units=8),
@@ -54,9 +54,27 @@ def history(run: Run) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+class Monitored:
+    """Runs by what is monitored and the engine, each trained when it is first asked for."""
+
+    def __init__(self, shards: Shards, root: Path) -> None:
+        self._shards, self._root = shards, root
+
+    def __call__(self, monitor: str, engine: str) -> Run:
+        out = self._root / f"{monitor} by {engine}"
+        if not out.exists():
+            fit(self._shards, FitOptions(engine=engine, monitor=monitor, **QUICK), out=out)
+        return load_run(out)
+
+
+@pytest.fixture(scope="module")
+def monitored(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Monitored:
+    return Monitored(shards, tmp_path_factory.mktemp("monitored"))
+
+
 @pytest.mark.parametrize("engine", ["fused", "keras"])
-def test_a_run_records_the_metrics_that_an_evaluation_gives(shards: Shards, tmp_path: Path, engine: str) -> None:
-    run = fit(shards, FitOptions(engine=engine, **QUICK), out=tmp_path / "run")
+def test_a_run_records_the_metrics_that_an_evaluation_gives(shards: Shards, monitored: Monitored, engine: str) -> None:
+    run = monitored("calibration_error", engine)
     for split in ("validation", "test"):
         found = measure(run, shards, split=split)
         assert found.metrics is not None
@@ -75,8 +93,8 @@ def test_a_run_records_the_metrics_that_an_evaluation_gives(shards: Shards, tmp_
         product(["macro_f1", "accuracy", "calibration_error", "macro_roc_auc"], ["fused", "keras"]), (0, 2, 4, 5, 6)
     ),
 )
-def test_the_epoch_with_the_best_value_is_kept(shards: Shards, tmp_path: Path, engine: str, monitor: str) -> None:
-    run = fit(shards, FitOptions(engine=engine, monitor=monitor, **QUICK), out=tmp_path / "run")
+def test_the_epoch_with_the_best_value_is_kept(monitored: Monitored, engine: str, monitor: str) -> None:
+    run = monitored(monitor, engine)
     values = [epoch[f"val_{monitor}"] for epoch in history(run)]
     best = max(values) if HIGHER_IS_BETTER[monitor] else min(values)
     assert len(set(values)) > 1
@@ -85,13 +103,13 @@ def test_the_epoch_with_the_best_value_is_kept(shards: Shards, tmp_path: Path, e
     assert run.metrics["validation"][monitor] == pytest.approx(best, rel=1e-6)
 
 
-def test_training_stops_where_the_monitor_is_no_longer_better(shards: Shards, tmp_path: Path) -> None:
-    for engine in ("fused", "keras"):
-        options = FitOptions(**{**QUICK, "engine": engine, "monitor": "macro_f1", "patience": 1, "epochs": 50})
-        run = fit(shards, options, out=tmp_path / engine)
-        values = [epoch["val_macro_f1"] for epoch in history(run)]
-        assert values[-1] <= max(values[:-1])
-        assert all(now > max(values[: number + 1]) for number, now in enumerate(values[1:-1]))
+@pytest.mark.parametrize("engine", sampled(["fused", "keras"]))
+def test_training_stops_where_the_monitor_is_no_longer_better(shards: Shards, tmp_path: Path, engine: str) -> None:
+    options = FitOptions(**{**QUICK, "engine": engine, "monitor": "macro_f1", "patience": 1, "epochs": 50})
+    run = fit(shards, options, out=tmp_path / engine)
+    values = [epoch["val_macro_f1"] for epoch in history(run)]
+    assert values[-1] <= max(values[:-1])
+    assert all(now > max(values[: number + 1]) for number, now in enumerate(values[1:-1]))
 
 
 def test_every_name_is_a_metric_of_each_epoch(shards: Shards, tmp_path: Path) -> None:

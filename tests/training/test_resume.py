@@ -31,8 +31,9 @@ from shardtrain.models.options import MlpOptions
 from shardtrain.runtime import atomic as durable
 from shardtrain.training import checkpoint, keras_engine, loop, steps
 from shardtrain.training.checkpoint import Checkpoints, read_checkpoint
+from shardtrain.training.fused import FusedEngine
 from shardtrain.training.options import CheckpointInterval, FitOptions
-from shardtrain.training.run_folder import CHECKPOINTS, METRICS, TENSORBOARD, RunFolder
+from shardtrain.training.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, TENSORBOARD, RunFolder
 
 # A training with all that has a state, in a process of its own. It kills itself a random moment after so many steps,
 # counted in that process.
@@ -229,7 +230,7 @@ QUICK: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 0.02,
     "mlp": MlpOptions(units=8),
-    "epochs": 6,
+    "epochs": 3,
 }
 
 
@@ -267,6 +268,36 @@ def interrupted(shards: Shards, out: Path, *callbacks: Signal, **changes: Any) -
     with pytest.raises(KeyboardInterrupt):
         fit(shards, FitOptions(**{**QUICK, **changes}), out=out, callbacks=callbacks or [Signal(18)])
     assert not (out / METRICS).exists()
+
+
+@pytest.fixture(scope="module")
+def stopped(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interrupted run that a test must not change."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    interrupted(shards, out, Signal(5))
+    return out
+
+
+# What every engine shares is tested with the quicker one.
+FUSED: dict[str, Any] = {**QUICK, "engine": "fused"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_fused(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fit(shards, FitOptions(**FUSED), out=tmp_path_factory.mktemp("uninterrupted") / "fused")
+
+
+def assert_same_fused_run(found: Path, expected: Path) -> None:
+    """Model and history agree in every bit."""
+    for name in (MODEL, HISTORY):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    assert load_run(found).metrics["best_epoch"] == load_run(expected).metrics["best_epoch"]
+    assert not (found / CHECKPOINTS).exists()
+
+
+def stop_after_an_epoch(epoch: int, logs: Any) -> bool:
+    signal.raise_signal(signal.SIGINT)
+    return False
 
 
 @pytest.mark.heavy
@@ -339,12 +370,15 @@ def test_steps_called_several_at_once_are_those_of_single_calls_also_after_an_in
 
 @pytest.mark.parametrize("engine", ["fused", "keras"])
 def test_a_resumed_training_does_not_keep_the_state_that_it_read(
-    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    shards: Shards, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     """The weights and moments in it are as large as the model, and the memory that is said has no room for them."""
-    options = FitOptions(**{**QUICK, "engine": engine, "epochs": 2})
-    with pytest.raises(KeyboardInterrupt):
-        fit(shards, options, out=tmp_path / "run", watch=lambda epoch, logs: bool(signal.raise_signal(signal.SIGINT)))
+    options, callbacks = FitOptions(**{**QUICK, "engine": engine}), [Signal()] if engine == "keras" else []
+    if engine == "keras":
+        shutil.copytree(stopped, tmp_path / "run")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fit(shards, options, out=tmp_path / "run", watch=stop_after_an_epoch)
     held: list[weakref.ref[Any]] = []
 
     def reading(*arguments: Any) -> Any:
@@ -357,15 +391,15 @@ def test_a_resumed_training_does_not_keep_the_state_that_it_read(
 
     def count(epoch: int, logs: Any) -> bool:
         kept.append(sum(array() is not None for array in held))
-        return False
+        return True
 
-    fit(shards, options, out=tmp_path / "run", watch=count)
+    fit(shards, options, out=tmp_path / "run", callbacks=callbacks, watch=count)
     assert held
     assert kept == [0]
 
 
 def test_a_training_that_ended_but_was_not_saved_is_only_saved(
-    shards: Shards, uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Shards, uninterrupted_fused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = durable.committed
 
@@ -377,20 +411,20 @@ def test_a_training_that_ended_but_was_not_saved_is_only_saved(
     with monkeypatch.context() as patched:
         patched.setattr(durable, "committed", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+            fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
         assert sorted(path.name for path in (tmp_path / "run").iterdir())[0] == CHECKPOINTS
-    monkeypatch.setattr(steps.Steps, "advance", None)
+    monkeypatch.setattr(FusedEngine, "advance", None)
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "remove", lambda self: None)  # killed once more, after everything was saved
-        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+        fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
     with pytest.raises(RunExistsError, match=r"finished run that was started differently: seed was 1, it is 2 now"):
-        fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", callbacks=[Signal()])
-    fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
-    assert_same_run(tmp_path / "run", uninterrupted.path)
+        fit(shards, FitOptions(**FUSED, seed=2), out=tmp_path / "run")
+    fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
+    assert_same_fused_run(tmp_path / "run", uninterrupted_fused.path)
 
 
 def test_a_full_disk_ends_a_run_that_can_be_gone_on_with(
-    shards: Shards, uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Shards, uninterrupted_fused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
     import os
@@ -407,9 +441,9 @@ def test_a_full_disk_ends_a_run_that_can_be_gone_on_with(
     with monkeypatch.context() as patched:
         patched.setattr("shardtrain.runtime.atomic.os.fsync", full)
         with pytest.raises(OSError, match="run the same command again"):
-            fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
-    fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
-    assert_same_run(tmp_path / "run", uninterrupted.path)
+            fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
+    fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
+    assert_same_fused_run(tmp_path / "run", uninterrupted_fused.path)
 
 
 # What is refused
@@ -421,25 +455,18 @@ def test_a_full_disk_ends_a_run_that_can_be_gone_on_with(
         ({"seed": 2}, "seed was 1, it is 2 now"),
         ({"batch_size": 16}, "batch_size was 32, it is 16 now"),
         ({"mlp": MlpOptions(units=9)}, "units was 8, it is 9 now"),
-        ({"epochs": 7}, "epochs was 6, it is 7 now"),
+        ({"epochs": 4}, "epochs was 3, it is 4 now"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
-def test_another_training_is_refused_with_the_difference(
-    shards: Shards, stopped: Path, changes: dict[str, Any], said: str
+def test_another_training_is_refused_with_the_difference_before_a_model_is_made(
+    shards: Shards, stopped: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
 ) -> None:
+    monkeypatch.setattr("shardtrain.training.fit._prepared", None)
     before = sorted(stopped.rglob("*"))
     with pytest.raises(RunExistsError, match=rf"{said}; run that command again .* overwrite"):
         fit(shards, FitOptions(**{**QUICK, **changes}), out=stopped, callbacks=[Signal()])
     assert sorted(stopped.rglob("*")) == before
-
-
-@pytest.fixture(scope="module")
-def stopped(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interrupted run that a test must not change."""
-    out = tmp_path_factory.mktemp("stopped") / "run"
-    interrupted(shards, out, Signal(5))
-    return out
 
 
 def test_other_shards_are_refused(stopped: Path, tmp_path: Path) -> None:
@@ -456,20 +483,20 @@ def test_other_callbacks_are_refused(shards: Shards, stopped: Path) -> None:
         fit(shards, FitOptions(**QUICK), out=stopped)
 
 
-def test_how_often_checkpoints_are_written_may_change(shards: Shards, uninterrupted: Run, tmp_path: Path) -> None:
-    interrupted(shards, tmp_path / "run", Signal(18), checkpoint_every=CheckpointInterval(1, "steps"))
-    options = FitOptions(**QUICK, checkpoint_every=CheckpointInterval(2, "epochs"))
-    fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
-    assert_same_run(tmp_path / "run", uninterrupted.path)
-
-
-def test_another_machine_setting_is_told(
-    shards: Shards, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_how_often_checkpoints_are_written_may_change_and_another_machine_is_told(
+    shards: Shards,
+    stopped: Path,
+    uninterrupted: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
     monkeypatch.setattr("shardtrain.training.resume.platform.machine", lambda: "abacus")
-    fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
+    options = FitOptions(**QUICK, checkpoint_every=CheckpointInterval(1, "steps"))
+    fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
     assert re.search(r"machine was \w+, it is abacus now: the result may differ", capsys.readouterr().err)
+    assert_same_run(tmp_path / "run", uninterrupted.path)
 
 
 def users_model(*, first: str | None = None, units: int = 4, rate: float = 0.5) -> Any:
@@ -491,10 +518,12 @@ def stopped_users(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.heavy
-def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Shards, tmp_path: Path) -> None:
+def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(
+    shards: Shards, stopped_users: Path, tmp_path: Path
+) -> None:
     options = {**QUICK, "mlp": MlpOptions(), "model": users_model()}
     straight = fit(shards, FitOptions(**options), out=tmp_path / "straight", callbacks=[Signal()])
-    interrupted(shards, tmp_path / "run", model=options["model"], mlp=MlpOptions())
+    shutil.copytree(stopped_users, tmp_path / "run")
     fit(shards, FitOptions(**options), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", straight.path)
 
@@ -502,11 +531,16 @@ def test_a_users_model_goes_on_although_keras_numbers_its_names_anew(shards: Sha
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"first": "hidden"}, r"the model's\.config\.layers\.1\.config\.name was sparse_dense, it is hidden now"),
-        ({"units": 5}, r"the model's\.config.*\.units was 4, it is 5 now"),
-        ({"rate": 0.4}, r"the model's\.config.*\.rate was 0\.5, it is 0\.4 now"),
+        *sampled(
+            [
+                ({"first": "hidden"}, r"the model's\.config.*\.1\.config\.name was sparse_dense, it is hidden now"),
+                ({"units": 5}, r"the model's\.config.*\.units was 4, it is 5 now"),
+                ({"rate": 0.4}, r"the model's\.config.*\.rate was 0\.5, it is 0\.4 now"),
+            ],
+            (0, 2),
+            ["renamed", "reshaped", "with another dropout"],
+        )
     ],
-    ids=["renamed", "reshaped", "with another dropout"],
 )
 def test_a_changed_model_is_refused(shards: Shards, stopped_users: Path, change: dict[str, Any], said: str) -> None:
     options = FitOptions(**{**QUICK, "mlp": MlpOptions()}, model=users_model(**change))
@@ -514,10 +548,7 @@ def test_a_changed_model_is_refused(shards: Shards, stopped_users: Path, change:
         fit(shards, options, out=stopped_users, callbacks=[Signal()])
 
 
-@pytest.mark.parametrize("change", ["name", "shape"])
-def test_variables_that_do_not_match_are_refused_and_none_is_changed(
-    shards: Shards, stopped: Path, change: str
-) -> None:
+def test_variables_that_do_not_match_are_refused_and_none_is_changed(shards: Shards, stopped: Path) -> None:
     from shardtrain.models.guide import mlp, prepare
     from shardtrain.training import state
 
@@ -527,41 +558,43 @@ def test_variables_that_do_not_match_are_refused_and_none_is_changed(
     variables = read_checkpoint(max((stopped / CHECKPOINTS).iterdir()))["variables"]
     described = variables["model"]["described"][-1]
     before = model.get_weights()
-    described[("name", "shape").index(change)] = "out/bias" if change == "name" else [4]
-    with pytest.raises(CheckpointError, match=r"of the model differ from .*'output.* of shape \(3,\).* now"):
-        state.restore_variables(made, variables)
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    for place, wrong in enumerate(("out/bias", [4])):
+        described[:2] = ["output/bias", [3]]
+        described[place] = wrong
+        with pytest.raises(CheckpointError, match=r"of the model differ from .*'output.* of shape \(3,\).* now"):
+            state.restore_variables(made, variables)
+        assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     described[:2] = ["output/bias", [3]]
     state.restore_variables(made, variables)
     assert not np.array_equal(before[0], model.get_weights()[0])
 
 
 def test_overwrite_gives_an_interrupted_training_up(
-    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shards: Shards, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    interrupted(shards, tmp_path / "run")
+    shutil.copytree(stopped, tmp_path / "run")
     with pytest.raises(UsageError, match="omit one of them"):
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, resume=True)
+    changed = FitOptions(**QUICK, seed=2)
     with pytest.raises(KeyboardInterrupt):
-        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", overwrite=True, callbacks=[Signal(1)])
+        fit(shards, changed, out=tmp_path / "run", overwrite=True, callbacks=[Signal(1)])
     assert "step 1 of epoch 1, and saved" in (said := capsys.readouterr().err)
     assert "the same command without --overwrite resumes it" in said
-    done = fit(shards, FitOptions(**{**QUICK, "seed": 2, "epochs": 1}), out=tmp_path / "run", overwrite=True)
-    assert done.metrics["epochs"] == 1
 
 
 def test_a_training_that_had_saved_nothing_begins_again_and_is_no_other_one_when_resumed(
-    shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Killed(keras.callbacks.Callback):
-        def on_train_begin(self, logs: Any = None) -> None:
-            raise RuntimeError("killed")
+    def killed(self: FusedEngine, batches: Any) -> Any:
+        raise RuntimeError("killed")
 
-    with pytest.raises(RuntimeError, match="killed"):
-        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Killed()])
+    with monkeypatch.context() as patched:
+        patched.setattr(FusedEngine, "advance", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
     with pytest.raises(RunExistsError, match="seed was 1, it is 2 now"):
-        fit(shards, FitOptions(**QUICK, seed=2), out=tmp_path / "run", resume=True)
-    fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
+        fit(shards, FitOptions(**FUSED, seed=2), out=tmp_path / "run", resume=True)
+    fit(shards, FitOptions(**{**FUSED, "epochs": 1}), out=tmp_path / "run")
     assert f"the interrupted training in '{tmp_path / 'run'}' had saved no checkpoint yet" in capsys.readouterr().err
 
 
@@ -570,11 +603,13 @@ def test_what_a_callback_holds_and_no_checkpoint_can_keep_is_told(
 ) -> None:
     class Holding(Signal):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(1)
             self.seen, self.measure, self.counts = {1, 2}, np.mean, [0]
 
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    fit(shards, FitOptions(**{**QUICK, "epochs": 1}), out=tmp_path / "run", callbacks=[Holding(), logger])
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Holding(), logger])
+    logger.csv_file.close()  # as the end of a process does
     told = [line for line in capsys.readouterr().err.splitlines() if "checkpoints do not hold" in line]
     assert len(told) == 1
     assert re.search(r"do not hold 'seen' of the callback .*Holding, which is a set; ", told[0])
@@ -593,10 +628,11 @@ def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(shards: Sha
 def test_a_file_of_others_among_the_checkpoints_ends_no_training_and_bars_no_other_one(
     shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options, stray = FitOptions(**{**QUICK, "epochs": 1}), tmp_path / "run" / CHECKPOINTS / ".DS_Store"
-    interrupted(shards, tmp_path / "run", Signal(1), epochs=1)
+    options, stray = FitOptions(**FUSED), tmp_path / "run" / CHECKPOINTS / ".DS_Store"
+    with pytest.raises(KeyboardInterrupt):
+        fit(shards, options, out=tmp_path / "run", watch=stop_after_an_epoch)
     stray.write_text("of a file manager")
-    fit(shards, options, out=tmp_path / "run", callbacks=[Signal()])
+    fit(shards, options, out=tmp_path / "run")
     assert f"'{stray}' is no checkpoint, so it stays" in capsys.readouterr().err
     with pytest.raises(RunExistsError, match="holds a finished run; choose another out, or pass overwrite"):
         fit(shards, options, out=tmp_path / "run")
@@ -604,10 +640,12 @@ def test_a_file_of_others_among_the_checkpoints_ends_no_training_and_bars_no_oth
     assert stray.exists()
 
 
-def test_a_folder_in_which_a_training_runs_is_refused(shards: Shards, tmp_path: Path) -> None:
+def test_a_folder_in_which_a_training_runs_is_refused(shards: Shards, stopped: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with RunFolder(tmp_path / "run").work.held(), pytest.raises(RunExistsError, match="another training is running"):
-        fit(shards, FitOptions(**QUICK), out=tmp_path / "run")
+        fit(shards, FitOptions(**FUSED), out=tmp_path / "run")
+    with RunFolder(stopped).work.held(), pytest.raises(RunExistsError, match="another training is running"):
+        fit(shards, FitOptions(**QUICK, seed=2), out=stopped)  # also where another one would be refused
 
 
 # The command
@@ -617,19 +655,20 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["fit", str(folders["ngram"]), "--epochs", "3", "--batch-size", "32", "--units", "4", "--engine", "keras"]
+    command = ["fit", str(folders["ngram"]), "--epochs", "3", "--batch-size", "32", "--units", "4", "--engine", "fused"]
     assert main([*command, "--resume"]) == 1
     assert "no interrupted run of the model mlp in 'runs'; omit --resume" in capsys.readouterr().err
-    advance, calls = steps.Steps.advance, 0
+    advance, calls = FusedEngine.advance, 0
 
-    def interrupting(self: steps.Steps, batches: Any) -> Any:
+    def interrupting(self: FusedEngine, batches: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 20:
+        if calls == 10:  # of 7 an epoch
             signal.raise_signal(signal.SIGTERM)
         return advance(self, batches)
 
-    monkeypatch.setattr(steps.Steps, "advance", interrupting)
+    monkeypatch.setattr(FusedEngine, "advance", interrupting)
+    monkeypatch.setattr("shardtrain.training.fused.GROUP_ROWS", 64)
     assert main(command) == 130
     assert "saved in 'runs/mlp-1'; the same command with --resume resumes it" in capsys.readouterr().err
     Path("runs/mlp-1").rename("runs/named by hand")
@@ -641,8 +680,8 @@ def test_the_command_line_resumes_the_newest_interrupted_run(
     assert main(shlex.split(resume)) == 0
     assert "resuming the interrupted training in 'copy of it'" in capsys.readouterr().err
     assert main([*command, "--out", "straight"]) == 0
-    assert_same_run(Path("runs/named by hand"), Path("straight"))
-    assert_same_run(Path("copy of it"), Path("straight"))
+    assert_same_fused_run(Path("runs/named by hand"), Path("straight"))
+    assert_same_fused_run(Path("copy of it"), Path("straight"))
     assert main([*command, "--resume", "--out", "straight"]) == 0
     assert "the run in 'straight' is finished" in capsys.readouterr().err
     assert main([*command, "--resume", "--out", "straight", "--seed", "7"]) == 1
@@ -681,7 +720,8 @@ def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_o
         fit(shards, FitOptions(**QUICK), out=tmp_path / "run", callbacks=[Signal()])
     done = fit(shards, FitOptions(**QUICK, tensorboard=board), out=tmp_path / "run", callbacks=[Signal()])
     assert_same_run(tmp_path / "run", uninterrupted.path)
-    again = fit(shards, FitOptions(**QUICK, tensorboard=board), out=done.path, callbacks=[Signal()], overwrite=True)
+    options = FitOptions(**{**QUICK, "epochs": 1}, tensorboard=board)
+    again = fit(shards, options, out=done.path, callbacks=[Signal()], overwrite=True)
     assert [step for split, step, name, _ in events(board) if (split, name) == ("train", "epoch_loss")] == [
         *range(again.metrics["epochs"])
     ]

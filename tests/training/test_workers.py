@@ -20,7 +20,9 @@ import keras
 import numpy as np
 import pytest
 from support.executors import clustered
+from support.forked import Forking
 from support.learnable import write_shards
+from support.sampled import sampled
 
 import shardtrain.keras  # noqa: F401 - the classes that saved models name
 from shardtrain.arrays.csr import Csr
@@ -118,20 +120,55 @@ def assert_equal(one: Path, several: Path, *, shards: Path) -> None:
     assert np.mean(labels(one, shards) == labels(several, shards)) >= 0.999
 
 
+# Two workers of a cluster; what the second one prints goes to a file.
+TWO = """
+import os, sys
+from shardtrain.cli.main import main
+from shardtrain.training.distribution.cluster import VARIABLE, Cluster
+from shardtrain.training.distribution.local import free_ports
+
+addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
+second = os.fork()
+os.environ[VARIABLE] = Cluster(addresses=addresses, index=0 if second else 1).as_tf_config()
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if not second:
+    os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 1)
+code = main(sys.argv[2:])
+if second:
+    code = code or os.waitstatus_to_exitcode(os.waitpid(second, 0)[1])
+sys.exit(code)
+"""
+
+
 @pytest.mark.heavy
-def test_two_workers_are_one_process(shards: dict[str, Path], tmp_path: Path) -> None:
+def test_two_workers_are_one_process(shards: dict[str, Path], tmp_path: Path, forked: Forking) -> None:
     """And the chief alone prints the result and writes the run."""
-    words = [shards["ngram"], *KINDS["ngram"], "--dropout", "0", "--epochs", "1"]  # 51 steps
-    two = begin(2, *words, "--out", tmp_path / "two", "--json")
+    often = ["--batch-size", "100"]  # 21 steps, the last one of one row
+    words = [shards["ngram"], *KINDS["ngram"], *often, "--dropout", "0", "--epochs", "1"]
+    two = forked.run(TWO, tmp_path / "printed", "fit", *words, "--out", tmp_path / "two", "--json")
+    assert two.returncode == 0, two.stderr
+    out, text = two.stdout.decode().splitlines(), two.stderr.decode().splitlines()
+    assert json.loads(out[0])["run"] == str(tmp_path / "two")
+    assert len(out) == 1
+    assert (tmp_path / "printed").read_bytes() == b""
+    assert [line for line in text if line.startswith("epoch 1: ")]
     assert main(["fit", *map(str, words), "--out", str(tmp_path / "one"), "--quiet"]) == 0
-    code, out, text = done(two)
+    assert_equal(tmp_path / "one", tmp_path / "two", shards=shards["ngram"])
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+@pytest.mark.slow
+def test_two_workers_that_were_launched_are_one_process(shards: dict[str, Path], tmp_path: Path) -> None:
+    """And say nothing but what one process does."""
+    words = [shards["ngram"], *KINDS["ngram"], "--dropout", "0", "--epochs", "1"]
+    code, out, text = done(begin(2, *words, "--out", tmp_path / "two", "--json"))
     assert code == 0, text
     assert json.loads(out[0])["run"] == str(tmp_path / "two")
     assert len(out) == 1
     assert [line for line in text if line.startswith("epoch 1: ")]
     assert not [line for line in text if "warning" in line.lower() or "error" in line.lower()], text
+    trained(1, *words, "--out", tmp_path / "one")
     assert_equal(tmp_path / "one", tmp_path / "two", shards=shards["ngram"])
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
 @pytest.mark.slow
@@ -273,18 +310,25 @@ def test_workers_of_one_machine_at_one_port_are_told_so(shards: dict[str, Path],
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.slow
-def test_what_several_workers_cannot_do_is_refused_in_one_line(shards: dict[str, Path], tmp_path: Path) -> None:
-    for options, said in (
-        (["--engine", "fused"], "not with several workers; use --engine keras"),
-        (["--engine", "keras", "--devices", "CPU:0"], "--devices is for one process"),
-        (["--engine", "keras", "--on-corrupt", "skip"], "--on-corrupt skip is for one process"),
-    ):
-        code, out, text = done(begin(2, shards["ngram"], *options, "--out", tmp_path / "run"))
-        assert (code, out) == (2, [])
-        assert [line for line in text if line.startswith("error: ")] == text[-1:]
-        assert said in text[-1], text
-        assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("options", "said"),
+    sampled(
+        [
+            (["--engine", "fused"], "not with several workers; use --engine keras"),
+            (["--engine", "keras", "--devices", "CPU:0"], "--devices is for one process"),
+            (["--engine", "keras", "--on-corrupt", "skip"], "--on-corrupt skip is for one process"),
+        ],
+        ids=["the fused engine", "devices", "skipping rows"],
+    ),
+)
+def test_what_several_workers_cannot_do_is_refused_in_one_line(
+    options: list[str], said: str, shards: dict[str, Path], tmp_path: Path
+) -> None:
+    code, out, text = done(begin(2, shards["ngram"], *options, "--out", tmp_path / "run"))
+    assert (code, out) == (2, [])
+    assert [line for line in text if line.startswith("error: ")] == text[-1:]
+    assert said in text[-1], text
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
