@@ -144,7 +144,7 @@ def test_a_damaged_archive_is_named(content, tmp_path):
         unpacked(tmp_path, content[1])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_bytes_are_changed_in_headers_nothing_but_wanted_files_comes_out(data, tmp_path_factory):
     plain = bytearray(gzip.decompress(packed(FILES, member("set/x", pax={"path": "set/train/neg/1.txt"}))))

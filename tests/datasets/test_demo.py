@@ -28,6 +28,12 @@ from shardtrain.errors import CorpusError, UsageError
 from shardtrain.runtime import quantities
 
 
+@functools.cache
+def training(demo: Path) -> list[list[str]]:
+    """The rows of the module's corpus."""
+    return rows_of(demo / "train.csv")
+
+
 def rows_of(path: Path) -> list[list[str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file, strict=True))
@@ -49,7 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @functools.cache
 def learned(demo: Path, longest: int) -> Pipeline:
     """Train an independent model on n-grams of up to `longest` words."""
-    train = rows_of(demo / "train.csv")
+    train = training(demo)
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, longest), min_df=2), MultinomialNB(alpha=0.1))
     return model.fit([f"{row[1]}, {row[2]}" for row in train], [row[0] for row in train])
 
@@ -96,7 +102,7 @@ def test_every_class_has_examples_and_the_files_are_sorted_by_class(
 
 def test_rows_are_laid_out_as_the_published_sets_are(demo: Path) -> None:
     content = (demo / "train.csv").read_text(encoding="utf-8")
-    rows = rows_of(demo / "train.csv")
+    rows = training(demo)
     assert all(len(row) == 3 and row[1] and row[2] for row in rows)
     quoted = "".join('"' + '","'.join(cell.replace('"', '""') for cell in row) + '"\n' for row in rows)
     assert content == quoted
@@ -113,7 +119,7 @@ def test_the_demo_is_read_by_the_reader(demo: Path, tmp_path: Path) -> None:
     corpus = open_corpus(demo, CorpusOptions(), scratch=tmp_path)
     units = plan_units(corpus.train, unit_bytes=1 << 20, advance=lambda num_bytes: None)
     texts = [text for unit in units for text in read_unit(corpus.train, unit).texts]
-    assert texts == [f"{title}, {body}" for _, title, body in rows_of(demo / "train.csv")]
+    assert texts == [f"{title}, {body}" for _, title, body in training(demo)]
     assert corpus.class_names is not None
     assert len(corpus.class_names) == 8
 
@@ -179,7 +185,7 @@ def test_classes_beyond_the_topics_are_pairs_of_topics_then_numbered() -> None:
 def test_the_words_of_a_phrase_are_equally_frequent_in_all_classes_but_not_the_phrase(demo: Path) -> None:
     single, pairs = Counter[tuple[str, str]](), Counter[tuple[str, tuple[str, str]]]()
     adjectives, nouns = set(lexicon.ADJECTIVES), set(lexicon.NOUNS)
-    for label, _, body in rows_of(demo / "train.csv"):
+    for label, _, body in training(demo):
         words = re.findall(r"\w+", body.lower())
         single.update((label, word) for word in words if word in adjectives)
         pairs.update((label, pair) for pair in pairwise(words) if pair[0] in adjectives and pair[1] in nouns)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from support.disk import small_disk
 from support.published import Files, Site, files_of, in_small, packed, rows_of, serving
+from support.sampled import sampled
 
 from shardtrain.cli.fetch import fetch_and_show
 from shardtrain.cli.main import main
@@ -295,7 +296,7 @@ sys.exit(cli.main(["try"]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", sampled([signal.SIGINT, signal.SIGTERM]))
 def test_an_interrupted_download_says_how_to_go_on_and_does(number, site, out):
     """A real process, stopped while the server holds back the second half."""
     dataset = published(site, "ag_news")

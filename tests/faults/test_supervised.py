@@ -14,7 +14,7 @@ from support.supervised import SHORT, Call, supervised
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
-    with forking(tmp_path_factory.mktemp("supervised"), "import h5py, numpy") as server:
+    with forking(tmp_path_factory.mktemp("supervised"), "import h5py, numpy, support.supervised") as server:
         yield server
 
 
@@ -123,7 +123,7 @@ def kept(server: Forking, folder: Path, steps: list[str]) -> set[frozenset[tuple
     code = "\n".join(["import os", *(STEPS[step] for step in steps)])
     done = supervised(server, watch, code=code, cwd=folder)
     assert done.returncode == 0, done.stderr
-    disk.states.clear()
+    disk.forget()
     disk.end()
     return {
         frozenset((path, None if content == FOLDER else disk.contents[content]) for path, content in state)

@@ -19,7 +19,7 @@ from fuzz.targets import TARGETS, safe
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
-MUTATIONS = 60  # of each target's inputs, in `make test`
+MUTATIONS = 40  # of each target's inputs, in `make test`
 RUNS, SECONDS = 2000, 60  # of each target in `make soak`: at least so many inputs, and as many as fit in the time
 
 

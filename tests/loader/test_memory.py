@@ -109,19 +109,23 @@ class Weighing(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         print(anonymous_bytes(os.getpid()), flush=True)
 
-folder, epochs = sys.argv[1:]
-options = FitOptions(model="linear", batch_size=1024, epochs=int(epochs), patience=99, learning_rate=1e-4)
+folder, epochs, batch_size = sys.argv[1:]
+options = FitOptions(model="linear", batch_size=int(batch_size), epochs=int(epochs), patience=99, learning_rate=1e-4)
 fit(open_shards(folder), options, out=Path(folder, "run"), callbacks=[Weighing()])
 """
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("windows", "epochs"), [(2, 4), pytest.param(10, 10, marks=pytest.mark.slow)], ids=["a few", "ten of ten windows"]
+    ("windows", "epochs", "batch_size"),
+    [(2, 3, 8192), pytest.param(10, 10, 1024, marks=pytest.mark.slow)],
+    ids=["a few", "ten of ten windows"],
 )
-def test_memory_does_not_grow_over_epochs(forked: Forking, tmp_path: Path, windows: int, epochs: int) -> None:
+def test_memory_does_not_grow_over_epochs(
+    forked: Forking, tmp_path: Path, windows: int, epochs: int, batch_size: int
+) -> None:
     write_long(tmp_path, windows * BLOCK_ROWS * WINDOW_BLOCKS)
-    done = forked.run(TRAINING, tmp_path, epochs)
+    done = forked.run(TRAINING, tmp_path, epochs, batch_size)
     assert done.returncode == 0, done.stderr.decode()
     weighed = [int(line) for line in done.stdout.split()]
     assert len(weighed) == epochs

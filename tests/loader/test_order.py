@@ -11,7 +11,7 @@ from shardtrain.errors import UsageError
 from shardtrain.loader.options import SHUFFLES
 from shardtrain.loader.order import EpochPlan, document_keys, keys, mix64, permutation, permuted
 
-LAWS = settings(max_examples=200, deadline=None, derandomize=True)
+LAWS = settings(max_examples=80, deadline=None, derandomize=True)
 PLANS = st.builds(
     EpochPlan,
     num_rows=st.integers(0, 300),

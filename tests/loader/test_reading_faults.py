@@ -69,8 +69,14 @@ def flip(path: Path, offset: int) -> None:
 # Ways of reading
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
-@pytest.mark.parametrize("verify", [True, False], ids=["verified", "not verified"])
+@pytest.mark.parametrize(
+    ("shuffle", "verify"),
+    sampled(
+        [*((shuffle, True) for shuffle in SHUFFLES), ("window", False)]
+        + [(shuffle, False) for shuffle in SHUFFLES if shuffle != "window"],
+        range(len(SHUFFLES) + 1),
+    ),
+)
 def test_positioned_reads_and_mappings_with_and_without_a_thread_give_the_same_batches(large, shuffle, verify):
     folder, _, _ = large
     order = {"batch_size": 1000, "seed": 2, "epoch": 1, "shuffle": shuffle, "start_step": 3}
@@ -270,8 +276,16 @@ def lost_rows(rows, entry, start: int, block: int) -> np.ndarray:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("io", ["map", "read"])
-@pytest.mark.parametrize("shuffle", sampled(SHUFFLES, (2,)))
+@pytest.mark.parametrize(
+    ("large", "shuffle", "io"),
+    sampled(
+        [("ngram", "window", "read"), ("sequence", "window", "map")]
+        + [("ngram", "window", "map"), ("sequence", "window", "read")]
+        + [(kind, mode, io) for kind in KINDS for mode in SHUFFLES if mode != "window" for io in ("map", "read")],
+        (0, 1),
+    ),
+    indirect=["large"],
+)
 def test_skipping_leaves_out_exactly_the_rows_in_damaged_blocks_and_no_others(large, shuffle, io, capsys):
     folder, rows, manifest = large
     entry = manifest.splits["train"].shards[1]
@@ -371,7 +385,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems map the rest of a file in another way")
-@pytest.mark.parametrize("where", ["held by Python", "in a compiled gather"])
+@pytest.mark.parametrize("where", sampled(["held by Python", "in a compiled gather"], (1,)))
 def test_a_process_whose_mapped_file_is_truncated_says_so_and_ends_with_1(where, tmp_path):
     write_shards(tmp_path, make_rows("sequence", 100_000), [100_000])
     path = tmp_path / "train-00000.h5"

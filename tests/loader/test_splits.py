@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.handmade import dense, make_rows, write_shards
+from support.sampled import sampled
 
 from shardtrain.arrays.csr import Csr
 from shardtrain.errors import (
@@ -84,7 +85,7 @@ def copy(built, tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_any_run_of_rows_is_the_same_however_the_rows_are_cut_into_shards(data):
     kind = data.draw(st.sampled_from(KINDS))
     sizes = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
@@ -147,7 +148,19 @@ def test_views_outlive_the_shards_they_were_read_from(tmp_path):
     np.testing.assert_array_equal(y, rows.y)
 
 
-@pytest.mark.parametrize(("shuffle", "without"), [("blocks", "h5py numba tensorflow"), ("window", "h5py tensorflow")])
+@pytest.mark.parametrize(
+    ("built", "shuffle", "without"),
+    sampled(
+        [
+            ("ngram", "window", "h5py tensorflow"),
+            ("sequence", "blocks", "h5py numba tensorflow"),
+            ("ngram", "blocks", "h5py numba tensorflow"),
+            ("sequence", "window", "h5py tensorflow"),
+        ],
+        (0, 1),
+    ),
+    indirect=["built"],
+)
 def test_reading_never_imports_libhdf5_or_tensorflow_and_without_mixing_no_kernels(shuffle, without, built):
     code = (
         "import sys, shardtrain\n"
@@ -196,7 +209,8 @@ def test_rows_lie_in_the_order_of_their_documents_keys_and_low_keys_are_held_out
 def test_a_flipped_bit_anywhere_is_named_before_its_data_is_used(files, copy):
     rng = np.random.default_rng(1)
     paths = sorted(copy.glob(files))
-    for number in range(40):  # test_flipped_bits has thousands, in every kind of folder
+    assert len(paths) < 16
+    for number in range(16):  # test_flipped_bits has thousands, in every kind of folder
         path = paths[number % len(paths)]
         bit = int(rng.integers(path.stat().st_size * 8))
         flip(path, bit)
@@ -240,7 +254,7 @@ def test_damage_in_one_block_spares_exactly_the_rows_that_do_not_lie_in_it(large
     folder, rows, entry = large
     path, rng = folder / entry.file, np.random.default_rng(2)
     refused = spared = 0
-    for bit in rng.integers(8 * entry.bytes, size=25):
+    for bit in rng.integers(8 * entry.bytes, size=16):
         flip(path, int(bit))
         block = int(bit) // 8 // BLOCK_BYTES
         with open_shards(folder) as shards:

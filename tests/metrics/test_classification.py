@@ -110,13 +110,13 @@ def assert_ranks_within_bounds(found: Metrics, y: Any, probabilities: Any, weigh
     [
         (2000, 4, {}),
         (2000, 2, {}),
-        (3000, 100, {}),
+        (1500, 40, {}),
         (1500, 6, {"present": 3}),
         (1500, 5, {"better": 0.0}),
         (1500, 5, {"sharpness": 30.0}),
         (1, 3, {}),
     ],
-    ids=["four classes", "two classes", "100 classes", "absent classes", "chance", "probabilities of 0 and 1", "a row"],
+    ids=["four classes", "two classes", "40 classes", "absent classes", "chance", "probabilities of 0 and 1", "a row"],
 )
 def test_metrics_are_those_of_scikit_learn(
     number: int, classes: int, options: dict[str, Any], weighted: bool, monkeypatch: pytest.MonkeyPatch
@@ -153,7 +153,7 @@ def test_ties_count_half_and_the_first_class_wins(levels: int, monkeypatch: pyte
     assert_ranks_within_bounds(measured(y, p), y, p)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_binned_rankings_keep_their_bounds_on_few_scores_that_lie_together(data: st.DataObject) -> None:
     classes = data.draw(st.integers(2, 4))
@@ -218,10 +218,10 @@ def test_memory_does_not_grow_with_the_rows(classes: int) -> None:
     for _ in range(-(-number // 512)):
         sums.add(y, p)
     before = sums.num_bytes
-    for _ in range(50):
+    for _ in range(5):
         sums.add(y, p)
     assert sums.num_bytes == before < 24 << 20
-    assert sums.metrics().rows == (-(-number // 512) + 50) * 512
+    assert sums.metrics().rows == (-(-number // 512) + 5) * 512
 
 
 def test_the_interval_is_that_of_wilson_and_says_whether_the_majority_is_beaten() -> None:
@@ -270,7 +270,7 @@ def test_no_rows_have_metrics_that_say_nothing_and_labels_outside_are_refused() 
 
 
 @pytest.mark.parametrize("exact", [1 << 20, 0], ids=["exact", "in bins"])
-@pytest.mark.parametrize(("number", "classes"), [(3, 2), (400, 2), (5000, 3), (3000, 40)])
+@pytest.mark.parametrize(("number", "classes"), [(3, 2), (400, 2), (5000, 3), (600, 10)])
 def test_points_of_curves_are_scikit_learns(
     number: int, classes: int, exact: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +300,7 @@ def test_points_of_curves_are_scikit_learns(
 
 
 def pairs(first: Any, second: Any) -> set[tuple[float, float]]:
-    return {(round(a, 9), round(b, 9)) for a, b in zip(first, second, strict=True)}
+    return set(zip(np.round(first, 9).tolist(), np.round(second, 9).tolist(), strict=True))
 
 
 def test_there_are_no_curves_without_rows_or_of_too_many_classes() -> None:

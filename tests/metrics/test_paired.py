@@ -166,7 +166,7 @@ def test_the_variance_of_macro_f1_is_that_of_its_linearisation_row_by_row() -> N
 
 
 def test_the_intervals_cover_the_true_differences_as_often_as_they_say() -> None:
-    classes, number, times = 3, 400, 500
+    classes, number, times = 3, 400, 250
     y, first, second = rows(200_000, classes, seed=6)
     truth = paired(y, first, second, size=200_000)
     rng, covered = np.random.default_rng(7), np.zeros(10)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sampled import sampled
 
 from shardtrain import doctor
 from shardtrain.cli.main import main
@@ -88,8 +89,11 @@ def test_an_environment_with_nothing_in_it_is_told_what_to_install(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "said"),
-    [("raise ImportError('no libcublas')", "no libcublas"), ("import os; os.abort()", "ended by signal 6")],
-    ids=["an import that fails", "an import that crashes"],
+    sampled(
+        [("raise ImportError('no libcublas')", "no libcublas"), ("import os; os.abort()", "ended by signal 6")],
+        (1,),
+        ids=["an import that fails", "an import that crashes"],
+    ),
 )
 def test_a_broken_tensorflow_is_told_and_the_rest_as_well(module: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text(module)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.executors import Hesitating, Zombies
+from support.tasks import Constants, allocate, die_always, die_unless_there, nothing, straggle
 
 from shardtrain.errors import ExecutorError, MissingExtraError, UsageError, WorkerDiedError
 from shardtrain.runtime.engines.cluster import Cluster
@@ -26,28 +25,8 @@ from shardtrain.runtime.executors import MAX_DEATHS
 from shardtrain.runtime.memory import anonymous_bytes
 
 
-class Constants:
-    """The function of a pass: it counts how often a process reads it, and how often it runs."""
-
-    def __init__(self, folder: Path, size: int = 1 << 20) -> None:
-        self.folder, self.content = folder, os.urandom(size)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        (self.folder / f"read-{os.getpid()}-{time.monotonic_ns()}").touch()
-
-    def __call__(self, task: int) -> int:
-        time.sleep(0.01)
-        (self.folder / f"ran-{task}").touch()
-        return task * len(self.content)
-
-
-def prepare() -> None:
-    pass
-
-
 def opened(function: str, folder: Path, workers: int | None = None) -> Cluster:
-    return open_cluster(executor_name(f"support.executors:{function}"), folder, workers=workers, prepare=prepare)
+    return open_cluster(executor_name(f"support.executors:{function}"), folder, workers=workers, prepare=nothing)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +62,6 @@ def test_results_in_order_are_those_of_the_tasks_in_order(processes: Cluster, tm
     assert list(processes.map(Constants(tmp_path, 3), range(9))) == [3 * task for task in range(9)]
 
 
-def allocate(num_bytes: int) -> int:
-    held = bytearray(num_bytes)
-    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
-    time.sleep(0.2)
-    return len(held)
-
-
 @pytest.mark.skipif(not anonymous_bytes(os.getpid()), reason="memory is measured on Linux")
 def test_the_peak_of_a_worker_is_measured_there(processes: Cluster) -> None:
     list(processes.run(allocate, [1 << 20]))
@@ -98,33 +70,17 @@ def test_the_peak_of_a_worker_is_measured_there(processes: Cluster) -> None:
     assert processes.peak_bytes >= before + (280 << 20)
 
 
-def straggle(task: tuple[int, float]) -> int:
-    time.sleep(task[1])
-    return task[0]
-
-
 def test_a_straggler_does_not_hold_back_the_results_of_others(tmp_path: Path) -> None:
     with opened("two_threads", tmp_path) as cluster:
         tasks = [(number, 0.5 * (number == 0)) for number in range(4)]
         assert [number for number, _ in cluster.run(straggle, tasks)][-1] == 0
 
 
-def die(task: Path) -> str:
-    if not task.exists():
-        task.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task.name
-
-
-def die_always(task: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_an_executor_whose_worker_dies_is_made_again_and_its_tasks_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with opened("two_processes", tmp_path) as cluster:
-        assert dict(cluster.run(die, [tmp_path / "a", tmp_path / "b"])) == {0: "a", 1: "b"}
+        assert dict(cluster.run(die_unless_there, [tmp_path / "a", tmp_path / "b"])) == {0: "a", 1: "b"}
         assert "its tasks are run again with 1 worker" in capsys.readouterr().err
         assert dict(cluster.run(straggle, [(5, 0.0)])) == {0: 5}
         assert cluster.workers == 1
@@ -177,7 +133,7 @@ def test_a_task_whose_driver_has_gone_does_not_begin(tmp_path: Path) -> None:
     from shardtrain.runtime.engines.work import versions
 
     with pytest.raises(ExecutorError, match="does not see"):
-        Call(str(tmp_path / "pass-gone"), "", versions(), prepare, owned=False)(0)
+        Call(str(tmp_path / "pass-gone"), "", versions(), nothing, owned=False)(0)
 
 
 def test_a_pass_that_somebody_else_wrote_is_not_unpickled(tmp_path: Path) -> None:
@@ -186,7 +142,7 @@ def test_a_pass_that_somebody_else_wrote_is_not_unpickled(tmp_path: Path) -> Non
     forged = tmp_path / "pass-forged"
     forged.write_bytes(pickle.dumps(Constants(tmp_path, 1)))
     with pytest.raises(ExecutorError, match="is not what this command wrote"):
-        Call(str(forged), "0" * 64, versions(), prepare, owned=False)(0)
+        Call(str(forged), "0" * 64, versions(), nothing, owned=False)(0)
     assert list(tmp_path.glob("read-*")) == []
 
 

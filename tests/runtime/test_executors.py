@@ -15,44 +15,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampled import sampled
+from support.tasks import die_at_three, die_once, nothing, slow_square, square
 
 from shardtrain.errors import WorkerDiedError
 from shardtrain.runtime import executors, interrupts
 from shardtrain.runtime.executors import MAX_DEATHS, Pool, Serial, processes, threads
-
-
-def nothing() -> None:
-    pass
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def slow_square(number: int) -> int:
-    """Take long enough for the pool to learn of a death before the others have done all tasks."""
-    time.sleep(0.4)
-    return number * number
-
-
-def die_once(task: tuple[Path, int]) -> int:
-    """Die by SIGKILL, as the kernel kills for memory, the first time that the task runs."""
-    folder, number = task
-    if number % 5 == 2:
-        try:
-            (folder / str(number)).touch(exist_ok=False)
-        except FileExistsError:
-            return number
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def die(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 def fail_from(task: tuple[int, int, float]) -> int:
@@ -117,11 +87,12 @@ def test_a_killed_worker_costs_its_tasks_and_they_run_again(tmp_path: Path, caps
 
 def test_a_task_that_kills_every_worker_ends_the_run() -> None:
     with processes(1, prepare=nothing) as pool:  # which of the later tasks two would finish is chance
-        done = finished_before(WorkerDiedError, "fewer workers", pool.run(die, range(6)))
+        done = finished_before(WorkerDiedError, "fewer workers", pool.run(die_at_three, range(6)))
     assert done == [0, 1, 2]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
+@settings(max_examples=40)
 @given(first=st.integers(0, 12), slow=st.sets(st.integers(0, 11)))
 def test_the_failure_of_the_first_task_is_raised_however_tasks_are_timed(
     workers: int, first: int, slow: set[int]
@@ -225,7 +196,9 @@ def test_a_worker_that_starts_while_another_dies_is_ended(monkeypatch: pytest.Mo
     assert not any(each.is_alive() for each in Late.made)
 
 
-@pytest.mark.parametrize("error", [None, ValueError("bad value(s) in fds_to_keep"), OSError("bad descriptor")], ids=str)
+@pytest.mark.parametrize(
+    "error", sampled([None, ValueError("bad value(s) in fds_to_keep"), OSError("bad descriptor")], (0, 1))
+)
 def test_a_worker_that_dies_while_the_pool_starts_costs_a_worker(
     error: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +210,7 @@ def test_a_worker_that_dies_while_the_pool_starts_costs_a_worker(
     assert not any(each.is_alive() for each in Early.made)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 9)))
 def test_serial_equals_a_pool(numbers: list[int]) -> None:
     with threads(3) as pool:

@@ -77,16 +77,23 @@ def test_no_other_module_writes_or_reads_the_standard_streams() -> None:
 
 def _is_direct(node: ast.AST, path: str) -> bool:
     if isinstance(node, ast.Call):
-        called = ast.unparse(node.func)
+        called = _dotted(node.func)
         return called in ("print", "input", "tqdm.write", "traceback.print_exc", "traceback.print_exception") or (
             called == "os.write" and ast.unparse(node.args[0]) in ("1", "2")
         )
     if isinstance(node, ast.Attribute):
         streams = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"}
-        return node.attr in streams and ast.unparse(node.value) == "sys"
+        return node.attr in streams and _dotted(node.value) == "sys"
     if isinstance(node, ast.ImportFrom):
         return node.module == "sys" or (node.module == "warnings" and path not in MAY_WARN)
     return isinstance(node, ast.Import) and any(a.name == "warnings" for a in node.names) and path not in MAY_WARN
+
+
+def _dotted(node: ast.AST) -> str:
+    """The source of a name or of an attribute of one; empty for other expressions."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def test_the_law_above_sees_every_way_to_write() -> None:

@@ -49,7 +49,8 @@ def our_names() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests and print the outcome; arguments are pytest's."""
+    """Run the tests and print the outcome; arguments are pytest's. It may be called by a test."""
+    sys.modules.pop(MODULE, None)
     with our_names():
         module = importlib.import_module(MODULE)
     assert all(getattr(module, name) is getattr(ours, name) for name in NAMES)
@@ -66,8 +67,15 @@ def main(arguments: list[str]) -> int:
         "/dev/null",
         "-W",
         "ignore",
+        "--noconftest",
+        "--assert=plain",
+        "-p",
+        "no:faulthandler",
+        "--capture=no",
     ]
-    with contextlib.redirect_stdout(sys.stdout if arguments else output):
+    with contextlib.redirect_stdout(sys.stdout if arguments else output), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # none is needed, and some take seconds to import
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
         pytest.main([*options, *arguments], plugins=[outcomes])
     passed = sorted(name for name, good in outcomes.passed.items() if good)
     failed = sorted(set(outcomes.passed) - set(passed))

@@ -92,7 +92,7 @@ def outcome(function, *arguments):
 @pytest.mark.filterwarnings("ignore:Your stop_words may be inconsistent", "ignore:The parameter 'stop_words'")
 @pytest.mark.filterwarnings("ignore:The parameter 'token_pattern'", "ignore:divide by zero")
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_every_setting_gives_scikit_learns_matrices(name, data):
     chosen = data.draw(st.fixed_dictionaries({}, optional={**SPLITTING, **OWN[name]}))
@@ -135,7 +135,7 @@ def is_mapped(array):
 @pytest.mark.parametrize("name", NAMES)
 def test_many_units_give_the_same_in_memory_and_out_of_core(small_units, name, limit):
     rng = np.random.default_rng(5)
-    texts = [" ".join(f"w{number}" for number in rng.zipf(1.5, 20) % 500) for _ in range(400)]
+    texts = [" ".join(f"w{number}" for number in rng.zipf(1.5, 20) % 500) for _ in range(150)]
     mine, theirs = getattr(ours, name)(ngram_range=(1, 2), memory_limit=limit), getattr(peers, name)(ngram_range=(1, 2))
     got, expected = mine.fit_transform(text for text in texts), theirs.fit_transform(texts)
     assert_equal(got, expected)
@@ -292,7 +292,7 @@ def test_pipelines_and_searches_take_them():
 
 @pytest.mark.parametrize("bits", [0, 3, 8])
 @pytest.mark.parametrize("name", ["CountVectorizer", "TfidfVectorizer"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(texts=DOCUMENTS, others=DOCUMENTS, analyzer=st.sampled_from(["word", "char_wb"]))
 def test_terms_with_one_hash_are_two_terms(name, bits, texts, others, analyzer):
     texts = ["word other", *texts]

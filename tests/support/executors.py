@@ -15,8 +15,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
-
 SPAWN = multiprocessing.get_context("spawn")
 _DASK = """
 import os, signal, sys, time
@@ -92,6 +90,8 @@ class Clustered:
 @contextlib.contextmanager
 def clustered(kind: str, folder: Path) -> Iterator[Clustered]:
     """Start a cluster, and end it."""
+    import pytest  # not in the workers that import this module
+
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[kind], reason=f"the extra {kind} is not installed")
     script = folder / f"{kind}_cluster.py"
     script.write_text({"dask": _DASK, "ray": _RAY}[kind])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +61,9 @@ _MEASURED = re.compile(r"seconds|per_second|input_wait|peak_memory|(model|config
 
 _OF_TENSORFLOW = re.compile(r"[IWEF]\d{4} \d\d:\d\d|WARNING: All log messages before absl")  # its own log
 
-# All kernels are loaded once, in the server. TensorFlow must not run there, so commands that train load some again.
+# All kernels are loaded once, in the server, but for those of commands that train. Most commands never import
+# TensorFlow; the others are forked from a second server, which has imported it and must not run it.
+_SERVED = "import support.supervised, shardtrain.cli.main, shardtrain.inference.predict_file\n"
 _WARM = """
 from shardtrain.cli.main import main
 for words in {commands!r}:
@@ -78,6 +81,7 @@ class Command:
         before: code that the process runs first.
         differing: names of files whose content differs between equal runs.
         every: in `make soak` every n-th call fails, where one run takes long.
+        keras: it imports Keras.
     """
 
     words: str
@@ -85,6 +89,7 @@ class Command:
     before: str = ""
     differing: tuple[str, ...] = ("build.json",)
     every: int = 1
+    keras: bool = False
 
 
 _BUILD = "build {inputs}/corpus --out {work}/out --workers 1 --rows-per-shard 40"
@@ -127,6 +132,7 @@ COMMANDS = {
     "export folder": Command(
         "export {inputs}/run --to savedmodel --out {work}/model",
         differing=("saved_model.pb", "fingerprint.pb"),
+        keras=True,
     ),
     "fit": Command("fit {inputs}/shards --out {work}/run " + _TRAIN, differing=("config.json",)),
     "tune": Command(
@@ -138,11 +144,12 @@ COMMANDS = {
 
 @dataclass
 class Home:
-    """The folder that is watched: inputs, and where commands work; with the server that forks them.
+    """The folder that is watched: inputs, and where commands work; with the servers that fork them.
 
     Attributes:
         folder: the home.
         server: forks commands that have the modules loaded.
+        keras_server: starts another one, for commands that import Keras.
         url: of the server of data sets.
         states: by command, the working folder before it runs, and all files after a run that nothing disturbed.
         started: by command, all files before it runs.
@@ -151,6 +158,7 @@ class Home:
 
     folder: Path
     server: Forking
+    keras_server: Callable[[], Forking]
     url: str
     states: dict[str, tuple[Path, dict[str, str]]] = field(default_factory=dict)
     started: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -165,6 +173,10 @@ class Home:
         """Return a command line's words."""
         return [*text.format(inputs=self.folder / "inputs", work=self.work).split(), "--quiet"]
 
+    def server_of(self, command: Command) -> Forking:
+        """Return the server that forks a command."""
+        return self.keras_server() if command.keras else self.server
+
     def before(self, command: Command) -> str:
         """Return the code that runs before a command."""
         return command.before.format(url=self.url, aside=self.server.folder)
@@ -172,7 +184,7 @@ class Home:
     def run(self, command: Command, *, before: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run a command undisturbed."""
         code = f"{self.before(command)}\n{before}\n{COMMAND}"
-        return self.server.run(code, *self.words(command.words), cwd=self.folder / "inputs")
+        return self.server_of(command).run(code, *self.words(command.words), cwd=self.folder / "inputs")
 
     def supervise(self, command: Command, decide: Decide) -> subprocess.CompletedProcess[bytes]:
         """Run a command whose calls in the home are decided."""
@@ -181,7 +193,7 @@ class Home:
             return decide(call) if Path(call.path).is_relative_to(self.folder) or call.kind == "sync" else 0
 
         words, before = self.words(command.words), self.before(command)
-        return supervised(self.server, here, *words, before=before, cwd=self.folder / "inputs")
+        return supervised(self.server_of(command), here, *words, before=before, cwd=self.folder / "inputs")
 
     def reset(self, name: str) -> None:
         """Lay the working folder out as it is before a command."""
@@ -268,9 +280,17 @@ def home_of(folder: Path) -> Iterator[Home]:
     warm += [["report", f"{inputs}/text", "--out", f"{folder}/report.html"]]
     aside = folder.parent / f"{folder.name} server"
     aside.mkdir()
-    before = TENSORFLOW + _WARM.format(commands=warm)
-    with serving() as site, forking(aside, before) as server:
-        home = Home(folder, server, site.url)
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(serving())
+        server = stack.enter_context(forking(aside, _SERVED + _WARM.format(commands=warm)))
+
+        @functools.cache
+        def keras_server() -> Forking:
+            other = folder.parent / f"{folder.name} keras"
+            other.mkdir()
+            return stack.enter_context(forking(other, TENSORFLOW + _SERVED))
+
+        home = Home(folder, server, keras_server, site.url)
         _publish(site, aside / "archive")
         done = home.run(Command("fit {inputs}/text --out {inputs}/run --epochs 1 --seed 1"))
         assert done.returncode == 0, done.stderr

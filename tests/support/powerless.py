@@ -57,6 +57,9 @@ class Disk:
         self._pending = []
         self._kept = dict(self._entries)  # names and contents that are on the disk
         self._synced = dict(self._held)
+        self._paths: dict[frozenset[tuple[Entry, Node]], list[tuple[str, Node]]] = {}  # of names, what is reached
+        self._noted: tuple[dict[Node, str], dict[Node, str]] = {}, {}  # what files held when names were last noted
+        self._seen: set[frozenset[tuple[Entry, Node]]] = set()  # names noted since
 
     def watch(self, call: Call) -> None:
         """Note the states in which the disk may be before a call; the call may then be made."""
@@ -69,6 +72,11 @@ class Disk:
             self._pending, self._synced = [], dict(self._held)
         if call.kind == "fsync":
             self._sync(os.stat(f"/proc/{call.thread}/fd/{call.descriptor}").st_ino)
+
+    def forget(self) -> None:
+        """Drop the states found so far, so that those of later calls are noted even if they were found before."""
+        self.states.clear()
+        self._seen.clear()
 
     def end(self) -> None:
         """Note the states in which the disk may be when the command has ended."""
@@ -132,24 +140,34 @@ class Disk:
         self._kept = _changed(self._kept, [change])
 
     def _possible(self) -> Iterator[frozenset[tuple[str, str]]]:
-        """Yield the states in which the disk may be now."""
+        """Yield the states in which the disk may be now, but for those of before if no file's content changed."""
         pending = self._pending
         touched = {folder for change in pending for folder, _ in change}
         choices = [pending, [], pending[:-1], pending[-1:]]
         for folder in touched:
             here = [change for change in pending if any(place == folder for place, _ in change)]
             choices += [here, [change for change in pending if change not in here]]
-        seen: set[frozenset[tuple[Entry, Node]]] = set()
+        if self._noted != (self._held, self._synced):
+            self._noted, self._seen = (self._held, dict(self._synced)), set()
+        nodes = self._held.keys() | self._synced.keys() | set(self._kept.values())
+        for change in pending:
+            nodes |= {node for node in change.values() if node is not None}
+        after = [
+            dict.fromkeys(self._folders, FOLDER) | {node: self._after(node, data) for node in nodes - self._folders}
+            for data in ("dropped", "zeros", "written")
+        ]
         for chosen in choices:
             entries = _changed(self._kept, chosen)
-            if (key := frozenset(entries.items())) in seen:
+            if (key := frozenset(entries.items())) in self._seen:
                 continue
-            seen.add(key)
-            for data in ("dropped", "zeros", "written"):
-                yield frozenset(self._laid_out(entries, data))
+            self._seen.add(key)
+            if key not in self._paths:
+                self._paths[key] = list(self._reached(entries))
+            for contents in after:
+                yield frozenset((path, contents[node]) for path, node in self._paths[key])
 
-    def _laid_out(self, entries: Mapping[Entry, Node], data: str) -> Iterator[tuple[str, str]]:
-        """Yield path and content of what can be reached from the root."""
+    def _reached(self, entries: Mapping[Entry, Node]) -> Iterator[tuple[str, Node]]:
+        """Yield the path of what can be reached from the root."""
         below: dict[Node, list[tuple[str, Node]]] = {}
         for (folder, name), node in entries.items():
             below.setdefault(folder, []).append((name, node))
@@ -157,11 +175,9 @@ class Disk:
         while places:
             folder, path = places.pop()
             for name, node in below.get(folder, []):
+                yield f"{path}{name}", node
                 if node in self._folders:
                     places.append((node, f"{path}{name}/"))
-                    yield f"{path}{name}", FOLDER
-                else:
-                    yield f"{path}{name}", self._after(node, data)
 
     def _after(self, node: Node, data: str) -> str:
         """What a file holds after the power failed."""
@@ -227,7 +243,10 @@ with shardtrain.open_shards(folder) as shards:
 """
 _RUN = """
 from shardtrain.inference.run import load_run
-show(load_run(folder).load_model().get_weights)
+def weights():
+    network = load_run(folder).load_network()
+    return network.wide, network.small
+show(weights)
 """
 _LOAD = """
 import hashlib, sys

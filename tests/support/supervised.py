@@ -44,6 +44,7 @@ KINDS = {
     "u": "unlink",
     "d": "mkdir",
 }
+# A server of many runs has this module imported already, as it takes a tenth of a second.
 _ENTER = "import sys\nfrom support.supervised import enter\nenter(sys.argv.pop(1), sys.argv.pop(1))\n"
 _names = itertools.count()
 

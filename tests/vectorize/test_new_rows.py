@@ -44,6 +44,7 @@ def assert_same_rows(found: Csr, expected: Csr) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@settings(max_examples=40)
 @given(TEXTS, st.integers(1, 400))
 def test_a_row_does_not_depend_on_the_texts_around_it(vectorizer: Vectorizer, texts: list[str], size: int) -> None:
     whole = vectorizer.transform(texts)
@@ -60,6 +61,7 @@ def test_a_row_does_not_depend_on_the_texts_around_it(vectorizer: Vectorizer, te
         assert (np.diff(alone.indices) > 0).all()
 
 
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=5), max_size=30), st.integers(1, 20))
 def test_blocks_are_the_texts_in_order(texts: list[str], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -64,7 +64,7 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @given(text=HOSTILE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_terms_are_those_of_scikit_learn_and_each_place_folds_to_its_term(way, text):
     chosen, vectorizer = way
     split = analyzer(chosen)
@@ -90,7 +90,7 @@ def folded(text: str, way: dict[str, Any]) -> str:
 
 
 @given(text=st.text("ab ,\t", max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_an_ascii_text_has_as_many_places_as_terms_none_wider_than_the_term(way, text):
     chosen, vectorizer = way
     counts = Counter(analyzer(chosen)(text))

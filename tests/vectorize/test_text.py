@@ -34,10 +34,13 @@ def strip_accents_unicode(text: str) -> str:
     ids=["lowered", "lowered and stripped"],
 )
 def test_every_character_becomes_what_python_makes_of_it(ours, theirs):
-    assert list(pieces(ours(EVERY))) == [theirs(character) for character in EVERY]
+    """Lines do not touch each other in Python, so all characters are given to it at once."""
+    block = ours(EVERY)
+    found = np.insert(block.data, block.bounds[1:-1], ord("\n")).tobytes()
+    assert found == theirs("\n".join(EVERY)).encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("Σσς aA.\u0301\u0345İ")), max_size=20)))
 def test_any_documents_become_what_python_makes_of_them_one_by_one(texts):
     assert list(pieces(lowered(texts))) == [text.lower() for text in texts]

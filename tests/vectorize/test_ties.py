@@ -25,7 +25,7 @@ STRINGS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(strings=STRINGS, room=st.integers(0, 45), later=st.booleans())
 def test_the_best_strings_are_the_last_or_the_first_in_the_order_of_python(strings, room, later):
     found = [strings[i] for i in ties.best_strings(Texts.from_strings(strings), room, later_wins=later)]
@@ -33,7 +33,7 @@ def test_the_best_strings_are_the_last_or_the_first_in_the_order_of_python(strin
     assert sorted(found, reverse=later) == ordered[:room]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(strings=STRINGS.filter(bool), number=st.integers(0, 100), later=st.booleans())
 def test_what_wins_against_a_string_is_what_comes_after_it_or_before(strings, number, later):
     texts, rival = Texts.from_strings(strings), strings[number % len(strings)]
@@ -47,7 +47,7 @@ def test_what_wins_against_a_string_is_what_comes_after_it_or_before(strings, nu
 SCORES = st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.5, np.inf, -np.inf, np.nan, np.finfo(float).min]), min_size=1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(scores=SCORES, keep=st.integers(1, 12), size=st.integers(1, 9), seed=st.integers(0, 5))
 def test_the_boundary_found_in_pieces_gives_the_choice_of_select_k_best(scores, keep, size, seed):
     values = np.array(scores)
@@ -95,7 +95,7 @@ def settled(monkeypatch) -> list[int]:
 @pytest.mark.parametrize(
     ("examples", "least"),
     [
-        pytest.param(30, 10, id="some texts", marks=pytest.mark.heavy),
+        pytest.param(18, 5, id="some texts", marks=pytest.mark.heavy),
         pytest.param(1000, 100, id="many texts", marks=pytest.mark.slow),
     ],
 )
