@@ -96,7 +96,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, title: str, kill: Callable[[], None
     return killed
 
 
-@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@pytest.mark.parametrize("kind", sampled(["ngram", "sequence"]))
 def test_a_build_has_the_bytes_of_one_process(
     kind: str, cluster: Clustered, corpus: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pytest
 from support.forked import Forking, forking
+from support.sampled import sampled
 from support.terminals import terminal
 
 from shardtrain.cli.main import COMMANDS, main
@@ -284,7 +285,7 @@ START_UP = {
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system has no /proc")
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "the other signal"])
-@pytest.mark.parametrize("when", START_UP)
+@pytest.mark.parametrize("when", sampled(START_UP, (0, 2)))
 def test_an_interruption_at_the_start_is_one_line(when, again, home, tmp_path) -> None:
     words, moment, number = START_UP[when]
     if again:
