@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from support.sampled import sampled
 
 from shardtrain.cli.main import main
 from shardtrain.datasets.demo import write_demo
-from shardtrain.errors import CorpusFormatError, WorkerDiedError
+from shardtrain.errors import CorpusFormatError, ExecutorError, WorkerDiedError
 from shardtrain.inference import units
 from shardtrain.pipeline import build as building
 from shardtrain.pipeline import titles
@@ -246,3 +247,18 @@ def test_a_task_that_kills_its_workers_ends_the_command_in_one_line(cluster: Clu
         list(opened.run(kill_at_one, range(3)))
     assert f"workers of {cluster.kind} died again and again with the same task" in str(raised.value)
     assert "run the same command again" in str(raised.value)
+
+
+def test_a_dask_scheduler_that_does_not_answer_is_waited_for_aloud(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dask_engine = pytest.importorskip("shardtrain.runtime.engines.dask_engine")
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_engine, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(dask_engine, "_CONNECT_SECONDS", 1)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(ExecutorError, match=f"no Dask scheduler answers at '{address}'"):
+            dask_engine.DaskEngine(address)
+    assert f"waiting for the Dask scheduler at {address}, up to 1 s" in capsys.readouterr().err

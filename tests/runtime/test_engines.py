@@ -96,21 +96,6 @@ def test_a_process_that_is_started_while_another_dies_is_ended(tmp_path: Path, m
     assert not any(each.is_alive() for each in Hesitating.made)
 
 
-def test_a_dask_scheduler_that_does_not_answer_is_waited_for_aloud(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dask_engine = pytest.importorskip("shardtrain.runtime.engines.dask_engine")
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(dask_engine, "_SILENT_SECONDS", 0.1)
-    monkeypatch.setattr(dask_engine, "_CONNECT_SECONDS", 1)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
-        with pytest.raises(ExecutorError, match=f"no Dask scheduler answers at '{address}'"):
-            dask_engine.DaskEngine(address)
-    assert f"waiting for the Dask scheduler at {address}, up to 1 s" in capsys.readouterr().err
-
-
 def test_a_worker_that_dies_ends_a_stream_in_one_line(tmp_path: Path) -> None:
     with (
         opened("two_processes", tmp_path) as cluster,
