@@ -37,6 +37,7 @@ from shardtrain.runtime.schema import (
     Row,
     Text,
     check,
+    hex_digits,
     parse_json,
 )
 from shardtrain.runtime.storage import storage_errors
@@ -50,7 +51,8 @@ _PIECE = 1 << 20  # bytes that are read at once to be compared with a checksum
 _MOST_MAPPED, _OTHER_FILES = 512, 512  # files that are open at once
 HEADER_BYTES = 4096  # read at first; most headers are shorter
 _PLACED = (Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer())
-_ARRAY = Either((Row((*_PLACED, Text("[0-9a-f]{16}", "a checksum"))), Row(_PLACED)))  # the latter of older versions
+_ARRAY = Either((Row((*_PLACED, hex_digits(_SUM_DIGITS))), Row(_PLACED)))  # the latter of older versions
+_Entries = dict[str, tuple[str, list[int], int, str]]  # of arrays: type, shape, offset and checksum, empty if unknown
 _HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
 
 
@@ -61,7 +63,7 @@ class SpilledArrays:
     path: Path
     content: mmap.mmap
     start: int
-    entries: dict[str, tuple[str, list[int], int, str]]
+    entries: _Entries
     facts: dict[str, Any]
 
     def __contains__(self, name: str) -> bool:
@@ -84,7 +86,7 @@ class SpilledFile:
 
     path: Path
     start: int
-    entries: dict[str, tuple[str, list[int], int, str]]
+    entries: _Entries
     facts: dict[str, Any]
 
     def __contains__(self, name: str) -> bool:
@@ -133,24 +135,13 @@ class Pieces:
 
 def spill(path: Path, arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None = None) -> None:
     """Write arrays and `facts`, which must be JSON-serializable, to `path` atomically."""
-    start, entries = _places_of(arrays, facts)
-    with committed(path, synced=False) as file:
-        file.write(b"\0" * start)
+    with spilling(path, {name: (array.dtype, array.shape) for name, array in arrays.items()}, facts) as writer:
         for name, array in arrays.items():
-            summed = running_checksum()
             for piece in array.pieces if isinstance(array, Pieces) else (array,):
-                content = np.ascontiguousarray(piece).data.cast("B") if piece.size else b""
-                summed.update(content)
-                file.write(content)
-            entries[name] = (*entries[name][:3], summed.hexdigest())
-            file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
-        file.seek(0)
-        file.write(_header(entries, facts, start))
+                writer.append(**{name: piece})
 
 
-def _places_of(
-    arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: dict[str, Any] | None
-) -> tuple[int, dict[str, tuple[str, tuple[int, ...], int, str]]]:
+def _places_of(arrays: Mapping[str, Pieces], facts: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
     """Return the length of a file's header, and type, shape, offset and room for a checksum of each array behind it."""
     entries = {}
     offset = 0
@@ -311,8 +302,8 @@ def _header_size(head: bytes) -> int:
     return int(digits)
 
 
-def _parse_header(content: bytes) -> tuple[dict[str, tuple[str, list[int], int, str]], dict[str, Any]]:
-    """Return type, shape, offset and checksum of each array in a header, and the facts; no checksum is empty."""
+def _parse_header(content: bytes) -> tuple[_Entries, dict[str, Any]]:
+    """Return the arrays and the facts in a header."""
     text = content[_LENGTH_DIGITS:]
     if content.startswith(_MAGIC):
         text = content[_HEAD_BYTES:]
