@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ from shardtrain.runtime.schema import (
     parse_json,
 )
 from shardtrain.runtime.storage import storage_errors
-from shardtrain.runtime.system import allow_open_files, read_into, write_all
+from shardtrain.runtime.system import allow_open_files, read_into
 
 _ALIGNMENT = 64
 _MAGIC = b"\x89spilled"  # before the header's length and its checksum; older versions wrote the length alone
@@ -173,13 +173,14 @@ def spilling(
     start, entries = _places_of(longest, facts)
     with committed(path, synced=False) as file:
         positions = {name: start + offset for name, (_, _, offset, _) in entries.items()}
-        writer = SpillWriter(file.fileno(), longest, positions)
+        writer = SpillWriter(file, longest, positions)
         yield writer
         end = max((positions[name] + array.nbytes for name, array in writer.written.items()), default=start)
         written = {
             name: (array.dtype.str, array.shape, entries[name][2], writer.sums[name].hexdigest())
             for name, array in writer.written.items()
         }
+        file.seek(0)
         file.write(_header(written, facts, start))
         file.truncate(-(-end // _ALIGNMENT) * _ALIGNMENT)
 
@@ -191,9 +192,9 @@ class SpillWriter:
         sums: checksums of what was appended to each array.
     """
 
-    def __init__(self, descriptor: int, longest: Mapping[str, Pieces], positions: dict[str, int]) -> None:
+    def __init__(self, file: IO[bytes], longest: Mapping[str, Pieces], positions: dict[str, int]) -> None:
         self.sums = {name: running_checksum() for name in longest}
-        self._descriptor, self._longest, self._positions = descriptor, longest, positions
+        self._file, self._longest, self._positions = file, longest, positions
         self._rows = dict.fromkeys(longest, 0)
 
     def append(self, **pieces: npt.NDArray[Any]) -> None:
@@ -205,7 +206,8 @@ class SpillWriter:
             if values.size:
                 view = values.reshape(-1).data.cast("B")
                 self.sums[name].update(view)
-                write_all(self._descriptor, view, self._positions[name] + self._rows[name] * row_bytes)
+                self._file.seek(self._positions[name] + self._rows[name] * row_bytes)
+                self._file.write(view)
             self._rows[name] += len(values)
             assert self._rows[name] <= array.shape[0]
 

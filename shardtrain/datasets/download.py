@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _receive(response: Any, partial: Path, start: int, max_bytes: int) -> None:
         open(partial, "ab", opener=without_following) as file,
         progress(f"download {name}", total=total, initial=start) as done,
     ):
-        file.truncate(start)
+        os.ftruncate(file.fileno(), start)  # unlike io.FileIO, it goes on after a signal
         while left != 0:
             try:
                 piece = response.read1(_PIECE if left is None else min(_PIECE, left))
@@ -132,7 +133,7 @@ def _receive(response: Any, partial: Path, start: int, max_bytes: int) -> None:
             done.add(len(piece))
             left = None if left is None else left - len(piece)
             if start + done.done > max_bytes:
-                file.truncate(0)
+                os.ftruncate(file.fileno(), 0)
                 raise DownloadError(f"{response.url} has more than the expected {size(max_bytes)}")
 
 

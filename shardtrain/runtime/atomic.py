@@ -101,8 +101,10 @@ class _NamedFile(io.FileIO):
             return super().readinto(buffer)
 
     def truncate(self, size: int | None = None, /) -> int:
+        size = self.tell() if size is None else size
         with _naming(self.name):
-            return super().truncate(size)
+            os.ftruncate(self.fileno(), size)  # unlike io.FileIO, it goes on after a signal
+        return size
 
 
 @contextlib.contextmanager
@@ -292,8 +294,14 @@ def remove_partials(folder: Path, name: str | None = None, *, below: bool = Fals
         folder: where they are; it may not exist.
         name: that was to be committed; None: any.
         below: also in all subfolders.
+
+    Raises:
+        StorageError: a folder cannot be listed.
     """
-    for path in folder.rglob("*" + PARTIAL + "*") if below else folder.glob("*" + PARTIAL + "*"):
+    pattern = "*" + PARTIAL + "*"
+    with storage_errors(folder, "list", done="read"):
+        left = list(folder.rglob(pattern) if below else folder.glob(pattern))
+    for path in left:
         found = final_name(path.name)
         if found is not None and not is_lock(found) and (name is None or found == _shortened(name)):
             with contextlib.suppress(OSError):  # another process removed it, or it is not ours
