@@ -53,7 +53,8 @@ WRITERS = {
     """,
     "shard": """
     from shardtrain.shards.write import ShardShape, new_shard
-    with new_shard(path, ShardShape(kind="dense", rows=9, num_features=2, nonzeros=0, num_classes=3, vocabulary_size=0)) as writer:
+    sizes = {"rows": 9, "num_features": 2, "nonzeros": 0, "num_classes": 3, "vocabulary_size": 0}
+    with new_shard(path, ShardShape(kind="dense", **sizes)) as writer:
         writer.append(np.ones((9, 2), np.float32), np.arange(9) % 3, np.arange(9))
     """,
 }
