@@ -13,8 +13,8 @@ CORPUS ?= $(DEMO)
 SHARDS ?= data/shards
 BUILD ?=
 FIT ?=
-# Two processes; a file of tests stays in one of them, and tests/conftest.py orders the files.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes, as some tests wait; a file of tests stays in one of them, and tests/conftest.py orders the files.
+PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 CHANGED = $(shell { git diff --name-only HEAD; git ls-files --others --exclude-standard; } | cut -d / -f 2 | sort -u)
 COMMITTED = $(shell git show --name-only --format= HEAD | cut -d / -f 2 | sort -u)
 ROOM ?= $(or $(call rooms,$(CHANGED)),$(call rooms,$(COMMITTED)),tests/package)
@@ -58,13 +58,13 @@ docs: .venv/.documentation ## build the documentation as a site, in site/
 test: .venv/.development ## run the tests
 	@tools/install_chromium.sh
 	@tools/install_axe.sh
-	$(BIN)/python -m pytest -m "not slow and not portable" $(TWO)
+	$(BIN)/python -m pytest -m "not slow and not portable" $(PROCESSES)
 
 test-fast: .venv/.development ## run the quick tests of ROOM=tests/loader, by default of the rooms that changed
-	$(BIN)/python -m pytest -m "not (slow or heavy or portable)" $(TWO) $(ROOM)
+	$(BIN)/python -m pytest -m "not (slow or heavy or portable)" $(PROCESSES) $(ROOM)
 
 test-portable: .venv/.development ## run quick tests with the calls taken away that macOS does not have
-	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "not (slow or heavy)" $(TWO) $(PORTABLE)
+	PYTHONPATH=$(CURDIR)/tests/support/macos $(BIN)/python -m pytest -m "not (slow or heavy)" $(PROCESSES) $(PORTABLE)
 	$(BIN)/python -m pytest -m portable
 
 soak: .venv/.development ## run the slow tests

@@ -16,7 +16,7 @@ from support.forked import Forking, forking
 TESTS = Path(__file__).resolve().parent
 DATA = TESTS.parents[1] / "shared" / "data"
 
-# Two workers take the files that take longest first, so that at the end none of them is alone with one.
+# The files that take longest are taken first, so that at the end no process is alone with one.
 LONGEST_FIRST = (
     "faults/test_faults.py",
     "engine/test_engine.py",
@@ -50,6 +50,12 @@ LONGEST_FIRST = (
     "package/test_sklearn.py",
     "package/test_api.py",
     "loader/test_reading_faults.py",
+    "inference/test_explain.py",
+    "documents/test_jobs.py",
+    "pipeline/test_shared_storage.py",
+    "pipeline/test_convert.py",
+    "documents/test_readme.py",
+    "documents/test_tutorial.py",
 )
 
 # The examples of `make test` are the same in every run, so that it fails for a change and not by chance; `make soak`

@@ -124,6 +124,7 @@ def test_the_demo_is_read_by_the_reader(demo: Path, tmp_path: Path) -> None:
     assert len(corpus.class_names) == 8
 
 
+@pytest.mark.slow
 def test_a_model_learns_it_not_perfectly_and_better_from_2_grams(demo: Path) -> None:
     test = rows_of(demo / "test.csv")
     texts, labels = [f"{row[1]}, {row[2]}" for row in test], [row[0] for row in test]

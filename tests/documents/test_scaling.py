@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_its_script_builds_the_shards_of_one_process(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     blocks = [each for each in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "LocalCluster" in each]

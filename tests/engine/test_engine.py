@@ -127,7 +127,7 @@ def keras_losses(
             ("adam", 2, 3, True, None),
             ("adagrad", 1, 3, False, None),
         ],
-        (2, 3),
+        (2,),
     ),
 )
 def test_two_hundred_steps_are_those_of_dense_keras(

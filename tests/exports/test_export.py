@@ -235,6 +235,7 @@ def test_places_where_nothing_is_written_are_refused(run: Run, tmp_path: Path) -
     assert (tmp_path / "folder" / "mine.txt").read_text() == (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_saved_model_that_is_interrupted_leaves_what_was_there(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -391,6 +391,7 @@ def test_the_top_terms_are_the_same_through_keras(mlp: Run, monkeypatch: pytest.
         assert [each.effect for each in one] == pytest.approx([each.effect for each in other], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_top_words_of_sequences_are_those_of_rows_of_one_word(sequences: Run) -> None:
     top, explainer = sequences.top_terms(2), sequences.explainer(1)
     assert list(top) == list(sequences.description.class_names)

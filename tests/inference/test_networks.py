@@ -190,7 +190,8 @@ def test_a_run_s_answers_are_those_of_keras(run: Run, folder: Path, through_kera
     assert metrics == pytest.approx(run.evaluate(folder / "shards", split="test"), rel=1e-6)
 
 
-@pytest.mark.parametrize("run", sampled(ENGINES), indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ENGINES, indirect=True)
 def test_the_commands_print_what_they_print_with_keras(
     run: Run, folder: Path, through_keras: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -417,6 +417,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         convert(files, tmp_path / "out", options(**how))
 
 
+@pytest.mark.slow
 def test_a_table_larger_than_the_memory_limit_is_converted_below_it(tmp_path):
     rows = 68_000
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (rows, 1000))

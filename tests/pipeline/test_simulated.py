@@ -98,6 +98,7 @@ def test_it_computes_what_a_build_does(name: str, many: bool, corpora: dict[int,
             assert each.written == pytest.approx(written, rel=0.03, abs=4096), title
 
 
+@pytest.mark.slow
 def test_ratios_are_read_as_they_were_written(corpora: dict[int, Path], tmp_path: Path) -> None:
     with shrunk(1 << 24, many=False):
         measured = scale_measured.measure(corpora[700], BuildOptions(vectorizer="sequence", workers=1), 1 << 16)

@@ -268,7 +268,7 @@ def values(board: Path, split: str, name: str) -> list[float]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("schedule", sampled(["constant", "cosine", "plateau"], (1, 2)))
+@pytest.mark.parametrize("schedule", sampled(["constant", "cosine", "plateau"], (1,)))
 def test_its_curves_are_those_that_keras_writes(shards: Shards, tmp_path: Path, schedule: str) -> None:
     options = {**OPTIONS, "epochs": 2, "schedule": schedule, "tensorboard": True}
     runs = {

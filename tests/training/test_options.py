@@ -389,7 +389,7 @@ def test_an_interrupted_fine_tuning_is_not_gone_on_with_without_its_vectors(
         fit(sequences, staged(vectors, embeddings=None), out=out, callbacks=[Stop(), csv_logger(out)])
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_better_stage_is_kept(sequences: Shards, vectors: Path, tmp_path: Path) -> None:
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -707,7 +707,7 @@ def test_events_of_a_killed_training_are_there_once_and_are_those_of_every_epoch
     assert len({point[:3] for point in written}) == len(written)
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_folder_for_events_is_the_training_s_own_and_an_interrupted_one_goes_on_in_it(
     shards: Shards, uninterrupted: Run, tmp_path: Path
 ) -> None:

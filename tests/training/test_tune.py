@@ -41,7 +41,7 @@ def results(trials: Any) -> list[dict[str, Any]]:
     return [{name: value for name, value in trial.items() if name != "seconds"} for trial in each]
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_killed_study_ends_as_one_that_was_not_killed(
     forked: Forking, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ def user_model(units: int, activation: str | None, loss: Any, metric: Any) -> Ca
             (2, 2, "softmax", "categorical_crossentropy", "accuracy"),
             (2, 1, "sigmoid", "binary_crossentropy", "accuracy"),
         ],
-        (3, 4),
+        (4,),
         (
             *("logits", "logits without a loss", "one-hot", "one-hot logits", "one logit", "one logit without a loss"),
             *("one-hot of two classes", "one sigmoid unit"),
