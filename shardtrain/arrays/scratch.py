@@ -2,7 +2,8 @@
 
 The file is a JSON header with types, shapes, offsets and checksums, then the raw arrays. Mapped pages belong to the
 page cache and do not count against the memory limit. Files are not synced to disk: they need not survive a power
-failure. The header's checksum is compared when a file is opened, those of the arrays before an interrupted job goes on.
+failure. When a file is opened, the header's checksum is compared, and the place in the scratch folder that it was written
+for, which another file of the job has not; the checksums of the arrays are compared before an interrupted job goes on.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ HEADER_BYTES = 4096  # read at first; most headers are shorter
 _PLACED = (Text("[<>|][biuf][1248]", "a type of numbers"), Items(Integer(), most=3), Integer())
 _ARRAY = Either((Row((*_PLACED, hex_digits(_SUM_DIGITS))), Row(_PLACED)))  # the latter of older versions
 _Entries = dict[str, tuple[str, list[int], int, str]]  # of arrays: type, shape, offset and checksum, empty if unknown
-_HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)})
+_HEADER = Fields({"arrays": Keyed(_ARRAY), "facts": Keyed(ANYTHING)}, {"place": Text()})
+_FOLDER = "scratch"  # of a job's scratch files
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,20 +143,20 @@ def spill(path: Path, arrays: Mapping[str, npt.NDArray[Any] | Pieces], facts: di
                 writer.append(**{name: piece})
 
 
-def _places_of(arrays: Mapping[str, Pieces], facts: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
+def _places_of(arrays: Mapping[str, Pieces], others: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return the length of a file's header, and type, shape, offset and room for a checksum of each array behind it."""
     entries = {}
     offset = 0
     for name, array in arrays.items():
         entries[name] = (array.dtype.str, array.shape, offset, "0" * _SUM_DIGITS)
         offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-    size = _HEAD_BYTES + len(json.dumps({"arrays": entries, "facts": facts or {}}))
+    size = _HEAD_BYTES + len(json.dumps({"arrays": entries, **others}))
     return -(-size // _ALIGNMENT) * _ALIGNMENT, entries
 
 
-def _header(entries: Mapping[str, Any], facts: dict[str, Any] | None, start: int) -> bytes:
+def _header(entries: Mapping[str, Any], others: Mapping[str, Any], start: int) -> bytes:
     """Return the header that fills the first `start` bytes of a file: its length, its checksum and JSON."""
-    header = json.dumps({"arrays": entries, "facts": facts or {}}).encode().ljust(start - _HEAD_BYTES)
+    header = json.dumps({"arrays": entries, **others}).encode().ljust(start - _HEAD_BYTES)
     return _MAGIC + f"{start:>{_LENGTH_DIGITS}}{checksum(header)}".encode() + header
 
 
@@ -170,7 +172,8 @@ def spilling(
         facts: that are written with them.
     """
     longest = {name: Pieces(np.dtype(dtype), shape, ()) for name, (dtype, shape) in arrays.items()}
-    start, entries = _places_of(longest, facts)
+    others = {"facts": facts or {}, "place": _place_of(path)}
+    start, entries = _places_of(longest, others)
     with committed(path, synced=False) as file:
         positions = {name: start + offset for name, (_, _, offset, _) in entries.items()}
         writer = SpillWriter(file, longest, positions)
@@ -181,8 +184,14 @@ def spilling(
             for name, array in writer.written.items()
         }
         file.seek(0)
-        file.write(_header(written, facts, start))
+        file.write(_header(written, others, start))
         file.truncate(-(-end // _ALIGNMENT) * _ALIGNMENT)
+
+
+def _place_of(path: Path) -> str:
+    """Return a file's path in the scratch folder; its name if it is in none."""
+    below = [str(path.relative_to(each)) for each in path.parents if each.name == _FOLDER]
+    return below[0] if below else path.name
 
 
 class SpillWriter:
@@ -229,7 +238,7 @@ def open_spilled(path: Path) -> SpilledArrays:
     with _open_scratch(path) as descriptor:
         content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         start = _header_size(content[:_HEAD_BYTES])
-        entries, facts = _parse_header(content[:start])
+        entries, facts = _parse_header(path, content[:start])
         for name, (dtype, shape, offset, _) in entries.items():
             if start + offset + math.prod(shape) * np.dtype(dtype).itemsize > len(content):
                 raise Mismatch(f"the file of {len(content):,} bytes", f"an array '{name}' within it")
@@ -252,7 +261,7 @@ def _found(path: Path, descriptor: int) -> SpilledFile:
     start = _header_size(content[:_HEAD_BYTES])
     if start > len(content):
         content = os.pread(descriptor, start, 0)
-    return SpilledFile(path, start, *_parse_header(content[:start]))
+    return SpilledFile(path, start, *_parse_header(path, content[:start]))
 
 
 def check_spilled(path: Path) -> None:
@@ -304,7 +313,7 @@ def _header_size(head: bytes) -> int:
     return int(digits)
 
 
-def _parse_header(content: bytes) -> tuple[_Entries, dict[str, Any]]:
+def _parse_header(path: Path, content: bytes) -> tuple[_Entries, dict[str, Any]]:
     """Return the arrays and the facts in a header."""
     text = content[_LENGTH_DIGITS:]
     if content.startswith(_MAGIC):
@@ -313,6 +322,8 @@ def _parse_header(content: bytes) -> tuple[_Entries, dict[str, Any]]:
             raise Mismatch("a header that has changed", "the one that was written")
     header = parse_json(text)
     check(header, _HEADER)
+    if header.get("place") not in (None, _place_of(path)):
+        raise Mismatch(f"what was written as '{header['place']}'", f"what was written as '{_place_of(path)}'")
     arrays = {
         name: (*placed, "") if len(placed) == len(_PLACED) else tuple(placed)
         for name, placed in header["arrays"].items()

@@ -43,7 +43,7 @@ def show(as_json: bool, facts: Mapping[str, Any] | Sequence[Any], *lines: str, s
 def rejected_lines(rows: Sequence[Mapping[str, Any]], number: int, *, where: str = "") -> Iterator[str]:
     """Yield lines that report skipped rows, `number` in all, of which `rows` are the first; `where` names the rest."""
     for row in rows[:MAX_SHOWN]:
-        yield f"skipped {row['path']}, line {row['line']}: {row['reason']}"
+        yield f"skipped {row['path']}, {row.get('counted', 'line')} {row['line']}: {row['reason']}"
     if number > MAX_SHOWN:
         yield f"skipped {number - MAX_SHOWN:,} further rows{where}"
 

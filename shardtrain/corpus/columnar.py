@@ -17,6 +17,7 @@ import numpy as np
 from shardtrain.arrays.arrow import load_pyarrow
 from shardtrain.arrays.parquet_pages import check_pages
 from shardtrain.arrays.texts import Texts
+from shardtrain.corpus import copies
 from shardtrain.corpus.blocks import BlockWriter
 from shardtrain.corpus.options import Column
 from shardtrain.corpus.source import SourceFile
@@ -176,7 +177,7 @@ def copied_columns(
 ) -> SourceFile:
     """Write label and text columns of a file to the scratch folder, or find those that an interrupted build left."""
     target = scratch.folder / name
-    if scratch.keep_bytes is None and not target.exists():
+    if scratch.keep_bytes is None and not copies.is_whole(target):
         with committed(target, synced=False) as file:
             writer = BlockWriter(file)
             with progress(f"reading {opened.path.name}", total=opened.num_rows, unit="rows") as done:
@@ -184,6 +185,7 @@ def copied_columns(
                     done.add(rows - done.done)
                 writer.finish()
                 done.add(writer.num_rows - done.done)
+        copies.note_checksum(target)
     size = opened.path.stat().st_size
     num_bytes = size if scratch.keep_bytes is not None else target.stat().st_size
     return SourceFile(path=str(target), origin=str(opened.path), num_bytes=num_bytes, origin_bytes=size, counted="row")

@@ -240,21 +240,24 @@ def find_class_folders(path: Path) -> tuple[tuple[ClassFolder, ...], int, tuple[
     Raises:
         CorpusNotFoundError: no folder has text files.
     """
-    folders, num_bytes = [], 0
+    folders, num_bytes, left_out = [], 0, []
     for name in _class_names(path):
         files = text_files(path / name)
+        left_out += sorted(f"{name}/{each}" for each in _visible(path / name) - set(files))
         folders.append(ClassFolder(name=name, path=str(path / name), num_files=len(files)))
         num_bytes += sum((path / name / file).stat().st_size for file in files)
     if not folders:
         raise CorpusNotFoundError(f"no folder with .txt files in '{path}'; expected one folder per class")
     used = {folder.name for folder in folders}
     ignored = sorted(entry.name for entry in _entries(path) if entry.name not in used)
-    notes = (f"not used in {path.name}: {enumerated(ignored, _MOST_SHOWN)}",) if ignored else ()
-    return tuple(folders), num_bytes, notes
+    notes = [f"not used in {path.name}: {enumerated(ignored, _MOST_SHOWN)}"] if ignored else []
+    if left_out:
+        notes.append(f"left out, as no .txt files of a class's folder: {enumerated(left_out, _MOST_SHOWN)}")
+    return tuple(folders), num_bytes, tuple(notes)
 
 
 def text_files(path: Path) -> list[str]:
-    """List the names of the .txt files of a folder, sorted."""
+    """List the names of the .txt files of a folder, in small or capital letters, sorted."""
     return sorted(entry.name for entry in _entries(path) if _is_text(entry))
 
 
@@ -268,8 +271,12 @@ def _has_text(path: Path) -> bool:
     return any(_is_text(entry) for entry in _entries(path))
 
 
+def _visible(path: Path) -> set[str]:
+    return {entry.name for entry in _entries(path) if not entry.name.startswith(".")}
+
+
 def _is_text(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(".txt") and not entry.name.startswith(".") and entry.is_file()
+    return entry.name.lower().endswith(".txt") and not entry.name.startswith(".") and entry.is_file()
 
 
 def _entries(path: Path) -> Iterator[os.DirEntry[str]]:

@@ -1,6 +1,6 @@
 """Turn one JSON array of objects into JSON Lines while it streams by: an item per line, in their order.
 
-The array is the whole file, or the first value that is an array of objects in the object that is the whole file, as in
+The array is the whole file, or the one value that is an array of objects in the object that is the whole file, as in
 `{"data": [{...}, ...]}`. Items are copied byte by byte, not parsed, so that memory does not depend on the size of the
 file; what is wrong inside an item is reported when it is read, by its number.
 """
@@ -8,15 +8,18 @@ file; what is wrong inside an item is reported when it is read, by its number.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.kernels import kernel
+from shardtrain.runtime.quantities import enumerated
 
 _SPACE = b" \t\r\n"
+_FOLLOWING = 1 << 16  # bytes after an array of which is looked whether they hold another one
+_MOST_SHOWN = 5  # names in a message
 _DEPTH, _IN_STRING, _ESCAPED, _DONE = range(4)  # fields of the state between two chunks
 _FOLLOWED = "'{origin}': something follows the JSON array; expected one array, or one object per line"
 _REMEDY = (
@@ -34,7 +37,7 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
         origin: the file, for messages.
 
     Raises:
-        CorpusFormatError: the file is one object that holds columns, not records.
+        CorpusFormatError: the file is one object that holds columns, not records, or several arrays of records.
     """
     begin = len(head) - len(head.lstrip(_SPACE))
     if head[begin : begin + 1] == b"[":
@@ -46,11 +49,15 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
         return None  # something follows the first object: JSON Lines
     if end is None and any(_is_object(line) for line in head.split(b"\n")[:-1]):
         return None
-    arrays = [place for place in values if _opens(head, place, b"[")]
-    of_objects = [place for place in arrays if _opens(head, head.index(b"[", place) + 1, b"{")]
+    of_objects = [(name, place) for name, place in values if _opens_records(head, place)]
+    if len(of_objects) > 1:
+        raise _several(origin, [name for name, _ in of_objects])
     if of_objects:
-        return head.index(b"[", of_objects[0]) + 1
-    if arrays or (values and all(_opens(head, place, b"{") for place in values)):
+        return head.index(b"[", of_objects[0][1]) + 1
+    places = [place for _, place in values]
+    if any(_opens(head, place, b"[") for place in places) or (
+        places and all(_opens(head, place, b"{") for place in places)
+    ):
         raise CorpusFormatError(
             f"'{origin}' is one JSON object that holds columns; expected records, as JSON Lines or an array of "
             f"objects: `{_REMEDY}` converts it"
@@ -67,20 +74,27 @@ def as_lines(chunks: Iterable[bytes], origin: Path, *, wrapped: bool) -> Iterato
         wrapped: whether the array is inside an object, whose rest follows it.
 
     Raises:
-        CorpusFormatError: the array does not end, or something follows it.
+        CorpusFormatError: the array does not end, something follows it, or another array of records does.
     """
     state = np.zeros(4, np.int64)
+    following = b""
     for chunk in chunks:
-        if state[_DONE]:
-            if not wrapped and chunk.strip(_SPACE):
-                raise CorpusFormatError(_FOLLOWED.format(origin=origin))
-            continue
-        out = np.empty(len(chunk) + 1, np.uint8)
-        yield out[: _copy_items(np.frombuffer(chunk, np.uint8), state, out)].tobytes()
-        if state[_DONE] and not wrapped and chunk[state[_DONE] :].strip(_SPACE):
+        if not state[_DONE]:
+            out = np.empty(len(chunk) + 1, np.uint8)
+            yield out[: _copy_items(np.frombuffer(chunk, np.uint8), state, out)].tobytes()
+            if not state[_DONE]:
+                continue
+            chunk = chunk[state[_DONE] :]
+        if not wrapped and chunk.strip(_SPACE):
             raise CorpusFormatError(_FOLLOWED.format(origin=origin))
+        following += chunk[: _FOLLOWING - len(following)]
     if not state[_DONE]:
         raise CorpusFormatError(f"'{origin}' is cut: its JSON array does not end; write or download it again")
+    others = [
+        name for name, place in _values_of_object(b"{" + following, 0)[1] if _opens_records(b"{" + following, place)
+    ]
+    if others:
+        raise _several(origin, ["", *others])
 
 
 @kernel
@@ -118,16 +132,26 @@ def _copy_items(data, state, out):  # type: ignore[no-untyped-def]
     return size
 
 
-def _values_of_object(head: bytes, begin: int) -> tuple[int | None, list[int]]:
-    """Return where the object that begins at `begin` ends, None if after `head`, and where its values begin."""
-    depth, in_string, escaped = 0, False, False
-    values: list[int] = []
+def _several(origin: Path, names: Sequence[str]) -> CorpusFormatError:
+    """Return the error for a file of several arrays of records; a name may be unknown, which is empty."""
+    known = enumerated([name for name in names if name], _MOST_SHOWN, "'{}'")
+    return CorpusFormatError(
+        f"'{origin}' holds several arrays of records ({known}{'' if all(names) else ' and one before'}); expected one: "
+        "write each to a file of its own, such as train.json, valid.json and test.json in a folder"
+    )
+
+
+def _values_of_object(head: bytes, begin: int) -> tuple[int | None, list[tuple[str, int]]]:
+    """Return where the object that begins at `begin` ends, None if after `head`; its values' names and beginnings."""
+    depth, in_string, escaped, name = 0, False, False, begin
+    values: list[tuple[str, int]] = []
     for i in range(begin, len(head)):
         byte = head[i : i + 1]
         if in_string:
             in_string, escaped = escaped or byte != b'"', not escaped and byte == b"\\"
         elif byte == b'"':
             in_string = True
+            name = i + 1 if depth == 1 else name
         elif byte in (b"{", b"["):
             depth += 1
         elif byte in (b"}", b"]"):
@@ -135,12 +159,16 @@ def _values_of_object(head: bytes, begin: int) -> tuple[int | None, list[int]]:
             if depth == 0:
                 return i + 1, values
         elif byte == b":" and depth == 1:
-            values.append(i + 1)
+            values.append((head[name:i].rstrip(_SPACE)[:-1].decode(errors="replace"), i + 1))
     return None, values
 
 
 def _opens(head: bytes, place: int, bracket: bytes) -> bool:
     return head[place:].lstrip(_SPACE).startswith(bracket)
+
+
+def _opens_records(head: bytes, place: int) -> bool:
+    return _opens(head, place, b"[") and _opens(head, head.index(b"[", place) + 1, b"{")
 
 
 def _is_object(line: bytes) -> bool:

@@ -26,6 +26,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,39}")  # canonical, so that equal numbe
 _MIN_OTHERS = 4  # documents; with fewer a label that occurs once says nothing
 _MAX_LISTED = 10  # labels in a message
 _LONGEST = 60  # characters of a label in a message
+_MARK = "\ufeff"  # a byte order mark
 _SEPARATORS = "|;,"  # of several labels in one cell
 _COMBINED = 1 / 3  # share of the distinct labels from which on they are taken for several labels
 _RECURRING = 2 / 3  # share of the combinations whose every part must recur
@@ -151,16 +152,22 @@ def check_first_label(counts: Mapping[str, int], source: Source) -> None:
         )
 
 
-def check_repeated_header(counts: Mapping[str, int], source: Source) -> None:
-    """Check that the header of a file does not occur again as a document, as in files that were put together.
+def check_put_together(counts: Mapping[str, int], source: Source) -> None:
+    """Check that neither the header of a file nor a byte order mark is inside it, as in files that were put together.
 
     Raises:
-        LabelError: the name of the label column, if it is a usual one, is a label.
+        LabelError: the name of the label column, if it is a usual one, is a label; or a label begins with such a mark.
     """
     name = source.column_name(source.label_column)
-    if source.header is not None and isinstance(name, str) and counts.get(name) and is_label_name(name):
+    if marked := sorted(label for label in counts if label.startswith(_MARK)):
         raise LabelError(
-            f"'{source.origin}': {counts[name]:,} records have the label '{name}', the name of that column: the header "
+            f"'{source.origin}': the label '{marked[0].lstrip(_MARK)}' has a byte order mark before it, as where files "
+            "were put together: give the single files, or remove all marks but the first, and all headers but the first"
+        )
+    if source.header is not None and isinstance(name, str) and counts.get(name) and is_label_name(name):
+        records_have = "1 record has" if counts[name] == 1 else f"{counts[name]:,} records have"
+        raise LabelError(
+            f"'{source.origin}': {records_have} the label '{name}', the name of that column: the header "
             "probably occurs again inside the file; remove these lines, or give the single files"
         )
 

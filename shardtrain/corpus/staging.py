@@ -16,11 +16,11 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO
 
-from shardtrain.corpus import compressed, detect, encodings, json_arrays
+from shardtrain.corpus import compressed, copies, detect, encodings, json_arrays
 from shardtrain.corpus.source import SourceFile
 from shardtrain.errors import CorpusFormatError
 from shardtrain.runtime.atomic import committed
-from shardtrain.runtime.checksums import file_checksum, running_checksum
+from shardtrain.runtime.checksums import running_checksum
 from shardtrain.runtime.progress import progress
 
 HEAD_BYTES = 64 << 10
@@ -179,8 +179,8 @@ def _copied(
     file: SourceFile, chunks: Iterator[bytes], scratch: Scratch, name: str, title: str, position: Callable[[], int]
 ) -> SourceFile:
     """Write the copy of a file, or find the one that an interrupted build left; return the file with it."""
-    target, noted = scratch.folder / name, scratch.folder / f"{name}.checksum"
-    if scratch.keep_bytes is None and _is_whole(target, noted):
+    target = scratch.folder / name
+    if scratch.keep_bytes is None and copies.is_whole(target):
         return replace(file, path=str(target), num_bytes=target.stat().st_size)
     num_bytes, summed = 0, running_checksum()
     with progress(title, total=file.origin_bytes) as done, committed(target, synced=False) as copy:
@@ -192,11 +192,5 @@ def _copied(
             done.add(position() - done.done)
     if not num_bytes:
         raise CorpusFormatError(f"'{file.origin}' is empty; expected records with a label and a text each")
-    with committed(noted, synced=False) as note:
-        note.write(summed.hexdigest().encode())
+    copies.note_checksum(target, summed.hexdigest())
     return replace(file, path=str(target), num_bytes=num_bytes)
-
-
-def _is_whole(copy: Path, noted: Path) -> bool:
-    """Return whether a copy is there, and what was written."""
-    return copy.is_file() and noted.is_file() and file_checksum(copy).encode() == noted.read_bytes()

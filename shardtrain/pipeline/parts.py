@@ -6,6 +6,7 @@ later get the same class indices. The shards of a part follow those of the parts
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from shardtrain.corpus.labels import (
     Classes,
     check_added_labels,
     check_first_label,
-    check_repeated_header,
+    check_put_together,
     check_test_labels,
     check_validation_labels,
     known_classes,
@@ -56,7 +57,7 @@ def classes_of(
     if before is None:
         classes = resolve_classes(train_counts, class_names=corpus.class_names, labels=options.labels)
         check_first_label(train_counts + held_out_counts, corpus.train)
-        check_repeated_header(train_counts + held_out_counts, corpus.train)
+        check_put_together(train_counts + held_out_counts, corpus.train)
         if corpus.validation:
             check_validation_labels(held_out_counts, classes, corpus.validation.origin)
         if corpus.test:
@@ -151,6 +152,15 @@ def _ranges(before: Mapping[str, SplitEntry], added: Mapping[str, SplitEntry]) -
     return {name: [starts[name], starts[name] + len(split.shards)] for name, split in added.items()}
 
 
+def _in_corpus(path: str, corpus: Corpus) -> str:
+    """Return a file's path in its corpus: without local folders, which differ from one way to run a job to another."""
+    for source in corpus.sources.values():
+        if path in {file.origin for file in source.files} or Path(path).is_relative_to(source.origin):
+            with contextlib.suppress(ValueError):  # of several files of one split, one may be in another folder
+                return str(Path(path).relative_to(Path(source.origin).parent))
+    return Path(path).name
+
+
 def provenance(corpus: Corpus, totals: Totals, options: BuildOptions) -> dict[str, Any]:
     """Return the provenance of a part, for people to read, without its shards."""
     return {
@@ -162,7 +172,7 @@ def provenance(corpus: Corpus, totals: Totals, options: BuildOptions) -> dict[st
         "documents": totals.num_documents,
         "corpus_bytes": sum(source.num_bytes for source in corpus.sources.values()),
         "rejected_rows": totals.num_bad_rows,
-        "rejected": [asdict(row) for row in totals.bad_rows],
+        "rejected": [{**asdict(row), "path": _in_corpus(row.path, corpus)} for row in totals.bad_rows],
         "replaced_bytes": totals.num_replaced,
         "validation_fraction": 0.0 if corpus.validation else options.validation_fraction,
     }

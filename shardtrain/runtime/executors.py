@@ -162,17 +162,21 @@ class Pool:
             WorkerDiedError: this happened too often.
         """
         self._deaths += 1
+        disconnected = getattr(self._pool, "disconnected", False)
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._deaths == MAX_DEATHS:
             raise WorkerDiedError(
                 f"worker processes died {MAX_DEATHS} times in a row, probably out of memory; finished work is kept: "
                 "run the same command again with fewer --workers or more memory"
             )
-        self.workers = max(1, self.workers - 1)
-        warn(
-            f"a worker process died, probably out of memory; its tasks are run again with {self.workers} "
-            f"worker{'s' * (self.workers != 1)}"
-        )
+        if disconnected:
+            warn("the connection to the workers was lost; their tasks are run again when it is there again")
+        else:
+            self.workers = max(1, self.workers - 1)
+            warn(
+                f"a worker process died, probably out of memory; its tasks are run again with {self.workers} "
+                f"worker{'s' * (self.workers != 1)}"
+            )
         state.wait_again()
         self._pool = self._start(self.workers)
 

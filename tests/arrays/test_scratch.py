@@ -89,6 +89,21 @@ def test_a_flipped_bit_is_found_or_nothing_is_different(written):
     assert found == header + sum(array.nbytes for array in arrays.values())
 
 
+def test_a_whole_file_in_the_place_of_another_one_is_reported(tmp_path):
+    for job in ("one", "two"):
+        for name in ("held/00000/1", "held/00000/2", "rows/00000/1"):
+            path = tmp_path / job / "scratch" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            spill(path, {"values": np.arange(5)}, {"fact": 1})
+    assert (tmp_path / "one/scratch/held/00000/1").read_bytes() == (tmp_path / "two/scratch/held/00000/1").read_bytes()
+    for other in ("held/00000/2", "rows/00000/1"):
+        content = (tmp_path / "one/scratch" / other).read_bytes()
+        (tmp_path / "two/scratch/held/00000/1").write_bytes(content)
+        for read in (check_spilled, open_spilled, find_spilled):
+            with pytest.raises(ScratchError, match=f"what was written as '{other}'"):
+                read(tmp_path / "two/scratch/held/00000/1")
+
+
 def test_a_file_that_an_older_version_wrote_is_read_and_has_nothing_to_check(tmp_path):
     path, values = tmp_path / "file", np.arange(4, dtype=np.uint16)
     header = json.dumps({"arrays": {"values": ["<u2", [4], 0]}, "facts": {"fact": 1}})

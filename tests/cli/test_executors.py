@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -262,3 +265,58 @@ def test_a_dask_scheduler_that_does_not_answer_is_waited_for_aloud(
         with pytest.raises(ExecutorError, match=f"no Dask scheduler answers at '{address}'"):
             dask_engine.DaskEngine(address)
     assert f"waiting for the Dask scheduler at {address}, up to 1 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no Dask scheduler has written its file '{}' within 1 s"),
+        ("garbage", "'{}' is no file of a Dask scheduler"),
+        ("{}", "'{}' is no file of a Dask scheduler .*expected an address"),
+        ('{"address": 8786}', "'{}' is no file of a Dask scheduler .*expected an address"),
+    ],
+)
+def test_a_file_of_a_dask_scheduler_is_waited_for_and_examined(
+    content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dask_engine = pytest.importorskip("shardtrain.runtime.engines.dask_engine")
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_engine, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(dask_engine, "_CONNECT_SECONDS", 1)
+    path = tmp_path / "scheduler.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ExecutorError, match=said.format(re.escape(str(path)))):
+        dask_engine.DaskEngine(str(path))
+
+
+@pytest.mark.parametrize("cluster", ["dask"], indirect=True)
+def test_a_file_of_a_dask_scheduler_may_appear_while_it_is_waited_for(cluster: Clustered, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    cluster.complete()
+    path = tmp_path / "scheduler.json"
+    address = cluster.name.partition(":")[2]
+    written = threading.Timer(0.5, lambda: path.write_text(json.dumps({"address": address, "workers": {}})))
+    written.start()
+    engine = open_engine(executor_name(f"dask:{path}"))
+    try:
+        assert engine.slots == 2
+    finally:
+        engine.shutdown()
+        written.join()
+
+
+@pytest.mark.parametrize("cluster", ["dask"], indirect=True)
+def test_rows_that_are_skipped_are_recorded_alike(
+    cluster: Clustered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus").mkdir()
+    rows = "".join(f"{number % 2},some words of {number % 7}\n" for number in range(60))
+    Path("corpus/train.csv").write_text(rows + '0,"broken" here\n')
+    cluster.complete()
+    for executor in ("processes", cluster.name):
+        build("corpus", Path(executor[:4]), BuildOptions(executor=executor, on_bad_row="skip"))
+    assert_same_folder(Path("proc"), Path("dask"))
+    part = json.loads(Path("dask/manifest.json").read_text())["build"]["parts"][0]
+    assert [(row["path"], row["line"]) for row in part["rejected"]] == [("train.csv", 61)]

@@ -373,6 +373,45 @@ def test_what_follows_a_json_array_is_not_dropped(tmp_path: Path) -> None:
         opened(path, tmp_path / "scratch")
 
 
+@pytest.mark.parametrize("first", [5, 20_000])
+@pytest.mark.parametrize("names", [("train", "validation", "test"), ("meta", "data")])
+def test_of_several_arrays_of_records_none_is_left_out(tmp_path: Path, names: Sequence[str], first: int) -> None:
+    """Also where the first one is longer than what is looked at before it is read."""
+    path = tmp_path / "some.json"
+    record = {"label": "bad", "text": "it is [{so}]"}
+    path.write_text(
+        json.dumps({"version": 2, **{name: [record] * (first if name == names[0] else 3) for name in names}})
+    )
+    with pytest.raises(CorpusFormatError, match=r"holds several arrays of records .*write each to a file of its own"):
+        opened(path, tmp_path / "scratch")
+    path.write_text(json.dumps({"version": [1], "data": [record] * first, "counts": {"pages": [{"label": 3}]}}))
+    assert rows_of(opened(path, tmp_path / "one").train) == [(record["label"], record["text"])] * first
+
+
+@pytest.mark.parametrize("kind", ["some.csv.gz", "some.parquet", "some.arrow"])
+def test_a_copy_that_has_changed_is_made_again(tmp_path: Path, kind: str) -> None:
+    rows = [{"label": label, "text": text} for label, text in ROWS]
+    path, scratch = tmp_path / kind, tmp_path / "scratch"
+    if kind.endswith(".gz"):
+        path.write_bytes(gzip.compress(as_separated(ROWS, header=True).encode()))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        table = pa.Table.from_pylist(rows)
+        if kind.endswith(".parquet"):
+            pytest.importorskip("pyarrow.parquet").write_table(table, path)
+        else:
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+    source = opened(path, scratch).train
+    expected, copy = rows_of(source), Path(source.files[0].path)
+    assert copy.parent == scratch
+    content = copy.read_bytes()
+    for damaged in (content.replace(b"o", b"0"), content[:-20], b""):
+        copy.write_bytes(damaged)
+        assert rows_of(opened(path, scratch).train) == expected
+        assert copy.read_bytes() == content
+
+
 def test_empty_parts_are_omitted_and_one_file_counts_once(tmp_path: Path) -> None:
     (tmp_path / "part-0.csv").write_text("")
     (tmp_path / "part-1.csv").write_text("label,text\n")

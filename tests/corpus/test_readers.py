@@ -199,6 +199,16 @@ def test_a_folder_per_class_is_read_in_the_order_of_names(reviews: Path) -> None
     assert corpus.train.describe()["files"] == {"neg": 7, "pos": 7}
 
 
+def test_what_is_left_out_of_a_class_is_said(reviews: Path) -> None:
+    written(reviews / "train" / "neg" / "a.TXT", "in capitals")
+    written(reviews / "train" / "neg" / ".hidden", "hidden")
+    written(reviews / "train" / "pos" / "b.md", "another kind")
+    written(reviews / "train" / "pos" / "more" / "c.txt", "below")
+    corpus = opened(reviews)
+    assert "left out, as no .txt files of a class's folder: pos/b.md, pos/more" in corpus.notes
+    assert corpus.train.describe()["files"] == {"neg": 8, "pos": 7}
+
+
 @pytest.mark.parametrize("unit_bytes", [1, 20, 40])
 def test_a_folder_per_class_does_not_depend_on_where_units_are_cut(reviews: Path, unit_bytes: int) -> None:
     source = opened(reviews).train

@@ -101,3 +101,20 @@ def test_a_plan_does_not_ask_workers_elsewhere(tmp_path: Path) -> None:
     plan = plan_build(tmp_path / "demo", tmp_path / "out", BuildOptions(executor="ray:nowhere:1"))
     line = next(line for line in plan.lines() if line.startswith("workers:"))
     assert line == "workers: those of ray:nowhere:1, which a plan does not ask; the memory is that of each"
+
+
+def test_the_memory_of_threads_of_a_users_executor_is_that_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pools.py").write_text(
+        "from concurrent.futures import ThreadPoolExecutor\ndef eight():\n    return ThreadPoolExecutor(8)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    how = {"executor": "pools:eight", "memory_limit": 256 * MIB}
+    with (
+        pytest.raises(UsageError, match="a worker of pools:eight runs 8 tasks at once, which takes"),
+        crew(BuildOptions(**how), tmp_path, local=lambda: Workers(1), prepare=int),
+    ):
+        pass
+    with crew(BuildOptions(**how, workers=1), tmp_path, local=lambda: Workers(1), prepare=int) as (_, workers):
+        assert workers == Workers(1)

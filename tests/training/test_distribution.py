@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 
 from shardtrain.errors import RunError, ShardtrainError, UsageError, WorkerLostError
 from shardtrain.loader.info import DatasetInfo
+from shardtrain.training.distribution import local as launching
 from shardtrain.training.distribution.cluster import ALONE, VARIABLE, Cluster, split_address, this_cluster
 from shardtrain.training.distribution.launchers import expanded, kubernetes_cluster, mpi_cluster, slurm_cluster
 from shardtrain.training.distribution.local import free_ports
@@ -354,3 +359,22 @@ def test_a_stranger_at_the_port_of_the_chief_is_turned_away() -> None:
     assert together(lambda team: team.shared(team.index), found) == [0, 0]
     for team in found:
         team.leave()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_that_is_killed_before_all_have_joined_ends_the_others_with_a_line(
+    killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "_ENDING_KILLED", 0.3)
+    code = "import os, signal, sys, time\nif int(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)"
+    with open(tmp_path / "printed", "w+b") as printed:
+        workers = [
+            subprocess.Popen([sys.executable, "-c", code, str(int(number == killed))], stderr=printed)
+            for number in range(2)
+        ]
+        assert launching._wait(workers, [printed]) == 1
+    assert all(worker.returncode == -signal.SIGKILL for worker in workers)
+    assert capsys.readouterr().err == (
+        f"error: worker {killed} was killed by signal 9, and the others were ended; run the same command again, which "
+        "goes on from the last checkpoint\n"
+    )

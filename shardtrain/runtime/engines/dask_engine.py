@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from shardtrain.errors import ExecutorError, MissingExtraError
@@ -20,9 +22,12 @@ from shardtrain.runtime.engines.engine import Answered, Engine, as_ours, died, l
 from shardtrain.runtime.engines.names import DASK
 from shardtrain.runtime.engines.work import call_packed
 from shardtrain.runtime.progress import say
+from shardtrain.runtime.schema import Fields, Text, check, parse_json
 
 _CONNECT_SECONDS = 30
 _SILENT_SECONDS = 2  # of waiting for it
+_POLL_SECONDS = 0.1  # for the file of a scheduler that starts
+_SCHEDULER_FILE = Fields({"address": Text(".+", "an address")}, others=True)
 _FETCH_SECONDS = 30  # for a result, once its task has ended
 
 
@@ -58,11 +63,13 @@ class DaskEngine(Engine):
         self._log = logging.getLogger("distributed.client")  # says with a traceback what we say in a line
         self._level = self._log.level
         self._log.setLevel(logging.CRITICAL)
-        where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
         try:
             with _told(f"waiting for the Dask scheduler at {address}, up to {_CONNECT_SECONDS} s"):
                 self._client = distributed.Client(
-                    **where, timeout=_CONNECT_SECONDS, set_as_default=False, name="shardtrain"
+                    _address_in(Path(address)) if address.endswith(".json") else address,
+                    timeout=_CONNECT_SECONDS,
+                    set_as_default=False,
+                    name="shardtrain",
                 )
         except (OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise ExecutorError(
@@ -88,6 +95,11 @@ class DaskEngine(Engine):
         except (OSError, AttributeError) as error:  # without a connection there is no `scheduler`
             raise lost(DASK, "its scheduler does not answer") from error
         return found
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection to the scheduler is lost."""
+        return bool(self._client.status != "running")
 
     @property
     def slots(self) -> int:
@@ -148,6 +160,33 @@ class DaskEngine(Engine):
         """Disconnect; the scheduler drops what this client still waits for."""
         self._client.close()
         self._log.setLevel(self._level)
+
+
+def _address_in(path: Path) -> str:
+    """Return the address in a file that a scheduler writes when it has started, which is waited for.
+
+    Raises:
+        ExecutorError: there is none, or it is something else.
+    """
+    started = time.monotonic()
+    while True:
+        try:
+            content = parse_json(path.read_bytes())
+            check(content, _SCHEDULER_FILE)
+            return str(content["address"])
+        except FileNotFoundError as error:
+            if time.monotonic() - started > _CONNECT_SECONDS:
+                raise ExecutorError(
+                    f"no Dask scheduler has written its file '{path}' within {_CONNECT_SECONDS} s; start it with "
+                    "`dask scheduler --scheduler-file FILE`, or check the path"
+                ) from error
+        except (OSError, ValueError) as error:
+            if time.monotonic() - started > _SILENT_SECONDS:  # it is not just being written
+                raise ExecutorError(
+                    f"'{path}' is no file of a Dask scheduler ({error}); name the one of `dask scheduler "
+                    "--scheduler-file FILE`, or an address such as tcp://HOST:8786"
+                ) from error
+        time.sleep(_POLL_SECONDS)
 
 
 def _cancel(theirs: Any) -> None:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import Executor as FuturesExecutor
 from functools import reduce
 from typing import Any
@@ -40,11 +40,17 @@ class GivenEngine(Engine):
                 f"--executor {name}: this executor does not say how many tasks it runs at once; give --workers N"
             )
         self._slots = said or workers or 1
+        self._most = workers or self._slots
 
     @property
     def slots(self) -> int:
         """As many as it says, or as `--workers` says."""
         return self._slots
+
+    @property
+    def tasks_per_process(self) -> int:
+        """Of an executor of threads, all that run at once."""
+        return min(self._slots, self._most) if isinstance(self._executor, ThreadPoolExecutor) else 1
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
         """Submit a call.

@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 _PORTS = range(20000, 32768)  # below those that Linux gives to connections, which would take them meanwhile
 _POLL = 0.1  # seconds
 _ENDING = 30.0  # seconds in which all others end by themselves when one has ended
+_ENDING_KILLED = 15.0  # or was killed, when the chief has noticed it at once, unless they had not joined yet
 _GPUS = "CUDA_VISIBLE_DEVICES"
 # The command line in a process that ends when its standard input does.
 _COMMAND = """
@@ -118,7 +119,8 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], printed: Sequence[IO[bytes
                 first = failed[0]
             if ended and ended_at is None and (first is not None or 0 in ended):
                 ended_at = time.monotonic()
-            if ended_at is not None and time.monotonic() - ended_at > _ENDING:
+            most = _ENDING_KILLED if any(workers[number].returncode < 0 for number in ended) else _ENDING
+            if ended_at is not None and time.monotonic() - ended_at > most:
                 stopped = stopped or workers[0].poll() is None
                 _send(workers, signal.SIGKILL)
             time.sleep(_POLL)
@@ -128,13 +130,23 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], printed: Sequence[IO[bytes
     if first is None:
         first = next((number for number, worker in enumerate(workers) if worker.returncode), 0)
     if chief < 0 or stopped:
-        teller = first or next((number for number, file in enumerate(printed, 1) if file.tell()), 0)
-        if teller:
-            printed[teller - 1].seek(0)
-            tell(*printed[teller - 1].read().decode(errors="replace").splitlines())
         code = workers[first].returncode
+        teller = first or next((number for number, file in enumerate(printed, 1) if os.fstat(file.fileno()).st_size), 0)
+        lines = _read(printed[teller - 1]) if teller else []
+        if code < 0 and not any(line.startswith("error:") for line in lines):
+            lines.append(
+                f"error: worker {first} was killed by signal {-code}, and the others were ended; run the same command "
+                "again, which goes on from the last checkpoint"
+            )
+        tell(*lines)
         return code if code > 0 else 1
     return chief
+
+
+def _read(file: IO[bytes]) -> list[str]:
+    """Return the lines that a worker printed."""
+    file.seek(0)
+    return file.read().decode(errors="replace").splitlines()
 
 
 def _send(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
