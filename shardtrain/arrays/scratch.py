@@ -2,8 +2,8 @@
 
 The file is a JSON header with types, shapes, offsets and checksums, then the raw arrays. Mapped pages belong to the
 page cache and do not count against the memory limit. Files are not synced to disk: they need not survive a power
-failure. When a file is opened, its header is compared with its checksum, and the place in the scratch folder that it was
-written for with its own; the checksums of the arrays are compared before an interrupted job goes on.
+failure. When a file is opened, its header is compared with its checksum, and its place in the scratch folder with that
+for which it was written; the checksums of the arrays are compared before an interrupted job goes on.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ COMMAND = Command(
     name="launch",
     help="run fit or train in several workers, on this machine or on many",
     description="Run fit or train in several workers, which train one model together: started here, or by Slurm, "
-    "Kubernetes, MPI or Ray. The result is that of one process, to float tolerance. Where TF_CONFIG is set already, "
-    "run fit itself.",
+    "Kubernetes, MPI or Ray. The result is that of one process, to float tolerance, but for dropout, for which "
+    "each worker draws its own numbers. Where TF_CONFIG is set already, run fit itself.",
     run=run,
     arguments=(
         Argument(name="words", metavar="COMMAND", nargs="+", parse=str, help="fit or train with its options, after --"),

@@ -31,6 +31,7 @@ from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from multiprocessing import connection
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -114,7 +115,8 @@ class Pool:
                     self._deaths = 0
                     yield number, result
                 if state.lost and not state.pending:
-                    self._start_again(state)
+                    self._start_again()
+                    state.wait_again()
         finally:
             state.cancel(after=-1)
         state.raise_failure()
@@ -123,24 +125,37 @@ class Pool:
         """Yield `function(task)` for each task, in order: for results that go on as a stream and not on record.
 
         Raises:
-            WorkerDiedError: a worker died.
+            WorkerDiedError: workers died `MAX_DEATHS` times with no task finished in between.
         """
-        pending: deque[Future[Result]] = deque()
+        left = iter(tasks)
+        begun: deque[Task] = deque()  # in order
+        pending: deque[Future[Result]] = deque()  # of the first of them
         try:
-            for task in tasks:
-                pending.append(self._pool.submit(function, task))
-                if len(pending) >= 2 * self.workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except (BrokenExecutor, CancelledError) as error:
-            raise WorkerDiedError(
-                "a worker process died, probably out of memory; run the same command again with fewer --workers or "
-                "more memory"
-            ) from error
+            while True:
+                begun.extend(islice(left, max(0, 2 * self.workers - len(begun))))
+                if not begun:
+                    return
+                try:
+                    pending.extend(self._pool.submit(function, task) for task in islice(begun, len(pending), None))
+                    result = self._result(pending[0])
+                except (BrokenExecutor, CancelledError):
+                    pending.clear()
+                    self._start_again()
+                    continue
+                self._deaths = 0
+                begun.popleft()
+                pending.popleft()
+                yield result
         finally:
             for future in pending:
                 future.cancel()
+
+    def _result(self, future: Future[Result]) -> Result:
+        """Wait for a result; a task that is not answered after a death counts as cancelled, see `_Running.collect`."""
+        while not wait([future], timeout=_ANSWER_SECONDS).done:
+            if self._died():
+                raise CancelledError
+        return future.result()
 
     def _submit(self, state: _Running[Result], function: Callable[[Task], Result], tasks: Sequence[Task]) -> None:
         """Submit waiting tasks, in order."""
@@ -155,8 +170,8 @@ class Pool:
         """Return whether a worker of an executor that can tell it has died."""
         return bool(getattr(self._pool, "died", False))
 
-    def _start_again(self, state: _Running[Any]) -> None:
-        """Replace an executor whose workers died; the lost tasks wait again, before the others.
+    def _start_again(self) -> None:
+        """Replace an executor whose workers died.
 
         Raises:
             WorkerDiedError: this happened too often.
@@ -177,7 +192,6 @@ class Pool:
                 f"a worker process died, probably out of memory; its tasks are run again with {self.workers} "
                 f"worker{'s' * (self.workers != 1)}"
             )
-        state.wait_again()
         self._pool = self._start(self.workers)
 
     def __enter__(self) -> Pool:

@@ -22,6 +22,7 @@ from shardtrain.training.distribution.cluster import this_cluster
 from shardtrain.training.options import FitOptions
 
 FUSED_MODELS = ("mlp", "linear")  # that the fused engine trains, over n-grams
+_SEVERAL = "several workers"
 GUIDE: Mapping[str, Any] = {
     "batch_size": 128,
     "learning_rate": 1e-3,
@@ -113,7 +114,7 @@ def not_fused(options: FitOptions, name: str, kind: str, callbacks: Sequence[Any
         "callbacks of Keras": bool(callbacks),
         "--mixed-precision": options.mixed_precision,
         "--devices": bool(options.devices),
-        "several workers": this_cluster().size > 1,
+        _SEVERAL: this_cluster().size > 1,
     }
     return next((what for what, is_asked in asked.items() if is_asked), "")
 
@@ -140,7 +141,8 @@ def _fast(options: FitOptions, name: str, rows: int) -> dict[str, Any]:
 
 def in_words(name: str, options: Chosen, missing: str) -> str:
     """Describe a training in a line: the engine, why it is that one, and what was decided."""
-    why = f" ({missing})" if missing and options.engine == "keras" else ""
+    elsewhere = ": the fused engine trains in one process" if missing == _SEVERAL else ""
+    why = f" ({missing}{elsewhere})" if missing and options.engine == "keras" else ""
     parts = [
         f"{options.optimizer} at {options.learning_rate:g}",
         "" if options.schedule == "constant" else f"schedule {options.schedule}",

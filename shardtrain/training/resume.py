@@ -120,7 +120,9 @@ def check_model(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
         )
     one = {"workers": 1}  # that is not recorded by the fused engine, nor before several could train
     if changed := difference_in_words({**one, **before["environment"]}, {**one, **now["environment"]}):
-        say(f"{changed}: the result may differ in the last bits from that of an uninterrupted training")
+        workers = {each["environment"].get("workers", 1) for each in (before, now)}
+        besides = ", and dropout draws other numbers from here on" if len(workers) > 1 else ""
+        say(f"{changed}: the result may differ in the last bits from that of an uninterrupted training{besides}")
 
 
 def _without_homes(model: Any) -> Any:

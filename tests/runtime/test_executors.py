@@ -85,6 +85,15 @@ def test_a_killed_worker_costs_its_tasks_and_they_run_again(tmp_path: Path, caps
     assert "a worker process died" in capsys.readouterr().err
 
 
+def test_results_in_order_survive_a_killed_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with processes(2, prepare=nothing) as pool:
+        assert list(pool.map(die_once, [(tmp_path, number) for number in range(8)])) == [*range(8)]
+        assert list(pool.map(square, iter(range(9)))) == [number**2 for number in range(9)]
+        with pytest.raises(WorkerDiedError, match="died 3 times in a row"):
+            list(pool.map(die_at_three, range(6)))
+    assert "a worker process died" in capsys.readouterr().err
+
+
 def test_a_task_that_kills_every_worker_ends_the_run() -> None:
     with processes(1, prepare=nothing) as pool:  # which of the later tasks two would finish is chance
         done = finished_before(WorkerDiedError, "fewer workers", pool.run(die_at_three, range(6)))
@@ -165,8 +174,7 @@ class Cancelling(ThreadPoolExecutor):
 def test_tasks_that_the_executor_cancels_run_again() -> None:
     with Pool(Cancelling, 4) as pool:
         assert sorted(pool.run(square, range(20))) == [(number, number**2) for number in range(20)]
-        with pytest.raises(WorkerDiedError, match="run the same command again"):
-            list(pool.map(square, range(20)))
+        assert list(pool.map(square, range(20))) == [number**2 for number in range(20)]
 
 
 def test_tasks_that_are_never_answered_after_a_death_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +193,9 @@ def test_tasks_that_are_never_answered_after_a_death_run_again(monkeypatch: pyte
 
     with Pool(start, 2) as pool:
         assert sorted(pool.run(square, range(5))) == [(0, 0), (1, 1), (2, 4), (3, 9), (4, 16)]
+    started.clear()
+    with Pool(start, 2) as pool:
+        assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
     assert started == [2, 1]
 
 
