@@ -59,8 +59,8 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
         places and all(_opens(head, place, b"{") for place in places)
     ):
         raise CorpusFormatError(
-            f"'{origin}' is one JSON object that holds columns; expected records, as JSON Lines or an array of "
-            f"objects: `{_REMEDY}` converts it"
+            f"'{origin}' is one JSON object that holds no array of records; expected these, as JSON Lines or an "
+            f"array of objects; if it holds columns, `{_REMEDY}` converts it"
         )
     return None
 

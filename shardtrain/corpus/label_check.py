@@ -9,6 +9,7 @@ documents, and an explicit `--labels` overrules them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -32,6 +33,7 @@ _MIN_LABELS = 20  # fewer say nothing
 _REPEATS = 0.01  # of 500 labels of 10,000 equally frequent classes, 2.5 percent repeat another
 _LONG_WORDS, _LONG = 6, 50  # a label of so many words or characters (median) is a text; some texts are repeated
 _LONG_DISTINCT, _FRACTIONS_DISTINCT = 0.8, 0.5  # of texts, of numbers that are no integers
+_LIST = re.compile(r"""\[(\s*['"].*|.*,.*)?\]|\{(\s*['"].*|.*,.*)\}""", re.DOTALL)  # as pandas and Postgres write them
 _SHOWN = 80  # characters of a row or a label in a message
 
 
@@ -123,6 +125,10 @@ def _doubt_of(source: Source, labels: Sequence[str], places: Sequence[str], colu
             f"{source.origin}, {places[i]}: the label '{_cut(labels[i])}' combines labels that occur elsewhere too: "
             f"{SEVERAL_LABELS}"
         )
+    lists = [i for i, label in enumerate(labels) if _LIST.fullmatch(label)]
+    if 2 * len(lists) > len(labels):
+        i = next((i for i in lists if "," in labels[i]), lists[0])
+        return f"{source.origin}, {places[i]}: the label '{_cut(labels[i])}' is written as a list: {SEVERAL_LABELS}"
     if len(labels) < _MIN_LABELS:
         return ""
     share = len(distinct) / len(labels)

@@ -200,7 +200,8 @@ def evaluate_corpus(
         measured = _weighted(measured, given.paths[0], weight)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
-    seen.counts.warn("evaluate", advice="such texts count in accuracy and loss")
+    encoding = None if read is None else read.encoding
+    seen.counts.warn("evaluate", advice="such texts count in accuracy and loss", encoding=encoding)
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(

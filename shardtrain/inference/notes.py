@@ -61,9 +61,15 @@ class TextCounts:
     def __add__(self, other: TextCounts) -> TextCounts:
         return TextCounts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
-    def warn(self, command: str, *, advice: str) -> None:
-        """Warn of what was counted, a line for each kind; `advice` is what to know about such texts."""
-        warn_of_replaced_bytes(self.replaced_bytes, again=f"{command} again")
+    def warn(self, command: str, *, advice: str, encoding: str | None) -> None:
+        """Warn of what was counted, a line for each kind.
+
+        Args:
+            command: that read the texts.
+            advice: what to know about such texts.
+            encoding: that was asked for, if any.
+        """
+        warn_of_replaced_bytes(self.replaced_bytes, again=f"{command} again", encoding=encoding)
         for line in self._lines():
             warn(f"{line}; {advice}")
 
@@ -78,7 +84,7 @@ class TextCounts:
 def warn_of_texts(counts: TextCounts, options: PredictOptions) -> None:
     """Warn of texts of which the predictions say little, and name the option that marks them."""
     advice = "see the column `note`" if options.notes else "--notes marks such texts in the output"
-    counts.warn("predict", advice=advice)
+    counts.warn("predict", advice=advice, encoding=options.encoding)
 
 
 def marks_of(texts: Texts, x: Features, *, replaced: bool | npt.NDArray[np.bool_], columns: int = 1) -> Marks:

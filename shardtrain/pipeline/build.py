@@ -334,7 +334,7 @@ def _vectorize_training(
         return classes_of(*counts, inputs.corpus, inputs.options, inputs.before)
 
     def check(totals: Totals) -> Classes:
-        _report_texts(joined([totals, *(other.totals for other in others.values())]))
+        _report_texts(joined([totals, *(other.totals for other in others.values())]), inputs.options.encoding)
         classes = classes_in(totals)
         if not inputs.before and (alike := differing_in_case(classes.codes)):
             shown = ", ".join(f"'{label}'" for label in alike[:_MOST_SHOWN])
@@ -359,13 +359,13 @@ def _vectorize_training(
     return _TrainingRows(files, counted.totals, classes, vectorizer, counted.units)
 
 
-def _report_texts(totals: Totals) -> None:
+def _report_texts(totals: Totals, encoding: str | None) -> None:
     """Warn of undecodable bytes, which may explain a later error, and refuse a corpus without any good record.
 
     Raises:
         CorpusFormatError: all records are bad.
     """
-    warn_of_replaced_bytes(totals.num_replaced, again="build again")
+    warn_of_replaced_bytes(totals.num_replaced, again="build again", encoding=encoding)
     if totals.num_bad_rows and not totals.num_documents:
         first, number = totals.bad_rows[0], totals.num_bad_rows
         raise CorpusFormatError(f"none of {number:,} records can be used; the first is {first.place}: {first.reason}")

@@ -5,11 +5,18 @@ from __future__ import annotations
 from shardtrain.runtime.progress import warn
 
 
-def warn_of_replaced_bytes(number: int, *, again: str) -> None:
-    """Warn that bytes were not UTF-8, if there are any; `again` is what to do then, as "build again"."""
+def warn_of_replaced_bytes(number: int, *, again: str, encoding: str | None) -> None:
+    """Warn of bytes that could not be decoded, if there are any.
+
+    Args:
+        number: of these bytes.
+        again: what to do then, as "build again".
+        encoding: that was asked for; None: none was, so UTF-8 was expected.
+    """
     if number:
+        expected, another = (encoding, "another one") if encoding else ("UTF-8", "it")
         bytes_are, were = ("byte is", "was") if number == 1 else ("bytes are", "were")
         warn(
-            f"{number:,} {bytes_are} not UTF-8 and {were} read as U+FFFD; if the texts are in another encoding, "
-            f"name it with --encoding and {again}"
+            f"{number:,} {bytes_are} not {expected} and {were} read as U+FFFD; if the texts are in another encoding, "
+            f"name {another} with --encoding and {again}"
         )

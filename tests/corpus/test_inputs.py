@@ -312,7 +312,7 @@ def test_a_remembered_encoding_does_not_make_other_text_of_utf_8(tmp_path: Path)
 def test_a_json_object_of_columns_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     path.write_text(json.dumps({"label": {"0": "a", "1": "b"}, "text": {"0": "x", "1": "y"}}))
-    with pytest.raises(CorpusFormatError, match=r"holds columns; expected records.*orient='records', lines=True"):
+    with pytest.raises(CorpusFormatError, match=r"holds no array of records; expected .*orient='records', lines=True"):
         opened(path, tmp_path / "scratch")
     path.write_text('[{"label": "a", "text": "x"}, {"label": "b", ')
     with pytest.raises(CorpusFormatError, match="is cut: its JSON array does not end"):

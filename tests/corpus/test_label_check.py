@@ -156,6 +156,18 @@ def test_names_with_separators_are_names(labels: list[str]) -> None:
     assert combining_separator(labels) is None
 
 
+@pytest.mark.parametrize("form", ["['{}', '{}']", '[""{}"", ""{}""]', "{{{},{}}}", "['{}']", "[]"])
+def test_labels_that_are_written_as_lists_are_several_labels_or_names_on_request(form: str, tmp_path: Path) -> None:
+    path = written(tmp_path, [form.format("ab"[i % 2], "abc"[i % 3]) for i in range(12)])
+    first = form.format("a", "a").replace('""', '"')
+    assert doubt(path).startswith(f"{path}, line 2: the label '{first}' is written as a list: several labels")
+    assert doubt(path, labels="names") == ""
+
+
+def test_names_in_brackets_are_names(tmp_path: Path) -> None:
+    assert doubt(written(tmp_path, ["[POS]", "[NEG]", "{x}"] * 9)) == ""
+
+
 def test_arrays_of_labels_are_several_labels_or_names_on_request(tmp_path: Path) -> None:
     path = written(tmp_path, [["c"], ["a", "b"]] * 10, "some.jsonl")
     assert doubt(path).startswith(f'{path}, line 2: the label \'label\' is an array, ["a", "b"]: several labels')
