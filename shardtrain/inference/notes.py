@@ -7,10 +7,8 @@ counts add up, so neither depends on workers or interruptions.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +16,9 @@ import numpy.typing as npt
 from shardtrain.arrays.csr import Csr
 from shardtrain.arrays.rows import Features
 from shardtrain.arrays.texts import Texts
+from shardtrain.corpus.blank import blank_texts
 from shardtrain.inference.options import PredictOptions
 from shardtrain.pipeline.text_warnings import warn_of_replaced_bytes
-from shardtrain.runtime.kernels import kernel
 from shardtrain.runtime.progress import warn
 
 Marks = npt.NDArray[np.uint8]  # (texts,)
@@ -29,7 +27,6 @@ UNDECODABLE, BLANK, UNKNOWN = 1, 2, 4
 _NAMES = {UNDECODABLE: "undecodable", BLANK: "blank", UNKNOWN: "no known feature"}
 NOTES = tuple("; ".join(name for bit, name in _NAMES.items() if marks & bit) for marks in range(8))  # by marks
 _REPLACEMENT = "\ufffd".encode()
-_LAST_SPACE = 0x3000  # the last white space of Unicode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +106,6 @@ def empty_rows(x: Features) -> npt.NDArray[np.bool_]:
     return empty
 
 
-def blank_texts(texts: Texts, *, columns: int = 1) -> npt.NDArray[np.bool_]:
-    """Select the texts that are empty or white space, as `str.isspace` has it, in each of the joined columns."""
-    blank, joints = np.zeros(len(texts), np.bool_), "," * (columns - 1)
-    for document in np.flatnonzero(_only_of(texts.data, texts.offsets, _blank_bytes())).tolist():
-        blank[document] = "".join(texts[document].split()) == joints
-    return blank
-
-
 def replace_escaped(text: str) -> tuple[str, int]:
     """Return a text of the command line with U+FFFD for undecodable bytes, as files are read, and their number.
 
@@ -137,29 +126,6 @@ def _with_replacement(texts: Texts) -> npt.NDArray[np.bool_]:
     holds = np.zeros(len(texts), np.bool_)
     holds[np.searchsorted(texts.offsets, found, side="right") - 1] = True
     return holds
-
-
-@functools.cache
-def _blank_bytes() -> npt.NDArray[np.bool_]:
-    """Return which bytes occur in the UTF-8 of white space, or are a comma, which joins columns, (256,)."""
-    table = np.zeros(256, np.bool_)
-    table[ord(",")] = True
-    for code in range(_LAST_SPACE + 1):
-        if chr(code).isspace():
-            table[list(chr(code).encode())] = True
-    return table
-
-
-@kernel
-def _only_of(data: Any, offsets: Any, allowed: Any) -> Any:
-    only = np.ones(len(offsets) - 1, np.bool_)
-    for d in range(len(offsets) - 1):
-        # Invariant: data[offsets[d]:i] has only allowed bytes; most texts end the loop with their first byte.
-        for i in range(offsets[d], offsets[d + 1]):
-            if not allowed[data[i]]:
-                only[d] = False
-                break
-    return only
 
 
 def _count(number: int, one: str = "is", more: str = "are") -> str:

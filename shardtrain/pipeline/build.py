@@ -360,7 +360,7 @@ def _vectorize_training(
 
 
 def _report_texts(totals: Totals, encoding: str | None) -> None:
-    """Warn of undecodable bytes, which may explain a later error, and refuse a corpus without any good record.
+    """Warn of undecodable bytes and of blank texts, and refuse a corpus without any good record.
 
     Raises:
         CorpusFormatError: all records are bad.
@@ -369,6 +369,12 @@ def _report_texts(totals: Totals, encoding: str | None) -> None:
     if totals.num_bad_rows and not totals.num_documents:
         first, number = totals.bad_rows[0], totals.num_bad_rows
         raise CorpusFormatError(f"none of {number:,} records can be used; the first is {first.place}: {first.reason}")
+    if totals.num_blank:
+        texts_are = "text is" if totals.num_blank == 1 else "texts are"
+        warn(
+            f"{totals.num_blank:,} of {totals.num_documents:,} {texts_are} blank: nothing can be learned from them, "
+            "but they count in training and in accuracy"
+        )
 
 
 def _report_kept(units: Units) -> None:

@@ -24,7 +24,7 @@ MAX_LISTED = 1000  # invalid rows listed in the manifest; all are counted
 
 @dataclass(frozen=True, kw_only=True)
 class UnitFacts:
-    """Counts of a unit: training and held-out documents by raw label, invalid rows, and terms or words.
+    """Counts of a unit: training and held-out documents by raw label, invalid rows, blank texts, and terms or words.
 
     `spares` are the documents that could stay in training, of labels with none there (`holdout`).
     """
@@ -34,6 +34,7 @@ class UnitFacts:
     num_bad_rows: int
     bad_rows: tuple[BadRow, ...]
     num_replaced: int
+    num_blank: int = 0
     num_terms: int = 0
     words: Mapping[int, int]
     spares: Mapping[str, Spare] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class UnitFacts:
 UNIT_FACTS = Fields(
     {
         **{name: Keyed(Integer()) for name in ("train", "held_out")},
-        **{name: Integer() for name in ("num_bad_rows", "num_replaced", "num_terms")},
+        **{name: Integer() for name in ("num_bad_rows", "num_replaced", "num_blank", "num_terms")},
         "bad_rows": Items(BAD_ROW),
         "words": Keyed(Integer(), Text("[0-9]{1,18}", "numbers of words")),
         "spares": Keyed(SPARE),
@@ -72,6 +73,7 @@ class Totals:
     num_bad_rows: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
     num_replaced: int = 0
+    num_blank: int = 0
     num_terms: int = 0
     words: Counter[int] = field(default_factory=Counter)
 
@@ -89,6 +91,7 @@ def joined(parts: Sequence[Totals]) -> Totals:
         num_bad_rows=sum(part.num_bad_rows for part in parts),
         bad_rows=[row for part in parts for row in part.bad_rows][:MAX_LISTED],
         num_replaced=sum(part.num_replaced for part in parts),
+        num_blank=sum(part.num_blank for part in parts),
         num_terms=sum(part.num_terms for part in parts),
         words=sum((part.words for part in parts), Counter()),
     )
@@ -125,6 +128,7 @@ class Gathered:
                 self.spares = {label: self.spares[label] for label in self.spares if label in sums.held_out}
         sums.num_bad_rows += found.num_bad_rows
         sums.num_replaced += found.num_replaced
+        sums.num_blank += found.num_blank
         sums.words.update(found.words)
         self._num_terms[number] = found.num_terms
         if found.bad_rows:
@@ -164,6 +168,7 @@ class Gathered:
             num_bad_rows=sums.num_bad_rows,
             bad_rows=[row for number in sorted(self._bad_rows) for row in self._bad_rows[number]][:MAX_LISTED],
             num_replaced=sums.num_replaced,
+            num_blank=sums.num_blank,
             num_terms=self.num_terms,
             words=Counter(sums.words),
         )

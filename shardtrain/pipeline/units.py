@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shardtrain.arrays.texts import Texts
+from shardtrain.corpus.blank import blank_texts
 from shardtrain.corpus.labels import MAX_CLASSES
 from shardtrain.corpus.readers import read_unit
 from shardtrain.corpus.source import Documents, Source, Unit
@@ -182,6 +183,7 @@ def facts_of(
         num_bad_rows=len(documents.bad_rows),
         bad_rows=documents.bad_rows[:MAX_LISTED],
         num_replaced=documents.num_replaced,
+        num_blank=int(np.count_nonzero(blank_texts(documents.texts, columns=max(1, len(split.source.text_columns))))),
         num_terms=num_terms,
         words=words,
         spares=spares,

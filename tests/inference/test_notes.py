@@ -21,10 +21,11 @@ from support.training import fit
 
 from shardtrain.arrays.texts import Texts
 from shardtrain.cli.main import main
+from shardtrain.corpus.blank import blank_texts
 from shardtrain.errors import LabelError
 from shardtrain.inference import parts, units
 from shardtrain.inference.evaluate import evaluate_corpus
-from shardtrain.inference.notes import TextCounts, blank_texts, replace_escaped
+from shardtrain.inference.notes import TextCounts, replace_escaped
 from shardtrain.inference.options import PredictOptions
 from shardtrain.inference.predict_file import predict_file
 from shardtrain.inference.run import Run

@@ -257,6 +257,14 @@ def test_bytes_that_are_not_utf_8_are_counted_and_told_in_every_split(vectorizer
     assert "warning: 4 bytes are not UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("vectorizer", ["ngram", "hashing", "sequence"])
+def test_blank_texts_are_counted_and_told(vectorizer, write_csv, tmp_path, capsys):
+    texts = ["", "tea", " \u2003", "a cup", ",", "tea"] * 3
+    path = write_csv("a.csv", [(str(i % 2), text.strip(","), "") for i, text in enumerate(texts)])
+    build(path, tmp_path / "out", BuildOptions(vectorizer=vectorizer, label_column=0, text_columns=(1, 2)))
+    assert "warning: 9 of 18 texts are blank: nothing can be learned from them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("documents", "words", "kind"), [(40, 60, "ngram"), (1600, 1, "sequence")])
 def test_auto_chooses_by_the_guides_ratio(documents, words, kind, write_csv, tmp_path, capsys):
     path = write_csv("a.csv", [(str(1 + i % 2), "word other " * (words // 2) or "word") for i in range(documents)])
