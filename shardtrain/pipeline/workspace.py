@@ -18,7 +18,7 @@ from shardtrain.corpus.folders import corpus_files
 from shardtrain.errors import NoRoomError, ShardsExistError, ShardsNotFoundError
 from shardtrain.pipeline import titles
 from shardtrain.pipeline.publishing import IncompletePublicationError, begun_publication, is_published
-from shardtrain.runtime.atomic import make_folder
+from shardtrain.runtime.atomic import final_name, make_folder
 from shardtrain.runtime.jobs import Job, JobFolder, identify_files
 from shardtrain.runtime.passes import Passes
 from shardtrain.runtime.progress import progress, say
@@ -166,7 +166,7 @@ def check_left(space: Workspace, passes: Passes) -> None:
 def _check_folder(folder: Path) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file(follow_symlinks=False):
+            if entry.is_file(follow_symlinks=False) and final_name(entry.name) is None:  # else it is used by nobody
                 check_spilled(Path(entry.path))
 
 
