@@ -17,6 +17,7 @@ from typing import Any
 from shardtrain.errors import CorpusFormatError
 from shardtrain.options import show_size
 from shardtrain.runtime.quantities import size
+from shardtrain.runtime.system import mapped
 
 _BASE_BYTES = 60 << 20  # what a process has taken when it reads such files, with pyarrow and a batch of rows
 _PAGE_COPIES = 5  # packed, unpacked, its values, those of a batch: 4.8 were measured with a dictionary
@@ -76,7 +77,7 @@ def longest_page(path: Path, metadata: Any, columns: Collection[str], least: int
         ValueError: the file is damaged.
     """
     found: Page | None = None
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with open(path, "rb") as file, mapped(file.fileno()) as content:
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
             for number in range(row_group.num_columns):

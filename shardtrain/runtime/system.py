@@ -12,13 +12,14 @@ import contextlib
 import errno
 import fcntl
 import functools
+import mmap
 import os
 import platform
 import re
 import resource
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_IO_BYTES = 1 << 30  # per call: macOS refuses reads and writes of 2 GiB
@@ -77,6 +78,21 @@ def read_into(descriptor: int, view: memoryview, position: int) -> int:
     content = os.pread(descriptor, min(len(view), MAX_IO_BYTES), position)
     view[: len(content)] = content
     return len(content)
+
+
+@contextlib.contextmanager
+def mapped(descriptor: int) -> Iterator[mmap.mmap]:
+    """Map a file that is not empty for reading, until the block ends.
+
+    If something has a view of the mapping then, it stays until that lets go, where `mmap.close` would fail: a sampling
+    profiler, such as that of Dask's workers, may hold a frame that has one.
+    """
+    content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    try:
+        yield content
+    finally:
+        with contextlib.suppress(BufferError):
+            content.close()
 
 
 def write_all(descriptor: int, view: memoryview, position: int) -> None:

@@ -6,11 +6,11 @@ all work was done, so the file is read once more. That costs a pass over what is
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 from shardtrain.errors import ShardsError
 from shardtrain.runtime.checksums import block_checksums
+from shardtrain.runtime.system import mapped
 from shardtrain.shards.hdf5 import locate, open_shard_file, shard_dataset
 from shardtrain.shards.layout import ShardEntry
 from shardtrain.shards.manifest_checks import check_shard
@@ -29,7 +29,7 @@ def is_finished(path: Path, entry: ShardEntry, shape: ShardShape) -> bool:
             shape.datasets()
         ):
             return False
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open(path, "rb") as file, mapped(file.fileno()) as content:
             return block_checksums(content, entry.block_bytes) == entry.checksums
     except (OSError, ValueError, ShardsError):
         return False

@@ -8,7 +8,6 @@ not a crash. The cost is that the uncompressed shard must exist first; a build k
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from shardtrain.errors import MissingExtraError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.storage import storage_errors
-from shardtrain.runtime.system import reserve_space
+from shardtrain.runtime.system import mapped, reserve_space
 from shardtrain.shards import layout
 from shardtrain.shards.codecs import PIPELINES, codec_module, encode_chunk, filter_options, load_plugins
 from shardtrain.shards.descriptor_file import DescriptorFile
@@ -84,7 +83,7 @@ def rewrite_shard(shard: Shard, shape: ShardShape, codec: str | None, path: Path
     with committed(path, sweep=False) as file:
         with written_by_libhdf5(path, file.fileno()) as output:
             places = _write_packed(path, file.fileno(), output, shard, shape, codec, threads)
-        with storage_errors(path, "mmap", done="read"), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with storage_errors(path, "mmap", done="read"), mapped(file.fileno()) as content:
             return ShardEntry(
                 file=path.name,
                 rows=shape.rows,

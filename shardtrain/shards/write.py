@@ -9,7 +9,6 @@ be known in advance.
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from shardtrain.errors import ShardsError
 from shardtrain.runtime.atomic import committed
 from shardtrain.runtime.checksums import block_checksums
 from shardtrain.runtime.storage import storage_error, storage_errors
-from shardtrain.runtime.system import reserve_space, write_all
+from shardtrain.runtime.system import mapped, reserve_space, write_all
 from shardtrain.shards import layout
 from shardtrain.shards.descriptor_file import DescriptorFile
 from shardtrain.shards.hdf5 import locate
@@ -132,7 +131,7 @@ class ShardWriter:
             )
         with (
             storage_errors(self._path, "mmap", done="read"),
-            mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            mapped(self._file.fileno()) as content,
         ):
             checksums = block_checksums(content, layout.BLOCK_BYTES)
             return ShardEntry(

@@ -222,3 +222,14 @@ def test_a_system_is_called_tested_only_where_the_tests_were_run(
     monkeypatch.setattr("platform.system", lambda: name)
     monkeypatch.setattr("platform.machine", lambda: processor)
     assert system.description().startswith(said)
+
+
+def test_a_mapping_of_which_something_has_a_view_stays_until_that_lets_go(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with open(tmp_path / "file", "rb") as file, system.mapped(file.fileno()) as content:
+        view = memoryview(content)
+    assert bytes(view) == b"content"
+    view.release()
+    with open(tmp_path / "file", "rb") as file, system.mapped(file.fileno()) as content:
+        pass
+    assert content.closed

@@ -6,7 +6,9 @@ import filecmp
 import json
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from shardtrain.loader.shards import open_shards
 from shardtrain.pipeline.build import build
 from shardtrain.pipeline.options import BuildOptions, RecompressOptions
 from shardtrain.pipeline.recompress import recompress
+from shardtrain.shards.finished import is_finished
 from shardtrain.shards.manifest import read_manifest
 from shardtrain.shards.verify import verify_shards
 from shardtrain.shards.write import ShardShape, new_shard
@@ -710,3 +713,33 @@ def make_golden() -> None:
 
 if __name__ == "__main__":
     make_golden()
+
+
+def test_a_profiler_that_holds_frames_does_not_disturb_what_writes_and_checks_shards(tmp_path: Path) -> None:
+    """As that of Dask's workers does: what a frame holds is alive after its function has returned."""
+    held = []
+    thread, done = threading.get_ident(), threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            frame = sys._current_frames().get(thread)
+            while frame is not None:
+                held.append(frame)
+                frame = frame.f_back
+            if len(held) > 20_000:
+                held.clear()
+
+    shape = ShardShape(kind="dense", rows=9, num_features=2000, nonzeros=0, num_classes=3, vocabulary_size=0)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    profiler = threading.Thread(target=sample)
+    profiler.start()
+    try:
+        for number in range(40):
+            with new_shard(tmp_path / f"{number}.h5", shape, synced=False) as writer:
+                writer.append(np.ones((9, 2000), np.float32), np.arange(9) % 3, np.arange(9))
+            assert is_finished(tmp_path / f"{number}.h5", writer.entry, shape)
+    finally:
+        done.set()
+        profiler.join()
+        sys.setswitchinterval(before)
