@@ -190,8 +190,8 @@ def spilling(
 
 def _place_of(path: Path) -> str:
     """Return a file's path in the scratch folder; its name if it is in none."""
-    below = [str(path.relative_to(each)) for each in path.parents if each.name == _FOLDER]
-    return below[0] if below else path.name
+    _, found, below = f"/{path}".rpartition(f"/{_FOLDER}/")
+    return below if found else path.name
 
 
 class SpillWriter:

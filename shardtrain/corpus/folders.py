@@ -242,8 +242,8 @@ def find_class_folders(path: Path) -> tuple[tuple[ClassFolder, ...], int, tuple[
     """
     folders, num_bytes, left_out = [], 0, []
     for name in _class_names(path):
-        files = text_files(path / name)
-        left_out += sorted(f"{name}/{each}" for each in _visible(path / name) - set(files))
+        files, others = _listed(path / name)
+        left_out += [f"{name}/{other}" for other in others]
         folders.append(ClassFolder(name=name, path=str(path / name), num_files=len(files)))
         num_bytes += sum((path / name / file).stat().st_size for file in files)
     if not folders:
@@ -258,7 +258,16 @@ def find_class_folders(path: Path) -> tuple[tuple[ClassFolder, ...], int, tuple[
 
 def text_files(path: Path) -> list[str]:
     """List the names of the .txt files of a folder, in small or capital letters, sorted."""
-    return sorted(entry.name for entry in _entries(path) if _is_text(entry))
+    return _listed(path)[0]
+
+
+def _listed(path: Path) -> tuple[list[str], list[str]]:
+    """List the names of the text files of a folder, and of what else is in it and not hidden, both sorted."""
+    found: tuple[list[str], list[str]] = [], []
+    for entry in _entries(path):
+        if not entry.name.startswith("."):
+            found[not _is_text(entry)].append(entry.name)
+    return sorted(found[0]), sorted(found[1])
 
 
 def _class_names(path: Path) -> list[str]:
@@ -269,10 +278,6 @@ def _class_names(path: Path) -> list[str]:
 
 def _has_text(path: Path) -> bool:
     return any(_is_text(entry) for entry in _entries(path))
-
-
-def _visible(path: Path) -> set[str]:
-    return {entry.name for entry in _entries(path) if not entry.name.startswith(".")}
 
 
 def _is_text(entry: os.DirEntry[str]) -> bool:

@@ -49,7 +49,7 @@ def array_start(head: bytes, *, whole: bool, origin: Path) -> int | None:
         return None  # something follows the first object: JSON Lines
     if end is None and any(_is_object(line) for line in head.split(b"\n")[:-1]):
         return None
-    of_objects = [(name, place) for name, place in values if _opens_records(head, place)]
+    of_objects = _of_records(head, values)
     if len(of_objects) > 1:
         raise _several(origin, [name for name, _ in of_objects])
     if of_objects:
@@ -90,11 +90,9 @@ def as_lines(chunks: Iterable[bytes], origin: Path, *, wrapped: bool) -> Iterato
         following += chunk[: _FOLLOWING - len(following)]
     if not state[_DONE]:
         raise CorpusFormatError(f"'{origin}' is cut: its JSON array does not end; write or download it again")
-    others = [
-        name for name, place in _values_of_object(b"{" + following, 0)[1] if _opens_records(b"{" + following, place)
-    ]
-    if others:
-        raise _several(origin, ["", *others])
+    rest = b"{" + following
+    if others := _of_records(rest, _values_of_object(rest, 0)[1]):
+        raise _several(origin, ["", *(name for name, _ in others)])
 
 
 @kernel
@@ -167,8 +165,10 @@ def _opens(head: bytes, place: int, bracket: bytes) -> bool:
     return head[place:].lstrip(_SPACE).startswith(bracket)
 
 
-def _opens_records(head: bytes, place: int) -> bool:
-    return _opens(head, place, b"[") and _opens(head, head.index(b"[", place) + 1, b"{")
+def _of_records(head: bytes, values: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Select the values that are arrays of objects."""
+    arrays = [(name, place) for name, place in values if _opens(head, place, b"[")]
+    return [(name, place) for name, place in arrays if _opens(head, head.index(b"[", place) + 1, b"{")]
 
 
 def _is_object(line: bytes) -> bool:

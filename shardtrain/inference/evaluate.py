@@ -200,8 +200,7 @@ def evaluate_corpus(
         measured = _weighted(measured, given.paths[0], weight)
     if not seen.examples:
         raise CorpusNotFoundError(f"'{given.paths[0]}' holds no valid document, so there is nothing to evaluate")
-    encoding = None if read is None else read.encoding
-    seen.counts.warn("evaluate", advice="such texts count in accuracy and loss", encoding=encoding)
+    seen.counts.warn("evaluate", advice="such texts count in accuracy and loss", encoding=read.encoding)
     for line in seen.labels.warnings(opened.class_names):
         warn(line)
     return Evaluated(
